@@ -1,0 +1,19 @@
+"""How proving who one is can fail."""
+
+from enum import StrEnum
+
+
+class Why(StrEnum):
+    """In the words of the v1 API's `denied_authentication`."""
+
+    INVALID_ARGUMENT = "invalid_argument"
+    NOT_FOUND = "not_found"
+    EXPIRED = "expired"
+
+
+class BadCredentials(Exception):
+    """The secret key or token proves nobody."""
+
+    def __init__(self, why: Why) -> None:
+        super().__init__(why)
+        self.why = why

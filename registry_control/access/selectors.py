@@ -1,0 +1,91 @@
+"""Who holds a key, with the rights of this moment: one query, no cache (invariant 5)."""
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from registry_control.access.errors import BadCredentials, Why
+from registry_control.access.policy import Kind, Principal, Right
+from registry_control.common.clock import now
+from registry_control.common.secrets import keyed_hash
+from registry_control.common.sql import as_id, as_time, rows
+
+PEPPER: Final = "api key secret"
+
+_KEY: Final = """
+SELECT k.access_key, k.expires_at, k.default_project_id,
+       u.id, u.username, u.organization_id, u.is_active,
+       a.id, a.name, a.organization_id, a.is_active,
+       r.permission_set, r.project_id
+FROM identity_apikey k
+LEFT JOIN identity_user u ON u.id = k.user_id
+LEFT JOIN identity_application a ON a.id = k.application_id
+LEFT JOIN identity_policy p
+       ON (p.user_id = k.user_id OR p.application_id = k.application_id)
+      AND p.organization_id = COALESCE(u.organization_id, a.organization_id)
+LEFT JOIN identity_policyrule r ON r.policy_id = p.id
+"""
+_BY_SECRET: Final = _KEY + "WHERE k.secret_hmac = %s"
+_BY_ACCESS_KEY: Final = _KEY + "WHERE k.access_key = %s"
+
+
+def secret_hmac(secret: str) -> str:
+    """What is stored of a secret key."""
+    return keyed_hash(PEPPER, secret)
+
+
+def principal_by_secret(secret: str) -> Principal:
+    """Who holds this secret key.
+
+    Raises:
+        BadCredentials: not the form of a secret key, unknown, or expired.
+    """
+    if not _is_uuid(secret):
+        raise BadCredentials(Why.INVALID_ARGUMENT)
+    return _principal(_BY_SECRET, secret_hmac(secret.lower()))
+
+
+def principal_by_access_key(access_key: str) -> Principal:
+    """Who holds the key behind a token, if the key still stands.
+
+    Raises:
+        BadCredentials: deleted or expired since.
+    """
+    return _principal(_BY_ACCESS_KEY, access_key)
+
+
+def _principal(sql: str, parameter: str) -> Principal:
+    found = rows(sql, [parameter])
+    if not found:
+        raise BadCredentials(Why.NOT_FOUND)
+    first = found[0]
+    user, application = first[3:7], first[7:11]
+    kind, holder = (Kind.USER, user) if user[0] is not None else (Kind.APPLICATION, application)
+    _must_stand(expires_at=as_time(first[1]), is_active=bool(holder[3]))
+    return Principal(
+        kind=kind,
+        id=as_id(holder[0]),
+        name=holder[1],
+        organization_id=as_id(holder[2]),
+        default_project_id=as_id(first[2]),
+        access_key=first[0],
+        rights=tuple(_right(row) for row in found if row[11] is not None),
+    )
+
+
+def _must_stand(*, expires_at: datetime | None, is_active: bool) -> None:
+    if not is_active:
+        raise BadCredentials(Why.NOT_FOUND)
+    if expires_at is not None and expires_at <= now():
+        raise BadCredentials(Why.EXPIRED)
+
+
+def _right(row: tuple[Any, ...]) -> Right:
+    return Right(permission_set=row[11], project_id=as_id(row[12]))
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False

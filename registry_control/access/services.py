@@ -1,0 +1,201 @@
+"""The auth service of both planes: who is this, what may they do, and tokens that carry it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.conf import settings
+from django.db import transaction
+
+from registry_control.access import tokens
+from registry_control.access.errors import BadCredentials, Why
+from registry_control.access.models import SigningKey
+from registry_control.access.policy import (
+    ANONYMOUS,
+    Action,
+    Decision,
+    Kind,
+    NamespaceFacts,
+    Principal,
+    Visibility,
+    decide,
+    facts_for,
+)
+from registry_control.access.selectors import principal_by_access_key, principal_by_secret
+from registry_control.audit.models import ActorKind
+from registry_control.audit.services import SYSTEM, Actor, Target, record
+from registry_control.common.clock import now
+from registry_data.oci.scopes import Scope
+
+SIGNING_KEY_LIFE: Final = timedelta(days=30)
+_ACTIONS: Final = (Action.PULL, Action.PUSH, Action.DELETE)
+_CATALOG: Final = ("registry", "catalog")
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryFacts:
+    """What a decision about an image looks at; None for what is not there."""
+
+    namespace: NamespaceFacts | None
+    visibility: Visibility | None
+
+
+FactsSource = Callable[[str], RepositoryFacts]
+"""Finds the facts of a full repository name; the apps above this one know how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A principal, and the scopes of the token it came with (None: no token narrows it)."""
+
+    principal: Principal
+    scopes: tuple[Scope, ...] | None
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether it is nobody, with a token or without."""
+        return self.principal.kind is Kind.ANONYMOUS
+
+
+NOBODY: Final = Caller(ANONYMOUS, None)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token and what the answer to its request says about it."""
+
+    token: str
+    scopes: tuple[Scope, ...]
+    issued_at: datetime
+    expires_in: int  # seconds
+
+
+def actor_of(principal: Principal) -> Actor:
+    """The principal as audit rows remember it."""
+    return Actor(kind=ActorKind(principal.kind), id=str(principal.id), name=principal.name)
+
+
+def authenticate(*, secret: str | None = None, token: str | None = None) -> Caller:
+    """Who calls, by secret key or by token, with the rights of this moment.
+
+    Raises:
+        BadCredentials: they prove nobody, or no longer.
+    """
+    if token is not None:
+        claims = _verified(token)
+        principal = principal_by_access_key(claims.access_key) if claims.access_key else ANONYMOUS
+        return Caller(principal, claims.scopes)
+    return Caller(principal_by_secret(secret), None) if secret is not None else NOBODY
+
+
+def authorize(caller: Caller, action: Action, repository: str, facts: RepositoryFacts) -> Decision:
+    """The live decision, narrowed by the caller's token (invariant 5)."""
+    decision = decide(action, facts_for(caller.principal, facts.namespace, facts.visibility))
+    if decision.allowed and caller.scopes is not None and not _covers(caller.scopes, repository, action):
+        return Decision(False, f"the token was not issued for {action} on {repository}")
+    return decision
+
+
+def issue_token(caller: Caller, asked: Iterable[Scope], facts_of: FactsSource) -> IssuedToken:
+    """A token for what the caller may do of what was asked; less than asked is no error (checklist 152)."""
+    scopes = tuple(
+        Scope(type=scope.type, name=scope.name, actions=granted)
+        for scope in asked
+        if (granted := _granted(caller, scope, facts_of))
+    )
+    issued_at = now().replace(microsecond=0)
+    life = settings.TOKEN_LIFE
+    token = tokens.sign(
+        kid=_signing_kid(),
+        access_key=caller.principal.access_key,
+        subject=f"{caller.principal.kind}:{caller.principal.id}",
+        scopes=scopes,
+        issued_at=issued_at,
+        life=life,
+    )
+    return IssuedToken(token, scopes, issued_at, int(life.total_seconds()))
+
+
+def _granted(caller: Caller, scope: Scope, facts_of: FactsSource) -> frozenset[str]:
+    if (scope.type, scope.name) == _CATALOG:
+        return frozenset() if caller.is_anonymous else frozenset({"*"})
+    if scope.type != "repository":
+        return frozenset()
+    asked = [action for action in _ACTIONS if {action, "*"} & scope.actions]
+    facts = facts_of(scope.name) if asked else None
+    return frozenset(
+        action for action in asked if facts and authorize(caller, action, scope.name, facts).allowed
+    )
+
+
+def _covers(scopes: Iterable[Scope], repository: str, action: Action) -> bool:
+    return any(
+        scope.type == "repository" and scope.name == repository and action in scope.actions
+        for scope in scopes
+    )
+
+
+class _VerifiedTokens:
+    """Signatures already checked, until they expire: what cannot change may be remembered."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._claims: dict[str, tokens.Claims] = {}
+        self._lock = threading.Lock()
+
+    def get(self, token: str) -> tokens.Claims | None:
+        claims = self._claims.get(token)
+        return claims if claims is not None and claims.expires_at > time.time() else None
+
+    def put(self, token: str, claims: tokens.Claims) -> None:
+        with self._lock:
+            if len(self._claims) >= self._capacity:
+                self._claims.pop(next(iter(self._claims)))
+            self._claims[token] = claims
+
+
+_verified_tokens: Final = _VerifiedTokens(capacity=10_000)
+
+
+def _verified(token: str) -> tokens.Claims:
+    claims = _verified_tokens.get(token)
+    if claims is None:
+        kid = tokens.kid_of(token)
+        if not SigningKey.objects.filter(pk=kid).exists():
+            raise BadCredentials(Why.INVALID_ARGUMENT)
+        claims = tokens.verify(token, kid=kid)
+        _verified_tokens.put(token, claims)
+    return claims
+
+
+def published_keys() -> list[dict[str, str]]:
+    """The public keys that tokens may be signed with now (a JWK set's `keys`)."""
+    return [
+        tokens.public_jwk(kid)
+        for kid in SigningKey.objects.order_by("created_at").values_list("kid", flat=True)
+    ]
+
+
+def _signing_kid() -> str:
+    kid = SigningKey.objects.order_by("-created_at").values_list("kid", flat=True).first()
+    return kid or rotate_signing_keys() or _signing_kid()
+
+
+@transaction.atomic
+def rotate_signing_keys() -> str | None:
+    """Make a new key when the newest is old; forget keys whose last token has long expired.
+
+    Returns the new key's name, or None when nothing was due.
+    """
+    keys = list(SigningKey.objects.select_for_update().order_by("-created_at"))
+    age_limit = now() - SIGNING_KEY_LIFE
+    if keys and keys[0].created_at > age_limit:
+        return None
+    for key in keys[1:]:
+        key.delete()
+    fresh = SigningKey.objects.create(kid=tokens.new_kid())
+    record(actor=SYSTEM, verb="signing_key.create", target=Target("signingkey", fresh.kid, fresh.kid, None))
+    return fresh.kid

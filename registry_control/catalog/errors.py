@@ -1,0 +1,43 @@
+"""What the catalogue cannot do; the data plane says it in the OCI's words, the API in its own."""
+
+from collections.abc import Sequence
+
+
+class CatalogError(Exception):
+    """The base of all."""
+
+
+class NamespaceGone(CatalogError):
+    """No such namespace, or it is being deleted."""
+
+
+class ImageGone(CatalogError):
+    """No such image, or it is being deleted."""
+
+
+class UploadGone(CatalogError):
+    """The session was cancelled, finished, or has expired."""
+
+
+class ManifestGone(CatalogError):
+    """No such manifest in the image."""
+
+
+class TagGone(CatalogError):
+    """No such tag in the image."""
+
+
+class BlobGone(CatalogError):
+    """The image does not have the blob."""
+
+
+class BlobInUse(CatalogError):
+    """A manifest of the image needs the blob."""
+
+
+class MissingContent(CatalogError):
+    """A manifest names digests that its image does not have."""
+
+    def __init__(self, digests: Sequence[str]) -> None:
+        super().__init__(", ".join(digests))
+        self.digests = tuple(digests)

@@ -1,0 +1,193 @@
+"""What the registry holds. Bytes are elsewhere, under opaque keys; this is the truth about them."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from registry_control.access.policy import Visibility
+from registry_control.common.fields import ByteOrderedField
+from registry_control.common.models import NOT_DELETING, Status, Timestamped
+from registry_control.identity.models import Application
+from registry_control.namespaces.models import Namespace
+
+DIGEST_LENGTH = len("sha512:") + 128
+
+
+class Image(Timestamped):
+    """A repository: everything of its name after the namespace, slashes included.
+
+    The row is made by the first upload, and shown from the first manifest on (`pushed_at`).
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    namespace = models.ForeignKey(Namespace, models.PROTECT, related_name="images", db_index=False)
+    name = ByteOrderedField(max_length=255)
+    visibility = models.CharField(
+        max_length=16,
+        choices=[(policy.value, policy.value) for policy in Visibility],
+        default=Visibility.INHERIT.value,
+    )
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
+    status_message = models.CharField(max_length=255, blank=True, default="")
+    size = models.BigIntegerField(
+        default=0, editable=False, help_text="Bytes of its distinct blobs, each counted once."
+    )
+    pushed_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["namespace", "name"], condition=NOT_DELETING, name="image_name_in_namespace"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["namespace", "created_at", "id"], name="images_of_namespace"),
+            models.Index(fields=["status"], name="images_by_status"),
+            models.Index(
+                fields=["created_at"], condition=models.Q(pushed_at__isnull=True), name="images_never_pushed"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.namespace.name}/{self.name}"
+
+
+class Manifest(models.Model):
+    """A manifest of one image, byte for byte as it was pushed (invariant 6)."""
+
+    image = models.ForeignKey(Image, models.PROTECT, related_name="manifests", db_index=False)
+    digest = models.CharField(max_length=DIGEST_LENGTH)
+    media_type = models.CharField(max_length=255)
+    artifact_type = models.CharField(max_length=255, blank=True, default="")
+    subject_digest = models.CharField(max_length=DIGEST_LENGTH, blank=True, default="")
+    annotations = models.JSONField(default=dict)
+    payload = models.BinaryField()
+    size = models.BigIntegerField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["image", "digest"], name="manifest_digest_in_image")]
+        indexes = [models.Index(fields=["image", "subject_digest", "id"], name="manifest_referrers")]
+
+    def __str__(self) -> str:
+        return self.digest
+
+
+class ManifestChild(models.Model):
+    """An index names a manifest of the same image; a child lives as long as a parent does."""
+
+    parent = models.ForeignKey(Manifest, models.CASCADE, related_name="children", db_index=False)
+    child = models.ForeignKey(Manifest, models.CASCADE, related_name="parents")
+
+    class Meta:
+        verbose_name_plural = "manifest children"
+        constraints = [models.UniqueConstraint(fields=["parent", "child"], name="manifest_child_once")]
+
+
+class Tag(Timestamped):
+    """A name for a manifest. It keeps its id when it moves."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    image = models.ForeignKey(Image, models.PROTECT, related_name="tags", db_index=False)
+    name = ByteOrderedField(max_length=128)
+    manifest = models.ForeignKey(Manifest, models.CASCADE, related_name="tags")
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["image", "name"], condition=NOT_DELETING, name="tag_name_in_image"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["image", "created_at", "id"], name="tags_of_image"),
+            models.Index(
+                fields=["id"], condition=models.Q(status=Status.DELETING), name="tags_being_deleted"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Blob(models.Model):
+    """Content and where its bytes are. A storage key is written once and never again (invariant 1)."""
+
+    class State(models.TextChoices):
+        """From `deleting` on, a blob is absent for everyone; its digest may be uploaded anew."""
+
+        LIVE = "live"
+        DELETING = "deleting"
+
+    digest = models.CharField(max_length=DIGEST_LENGTH)
+    size = models.BigIntegerField()
+    storage_key = models.CharField(max_length=255, unique=True)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.LIVE)
+    created_at = models.DateTimeField(default=timezone.now)
+    touched_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["digest"], condition=models.Q(state="live"), name="blob_digest_live"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.digest
+
+
+class BlobLink(models.Model):
+    """A manifest of an image needs a blob, so the image has it. `image` repeats the manifest's own."""
+
+    image = models.ForeignKey(Image, models.PROTECT, related_name="blob_links", db_index=False)
+    manifest = models.ForeignKey(Manifest, models.CASCADE, related_name="blob_links", db_index=False)
+    blob = models.ForeignKey(Blob, models.PROTECT, related_name="links")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["manifest", "blob"], name="blob_link_once")]
+        indexes = [models.Index(fields=["image", "blob"], name="blob_links_of_image")]
+
+
+class BlobLease(models.Model):
+    """A promise: the image has this blob until then, whether or not a manifest names it (invariant 2)."""
+
+    image = models.ForeignKey(Image, models.PROTECT, related_name="blob_leases", db_index=False)
+    blob = models.ForeignKey(Blob, models.PROTECT, related_name="leases")
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["image", "blob"], name="blob_lease_once")]
+
+
+class UploadSession(models.Model):
+    """An upload under way, bound to its image, resumable on any node.
+
+    How many bytes there are is for the storage driver to say. `hashed_digest` is that of the first
+    `hashed_size` bytes, kept so that the closing request need not read them again (checklist 77).
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    image = models.ForeignKey(Image, models.PROTECT, related_name="uploads")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, related_name="+", null=True, blank=True
+    )
+    application = models.ForeignKey(Application, models.SET_NULL, related_name="+", null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(db_index=True)
+    is_open = models.BooleanField(
+        default=True, help_text="When not, it can only be discarded; no blob can come of it any more."
+    )
+    algorithm = models.CharField(max_length=16, default="sha256")
+    hashed_size = models.BigIntegerField(default=0)
+    hashed_digest = models.CharField(max_length=DIGEST_LENGTH, blank=True, default="")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["expires_at"], condition=models.Q(is_open=False), name="uploads_to_discard")
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)

@@ -1,0 +1,83 @@
+"""What may happen to an image as a whole."""
+
+from uuid import UUID
+
+from django.db import transaction
+
+from registry_control.access.policy import Principal
+from registry_control.access.services import actor_of
+from registry_control.audit.services import Actor, Target, record
+from registry_control.catalog.errors import ImageGone, NamespaceGone
+from registry_control.catalog.models import Image
+from registry_control.common.clock import now
+from registry_control.common.models import Status
+from registry_control.common.nudge import nudge
+from registry_control.common.sql import id_parameter, present_id, row
+from registry_control.namespaces.models import Namespace
+from registry_control.namespaces.services import FINISH_DELETIONS
+
+_BY_NAME = "SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND NOT (status = 'deleting')"
+
+
+@transaction.atomic
+def ensure(*, principal: Principal, namespace_id: UUID, name: str) -> UUID:
+    """The image of that name, made if there is none yet.
+
+    The namespace's row is held, so an image never appears in one that is being deleted, and two
+    first pushes make one image.
+
+    Raises:
+        NamespaceGone: deleted in the meantime.
+    """
+    namespace = (
+        Namespace.objects.select_for_update(of=("self",))
+        .select_related("project")
+        .filter(pk=namespace_id, status=Status.READY)
+        .first()
+    )
+    if namespace is None:
+        raise NamespaceGone
+    existing = row(_BY_NAME, [id_parameter(namespace_id), name])
+    if existing is not None:
+        return present_id(existing[0])
+    image = Image.objects.create(namespace=namespace, name=name)
+    record(actor=actor_of(principal), verb="image.create", target=target_of(image))
+    return image.pk
+
+
+def locked(image_id: UUID) -> Image:
+    """Take an image's row for the present transaction.
+
+    Raises:
+        ImageGone: deleted, or being deleted.
+    """
+    found = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
+    image = found.filter(pk=image_id).exclude(status=Status.DELETING).first()
+    if image is None or image.namespace.status == Status.DELETING:
+        raise ImageGone
+    return image
+
+
+def change_visibility(image: Image, *, to: str, actor: Actor) -> None:
+    """Set a locked image's own privacy policy; it decides the very next pull."""
+    if image.visibility == to:
+        return
+    image.visibility = to
+    image.updated_at = now()
+    image.save(update_fields=["visibility", "updated_at"])
+    record(actor=actor, verb="image.visibility", target=target_of(image), visibility=to)
+
+
+def start_deletion(image: Image, *, actor: Actor) -> None:
+    """Free a locked image's name at once and leave the rest to the worker; again: the same answer."""
+    if image.status != Status.DELETING:
+        image.status = Status.DELETING
+        image.updated_at = now()
+        image.save(update_fields=["status", "updated_at"])
+        record(actor=actor, verb="image.delete", target=target_of(image))
+    nudge(FINISH_DELETIONS)
+
+
+def target_of(image: Image) -> Target:
+    """The image as audit rows remember it."""
+    return Target("image", image.pk, str(image), image.namespace.project.organization_id)

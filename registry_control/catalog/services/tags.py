@@ -1,0 +1,59 @@
+"""What may happen to a tag."""
+
+from uuid import UUID
+
+from django.db import transaction
+
+from registry_control.access.policy import Principal
+from registry_control.access.services import actor_of
+from registry_control.audit.services import Actor, record
+from registry_control.catalog.errors import TagGone
+from registry_control.catalog.models import Image, Manifest, Tag
+from registry_control.catalog.selectors.content import tag_row
+from registry_control.catalog.services import images
+from registry_control.common.clock import now
+from registry_control.common.models import Status
+from registry_control.common.nudge import nudge
+from registry_control.namespaces.services import FINISH_DELETIONS
+
+
+def point(image: Image, name: str, manifest: Manifest, *, actor: Actor) -> bool:
+    """Make a tag of a locked image stand for a manifest; the last to come wins. False: it did already.
+
+    A tag that moves keeps its id and the time it was made.
+    """
+    existing = tag_row(image.pk, name)
+    if existing is not None and existing[1] == manifest.pk:
+        return False
+    if existing is None:
+        Tag.objects.create(image=image, name=name, manifest=manifest)
+    else:
+        Tag.objects.filter(pk=existing[0]).update(manifest=manifest, updated_at=now())
+    record(actor=actor, verb="tag.set", target=images.target_of(image), tag=name, digest=manifest.digest)
+    return True
+
+
+@transaction.atomic
+def untag(*, principal: Principal, image_id: UUID, name: str) -> None:
+    """Remove a tag at once; its manifest stays (checklist 134).
+
+    Raises:
+        ImageGone, TagGone: there is none.
+    """
+    image = images.locked(image_id)
+    existing = tag_row(image_id, name)
+    if existing is None:
+        raise TagGone
+    Tag.objects.filter(pk=existing[0]).delete()
+    Image.objects.filter(pk=image_id).update(updated_at=now())
+    record(actor=actor_of(principal), verb="tag.delete", target=images.target_of(image), tag=name)
+
+
+def start_deletion(tag: Tag, *, actor: Actor) -> None:
+    """Free a locked tag's name at once and leave its row to the worker; again: the same answer."""
+    if tag.status != Status.DELETING:
+        tag.status = Status.DELETING
+        tag.updated_at = now()
+        tag.save(update_fields=["status", "updated_at"])
+        record(actor=actor, verb="tag.delete", target=images.target_of(tag.image), tag=tag.name)
+    nudge(FINISH_DELETIONS)

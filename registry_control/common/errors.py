@@ -1,0 +1,110 @@
+"""What services refuse, in the terms of the v1 API. `rest.errors` is the only place that renders them."""
+
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Something the caller asked for cannot be done; the text is for people."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
+    type: ClassVar[str] = "invalid_arguments"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def fields(self) -> dict[str, object]:
+        """What the body says besides `type` and `message`."""
+        return {}
+
+
+class InvalidArgument(ServiceError):
+    """An argument has the wrong form, is missing, or breaks a rule."""
+
+    def __init__(self, argument: str, help_message: str, *, reason: str = "format") -> None:
+        super().__init__("invalid argument(s)")
+        self.argument, self.help_message, self.reason = argument, help_message, reason
+
+    def fields(self) -> dict[str, object]:
+        """Name the argument, one of the reasons that clients know, and the help."""
+        detail = {
+            "argument_name": self.argument,
+            "reason": self.reason,
+            "help_message": self.help_message,
+        }
+        return {"details": [detail]}
+
+
+class PermissionsDenied(ServiceError):
+    """Known to the caller, but not theirs to change."""
+
+    status = HTTPStatus.FORBIDDEN
+    type = "permissions_denied"
+
+    def __init__(self, action: str, resource: str) -> None:
+        super().__init__("insufficient permissions")
+        self.action, self.resource = action, resource
+
+    def fields(self) -> dict[str, object]:
+        """What was tried on what."""
+        return {"details": [{"action": self.action, "resource": self.resource}]}
+
+
+class _AboutResource(ServiceError):
+    def __init__(self, resource: str, resource_id: object, message: str) -> None:
+        super().__init__(message)
+        self.resource, self.resource_id = resource, str(resource_id)
+
+    def fields(self) -> dict[str, object]:
+        return {"resource": self.resource, "resource_id": self.resource_id}
+
+
+class NotFound(_AboutResource):
+    """There is none, or none that the caller may know of."""
+
+    status = HTTPStatus.NOT_FOUND
+    type = "not_found"
+
+    def __init__(self, resource: str, resource_id: object) -> None:
+        super().__init__(resource, resource_id, f"{resource.capitalize()} was not found")
+
+
+class AlreadyExists(_AboutResource):
+    """The name is taken."""
+
+    status = HTTPStatus.CONFLICT
+    type = "already_exists"
+
+    def __init__(self, resource: str, resource_id: object, help_message: str) -> None:
+        super().__init__(resource, resource_id, f"{resource.capitalize()} already exist")
+        self.help_message = help_message
+
+    def fields(self) -> dict[str, object]:
+        """All three are required by Scaleway's JavaScript client."""
+        return {**super().fields(), "help_message": self.help_message}
+
+
+class TransientState(_AboutResource):
+    """It is being deleted: only another DELETE is answered."""
+
+    status = HTTPStatus.CONFLICT
+    type = "transient_state"
+
+    def __init__(self, resource: str, resource_id: object, current_state: str) -> None:
+        super().__init__(resource, resource_id, "resource is in a transient state")
+        self.current_state = current_state
+
+    def fields(self) -> dict[str, object]:
+        """Which state it is in."""
+        return {**super().fields(), "current_state": self.current_state}
+
+
+class Locked(_AboutResource):
+    """An administrator has locked it."""
+
+    status = HTTPStatus.LOCKED
+    type = "locked"
+
+    def __init__(self, resource: str, resource_id: object) -> None:
+        super().__init__(resource, resource_id, f"{resource} is locked")

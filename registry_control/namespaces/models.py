@@ -1,0 +1,46 @@
+"""Namespaces: what people create, and what the names of images begin with."""
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+
+from registry_control.common.fields import ByteOrderedField
+from registry_control.common.models import NOT_DELETING, Status, Timestamped
+from registry_control.identity.models import Application, Project
+
+
+class Namespace(Timestamped):
+    """A collection of images with a default privacy policy; its name is unique in the whole registry."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = ByteOrderedField(max_length=63)
+    description = models.TextField(blank=True, default="")
+    project = models.ForeignKey(Project, models.PROTECT, related_name="namespaces")
+    owner_user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.SET_NULL, related_name="+", null=True, blank=True
+    )
+    owner_application = models.ForeignKey(
+        Application, models.SET_NULL, related_name="+", null=True, blank=True
+    )
+    is_public = models.BooleanField(
+        default=False, help_text="Whether anyone may pull its images that inherit."
+    )
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
+    status_message = models.CharField(max_length=255, blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["name"], condition=NOT_DELETING, name="namespace_name_unique"),
+            models.CheckConstraint(
+                condition=models.Q(owner_user__isnull=True) | models.Q(owner_application__isnull=True),
+                name="namespace_has_one_owner",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["project", "created_at", "id"], name="namespaces_of_project"),
+            models.Index(fields=["status"], name="namespaces_by_status"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,130 @@
+"""What may happen to a namespace: one verb, one transaction, one audit row."""
+
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+
+from registry_control.access.policy import Action, Kind, Principal, Role, role_on_project
+from registry_control.access.services import actor_of
+from registry_control.audit.services import Actor, Target, record
+from registry_control.common.clock import now
+from registry_control.common.errors import AlreadyExists, InvalidArgument, PermissionsDenied
+from registry_control.common.models import Status
+from registry_control.common.nudge import nudge
+from registry_control.identity.models import Project
+from registry_control.namespaces import selectors
+from registry_control.namespaces.models import Namespace
+from registry_control.namespaces.policy import check_name, check_writable
+
+FINISH_DELETIONS = "catalog.finish_deletions"
+
+
+def create(
+    *, principal: Principal, name: str, description: str, is_public: bool, project_id: UUID | None
+) -> Namespace:
+    """Create a namespace owned by its creator, in the given project or else the key's default one.
+
+    Raises:
+        InvalidArgument: the name's form, or a project that is not there for the principal.
+        PermissionsDenied: the principal may not create in the project.
+        AlreadyExists: the name is taken, by whomever.
+    """
+    check_name(name)
+    project = _project(principal, project_id or principal.default_project_id)
+    if role_on_project(principal, project.pk) < Role.ADMIN:
+        raise PermissionsDenied("create", "registry_namespace")
+    try:
+        with transaction.atomic():
+            namespace = Namespace.objects.create(
+                name=name,
+                description=description,
+                is_public=is_public,
+                project=project,
+                owner_user_id=principal.id if principal.kind is Kind.USER else None,
+                owner_application_id=principal.id if principal.kind is Kind.APPLICATION else None,
+            )
+            record(
+                actor=actor_of(principal),
+                verb="namespace.create",
+                target=target_of(namespace),
+                is_public=is_public,
+            )
+    except IntegrityError as error:
+        raise AlreadyExists(
+            "namespace", name, "names are unique in the whole registry: choose another"
+        ) from error
+    return namespace
+
+
+def _project(principal: Principal, project_id: UUID | None) -> Project:
+    if project_id is None:
+        raise InvalidArgument(
+            "project_id", "name a project: the API key has no default one", reason="required"
+        )
+    project = Project.objects.filter(pk=project_id, organization=principal.organization_id).first()
+    if project is None:
+        raise InvalidArgument("project_id", "there is no such project in your organization", reason="unknown")
+    return project
+
+
+@transaction.atomic
+def update(
+    *, principal: Principal, namespace_id: UUID, description: str | None, is_public: bool | None
+) -> Namespace:
+    """Change what is given; None leaves as it is. A privacy change decides the very next pull.
+
+    Raises:
+        NotFound, PermissionsDenied, TransientState, Locked: as their names say.
+    """
+    namespace = _for_change(principal, namespace_id, "write")
+    check_writable("namespace", namespace.pk, namespace.status)
+    changes = {
+        field: value
+        for field, value in (("description", description), ("is_public", is_public))
+        if value is not None and value != getattr(namespace, field)
+    }
+    if changes:
+        _apply(namespace, actor=actor_of(principal), **changes)
+    return namespace
+
+
+def _apply(namespace: Namespace, *, actor: Actor, **changes: str | bool) -> None:
+    for field, value in changes.items():
+        setattr(namespace, field, value)
+    namespace.updated_at = now()
+    namespace.save(update_fields=[*changes, "updated_at"])
+    record(actor=actor, verb="namespace.update", target=target_of(namespace), **changes)
+
+
+@transaction.atomic
+def delete(*, principal: Principal, namespace_id: UUID) -> Namespace:
+    """Free the name at once and leave the rest to the worker. Again while deleting: the same answer.
+
+    Raises:
+        NotFound, PermissionsDenied: as their names say.
+    """
+    namespace = _for_change(principal, namespace_id, "delete")
+    start_deletion(namespace, actor=actor_of(principal))
+    return namespace
+
+
+def start_deletion(namespace: Namespace, *, actor: Actor) -> None:
+    """Mark a locked row and tell the worker; nothing happens to one that is marked already."""
+    if namespace.status != Status.DELETING:
+        namespace.status = Status.DELETING
+        namespace.updated_at = now()
+        namespace.save(update_fields=["status", "updated_at"])
+        record(actor=actor, verb="namespace.delete", target=target_of(namespace))
+    nudge(FINISH_DELETIONS)
+
+
+def _for_change(principal: Principal, namespace_id: UUID, what: str) -> Namespace:
+    namespace = selectors.get_visible(principal, namespace_id, lock=True)
+    if not selectors.may(principal, Action.ADMINISTER, namespace):
+        raise PermissionsDenied(what, "registry_namespace")
+    return namespace
+
+
+def target_of(namespace: Namespace) -> Target:
+    """The namespace as audit rows remember it."""
+    return Target("namespace", namespace.pk, namespace.name, namespace.project.organization_id)

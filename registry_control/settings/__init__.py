@@ -1,0 +1,187 @@
+"""Django settings, made from `environment` and nothing else."""
+
+import os
+import sys
+from datetime import timedelta
+from typing import Any
+
+import dj_database_url
+
+from registry_control.settings.environment import PROJECT_ROOT, ConfigurationError, Environment
+
+try:
+    ENVIRONMENT = Environment.load(os.environ)
+except ConfigurationError as error:
+    sys.exit(f"stowage: {error}")
+
+BASE_DIR = PROJECT_ROOT
+STATE_DIR = ENVIRONMENT.state_dir
+CONTROL_ADDR = ENVIRONMENT.control_addr
+DATA_ADDR = ENVIRONMENT.data_addr
+PUBLIC_HOST = ENVIRONMENT.public_host
+PUBLIC_SCHEME = ENVIRONMENT.public_scheme
+REGION = ENVIRONMENT.region
+STORAGE_URL = ENVIRONMENT.storage_url
+REDIS_URL = ENVIRONMENT.redis_url
+DATA_WORKERS = ENVIRONMENT.data_workers
+
+# How long an answer that promised a blob keeps it, when no manifest names it (invariant 2).
+BLOB_LEASE = timedelta(hours=24)
+# How long an upload may rest before the worker removes it (checklist 76).
+UPLOAD_LIFE = timedelta(hours=48)
+TOKEN_LIFE = timedelta(minutes=5)
+
+SECRET_KEY = ENVIRONMENT.secret_key
+DEBUG = False
+ALLOWED_HOSTS = [
+    "127.0.0.1",
+    "localhost",
+    "[::1]",
+    CONTROL_ADDR.host,
+    PUBLIC_HOST.rsplit(":", 1)[0],
+    *ENVIRONMENT.allowed_hosts,
+]
+
+INSTALLED_APPS = [
+    "registry_control.embedded",
+    "registry_control.catalog",
+    "registry_control.namespaces",
+    "registry_control.access",
+    "registry_control.identity",
+    "registry_control.audit",
+    "registry_control.common",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+]
+MIDDLEWARE = [
+    "registry_control.rest.middleware.RequestId",
+    "registry_control.rest.middleware.PlainJson",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "registry_control.urls"
+WSGI_APPLICATION = "registry_control.wsgi.application"
+APPEND_SLASH = False  # A redirect would turn a POST, PATCH or DELETE into a GET.
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+
+def _database(url: str) -> dict[str, Any]:
+    """SQLite as safe as PostgreSQL is by default; PostgreSQL with connections that are kept."""
+    config: dict[str, Any] = dict(dj_database_url.parse(url))
+    if config["ENGINE"].endswith("sqlite3"):
+        config["CONN_MAX_AGE"] = None
+        config["OPTIONS"] = {
+            "timeout": 20,
+            # Taking the write lock at BEGIN waits for it; taking it later fails with "locked".
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+        }
+    else:
+        config["CONN_MAX_AGE"] = 600
+        config["CONN_HEALTH_CHECKS"] = True
+    return config
+
+
+DATABASES = {"default": _database(ENVIRONMENT.database_url)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "identity.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False
+
+STATIC_URL = "/static/"
+# Served from the packages they ship in: no step to run before the first start, nothing to go stale.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_SCHEME == "https"
+# Ports share cookies: two registries on one host must not sign each other's administrators out.
+SESSION_COOKIE_NAME = f"stowage_session_{CONTROL_ADDR.port}"
+CSRF_COOKIE_NAME = f"stowage_csrf_{CONTROL_ADDR.port}"
+X_FRAME_OPTIONS = "DENY"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["registry_control.rest.authentication.SecretKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "registry_control.rest.errors.handle",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Stowage registry API",
+    "DESCRIPTION": "Namespaces, images, tags and their privacy policies.",
+    "VERSION": "v1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+_MESSAGES = STATE_DIR / "broker"
+CELERY_BROKER_URL = REDIS_URL or "filesystem://"
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
+    {}
+    if REDIS_URL
+    else {
+        "data_folder_in": str(_MESSAGES / "queue"),
+        "data_folder_out": str(_MESSAGES / "queue"),
+        "control_folder": str(_MESSAGES / "control"),
+    }
+)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# Publishing is a nudge in somebody's request: give up soon, the sweep finds the row anyway.
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TIMEZONE = "UTC"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {"django": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
+}

@@ -1,0 +1,182 @@
+"""The one place that reads the environment.
+
+Everything else imports names from `registry_control.settings`. A value that cannot work stops the
+start with one line that names the variable, what was wrong, and what would do.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
+PREFIX: Final = "REGISTRY_"
+
+# What every Scaleway client insists on for a default region.
+_REGION = re.compile(r"[a-z]{2}-[a-z]{3}")
+
+
+class ConfigurationError(Exception):
+    """A setting that cannot work; the text is one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """All that may be configured, already checked. The README's table lists the same names."""
+
+    state_dir: Path
+    control_addr: Address
+    data_addr: Address
+    public_host: str
+    public_scheme: str
+    region: str
+    database_url: str
+    redis_url: str | None
+    storage_url: str
+    secret_key: str
+    allowed_hosts: tuple[str, ...]
+    data_workers: int
+
+    @classmethod
+    def load(cls, variables: Mapping[str, str]) -> Self:
+        """Read and check all variables.
+
+        Raises:
+            ConfigurationError: a value is wrong, or a secret's file cannot be read.
+        """
+        read = _Reader(variables)
+        state_dir = Path(read("STATE_DIR", str(PROJECT_ROOT / "var"))).absolute()
+        data_addr = read.address("DATA_ADDR", "127.0.0.1:5000")
+        return cls(
+            state_dir=state_dir,
+            control_addr=read.address("CONTROL_ADDR", "127.0.0.1:8000"),
+            data_addr=data_addr,
+            public_host=read.host("PUBLIC_HOST", str(data_addr)),
+            public_scheme=read.one_of("PUBLIC_SCHEME", "http", ("http", "https")),
+            region=read.matching("REGION", "fr-par", _REGION, "two letters, a dash, three letters"),
+            database_url=read.url("DATABASE_URL", f"sqlite:///{state_dir}/registry.sqlite3", _DATABASES),
+            redis_url=read.url("REDIS_URL", "", ("redis", "rediss")) or None,
+            storage_url=read.url("STORAGE_URL", f"file://{state_dir}/storage", ("file",)),
+            secret_key=read("SECRET_KEY", "") or _own_secret_key(state_dir),
+            allowed_hosts=tuple(filter(None, re.split(r"[,\s]+", read("ALLOWED_HOSTS", "")))),
+            data_workers=read.number("DATA_WORKERS", max(2, os.cpu_count() or 1), at_least=1),
+        )
+
+
+_DATABASES: Final = ("sqlite", "postgres", "postgresql")
+
+
+class _Reader:
+    """Reads one variable, or the file that `<name>_FILE` names, and checks its form."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def __call__(self, name: str, default: str) -> str:
+        name = PREFIX + name
+        path = self._variables.get(f"{name}_FILE")
+        if path is None:
+            return self._variables.get(name) or default
+        if name in self._variables:
+            raise ConfigurationError(f"{name} and {name}_FILE are both set: keep one of them")
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{name}_FILE: cannot read {path}: {error}") from error
+
+    def address(self, name: str, default: str) -> Address:
+        value = self(name, default)
+        host, _, port = value.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
+            raise _wrong(name, value, "host:port, such as 127.0.0.1:5000")
+        return Address(host, int(port))
+
+    def host(self, name: str, default: str) -> str:
+        value = self(name, default)
+        if not re.fullmatch(r"[A-Za-z0-9.\-\[\]:]+", value):
+            raise _wrong(name, value, "host or host:port, without a scheme or a path")
+        return value
+
+    def one_of(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self(name, default)
+        if value not in choices:
+            raise _wrong(name, value, " or ".join(choices))
+        return value
+
+    def matching(self, name: str, default: str, pattern: re.Pattern[str], form: str) -> str:
+        value = self(name, default)
+        if not pattern.fullmatch(value):
+            raise _wrong(name, value, form)
+        return value
+
+    def url(self, name: str, default: str, schemes: tuple[str, ...]) -> str:
+        value = self(name, default)
+        if not value and not default:
+            return ""
+        scheme, separator, rest = value.partition("://")
+        if scheme not in schemes or not separator or not rest:
+            # Never the value itself: it may hold a password.
+            raise ConfigurationError(f"{PREFIX}{name} must be a URL that begins with {_either(schemes)}")
+        try:
+            _ = urlsplit(value).port
+        except ValueError as error:
+            raise ConfigurationError(f"{PREFIX}{name}: {error}") from error
+        return value
+
+    def number(self, name: str, default: int, *, at_least: int) -> int:
+        value = self(name, str(default))
+        if not (value.isascii() and value.isdigit()) or int(value) < at_least:
+            raise _wrong(name, value, f"a whole number from {at_least} on")
+        return int(value)
+
+
+def _wrong(name: str, value: str, form: str) -> ConfigurationError:
+    return ConfigurationError(f"{PREFIX}{name} is {value!r}, but must be {form}")
+
+
+def _either(schemes: tuple[str, ...]) -> str:
+    return " or ".join(f"{scheme}://" for scheme in schemes)
+
+
+def _own_secret_key(state_dir: Path) -> str:
+    """The key made at the first start; several processes may arrive at once, one key wins."""
+    path = state_dir / "secret_key"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            _publish_once(path, secrets.token_urlsafe(48))
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigurationError(f"{PREFIX}STATE_DIR: cannot use {state_dir}: {error}") from error
+
+
+def _publish_once(path: Path, text: str) -> None:
+    """Write a private file whole or not at all, and never over another one."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # Another process was first; its key is the key.
+    finally:
+        draft.unlink()

@@ -1,0 +1,27 @@
+"""What the data plane may be told; `main` makes it from the installation's settings."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The data plane's own settings, checked where the environment is read."""
+
+    public_scheme: str  # http or https: what clients see, also behind a proxy
+    service: str  # the audience that tokens name
+    database_threads: int = 8
+    storage_threads: int = 8
+    blob_lease: timedelta = timedelta(hours=24)
+    piece_size: int = 1024 * 1024  # bytes of a body that are hashed and written at once
+    page_size: int = 1000  # entries of a list without `n`, and at most
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        for name in ("database_threads", "storage_threads", "piece_size", "page_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")

@@ -1,0 +1,143 @@
+"""The data plane as an ASGI application: find the endpoint, call it, send its answer."""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Final
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from registry_data.http.authentication import challenge
+from registry_data.http.endpoints import blobs, lists, manifests, service, uploads
+from registry_data.http.errors import to_answer
+from registry_data.http.plane import Endpoint, Plane
+from registry_data.http.routes import Kind, route
+from registry_data.http.wire import Answer, FileBody, Request
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.registry.gate import Refused
+
+logger = logging.getLogger(__name__)
+
+ENDPOINTS: Final[Mapping[Kind, Mapping[str, Endpoint]]] = MappingProxyType(
+    {
+        Kind.PING: {"GET": service.ping, "HEAD": service.ping},
+        Kind.MANIFEST: {
+            "GET": manifests.get,
+            "HEAD": manifests.get,
+            "PUT": manifests.put,
+            "DELETE": manifests.delete,
+        },
+        Kind.BLOB: {"GET": blobs.get, "HEAD": blobs.get, "DELETE": blobs.delete},
+        Kind.UPLOADS: {"POST": uploads.start},
+        Kind.UPLOAD: {
+            "PATCH": uploads.append,
+            "PUT": uploads.finish,
+            "GET": uploads.status,
+            "HEAD": uploads.status,
+            "DELETE": uploads.cancel,
+        },
+        Kind.TAGS: {"GET": lists.tags, "HEAD": lists.tags},
+        Kind.REFERRERS: {"GET": lists.referrers, "HEAD": lists.referrers},
+        Kind.TOKEN: {"GET": service.token_by_get, "POST": service.token_by_post},
+        Kind.KEYS: {"GET": service.keys, "HEAD": service.keys},
+        Kind.HEALTH: {"GET": service.health, "HEAD": service.health},
+    }
+)
+
+# What a refused client may still send before the connection is closed on it (checklist 4).
+_DRAINED: Final = 8 * 1024 * 1024  # bytes
+_DRAIN_TIME: Final = 10  # seconds
+
+
+class App:
+    """The ASGI callable."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the server's start and stop."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(Request(scope, receive), send)
+
+    async def _serve(self, request: Request, send: Send) -> None:
+        try:
+            answer = await self._answer(request)
+        except ClientDisconnect:
+            logger.info("client went away during %s %s", request.method, request.path)
+            return
+        await _send(request, answer, self._plane, send)
+
+    async def _answer(self, request: Request) -> Answer:
+        try:
+            found = route(request.path)
+            if found is None:
+                raise ProtocolError(ErrorCode.UNSUPPORTED, "no such route", status=HTTPStatus.NOT_FOUND)
+            endpoints = ENDPOINTS[found.kind]
+            endpoint = endpoints.get(request.method)
+            if endpoint is None:
+                raise _not_allowed(request.method, endpoints)
+            return await endpoint(self._plane, request, found)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place where all that is left becomes an answer
+            return await self._refusal(request, error)
+
+    async def _refusal(self, request: Request, error: Exception) -> Answer:
+        answer = to_answer(error)
+        if isinstance(error, Refused):
+            config = self._plane.config
+            header = challenge(error, request, scheme=config.public_scheme, service=config.service)
+            if header is not None:
+                answer = Answer(answer.status, {**answer.headers, "www-authenticate": header}, answer.body)
+        if request.has_body and not await _drained(request):
+            answer = Answer(answer.status, {**answer.headers, "connection": "close"}, answer.body)
+        return answer
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                self._plane.bridge.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def _not_allowed(method: str, endpoints: Mapping[str, Endpoint]) -> ProtocolError:
+    allowed = ", ".join(sorted(endpoints))
+    return ProtocolError(
+        ErrorCode.UNSUPPORTED, f"{method} is not possible here; {allowed} are", headers={"Allow": allowed}
+    )
+
+
+async def _drained(request: Request) -> bool:
+    try:
+        async with asyncio.timeout(_DRAIN_TIME):
+            return await request.drain(_DRAINED)
+    except TimeoutError:
+        return False
+
+
+async def _send(request: Request, answer: Answer, plane: Plane, send: Send) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.raw_headers()})
+    if request.method == "HEAD":
+        await send({"type": "http.response.body", "body": b""})
+    elif isinstance(answer.body, bytes):
+        await send({"type": "http.response.body", "body": answer.body})
+    elif isinstance(answer.body, FileBody):
+        await send({"type": "http.response.pathsend", "path": str(answer.body.path)})
+    else:
+        await _send_pieces(answer.body, plane, send)
+
+
+async def _send_pieces(pieces: Iterator[bytes], plane: Plane, send: Send) -> None:
+    while (piece := await plane.bridge.run_bytes(next, pieces, b"")) != b"":
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,59 @@
+"""The Authorization header and the challenge that answers for it (checklist 146-149)."""
+
+import base64
+import binascii
+from typing import Final
+
+from registry_data.http.wire import Request
+from registry_data.registry.gate import Credentials, Refused
+
+_NOTHING: Final = Credentials()
+# No token or secret is near it; hashing a longer one would only cost time.
+_LIMIT: Final = 16 * 1024
+
+
+def credentials(request: Request) -> Credentials:
+    """What the request brought. A header that is none of ours counts as a wrong secret, not as none."""
+    header = request.headers.get("authorization")
+    if not header:
+        return _NOTHING
+    scheme, _, value = header[:_LIMIT].partition(" ")
+    if scheme.lower() == "bearer":
+        return Credentials(token=value.strip())
+    if scheme.lower() == "basic":
+        return _basic(value.strip())
+    return Credentials(secret=header[:_LIMIT])
+
+
+def _basic(value: str) -> Credentials:
+    pair = basic_pair(value)
+    if pair is None:
+        return Credentials(secret="")
+    # Any user name will do; `nologin` with an empty password is nobody.
+    return Credentials(secret=pair[1]) if pair[1] else _NOTHING
+
+
+def basic_pair(value: str) -> tuple[str, str] | None:
+    """User name and password of a Basic header's value, in UTF-8 (checklist 162)."""
+    try:
+        user, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return None
+    return (user, password) if colon else None
+
+
+def realm(request: Request, *, scheme: str) -> str:
+    """The token endpoint, on the host that the client itself used (checklist 14, 163)."""
+    return f"{scheme}://{request.headers.get('host', 'localhost')}/token"
+
+
+def challenge(refused: Refused, request: Request, *, scheme: str, service: str) -> str | None:
+    """The WWW-Authenticate header for a refusal, if logging in could help."""
+    if refused.challenge is None:
+        return None
+    parameters = {"realm": realm(request, scheme=scheme), "service": service, **refused.challenge}
+    return "Bearer " + ",".join(f'{name}="{_quotable(value)}"' for name, value in parameters.items())
+
+
+def _quotable(value: str) -> str:
+    return "".join(character for character in value if character.isprintable() and character not in '"\\')

@@ -1,0 +1,24 @@
+"""Conditional requests; the entity tag of content is its digest (checklist 36, 46)."""
+
+from registry_data.http.wire import Request
+
+
+def not_modified(request: Request, digest: str) -> bool:
+    """Whether the client says that it has this content already.
+
+    Weak, unquoted and `*` are all accepted: content under one digest is one content.
+    """
+    header = request.headers.get("if-none-match")
+    return header is not None and matches(header, digest)
+
+
+def matches(header: str, digest: str) -> bool:
+    """Whether a list of entity tags names the digest."""
+    tags = (tag.strip().removeprefix("W/").strip('"') for tag in header.split(","))
+    return any(tag in (digest, "*") for tag in tags)
+
+
+def range_applies(request: Request, digest: str) -> bool:
+    """Whether a Range is meant for this content (If-Range, RFC 9110 section 13.1.5)."""
+    header = request.headers.get("if-range")
+    return header is None or matches(header, digest)

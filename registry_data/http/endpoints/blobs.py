@@ -1,0 +1,63 @@
+"""GET, HEAD and DELETE of blobs."""
+
+from http import HTTPStatus
+
+from registry_data.http.authentication import credentials
+from registry_data.http.conditions import not_modified, range_applies
+from registry_data.http.endpoints.manifests import IMMUTABLE
+from registry_data.http.names import repository_to_read
+from registry_data.http.plane import Plane
+from registry_data.http.routes import Route
+from registry_data.http.wire import Answer, FileBody, Request
+from registry_data.oci.digest import Digest
+from registry_data.oci.ranges import parse_range
+from registry_data.registry import blobs
+from registry_data.storage.base import HasPaths
+
+
+async def get(plane: Plane, request: Request, route: Route) -> Answer:
+    """Send a blob, or the part of it that a Range asks for (checklist 39-47)."""
+    digest = Digest.parse(route.reference)
+    found = await plane.bridge.run(
+        blobs.find,
+        credentials(request),
+        repository_to_read(route),
+        digest,
+        promise=request.method == "HEAD",
+        lease=plane.config.blob_lease,
+    )
+    headers = {
+        "docker-content-digest": str(digest),
+        "etag": f'"{digest}"',
+        "cache-control": IMMUTABLE,
+        "accept-ranges": "bytes",
+    }
+    if not_modified(request, str(digest)):
+        return Answer(HTTPStatus.NOT_MODIFIED, headers)
+    headers["content-type"] = "application/octet-stream"
+    if request.method == "HEAD":
+        return Answer(HTTPStatus.OK, {**headers, "content-length": str(found.size)})
+    return await _content(plane, request, str(digest), found, headers)
+
+
+async def _content(
+    plane: Plane, request: Request, digest: str, found: blobs.StoredBlob, headers: dict[str, str]
+) -> Answer:
+    header = request.headers.get("range") if range_applies(request, digest) else None
+    part = parse_range(header, found.size)
+    start, stop = (part.start, part.stop) if part else (0, found.size)
+    headers["content-length"] = str(stop - start)
+    if part is None and isinstance(plane.store, HasPaths) and request.sends_paths:
+        return Answer(HTTPStatus.OK, headers, FileBody(plane.store.path_of(found.key)))
+    pieces = await plane.bridge.run_bytes(blobs.read, plane.store, found.key, start=start, stop=stop)
+    if part is None:
+        return Answer(HTTPStatus.OK, headers, pieces)
+    headers["content-range"] = part.content_range(found.size)
+    return Answer(HTTPStatus.PARTIAL_CONTENT, headers, pieces)
+
+
+async def delete(plane: Plane, request: Request, route: Route) -> Answer:
+    """Take a blob out of this repository (checklist 136)."""
+    digest = Digest.parse(route.reference)
+    await plane.bridge.run(blobs.delete, credentials(request), repository_to_read(route), digest)
+    return Answer(HTTPStatus.ACCEPTED)

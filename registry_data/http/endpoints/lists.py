@@ -1,0 +1,76 @@
+"""Lists: tags and referrers."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from registry_data.http.authentication import credentials
+from registry_data.http.names import repository_to_read
+from registry_data.http.plane import Plane
+from registry_data.http.routes import Route
+from registry_data.http.wire import Answer, Request
+from registry_data.oci.digest import Digest
+from registry_data.oci.media_types import OCI_INDEX
+from registry_data.oci.paging import next_link, parse_page
+from registry_data.registry import lists
+
+
+async def tags(plane: Plane, request: Request, route: Route) -> Answer:
+    """Send a page of tags in byte order (checklist 116-120)."""
+    repository = repository_to_read(route)
+    query = request.query
+    page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
+    found = await plane.bridge.run(lists.tags, credentials(request), repository, page)
+    headers = {"content-type": "application/json"}
+    if found.more:
+        headers["link"] = next_link(f"/v2/{repository}/tags/list", page.n, found.names[-1])
+    return Answer(HTTPStatus.OK, headers, _json({"name": str(repository), "tags": found.names}))
+
+
+async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
+    """Send an index of what refers to a subject, empty when nothing does (checklist 123-128)."""
+    repository, subject = repository_to_read(route), Digest.parse(route.reference)
+    query = request.query
+    artifact_type = query.get("artifactType")
+    page = parse_page(query.get("n"), None, maximum=plane.config.page_size)
+    found = await plane.bridge.run(
+        lists.referrers,
+        credentials(request),
+        repository,
+        subject,
+        artifact_type=artifact_type,
+        after=_number(query.get("last")),
+        limit=page.n,
+    )
+    headers = {"content-type": OCI_INDEX, "cache-control": "private, no-cache"}
+    if artifact_type is not None:
+        headers["oci-filters-applied"] = "artifactType"
+    if found.more and found.referrers:
+        kept = {} if artifact_type is None else {"artifactType": artifact_type}
+        path = f"/v2/{repository}/referrers/{subject}"
+        headers["link"] = next_link(path, page.n, str(found.referrers[-1].id), kept)
+    descriptors = [_descriptor(referrer) for referrer in found.referrers]
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
+    return Answer(HTTPStatus.OK, headers, _json(index))
+
+
+def _number(last: str | None) -> int:
+    """The cursor of a page; one that is none of ours begins at the beginning."""
+    return int(last) if last and last.isascii() and last.isdigit() and len(last) < 19 else 0
+
+
+def _descriptor(referrer: lists.Referrer) -> dict[str, Any]:
+    descriptor: dict[str, Any] = {
+        "mediaType": referrer.media_type,
+        "digest": referrer.digest,
+        "size": referrer.size,
+    }
+    if referrer.artifact_type:
+        descriptor["artifactType"] = referrer.artifact_type
+    if referrer.annotations:
+        descriptor["annotations"] = referrer.annotations
+    return descriptor
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()

@@ -1,0 +1,93 @@
+"""GET, HEAD, PUT and DELETE of manifests."""
+
+from http import HTTPStatus
+from typing import Final
+
+from registry_data.http.authentication import credentials
+from registry_data.http.conditions import not_modified
+from registry_data.http.names import reference_to_read, repository_to_read
+from registry_data.http.plane import Plane
+from registry_data.http.routes import Route
+from registry_data.http.wire import Answer, Request, content_length
+from registry_data.oci.digest import Digest
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.oci.manifest import MANIFEST_SIZE_LIMIT, manifest_too_large
+from registry_data.oci.reference import Tag, parse_reference, parse_repository, parse_tag
+from registry_data.registry import manifests
+
+IMMUTABLE: Final = "private, max-age=31536000, immutable"
+REVALIDATE: Final = "private, no-cache"
+
+
+async def get(plane: Plane, request: Request, route: Route) -> Answer:
+    """Send a manifest exactly as it was pushed, whatever Accept says (checklist 30-36)."""
+    repository, reference = repository_to_read(route), reference_to_read(route)
+    found = await plane.bridge.run(
+        manifests.get,
+        credentials(request),
+        repository,
+        reference,
+        with_payload=request.method == "GET",
+    )
+    headers = {
+        "docker-content-digest": found.digest,
+        "etag": f'"{found.digest}"',
+        "cache-control": IMMUTABLE if isinstance(reference, Digest) else REVALIDATE,
+    }
+    if not_modified(request, found.digest):
+        return Answer(HTTPStatus.NOT_MODIFIED, headers)
+    headers |= {"content-type": found.media_type, "content-length": str(found.size)}
+    return Answer(HTTPStatus.OK, headers, found.payload)
+
+
+async def put(plane: Plane, request: Request, route: Route) -> Answer:
+    """Store a manifest, by tag or by digest with any number of tags (checklist 87-109)."""
+    repository, reference = parse_repository(route.name), parse_reference(route.reference)
+    more_tags = _more_tags(request)
+    who = credentials(request)
+    await plane.bridge.run(manifests.check_push, who, repository)
+    pushed = await plane.bridge.run(
+        manifests.put,
+        who,
+        repository,
+        reference,
+        payload=await _payload(request),
+        content_type=request.headers.get("content-type"),
+        more_tags=more_tags,
+    )
+    headers = {
+        "location": f"/v2/{repository}/manifests/{pushed.digest}",
+        "docker-content-digest": str(pushed.digest),
+    }
+    if pushed.subject is not None:
+        headers["oci-subject"] = str(pushed.subject)
+    if more_tags:
+        headers["oci-tag"] = ", ".join(pushed.tags)
+    return Answer(HTTPStatus.CREATED, headers)
+
+
+def _more_tags(request: Request) -> list[Tag]:
+    values = request.query.getlist("tag")
+    if len(values) > manifests.TAGS_PER_PUSH:
+        message = f"at most {manifests.TAGS_PER_PUSH} tags may be given at once"
+        raise ProtocolError(ErrorCode.TAG_INVALID, message, status=HTTPStatus.REQUEST_URI_TOO_LONG)
+    return [parse_tag(value) for value in values]
+
+
+async def _payload(request: Request) -> bytes:
+    if (content_length(request) or 0) > MANIFEST_SIZE_LIMIT:
+        raise manifest_too_large()
+    payload = bytearray()
+    async for part in request.body():
+        payload += part
+        if len(payload) > MANIFEST_SIZE_LIMIT:  # a chunked body announces nothing
+            raise manifest_too_large()
+    return bytes(payload)
+
+
+async def delete(plane: Plane, request: Request, route: Route) -> Answer:
+    """Delete a tag, or by digest a manifest with its tags (checklist 134-135)."""
+    await plane.bridge.run(
+        manifests.delete, credentials(request), repository_to_read(route), reference_to_read(route)
+    )
+    return Answer(HTTPStatus.ACCEPTED)

@@ -1,0 +1,83 @@
+"""Endpoints about the registry itself: ping, tokens, their keys, health."""
+
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs
+
+from registry_data.http.authentication import basic_pair, credentials
+from registry_data.http.plane import Plane
+from registry_data.http.routes import Route
+from registry_data.http.wire import Answer, Request
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.registry import service
+from registry_data.registry.gate import Credentials, Refused
+
+_FORM_LIMIT = 64 * 1024  # bytes; a form with a hundred scopes is far below
+_JSON = {"content-type": "application/json"}
+_UNCACHED = {**_JSON, "cache-control": "no-store"}
+
+
+async def ping(plane: Plane, request: Request, route: Route) -> Answer:
+    """Say that this is a registry, to whoever proves to be somebody (checklist 27-29).
+
+    Anonymous callers get the challenge even though public images need none: clients learn it only here.
+    """
+    who = credentials(request)
+    if who == Credentials():
+        raise Refused(ErrorCode.UNAUTHORIZED, None, {})
+    await plane.bridge.run(service.check_login, who)
+    return Answer(HTTPStatus.OK, _JSON, b"{}")
+
+
+async def token_by_get(plane: Plane, request: Request, route: Route) -> Answer:
+    """Issue a token to the caller of a Basic header, or to nobody (checklist 150-153, 157)."""
+    parameters = {name: request.query.getlist(name) for name in request.query}
+    return await _token(plane, request, parameters, _basic(request))
+
+
+async def token_by_post(plane: Plane, request: Request, route: Route) -> Answer:
+    """Issue a token by the OAuth2 form (checklist 155)."""
+    body = bytearray()
+    async for part in request.body():
+        body += part
+        if len(body) > _FORM_LIMIT:
+            raise ProtocolError(ErrorCode.SIZE_INVALID, "the form is too large")
+    try:
+        parameters = parse_qs(bytes(body).decode(), keep_blank_values=True)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise ProtocolError(ErrorCode.UNSUPPORTED, "the form cannot be read") from error
+    return await _token(plane, request, parameters, None, form=True)
+
+
+async def _token(
+    plane: Plane,
+    request: Request,
+    parameters: dict[str, Any],
+    basic: tuple[str, str] | None,
+    *,
+    form: bool = False,
+) -> Answer:
+    status, body = await plane.bridge.run(service.token, parameters, basic, form=form)
+    return Answer(status, _UNCACHED, json.dumps(body).encode())
+
+
+def _basic(request: Request) -> tuple[str, str] | None:
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if not scheme:
+        return None
+    return (scheme.lower() == "basic" and basic_pair(value.strip())) or ("", "malformed")
+
+
+async def keys(plane: Plane, request: Request, route: Route) -> Answer:
+    """Publish the keys that tokens are signed with (RFC 7517)."""
+    found: Sequence[dict[str, str]] = await plane.bridge.run(service.keys)
+    headers = {**_JSON, "cache-control": "public, max-age=300"}
+    return Answer(HTTPStatus.OK, headers, json.dumps({"keys": found}).encode())
+
+
+async def health(plane: Plane, request: Request, route: Route) -> Answer:
+    """Say whether database and storage answer; 503 when one does not."""
+    await plane.bridge.run(service.check_health, plane.store)
+    return Answer(HTTPStatus.OK, _JSON, b'{"status":"ok"}')

@@ -1,0 +1,186 @@
+"""Uploads: monolithic, streamed, chunked, mounted (checklist 49-86)."""
+
+import asyncio
+from http import HTTPStatus
+from uuid import UUID
+
+from starlette.requests import ClientDisconnect
+
+from registry_data.http.authentication import credentials
+from registry_data.http.plane import Plane
+from registry_data.http.routes import Route
+from registry_data.http.wire import Answer, Request, content_length
+from registry_data.oci.digest import CANONICAL, Digest, check_algorithm
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.oci.ranges import parse_content_range
+from registry_data.oci.reference import Repository, parse_repository
+from registry_data.registry import mounts, uploads
+from registry_data.registry.uploads import Append, UploadMoved
+
+
+async def start(plane: Plane, request: Request, route: Route) -> Answer:
+    """Mount a blob, take one whole, or open a session (checklist 49-56, 80-86)."""
+    repository = parse_repository(route.name)
+    whole = _digest(request) if "digest" in request.query else None
+    if "mount" in request.query and await _mounted(plane, request, repository):
+        return _created(repository, Digest.parse(request.query["mount"]))
+    algorithm = request.query.get("digest-algorithm") or (whole.algorithm if whole else CANONICAL)
+    session_id = await plane.bridge.run(
+        uploads.start,
+        credentials(request),
+        repository,
+        algorithm=check_algorithm(algorithm),
+        store=plane.store,
+    )
+    if whole is not None and "mount" not in request.query:
+        return await _finish(plane, request, repository, session_id, whole)
+    return _session(HTTPStatus.ACCEPTED, repository, session_id, 0)
+
+
+async def _mounted(plane: Plane, request: Request, repository: Repository) -> bool:
+    digest = Digest.parse(request.query["mount"])
+    source = request.query.get("from")
+    try:
+        parsed = parse_repository(source) if source else None
+    except ProtocolError:
+        return False  # a bad source is a reason to upload, not an error (checklist 81)
+    return await plane.bridge.run(mounts.mount, credentials(request), repository, digest, source=parsed)
+
+
+async def append(plane: Plane, request: Request, route: Route) -> Answer:
+    """Take a chunk, or everything, at the upload's end (checklist 61-68)."""
+    repository, session_id = parse_repository(route.name), _session_id(route)
+    held = await _open(plane, request, repository, session_id)
+    try:
+        await _pump(plane, request, held)
+        _check_length(request, held)
+    except ClientDisconnect:
+        await plane.bridge.run(uploads.keep, held)  # what arrived may be gone on from (checklist 73)
+        raise
+    except BaseException:
+        await plane.bridge.run(uploads.rewind, held)
+        raise
+    offset = await plane.bridge.run(uploads.keep, held)
+    return _session(HTTPStatus.ACCEPTED, repository, session_id, offset)
+
+
+async def finish(plane: Plane, request: Request, route: Route) -> Answer:
+    """Take what is left of an upload and make it a blob (checklist 55-60, 66, 78)."""
+    repository, session_id, digest = parse_repository(route.name), _session_id(route), _digest(request)
+    try:
+        return await _finish(plane, request, repository, session_id, digest)
+    except ProtocolError as error:
+        again = error.code is ErrorCode.BLOB_UPLOAD_UNKNOWN and await plane.bridge.run(
+            uploads.finished_before, credentials(request), repository, digest
+        )
+        if not again:
+            raise
+        return _created(repository, digest)  # the first answer got lost (checklist 166)
+
+
+async def _finish(
+    plane: Plane, request: Request, repository: Repository, session_id: UUID, digest: Digest
+) -> Answer:
+    held = await _open(plane, request, repository, session_id)
+    try:
+        await _pump(plane, request, held)
+        _check_length(request, held)
+    except BaseException:
+        # Another try begins where this one began (checklist 72).
+        await plane.bridge.run(uploads.rewind, held)
+        raise
+    await plane.bridge.run(uploads.finish, held, digest, store=plane.store)
+    return _created(repository, digest)
+
+
+async def status(plane: Plane, request: Request, route: Route) -> Answer:
+    """Say how far an upload has come (checklist 69)."""
+    repository, session_id = parse_repository(route.name), _session_id(route)
+    offset = await plane.bridge.run(
+        uploads.status, credentials(request), repository, session_id, store=plane.store
+    )
+    return _session(HTTPStatus.NO_CONTENT, repository, session_id, offset)
+
+
+async def cancel(plane: Plane, request: Request, route: Route) -> Answer:
+    """Forget an upload (checklist 71)."""
+    repository, session_id = parse_repository(route.name), _session_id(route)
+    await plane.bridge.run(uploads.cancel, credentials(request), repository, session_id, store=plane.store)
+    return Answer(HTTPStatus.NO_CONTENT)
+
+
+async def _open(plane: Plane, request: Request, repository: Repository, session_id: UUID) -> Append:
+    header = request.headers.get("content-range")
+    first, last = parse_content_range(header) if header else (None, None)
+    length = content_length(request)
+    if first is not None and last is not None and length not in (None, last - first + 1):
+        raise ProtocolError(
+            ErrorCode.SIZE_INVALID,
+            f"Content-Range speaks of {last - first + 1} bytes, Content-Length of {length}",
+        )
+    try:
+        return await plane.bridge.run(
+            uploads.open_append, credentials(request), repository, session_id, at=first, store=plane.store
+        )
+    except UploadMoved as error:
+        error.headers |= _progress(repository, session_id, error.offset)
+        raise
+
+
+async def _pump(plane: Plane, request: Request, held: Append) -> None:
+    """Hash and write one piece side by side while the next one arrives: two pieces at most in memory."""
+    working: asyncio.Future[tuple[None, None]] | None = None
+    try:
+        async for piece in request.pieces(plane.config.piece_size):
+            if working is not None:
+                await working
+            working = asyncio.gather(
+                plane.bridge.run_bytes(held.hash, piece), plane.bridge.run_bytes(held.store, piece)
+            )
+    finally:
+        if working is not None:
+            await working
+
+
+def _check_length(request: Request, held: Append) -> None:
+    """A body that ends early without the connection's end must not count as whole (checklist 58, 67)."""
+    header = request.headers.get("content-range")
+    if header is None:
+        return
+    _, last = parse_content_range(header)
+    if held.writer.offset != last + 1:
+        raise ProtocolError(
+            ErrorCode.SIZE_INVALID, f"Content-Range ends at byte {last}, the body at {held.writer.offset - 1}"
+        )
+
+
+def _digest(request: Request) -> Digest:
+    value = request.query.get("digest")
+    if not value:
+        raise ProtocolError(ErrorCode.DIGEST_INVALID, "say the content's digest: ?digest=sha256:<hex>")
+    return Digest.parse(value)
+
+
+def _session_id(route: Route) -> UUID:
+    try:
+        return UUID(route.reference)
+    except ValueError as error:
+        raise ProtocolError(ErrorCode.BLOB_UPLOAD_UNKNOWN) from error
+
+
+def _progress(repository: Repository, session_id: UUID, offset: int) -> dict[str, str]:
+    return {
+        "location": f"/v2/{repository}/blobs/uploads/{session_id}",
+        "docker-upload-uuid": str(session_id),
+        # The Docker form: inclusive, and 0-0 for nothing yet.
+        "range": f"0-{max(offset - 1, 0)}",
+    }
+
+
+def _session(status: HTTPStatus, repository: Repository, session_id: UUID, offset: int) -> Answer:
+    return Answer(status, _progress(repository, session_id, offset))
+
+
+def _created(repository: Repository, digest: Digest) -> Answer:
+    headers = {"location": f"/v2/{repository}/blobs/{digest}", "docker-content-digest": str(digest)}
+    return Answer(HTTPStatus.CREATED, headers)

@@ -1,0 +1,31 @@
+"""The one place where an exception becomes an OCI error body (checklist 141)."""
+
+import json
+import logging
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from registry_data.http.wire import Answer
+from registry_data.oci.errors import ErrorCode, ErrorItem, ProtocolError
+
+logger = logging.getLogger(__name__)
+
+
+def to_answer(error: Exception) -> Answer:
+    """Say in the protocol's words what went wrong."""
+    if isinstance(error, ProtocolError):
+        headers = {name.lower(): value for name, value in error.headers.items()}
+        return _answer(error.status, headers, error.errors)
+    # Not in the spec's words, so it is our fault: log all of it, tell the client none of it.
+    logger.error("unhandled error", exc_info=error)
+    unknown = ErrorCode.UNKNOWN
+    return _answer(unknown.status, {}, [ErrorItem(unknown, unknown.message)])
+
+
+def _answer(status: HTTPStatus, headers: dict[str, str], errors: Iterable[ErrorItem]) -> Answer:
+    body = {
+        "errors": [
+            {"code": item.code.name, "message": item.message, "detail": dict(item.detail)} for item in errors
+        ]
+    }
+    return Answer(status, {**headers, "content-type": "application/json"}, json.dumps(body).encode())

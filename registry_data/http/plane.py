@@ -1,0 +1,23 @@
+"""What every endpoint is given."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from registry_data.config import Config
+from registry_data.http.bridge import Bridge
+from registry_data.http.routes import Route
+from registry_data.http.wire import Answer, Request
+from registry_data.storage.base import BlobStore
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The data plane's parts, made once by the composition root."""
+
+    config: Config
+    bridge: Bridge
+    store: BlobStore
+
+
+Endpoint: TypeAlias = Callable[[Plane, Request, Route], Awaitable[Answer]]

@@ -1,0 +1,78 @@
+"""From a path to what it names: pure, read from the right, because repository names hold any word.
+
+`a/manifests/b` is a valid name (checklist 8), so the last keyword decides.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+
+class Kind(Enum):
+    """What a path can name."""
+
+    PING = auto()
+    MANIFEST = auto()
+    BLOB = auto()
+    UPLOADS = auto()
+    UPLOAD = auto()
+    TAGS = auto()
+    REFERRERS = auto()
+    TOKEN = auto()
+    KEYS = auto()
+    HEALTH = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A kind of resource, the repository's name, and what of the repository; both still unchecked."""
+
+    kind: Kind
+    name: str = ""
+    reference: str = ""
+
+
+_FIXED: Final = {
+    "/v2": Route(Kind.PING),
+    "/v2/": Route(Kind.PING),
+    "/token": Route(Kind.TOKEN),
+    "/.well-known/jwks.json": Route(Kind.KEYS),
+    "/healthz": Route(Kind.HEALTH),
+}
+_BY_KEYWORD: Final = {"manifests": Kind.MANIFEST, "blobs": Kind.BLOB, "referrers": Kind.REFERRERS}
+
+
+def route(path: str) -> Route | None:
+    """What a decoded path names, or None."""
+    if (fixed := _FIXED.get(path)) is not None:
+        return fixed
+    if not path.startswith("/v2/"):
+        return None
+    rest = path[4:]
+    return _upload(rest) or _tags(rest) or _content(rest)
+
+
+def _upload(rest: str) -> Route | None:
+    if rest.endswith("/blobs/uploads"):  # without the final slash: a POST must not be redirected (9)
+        return _named(Kind.UPLOADS, rest.removesuffix("/blobs/uploads"))
+    name, keyword, session = rest.rpartition("/blobs/uploads/")
+    if not keyword or "/" in session:
+        return None
+    return _named(Kind.UPLOAD, name, session) if session else _named(Kind.UPLOADS, name)
+
+
+def _tags(rest: str) -> Route | None:
+    name, keyword, after = rest.rpartition("/tags/list")
+    return _named(Kind.TAGS, name) if keyword and not after else None
+
+
+def _content(rest: str) -> Route | None:
+    before, _, reference = rest.rpartition("/")
+    name, _, keyword = before.rpartition("/")
+    kind = _BY_KEYWORD.get(keyword)
+    return _named(kind, name, reference) if kind and reference else None
+
+
+def _named(kind: Kind, name: str, reference: str = "") -> Route | None:
+    # Names never begin with "_": /v2/_catalog and extensions are not repositories.
+    return Route(kind, name, reference) if name and not name.startswith("_") else None

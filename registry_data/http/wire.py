@@ -1,0 +1,117 @@
+"""Requests and answers as this plane uses them: thin values over ASGI, with Starlette's parsers."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+# On every answer (checklist 11); old engines look for it.
+API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
+
+
+@dataclass(frozen=True, slots=True)
+class FileBody:
+    """A whole file that the server may send itself."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status, headers in lower case, and a body: bytes, a file, or pieces read in a thread.
+
+    Content-Length is the body's own unless given, as it is for HEAD and for pieces.
+    """
+
+    status: HTTPStatus
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | FileBody | Iterator[bytes] = b""
+
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers as ASGI wants them."""
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
+        raw.append(API_VERSION)
+        if "content-length" not in self.headers and isinstance(self.body, bytes) and self._may_have_length:
+            raw.append((b"content-length", b"%d" % len(self.body)))
+        return raw
+
+    @property
+    def _may_have_length(self) -> bool:
+        return self.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+
+
+class Request:
+    """One request. Headers and query are parsed when first asked for."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._ended = False
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers = Headers(scope=scope)
+
+    @property
+    def query(self) -> QueryParams:
+        """The query, decoded; unknown parameters are nobody's business (checklist 7)."""
+        return QueryParams(self._scope.get("query_string", b""))
+
+    @property
+    def sends_paths(self) -> bool:
+        """Whether the server can send a file by its path."""
+        return "http.response.pathsend" in self._scope.get("extensions", {})
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the client announced a body."""
+        return self.headers.get("content-length", "0") != "0" or "transfer-encoding" in self.headers
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The body as it comes.
+
+        Raises:
+            ClientDisconnect: the client went away before its end.
+        """
+        while not self._ended:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._ended = True
+                raise ClientDisconnect
+            self._ended = not message.get("more_body", False)
+            if piece := message.get("body", b""):
+                yield piece
+
+    async def pieces(self, size: int) -> AsyncIterator[bytes]:
+        """The body in pieces of at least `size` bytes, the last one excepted."""
+        gathered: list[bytes] = []
+        length = 0
+        async for part in self.body():
+            gathered.append(part)
+            length += len(part)
+            if length >= size:
+                yield b"".join(gathered)
+                gathered, length = [], 0
+        if gathered:
+            yield b"".join(gathered)
+
+    async def drain(self, limit: int) -> bool:
+        """Read and drop up to `limit` bytes of what is left, so that a refusal can be heard (4).
+
+        Returns whether that was all.
+        """
+        async for part in self.body():
+            limit -= len(part)
+            if limit < 0:
+                return False
+        return True
+
+
+def content_length(request: Request) -> int | None:
+    """The announced length in bytes, None for a chunked body."""
+    value = request.headers.get("content-length", "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None

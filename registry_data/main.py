@@ -1,0 +1,31 @@
+"""The composition root of the data plane: the one place that knows every part."""
+
+import os
+from typing import TYPE_CHECKING
+
+import django
+
+if TYPE_CHECKING:
+    from registry_data.http.app import App
+
+
+def build() -> "App":
+    """Make the ASGI application from the installation's settings; the server calls this once a process."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
+    django.setup()
+
+    # Only now: models can be imported once Django is set up.
+    from django.conf import settings
+
+    from registry_control.access.tokens import SERVICE
+    from registry_control.common.store import blob_store
+    from registry_control.embedded.lifeline import end_with_parent
+    from registry_data.config import Config
+    from registry_data.http.app import App
+    from registry_data.http.bridge import Bridge
+    from registry_data.http.plane import Plane
+
+    end_with_parent()
+    config = Config(public_scheme=settings.PUBLIC_SCHEME, service=SERVICE, blob_lease=settings.BLOB_LEASE)
+    bridge = Bridge(database_threads=config.database_threads, storage_threads=config.storage_threads)
+    return App(Plane(config, bridge, blob_store()))

@@ -1,0 +1,168 @@
+"""Untrusted JSON, read so that nothing in it can surprise whoever uses the values (checklist 94).
+
+Every refusal is a MANIFEST_INVALID that names the place and what belongs there. Python's reader alone would
+take NaN, UTF-16 and the last of two equal keys, and would give out texts that no database stores.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeVar
+
+from registry_data.oci.errors import ErrorCode, ProtocolError, shown
+
+NESTING_LIMIT: Final = 64  # objects and arrays inside one another; manifests need 5
+CONTAINER_LIMIT: Final = 100_000  # objects and arrays in all: small to send, large in memory
+INTEGER_LIMIT: Final = 2**63 - 1
+
+_TO_BRACES: Final = bytes.maketrans(b"[]", b"{}")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+_T = TypeVar("_T")
+
+
+def invalid(message: str) -> ProtocolError:
+    """Make the refusal of a manifest."""
+    return ProtocolError(ErrorCode.MANIFEST_INVALID, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """One JSON object and its place in the document. A field that is null counts as absent, as in Go."""
+
+    values: Mapping[str, object]
+    place: str = ""
+
+    def path(self, name: str) -> str:
+        """Return where a field stands, as `layers[2].size`."""
+        return f"{self.place}.{name}" if self.place else name
+
+    def has(self, name: str) -> bool:
+        """Tell whether the field is there and not null."""
+        return self.values.get(name) is not None
+
+    def text(self, name: str) -> str:
+        """Return a text, "" when absent."""
+        return _storable(self._typed(name, str, "a text") or "", self.path(name))
+
+    def integer(self, name: str) -> int:
+        """Return a whole number that must be there, from 0 to 2^63-1."""
+        value = self._typed(name, int, "a whole number")
+        # To Python true is a number, and a float never gets here.
+        if value is None or isinstance(value, bool) or not 0 <= value <= INTEGER_LIMIT:
+            raise invalid(f"{self.path(name)} must be a whole number from 0 to {INTEGER_LIMIT}")
+        return value
+
+    def child(self, name: str) -> "Fields | None":
+        """Return an object, None when absent."""
+        value: dict[str, object] | None = self._typed(name, dict, "an object")
+        return None if value is None else Fields(value, self.path(name))
+
+    def children(self, name: str, *, limit: int) -> tuple["Fields", ...]:
+        """Return the objects of an array of at most `limit`, none when absent."""
+        values = self._list(name)
+        if len(values) > limit:
+            raise invalid(f"{self.path(name)} has {len(values)} entries, {limit} at most are allowed")
+        return tuple(_as_fields(value, f"{self.path(name)}[{at}]") for at, value in enumerate(values))
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return the texts of an array, none when absent."""
+        return tuple(_as_text(value, f"{self.path(name)}[{at}]") for at, value in enumerate(self._list(name)))
+
+    def text_map(self, name: str) -> dict[str, str]:
+        """Return an object that maps texts to texts, empty when absent."""
+        value: dict[str, object] = self._typed(name, dict, "an object") or {}
+        path = self.path(name)
+        return {_storable(key, path): _as_text(text, f"{path}[{shown(key)}]") for key, text in value.items()}
+
+    def refuse_lookalikes(self, names: Iterable[str]) -> None:
+        """Refuse a field called like one of `names` but for its case.
+
+        Go's JSON reader, and so nearly every client, takes `Layers` for `layers`; it would then see another
+        image than we do, one whose content we neither checked nor keep.
+        """
+        exact = {name.casefold(): name for name in names}
+        for key in self.values:
+            name = exact.get(key.casefold(), key)
+            if name != key:
+                raise invalid(f"{self.path(shown(key))} must be written {name}")
+
+    def _list(self, name: str) -> list[object]:
+        return self._typed(name, list, "an array") or []
+
+    def _typed(self, name: str, kind: type[_T], called: str) -> _T | None:
+        value = self.values.get(name)
+        if value is None or isinstance(value, kind):
+            return value
+        raise invalid(f"{self.path(name)} must be {called}")
+
+
+def read_document(payload: bytes) -> Fields:
+    """Read one JSON object in UTF-8, without equal keys, NaN, or more nesting and parts than the limits."""
+    _check_brackets(payload)
+    try:
+        value = json.loads(payload.decode(), object_pairs_hook=_as_object, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise invalid(f"the manifest is not UTF-8 (byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise invalid(f"the manifest is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits; or a caller that left little of the stack.
+        raise invalid("the manifest cannot be read as JSON; are its numbers too long?") from error
+    return _as_fields(value, "")
+
+
+def _check_brackets(payload: bytes) -> None:
+    """Refuse by the brackets alone what would be too deep or too much to parse.
+
+    Bytes are enough: UTF-8 has no quote, backslash or bracket inside another character. Each step runs at the
+    speed of C. What is not JSON may be misread here, but only after the point where the parser stops as well.
+    """
+    unescaped = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside_strings = b"".join(unescaped.split(b'"')[::2])
+    braces = outside_strings.translate(_TO_BRACES, _NO_BRACKETS)
+    if braces.count(b"{") > CONTAINER_LIMIT:
+        raise invalid(f"the manifest has more than {CONTAINER_LIMIT} objects and arrays")
+    for _ in range(NESTING_LIMIT):
+        if not braces:
+            return
+        braces = braces.replace(b"{}", b"")  # takes the innermost level away
+    if braces:
+        raise invalid(
+            f"the manifest is nested more than {NESTING_LIMIT} levels deep, or its brackets do not match"
+        )
+
+
+def _as_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        # Readers differ in which of the two they take, so the same bytes would be two manifests.
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise invalid(f"the key {shown(twice)} is there twice in one object")
+    return values
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise invalid(f"the manifest is not JSON: {name} is not a JSON number")
+
+
+def _as_fields(value: object, place: str) -> Fields:
+    if not isinstance(value, dict):
+        raise invalid(f"{place or 'the manifest'} must be an object")
+    return Fields(value, place)
+
+
+def _as_text(value: object, place: str) -> str:
+    if not isinstance(value, str):
+        raise invalid(f"{place} must be a text")
+    return _storable(value, place)
+
+
+def _storable(text: str, place: str) -> str:
+    # JSON can spell both, a database cannot hold either.
+    if _UNSTORABLE.search(text):
+        raise invalid(f"{place} must not contain NUL or half of a surrogate pair")
+    return text

@@ -1,0 +1,84 @@
+"""Blobs that an image has."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from registry_control.access.policy import Action
+from registry_control.catalog.selectors import resolve
+from registry_control.catalog.services import blobs
+from registry_control.common.clock import now
+from registry_data.oci.digest import Digest
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.oci.reference import Repository
+from registry_data.registry.gate import Credentials, admit, identify, may, scope_of
+from registry_data.registry.unit import unavailable, unit
+from registry_data.storage.base import BlobStore, Key, NotStored
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """Where a blob's bytes are, and how many."""
+
+    key: Key
+    size: int  # bytes
+
+
+def find(
+    credentials: Credentials, repository: Repository, digest: Digest, *, promise: bool, lease: timedelta
+) -> StoredBlob:
+    """A blob of an image. `promise` keeps it for whoever may push a manifest that names it (invariant 2).
+
+    Raises:
+        Refused, ProtocolError: not allowed; the image does not have it.
+    """
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.PULL))
+        record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
+        admit(caller, Action.PULL, repository, record)
+        moment = now()
+        if blob is None or record.image_id is None or not blob.held_at(moment):
+            raise unknown(digest)
+        if promise and _runs_out(blob, moment, lease) and may(caller, Action.PUSH, repository, record.facts):
+            blobs.promise(blob_id=blob.id, image_id=record.image_id)
+        return StoredBlob(Key(blob.storage_key), blob.size)
+
+
+def _runs_out(blob: resolve.BlobRecord, moment: datetime, lease: timedelta) -> bool:
+    """Hot HEADs stay reads: a link or the better half of a lease is promise enough."""
+    return not blob.linked and (blob.leased_until is None or blob.leased_until - moment < lease / 2)
+
+
+def unknown(digest: Digest) -> ProtocolError:
+    """Build the answer to a digest that the image does not have."""
+    return ProtocolError(ErrorCode.BLOB_UNKNOWN, f"this repository has no blob {digest}", digest=str(digest))
+
+
+def read(store: BlobStore, key: Key, *, start: int, stop: int) -> Iterator[bytes]:
+    """A blob's bytes in pieces.
+
+    Raises:
+        ProtocolError: the storage is away; the row says that the bytes are there, so absence is no 404.
+    """
+    with unit():
+        try:
+            return store.read(key, start=start, stop=stop)
+        except NotStored as error:
+            raise unavailable("the blob's bytes cannot be read just now") from error
+
+
+def delete(credentials: Credentials, repository: Repository, digest: Digest) -> None:
+    """Take a blob out of this image only (checklist 136).
+
+    Raises:
+        Refused, ProtocolError: not allowed; not there; needed by a manifest.
+    """
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.DELETE))
+        record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
+        admit(caller, Action.DELETE, repository, record)
+        if blob is None or record.image_id is None or not blob.held_at(now()):
+            raise unknown(digest)
+        blobs.remove(
+            principal=caller.principal, image_id=record.image_id, blob_id=blob.id, digest=str(digest)
+        )

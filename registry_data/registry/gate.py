@@ -1,0 +1,104 @@
+"""Who calls and whether they may: every use case passes here before it looks at anything."""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from registry_control.access.errors import BadCredentials
+from registry_control.access.policy import Action
+from registry_control.access.services import Caller, RepositoryFacts, authenticate, authorize
+from registry_control.catalog.selectors.resolve import RepositoryRecord
+from registry_control.catalog.services import images
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.oci.reference import Repository
+
+# What a client must ask a token for; pushing includes reading back (checklist 147).
+_SCOPE_ACTIONS: Final = {Action.PULL: "pull", Action.PUSH: "pull,push", Action.DELETE: "delete"}
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the Authorization header brought: a secret key, a token, or neither."""
+
+    secret: str | None = None
+    token: str | None = None
+
+
+class Refused(ProtocolError):
+    """Not allowed as things are; `challenge` holds the parameters that go into WWW-Authenticate.
+
+    Without a challenge, proving to be somebody else in the same way would not help.
+    """
+
+    def __init__(self, code: ErrorCode, message: str | None, challenge: dict[str, str] | None) -> None:
+        super().__init__(code, message)
+        self.challenge = challenge
+
+
+def identify(credentials: Credentials, *, scope: str = "") -> Caller:
+    """Who calls.
+
+    Raises:
+        Refused: the credentials prove nobody, or no longer.
+    """
+    try:
+        return authenticate(secret=credentials.secret, token=credentials.token)
+    except BadCredentials as error:
+        challenge = {"scope": scope} if scope else {}
+        if credentials.token is not None:
+            challenge["error"] = "invalid_token"
+        kind = "token" if credentials.token is not None else "secret key"
+        raise Refused(ErrorCode.UNAUTHORIZED, f"the {kind} is {_said(error)}", challenge) from error
+
+
+def _said(error: BadCredentials) -> str:
+    return {"expired": "expired", "not_found": "unknown or revoked"}.get(error.why, "not valid")
+
+
+def scope_of(repository: Repository, action: Action) -> str:
+    """The scope that a token for this needs."""
+    return f"repository:{repository}:{_SCOPE_ACTIONS[action]}"
+
+
+def may(caller: Caller, action: Action, repository: Repository, facts: RepositoryFacts) -> bool:
+    """Whether the caller may; for uses that have something else to answer when not."""
+    return authorize(caller, action, str(repository), facts).allowed
+
+
+def admit(
+    caller: Caller, action: Action, repository: Repository, record: RepositoryRecord, *, also: str = ""
+) -> None:
+    """Let the caller pass, or answer alike for what is forbidden and for what is not there (invariant 9).
+
+    `also` is a further scope that a client had better ask for at the same time.
+
+    Raises:
+        Refused: with the challenge that tells a client what to ask a token for.
+    """
+    if may(caller, action, repository, record.facts):
+        if record.locked and action is not Action.PULL:
+            raise ProtocolError(ErrorCode.DENIED, "an administrator has locked this repository")
+        return
+    if caller.is_anonymous and caller.scopes is None:
+        raise Refused(ErrorCode.UNAUTHORIZED, None, {"scope": _joined(repository, action, also)})
+    if caller.scopes is None:
+        raise Refused(ErrorCode.DENIED, None, None)
+    challenge = {"scope": _joined(repository, action, also), "error": "insufficient_scope"}
+    raise Refused(ErrorCode.DENIED, None, challenge)
+
+
+def _joined(repository: Repository, action: Action, also: str) -> str:
+    return " ".join(filter(None, (scope_of(repository, action), also)))
+
+
+def image_for_push(caller: Caller, repository: Repository, record: RepositoryRecord) -> UUID:
+    """The image that an admitted push goes to, made by the first one (checklist 54).
+
+    Raises:
+        ProtocolError, CatalogError: the namespace is gone.
+    """
+    if record.namespace_id is None:
+        raise ProtocolError(ErrorCode.NAME_UNKNOWN)
+    if record.image_id is not None:
+        return record.image_id
+    return images.ensure(principal=caller.principal, namespace_id=record.namespace_id, name=repository.image)

@@ -1,0 +1,76 @@
+"""Lists of what an image has: tags and referrers."""
+
+from dataclasses import dataclass
+
+from registry_control.access.policy import Action
+from registry_control.catalog.selectors import content, resolve
+from registry_control.catalog.selectors.content import Referrer as Referrer
+from registry_data.oci.digest import Digest
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.oci.paging import Page
+from registry_data.oci.reference import Repository
+from registry_data.registry.gate import Credentials, admit, identify, scope_of
+from registry_data.registry.unit import unit
+
+
+@dataclass(frozen=True, slots=True)
+class TagPage:
+    """Names in byte order; `more` says whether others follow."""
+
+    names: list[str]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrerPage:
+    """Referrers in the order in which they came; `more` says whether others follow."""
+
+    referrers: list[Referrer]
+    more: bool
+
+
+def _readable(credentials: Credentials, repository: Repository) -> resolve.RepositoryRecord:
+    caller = identify(credentials, scope=scope_of(repository, Action.PULL))
+    record = resolve.repository(repository.namespace, repository.image)
+    admit(caller, Action.PULL, repository, record)
+    return record
+
+
+def tags(credentials: Credentials, repository: Repository, page: Page) -> TagPage:
+    """One page of an image's tags (checklist 116-120).
+
+    Raises:
+        Refused, ProtocolError: not allowed; no such repository.
+    """
+    with unit():
+        record = _readable(credentials, repository)
+        if record.image_id is None:
+            raise ProtocolError(ErrorCode.NAME_UNKNOWN)
+        if page.n == 0:
+            return TagPage([], more=False)
+        names = content.tag_names(record.image_id, after=page.last or "", limit=page.n + 1)
+        return TagPage(names[: page.n], more=len(names) > page.n)
+
+
+def referrers(
+    credentials: Credentials,
+    repository: Repository,
+    subject: Digest,
+    *,
+    artifact_type: str | None,
+    after: int,
+    limit: int,
+) -> ReferrerPage:
+    """One page of the manifests that refer to a subject, which need not exist (checklist 123-128).
+
+    Raises:
+        Refused: not allowed.
+    """
+    with unit():
+        record = _readable(credentials, repository)
+        if record.image_id is None:
+            return ReferrerPage([], more=False)
+        found = content.referrers(
+            record.image_id, str(subject), artifact_type=artifact_type, after=after, limit=limit + 1
+        )
+        return ReferrerPage(found[:limit], more=len(found) > limit)

@@ -1,0 +1,196 @@
+"""Manifests: the pull path as short as it can be, and the one transaction of a push."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from registry_control.access.policy import Action
+from registry_control.catalog.selectors import content, resolve
+from registry_control.catalog.services import manifests, tags
+from registry_data.oci.digest import CANONICAL, Digest
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.oci.manifest import ParsedManifest, parse_manifest
+from registry_data.oci.reference import Repository, Tag
+from registry_data.registry.gate import Credentials, admit, identify, image_for_push, scope_of
+from registry_data.registry.unit import unit
+
+TAGS_PER_PUSH: Final = 100  # the spec asks for at least 10 (checklist 108)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A manifest as it is sent: the bytes that were pushed, under their digest (invariant 6)."""
+
+    digest: str
+    media_type: str
+    size: int  # bytes
+    payload: bytes  # empty when only its description was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push answers."""
+
+    digest: Digest
+    subject: Digest | None
+    tags: tuple[str, ...]
+
+
+class _Payloads:
+    """Bytes of manifests by digest: they cannot change, so a process keeps those it sent last."""
+
+    def __init__(self, capacity: int) -> None:
+        self._left = capacity  # bytes
+        self._payloads: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, digest: str) -> bytes | None:
+        with self._lock:
+            payload = self._payloads.get(digest)
+            if payload is not None:
+                self._payloads.move_to_end(digest)
+            return payload
+
+    def put(self, digest: str, payload: bytes) -> None:
+        with self._lock:
+            if digest not in self._payloads:
+                self._payloads[digest] = payload
+                self._left -= len(payload)
+            while self._left < 0:
+                self._left += len(self._payloads.popitem(last=False)[1])
+
+
+_payloads: Final = _Payloads(capacity=32 * 1024 * 1024)
+
+
+def get(
+    credentials: Credentials, repository: Repository, reference: Digest | Tag, *, with_payload: bool
+) -> StoredManifest:
+    """The manifest that a tag or digest stands for (checklist 30-35).
+
+    Raises:
+        Refused, ProtocolError: not allowed; no such repository or manifest.
+    """
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.PULL))
+        record, manifest = _find(repository, reference)
+        admit(caller, Action.PULL, repository, record)
+        if record.image_id is None:
+            raise ProtocolError(ErrorCode.NAME_UNKNOWN)
+        if manifest is None:
+            raise unknown(reference)
+        payload = _payload(manifest, reference) if with_payload else b""
+        return StoredManifest(manifest.digest, manifest.media_type, manifest.size, payload)
+
+
+def _find(
+    repository: Repository, reference: Digest | Tag
+) -> tuple[resolve.RepositoryRecord, resolve.ManifestRecord | None]:
+    if isinstance(reference, Digest):
+        return resolve.manifest_by_digest(repository.namespace, repository.image, str(reference))
+    return resolve.manifest_by_tag(repository.namespace, repository.image, reference)
+
+
+def _payload(manifest: resolve.ManifestRecord, reference: Digest | Tag) -> bytes:
+    payload = _payloads.get(manifest.digest)
+    if payload is None:
+        payload = content.payload(manifest.id)
+        if payload is None:  # deleted between the two queries
+            raise unknown(reference)
+        _payloads.put(manifest.digest, payload)
+    return payload
+
+
+def unknown(reference: Digest | Tag) -> ProtocolError:
+    """Build the answer to a reference that stands for nothing here."""
+    kind = "digest" if isinstance(reference, Digest) else "tag"
+    return ProtocolError(ErrorCode.MANIFEST_UNKNOWN, f"no manifest with the {kind} {reference}")
+
+
+def check_push(credentials: Credentials, repository: Repository) -> None:
+    """Refuse a push before its body is read.
+
+    Raises:
+        Refused, ProtocolError: not allowed.
+    """
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
+        record = resolve.repository(repository.namespace, repository.image)
+        admit(caller, Action.PUSH, repository, record)
+
+
+def put(
+    credentials: Credentials,
+    repository: Repository,
+    reference: Digest | Tag,
+    *,
+    payload: bytes,
+    content_type: str | None,
+    more_tags: Sequence[Tag],
+) -> Pushed:
+    """Store a manifest and point tags at it (checklist 87-109).
+
+    Raises:
+        Refused, ProtocolError: not allowed; malformed; its digest is another; content is missing.
+    """
+    digest, tag_names = _named(reference, payload, more_tags)
+    parsed = parse_manifest(payload, content_type)
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
+        record = resolve.repository(repository.namespace, repository.image)
+        admit(caller, Action.PUSH, repository, record)
+        image_id = image_for_push(caller, repository, record)
+        new = _new(digest, parsed, payload)
+        manifests.put(principal=caller.principal, image_id=image_id, new=new, tag_names=tag_names)
+    return Pushed(digest, parsed.subject.digest if parsed.subject else None, tuple(tag_names))
+
+
+def _named(reference: Digest | Tag, payload: bytes, more_tags: Sequence[Tag]) -> tuple[Digest, list[Tag]]:
+    if not isinstance(reference, Digest):
+        if more_tags:
+            message = "?tag= goes with a digest in the path, not with a tag"
+            raise ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.BAD_REQUEST)
+        return Digest.of(payload, CANONICAL), [reference]
+    actual = Digest.of(payload, reference.algorithm)
+    if actual != reference:
+        raise ProtocolError(
+            ErrorCode.DIGEST_INVALID,
+            f"the manifest's digest is {actual}, not {reference}: nothing was stored",
+            expected=str(reference),
+            got=str(actual),
+        )
+    return actual, list(dict.fromkeys(more_tags))
+
+
+def _new(digest: Digest, parsed: ParsedManifest, payload: bytes) -> manifests.NewManifest:
+    return manifests.NewManifest(
+        digest=str(digest),
+        media_type=parsed.media_type,
+        payload=payload,
+        blobs=frozenset(map(str, parsed.required_blobs)),
+        children=frozenset(map(str, parsed.children)),
+        subject=str(parsed.subject.digest) if parsed.subject else "",
+        artifact_type=parsed.artifact_type or "",
+        annotations=parsed.annotations,
+    )
+
+
+def delete(credentials: Credentials, repository: Repository, reference: Digest | Tag) -> None:
+    """Delete a tag, or by digest a manifest with all its tags (checklist 134-135).
+
+    Raises:
+        Refused, ProtocolError: not allowed; there is none.
+    """
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.DELETE))
+        record, manifest = _find(repository, reference)
+        admit(caller, Action.DELETE, repository, record)
+        if record.image_id is None or manifest is None:
+            raise unknown(reference)
+        if isinstance(reference, Digest):
+            manifests.delete(principal=caller.principal, image_id=record.image_id, digest=str(reference))
+        else:
+            tags.untag(principal=caller.principal, image_id=record.image_id, name=reference)

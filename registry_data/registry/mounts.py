@@ -1,0 +1,57 @@
+"""Mounts: a blob that another image has, promised to this one without sending it (checklist 80-86)."""
+
+from registry_control.access.policy import Action
+from registry_control.access.services import Caller
+from registry_control.catalog.errors import BlobGone
+from registry_control.catalog.selectors import resolve
+from registry_control.catalog.selectors.holders import images_with
+from registry_control.catalog.services import blobs
+from registry_control.common.clock import now
+from registry_data.oci.digest import Digest
+from registry_data.oci.reference import Repository
+from registry_data.registry.gate import Credentials, admit, identify, image_for_push, may, scope_of
+from registry_data.registry.unit import unit
+
+
+def mount(
+    credentials: Credentials, repository: Repository, digest: Digest, *, source: Repository | None
+) -> bool:
+    """Promise a blob to an image when the caller may pull it from the source, or from anywhere.
+
+    False for every reason not to, so that the client goes on with an upload and learns nothing (81, 83).
+
+    Raises:
+        Refused, ProtocolError: the caller may not push here.
+    """
+    with unit():
+        scope = scope_of(repository, Action.PUSH)
+        caller = identify(credentials, scope=scope)
+        record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
+        also = scope_of(source, Action.PULL) if source else ""
+        admit(caller, Action.PUSH, repository, record, also=also)
+        if blob is None:
+            return False
+        if not blob.held_at(now()) and not _readable(caller, digest, source, blob.id):
+            return False
+        image_id = image_for_push(caller, repository, record)
+        try:
+            blobs.promise(blob_id=blob.id, image_id=image_id)
+        except BlobGone:
+            return False
+        return True
+
+
+def _readable(caller: Caller, digest: Digest, source: Repository | None, blob_id: int) -> bool:
+    sources = [source] if source else [Repository(*names) for names in _candidates(caller, blob_id)]
+    return any(_may_read(caller, candidate, digest) for candidate in sources)
+
+
+def _candidates(caller: Caller, blob_id: int) -> list[tuple[str, str]]:
+    organization_id = caller.principal.organization_id
+    return [] if organization_id is None else images_with(blob_id, organization_id=organization_id)
+
+
+def _may_read(caller: Caller, source: Repository, digest: Digest) -> bool:
+    record, blob = resolve.blob(source.namespace, source.image, str(digest))
+    held = blob is not None and blob.held_at(now())
+    return held and may(caller, Action.PULL, source, record.facts)

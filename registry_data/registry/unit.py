@@ -1,0 +1,75 @@
+"""One use case against the database: connections kept healthy, failures put in the protocol's words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Final
+
+from django.db import InterfaceError, close_old_connections
+from django.db.utils import OperationalError
+
+from registry_control.catalog import errors as catalog
+from registry_data.oci.errors import ErrorCode, ErrorItem, ProtocolError
+from registry_data.storage import base as storage
+
+RETRY_AFTER: Final = {"Retry-After": "5"}
+
+_CATALOG: Final[dict[type[catalog.CatalogError], tuple[ErrorCode, str | None]]] = {
+    catalog.NamespaceGone: (ErrorCode.NAME_UNKNOWN, None),
+    catalog.ImageGone: (ErrorCode.NAME_UNKNOWN, None),
+    catalog.UploadGone: (ErrorCode.BLOB_UPLOAD_UNKNOWN, None),
+    catalog.ManifestGone: (ErrorCode.MANIFEST_UNKNOWN, None),
+    catalog.TagGone: (ErrorCode.MANIFEST_UNKNOWN, None),
+    catalog.BlobGone: (ErrorCode.BLOB_UNKNOWN, None),
+    catalog.BlobInUse: (
+        ErrorCode.UNSUPPORTED,
+        "a manifest of this repository needs the blob: delete the manifest first",
+    ),
+}
+
+
+@contextmanager
+def unit() -> Iterator[None]:
+    """Run one use case in the present thread.
+
+    Raises:
+        ProtocolError: for every way in which the catalogue, the database or the storage can refuse.
+    """
+    # Drops a connection that the last use case found broken; free when it is sound.
+    close_old_connections()
+    try:
+        yield
+    except catalog.MissingContent as error:
+        raise ProtocolError.several(map(_missing, error.digests)) from error
+    except catalog.CatalogError as error:
+        code, message = _CATALOG[type(error)]
+        raise ProtocolError(code, message) from error
+    except (OperationalError, InterfaceError) as error:
+        raise unavailable("the database did not answer; try again") from error
+    except storage.StorageError as error:
+        raise _storage(error) from error
+
+
+def unavailable(message: str) -> ProtocolError:
+    """Build the answer to a dependency that is away: the same request may succeed later."""
+    return ProtocolError(ErrorCode.UNAVAILABLE, message, headers=RETRY_AFTER)
+
+
+def _missing(digest: str) -> ErrorItem:
+    message = f"the manifest names {digest}, which this repository lacks: push it first"
+    return ErrorItem(ErrorCode.MANIFEST_BLOB_UNKNOWN, message, {"digest": digest})
+
+
+def _storage(error: storage.StorageError) -> ProtocolError:
+    match error:
+        case storage.NotStored():
+            return ProtocolError(ErrorCode.BLOB_UPLOAD_UNKNOWN)
+        case storage.Full():
+            return ProtocolError(
+                ErrorCode.UNAVAILABLE,
+                "the registry's storage is full: ask its administrator to make room, then push again",
+                status=HTTPStatus.INSUFFICIENT_STORAGE,
+                headers=RETRY_AFTER,
+            )
+        case _:
+            return unavailable("the registry's storage did not answer; try again")

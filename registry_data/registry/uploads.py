@@ -1,0 +1,243 @@
+"""Uploads: sessions, appends, and the steps by which bytes become a blob (checklist 49-79)."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+from uuid import UUID
+
+from registry_control.access.policy import Action
+from registry_control.access.services import Caller
+from registry_control.catalog.errors import UploadGone
+from registry_control.catalog.selectors import resolve
+from registry_control.catalog.services import blobs, uploads
+from registry_control.common.clock import now
+from registry_data.oci.digest import Digest, Hashers
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.oci.reference import Repository
+from registry_data.registry.gate import Credentials, admit, identify, image_for_push, scope_of
+from registry_data.registry.unit import unit
+from registry_data.storage.base import BlobStore, Busy, Key, UploadId, UploadWriter, WrongOffset
+from registry_data.storage.keys import blob_key
+
+
+class UploadMoved(ProtocolError):
+    """The upload does not end where the client thinks: 416 with the end it has (checklist 64, 75)."""
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(
+            ErrorCode.BLOB_UPLOAD_INVALID, message, status=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+        )
+        self.offset = offset
+
+
+class _RunningHashes:
+    """Hash states of uploads under way, kept by the process because nothing can write them down.
+
+    One that is missing or does not end where the upload does is no loss: the bytes are read again.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._states: OrderedDict[UploadId, tuple[int, Hashers]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, upload: UploadId, *, at: int) -> Hashers | None:
+        with self._lock:
+            offset, hashers = self._states.pop(upload, (-1, None))
+        return hashers if offset == at else None
+
+    def keep(self, upload: UploadId, offset: int, hashers: Hashers) -> None:
+        with self._lock:
+            self._states[upload] = (offset, hashers)
+            if len(self._states) > self._capacity:
+                self._states.popitem(last=False)
+
+
+_running_hashes: Final = _RunningHashes(capacity=1000)
+
+
+@dataclass(slots=True)
+class Append:
+    """An upload held open by one request, which ends it by one of `keep`, `rewind` or `finish`.
+
+    `hash` and `store` take the same piece and may run side by side.
+    """
+
+    session: uploads.Session
+    image_id: UUID
+    writer: UploadWriter
+    hashers: Hashers | None  # of everything up to the writer's offset, when known
+
+    @property
+    def upload(self) -> UploadId:
+        """The session as the storage knows it."""
+        return UploadId(self.session.id.hex)
+
+    def hash(self, piece: bytes) -> None:
+        """Take the next piece into the running digest."""
+        if self.hashers is not None:
+            self.hashers.update(piece)
+
+    def store(self, piece: bytes) -> None:
+        """Write the next piece.
+
+        Raises:
+            ProtocolError: the storage is full or away.
+        """
+        with unit():
+            self.writer.write(piece)
+
+
+def start(credentials: Credentials, repository: Repository, *, algorithm: str, store: BlobStore) -> UUID:
+    """Open a session; the first upload to an image makes it (checklist 49, 54).
+
+    Raises:
+        Refused, ProtocolError: not allowed; the storage is full or away.
+    """
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
+        record = resolve.repository(repository.namespace, repository.image)
+        admit(caller, Action.PUSH, repository, record)
+        image_id = image_for_push(caller, repository, record)
+        session_id = uploads.start(principal=caller.principal, image_id=image_id, algorithm=algorithm)
+        store.create_upload(UploadId(session_id.hex))
+        return session_id
+
+
+def _session(
+    credentials: Credentials, repository: Repository, session_id: UUID
+) -> tuple[Caller, UUID, uploads.Session]:
+    caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
+    record = resolve.repository(repository.namespace, repository.image)
+    admit(caller, Action.PUSH, repository, record)
+    if record.image_id is None:
+        raise UploadGone
+    return caller, record.image_id, uploads.get(session_id=session_id, image_id=record.image_id)
+
+
+def status(credentials: Credentials, repository: Repository, session_id: UUID, *, store: BlobStore) -> int:
+    """How many bytes an upload has (checklist 69).
+
+    Raises:
+        Refused, ProtocolError: not allowed; no such upload here.
+    """
+    with unit():
+        _session(credentials, repository, session_id)
+        return store.upload_size(UploadId(session_id.hex))
+
+
+def open_append(
+    credentials: Credentials, repository: Repository, session_id: UUID, *, at: int | None, store: BlobStore
+) -> Append:
+    """Hold an upload open to append from offset `at`, or from its end.
+
+    Raises:
+        Refused, ProtocolError: not allowed; no such upload here.
+        UploadMoved: it ends elsewhere, or another request is writing to it.
+    """
+    with unit():
+        _, image_id, session = _session(credentials, repository, session_id)
+        upload = UploadId(session_id.hex)
+        try:
+            writer = store.open_upload(upload, at=at)
+        except WrongOffset as error:
+            raise UploadMoved(
+                f"the upload ends at byte {error.actual}, go on from there", error.actual
+            ) from error
+        except Busy as error:
+            size = store.upload_size(upload)
+            raise UploadMoved("another request is writing to this upload", size) from error
+        offset = writer.offset
+        hashers = Hashers([session.algorithm]) if offset == 0 else _running_hashes.take(upload, at=offset)
+        return Append(session, image_id, writer, hashers)
+
+
+def keep(append: Append) -> int:
+    """End a request and keep what it wrote, for the next one to go on from. Returns the upload's end.
+
+    Raises:
+        ProtocolError: the storage is away.
+    """
+    with unit():
+        offset = append.writer.offset
+        append.writer.close()
+        hashed = None
+        if append.hashers is not None:
+            _running_hashes.keep(append.upload, offset, append.hashers)
+            hashed = (offset, str(append.hashers.digest(append.session.algorithm)))
+        uploads.keep(session_id=append.session.id, hashed=hashed)
+        return offset
+
+
+def rewind(append: Append) -> None:
+    """End a request and forget what it wrote."""
+    with unit():
+        append.writer.abandon()
+
+
+def finish(append: Append, claimed: Digest, *, store: BlobStore) -> None:
+    """Make the upload a blob of its image: verified, durable, recorded, in this order (invariant 4).
+
+    A wrong digest forgets what this request wrote and leaves the session for another try (checklist 57).
+
+    Raises:
+        ProtocolError: the digest is another; the image or session is gone; the storage is full or away.
+    """
+    with unit():
+        actual = _digest(append, claimed.algorithm, store)
+        if actual != claimed:
+            append.writer.abandon()
+            raise ProtocolError(
+                ErrorCode.DIGEST_INVALID,
+                f"the content's digest is {actual}, not {claimed}: nothing was stored",
+                expected=str(claimed),
+                got=str(actual),
+            )
+        size = append.writer.offset
+        key = blob_key(claimed.algorithm, claimed.encoded, append.upload)
+        try:
+            _publish(append, blobs.NewBlob(str(claimed), size, key), key, store)
+        finally:
+            append.writer.close()
+        store.discard(append.upload)
+
+
+def _publish(append: Append, new: blobs.NewBlob, key: Key, store: BlobStore) -> None:
+    store.publish(append.upload, key)
+    if not blobs.record_upload(session_id=append.session.id, image_id=append.image_id, new=new):
+        store.delete(key)
+
+
+def _digest(append: Append, algorithm: str, store: BlobStore) -> Digest:
+    """The digest of all bytes: from the running state, from the session's row, or by reading them."""
+    if append.hashers is not None and algorithm in append.hashers.algorithms:
+        return append.hashers.digest(algorithm)
+    session = append.session
+    if session.hashed_size == append.writer.offset and session.hashed_digest.startswith(f"{algorithm}:"):
+        return Digest.parse(session.hashed_digest)
+    hashers = Hashers([algorithm])
+    for piece in store.read_upload(append.upload):
+        hashers.update(piece)
+    return hashers.digest(algorithm)
+
+
+def cancel(credentials: Credentials, repository: Repository, session_id: UUID, *, store: BlobStore) -> None:
+    """End an upload and forget its bytes (checklist 71).
+
+    Raises:
+        Refused, ProtocolError: not allowed; no such upload here.
+    """
+    with unit():
+        _, image_id, _ = _session(credentials, repository, session_id)
+        uploads.cancel(session_id=session_id, image_id=image_id, store=store)
+
+
+def finished_before(credentials: Credentials, repository: Repository, claimed: Digest) -> bool:
+    """Whether the image has the blob already: a closing request whose first answer got lost (166)."""
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
+        record, blob = resolve.blob(repository.namespace, repository.image, str(claimed))
+        admit(caller, Action.PUSH, repository, record)
+        return blob is not None and blob.held_at(now())

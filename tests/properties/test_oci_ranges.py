@@ -1,0 +1,67 @@
+"""Whatever a client asks for, it gets bytes that are there."""
+
+import re
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from registry_data.oci.errors import ProtocolError
+from registry_data.oci.ranges import parse_content_range, parse_range
+from tests.properties.outcome import outcome
+
+numbers = st.integers(0, 300) | st.integers(0, 10**20)
+sizes = st.integers(0, 300) | st.integers(0, 2**63 - 1)
+headers = (
+    st.tuples(numbers, numbers).map(lambda pair: f"bytes={pair[0]}-{pair[1]}")
+    | numbers.map(lambda first: f"bytes={first}-")
+    | numbers.map(lambda length: f"bytes=-{length}")
+    | st.text("bytes=-, 0123456789", max_size=24)
+    | st.text()
+)
+
+
+@given(headers, sizes)
+@example("bytes=-1", 1)
+@example("bytes=0-0", 1)
+def test_a_range_lies_within_the_blob_and_holds_something(header: str, size: int) -> None:
+    part = outcome(parse_range, header, size)
+    if isinstance(part, ProtocolError):
+        assert part.headers == {"Content-Range": f"bytes */{size}"}
+    elif part is not None:
+        assert 0 <= part.start < part.stop <= size
+        assert part.length == part.stop - part.start
+        assert part.content_range(size) == f"bytes {part.start}-{part.start + part.length - 1}/{size}"
+
+
+@given(st.data(), st.integers(1, 10_000))
+def test_a_range_inside_the_blob_is_given_exactly_in_all_three_forms(data: st.DataObject, size: int) -> None:
+    first = data.draw(st.integers(0, size - 1))
+    last = data.draw(st.integers(first, size - 1))
+    content = range(size)
+
+    for header, wanted in (
+        (f"bytes={first}-{last}", content[first : last + 1]),
+        (f"bytes={first}-", content[first:]),
+        (f"bytes=-{last + 1}", content[-(last + 1) :]),
+    ):
+        part = parse_range(header, size)
+        assert part is not None
+        assert content[part.start : part.stop] == wanted
+
+
+@given(numbers, numbers, st.sampled_from(["{}-{}", "bytes {}-{}/*", "bytes={}-{}", "bytes {}-{}/7"]))
+def test_a_content_range_is_read_in_every_form_or_refused(first: int, last: int, form: str) -> None:
+    parsed = outcome(parse_content_range, form.format(first, last))
+    refused = first > last or last >= 10**18
+    assert refused if isinstance(parsed, ProtocolError) else parsed == (first, last)
+
+
+@given(st.text() | st.text("bytes=-/* 0123456789", max_size=24))
+def test_any_text_is_a_content_range_or_is_refused(header: str) -> None:
+    parsed = outcome(parse_content_range, header)
+    if isinstance(parsed, ProtocolError):
+        assert parsed.status in {400, 416}
+    else:
+        first, last = parsed
+        assert first <= last
+        assert re.search(rf"0*{first}-0*{last}", header)

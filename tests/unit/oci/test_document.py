@@ -1,0 +1,79 @@
+import json
+
+import pytest
+
+from registry_data.oci.document import CONTAINER_LIMIT, NESTING_LIMIT, read_document
+from registry_data.oci.errors import ErrorCode, ProtocolError
+
+
+def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
+    inner = levels - 1  # the document itself is one
+    return b'{"a":' + opening * inner + closing * inner + b"}"
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (b"", "is not JSON: Expecting value"),
+        (b"null", "must be an object"),
+        (b"[]", "must be an object"),
+        (b'"{}"', "must be an object"),
+        (b"{} {}", "is not JSON: Extra data"),
+        (b"{'a': 1}", "is not JSON"),
+        (b'{"a": 1,}', "is not JSON"),
+        (b'{"a": 01}', "is not JSON"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
+        (b'{"a": "\n"}', "is not JSON: Invalid control character"),
+        (b'{"a": 1', "its brackets do not match"),
+        (b'{"a": [}]', "is not JSON"),
+        (b'{"a": "', "its brackets do not match"),
+        (b'{"a": "\\', "its brackets do not match"),
+        (b'{"a": "\xff"}', "is not UTF-8 (byte 7)"),
+        (b'{"a": "\xed\xa0\x80"}', "is not UTF-8"),
+        (b"\xef\xbb\xbf{}", "is not JSON"),
+        ('{"a": 1}'.encode("utf-16"), "is not UTF-8"),
+        ('{"a": 1}'.encode("utf-16-le"), "is not JSON"),
+        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' is there twice"),
+        (b'{"x": [{"a": 1, "\\u0061": 2}]}', "the key 'a' is there twice"),
+        (b'{"a": %s}' % (b"9" * 5000), "are its numbers too long?"),
+    ],
+)
+def test_what_is_not_plain_json_is_refused_with_the_reason(payload: bytes, message: str) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        read_document(payload)
+    assert refused.value.code is ErrorCode.MANIFEST_INVALID
+    assert message in refused.value.message
+
+
+@pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"":', b"}")])
+def test_nesting_is_allowed_up_to_the_limit(brackets: tuple[bytes, bytes]) -> None:
+    opening, closing = brackets
+    innermost = b"" if opening == b"[" else b"1"
+    read_document(nested(NESTING_LIMIT, opening, closing).replace(closing, innermost + closing, 1))
+    for levels in (NESTING_LIMIT + 1, 1000, 100_000):
+        with pytest.raises(ProtocolError, match="nested more than 64 levels deep"):
+            read_document(nested(levels, opening, closing).replace(closing, innermost + closing, 1))
+
+
+@pytest.mark.parametrize("payload", [b"[" * 100_000, b'{"a":' * 100_000, b'{"a":"\\"' + b"[" * 100])
+def test_what_never_closes_is_refused_without_being_parsed(payload: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        read_document(payload)
+
+
+def test_the_number_of_objects_and_arrays_is_limited() -> None:
+    most = b'{"a":[' + b"[]," * (CONTAINER_LIMIT - 3) + b"[]]}"
+    assert len(json.loads(most)["a"]) == CONTAINER_LIMIT - 2
+    read_document(most)
+    with pytest.raises(ProtocolError, match="more than 100000 objects and arrays"):
+        read_document(most.replace(b"[]]", b"[],[]]"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 1000, "{" * 1000, '"' + "[" * 1000, '\\"' + "[" * 1000, "\\\\", '\\\\"' + "{[" * 1000, "\\", "]"],
+)
+def test_brackets_inside_texts_do_not_count(text: str) -> None:
+    payload = json.dumps({"a": text, "ends in an escape": "\\", "[" * 1000: ""}).encode()
+    assert read_document(payload).text("a") == text

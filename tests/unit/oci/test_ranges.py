@@ -1,0 +1,109 @@
+from http import HTTPStatus
+
+import pytest
+
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.oci.ranges import ByteRange, parse_content_range, parse_range
+
+
+@pytest.mark.parametrize(
+    ("header", "start", "stop"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=0-99", 0, 100),
+        ("bytes=100-", 100, 2048),
+        ("bytes=2000-5000", 2000, 2048),
+        ("bytes=2047-2047", 2047, 2048),
+        ("bytes=-48", 2000, 2048),
+        ("bytes=-5000", 0, 2048),
+        ("bytes=0-", 0, 2048),
+        (f"bytes=0-{'9' * 18}", 0, 2048),
+        ("BYTES= 1-2 ", 1, 3),
+    ],
+)
+def test_a_range_is_cut_to_the_blob(header: str, start: int, stop: int) -> None:
+    assert parse_range(header, 2048) == ByteRange(start, stop)
+
+
+def test_a_range_knows_its_length_and_its_header() -> None:
+    part = ByteRange(2000, 2048)
+    assert part.length == 48
+    assert part.content_range(2048) == "bytes 2000-2047/2048"
+
+
+@pytest.mark.parametrize(
+    "header", ["bytes=2048-", "bytes=5000-10000", "bytes=500-0", "bytes=-0", f"bytes={'9' * 18}-"]
+)
+def test_a_range_without_a_byte_of_the_blob_is_416_and_says_the_size(header: str) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        parse_range(header, 2048)
+    assert refused.value.code is ErrorCode.RANGE_INVALID
+    assert refused.value.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+    assert refused.value.headers == {"Content-Range": "bytes */2048"}
+    assert "2048 bytes" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "bytes",
+        "bytes=",
+        "bytes=-",
+        "bytes=a-b",
+        "bytes=1",
+        "bytes=--1",
+        "bytes=1-2-3",
+        "bytes=+1-2",
+        "bytes=0x1-2",
+        "bytes=٣-٣",
+        "bytes=0-9,20-29",
+        "lines=0-9",
+        "0-9",
+        f"bytes={'9' * 5000}-",
+    ],
+)
+def test_what_is_no_single_byte_range_means_the_whole_blob(header: str | None) -> None:
+    assert parse_range(header, 2048) is None
+
+
+@pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-0", "bytes=-1", "bytes=5-", None])
+def test_an_empty_blob_is_always_sent_whole(header: str | None) -> None:
+    assert parse_range(header, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "first", "last"),
+    [
+        ("0-99", 0, 99),
+        ("0-0", 0, 0),
+        ("100-199", 100, 199),
+        ("bytes 0-99/200", 0, 99),
+        ("bytes 0-99/*", 0, 99),
+        ("bytes=0-99", 0, 99),
+        ("Bytes=5-6", 5, 6),
+        ("0-99/200", 0, 99),
+    ],
+)
+def test_an_uploads_content_range_is_read_in_all_forms_that_clients_send(
+    header: str, first: int, last: int
+) -> None:
+    assert parse_content_range(header) == (first, last)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "0", "-", "0-", "-9", "a-b", "0-9-10", "bytes", "bytes */200", "٣-٣", "0-9,10-19", "9" * 5000],
+)
+def test_a_malformed_content_range_is_400_and_says_how_to_write_it(header: str) -> None:
+    with pytest.raises(ProtocolError, match="write it as <first byte>-<last byte>") as refused:
+        parse_content_range(header)
+    assert refused.value.code is ErrorCode.RANGE_INVALID
+    assert refused.value.status == HTTPStatus.BAD_REQUEST
+
+
+def test_a_content_range_that_ends_before_it_begins_is_416() -> None:
+    with pytest.raises(ProtocolError, match="ends before it begins") as refused:
+        parse_content_range("10-9")
+    assert refused.value.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE

@@ -1,0 +1,108 @@
+import pytest
+
+from registry_data.oci.digest import Digest
+from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.oci.reference import (
+    NAME_LIMIT,
+    TAG_LIMIT,
+    NoNamespaceError,
+    parse_reference,
+    parse_repository,
+    parse_tag,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "namespace", "image"),
+    [
+        ("acme/app", "acme", "app"),
+        ("acme/team/app", "acme", "team/app"),
+        ("a/manifests/b", "a", "manifests/b"),
+        ("a/blobs/uploads", "a", "blobs/uploads"),
+        ("my-team/my__app.v2_x---y", "my-team", "my__app.v2_x---y"),
+        ("0/1", "0", "1"),
+        (f"a/{'b' * (NAME_LIMIT - 2)}", "a", "b" * (NAME_LIMIT - 2)),
+    ],
+)
+def test_the_first_component_of_a_name_is_the_namespace(name: str, namespace: str, image: str) -> None:
+    repository = parse_repository(name)
+    assert (repository.namespace, repository.image) == (namespace, image)
+    assert str(repository) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/",
+        "acme/",
+        "/app",
+        "acme//app",
+        "Acme/app",
+        "acme/App",
+        "acme/app ",
+        "acme/app\n",
+        "acme/_app",
+        "acme/app_",
+        "acme/a___b",
+        "acme/a..b",
+        "acme/a._b",
+        "acme/.app",
+        "acme/-app",
+        "acme/app-",
+        "acme/a:b",
+        "acme/../app",
+        "acme/äpp",
+        "acme/٣",
+        "acme/a\0",
+        "_catalog/app",
+    ],
+)
+def test_a_malformed_name_is_refused(name: str) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        parse_repository(name)
+    assert refused.value.code is ErrorCode.NAME_INVALID
+    assert not isinstance(refused.value, NoNamespaceError)
+    assert "is not a repository's name" in refused.value.message
+
+
+def test_a_name_over_the_limit_is_refused_with_the_limit() -> None:
+    with pytest.raises(ProtocolError, match="has 256 characters, 255 at most") as refused:
+        parse_repository(f"a/{'b' * (NAME_LIMIT - 1)}")
+    assert refused.value.code is ErrorCode.NAME_INVALID
+
+
+def test_a_name_of_one_component_can_be_told_from_a_malformed_one() -> None:
+    with pytest.raises(NoNamespaceError, match="images live in <namespace>/<image>") as refused:
+        parse_repository("alpine")
+    assert refused.value.code is ErrorCode.NAME_INVALID
+
+
+@pytest.mark.parametrize("tag", ["latest", "V1.0", "_", "0", "a" * TAG_LIMIT, "sha256-00.sig", "1.2--3__4.."])
+def test_a_tag_is_taken_as_it_is(tag: str) -> None:
+    assert parse_tag(tag) == tag
+    assert parse_reference(tag) == tag
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["", ".INVALID_MANIFEST_NAME", "-x", "a" * (TAG_LIMIT + 1), "a b", "a/b", "a+b", "a\n", "ä", "٣", "a\0"],
+)
+def test_a_malformed_tag_is_refused(tag: str) -> None:
+    for parse in (parse_tag, parse_reference):
+        with pytest.raises(ProtocolError) as refused:
+            parse(tag)
+        assert refused.value.code is ErrorCode.TAG_INVALID
+        assert "is not a tag" in refused.value.message
+
+
+def test_a_reference_with_a_colon_is_a_digest() -> None:
+    digest = Digest.of(b"manifest", "sha512")
+    assert parse_reference(str(digest)) == digest
+
+
+@pytest.mark.parametrize("text", ["sha256:totallywrong", "latest:", ":latest", "a:b"])
+def test_a_reference_with_a_colon_that_is_no_digest_is_refused_as_one(text: str) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        parse_reference(text)
+    assert refused.value.code is ErrorCode.DIGEST_INVALID
