@@ -2,16 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from django.db import connection
 
 from registry_control.access.errors import BadCredentials
-from registry_control.access.services import docker_token, published_keys
+from registry_control.access.docker_token import UnsupportedGrant, answer_get, answer_post
+from registry_control.access.services import published_keys
 from registry_control.catalog.selectors.resolve import repository_facts
 from registry_data.registry.gate import Credentials, identify
 from registry_data.registry.unit import unit
 from registry_data.storage.base import BlobStore
+
+_TEXT: Final = "the secret key is unknown, revoked or expired: use one of your API keys as the password"
+# docker shows `message` or `details`, others read `errors` (checklist 152).
+_WRONG: Final = (
+    HTTPStatus.UNAUTHORIZED,
+    {
+        "errors": [{"code": "UNAUTHORIZED", "message": _TEXT, "detail": {}}],
+        "message": _TEXT,
+        "details": _TEXT,
+    },
+)
 
 
 def check_login(credentials: Credentials) -> None:
@@ -22,6 +34,28 @@ def check_login(credentials: Credentials) -> None:
     """
     with unit():
         identify(credentials)
+
+
+def token(
+    parameters: Mapping[str, Sequence[str]], basic: tuple[str, str] | None
+) -> tuple[HTTPStatus, dict[str, Any]]:
+    """Answer a GET of the token endpoint."""
+    with unit():
+        try:
+            return HTTPStatus.OK, answer_get(parameters=parameters, basic=basic, facts_of=repository_facts)
+        except BadCredentials:
+            return _WRONG
+
+
+def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[str, Any]]:
+    """Answer a POST of the token endpoint."""
+    with unit():
+        try:
+            return HTTPStatus.OK, answer_post(form=form, facts_of=repository_facts)
+        except BadCredentials:
+            return _WRONG
+        except UnsupportedGrant:
+            return HTTPStatus.BAD_REQUEST, {"error": "unsupported_grant_type"}
 
 
 def keys() -> list[dict[str, str]]:

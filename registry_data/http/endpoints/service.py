@@ -34,7 +34,7 @@ async def ping(plane: Plane, request: Request, route: Route) -> Answer:
 async def token_by_get(plane: Plane, request: Request, route: Route) -> Answer:
     """Issue a token to the caller of a Basic header, or to nobody (checklist 150-153, 157)."""
     parameters = {name: request.query.getlist(name) for name in request.query}
-    return await _token(plane, request, parameters, _basic(request))
+    return _token(await plane.bridge.run(service.token, parameters, _basic(request)))
 
 
 async def token_by_post(plane: Plane, request: Request, route: Route) -> Answer:
@@ -45,22 +45,18 @@ async def token_by_post(plane: Plane, request: Request, route: Route) -> Answer:
         if len(body) > _FORM_LIMIT:
             raise ProtocolError(ErrorCode.SIZE_INVALID, "the form is too large")
     try:
-        parameters = parse_qs(bytes(body).decode(), keep_blank_values=True)
+        form = parse_qs(bytes(body).decode(), keep_blank_values=True)
     except (UnicodeDecodeError, ValueError) as error:
-        raise ProtocolError(ErrorCode.UNSUPPORTED, "the form cannot be read") from error
-    return await _token(plane, request, parameters, None, form=True)
+        raise ProtocolError(
+            ErrorCode.UNSUPPORTED, "the form cannot be read", status=HTTPStatus.BAD_REQUEST
+        ) from error
+    return _token(await plane.bridge.run(service.token_by_form, form))
 
 
-async def _token(
-    plane: Plane,
-    request: Request,
-    parameters: dict[str, Any],
-    basic: tuple[str, str] | None,
-    *,
-    form: bool = False,
-) -> Answer:
-    status, body = await plane.bridge.run(service.token, parameters, basic, form=form)
-    return Answer(status, _UNCACHED, json.dumps(body).encode())
+def _token(answer: tuple[HTTPStatus, dict[str, Any]]) -> Answer:
+    status, body = answer
+    headers = {**_UNCACHED, "www-authenticate": 'Basic realm="stowage"'} if status == 401 else _UNCACHED
+    return Answer(status, headers, json.dumps(body).encode())
 
 
 def _basic(request: Request) -> tuple[str, str] | None:

@@ -1,0 +1,2 @@
+def end_with_parent() -> None:
+    pass
