@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -91,10 +91,24 @@ def authenticate(*, secret: str | None = None, token: str | None = None) -> Call
     return Caller(principal_by_secret(secret), None) if secret is not None else NOBODY
 
 
-def authorize(caller: Caller, action: Action, repository: str, facts: RepositoryFacts) -> Decision:
-    """The live decision, narrowed by the caller's token (invariant 5)."""
+def authorize(
+    caller: Caller,
+    action: Action,
+    repository: str,
+    facts: RepositoryFacts,
+    *,
+    by: Collection[Action] = (),
+) -> Decision:
+    """The live decision, narrowed by the caller's token (invariant 5).
+
+    `by` names the token's actions of which one is enough, where that is not just the action itself.
+    """
     decision = decide(action, facts_for(caller.principal, facts.namespace, facts.visibility))
-    if decision.allowed and caller.scopes is not None and not _covers(caller.scopes, repository, action):
+    if (
+        decision.allowed
+        and caller.scopes is not None
+        and not _covers(caller.scopes, repository, by or (action,))
+    ):
         return Decision(False, f"the token was not issued for {action} on {repository}")
     return decision
 
@@ -131,9 +145,9 @@ def _granted(caller: Caller, scope: Scope, facts_of: FactsSource) -> frozenset[s
     )
 
 
-def _covers(scopes: Iterable[Scope], repository: str, action: Action) -> bool:
+def _covers(scopes: Iterable[Scope], repository: str, actions: Collection[Action]) -> bool:
     return any(
-        scope.type == "repository" and scope.name == repository and action in scope.actions
+        scope.type == "repository" and scope.name == repository and not scope.actions.isdisjoint(actions)
         for scope in scopes
     )
 

@@ -1,6 +1,8 @@
 """Who calls and whether they may: every use case passes here before it looks at anything."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 from uuid import UUID
 
@@ -31,7 +33,8 @@ class Refused(ProtocolError):
     """
 
     def __init__(self, code: ErrorCode, message: str | None, challenge: dict[str, str] | None) -> None:
-        super().__init__(code, message)
+        # With a challenge it is a 401 whatever the code: clients look for another token only then.
+        super().__init__(code, message, status=None if challenge is None else HTTPStatus.UNAUTHORIZED)
         self.challenge = challenge
 
 
@@ -66,16 +69,23 @@ def may(caller: Caller, action: Action, repository: Repository, facts: Repositor
 
 
 def admit(
-    caller: Caller, action: Action, repository: Repository, record: RepositoryRecord, *, also: str = ""
+    caller: Caller,
+    action: Action,
+    repository: Repository,
+    record: RepositoryRecord,
+    *,
+    also: str = "",
+    by: Collection[Action] = (),
 ) -> None:
     """Let the caller pass, or answer alike for what is forbidden and for what is not there (invariant 9).
 
-    `also` is a further scope that a client had better ask for at the same time.
+    `also` is a further scope that a client had better ask for at the same time; `by` names the actions
+    of a token of which one is enough.
 
     Raises:
         Refused: with the challenge that tells a client what to ask a token for.
     """
-    if may(caller, action, repository, record.facts):
+    if authorize(caller, action, str(repository), record.facts, by=by).allowed:
         if record.locked and action is not Action.PULL:
             raise ProtocolError(ErrorCode.DENIED, "an administrator has locked this repository")
         return

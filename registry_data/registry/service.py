@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from django.db import connection
 
-from registry_control.access.errors import BadCredentials
 from registry_control.access.docker_token import UnsupportedGrant, answer_get, answer_post
+from registry_control.access.errors import BadCredentials
 from registry_control.access.services import published_keys
 from registry_control.catalog.selectors.resolve import repository_facts
 from registry_data.registry.gate import Credentials, identify

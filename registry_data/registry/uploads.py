@@ -2,13 +2,13 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from uuid import UUID
 
 from registry_control.access.policy import Action
-from registry_control.access.services import Caller
 from registry_control.catalog.errors import UploadGone
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs, uploads
@@ -106,15 +106,20 @@ def start(credentials: Credentials, repository: Repository, *, algorithm: str, s
         return session_id
 
 
+# What clients ask a token for when they look at an upload or cancel it (checklist 147).
+_TO_LOOK: Final = (Action.PULL, Action.PUSH)
+_TO_CANCEL: Final = (Action.PUSH, Action.DELETE)
+
+
 def _session(
-    credentials: Credentials, repository: Repository, session_id: UUID
-) -> tuple[Caller, UUID, uploads.Session]:
+    credentials: Credentials, repository: Repository, session_id: UUID, *, by: Collection[Action] = ()
+) -> tuple[UUID, uploads.Session]:
     caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
     record = resolve.repository(repository.namespace, repository.image)
-    admit(caller, Action.PUSH, repository, record)
+    admit(caller, Action.PUSH, repository, record, by=by)
     if record.image_id is None:
         raise UploadGone
-    return caller, record.image_id, uploads.get(session_id=session_id, image_id=record.image_id)
+    return record.image_id, uploads.get(session_id=session_id, image_id=record.image_id)
 
 
 def status(credentials: Credentials, repository: Repository, session_id: UUID, *, store: BlobStore) -> int:
@@ -124,7 +129,7 @@ def status(credentials: Credentials, repository: Repository, session_id: UUID, *
         Refused, ProtocolError: not allowed; no such upload here.
     """
     with unit():
-        _session(credentials, repository, session_id)
+        _session(credentials, repository, session_id, by=_TO_LOOK)
         return store.upload_size(UploadId(session_id.hex))
 
 
@@ -138,7 +143,7 @@ def open_append(
         UploadMoved: it ends elsewhere, or another request is writing to it.
     """
     with unit():
-        _, image_id, session = _session(credentials, repository, session_id)
+        image_id, session = _session(credentials, repository, session_id)
         upload = UploadId(session_id.hex)
         try:
             writer = store.open_upload(upload, at=at)
@@ -230,7 +235,7 @@ def cancel(credentials: Credentials, repository: Repository, session_id: UUID, *
         Refused, ProtocolError: not allowed; no such upload here.
     """
     with unit():
-        _, image_id, _ = _session(credentials, repository, session_id)
+        image_id, _ = _session(credentials, repository, session_id, by=_TO_CANCEL)
         uploads.cancel(session_id=session_id, image_id=image_id, store=store)
 
 

@@ -1,7 +1,6 @@
 """Endpoints about the registry itself: ping, tokens, their keys, health."""
 
 import json
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
@@ -68,7 +67,7 @@ def _basic(request: Request) -> tuple[str, str] | None:
 
 async def keys(plane: Plane, request: Request, route: Route) -> Answer:
     """Publish the keys that tokens are signed with (RFC 7517)."""
-    found: Sequence[dict[str, str]] = await plane.bridge.run(service.keys)
+    found = await plane.bridge.run(service.keys)
     headers = {**_JSON, "cache-control": "public, max-age=300"}
     return Answer(HTTPStatus.OK, headers, json.dumps({"keys": found}).encode())
 
