@@ -7,10 +7,8 @@ from uuid import UUID
 from registry_control.access.errors import BadCredentials, Why
 from registry_control.access.policy import Kind, Principal, Right
 from registry_control.common.clock import now
-from registry_control.common.secrets import keyed_hash
 from registry_control.common.sql import as_id, as_time, rows
-
-PEPPER: Final = "api key secret"
+from registry_control.identity.credentials import secret_hmac
 
 _KEY: Final = """
 SELECT k.access_key, k.expires_at, k.default_project_id,
@@ -27,11 +25,6 @@ LEFT JOIN identity_policyrule r ON r.policy_id = p.id
 """
 _BY_SECRET: Final = _KEY + "WHERE k.secret_hmac = %s"
 _BY_ACCESS_KEY: Final = _KEY + "WHERE k.access_key = %s"
-
-
-def secret_hmac(secret: str) -> str:
-    """What is stored of a secret key."""
-    return keyed_hash(PEPPER, secret)
 
 
 def principal_by_secret(secret: str) -> Principal:

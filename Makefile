@@ -1,0 +1,60 @@
+# `make run` starts the registry, `make test` tests it; `make help` lists the rest.
+#
+# Everything Python lives in .venv, which every target brings up to date first (tools/prepare_venv.py).
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+# How both requirements files are made. `make lock ARGS=--upgrade` takes newer versions.
+COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links $(ARGS)
+
+# Commands that look at the code must not touch the data in var/.
+MANAGE := REGISTRY_STATE_DIR=.venv/scratch $(BIN)/python manage.py
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check clients tools openapi lock clean venv venv-dev
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: venv ## Start the registry with its data in var/ (settings: README.md)
+	@exec $(BIN)/python manage.py up
+
+test: venv-dev ## Run the tests, on SQLite and then on PostgreSQL with Redis
+	TEST_DATABASE=sqlite $(BIN)/pytest -m "not clients" $(ARGS)
+	TEST_DATABASE=postgresql $(BIN)/pytest -m "not clients" $(ARGS)
+
+check: venv-dev ## Check style, types, imports, migrations and the API description
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	REGISTRY_STATE_DIR=.venv/scratch $(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MANAGE) check
+	$(MANAGE) makemigrations --check --dry-run
+	$(MANAGE) spectacular --validate --fail-on-warn --file .venv/openapi.yaml
+	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is old: run make openapi"; exit 1; }
+
+clients: venv-dev ## Run the tests that drive docker and other clients (first: make tools)
+	$(BIN)/pytest -m clients $(ARGS)
+
+tools: ## Install the programs that `make clients` needs (as root)
+	@tools/install.sh
+
+openapi: venv-dev ## Write docs/openapi.yaml from the code
+	$(MANAGE) spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+lock: venv-dev ## Choose versions for pyproject.toml anew, with hashes
+	$(COMPILE) pyproject.toml -o requirements.txt
+	$(COMPILE) -c requirements.txt pyproject.toml --group dev -o requirements-dev.txt
+
+clean: ## Remove .venv and caches; the data in var/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage .coverage.*
+	find registry_control registry_data tests -name __pycache__ -prune -exec rm -rf {} +
+
+venv:
+	@$(PYTHON) tools/prepare_venv.py requirements.txt
+
+venv-dev:
+	@$(PYTHON) tools/prepare_venv.py requirements-dev.txt

@@ -1,0 +1,59 @@
+"""What every test may ask for: the chosen database, running products, a docker engine."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from tests.services.docker import DockerEngine, running_docker
+from tests.services.plugin import BACKING, Backing
+from tests.services.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def backing(pytestconfig: pytest.Config) -> Backing:
+    """The servers and the folder of this run."""
+    return pytestconfig.stash[BACKING]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(backing: Backing) -> None:
+    """SQLite in a file, as users have it: Django's default for tests, memory, knows no two writers."""
+    if backing.postgres is None:
+        settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(backing.folder / "tests.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """The database goes with its server and folder; dropping it first would wait for open connections."""
+    return True
+
+
+@pytest.fixture(scope="session")
+def stack(backing: Backing) -> Iterator[Stack]:
+    """The product, running, shared by all tests: make your own namespaces, stop and kill nothing."""
+    with Stack(backing.folder / "stack", environment=backing.fresh_environment()) as running:
+        yield running
+
+
+@pytest.fixture
+def make_stack(backing: Backing, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Products of the test's own, `make_stack(REGISTRY_REGION="nl-ams").start()`, to kill at will."""
+    with ExitStack() as cleanup:
+
+        def make(**environment: str) -> Stack:
+            folder = tmp_path / f"stack-{len(list(tmp_path.iterdir()))}"
+            made = Stack(folder, environment={**backing.fresh_environment(), **environment})
+            cleanup.callback(lambda: made.is_running and made.stop())
+            return made
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[DockerEngine]:
+    """A docker engine without images."""
+    with running_docker() as engine:
+        yield engine

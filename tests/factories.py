@@ -1,0 +1,202 @@
+"""What tests start from, made by the product's own services in this very process.
+
+owner = make_key()                        # an organization, a robot in it, a key with full access
+namespace = make_namespace(owner, is_public=True)
+pushed = push_image(owner, namespace, "app", tags=("a", "b"))
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from registry_control.access.policy import Principal
+from registry_control.access.services import authenticate
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.models import Image, Tag
+from registry_control.catalog.services import blobs, images, manifests, uploads
+from registry_control.identity import services as identity
+from registry_control.identity.models import Application, Organization, PermissionSet, Project, User
+from registry_control.namespaces import services as namespaces
+from registry_control.namespaces.models import Namespace
+from registry_data.oci.media_types import OCI_MANIFEST
+from registry_data.storage.base import BlobStore, UploadId
+from registry_data.storage.keys import blob_key
+
+READ_ONLY: Final = PermissionSet.READ_ONLY
+PUSH: Final = PermissionSet.PUSH
+FULL_ACCESS: Final = PermissionSet.FULL_ACCESS
+_numbers: Final = itertools.count(1)
+
+
+def unique(prefix: str) -> str:
+    """A name that nothing else of this run has; good for a namespace too."""
+    return f"{prefix}-{next(_numbers)}"
+
+
+def make_organization(name: str | None = None) -> Organization:
+    """A tenant with its default project."""
+    return identity.create_organization(actor=SYSTEM, name=name or unique("organization"))
+
+
+def default_project(organization: Organization) -> Project:
+    """The project with the organization's own id."""
+    return Project.objects.get(pk=organization.pk)
+
+
+def make_project(organization: Organization) -> Project:
+    """A further project."""
+    return identity.create_project(actor=SYSTEM, organization=organization, name=unique("project"))
+
+
+def make_user(organization: Organization | None = None, **options: Any) -> User:
+    """A person; `options` are those of the service: password, is_administrator."""
+    home = organization or make_organization()
+    return identity.create_user(actor=SYSTEM, username=unique("user"), organization=home, **options)
+
+
+def make_application(organization: Organization | None = None) -> Application:
+    """A robot."""
+    home = organization or make_organization()
+    return identity.create_application(actor=SYSTEM, organization=home, name=unique("robot"))
+
+
+@dataclass(frozen=True, slots=True)
+class TestKey:
+    """An API key with its secret and its holder."""
+
+    __test__ = False  # not for pytest to collect
+
+    access_key: str
+    secret: str
+    holder: User | Application
+
+    @property
+    def organization(self) -> Organization:
+        organization = self.holder.organization
+        assert organization is not None
+        return organization
+
+    @property
+    def principal(self) -> Principal:
+        """The holder with the rights of this moment, as a request with the secret finds it."""
+        return authenticate(secret=self.secret).principal
+
+
+def make_key(
+    *permission_sets: PermissionSet,
+    organization: Organization | None = None,
+    holder: User | Application | None = None,
+    project: Project | None = None,
+    expires_at: datetime | None = None,
+    rights: bool = True,
+) -> TestKey:
+    """A key of `holder` (else: of a new robot) with these rights, full access when none are named.
+
+    With `project` the rights are on that project only, which also becomes the key's default one.
+    `rights=False` gives none at all.
+    """
+    who = holder or make_application(organization)
+    for permission_set in (permission_sets or (FULL_ACCESS,)) if rights else ():
+        identity.grant_policy(
+            actor=SYSTEM, holder=who, permission_set=permission_set, project=project, name=unique("policy")
+        )
+    issued = identity.create_api_key(actor=SYSTEM, holder=who, default_project=project, expires_at=expires_at)
+    return TestKey(issued.api_key.access_key, issued.secret, who)
+
+
+def make_namespace(
+    owner: TestKey, name: str | None = None, *, is_public: bool = False, project: Project | None = None
+) -> Namespace:
+    """A namespace that the key's holder creates and so owns."""
+    return namespaces.create(
+        principal=owner.principal,
+        name=name or unique("namespace"),
+        description="",
+        is_public=is_public,
+        project_id=project.pk if project else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push left behind."""
+
+    image_id: UUID
+    digest: str  # of the manifest
+    blobs: tuple[str, ...]  # digests: config, then layers
+    size: int  # bytes of the distinct blobs
+
+    @property
+    def image(self) -> Image:
+        return Image.objects.select_related("namespace__project").get(pk=self.image_id)
+
+    def tag(self, name: str) -> Tag:
+        return Tag.objects.get(image=self.image_id, name=name)
+
+
+def push_image(
+    pusher: TestKey,
+    namespace: Namespace,
+    name: str = "app",
+    *,
+    tags: Sequence[str] = ("latest",),
+    layers: Sequence[bytes] = (b"a layer",),
+    config: bytes = b"{}",
+    store: BlobStore | None = None,
+) -> Pushed:
+    """Push as the data plane does: upload sessions, blobs, manifest, tags. Bytes only go to a `store`."""
+    image_id = images.ensure(principal=pusher.principal, namespace_id=namespace.pk, name=name)
+    contents = (config, *layers)
+    digests = tuple(push_blob(pusher, image_id, content, store=store) for content in contents)
+    payload = _manifest(digests, contents)
+    pushed = manifests.NewManifest(
+        digest=digest_of(payload),
+        media_type=OCI_MANIFEST,
+        payload=payload,
+        blobs=frozenset(digests),
+        children=frozenset(),
+        subject="",
+        artifact_type="",
+        annotations={},
+    )
+    manifests.put(principal=pusher.principal, image_id=image_id, new=pushed, tag_names=tags)
+    size = sum(len(content) for content in dict(zip(digests, contents, strict=True)).values())
+    return Pushed(image_id, pushed.digest, digests, size)
+
+
+def push_blob(pusher: TestKey, image_id: UUID, content: bytes, *, store: BlobStore | None = None) -> str:
+    """Upload one blob; its digest."""
+    session = uploads.start(principal=pusher.principal, image_id=image_id, algorithm="sha256")
+    digest = digest_of(content)
+    key = blob_key("sha256", digest.removeprefix("sha256:"), session.hex)
+    if store is not None:
+        _write(store, UploadId(session.hex), content)
+        store.publish(UploadId(session.hex), key)
+    blobs.record_upload(session_id=session, image_id=image_id, new=blobs.NewBlob(digest, len(content), key))
+    return digest
+
+
+def digest_of(content: bytes) -> str:
+    """The sha256 digest."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _write(store: BlobStore, upload: UploadId, content: bytes) -> None:
+    store.create_upload(upload)
+    writer = store.open_upload(upload, at=0)
+    writer.write(content)
+    writer.close()
+
+
+def _manifest(digests: Sequence[str], contents: Sequence[bytes]) -> bytes:
+    config, *layers = (
+        {"digest": digest, "size": len(content), "mediaType": "application/octet-stream"}
+        for digest, content in zip(digests, contents, strict=True)
+    )
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
+    return json.dumps(document).encode()

@@ -1,0 +1,151 @@
+"""Blobs by range, tags by page, referrers by type (checklist 39-47, 116-129)."""
+
+import json
+import os
+
+import pytest
+
+from tests.oci_client import OCI_INDEX, digest_of, image_manifest
+from tests.tenants import Tenants
+
+DATA = bytes(range(256)) * 8  # 2048 bytes
+
+
+@pytest.fixture(scope="module")
+def blob(tenants: Tenants) -> tuple[str, str]:
+    """A repository with DATA as a blob."""
+    repository = tenants.repository()
+    return repository, tenants.owner.push_blob(repository, DATA)
+
+
+@pytest.mark.parametrize(
+    ("header", "start", "stop"),
+    [
+        ("bytes=0-9", 0, 10),
+        ("bytes=100-", 100, 2048),
+        ("bytes=-48", 2000, 2048),
+        ("bytes=2000-5000", 2000, 2048),
+        ("bytes=-9999", 0, 2048),
+        ("bytes=0-0", 0, 1),
+    ],
+)
+def test_a_range_is_sent_exactly(
+    tenants: Tenants, blob: tuple[str, str], header: str, start: int, stop: int
+) -> None:
+    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
+    assert answer.status_code == 206
+    assert answer.content == DATA[start:stop]
+    assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/2048"
+    assert answer.headers["content-length"] == str(stop - start)
+
+
+@pytest.mark.parametrize("header", ["bytes=5000-10000", "bytes=500-0", "bytes=2048-"])
+def test_a_range_without_a_byte_is_refused(tenants: Tenants, blob: tuple[str, str], header: str) -> None:
+    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
+    assert answer.status_code == 416
+    assert answer.headers["content-range"] == "bytes */2048"
+
+
+@pytest.mark.parametrize("headers", [{"Range": "lines=1-2"}, {"Range": "bytes=0-9", "If-Range": '"other"'}])
+def test_a_range_that_does_not_apply_sends_the_whole(
+    tenants: Tenants, blob: tuple[str, str], headers: dict[str, str]
+) -> None:
+    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers=headers)
+    assert (answer.status_code, answer.content) == (200, DATA)
+
+
+def test_the_whole_blob_says_that_ranges_work(tenants: Tenants, blob: tuple[str, str]) -> None:
+    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Accept-Encoding": "gzip, zstd"})
+    assert answer.content == DATA
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["content-length"] == "2048"
+    assert "content-encoding" not in answer.headers
+
+
+def test_tags_come_in_byte_order_and_in_pages(tenants: Tenants) -> None:
+    # given tags that a language-aware order would sort otherwise
+    repository = tenants.repository()
+    names = ["B", "a", "A", "b", "_x", "1.10", "1.9", "a-b", "a.b", "a_b"]
+    tenants.owner.push_blob(repository, b"{}")
+    for name in names:
+        tenants.owner.put_manifest(repository, name, image_manifest(b"{}", []))
+
+    # when all are asked for, and page by page through the Link
+    assert tenants.owner.on(repository, "GET", "tags/list").json()["tags"] == sorted(names)
+    path, seen = "tags/list?n=3", []
+    while path:
+        answer = tenants.owner.on(repository, "GET", path)
+        seen.append(answer.json()["tags"])
+        path = (
+            answer.links["next"]["url"].removeprefix(f"/v2/{repository}/") if "next" in answer.links else ""
+        )
+
+    # then nothing is missing or twice
+    assert [len(page) for page in seen] == [3, 3, 3, 1]
+    assert [name for page in seen for name in page] == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("n=0", []),
+        ("last=a", ["b", "c"]),
+        ("n=1&last=a", ["b"]),
+        ("last=aa", ["b", "c"]),
+        ("last=c", []),
+        ("n=99999999999999999999", ["a", "b", "c"]),
+        ("last=%00", ["a", "b", "c"]),
+    ],
+)
+def test_pages_begin_after_last(tenants: Tenants, query: str, expected: list[str]) -> None:
+    repository = tenants.repository()
+    tenants.owner.push_blob(repository, b"{}")
+    for name in "abc":
+        tenants.owner.put_manifest(repository, name, image_manifest(b"{}", []))
+    assert tenants.owner.on(repository, "GET", f"tags/list?{query}").json()["tags"] == expected
+
+
+def test_tags_of_an_unknown_image_are_unknown(tenants: Tenants) -> None:
+    answer = tenants.owner.on(tenants.repository(), "GET", "tags/list")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "NAME_UNKNOWN")
+
+
+def test_referrers_are_listed_filtered_and_paged(tenants: Tenants) -> None:
+    # given a subject that need not exist, with four referrers of two types
+    repository, subject = tenants.repository(), digest_of(os.urandom(5))
+    assert tenants.owner.on(repository, "GET", f"referrers/{subject}").json()["manifests"] == []
+    tenants.owner.push_blob(repository, b"{}")
+    pushed = []
+    for number in range(4):
+        manifest = image_manifest(
+            b"{}",
+            [],
+            subject={"mediaType": "application/x", "digest": subject, "size": 5},
+            artifactType=f"application/vnd.test+{number % 2}",
+            annotations={"number": str(number)},
+        )
+        answer = tenants.owner.put_manifest(repository, digest_of(json.dumps(manifest).encode()), manifest)
+        assert answer.headers["oci-subject"] == subject
+        pushed.append(answer.headers["docker-content-digest"])
+
+    # when they are asked for, then all come, in order, with type and annotations
+    answer = tenants.owner.on(repository, "GET", f"referrers/{subject}")
+    assert answer.headers["content-type"] == OCI_INDEX
+    assert [item["digest"] for item in answer.json()["manifests"]] == pushed
+    assert answer.json()["manifests"][1]["artifactType"] == "application/vnd.test+1"
+    assert answer.json()["manifests"][1]["annotations"] == {"number": "1"}
+
+    # and a filter and pages keep the rest out
+    one = tenants.owner.on(
+        repository, "GET", f"referrers/{subject}", params={"artifactType": "application/vnd.test+1", "n": "1"}
+    )
+    assert one.headers["oci-filters-applied"] == "artifactType"
+    assert [item["digest"] for item in one.json()["manifests"]] == [pushed[1]]
+    rest = tenants.owner.on(repository, "GET", one.links["next"]["url"].removeprefix(f"/v2/{repository}/"))
+    assert [item["digest"] for item in rest.json()["manifests"]] == [pushed[3]]
+    assert "next" not in rest.links
+
+    # and one that is deleted is gone at once
+    tenants.owner.on(repository, "DELETE", f"manifests/{pushed[0]}")
+    left = tenants.owner.on(repository, "GET", f"referrers/{subject}").json()["manifests"]
+    assert [item["digest"] for item in left] == pushed[1:]

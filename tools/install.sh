@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Installs the programs that `make clients` drives. Run it as often as you like: it installs what is
+# missing or of another version, and says in one line for each program what it did.
+set -euo pipefail
+
+# Debian packages, at the version of the Debian release: package, then what it is for.
+debian_packages='
+docker.io       a docker engine and its command line
+skopeo          copies images between registries
+busybox-static  one program that fills an image
+chromium        looks at the admin pages
+'
+
+# Go programs: name, package, version.
+go_programs='
+crane  github.com/google/go-containerregistry/cmd/crane  v0.22.1
+'
+
+# Where the tests look for them (tests/services/tools.py). Debian's go to their usual places.
+bin="${STOWAGE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/stowage-tools}/bin"
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
+
+fail() {
+    echo "tools: $*" >&2
+    exit 1
+}
+
+# Runs a command that is only worth reading when it fails.
+quietly() {
+    "$@" </dev/null >"$log" 2>&1 || {
+        cat "$log" >&2
+        fail "failed: $*"
+    }
+}
+
+debian_version() { # of an installed package; nothing if it is not
+    dpkg-query --show --showformat='${db:Status-Status} ${Version}' "$1" 2>/dev/null | sed -n 's/^installed //p' || true
+}
+
+install_debian_packages() {
+    command -v apt-get >/dev/null || fail "no apt-get here: install by other means:$debian_packages"
+    local package purpose missing=()
+    while read -r package purpose; do
+        if [ -z "$(debian_version "$package")" ]; then missing+=("$package"); else report "$package" "was there"; fi
+    done < <(grep . <<<"$debian_packages")
+    [ ${#missing[@]} -eq 0 ] && return
+    [ "$(id -u)" -eq 0 ] || fail "missing: ${missing[*]}. Only root can install them: sudo make tools"
+
+    export DEBIAN_FRONTEND=noninteractive
+    quietly apt-get -qq update
+    quietly apt-get -qq install --yes --no-install-recommends "${missing[@]}"
+    for package in "${missing[@]}"; do report "$package" "installed"; done
+}
+
+report() { # package, what happened
+    echo "tools: $1 $(debian_version "$1"): $2"
+}
+
+go_version_of() { # of an installed program; nothing if it is not
+    go version -m "$bin/$1" 2>/dev/null | awk '$1 == "mod" { print $3 }' || true
+}
+
+install_go_programs() {
+    command -v go >/dev/null || fail "no go here: needed to build$go_programs"
+    local name package version done_what
+    while read -r name package version; do
+        done_what="was there"
+        if [ "$(go_version_of "$name")" != "$version" ]; then
+            GOBIN="$bin" quietly go install "$package@$version"
+            done_what="installed"
+        fi
+        echo "tools: $name $version: $done_what"
+    done < <(grep . <<<"$go_programs")
+}
+
+install_debian_packages
+install_go_programs

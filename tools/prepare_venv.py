@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Make .venv hold what a requirements file lists. Does nothing when it does already.
+
+    python3 tools/prepare_venv.py requirements.txt
+
+It runs before anything is installed, on whatever `python3` there is: so it uses the standard library
+only, and no syntax that would keep an old Python from saying that it is too old.
+"""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+OLDEST = (3, 11)
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+
+
+def main() -> None:
+    """Check the Python, then install what changed since the last time."""
+    check_python()
+    requirements = ROOT / sys.argv[1]
+    lock = os.open(ROOT, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # Another make may be installing; the kernel frees it when we end.
+    stamp = VENV / (".installed-" + requirements.stem)
+    wanted = fingerprint(requirements)
+    if not stamp.exists() or stamp.read_text(encoding="ascii") != wanted:
+        print("Installing " + requirements.name + " into .venv ...", flush=True)
+        install(requirements)
+        stamp.write_text(wanted, encoding="ascii")
+
+
+def check_python() -> None:
+    """End with one clear line when this Python cannot run the product."""
+    if sys.version_info < OLDEST:
+        found = ".".join(map(str, sys.version_info[:3]))
+        sys.exit("Python 3.11 or later is needed, and python3 is " + found + ": try make PYTHON=python3.11")
+    if find_spec("ensurepip") is None:  # Debian ships Python without it.
+        sys.exit("python3 cannot make virtual environments: on Debian, apt-get install python3-venv")
+
+
+def fingerprint(requirements: Path) -> str:
+    """What an installation depends on: the file to the byte, and the Python."""
+    return hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+
+
+def install(requirements: Path) -> None:
+    """Run pip, in a new environment when there is none that works."""
+    if not works():
+        need(sys.executable, "-m", "venv", "--clear", str(VENV))
+    pip = ["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
+    need(str(PYTHON), *pip, "--require-hashes", "--requirement", str(requirements))
+
+
+def works() -> bool:
+    """Whether .venv is whole and of this very Python: a half-made or an upgraded one is made anew."""
+    probe = "import pip, sys; sys.exit(sys.version != " + repr(sys.version) + ")"
+    return PYTHON.exists() and run(str(PYTHON), "-c", probe) == 0
+
+
+def need(*command: str) -> None:
+    """Run a command; end with its exit code if it fails. It has said why."""
+    code = run(*command)
+    if code:
+        sys.exit(code)
+
+
+def run(*command: str) -> int:
+    """Run a command that shows its own errors; return its exit code."""
+    return subprocess.call(command)  # noqa: S603  (only commands of this file)
+
+
+if __name__ == "__main__":
+    main()
