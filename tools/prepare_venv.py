@@ -29,7 +29,7 @@ def main() -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)  # Another make may be installing; the kernel frees it when we end.
     stamp = VENV / (".installed-" + requirements.stem)
     wanted = fingerprint(requirements)
-    if not stamp.exists() or stamp.read_text(encoding="ascii") != wanted:
+    if not (PYTHON.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == wanted):
         print("Installing " + requirements.name + " into .venv ...", flush=True)
         install(requirements)
         stamp.write_text(wanted, encoding="ascii")

@@ -1,10 +1,20 @@
 """The Docker token protocol, GET and POST, without HTTP: both planes answer with it (checklist 150-157)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from registry_control.access.services import Caller, FactsSource, IssuedToken, authenticate, issue_token
 from registry_data.oci.scopes import format_scope, parse_scopes
+
+
+_WRONG: Final = "the secret key is unknown, revoked or expired: use one of your API keys as the password"
+# docker shows `message` or `details`, others read `errors` (checklist 152).
+WRONG_CREDENTIALS: Final = {
+    "errors": [{"code": "UNAUTHORIZED", "message": _WRONG, "detail": {}}],
+    "message": _WRONG,
+    "details": _WRONG,
+}
+UNSUPPORTED_GRANT: Final = {"error": "unsupported_grant_type"}
 
 
 class UnsupportedGrant(Exception):

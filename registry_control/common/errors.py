@@ -36,6 +36,21 @@ class InvalidArgument(ServiceError):
         return {"details": [detail]}
 
 
+class DeniedAuthentication(ServiceError):
+    """The caller proves to be nobody; `method` and `reason` are words that clients know."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    type = "denied_authentication"
+
+    def __init__(self, reason: str, help_message: str, *, method: str = "api_key") -> None:
+        super().__init__("authentication is denied")
+        self.reason, self.help_message, self.method = reason, help_message, method
+
+    def fields(self) -> dict[str, object]:
+        """How it was tried, what was wrong, and the help."""
+        return {"method": self.method, "reason": self.reason, "help_message": self.help_message}
+
+
 class PermissionsDenied(ServiceError):
     """Known to the caller, but not theirs to change."""
 

@@ -33,5 +33,14 @@ def check_writable(resource: str, resource_id: object, status: str) -> None:
     """
     if status == "deleting":
         raise TransientState(resource, resource_id, status)
+    check_deletable(resource, resource_id, status)
+
+
+def check_deletable(resource: str, resource_id: object, status: str) -> None:
+    """Refuse the deletion of what is locked; deleting again is no harm.
+
+    Raises:
+        Locked: it is.
+    """
     if status == "locked":
         raise Locked(resource, resource_id)

@@ -1,12 +1,27 @@
 """Finding namespaces that a principal may see; there is no other way to one."""
 
+from typing import Final
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
 
-from registry_control.access.policy import Action, NamespaceFacts, Principal, Role, decide, facts_for, role_of
+from registry_control.access.policy import (
+    ROLE_OF_PERMISSION_SET,
+    Action,
+    NamespaceFacts,
+    Principal,
+    Role,
+    decide,
+    facts_for,
+    role_of,
+)
 from registry_control.common.errors import NotFound
+from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
+
+# What counts: pushed to, and not being deleted. `images` are the catalogue's, which is above this app.
+_COUNTED: Final = Q(images__pushed_at__isnull=False) & ~Q(images__status=Status.DELETING)
 
 
 def facts_of(namespace: Namespace) -> NamespaceFacts:
@@ -24,10 +39,15 @@ def may(principal: Principal, action: Action, namespace: Namespace) -> bool:
     return decide(action, facts_for(principal, facts_of(namespace), None)).allowed
 
 
+def may_see(principal: Principal, namespace: Namespace) -> bool:
+    """Whether the principal may know of a namespace and of what is in it."""
+    return role_of(principal, facts_of(namespace)) is not Role.NONE
+
+
 def visible_to(principal: Principal) -> QuerySet[Namespace]:
     """Every namespace on which the principal has any role; the same rule as `policy.role_of`."""
-    everywhere = any(right.project_id is None for right in principal.rights)
-    projects = {right.project_id for right in principal.rights if right.project_id is not None}
+    places = {right.project_id for right in principal.rights if right.permission_set in ROLE_OF_PERMISSION_SET}
+    everywhere, projects = None in places, places - {None}
     mine = Q(owner_user=principal.id) | Q(owner_application=principal.id) | Q(project__in=projects)
     of_organization = Namespace.objects.select_related("project").filter(
         project__organization=principal.organization_id
@@ -35,16 +55,35 @@ def visible_to(principal: Principal) -> QuerySet[Namespace]:
     return of_organization if everywhere else of_organization.filter(mine)
 
 
+def listed(
+    principal: Principal, *, name: str | None, project_id: UUID | None, organization_id: UUID | None
+) -> QuerySet[Namespace]:
+    """What the principal may see, narrowed by exact filters, each with its usage."""
+    wanted = {"name": name, "project": project_id, "project__organization": organization_id}
+    given = {field: value for field, value in wanted.items() if value is not None}
+    return with_usage(visible_to(principal).filter(**given))
+
+
+def with_usage(namespaces: QuerySet[Namespace]) -> QuerySet[Namespace]:
+    """Add `image_count` and `size` (bytes), computed for the rows that are fetched and no others."""
+    own = Namespace.objects.filter(pk=OuterRef("pk")).order_by().values("pk")
+    images = own.annotate(total=Count("images", filter=_COUNTED))
+    size = own.annotate(total=Coalesce(Sum("images__size", filter=_COUNTED), 0))
+    return namespaces.annotate(
+        image_count=Subquery(images.values("total")), size=Subquery(size.values("total"))
+    )
+
+
 def get_visible(principal: Principal, namespace_id: UUID, *, lock: bool = False) -> Namespace:
-    """One namespace, deleting ones included; `lock` takes its row for the present transaction.
+    """One namespace with its usage, deleting ones included; `lock` takes its row for the present transaction.
 
     Raises:
         NotFound: there is none, or it is not the principal's to know.
     """
-    found = Namespace.objects.select_related("project").filter(pk=namespace_id)
+    found = with_usage(Namespace.objects.select_related("project").filter(pk=namespace_id))
     if lock:
         found = found.select_for_update(of=("self",))
     namespace = found.first()
-    if namespace is None or role_of(principal, facts_of(namespace)) is Role.NONE:
+    if namespace is None or not may_see(principal, namespace):
         raise NotFound("namespace", namespace_id)
     return namespace

@@ -14,23 +14,34 @@ from registry_control.common.nudge import nudge
 from registry_control.identity.models import Project
 from registry_control.namespaces import selectors
 from registry_control.namespaces.models import Namespace
-from registry_control.namespaces.policy import check_name, check_writable
+from registry_control.namespaces.policy import check_deletable, check_name, check_writable
 
 FINISH_DELETIONS = "catalog.finish_deletions"
 
 
 def create(
-    *, principal: Principal, name: str, description: str, is_public: bool, project_id: UUID | None
+    *,
+    principal: Principal,
+    name: str,
+    description: str,
+    is_public: bool,
+    project_id: UUID | None = None,
+    organization_id: UUID | None = None,
 ) -> Namespace:
-    """Create a namespace owned by its creator, in the given project or else the key's default one.
+    """Create a namespace owned by its creator, in the given project, or else in the default one.
+
+    That is the given organization's, or else the key's.
 
     Raises:
-        InvalidArgument: the name's form, or a project that is not there for the principal.
+        InvalidArgument: the name's form, or a project or organization that is not there for the principal.
         PermissionsDenied: the principal may not create in the project.
         AlreadyExists: the name is taken, by whomever.
     """
     check_name(name)
-    project = _project(principal, project_id or principal.default_project_id)
+    if organization_id not in (None, principal.organization_id):
+        raise InvalidArgument("organization_id", "it is not your organization", reason="unknown")
+    # The id of an organization is also that of its default project.
+    project = _project(principal, project_id or organization_id or principal.default_project_id)
     if role_on_project(principal, project.pk) < Role.ADMIN:
         raise PermissionsDenied("create", "registry_namespace")
     try:
@@ -101,9 +112,10 @@ def delete(*, principal: Principal, namespace_id: UUID) -> Namespace:
     """Free the name at once and leave the rest to the worker. Again while deleting: the same answer.
 
     Raises:
-        NotFound, PermissionsDenied: as their names say.
+        NotFound, PermissionsDenied, Locked: as their names say.
     """
     namespace = _for_change(principal, namespace_id, "delete")
+    check_deletable("namespace", namespace.pk, namespace.status)
     start_deletion(namespace, actor=actor_of(principal))
     return namespace
 

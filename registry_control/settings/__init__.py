@@ -157,7 +157,8 @@ SPECTACULAR_SETTINGS = {
 }
 
 _MESSAGES = STATE_DIR / "broker"
-CELERY_BROKER_URL = REDIS_URL or "filesystem://"
+CELERY_BROKER_URL = REDIS_URL or "filesystem://localhost"
+CELERY_BROKER_TRANSPORT = None if REDIS_URL else "registry_control.embedded.broker:Transport"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
     {}
     if REDIS_URL
@@ -165,6 +166,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
         "data_folder_in": str(_MESSAGES / "queue"),
         "data_folder_out": str(_MESSAGES / "queue"),
         "control_folder": str(_MESSAGES / "control"),
+        "polling_interval": 0.5,  # seconds
     }
 )
 CELERY_TASK_IGNORE_RESULT = True

@@ -2,28 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 from django.db import connection
 
-from registry_control.access.docker_token import UnsupportedGrant, answer_get, answer_post
+from registry_control.access.docker_token import (
+    UNSUPPORTED_GRANT,
+    WRONG_CREDENTIALS,
+    UnsupportedGrant,
+    answer_get,
+    answer_post,
+)
 from registry_control.access.errors import BadCredentials
 from registry_control.access.services import published_keys
 from registry_control.catalog.selectors.resolve import repository_facts
 from registry_data.registry.gate import Credentials, identify
 from registry_data.registry.unit import unit
 from registry_data.storage.base import BlobStore
-
-_TEXT: Final = "the secret key is unknown, revoked or expired: use one of your API keys as the password"
-# docker shows `message` or `details`, others read `errors` (checklist 152).
-_WRONG: Final = (
-    HTTPStatus.UNAUTHORIZED,
-    {
-        "errors": [{"code": "UNAUTHORIZED", "message": _TEXT, "detail": {}}],
-        "message": _TEXT,
-        "details": _TEXT,
-    },
-)
 
 
 def check_login(credentials: Credentials) -> None:
@@ -44,7 +39,7 @@ def token(
         try:
             return HTTPStatus.OK, answer_get(parameters=parameters, basic=basic, facts_of=repository_facts)
         except BadCredentials:
-            return _WRONG
+            return HTTPStatus.UNAUTHORIZED, WRONG_CREDENTIALS
 
 
 def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[str, Any]]:
@@ -53,9 +48,9 @@ def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[s
         try:
             return HTTPStatus.OK, answer_post(form=form, facts_of=repository_facts)
         except BadCredentials:
-            return _WRONG
+            return HTTPStatus.UNAUTHORIZED, WRONG_CREDENTIALS
         except UnsupportedGrant:
-            return HTTPStatus.BAD_REQUEST, {"error": "unsupported_grant_type"}
+            return HTTPStatus.BAD_REQUEST, UNSUPPORTED_GRANT
 
 
 def keys() -> list[dict[str, str]]:

@@ -1,105 +1,247 @@
-import fcntl, os
+"""Blobs and uploads as files below one folder.
+
+    <root>/uploads/<id>          bytes that have come so far; who writes holds a lock on it
+    <root>/uploads/<id>.key      a symbolic link that names the key it is being published under
+    <root>/blobs/<algorithm>/<2 hex>/<hex>.<generation>
+
+Publishing links the upload's file to its key: both names are one file until the upload is discarded, so
+nothing is copied and a crash in between can be repeated.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from registry_data.storage.base import *
+from typing import Final
 
+from registry_data.storage.base import (
+    PIECE,
+    Busy,
+    Full,
+    Key,
+    NotStored,
+    StorageError,
+    Unavailable,
+    UploadId,
+    WrongOffset,
+)
+from registry_data.storage.keys import check_key, check_upload
 
-class W:
-    def __init__(s, fd, at):
-        s.fd = fd
-        s.start = at
-        s.offset = at
-
-    def write(s, piece):
-        v = memoryview(piece)
-        while v:
-            n = os.write(s.fd, v)
-            v = v[n:]
-            s.offset += n
-
-    def close(s):
-        if s.fd >= 0:
-            os.close(s.fd)
-            s.fd = -1
-
-    def abandon(s):
-        if s.fd >= 0:
-            os.ftruncate(s.fd, s.start)
-            s.close()
+_ALGORITHMS: Final = ("sha256", "sha512")
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class FilesystemStore:
-    def __init__(s, root):
-        s.root = root
+    """The driver; knows nothing but its root, so any number of processes may use the same one."""
 
-    def check(s):
-        (s.root / "uploads").mkdir(parents=True, exist_ok=True)
+    def __init__(self, root: Path) -> None:
+        self._root = root
 
-    def u(s, i):
-        return s.root / "uploads" / i
+    def check(self) -> None:
+        """Make the folders, all shards included, so that a push syncs one folder only."""
+        with self._translated():
+            self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for algorithm in _ALGORITHMS:
+                shards = self._root / "blobs" / algorithm
+                if not (shards / "ff").is_dir():
+                    self._make_shards(shards)
+            if not os.access(self._uploads, os.W_OK | os.X_OK):
+                raise Unavailable(f"{self._uploads} is not writable")
 
-    def create_upload(s, u):
-        s.check()
-        s.u(u).touch()
+    def _make_shards(self, shards: Path) -> None:
+        for number in range(256):
+            (shards / f"{number:02x}").mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (shards, shards.parent, self._root):
+            _sync_folder(folder)
 
-    def upload_size(s, u):
+    def create_upload(self, upload: UploadId) -> None:
+        """Make an empty file, or leave the one that is there."""
+        with self._translated():
+            os.close(os.open(self._upload(upload), os.O_WRONLY | os.O_CREAT, 0o600))
+
+    def upload_size(self, upload: UploadId) -> int:
+        """Ask the file: after a crash nothing else knows."""
+        with self._translated():
+            return self._upload(upload).stat().st_size
+
+    def open_upload(self, upload: UploadId, *, at: int | None) -> "_FileWriter":
+        """Take the file's lock, which the kernel takes back should this process die."""
+        with self._translated():
+            descriptor = os.open(self._upload(upload), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                _lock(descriptor)
+                size = os.fstat(descriptor).st_size
+                if at is not None and at != size:
+                    raise WrongOffset(size)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return _FileWriter(self, descriptor, size)
+
+    def read_upload(self, upload: UploadId) -> Iterator[bytes]:
+        """Read the file from its beginning."""
+        return self._pieces(self._upload(upload), 0, None)
+
+    def publish(self, upload: UploadId, key: Key) -> None:
+        """Sync the bytes, remember the key, link, sync the folder: in this order."""
+        source, target = self._upload(upload), self.path_of(key)
+        with self._translated():
+            _sync_file(source)
+            with suppress(FileExistsError):
+                source.with_suffix(".key").symlink_to(key)
+            try:
+                os.link(source, target)
+            except FileExistsError:
+                if not source.samefile(target):
+                    raise Unavailable(f"{key} holds something else already") from None
+            _sync_folder(target.parent)
+
+    def published_as(self, upload: UploadId) -> Key | None:
+        """Read the link that `publish` made before the key."""
+        with self._translated():
+            try:
+                return check_key(Key(str(self._upload(upload).with_suffix(".key").readlink())))
+            except FileNotFoundError:
+                return None
+
+    def discard(self, upload: UploadId) -> None:
+        """Remove the upload's name and, last, what says where it was published."""
+        with self._translated():
+            self._upload(upload).unlink(missing_ok=True)
+            self._upload(upload).with_suffix(".key").unlink(missing_ok=True)
+
+    def size(self, key: Key) -> int:
+        """Ask the file."""
+        with self._translated():
+            return self.path_of(key).stat().st_size
+
+    def read(self, key: Key, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Open the file now, read it later."""
+        return self._pieces(self.path_of(key), start, stop)
+
+    def delete(self, key: Key) -> None:
+        """Remove the file's name; who reads it reads on."""
+        with self._translated():
+            self.path_of(key).unlink(missing_ok=True)
+
+    def path_of(self, key: Key) -> Path:
+        """Where a key's bytes are."""
+        return self._root / check_key(key)
+
+    @property
+    def _uploads(self) -> Path:
+        return self._root / "uploads"
+
+    def _upload(self, upload: UploadId) -> Path:
+        return self._uploads / check_upload(upload)
+
+    def _pieces(self, path: Path, start: int, stop: int | None) -> Iterator[bytes]:
+        with self._translated():
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            end = os.fstat(descriptor).st_size if stop is None else stop
+        return _FileReader(self, descriptor, start, end)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the system's errors into the protocol's."""
         try:
-            return s.u(u).stat().st_size
-        except FileNotFoundError:
-            raise NotStored
+            yield
+        except OSError as error:
+            raise self._storage_error(error) from error
 
-    def open_upload(s, u, *, at):
-        try:
-            fd = os.open(s.u(u), os.O_WRONLY | os.O_APPEND)
-        except FileNotFoundError:
-            raise NotStored
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise Busy
-        n = os.fstat(fd).st_size
-        if at is not None and at != n:
-            os.close(fd)
-            raise WrongOffset(n)
-        return W(fd, n)
+    def _storage_error(self, error: OSError) -> StorageError:
+        if error.errno in _NO_ROOM:
+            return Full(f"no room below {self._root}")
+        # A disk that is not mounted has no file either: only below our own folders is absent known (7).
+        if error.errno == errno.ENOENT and self._uploads.is_dir():
+            return NotStored(str(error.filename))
+        return Unavailable(str(error))
 
-    def read_upload(s, u):
-        return s._r(s.u(u), 0, None)
 
-    def _r(s, p, start, stop):
-        f = open(p, "rb")
-        f.seek(start)
+class _FileWriter:
+    """See UploadWriter."""
 
-        def g():
-            left = (stop if stop is not None else 1 << 62) - start
-            while left and (b := f.read(min(left, 1 << 20))):
-                left -= len(b)
-                yield b
+    def __init__(self, store: FilesystemStore, descriptor: int, size: int) -> None:
+        self._store, self._descriptor, self._began = store, descriptor, size
+        self.offset = size
 
-        return g()
+    def write(self, piece: bytes) -> None:
+        """Write all of it; where the disk is full, `offset` says how much there is."""
+        left = memoryview(piece)
+        with self._store._translated():  # noqa: SLF001 - the two are one driver
+            while left:
+                written = os.write(self._descriptor, left)
+                self.offset += written
+                left = left[written:]
 
-    def publish(s, u, k):
-        p = s.root / k
-        p.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(s.u(u), p)
-        except FileExistsError:
-            pass
+    def close(self) -> None:
+        """Close the file, and so give its lock back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
-    def published_as(s, u):
-        return None
+    def abandon(self) -> None:
+        """Cut off what this writer wrote."""
+        if self._descriptor >= 0:
+            try:
+                with self._store._translated():  # noqa: SLF001 - the two are one driver
+                    os.ftruncate(self._descriptor, self._began)
+                    self.offset = self._began
+            finally:
+                self.close()
 
-    def discard(s, u):
-        s.u(u).unlink(missing_ok=True)
 
-    def size(s, k):
-        return (s.root / k).stat().st_size
+class _FileReader:
+    """An iterator over a part of a file, which it closes at the end or when it is forgotten."""
 
-    def read(s, k, *, start=0, stop=None):
-        return s._r(s.root / k, start, stop)
+    def __init__(self, store: FilesystemStore, descriptor: int, start: int, stop: int) -> None:
+        self._store, self._descriptor, self._at, self._stop = store, descriptor, start, stop
 
-    def delete(s, k):
-        (s.root / k).unlink(missing_ok=True)
+    def __iter__(self) -> "_FileReader":
+        return self
 
-    def path_of(s, k):
-        return s.root / k
+    def __next__(self) -> bytes:
+        piece = self._read() if self._at < self._stop else b""
+        if not piece:
+            self.close()
+            raise StopIteration
+        self._at += len(piece)
+        return piece
+
+    def _read(self) -> bytes:
+        with self._store._translated():  # noqa: SLF001 - the two are one driver
+            return os.pread(self._descriptor, min(PIECE, self._stop - self._at), self._at)
+
+    def close(self) -> None:
+        """Close the file; again is no harm."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy("another writer has the upload") from None
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,68 @@
+"""The worker process: Celery, with its beat in a thread of it.
+
+The schedule is kept in memory, and every scheduled task is sent once at the start: so there is no
+schedule file to go stale or break, and what a killed worker left is picked up at once. Tasks are bounded
+and may run twice at a time, so any number of these may run beside each other.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+from celery import signals
+from celery.beat import EmbeddedService
+from celery.platforms import SecurityWarning
+from django.conf import settings
+
+from registry_control.celery import app
+from registry_control.embedded import broker
+
+if TYPE_CHECKING:
+    from threading import Thread
+
+logger = logging.getLogger(__name__)
+
+READY_FILE: Final = "worker.pid"
+
+
+def ready_file() -> Path:
+    """Holds the process id of a worker that takes messages."""
+    return Path(settings.STATE_DIR) / "run" / READY_FILE
+
+
+def run_worker() -> int:
+    """Work until SIGTERM; the task at hand is finished first. Returns the exit status."""
+    broker.make_folder()
+    # Django's checks would load all that the HTTP planes are made of.
+    os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
+    # Celery warns everybody who is root; what makes that dangerous, pickled messages, is not taken here.
+    warnings.simplefilter("ignore", SecurityWarning)
+    # Commands to all workers would be files as well, which nobody takes away.
+    app.conf.worker_enable_remote_control = settings.REDIS_URL is not None
+    beat = cast("Thread", EmbeddedService(app, thread=True, scheduler_cls="celery.beat:Scheduler"))
+    signals.worker_ready.connect(lambda **_: _begin(beat.start), weak=False)
+    signals.worker_shutting_down.connect(lambda **_: ready_file().unlink(missing_ok=True), weak=False)
+    # Each task and each nudge is a line otherwise, every few seconds for ever.
+    logging.getLogger("celery").setLevel(logging.WARNING)
+    worker = app.Worker(
+        pool="solo",  # One task at a time: what two at once would do to the same rows is done twice.
+        quiet=True,
+        loglevel="INFO",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _begin(start_beat: Callable[[], None]) -> None:
+    for entry in app.conf.beat_schedule.values():
+        app.send_task(entry["task"])
+    start_beat()
+    path = ready_file()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.write_text(str(os.getpid()), encoding="ascii")

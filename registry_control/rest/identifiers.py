@@ -1,0 +1,49 @@
+"""Ids and regions in paths and arguments."""
+
+import re
+from typing import Final
+from uuid import UUID
+
+from django.conf import settings
+from django.urls.converters import StringConverter
+
+from registry_control.common.errors import NotFound
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+def parse_id(text: str) -> UUID | None:
+    """An id in the one form that is used, in either case; None for anything else."""
+    return UUID(text) if _UUID.fullmatch(text) else None
+
+
+def id_of(resource: str, text: str) -> UUID:
+    """The id from a path. A malformed one is that of nothing.
+
+    Raises:
+        NotFound: just as for an id that nothing has.
+    """
+    found = parse_id(text)
+    if found is None:
+        raise NotFound(resource, text)
+    return found
+
+
+class OwnRegion(StringConverter):
+    """Matches the region that this installation serves."""
+
+    def to_python(self, value: str) -> str:
+        """Accept our own region only."""
+        if value != settings.REGION:
+            raise ValueError
+        return value
+
+
+class OtherRegion(StringConverter):
+    """Matches every other region."""
+
+    def to_python(self, value: str) -> str:
+        """Accept anything but our own region."""
+        if value == settings.REGION:
+            raise ValueError
+        return value

@@ -1,0 +1,27 @@
+"""What every answer of the control plane has."""
+
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from uuid import uuid4
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+logger = logging.getLogger(__name__)
+
+
+class RequestId:
+    """Gives every answer an id of its own, and the log that of each failure."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Answer, with the id."""
+        request_id = str(uuid4())
+        response = self._get_response(request)
+        response["X-Request-Id"] = request_id
+        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("request %s was answered with %d", request_id, response.status_code)
+        return response

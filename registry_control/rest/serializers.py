@@ -1,0 +1,97 @@
+"""Fields that take no other JSON type for theirs, and what lists have in common.
+
+DRF's own fields read 5 as "5", "yes" as true, and trim text; a client that sends such things is told.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Never
+from uuid import UUID
+
+from rest_framework import serializers
+
+from registry_control.rest.identifiers import parse_id
+
+PAGE_SIZE: Final = 20
+PAGE_SIZE_LIMIT: Final = 100
+
+
+class Text(serializers.CharField):
+    """A string exactly as sent, without NUL characters and lone surrogates."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as the base class
+        super().__init__(trim_whitespace=False, **options)
+
+    def to_internal_value(self, data: object) -> str:
+        """Take strings only."""
+        return super().to_internal_value(data) if isinstance(data, str) else _refuse(self, "invalid")
+
+
+class Flag(serializers.BooleanField):
+    """true or false."""
+
+    def to_internal_value(self, data: object) -> bool:
+        """Take booleans only."""
+        return data if isinstance(data, bool) else _refuse(self, "invalid", input=data)
+
+
+class Id(serializers.UUIDField):
+    """An id with its hyphens."""
+
+    def to_internal_value(self, data: object) -> UUID:
+        """Take nothing but that form."""
+        found = parse_id(data) if isinstance(data, str) else None
+        return found if found is not None else _refuse(self, "invalid", value=data)
+
+
+def _refuse(field: serializers.Field[Any, Any, Any, Any], key: str, **values: object) -> Never:
+    field.fail(key, **values)
+    raise AssertionError  # `fail` never returns; its annotation does not say so
+
+
+class ListQuery(serializers.Serializer[Any]):
+    """How lists are asked for a page, by number from 1 (0 is taken as 1)."""
+
+    page = serializers.IntegerField(min_value=0, default=1)
+    page_size = serializers.IntegerField(min_value=1, max_value=PAGE_SIZE_LIMIT, default=PAGE_SIZE)
+
+
+def order_field(*names: str) -> serializers.ChoiceField[Any]:
+    """The field for `order_by`: each name, ascending and descending."""
+    choices = [f"{name}_{direction}" for name in names for direction in ("asc", "desc")]
+    return serializers.ChoiceField(choices=choices, default="created_at_asc")
+
+
+def checked(serializer: type[serializers.Serializer[Any]], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a body or a query says, as the serializer's fields read it.
+
+    Raises:
+        ValidationError: naming each argument that is wrong.
+    """
+    found = serializer(data=data)
+    found.is_valid(raise_exception=True)
+    values: dict[str, Any] = found.validated_data
+    return values
+
+
+class ErrorDetailSerializer(serializers.Serializer[Any]):
+    """One argument of `invalid_arguments`, or one right of `permissions_denied`."""
+
+    argument_name = serializers.CharField(required=False)
+    reason = serializers.CharField(required=False, help_text="unknown, required, format or constraint")
+    help_message = serializers.CharField(required=False)
+    action = serializers.CharField(required=False)
+    resource = serializers.CharField(required=False)
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """Every error: a type for programs, a message for people, and what the type adds."""
+
+    type = serializers.CharField()
+    message = serializers.CharField()
+    details = ErrorDetailSerializer(many=True, required=False)
+    resource = serializers.CharField(required=False)
+    resource_id = serializers.CharField(required=False)
+    current_state = serializers.CharField(required=False)
+    method = serializers.CharField(required=False)
+    reason = serializers.CharField(required=False)
+    help_message = serializers.CharField(required=False)

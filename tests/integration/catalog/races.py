@@ -1,0 +1,74 @@
+"""Two real database connections at once."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+needs_postgresql = pytest.mark.skipif(
+    connection.vendor != "postgresql",
+    reason="SQLite has one writer at a time and cannot show the race: TEST_DATABASE=postgresql",
+)
+
+
+@dataclass
+class Other:
+    """A call in a thread with a connection of its own, and how it ended."""
+
+    call: Callable[[], Any]
+    result: Any = None
+    error: BaseException | None = None
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self.call()
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            self.error = error
+        finally:
+            connection.close()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it still runs after a time in which it would have ended, had nothing held it."""
+        self.thread.join(0.5)
+        return self.thread.is_alive()
+
+    def end(self) -> Any:
+        self.thread.join(20)
+        assert not self.thread.is_alive(), "it never ended"
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """Run calls side by side; what each returned or raised."""
+    barrier = threading.Barrier(len(calls))
+
+    def started(call: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            barrier.wait()
+            return call()
+
+        return run
+
+    others = [Other(started(call)) for call in calls]
+    for other in others:
+        other.thread.join(30)
+    return [other.error or other.result for other in others]
+
+
+@contextmanager
+def open_transaction() -> Iterator[None]:
+    """What happens inside is not committed before the end."""
+    with transaction.atomic():
+        yield

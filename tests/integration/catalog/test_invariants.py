@@ -1,0 +1,250 @@
+"""Invariants of the catalogue that one connection can show (docs/invariants.md)."""
+
+import itertools
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import connection, transaction
+
+from registry_control.audit.models import AuditEvent
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.models import (
+    Blob,
+    BlobLease,
+    BlobLink,
+    Image,
+    Manifest,
+    ManifestChild,
+    Tag,
+    UploadSession,
+)
+from registry_control.catalog.services import blobs, deletion, images, manifests, tags, uploads
+from registry_control.common.clock import now
+from registry_control.namespaces import services as namespaces
+from registry_control.namespaces.models import Namespace
+from registry_data.storage.base import Key, NotStored, UploadId
+from registry_data.storage.filesystem import FilesystemStore
+from registry_data.storage.keys import blob_key
+from tests.factories import TestKey, digest_of, make_key, make_namespace, push_blob, push_image
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class PowerCut(BaseException):
+    """Nothing may catch it."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FilesystemStore:
+    made = FilesystemStore(tmp_path / "blobs")
+    made.check()
+    return made
+
+
+@pytest.fixture
+def owner() -> TestKey:
+    return make_key()
+
+
+@pytest.fixture
+def namespace(owner: TestKey) -> Namespace:
+    return make_namespace(owner)
+
+
+def test_invariant_1_a_digest_uploaded_again_gets_another_key(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    # given a blob that garbage collection has marked
+    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    digest = push_blob(owner, image_id, b"content", store=store)
+    old = Blob.objects.get(digest=digest)
+    Blob.objects.filter(pk=old.pk).update(state=Blob.State.DELETING)
+
+    # when the same content is uploaded again, and only then the old copy deleted
+    push_blob(owner, image_id, b"content", store=store)
+    new = Blob.objects.get(digest=digest, state=Blob.State.LIVE)
+    store.delete(Key(old.storage_key))
+
+    # then the new one has bytes of its own
+    assert new.storage_key != old.storage_key
+    assert b"".join(store.read(Key(new.storage_key))) == b"content"
+
+
+def test_invariant_2_deleting_a_manifest_leaves_a_promise_for_what_it_held(
+    owner: TestKey, namespace: Namespace
+) -> None:
+    pushed = push_image(owner, namespace)
+    BlobLease.objects.all().delete()
+    manifests.delete(principal=owner.principal, image_id=pushed.image_id, digest=pushed.digest)
+    leases = BlobLease.objects.filter(image=pushed.image_id)
+    assert {lease.blob.digest for lease in leases} == set(pushed.blobs)
+    assert all(lease.expires_at > now() + settings.BLOB_LEASE - timedelta(minutes=1) for lease in leases)
+    assert Image.objects.get(pk=pushed.image_id).size == 0
+
+
+def test_invariant_4_bytes_that_no_row_names_are_found_by_the_session_and_removed(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    # given an upload whose process died between publishing and recording
+    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    upload, key = UploadId(session.hex), blob_key("sha256", digest_of(b"x")[7:], session.hex)
+    store.create_upload(upload)
+    writer = store.open_upload(upload, at=0)
+    writer.write(b"x")
+    writer.close()
+    store.publish(upload, key)
+
+    # when the session expires
+    UploadSession.objects.update(expires_at=now() - timedelta(seconds=1))
+    assert uploads.expire(store=store, limit=10) == 1
+
+    # then neither the upload nor its bytes are left
+    with pytest.raises(NotStored):
+        store.size(key)
+    with pytest.raises(NotStored):
+        store.upload_size(upload)
+    assert not UploadSession.objects.exists()
+
+
+def test_invariant_4_expiry_never_takes_bytes_that_a_blob_names(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    digest = push_blob(owner, image_id, b"kept", store=store)
+    UploadSession.objects.update(expires_at=now() - timedelta(seconds=1))
+    uploads.expire(store=store, limit=10)
+    assert b"".join(store.read(Key(Blob.objects.get(digest=digest).storage_key))) == b"kept"
+    assert not UploadSession.objects.exists()
+
+
+def test_invariant_8_a_deletion_that_dies_at_any_step_is_finished_by_the_next(
+    owner: TestKey, store: FilesystemStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given worlds that are the same, and a worker that dies at the nth call of a step
+    for dies_at in itertools.count():
+        namespace = make_namespace(owner)
+        for name in ("a", "b"):
+            pushed = push_image(owner, namespace, name, tags=("1", "2"))
+            uploads.start(principal=owner.principal, image_id=pushed.image_id, algorithm="sha256")
+        namespaces.delete(principal=owner.principal, namespace_id=namespace.pk)
+        died = _die(store, dies_at)
+
+        # when another one goes on
+        while deletion.step(store=store, limit=1):
+            pass
+
+        # then nothing is left of the namespace
+        assert not Namespace.objects.filter(pk=namespace.pk).exists()
+        for model in (Image, Tag, Manifest, ManifestChild, BlobLink, BlobLease, UploadSession):
+            assert not model.objects.exists(), model
+        if not died:
+            assert dies_at > 10
+            return
+
+
+def _die(store: FilesystemStore, dies_at: int) -> bool:
+    """Run steps with a store and a database that lose power at the nth write."""
+    calls = itertools.count()
+
+    def count(execute, sql, params, many, context):  # noqa: ANN001, ANN202
+        if sql.startswith(("DELETE", "UPDATE", "INSERT")) and next(calls) == dies_at:
+            raise PowerCut
+        return execute(sql, params, many, context)
+
+    try:
+        with connection.execute_wrapper(count):
+            while deletion.step(store=store, limit=1):
+                pass
+    except PowerCut:
+        return True
+    return False
+
+
+def test_invariant_8_two_workers_at_once_and_a_task_run_twice_do_no_harm(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    push_image(owner, namespace)
+    namespaces.delete(principal=owner.principal, namespace_id=namespace.pk)
+    for _ in range(20):
+        deletion.step(store=store, limit=50)
+    assert not Namespace.objects.filter(pk=namespace.pk).exists()
+
+
+def test_invariant_10_every_verb_leaves_one_audit_row(owner: TestKey, store: FilesystemStore) -> None:
+    principal = owner.principal
+
+    def verbs() -> list[str]:
+        return list(AuditEvent.objects.filter(pk__gt=last).order_by("pk").values_list("verb", flat=True))
+
+    last = AuditEvent.objects.order_by("pk").values_list("pk", flat=True).last() or 0
+    namespace = make_namespace(owner)
+    namespaces.update(principal=principal, namespace_id=namespace.pk, description=None, is_public=True)
+    pushed = push_image(owner, namespace, tags=("a", "b"))
+    push_image(owner, namespace, tags=("a", "b"))  # the same again changes nothing
+    with transaction.atomic():
+        images.change_visibility(images.locked(pushed.image_id), to="private", actor=SYSTEM)
+    tags.untag(principal=principal, image_id=pushed.image_id, name="a")
+    manifests.delete(principal=principal, image_id=pushed.image_id, digest=pushed.digest)
+    blob = Blob.objects.get(digest=pushed.blobs[0])
+    blobs.remove(principal=principal, image_id=pushed.image_id, blob_id=blob.pk, digest=blob.digest)
+    namespaces.delete(principal=principal, namespace_id=namespace.pk)
+    while deletion.step(store=store, limit=10):
+        pass
+    assert verbs() == [
+        "namespace.create",
+        "namespace.update",
+        "image.create",
+        "manifest.push",
+        "tag.set",
+        "tag.set",
+        "image.visibility",
+        "tag.delete",
+        "manifest.delete",
+        "blob.delete",
+        "namespace.delete",
+        "image.delete",
+        "image.removed",
+        "namespace.removed",
+    ]
+
+
+def test_invariant_10_a_change_that_fails_leaves_no_audit_row(owner: TestKey, namespace: Namespace) -> None:
+    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    before = AuditEvent.objects.count()
+    new = manifests.NewManifest(
+        digest=digest_of(b"m"),
+        media_type="application/vnd.oci.image.manifest.v1+json",
+        payload=b"m",
+        blobs=frozenset([digest_of(b"missing")]),
+        children=frozenset(),
+        subject="",
+        artifact_type="",
+        annotations={},
+    )
+    with pytest.raises(Exception, match="sha256"):
+        manifests.put(principal=owner.principal, image_id=image_id, new=new, tag_names=["t"])
+    assert AuditEvent.objects.count() == before
+
+
+def test_an_image_that_nothing_was_ever_pushed_to_goes_by_itself(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="abandoned")
+    pushed = push_image(owner, namespace, "used")
+    Image.objects.update(created_at=now() - settings.UPLOAD_LIFE - timedelta(minutes=1))
+    assert deletion.remove_never_pushed(limit=10) == 1
+    while deletion.step(store=store, limit=10):
+        pass
+    assert not Image.objects.filter(pk=image_id).exists()
+    assert Image.objects.filter(pk=pushed.image_id).exists()
+
+
+def test_expired_leases_are_forgotten_and_others_kept(owner: TestKey, namespace: Namespace) -> None:
+    pushed = push_image(owner, namespace)
+    first = BlobLease.objects.filter(image=pushed.image_id).order_by("pk")[0]
+    BlobLease.objects.filter(pk=first.pk).update(expires_at=now() - timedelta(seconds=1))
+    assert deletion.remove_expired_leases(limit=10) == 1
+    assert BlobLease.objects.filter(image=pushed.image_id).count() == 1

@@ -1,0 +1,243 @@
+"""Pushes, deletions and sweeps at the same time, on two real PostgreSQL connections."""
+
+import itertools
+import os
+from uuid import UUID
+
+import pytest
+from django.db.models import Sum
+
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.errors import BlobGone, ImageGone, MissingContent, NamespaceGone, UploadGone
+from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, Manifest, Tag, UploadSession
+from registry_control.catalog.services import blobs, images, manifests, tags, uploads
+from registry_control.common.models import Status
+from registry_control.namespaces import services as namespaces
+from registry_control.namespaces.models import Namespace
+from registry_data.storage.keys import blob_key
+from tests.factories import TestKey, digest_of, make_key, make_namespace, push_blob, push_image
+from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
+
+pytestmark = [pytest.mark.django_db(transaction=True), needs_postgresql]
+
+
+@pytest.fixture
+def owner() -> TestKey:
+    return make_key()
+
+
+@pytest.fixture
+def namespace(owner: TestKey) -> Namespace:
+    return make_namespace(owner)
+
+
+@pytest.fixture
+def image_id(owner: TestKey, namespace: Namespace) -> UUID:
+    return images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+
+
+def manifest_of(*digests: str) -> manifests.NewManifest:
+    payload = os.urandom(20)
+    return manifests.NewManifest(
+        digest=digest_of(payload),
+        media_type="application/vnd.oci.image.manifest.v1+json",
+        payload=payload,
+        blobs=frozenset(digests),
+        children=frozenset(),
+        subject="",
+        artifact_type="",
+        annotations={},
+    )
+
+
+def test_two_pushes_of_one_tag_leave_one_tag_on_one_of_them(owner: TestKey, image_id: UUID) -> None:
+    layer = push_blob(owner, image_id, b"layer")
+    principal = owner.principal
+    new = [manifest_of(layer) for _ in range(6)]
+    results = at_once(
+        *(
+            lambda each=each: manifests.put(principal=principal, image_id=image_id, new=each, tag_names=["t"])
+            for each in new
+        )
+    )
+    assert results == [None] * 6
+    assert Tag.objects.get(image=image_id, name="t").manifest.digest in {each.digest for each in new}
+    assert Manifest.objects.filter(image=image_id).count() == 6
+
+
+def test_the_same_manifest_pushed_at_once_is_stored_once(owner: TestKey, image_id: UUID) -> None:
+    new = manifest_of(push_blob(owner, image_id, b"layer"))
+    principal = owner.principal
+    results = at_once(
+        *(
+            lambda name=name: manifests.put(principal=principal, image_id=image_id, new=new, tag_names=[name])
+            for name in "abcd"
+        )
+    )
+    assert results == [None] * 4
+    assert Manifest.objects.filter(image=image_id).count() == 1
+    assert Tag.objects.filter(image=image_id).count() == 4
+
+
+def test_two_first_pushes_make_one_image(owner: TestKey, namespace: Namespace) -> None:
+    principal = owner.principal
+    made = at_once(
+        *(lambda: images.ensure(principal=principal, namespace_id=namespace.pk, name="new") for _ in range(4))
+    )
+    assert len(set(made)) == 1
+    assert Image.objects.filter(namespace=namespace, name="new").count() == 1
+
+
+def test_an_image_is_not_made_in_a_namespace_whose_deletion_is_about_to_commit(
+    owner: TestKey, namespace: Namespace
+) -> None:
+    principal = owner.principal
+    with open_transaction():
+        namespaces.delete(principal=principal, namespace_id=namespace.pk)
+        other = Other(lambda: images.ensure(principal=principal, namespace_id=namespace.pk, name="late"))
+        assert other.waits
+    with pytest.raises(NamespaceGone):
+        other.end()
+    assert not Image.objects.filter(namespace=namespace).exists()
+
+
+def test_invariant_3_a_blob_that_a_sweep_takes_first_is_missing_for_the_manifest(
+    owner: TestKey, image_id: UUID
+) -> None:
+    # given a sweep that has marked the blob and not committed yet
+    layer = push_blob(owner, image_id, b"layer")
+    new, principal = manifest_of(layer), owner.principal
+    with open_transaction():
+        Blob.objects.select_for_update().filter(digest=layer).update(state=Blob.State.DELETING)
+        # when a manifest that names it is pushed, it waits for the row
+        other = Other(lambda: manifests.put(principal=principal, image_id=image_id, new=new, tag_names=["t"]))
+        assert other.waits
+    # then it is told that the blob is missing, and nothing of it is stored
+    with pytest.raises(MissingContent):
+        other.end()
+    assert not Manifest.objects.filter(image=image_id).exists()
+    assert not Tag.objects.filter(image=image_id).exists()
+
+
+def test_invariant_3_a_sweep_waits_for_the_push_and_then_sees_its_link(
+    owner: TestKey, image_id: UUID
+) -> None:
+    layer = push_blob(owner, image_id, b"layer")
+    blob_id = Blob.objects.get(digest=layer).pk
+
+    def sweep() -> bool:
+        with open_transaction():
+            Blob.objects.select_for_update().get(pk=blob_id)
+            return BlobLink.objects.filter(blob=blob_id).exists()
+
+    with open_transaction():
+        manifests.put(principal=owner.principal, image_id=image_id, new=manifest_of(layer), tag_names=["t"])
+        other = Other(sweep)
+        assert other.waits
+    assert other.end()
+
+
+def test_invariant_2_a_promise_of_a_swept_blob_is_not_made(owner: TestKey, image_id: UUID) -> None:
+    blob_id = Blob.objects.get(digest=push_blob(owner, image_id, b"layer")).pk
+    with open_transaction():
+        Blob.objects.select_for_update().filter(pk=blob_id).update(state=Blob.State.DELETING)
+        other = Other(lambda: blobs.promise(blob_id=blob_id, image_id=image_id))
+        assert other.waits
+    with pytest.raises(BlobGone):
+        other.end()
+
+
+def test_invariant_11_pushes_that_share_blobs_in_any_order_never_deadlock(owner: TestKey) -> None:
+    # given images in two namespaces that all hold the same blobs
+    spaces = [make_namespace(owner) for _ in range(4)]
+    contents = [os.urandom(10) for _ in range(8)]
+    principal = owner.principal
+    targets = [images.ensure(principal=principal, namespace_id=space.pk, name="app") for space in spaces]
+    digests = [[push_blob(owner, target, content) for content in contents] for target in targets][0]
+
+    # when manifests that name them in different orders are pushed and deleted at once
+    def push(target: UUID, order: tuple[str, ...]) -> None:
+        for _ in range(5):
+            new = manifest_of(*order)
+            manifests.put(principal=principal, image_id=target, new=new, tag_names=["t"])
+            manifests.delete(principal=principal, image_id=target, digest=new.digest)
+
+    orders = itertools.islice(itertools.permutations(digests), 0, 40, 10)
+    results = at_once(*(lambda t=t, o=o: push(t, o) for t, o in zip(targets, orders, strict=True)))
+
+    # then each ends well, and the sizes are right
+    assert results == [None] * 4
+    assert set(Image.objects.filter(pk__in=targets).values_list("size", flat=True)) == {0}
+
+
+def test_two_uploads_of_the_same_content_keep_one_blob(owner: TestKey, image_id: UUID) -> None:
+    digest, principal = digest_of(b"same"), owner.principal
+    sessions = [uploads.start(principal=principal, image_id=image_id, algorithm="sha256") for _ in range(4)]
+
+    def finish(session: UUID) -> bool:
+        key = blob_key("sha256", digest.removeprefix("sha256:"), session.hex)
+        return blobs.record_upload(session_id=session, image_id=image_id, new=blobs.NewBlob(digest, 4, key))
+
+    results = at_once(*(lambda session=session: finish(session) for session in sessions))
+    assert sorted(results) == [False, False, False, True]
+    assert Blob.objects.filter(digest=digest).count() == 1
+    assert BlobLease.objects.filter(image=image_id).count() == 1
+
+
+def test_a_session_that_expires_while_it_is_finished_gives_a_blob_or_goes_but_never_both(
+    owner: TestKey, image_id: UUID
+) -> None:
+    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    new = blobs.NewBlob(digest_of(b"x"), 1, blob_key("sha256", digest_of(b"x")[7:], session.hex))
+    with open_transaction():
+        UploadSession.objects.filter(pk=session).update(is_open=False)
+        other = Other(lambda: blobs.record_upload(session_id=session, image_id=image_id, new=new))
+        assert other.waits
+    with pytest.raises(UploadGone):
+        other.end()
+    assert not Blob.objects.filter(digest=new.digest).exists()
+
+
+def test_a_push_to_an_image_whose_deletion_is_about_to_commit_is_told_so(
+    owner: TestKey, image_id: UUID
+) -> None:
+    layer = push_blob(owner, image_id, b"layer")
+    new, principal = manifest_of(layer), owner.principal
+    with open_transaction():
+        images.start_deletion(images.locked(image_id), actor=SYSTEM)
+        other = Other(lambda: manifests.put(principal=principal, image_id=image_id, new=new, tag_names=["t"]))
+        assert other.waits
+    with pytest.raises(ImageGone):
+        other.end()
+
+
+def test_deletions_of_one_manifest_and_its_tag_at_once_have_one_outcome_each(
+    owner: TestKey, namespace: Namespace
+) -> None:
+    pushed = push_image(owner, namespace, tags=("a",))
+    principal = owner.principal
+    results = at_once(
+        lambda: manifests.delete(principal=principal, image_id=pushed.image_id, digest=pushed.digest),
+        lambda: tags.untag(principal=principal, image_id=pushed.image_id, name="a"),
+    )
+    assert results[0] is None
+    assert not Tag.objects.filter(image=pushed.image_id, status=Status.READY).exists()
+    assert not Manifest.objects.filter(image=pushed.image_id).exists()
+
+
+def test_sizes_are_right_after_pushes_at_once(owner: TestKey, image_id: UUID) -> None:
+    contents = [os.urandom(size) for size in (10, 20, 30, 40)]
+    digests = [push_blob(owner, image_id, content) for content in contents]
+    principal = owner.principal
+    pairs = list(itertools.combinations(digests, 2))
+    at_once(
+        *(
+            lambda pair=pair: manifests.put(
+                principal=principal, image_id=image_id, new=manifest_of(*pair), tag_names=[]
+            )
+            for pair in pairs
+        )
+    )
+    linked = Blob.objects.filter(links__image=image_id).distinct()
+    total = Blob.objects.filter(pk__in=linked.values("pk")).aggregate(total=Sum("size"))["total"]
+    assert Image.objects.get(pk=image_id).size == total == 100
