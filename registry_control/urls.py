@@ -1,1 +1,52 @@
-"""Every path of the control plane. Nothing ends in a slash that clients of the v1 API call, nothing redirects."""
+"""Every path of the control plane.
+
+Paths of the v1 API do not end in a slash, and nothing redirects: clients would turn a POST into a GET.
+"""
+
+from functools import partial
+
+from django.conf import settings
+from django.contrib import admin
+from django.urls import include, path, register_converter
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from registry_control.access.api import Keys, Tokens
+from registry_control.catalog.api import Images, OneImage, OneTag, Tags
+from registry_control.catalog.selectors.resolve import repository_facts
+from registry_control.namespaces.api import Namespaces, OneNamespace
+from registry_control.rest import errors
+from registry_control.rest.api import Health, Metadata
+from registry_control.rest.identifiers import OtherRegion, OwnRegion
+
+register_converter(OwnRegion, "own_region")
+register_converter(OtherRegion, "other_region")
+
+_REGISTRY_V1 = [
+    path("namespaces", Namespaces.as_view()),
+    path("namespaces/<str:namespace_id>", OneNamespace.as_view()),
+    path("images", Images.as_view()),
+    path("images/<str:image_id>", OneImage.as_view()),
+    path("images/<str:image_id>/tags", Tags.as_view()),
+    path("tags/<str:tag_id>", OneTag.as_view()),
+]
+_unknown_region = partial(errors.unknown_region, served=settings.REGION)
+
+urlpatterns = [
+    path("registry/v1/regions/<own_region:region>/", include(_REGISTRY_V1)),
+    path("registry/v1/regions/<other_region:region>/<path:rest>", _unknown_region),
+    path(
+        "registry-internal/v1/regions/<own_region:region>/tokens", Tokens.as_view(facts_of=repository_facts)
+    ),
+    path("registry-internal/v1/regions/<other_region:region>/<path:rest>", _unknown_region),
+    path(".well-known/jwks.json", Keys.as_view()),
+    path("metadata", Metadata.as_view()),
+    path("healthz", Health.as_view()),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = errors.bad_request
+handler403 = errors.permission_denied
+handler404 = errors.not_found
+handler500 = errors.server_error

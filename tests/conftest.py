@@ -1,8 +1,9 @@
 """What every test may ask for: the chosen database, running products, a docker engine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import pytest
 from django.conf import settings
@@ -10,6 +11,19 @@ from django.conf import settings
 from tests.services.docker import DockerEngine, running_docker
 from tests.services.plugin import BACKING, Backing
 from tests.services.stack import Stack
+
+_SHOWN: Final = 6_000  # characters
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside what a failing test saw, show what the product said."""
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Stack):
+                report.sections.append(("Output of the product", value.log[-_SHOWN:]))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +60,7 @@ def make_stack(backing: Backing, tmp_path: Path) -> Iterator[Callable[..., Stack
         def make(**environment: str) -> Stack:
             folder = tmp_path / f"stack-{len(list(tmp_path.iterdir()))}"
             made = Stack(folder, environment={**backing.fresh_environment(), **environment})
-            cleanup.callback(lambda: made.is_running and made.stop())
+            cleanup.push(made)  # stops it, if it still runs
             return made
 
         yield make

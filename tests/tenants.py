@@ -24,6 +24,7 @@ class Tenants:
     anonymous: OciClient
     manage: Callable[..., str]
     organization: str
+    organization_id: str
     layer_digest: str = digest_of(LAYER)
 
     def api(self, method: str, path: str, **json_body: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from registry_control.access.errors import BadCredentials
 from registry_control.access.services import FactsSource, RepositoryFacts, published_keys
 
 
-def _nothing_is_there(repository: str) -> RepositoryFacts:
+def _nothing_is_there(_repository: str) -> RepositoryFacts:
     return RepositoryFacts(None, None)
 
 

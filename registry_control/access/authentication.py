@@ -13,7 +13,7 @@ from registry_control.access.services import authenticate
 from registry_control.common.errors import DeniedAuthentication
 
 _HELP: Final = {
-    Why.INVALID_ARGUMENT: "X-Auth-Token is no secret key: those look like 01234567-89ab-cdef-0123-456789abcdef",
+    Why.INVALID_ARGUMENT: "X-Auth-Token is no secret key: those are lower-case UUIDs with hyphens",
     Why.NOT_FOUND: "no API key has this secret key: it was deleted, or never was",
     Why.EXPIRED: "the API key has expired: create another one",
 }
@@ -36,7 +36,7 @@ class SecretKeyAuthentication(BaseAuthentication):
         except BadCredentials as error:
             raise DeniedAuthentication(error.why, _HELP[error.why]) from error
 
-    def authenticate_header(self, request: Request) -> str:
+    def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
         """Name the scheme; browsers know no such one, so none asks for a password."""
         return 'X-Auth-Token realm="stowage"'
 
@@ -54,7 +54,7 @@ def _nothing_usable(request: Request) -> DeniedAuthentication:
 class IsPrincipal(BasePermission):
     """Nobody gets in without a principal; what one may do is for the services to decide."""
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request, view: APIView) -> bool:  # noqa: ARG002
         """Look whether there is one."""
         return isinstance(request.user, Principal)
 

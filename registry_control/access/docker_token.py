@@ -6,7 +6,6 @@ from typing import Any, Final
 from registry_control.access.services import Caller, FactsSource, IssuedToken, authenticate, issue_token
 from registry_data.oci.scopes import format_scope, parse_scopes
 
-
 _WRONG: Final = "the secret key is unknown, revoked or expired: use one of your API keys as the password"
 # docker shows `message` or `details`, others read `errors` (checklist 152).
 WRONG_CREDENTIALS: Final = {

@@ -1,10 +1,10 @@
 """The worker's entry points: each does a bounded batch, and calls itself while there is more."""
 
 from celery import shared_task
-from registry_data.storage.base import Unavailable
 
 from registry_control.catalog.services import deletion, uploads
 from registry_control.common.store import blob_store
+from registry_data.storage.base import Unavailable
 
 _BATCH = 200
 

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 from django.conf import settings
+
 from registry_data.storage.base import BlobStore
 from registry_data.storage.opening import open_store
 

@@ -1,9 +1,8 @@
-"""The broker that needs no server: messages are files in a folder.
+"""The broker that needs no server: a folder of messages, one file each.
 
-Kombu's own filesystem transport writes a message under the name by which it is found, so a worker may
-read one that is half written, or was never finished because its sender was killed, and stops with a
-JSON error. Here a message appears whole, and one that cannot be read is dropped: messages are only
-nudges (invariant 8).
+A message appears whole, by a rename; one that cannot be read is dropped; taking one removes it. Losing
+one costs time only: messages are nudges, the rows are the work (invariant 8). Kombu has a transport like
+this, but its reader may meet a file that is half written, and then stops the worker.
 """
 
 import logging
@@ -15,7 +14,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from django.conf import settings
-from kombu.transport import filesystem
+from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 
 logger = logging.getLogger(__name__)
@@ -24,47 +23,60 @@ _TAKEN: Final = ".taken"
 _DRAFT: Final = ".draft"
 
 
-def folder() -> Path | None:
-    """Where the messages are; None when Redis is the broker."""
-    options: dict[str, str] = settings.CELERY_BROKER_TRANSPORT_OPTIONS
-    return Path(options["data_folder_in"]) if "data_folder_in" in options else None
-
-
 def make_folder() -> None:
     """Make the folder when it is needed and not there."""
-    if (path := folder()) is not None:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if settings.REDIS_URL is None:
+        _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def empty_folder() -> None:
-    """Remove what an earlier run left: its messages are old, and some may be broken."""
-    if (path := folder()) is not None:
-        shutil.rmtree(path, ignore_errors=True)
+    """Forget what an earlier run left: a worker that starts looks at all the rows anyway."""
+    if settings.REDIS_URL is None:
+        shutil.rmtree(_folder(), ignore_errors=True)
         make_folder()
 
 
-class Channel(filesystem.Channel):
-    """Stores and takes whole messages."""
+class Channel(virtual.Channel):
+    """Puts and takes messages. Bindings are declared by each process for itself, in memory."""
 
-    def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
         # Names sort by age; two senders in the same nanosecond still have two names.
-        path = Path(self.data_folder_out, f"{time.time_ns():020d}_{uuid4().hex}.{queue}.msg")
+        path = _folder() / f"{time.time_ns():020d}_{uuid4().hex}.{queue}.msg"
         draft = path.with_suffix(_DRAFT)
-        draft.write_text(dumps(payload), encoding="utf-8")
+        draft.write_text(dumps(message), encoding="utf-8")
         draft.rename(path)
 
-    def _get(self, queue: str) -> dict[str, Any]:  # type: ignore[override]
-        for path in sorted(Path(self.data_folder_in).glob(f"*.{queue}.msg")):
-            payload = _take(path)
-            if payload is not None:
-                return payload
+    def _get(self, queue: str, timeout: float | None = None) -> Any:  # noqa: ANN401, ARG002 - kombu's
+        for path in _messages(queue):
+            message = _take(path)
+            if message is not None:
+                return message
         raise Empty
 
+    def _size(self, queue: str) -> int:
+        return len(_messages(queue))
 
-class Transport(filesystem.Transport):
+    def _purge(self, queue: str) -> int:
+        return sum(_take(path) is not None for path in _messages(queue))
+
+
+class Transport(virtual.Transport):
     """What the setting `broker_transport` names."""
 
     Channel = Channel
+    driver_type = driver_name = "folder"
+
+    def driver_version(self) -> str:
+        """Kombu asks when it reports errors."""
+        return "1"
+
+
+def _folder() -> Path:
+    return Path(settings.CELERY_BROKER_TRANSPORT_OPTIONS["folder"])
+
+
+def _messages(queue: str) -> list[Path]:
+    return sorted(_folder().glob(f"*.{queue}.msg"))
 
 
 def _take(path: Path) -> dict[str, Any] | None:
@@ -73,10 +85,10 @@ def _take(path: Path) -> dict[str, Any] | None:
         path.rename(taken)
         text = taken.read_text(encoding="utf-8")
         taken.unlink()
-        payload: dict[str, Any] = loads(text)
+        message: dict[str, Any] = loads(text)
     except FileNotFoundError:
         return None  # Another worker was faster.
     except ValueError as error:
         logger.warning("dropped a message that cannot be read: %s", error)
         return None
-    return payload
+    return message

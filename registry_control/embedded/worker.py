@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from celery import signals
 from celery.beat import EmbeddedService
-from celery.platforms import SecurityWarning
+from celery.exceptions import SecurityWarning
 from django.conf import settings
 
 from registry_control.celery import app

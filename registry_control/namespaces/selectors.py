@@ -46,7 +46,9 @@ def may_see(principal: Principal, namespace: Namespace) -> bool:
 
 def visible_to(principal: Principal) -> QuerySet[Namespace]:
     """Every namespace on which the principal has any role; the same rule as `policy.role_of`."""
-    places = {right.project_id for right in principal.rights if right.permission_set in ROLE_OF_PERMISSION_SET}
+    places = {
+        right.project_id for right in principal.rights if right.permission_set in ROLE_OF_PERMISSION_SET
+    }
     everywhere, projects = None in places, places - {None}
     mine = Q(owner_user=principal.id) | Q(owner_application=principal.id) | Q(project__in=projects)
     of_organization = Namespace.objects.select_related("project").filter(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
@@ -61,9 +61,7 @@ def _rendered(error: Exception, path: str) -> tuple[HTTPStatus, dict[str, object
         case RequestDataTooBig():
             return _framework(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large", path)
         case OperationalError() | InterfaceError():
-            return _framework(
-                HTTPStatus.SERVICE_UNAVAILABLE, "the database did not answer; try again", path
-            )
+            return _framework(HTTPStatus.SERVICE_UNAVAILABLE, "the database did not answer; try again", path)
         case _:
             return None
 
@@ -96,7 +94,7 @@ def _details(error: exceptions.ValidationError) -> list[dict[str, str]]:
     ]
 
 
-def unknown_region(request: HttpRequest, *, region: str, served: str) -> HttpResponse:
+def unknown_region(request: HttpRequest, *, region: str, rest: str, served: str) -> HttpResponse:
     """Answer for a region that is not ours, on any path below it."""
     error = NotFound("region", region)
     message = f"{error.message}: this registry serves {served}"

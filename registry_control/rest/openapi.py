@@ -58,7 +58,7 @@ def operation(
         parameters=[_REGION, *parameters],
         responses={
             HTTPStatus.OK: answer,
-            **{status: ErrorSerializer for status in sorted({*_ALWAYS, *errors})},
+            **dict.fromkeys(sorted({*_ALWAYS, *errors}), ErrorSerializer),
         },
     )
     return decorate

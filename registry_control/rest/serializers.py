@@ -18,7 +18,7 @@ PAGE_SIZE_LIMIT: Final = 100
 class Text(serializers.CharField):
     """A string exactly as sent, without NUL characters and lone surrogates."""
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as the base class
+    def __init__(self, **options: Any) -> None:
         super().__init__(trim_whitespace=False, **options)
 
     def to_internal_value(self, data: object) -> str:

@@ -62,7 +62,6 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "registry_control.rest.middleware.RequestId",
-    "registry_control.rest.middleware.PlainJson",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -134,10 +133,11 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["registry_control.rest.authentication.SecretKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["registry_control.access.authentication.SecretKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["registry_control.access.authentication.IsPrincipal"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["registry_control.rest.parsers.PlainJsonParser"],
+    "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "registry_control.rest.errors.handle",
     "UNAUTHENTICATED_USER": None,
@@ -154,20 +154,13 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    "COMPONENT_SPLIT_PATCH": False,
 }
 
-_MESSAGES = STATE_DIR / "broker"
 CELERY_BROKER_URL = REDIS_URL or "filesystem://localhost"
 CELERY_BROKER_TRANSPORT = None if REDIS_URL else "registry_control.embedded.broker:Transport"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
-    {}
-    if REDIS_URL
-    else {
-        "data_folder_in": str(_MESSAGES / "queue"),
-        "data_folder_out": str(_MESSAGES / "queue"),
-        "control_folder": str(_MESSAGES / "control"),
-        "polling_interval": 0.5,  # seconds
-    }
+    {} if REDIS_URL else {"folder": str(STATE_DIR / "broker"), "polling_interval": 0.5}
 )
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True

@@ -67,6 +67,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     early_config.add_cleanup(cleanup.close)
     backing = _start(cleanup, _wanted(early_config))
     early_config.stash[BACKING] = backing
+    for name in [name for name in os.environ if name.startswith("REGISTRY_")]:
+        del os.environ[name]  # The settings of whoever runs the tests have no say in them.
     os.environ.update(backing.environment())
     yield
 

@@ -18,7 +18,5 @@ def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]
         blob=blob_id, image__namespace__project__organization=organization_id, expires_at__gt=now()
     )
     names = ("image__namespace__name", "image__name")
-    found = chain(
-        links.values_list(*names).distinct()[:_LOOKED_AT], leases.values_list(*names)[:_LOOKED_AT]
-    )
+    found = chain(links.values_list(*names).distinct()[:_LOOKED_AT], leases.values_list(*names)[:_LOOKED_AT])
     return list(dict.fromkeys(found))

@@ -10,7 +10,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
-from registry_data.storage.base import BlobStore
 
 from registry_control.audit.services import SYSTEM, record
 from registry_control.catalog.models import BlobLease, Image, Manifest, Tag, UploadSession
@@ -19,6 +18,7 @@ from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.services import target_of
+from registry_data.storage.base import BlobStore
 
 
 def step(*, store: BlobStore, limit: int) -> bool:

@@ -4,16 +4,20 @@ from uuid import UUID
 
 from django.db import transaction
 
-from registry_control.access.policy import Principal
+from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, Target, record
 from registry_control.catalog.errors import ImageGone, NamespaceGone
 from registry_control.catalog.models import Image
+from registry_control.catalog.selectors.listing import get_visible_image
 from registry_control.common.clock import now
+from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.nudge import nudge
 from registry_control.common.sql import id_parameter, present_id, row
 from registry_control.namespaces.models import Namespace
+from registry_control.namespaces.policy import check_deletable, check_writable
+from registry_control.namespaces.selectors import may
 from registry_control.namespaces.services import FINISH_DELETIONS
 
 _BY_NAME = "SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND NOT (status = 'deleting')"
@@ -55,6 +59,39 @@ def locked(image_id: UUID) -> Image:
     image = found.filter(pk=image_id).exclude(status=Status.DELETING).first()
     if image is None or image.namespace.status == Status.DELETING:
         raise ImageGone
+    return image
+
+
+@transaction.atomic
+def update(*, principal: Principal, image_id: UUID, visibility: str | None) -> Image:
+    """Change an image's own privacy policy; None leaves it as it is.
+
+    Raises:
+        NotFound, PermissionsDenied, TransientState, Locked: as their names say.
+    """
+    image = get_visible_image(principal, image_id, lock=True)
+    if not may(principal, Action.ADMINISTER, image.namespace):
+        raise PermissionsDenied("write", "registry_image")
+    check_writable("namespace", image.namespace_id, image.namespace.status)
+    check_writable("image", image.pk, image.status)
+    if visibility is not None:
+        change_visibility(image, to=visibility, actor=actor_of(principal))
+    return image
+
+
+@transaction.atomic
+def delete(*, principal: Principal, image_id: UUID) -> Image:
+    """Delete an image with all its tags: its name is free at once, the rest is left to the worker.
+
+    Raises:
+        NotFound, PermissionsDenied, Locked: as their names say.
+    """
+    image = get_visible_image(principal, image_id, lock=True)
+    if not may(principal, Action.DELETE, image.namespace):
+        raise PermissionsDenied("delete", "registry_image")
+    check_deletable("namespace", image.namespace_id, image.namespace.status)
+    check_deletable("image", image.pk, image.status)
+    start_deletion(image, actor=actor_of(principal))
     return image
 
 

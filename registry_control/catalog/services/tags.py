@@ -4,16 +4,20 @@ from uuid import UUID
 
 from django.db import transaction
 
-from registry_control.access.policy import Principal
+from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.catalog.errors import TagGone
 from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.catalog.selectors.content import tag_row
+from registry_control.catalog.selectors.listing import get_visible_tag
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
+from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.nudge import nudge
+from registry_control.namespaces.policy import check_deletable
+from registry_control.namespaces.selectors import may
 from registry_control.namespaces.services import FINISH_DELETIONS
 
 
@@ -49,11 +53,32 @@ def untag(*, principal: Principal, image_id: UUID, name: str) -> None:
     record(actor=actor_of(principal), verb="tag.delete", target=images.target_of(image), tag=name)
 
 
+@transaction.atomic
+def delete(*, principal: Principal, tag_id: UUID) -> Tag:
+    """Delete a tag and nothing else: others of the same digest stay, and so does the manifest.
+
+    Raises:
+        NotFound, PermissionsDenied, Locked: as their names say.
+    """
+    image_id = get_visible_tag(principal, tag_id).image_id
+    # The image's row comes first, as in every push (invariant 11).
+    Image.objects.select_for_update().filter(pk=image_id).first()
+    tag = get_visible_tag(principal, tag_id, lock=True)
+    if not may(principal, Action.DELETE, tag.image.namespace):
+        raise PermissionsDenied("delete", "registry_tag")
+    check_deletable("namespace", tag.image.namespace_id, tag.image.namespace.status)
+    check_deletable("image", image_id, tag.image.status)
+    check_deletable("tag", tag.pk, tag.status)
+    start_deletion(tag, actor=actor_of(principal))
+    return tag
+
+
 def start_deletion(tag: Tag, *, actor: Actor) -> None:
     """Free a locked tag's name at once and leave its row to the worker; again: the same answer."""
     if tag.status != Status.DELETING:
         tag.status = Status.DELETING
         tag.updated_at = now()
         tag.save(update_fields=["status", "updated_at"])
+        Image.objects.filter(pk=tag.image_id).update(updated_at=tag.updated_at)
         record(actor=actor, verb="tag.delete", target=images.target_of(tag.image), tag=tag.name)
     nudge(FINISH_DELETIONS)

@@ -5,13 +5,13 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from registry_data.storage.base import BlobStore, UploadId
 
 from registry_control.access.policy import Kind, Principal
 from registry_control.catalog.errors import UploadGone
 from registry_control.catalog.models import Blob, UploadSession
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
+from registry_data.storage.base import BlobStore, UploadId
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,9 @@ def test_invariant_11_pushes_that_share_blobs_in_any_order_never_deadlock(owner:
     contents = [os.urandom(10) for _ in range(8)]
     principal = owner.principal
     targets = [images.ensure(principal=principal, namespace_id=space.pk, name="app") for space in spaces]
-    digests = [[push_blob(owner, target, content) for content in contents] for target in targets][0]
+    digests = [digest_of(content) for content in contents]
+    for target, content in itertools.product(targets, contents):
+        push_blob(owner, target, content)
 
     # when manifests that name them in different orders are pushed and deleted at once
     def push(target: UUID, order: tuple[str, ...]) -> None:

@@ -35,4 +35,5 @@ def tenants(stack: Stack) -> Iterator[Tenants]:
             anonymous=anonymous,
             manage=lambda *arguments: stack.manage(*arguments).stdout,
             organization="default",
+            organization_id=credentials.organization_id,
         )

@@ -1,0 +1,158 @@
+"""Images and tags over HTTP: translates, and decides nothing."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final
+
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from registry_control.access.authentication import principal_of
+from registry_control.catalog.models import Image
+from registry_control.catalog.selectors import listing
+from registry_control.catalog.serializers import (
+    ImageListSerializer,
+    ImageQuery,
+    ImageSerializer,
+    TagListSerializer,
+    TagQuery,
+    TagSerializer,
+    UpdateImageSerializer,
+)
+from registry_control.catalog.services import images, tags
+from registry_control.rest.identifiers import id_of
+from registry_control.rest.openapi import id_parameter, operation
+from registry_control.rest.pagination import page_of
+from registry_control.rest.serializers import checked
+
+_IMAGES: Final = "images"
+_TAGS: Final = "tags"
+_IMAGE_ID: Final = id_parameter("image_id")
+_TAG_ID: Final = id_parameter("tag_id")
+_FORCE: Final = OpenApiParameter(
+    "force", bool, deprecated=True, description="Accepted, and without effect: other tags always stay."
+)
+
+
+class Images(APIView):
+    """All that the caller may see. Images are made by pushing."""
+
+    @operation(
+        "ListImages",
+        tag=_IMAGES,
+        answer=ImageListSerializer,
+        parameters=[ImageQuery],
+        errors=[HTTPStatus.BAD_REQUEST],
+    )
+    def get(self, request: Request, region: str) -> Response:
+        """List the images that the API key may see, of all namespaces."""
+        query = checked(ImageQuery, request.query_params)
+        found = listing.images_visible_to(
+            principal_of(request),
+            name=query.get("name"),
+            namespace_id=query.get("namespace_id"),
+            project_id=query.get("project_id"),
+            organization_id=query.get("organization_id"),
+        )
+        page, total = page_of(found, query=query)
+        return Response({"images": _wire(page), "total_count": total})
+
+
+class OneImage(APIView):
+    """One image by its id."""
+
+    @operation(
+        "GetImage",
+        tag=_IMAGES,
+        answer=ImageSerializer,
+        parameters=[_IMAGE_ID],
+        errors=[HTTPStatus.NOT_FOUND],
+    )
+    def get(self, request: Request, region: str, image_id: str) -> Response:
+        """Show an image."""
+        return _shown(listing.get_visible_image(principal_of(request), id_of("image", image_id)))
+
+    @operation(
+        "UpdateImage",
+        tag=_IMAGES,
+        body=UpdateImageSerializer,
+        answer=ImageSerializer,
+        parameters=[_IMAGE_ID],
+        errors=[
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.FORBIDDEN,
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.LOCKED,
+        ],
+    )
+    def patch(self, request: Request, region: str, image_id: str) -> Response:
+        """Change an image's own privacy policy, which beats its namespace's from the next pull on."""
+        body = checked(UpdateImageSerializer, request.data)
+        return _shown(
+            images.update(principal=principal_of(request), image_id=id_of("image", image_id), **body)
+        )
+
+    @operation(
+        "DeleteImage",
+        tag=_IMAGES,
+        answer=ImageSerializer,
+        parameters=[_IMAGE_ID],
+        errors=[HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.LOCKED],
+    )
+    def delete(self, request: Request, region: str, image_id: str) -> Response:
+        """Delete an image with all its tags: the name is free at once, the rest follows."""
+        return _shown(images.delete(principal=principal_of(request), image_id=id_of("image", image_id)))
+
+
+class Tags(APIView):
+    """The tags of one image. They are made by pushing."""
+
+    @operation(
+        "ListTags",
+        tag=_TAGS,
+        answer=TagListSerializer,
+        parameters=[_IMAGE_ID, TagQuery],
+        errors=[HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND],
+    )
+    def get(self, request: Request, region: str, image_id: str) -> Response:
+        """List an image's tags."""
+        image = listing.get_visible_image(principal_of(request), id_of("image", image_id))
+        query = checked(TagQuery, request.query_params)
+        page, total = page_of(listing.tags_of(image, name=query.get("name")), query=query)
+        return Response({"tags": TagSerializer(page, many=True).data, "total_count": total})
+
+
+class OneTag(APIView):
+    """One tag by its id."""
+
+    @operation("GetTag", tag=_TAGS, answer=TagSerializer, parameters=[_TAG_ID], errors=[HTTPStatus.NOT_FOUND])
+    def get(self, request: Request, region: str, tag_id: str) -> Response:
+        """Show a tag."""
+        return Response(
+            TagSerializer(listing.get_visible_tag(principal_of(request), id_of("tag", tag_id))).data
+        )
+
+    @operation(
+        "DeleteTag",
+        tag=_TAGS,
+        answer=TagSerializer,
+        parameters=[_TAG_ID, _FORCE],
+        errors=[HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.LOCKED],
+    )
+    def delete(self, request: Request, region: str, tag_id: str) -> Response:
+        """Delete a tag: what it stands for stays, by its digest and by other tags."""
+        tag = tags.delete(principal=principal_of(request), tag_id=id_of("tag", tag_id))
+        return Response(TagSerializer(tag).data)
+
+
+def _shown(image: Image) -> Response:
+    return Response(_wire([image])[0])
+
+
+def _wire(page: Iterable[Image]) -> list[dict[str, Any]]:
+    found = list(page)
+    names = listing.names_of_tags(image.pk for image in found)
+    return [dict(ImageSerializer(image, context={"names": names}).data) for image in found]

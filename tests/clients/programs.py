@@ -1,0 +1,32 @@
+"""Runs a real program as a user would, with a home of its own."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.services.tools import require_tool
+
+
+class Program:
+    """`Program("crane", home)("ls", name)`."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        self.path = require_tool(name)
+        self.environment = {**os.environ, "HOME": str(home), "DOCKER_CONFIG": str(home / "docker")}
+        (home / "docker").mkdir(parents=True, exist_ok=True)
+
+    def __call__(
+        self, *arguments: str, stdin: str = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it; a failure shows what it printed."""
+        done = subprocess.run(
+            [str(self.path), *arguments],
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, f"{arguments}: {done.stdout}{done.stderr}"
+        return done

@@ -1,0 +1,125 @@
+"""A real docker engine: the tour of the README, and what a user sees when refused."""
+
+import pytest
+
+from tests.clients.conftest import Build
+from tests.services.docker import DockerClient, DockerEngine
+from tests.tenants import Tenants
+
+pytestmark = pytest.mark.clients
+
+
+@pytest.fixture
+def engine(docker: DockerEngine) -> DockerClient:
+    return docker.client()
+
+
+def login(engine: DockerClient, tenants: Tenants) -> None:
+    done = engine(
+        "login",
+        tenants.owner.host,
+        "--username",
+        "nologin",
+        "--password-stdin",
+        stdin=tenants.owner.secret or "",
+    )
+    assert "Login Succeeded" in done.stdout
+
+
+def test_login_push_of_two_tags_remove_pull_and_run(
+    engine: DockerClient, tenants: Tenants, build: Build
+) -> None:
+    # given an image, and a login with the secret key
+    name = f"{tenants.owner.host}/{tenants.repository()}"
+    build(engine, f"{name}:1")
+    login(engine, tenants)
+
+    # when it is pushed under two tags, then the layers of the second are there already
+    first = engine("push", f"{name}:1").stdout
+    assert first.count("Pushed") == 3
+    engine("tag", f"{name}:1", f"{name}:2")
+    second = engine("push", f"{name}:2").stdout
+    assert second.count("Layer already exists") == 3
+    assert "Pushed" not in second
+
+    # and when it is removed and pulled, it runs
+    engine("rmi", "--force", f"{name}:1", f"{name}:2")
+    engine("pull", f"{name}:2")
+    assert engine("run", "--rm", "--network=none", f"{name}:2").stdout == "hello from stowage\n"
+
+
+def test_layers_are_mounted_from_another_image(engine: DockerClient, tenants: Tenants, build: Build) -> None:
+    source, target = (f"{tenants.owner.host}/{tenants.repository()}" for _ in range(2))
+    build(engine, f"{source}:1")
+    login(engine, tenants)
+    engine("push", f"{source}:1")
+    engine("tag", f"{source}:1", f"{target}:1")
+    assert engine("push", f"{target}:1").stdout.count("Mounted from") == 3
+
+
+def test_a_pull_without_login_is_refused_in_dockers_own_words(
+    engine: DockerClient, tenants: Tenants, build: Build
+) -> None:
+    repository = tenants.image_with_policies(is_public=False, visibility="inherit")
+    refused = engine("pull", f"{tenants.owner.host}/{repository}:latest", check=False)
+    assert refused.returncode != 0
+    assert "pull access denied" in refused.stderr
+    assert "repository does not exist or may require 'docker login'" in refused.stderr
+    missing = engine("pull", f"{tenants.owner.host}/{repository}-none:latest", check=False)
+    assert missing.stderr.replace("-none", "") == refused.stderr
+
+
+@pytest.mark.parametrize("switch", ["namespace", "image"])
+def test_a_privacy_policy_decides_the_next_pull_both_ways(
+    engine: DockerClient, tenants: Tenants, build: Build, switch: str
+) -> None:
+    # given a private image that somebody else pushed
+    repository = tenants.repository()
+    name = f"{tenants.owner.host}/{repository}:1"
+    build(engine, name)
+    login(engine, tenants)
+    engine("push", name)
+    engine("logout", tenants.owner.host)
+    engine("rmi", "--force", name)
+
+    for public in (False, True, False, True):
+        # when its policy is changed over the API
+        if switch == "namespace":
+            tenants.set_namespace(repository, is_public=public)
+        else:
+            tenants.set_image(repository, visibility="public" if public else "private")
+        # then that is what the next pull without login meets
+        pulled = engine("pull", name, check=False)
+        assert (pulled.returncode == 0) == public, pulled.stderr
+        engine("rmi", "--force", name, check=False)
+
+
+def test_a_wrong_key_cannot_log_in(engine: DockerClient, tenants: Tenants) -> None:
+    wrong = "00000000-0000-4000-8000-000000000000"
+    done = engine("login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=wrong, check=False)
+    assert done.returncode != 0
+    assert "unauthorized" in done.stderr
+
+
+def test_a_push_without_the_right_is_refused_readably(
+    engine: DockerClient, tenants: Tenants, build: Build
+) -> None:
+    # given somebody who may only read, and the image of a namespace that does not exist
+    reader = tenants.new_key("ContainerRegistryReadOnly")
+    engine("login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=reader["secret_key"])
+    for repository in (tenants.repository(), "there-is-no-such-namespace/app"):
+        name = f"{tenants.owner.host}/{repository}:1"
+        build(engine, name)
+        refused = engine("push", name, check=False)
+        assert refused.returncode != 0
+        assert "denied: requested access to the resource is denied" in refused.stderr
+
+
+def test_a_key_revoked_after_login_ends_pulls(engine: DockerClient, tenants: Tenants) -> None:
+    repository = tenants.image_with_policies(is_public=False, visibility="inherit")
+    key = tenants.new_key("ContainerRegistryReadOnly")
+    engine("login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=key["secret_key"])
+    tenants.revoke(key["access_key"])
+    refused = engine("pull", f"{tenants.owner.host}/{repository}:latest", check=False)
+    assert refused.returncode != 0
+    assert "unknown or revoked" in refused.stderr or "unauthorized" in refused.stderr

@@ -1,0 +1,114 @@
+"""kill -9 in the middle of a push: what was answered stays, what was not is invisible, and all goes on."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from tests.oci_client import OciClient, digest_of
+from tests.services.processes import wait_until_gone
+from tests.services.stack import Stack
+
+pytestmark = pytest.mark.slow
+
+PROCESSES = {
+    "control": lambda command: "serve control" in command,
+    "data": lambda command: "serve data" in command,
+    "worker": lambda command: "serve worker" in command,
+}
+
+
+@pytest.fixture(scope="module")
+def crashing(tmp_path_factory: pytest.TempPathFactory, backing) -> Iterator[Stack]:  # noqa: ANN001
+    with Stack(tmp_path_factory.mktemp("crashing"), environment=backing.fresh_environment()) as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("victim", ["control", "data", "worker", "up", "all"])
+def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, victim: str) -> None:
+    # given an image that was pushed before, and a push that is half through its layer
+    credentials = crashing.credentials
+    namespace = f"crash-{victim}-{os.getpid()}"
+    answer = httpx.post(
+        f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
+        headers={"X-Auth-Token": credentials.secret_key},
+        json={"name": namespace},
+    )
+    assert answer.status_code == 200, answer.text
+    repository, layer = f"{namespace}/app", os.urandom(8_000_000)
+    with OciClient(credentials.registry_host, credentials.secret_key) as client:
+        before = client.push_image(repository, "before", b"old layer")
+        upload = client.start_upload(repository)
+        half = threading.Event()
+        pushing = threading.Thread(target=_push_slowly, args=(credentials, repository, upload, layer, half))
+        pushing.start()
+        assert half.wait(20)
+
+        # when a process is killed, or all of them
+        _kill(crashing, victim)
+        pushing.join(60)
+        _until(lambda: client.http.get("/healthz").status_code == 200)
+
+        # then nothing half-written is visible, and what was there still is
+        assert client.on(repository, "HEAD", f"blobs/{digest_of(layer)}").status_code == 404
+        assert client.on(repository, "GET", "manifests/before").headers["docker-content-digest"] == before
+
+        # and the same push completes, by going on where it was and anew
+        offset = int(client.on(repository, "GET", upload).headers["range"].split("-")[1]) + 1
+        content_range = {"Content-Range": f"{offset}-{len(layer) - 1}"}
+        assert (
+            client.on(repository, "PATCH", upload, content=layer[offset:], headers=content_range).status_code
+            == 202
+        )
+        params = {"digest": digest_of(layer)}
+        assert client.on(repository, "PUT", upload, params=params).status_code == 201
+        client.push_image(repository, "after", layer)
+        assert client.on(repository, "GET", f"blobs/{digest_of(layer)}").content == layer
+
+
+def _push_slowly(credentials, repository: str, upload: str, layer: bytes, half: threading.Event) -> None:  # noqa: ANN001
+    def body() -> Iterator[bytes]:
+        for start in range(0, len(layer), 500_000):
+            if start > len(layer) // 2:
+                half.set()
+                time.sleep(0.4)
+            yield layer[start : start + 500_000]
+
+    with OciClient(credentials.registry_host, credentials.secret_key) as client:
+        # A kill of what serves it cuts it off; then the rest is for the test to send.
+        with suppress(httpx.HTTPError):
+            client.on(repository, "PATCH", upload, content=body())
+
+
+def _kill(stack: Stack, victim: str) -> None:
+    started = stack.processes()
+    if victim == "all":
+        stack.kill()
+    elif victim == "up":
+        os.kill(stack.pid, signal.SIGKILL)
+        assert not wait_until_gone(started, timeout=10), "children outlived their parent"
+    else:
+        doomed = [pid for pid, command in started.items() if PROCESSES[victim](command)]
+        assert doomed, started
+        for pid in doomed:
+            os.kill(pid, signal.SIGKILL)
+    if victim in ("all", "up"):
+        _until(lambda: not stack.is_running)
+        stack.start()
+
+
+def _until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)

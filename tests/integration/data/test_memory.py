@@ -1,0 +1,65 @@
+"""Bodies stream: a transfer of any size costs the data process little memory."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services.stack import Stack
+from tests.tenants import Tenants
+
+pytestmark = pytest.mark.slow
+
+MIB = 1024 * 1024
+SIZE = 1024  # MiB
+ALLOWED = 64  # MiB of growth
+
+
+def peaks(stack: Stack) -> dict[int, int]:
+    """The largest memory that each data process ever had, in MiB."""
+    found = {}
+    for pid, command in stack.processes().items():
+        if "serve data" in command:
+            status = Path(f"/proc/{pid}/status").read_text()
+            peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+            assert peak, status
+            found[pid] = int(peak[1]) // 1024
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_a_layer_of_1_gib_goes_in_and_out_with_less_than_64_mib_of_growth(
+    stack: Stack, tenants: Tenants
+) -> None:
+    # given data processes that are warm
+    repository = tenants.repository()
+    tenants.owner.push_image(repository, "warm", os.urandom(3 * MIB))
+    block, hasher = os.urandom(MIB), hashlib.sha256()
+    for _ in range(SIZE):
+        hasher.update(block)
+    digest = f"sha256:{hasher.hexdigest()}"
+    before = peaks(stack)
+
+    # when 1 GiB is pushed as docker does it, and pulled
+    def body() -> Iterator[bytes]:
+        for _ in range(SIZE):
+            yield block
+
+    upload = tenants.owner.start_upload(repository)
+    assert tenants.owner.on(repository, "PATCH", upload, content=body()).status_code == 202
+    assert tenants.owner.on(repository, "PUT", upload, params={"digest": digest}).status_code == 201
+    pulled = hashlib.sha256()
+    with tenants.owner.stream(repository, f"blobs/{digest}") as answer:
+        for piece in answer.iter_raw():
+            pulled.update(piece)
+
+    # then it is the same, and no process grew by much
+    assert f"sha256:{pulled.hexdigest()}" == digest
+    after = peaks(stack)
+    assert before.keys() == after.keys()
+    growth = {pid: after[pid] - before[pid] for pid in before}
+    assert max(growth.values()) < ALLOWED, growth
+    tenants.owner.on(repository, "DELETE", f"blobs/{digest}")

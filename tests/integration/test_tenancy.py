@@ -1,0 +1,186 @@
+"""Two organizations: no route of either plane shows or changes anything of the other (invariant 9).
+
+The cases come from the maps of URLs, so a route that is added is tried without anybody remembering it.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import uuid4
+
+import httpx
+import pytest
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from registry_data.http.app import ENDPOINTS
+from registry_data.http.routes import Kind
+from tests.oci_client import OciClient, digest_of
+from tests.tenants import LAYER, Tenants
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True)
+class Victim:
+    """What one organization has, or the like of it that nobody has."""
+
+    repository: str
+    upload: str
+    digest: str
+    manifest: str
+    ids: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def victim(tenants: Tenants) -> Victim:
+    repository = tenants.repository()
+    manifest = tenants.owner.push_image(repository, "latest", LAYER)
+    image_id = tenants.image_id(repository)
+    tag_id = tenants.api("GET", f"/images/{image_id}/tags")["tags"][0]["id"]
+    upload = tenants.owner.start_upload(repository).rpartition("/")[2]
+    ids = {"namespace_id": tenants.namespace_id(repository), "image_id": image_id, "tag_id": tag_id}
+    return Victim(repository, upload, digest_of(LAYER), manifest, ids)
+
+
+@pytest.fixture(scope="module")
+def nothing(victim: Victim) -> Victim:
+    """The same, of nobody."""
+    name = f"none-{uuid4().hex[:12]}/app"
+    ids = {key: str(uuid4()) for key in victim.ids}
+    return Victim(name, str(uuid4()), digest_of(os.urandom(9)), digest_of(os.urandom(9)), ids)
+
+
+def paths_of(kind: Kind, of: Victim) -> list[str]:
+    base = f"/v2/{of.repository}"
+    return {
+        Kind.MANIFEST: [f"{base}/manifests/latest", f"{base}/manifests/{of.manifest}"],
+        Kind.BLOB: [f"{base}/blobs/{of.digest}"],
+        Kind.UPLOADS: [
+            f"{base}/blobs/uploads/",
+            f"{base}/blobs/uploads/?digest={of.digest}",
+            f"{base}/blobs/uploads/?mount={of.digest}&from={of.repository}",
+        ],
+        Kind.UPLOAD: [
+            f"{base}/blobs/uploads/{of.upload}",
+            f"{base}/blobs/uploads/{of.upload}?digest={of.digest}",
+        ],
+        Kind.TAGS: [f"{base}/tags/list"],
+        Kind.REFERRERS: [f"{base}/referrers/{of.manifest}"],
+    }.get(kind, [])
+
+
+WITHOUT_REPOSITORY = {Kind.PING, Kind.TOKEN, Kind.KEYS, Kind.HEALTH}
+DATA_CASES = [
+    (kind, number, method)
+    for kind in Kind
+    if kind not in WITHOUT_REPOSITORY
+    for number in range(len(paths_of(kind, Victim("a/b", "", "", "", {}))))
+    for method in METHODS
+]
+
+
+def test_every_kind_of_route_that_names_a_repository_is_tried() -> None:
+    assert {kind for kind, _, _ in DATA_CASES} == set(ENDPOINTS) - WITHOUT_REPOSITORY
+
+
+@pytest.mark.parametrize("who", ["stranger", "anonymous"])
+@pytest.mark.parametrize("way", ["token", "direct"])
+@pytest.mark.parametrize(("kind", "number", "method"), DATA_CASES)
+def test_the_data_plane_tells_nobody_what_is_anothers(
+    tenants: Tenants,
+    victim: Victim,
+    nothing: Victim,
+    kind: Kind,
+    number: int,
+    method: str,
+    way: str,
+    who: str,
+) -> None:
+    client: OciClient = getattr(tenants, who)
+    answers = []
+    for target in (victim, nothing):
+        path = paths_of(kind, target)[number]
+        if way == "token":
+            answer = client.call(method, path, scope=f"repository:{target.repository}:pull,push,delete")
+        else:
+            auth = ("x", client.secret) if client.secret else None
+            answer = client.http.request(method, path, auth=auth or httpx.USE_CLIENT_DEFAULT)
+        answers.append(seen(answer, target))
+    assert answers[0] == answers[1]
+    assert answers[0][0] in (401, 403, 405)
+
+
+def seen(answer: httpx.Response, target: Victim) -> tuple[object, ...]:
+    """All that a caller can tell by, with the caller's own words taken out."""
+    headers = {name: value for name, value in answer.headers.items() if name not in ("date", "x-request-id")}
+    words = [target.repository, target.upload, target.digest, target.manifest, *target.ids.values()]
+    text = repr((sorted(headers.items()), answer.text))
+    for word in words:
+        text = text.replace(word, "X")
+    return (answer.status_code, re.sub(r"'content-length', '\d+'", "", text))
+
+
+def api_routes() -> Iterator[str]:
+    """Every route of the management API that takes an id."""
+    for route in _routes(get_resolver().url_patterns, ""):
+        if "_id" in route and "registry/v1" in route:
+            yield route
+
+
+def _routes(patterns: list[URLPattern | URLResolver], prefix: str) -> Iterator[str]:
+    for pattern in patterns:
+        route = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from _routes(pattern.url_patterns, route)
+        else:
+            yield route
+
+
+ROUTES = sorted(set(api_routes()))
+
+
+def test_the_routes_that_take_an_id_are_found() -> None:
+    assert len(ROUTES) == 4  # a namespace, an image, its tags, a tag
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("body", [None, {}, {"is_public": True}, {"visibility": "public"}])
+def test_the_management_api_tells_nobody_what_is_anothers(
+    tenants: Tenants, victim: Victim, nothing: Victim, route: str, method: str, body: dict[str, object] | None
+) -> None:
+    headers = {"X-Auth-Token": tenants.stranger.secret or ""}
+    answers = []
+    for target in (victim, nothing):
+        path = "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: target.ids.get(found[1], "fr-par"), route)  # noqa: B023
+        answer = httpx.request(
+            method, str(tenants.control.base_url).rstrip("/") + path, headers=headers, json=body
+        )
+        answers.append(seen(answer, target))
+    assert answers[0] == answers[1]
+    assert answers[0][0] in (404, 405)
+
+
+def test_lists_of_one_organization_hold_nothing_of_another(tenants: Tenants, victim: Victim) -> None:
+    headers = {"X-Auth-Token": tenants.stranger.secret or ""}
+    for query in (
+        "",
+        f"?organization_id={tenants.organization_id}",
+        f"?namespace_id={victim.ids['namespace_id']}",
+    ):
+        for what in ("namespaces", "images"):
+            answer = tenants.control.get(f"/registry/v1/regions/fr-par/{what}{query}", headers=headers)
+            assert answer.status_code == 200
+            assert victim.repository.split("/")[0] not in answer.text
+            assert victim.ids["image_id"] not in answer.text
+
+
+def test_nothing_of_the_victim_changed(tenants: Tenants, victim: Victim) -> None:
+    namespace = tenants.api("GET", f"/namespaces/{victim.ids['namespace_id']}")
+    assert (namespace["is_public"], namespace["status"]) == (False, "ready")
+    image = tenants.api("GET", f"/images/{victim.ids['image_id']}")
+    assert (image["visibility"], image["tags"]) == ("inherit", ["latest"])
+    assert tenants.owner.on(victim.repository, "GET", f"blobs/{victim.digest}").content == LAYER
+    upload = f"blobs/uploads/{victim.upload}"
+    assert tenants.owner.on(victim.repository, "GET", upload).headers["range"] == "0-0"
