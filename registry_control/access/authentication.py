@@ -1,16 +1,18 @@
 """Who calls the management API: the header X-Auth-Token, and nothing else."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from registry_control.access.errors import BadCredentials, Why
 from registry_control.access.policy import Principal
 from registry_control.access.services import authenticate
 from registry_control.common.errors import DeniedAuthentication
+
+if TYPE_CHECKING:  # rest_framework.views imports this module
+    from rest_framework.views import APIView
 
 _HELP: Final = {
     Why.INVALID_ARGUMENT: "X-Auth-Token is no secret key: those are lower-case UUIDs with hyphens",
@@ -54,7 +56,7 @@ def _nothing_usable(request: Request) -> DeniedAuthentication:
 class IsPrincipal(BasePermission):
     """Nobody gets in without a principal; what one may do is for the services to decide."""
 
-    def has_permission(self, request: Request, view: APIView) -> bool:  # noqa: ARG002
+    def has_permission(self, request: Request, view: "APIView") -> bool:  # noqa: ARG002
         """Look whether there is one."""
         return isinstance(request.user, Principal)
 

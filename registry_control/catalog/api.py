@@ -57,7 +57,8 @@ class Images(APIView):
             organization_id=query.get("organization_id"),
         )
         page, total = page_of(found, query=query)
-        return Response({"images": _wire(page), "total_count": total})
+        answer = {"images": page, "total_count": total}
+        return Response(ImageListSerializer(answer, context=_tags_of(page)).data)
 
 
 class OneImage(APIView):
@@ -122,7 +123,7 @@ class Tags(APIView):
         image = listing.get_visible_image(principal_of(request), id_of("image", image_id))
         query = checked(TagQuery, request.query_params)
         page, total = page_of(listing.tags_of(image, name=query.get("name")), query=query)
-        return Response({"tags": TagSerializer(page, many=True).data, "total_count": total})
+        return Response(TagListSerializer({"tags": page, "total_count": total}).data)
 
 
 class OneTag(APIView):
@@ -131,9 +132,8 @@ class OneTag(APIView):
     @operation("GetTag", tag=_TAGS, answer=TagSerializer, parameters=[_TAG_ID], errors=[HTTPStatus.NOT_FOUND])
     def get(self, request: Request, region: str, tag_id: str) -> Response:
         """Show a tag."""
-        return Response(
-            TagSerializer(listing.get_visible_tag(principal_of(request), id_of("tag", tag_id))).data
-        )
+        tag = listing.get_visible_tag(principal_of(request), id_of("tag", tag_id))
+        return Response(TagSerializer(tag).data)
 
     @operation(
         "DeleteTag",
@@ -149,10 +149,8 @@ class OneTag(APIView):
 
 
 def _shown(image: Image) -> Response:
-    return Response(_wire([image])[0])
+    return Response(ImageSerializer(image, context=_tags_of([image])).data)
 
 
-def _wire(page: Iterable[Image]) -> list[dict[str, Any]]:
-    found = list(page)
-    names = listing.names_of_tags(image.pk for image in found)
-    return [dict(ImageSerializer(image, context={"names": names}).data) for image in found]
+def _tags_of(page: Iterable[Image]) -> dict[str, Any]:
+    return {"names": listing.names_of_tags(image.pk for image in page)}

@@ -14,10 +14,7 @@ UNSET: Final = "visibility_unknown"
 
 
 class ImageSerializer(serializers.Serializer[Image]):
-    """An image as clients see it: always all ten keys.
-
-    The context's `names` maps ids of images to names of tags, found for a whole page at once.
-    """
+    """An image as clients see it: always all ten keys."""
 
     id = serializers.UUIDField()
     name = serializers.CharField(help_text="All that follows the namespace; it may have slashes.")
@@ -31,7 +28,7 @@ class ImageSerializer(serializers.Serializer[Image]):
     tags = serializers.SerializerMethodField(help_text="Names only.")
 
     def get_tags(self, image: Image) -> list[str]:
-        """The names that stand for something."""
+        """Take them from the context, where they are by the image's id for a whole page."""
         names: list[str] = self.context["names"].get(image.pk, [])
         return names
 

@@ -12,8 +12,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 
+from registry_control.embedded.addresses import check_addresses, ip_of
 from registry_control.embedded.lifeline import end_with_parent
-from registry_control.embedded.preflight import check_addresses, ip_of
 from registry_control.settings.environment import Address
 
 logger = logging.getLogger(__name__)

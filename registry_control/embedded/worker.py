@@ -9,8 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from celery import signals
 from celery.beat import EmbeddedService
@@ -19,18 +18,12 @@ from django.conf import settings
 
 from registry_control.celery import app
 from registry_control.embedded import broker
+from registry_control.embedded.state import worker_sign
 
 if TYPE_CHECKING:
     from threading import Thread
 
 logger = logging.getLogger(__name__)
-
-READY_FILE: Final = "worker.pid"
-
-
-def ready_file() -> Path:
-    """Holds the process id of a worker that takes messages."""
-    return Path(settings.STATE_DIR) / "run" / READY_FILE
 
 
 def run_worker() -> int:
@@ -44,7 +37,9 @@ def run_worker() -> int:
     app.conf.worker_enable_remote_control = settings.REDIS_URL is not None
     beat = cast("Thread", EmbeddedService(app, thread=True, scheduler_cls="celery.beat:Scheduler"))
     signals.worker_ready.connect(lambda **_: _begin(beat.start), weak=False)
-    signals.worker_shutting_down.connect(lambda **_: ready_file().unlink(missing_ok=True), weak=False)
+    signals.worker_shutting_down.connect(
+        lambda **_: worker_sign(settings.STATE_DIR).unlink(missing_ok=True), weak=False
+    )
     # Each task and each nudge is a line otherwise, every few seconds for ever.
     logging.getLogger("celery").setLevel(logging.WARNING)
     worker = app.Worker(
@@ -63,6 +58,6 @@ def _begin(start_beat: Callable[[], None]) -> None:
     for entry in app.conf.beat_schedule.values():
         app.send_task(entry["task"])
     start_beat()
-    path = ready_file()
+    path = worker_sign(settings.STATE_DIR)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.write_text(str(os.getpid()), encoding="ascii")

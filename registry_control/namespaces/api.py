@@ -46,7 +46,7 @@ class Namespaces(APIView):
             organization_id=query.get("organization_id"),
         )
         page, total = page_of(found, query=query)
-        return Response({"namespaces": NamespaceSerializer(page, many=True).data, "total_count": total})
+        return Response(NamespaceListSerializer({"namespaces": page, "total_count": total}).data)
 
     @operation(
         "CreateNamespace",

@@ -25,18 +25,17 @@ class NamespaceSerializer(serializers.Serializer[Namespace]):
     status_message = serializers.CharField()
     endpoint = serializers.SerializerMethodField(help_text="What names of images begin with.")
     is_public = serializers.BooleanField(help_text="Whether anyone may pull its images that inherit.")
-    # Only a namespace that was made a moment ago comes without its usage, and it has none.
-    size = serializers.IntegerField(default=0, help_text="Bytes of its images together.")
+    size = serializers.IntegerField(help_text="Bytes of its images together.")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
-    image_count = serializers.IntegerField(default=0)
+    image_count = serializers.IntegerField()
     region = serializers.SerializerMethodField()
 
     def get_endpoint(self, namespace: Namespace) -> str:
         """Host and namespace, without a scheme."""
         return f"{settings.PUBLIC_HOST}/{namespace.name}"
 
-    def get_region(self, namespace: Namespace) -> str:
+    def get_region(self, namespace: Namespace) -> str:  # noqa: ARG002
         """The region of the path, which is the only one here."""
         return settings.REGION
 

@@ -60,11 +60,11 @@ def create(
                 target=target_of(namespace),
                 is_public=is_public,
             )
+            return selectors.get_visible(principal, namespace.pk)
     except IntegrityError as error:
         raise AlreadyExists(
             "namespace", name, "names are unique in the whole registry: choose another"
         ) from error
-    return namespace
 
 
 def _project(principal: Principal, project_id: UUID | None) -> Project:

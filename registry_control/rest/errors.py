@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
@@ -82,7 +82,7 @@ def _invalid(details: list[dict[str, str]]) -> dict[str, object]:
 
 
 def _details(error: exceptions.ValidationError) -> list[dict[str, str]]:
-    fields: dict[str, Any] = error.get_full_details()
+    fields = cast("dict[str, list[dict[str, Any]]]", error.get_full_details())
     return [
         {
             "argument_name": "body" if name == "non_field_errors" else name,
@@ -94,7 +94,7 @@ def _details(error: exceptions.ValidationError) -> list[dict[str, str]]:
     ]
 
 
-def unknown_region(request: HttpRequest, *, region: str, rest: str, served: str) -> HttpResponse:
+def unknown_region(_: HttpRequest, *, region: str, served: str, **__: str) -> HttpResponse:
     """Answer for a region that is not ours, on any path below it."""
     error = NotFound("region", region)
     message = f"{error.message}: this registry serves {served}"

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.serializers import Serializer
 
 from registry_control.rest.serializers import ErrorSerializer
@@ -17,16 +17,25 @@ View = TypeVar("View", bound=Callable[..., Any])
 _REGION: Final = OpenApiParameter(
     "region", str, OpenApiParameter.PATH, description="The region that this registry serves."
 )
+_ERRORS: Final = {
+    HTTPStatus.BAD_REQUEST: "`invalid_arguments`: an argument is missing or wrong.",
+    HTTPStatus.UNAUTHORIZED: "`denied_authentication`: the secret key is missing, unknown or expired.",
+    HTTPStatus.FORBIDDEN: "`permissions_denied`: the API key may see it, and not do this.",
+    HTTPStatus.NOT_FOUND: "`not_found`: there is none, or none that the API key may know of.",
+    HTTPStatus.CONFLICT: "`already_exists`: the name is taken; or `transient_state`: it is being deleted.",
+    HTTPStatus.LOCKED: "`locked`: an administrator has locked it.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer; the same request may succeed later.",
+}
 _ALWAYS: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-class SecretKeyScheme(OpenApiAuthenticationExtension):
+class SecretKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """The header that clients send."""
 
     target_class = "registry_control.access.authentication.SecretKeyAuthentication"
     name = "SecretKey"
 
-    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:  # noqa: ARG002
         """Describe it."""
         return {
             "type": "apiKey",
@@ -58,7 +67,10 @@ def operation(
         parameters=[_REGION, *parameters],
         responses={
             HTTPStatus.OK: answer,
-            **dict.fromkeys(sorted({*_ALWAYS, *errors}), ErrorSerializer),
+            **{
+                status: OpenApiResponse(ErrorSerializer, description=_ERRORS[status])
+                for status in sorted({*_ALWAYS, *errors})
+            },
         },
     )
     return decorate

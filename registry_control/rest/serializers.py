@@ -3,7 +3,6 @@
 DRF's own fields read 5 as "5", "yes" as true, and trim text; a client that sends such things is told.
 """
 
-from collections.abc import Mapping
 from typing import Any, Final, Never
 from uuid import UUID
 
@@ -55,13 +54,13 @@ class ListQuery(serializers.Serializer[Any]):
     page_size = serializers.IntegerField(min_value=1, max_value=PAGE_SIZE_LIMIT, default=PAGE_SIZE)
 
 
-def order_field(*names: str) -> serializers.ChoiceField[Any]:
+def order_field(*names: str) -> serializers.ChoiceField:
     """The field for `order_by`: each name, ascending and descending."""
     choices = [f"{name}_{direction}" for name in names for direction in ("asc", "desc")]
     return serializers.ChoiceField(choices=choices, default="created_at_asc")
 
 
-def checked(serializer: type[serializers.Serializer[Any]], data: Mapping[str, Any]) -> dict[str, Any]:
+def checked(serializer: type[serializers.Serializer[Any]], data: object) -> dict[str, Any]:
     """What a body or a query says, as the serializer's fields read it.
 
     Raises:

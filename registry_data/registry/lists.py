@@ -68,7 +68,8 @@ def referrers(
     """
     with unit():
         record = _readable(credentials, repository)
-        if record.image_id is None:
+        # PostgreSQL cannot be asked for a NUL, and no type holds one.
+        if record.image_id is None or "\0" in (artifact_type or ""):
             return ReferrerPage([], more=False)
         found = content.referrers(
             record.image_id, str(subject), artifact_type=artifact_type, after=after, limit=limit + 1

@@ -68,7 +68,8 @@ class Append:
     session: uploads.Session
     image_id: UUID
     writer: UploadWriter
-    hashers: Hashers | None  # of everything up to the writer's offset, when known
+    hashers: Hashers | None  # of everything up to `hashed`, when known
+    hashed: int
 
     @property
     def upload(self) -> UploadId:
@@ -79,6 +80,7 @@ class Append:
         """Take the next piece into the running digest."""
         if self.hashers is not None:
             self.hashers.update(piece)
+            self.hashed += len(piece)
 
     def store(self, piece: bytes) -> None:
         """Write the next piece.
@@ -156,7 +158,7 @@ def open_append(
             raise UploadMoved("another request is writing to this upload", size) from error
         offset = writer.offset
         hashers = Hashers([session.algorithm]) if offset == 0 else _running_hashes.take(upload, at=offset)
-        return Append(session, image_id, writer, hashers)
+        return Append(session, image_id, writer, hashers, offset)
 
 
 def keep(append: Append) -> int:
@@ -169,7 +171,7 @@ def keep(append: Append) -> int:
         offset = append.writer.offset
         append.writer.close()
         hashed = None
-        if append.hashers is not None:
+        if append.hashers is not None and append.hashed == offset:
             _running_hashes.keep(append.upload, offset, append.hashers)
             hashed = (offset, str(append.hashers.digest(append.session.algorithm)))
         uploads.keep(session_id=append.session.id, hashed=hashed)
@@ -217,7 +219,8 @@ def _publish(append: Append, new: blobs.NewBlob, key: Key, store: BlobStore) -> 
 
 def _digest(append: Append, algorithm: str, store: BlobStore) -> Digest:
     """The digest of all bytes: from the running state, from the session's row, or by reading them."""
-    if append.hashers is not None and algorithm in append.hashers.algorithms:
+    whole = append.hashed == append.writer.offset
+    if append.hashers is not None and whole and algorithm in append.hashers.algorithms:
         return append.hashers.digest(algorithm)
     session = append.session
     if session.hashed_size == append.writer.offset and session.hashed_digest.startswith(f"{algorithm}:"):

@@ -4,8 +4,6 @@ import asyncio
 from http import HTTPStatus
 from uuid import UUID
 
-from starlette.requests import ClientDisconnect
-
 from registry_data.http.authentication import credentials
 from registry_data.http.plane import Plane
 from registry_data.http.routes import Route
@@ -54,11 +52,12 @@ async def append(plane: Plane, request: Request, route: Route) -> Answer:
     try:
         await _pump(plane, request, held)
         _check_length(request, held)
-    except ClientDisconnect:
-        await plane.bridge.run(uploads.keep, held)  # what arrived may be gone on from (checklist 73)
+    except ProtocolError:
+        await plane.bridge.run(uploads.rewind, held)
         raise
     except BaseException:
-        await plane.bridge.run(uploads.rewind, held)
+        # The client went away, or we are told to stop: what arrived may be gone on from (checklist 73).
+        await plane.bridge.run(uploads.keep, held)
         raise
     offset = await plane.bridge.run(uploads.keep, held)
     return _session(HTTPStatus.ACCEPTED, repository, session_id, offset)

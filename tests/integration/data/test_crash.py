@@ -79,10 +79,9 @@ def _push_slowly(credentials, repository: str, upload: str, layer: bytes, half: 
                 time.sleep(0.4)
             yield layer[start : start + 500_000]
 
-    with OciClient(credentials.registry_host, credentials.secret_key) as client:
-        # A kill of what serves it cuts it off; then the rest is for the test to send.
-        with suppress(httpx.HTTPError):
-            client.on(repository, "PATCH", upload, content=body())
+    # A kill of what serves it cuts it off; then the rest is for the test to send.
+    with OciClient(credentials.registry_host, credentials.secret_key) as client, suppress(httpx.HTTPError):
+        client.on(repository, "PATCH", upload, content=body())
 
 
 def _kill(stack: Stack, victim: str) -> None:

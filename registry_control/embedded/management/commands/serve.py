@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from django.utils.module_loading import import_string
 
 from registry_control.embedded.lifeline import end_with_parent
@@ -39,4 +39,4 @@ class Command(BaseCommand):
         try:
             sys.exit(import_string(_PROCESSES[options["process"]])())
         except ConfigurationError as error:
-            raise CommandError(f"stowage: {error}") from error
+            sys.exit(f"stowage: {error}")

@@ -1,0 +1,83 @@
+"""Where the servers listen: looked at before they do."""
+
+import errno
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from ipaddress import ip_address
+
+from registry_control.settings.environment import Address, ConfigurationError
+
+
+def ip_of(address: Address, variable: str) -> str:
+    """The IP address to listen on; the servers themselves take no names.
+
+    Raises:
+        ConfigurationError: nobody knows the host's name.
+    """
+    try:
+        return str(_resolved(address)[1][0])
+    except socket.gaierror as error:
+        raise ConfigurationError(
+            f"{variable}: {address.host} is not a known host: {error.strerror}"
+        ) from error
+
+
+def reachable(address: Address) -> Address:
+    """Where this machine itself finds a server that listens there."""
+    try:
+        ip = ip_address(address.host)
+    except ValueError:
+        return address
+    if not ip.is_unspecified:
+        return address
+    return Address("127.0.0.1" if ip.version == 4 else "::1", address.port)
+
+
+def check_addresses(addresses: Mapping[str, Address]) -> None:
+    """See that all addresses (by variable) can be listened on, at the same time.
+
+    The servers would share a port with whoever lets them (SO_REUSEPORT), a forgotten copy of themselves
+    for one, and never notice; so this has to look before them.
+
+    Raises:
+        ConfigurationError: the first one that cannot, why, and what to do.
+    """
+    with ExitStack() as held:
+        for variable, address in addresses.items():
+            ip_of(address, variable)
+            try:
+                held.enter_context(_listening(address))
+            except OSError as error:
+                raise ConfigurationError(f"{variable}: {_why_not(error, address, variable)}") from error
+
+
+def _resolved(address: Address) -> tuple[int, tuple[str, int]]:
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, place = found[0]
+    return family, (str(place[0]), address.port)
+
+
+def _listening(address: Address) -> socket.socket:
+    family, place = _resolved(address)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # As the servers do: a port with connections that have just ended is free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+        listener.listen(1)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _why_not(error: OSError, address: Address, variable: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{address} is in use already: stop the program that listens there,"
+            f" or set {variable} to another host:port"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{address} is no address of this machine: set {variable} to one that is, or to 0.0.0.0:port"
+    return f"cannot listen on {address} ({error.strerror}): set {variable} to another host:port"

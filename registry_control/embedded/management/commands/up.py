@@ -1,0 +1,75 @@
+"""`manage.py up`: the whole registry on one machine, from nothing to `ready`, until SIGTERM."""
+
+import sys
+from contextlib import suppress
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from registry_control.embedded import bootstrap, broker
+from registry_control.embedded.addresses import check_addresses, reachable
+from registry_control.embedded.credentials import Credentials, CredentialsFile
+from registry_control.embedded.preflight import check_redis, check_storage
+from registry_control.embedded.quickstart import quickstart
+from registry_control.embedded.signals import Signals
+from registry_control.embedded.state import only_one
+from registry_control.embedded.supervisor import supervise
+from registry_control.settings.environment import ConfigurationError
+
+
+class Command(BaseCommand):
+    """Prepares, then supervises; standard output gets the `ready` text, standard error all else."""
+
+    help = "Prepare the database and the first credentials, then run all three processes until SIGTERM."
+    requires_system_checks = ()
+
+    def handle(self, *_: Any, **__: Any) -> None:
+        """Run until somebody asks to stop."""
+        try:
+            with only_one(settings.STATE_DIR):
+                text = _prepare()
+                with Signals() as signals:
+                    supervise(signals, on_ready=lambda: _print(text, sys.stdout), say=_say)
+        except (ConfigurationError, OSError) as error:
+            sys.exit(f"stowage: {error}")
+        except KeyboardInterrupt:
+            sys.exit("stowage: stopped before the start was complete; the next one goes on from there")
+
+
+def _prepare() -> str:
+    """Look at everything, make what is missing; return what to say when it serves."""
+    check_addresses(
+        {"REGISTRY_CONTROL_ADDR": settings.CONTROL_ADDR, "REGISTRY_DATA_ADDR": settings.DATA_ADDR}
+    )
+    check_storage(settings.STORAGE_URL)
+    if settings.REDIS_URL is not None:
+        check_redis(settings.REDIS_URL)
+    bootstrap.prepare_database()
+    control_url = f"http://{reachable(settings.CONTROL_ADDR)}"
+    credentials = _credentials(control_url)
+    broker.empty_folder()
+    return quickstart(
+        control_url=control_url,
+        registry_host=settings.PUBLIC_HOST,
+        region=settings.REGION,
+        file=CredentialsFile(settings.STATE_DIR).path,
+        credentials=credentials,
+    )
+
+
+def _credentials(control_url: str) -> Credentials | None:
+    found = bootstrap.first_start(
+        settings.STATE_DIR, control_url=control_url, registry_host=settings.PUBLIC_HOST
+    )
+    return found if found and bootstrap.works(found) else None
+
+
+def _say(line: str) -> None:
+    _print(f"stowage: {line}", sys.stderr)
+
+
+def _print(text: str, stream: Any) -> None:
+    # Nobody may be reading any more; that is no reason to stop serving.
+    with suppress(OSError):
+        print(text, file=stream, flush=True)

@@ -1,0 +1,111 @@
+"""Starts the three processes of one machine, keeps them running, and ends them together."""
+
+import http.client
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+
+from registry_control.embedded.addresses import reachable
+from registry_control.embedded.child import Child
+from registry_control.embedded.signals import Signals
+from registry_control.embedded.state import worker_sign
+from registry_control.settings.environment import PROJECT_ROOT, Address
+
+STOP_TIME: Final = 8.5
+"""Seconds until what has not ended by itself is killed; `up` has 10."""
+
+_TICK: Final = 0.05  # seconds between two looks while something is not ready
+_REST: Final = 1.0  # seconds between two looks otherwise; an end is noticed at once
+_PROBE_TIMEOUT: Final = 1.0
+_PATIENCE: Final = 30.0  # seconds until somebody who waits is told for what
+
+
+def supervise(signals: Signals, *, on_ready: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Run the three until a signal asks to stop.
+
+    Args:
+        signals: active already, so that none is missed.
+        on_ready: called once, when all three serve.
+        say: given lines for the operator.
+    """
+    worker_sign(settings.STATE_DIR).unlink(missing_ok=True)
+    children = _children(say)
+    try:
+        _run(children, signals, on_ready=on_ready, say=say)
+    finally:
+        _stop(children, signals, say)
+
+
+def _run(
+    children: Sequence[Child],
+    signals: Signals,
+    *,
+    on_ready: Callable[[], None],
+    say: Callable[[str], None],
+) -> None:
+    announced, impatient_at = False, time.monotonic() + _PATIENCE
+    while not signals.stops:
+        for child in children:
+            child.tick()
+        waiting = [child.name for child in children if not child.ready]
+        if not waiting and not announced:
+            announced = True
+            on_ready()
+        elif waiting and not announced and time.monotonic() > impatient_at:
+            impatient_at += _PATIENCE
+            say(f"still waiting for {' and '.join(waiting)}; what is wrong should be said above")
+        signals.wait(_TICK if waiting else _REST)
+
+
+def _stop(children: Sequence[Child], signals: Signals, say: Callable[[str], None]) -> None:
+    """End all, first kindly. Whoever asks twice does not want to wait."""
+    asked, deadline = signals.stops, time.monotonic() + STOP_TIME
+    for child in children:
+        child.ask_to_end()
+    while (left := [child for child in children if not child.has_ended()]) and signals.stops == asked:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            break
+        signals.wait(remaining)
+    for child in left:
+        say(f"{child.name} had not finished: killed")
+    for child in children:
+        child.clear()
+
+
+def _children(say: Callable[[str], None]) -> list[Child]:
+    def child(name: str, is_ready: Callable[[int], bool]) -> Child:
+        manage = str(PROJECT_ROOT / "manage.py")
+        command = [sys.executable, manage, "serve", name, "--parent", str(os.getpid())]
+        return Child(name, command, is_ready=is_ready, say=say)
+
+    return [
+        child("control", lambda _: _answers(settings.CONTROL_ADDR)),
+        child("data", lambda _: _answers(settings.DATA_ADDR)),
+        child("worker", lambda pid: _names(worker_sign(settings.STATE_DIR), pid)),
+    ]
+
+
+def _answers(address: Address) -> bool:
+    """Whether the server's own health check says that it can work."""
+    place = reachable(address)
+    connection = http.client.HTTPConnection(place.host, place.port, timeout=_PROBE_TIMEOUT)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _names(file: Path, pid: int) -> bool:
+    try:
+        return file.read_text(encoding="ascii") == str(pid)
+    except (OSError, ValueError):
+        return False

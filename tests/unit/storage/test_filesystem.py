@@ -1,0 +1,92 @@
+"""What only a disk can do wrong."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from registry_data.storage.base import Full, Key, NotStored, Unavailable, UploadId
+from registry_data.storage.filesystem import FilesystemStore
+from registry_data.storage.keys import blob_key
+
+UPLOAD = UploadId(uuid4().hex)
+KEY = blob_key("sha256", "ab" * 32, UPLOAD)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system with 2 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_said_and_what_was_written_is_kept(small: Path) -> None:
+    store = FilesystemStore(small / "store")
+    store.check()
+    store.create_upload(UPLOAD)
+    writer = store.open_upload(UPLOAD, at=0)
+    writer.write(b"x" * 1_000_000)
+    with pytest.raises(Full):
+        writer.write(b"x" * 3_000_000)
+    assert writer.offset == store.upload_size(UPLOAD) > 1_000_000
+    writer.abandon()
+    assert store.upload_size(UPLOAD) == 0
+    store.open_upload(UPLOAD, at=0).close()
+
+
+def test_invariant_7_a_disk_that_is_gone_is_unknown_and_not_absent(tmp_path: Path) -> None:
+    store = FilesystemStore(tmp_path / "store")
+    store.check()
+    with pytest.raises(NotStored):
+        store.size(KEY)
+    shutil.rmtree(tmp_path / "store")
+    for ask in (lambda: store.size(KEY), lambda: store.read(KEY), lambda: store.upload_size(UPLOAD)):
+        with pytest.raises(Unavailable):
+            ask()
+
+
+def test_invariant_7_a_folder_that_is_no_folder_is_unknown(tmp_path: Path) -> None:
+    store = FilesystemStore(tmp_path / "store")
+    store.check()
+    shard = store.path_of(KEY).parent
+    shard.rmdir()
+    shard.write_text("not a folder")
+    with pytest.raises(Unavailable):
+        store.size(KEY)
+
+
+def test_another_file_at_a_key_is_never_overwritten(tmp_path: Path) -> None:
+    store = FilesystemStore(tmp_path / "store")
+    store.check()
+    store.path_of(KEY).write_bytes(b"theirs")
+    store.create_upload(UPLOAD)
+    with pytest.raises(Unavailable):
+        store.publish(UPLOAD, KEY)
+    assert store.path_of(KEY).read_bytes() == b"theirs"
+
+
+def test_a_root_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable):
+        FilesystemStore(tmp_path / "file" / "store").check()
+
+
+def test_contents_are_for_the_registry_alone(tmp_path: Path) -> None:
+    store = FilesystemStore(tmp_path / "store")
+    store.check()
+    store.create_upload(UPLOAD)
+    store.publish(UPLOAD, KEY)
+    assert store.path_of(KEY).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "store" / "uploads").stat().st_mode & 0o777 == 0o700
+    assert Key(str(store.path_of(KEY).relative_to(tmp_path / "store"))) == KEY
