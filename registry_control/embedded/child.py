@@ -66,7 +66,9 @@ class Child:
         self._started_at = time.monotonic()
         try:
             # A group of its own: so all of it can be ended, and Ctrl-C reaches `up` alone.
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, process_group=0)
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                self._command, stdin=subprocess.DEVNULL, process_group=0
+            )
         except OSError as error:
             self._start_later(f"could not be started ({error})")
 

@@ -17,13 +17,12 @@ from celery.exceptions import SecurityWarning
 from django.conf import settings
 
 from registry_control.celery import app
+from registry_control.common.nudge import nudge
 from registry_control.embedded import broker
 from registry_control.embedded.state import worker_sign
 
 if TYPE_CHECKING:
     from threading import Thread
-
-logger = logging.getLogger(__name__)
 
 
 def run_worker() -> int:
@@ -37,9 +36,7 @@ def run_worker() -> int:
     app.conf.worker_enable_remote_control = settings.REDIS_URL is not None
     beat = cast("Thread", EmbeddedService(app, thread=True, scheduler_cls="celery.beat:Scheduler"))
     signals.worker_ready.connect(lambda **_: _begin(beat.start), weak=False)
-    signals.worker_shutting_down.connect(
-        lambda **_: worker_sign(settings.STATE_DIR).unlink(missing_ok=True), weak=False
-    )
+    signals.worker_shutting_down.connect(lambda **_: _end(), weak=False)
     # Each task and each nudge is a line otherwise, every few seconds for ever.
     logging.getLogger("celery").setLevel(logging.WARNING)
     worker = app.Worker(
@@ -55,9 +52,13 @@ def run_worker() -> int:
 
 
 def _begin(start_beat: Callable[[], None]) -> None:
-    for entry in app.conf.beat_schedule.values():
-        app.send_task(entry["task"])
     start_beat()
+    for entry in app.conf.beat_schedule.values():
+        nudge(entry["task"])
     path = worker_sign(settings.STATE_DIR)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.write_text(str(os.getpid()), encoding="ascii")
+
+
+def _end() -> None:
+    worker_sign(settings.STATE_DIR).unlink(missing_ok=True)

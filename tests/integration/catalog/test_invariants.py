@@ -1,8 +1,10 @@
 """Invariants of the catalogue that one connection can show (docs/invariants.md)."""
 
 import itertools
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -149,7 +151,7 @@ def _die(store: FilesystemStore, dies_at: int) -> bool:
     """Run steps with a store and a database that lose power at the nth write."""
     calls = itertools.count()
 
-    def count(execute, sql, params, many, context):  # noqa: ANN001, ANN202
+    def count(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
         if sql.startswith(("DELETE", "UPDATE", "INSERT")) and next(calls) == dies_at:
             raise PowerCut
         return execute(sql, params, many, context)

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from tests.oci_client import OciClient, digest_of
+from tests.services.plugin import Backing
 from tests.services.processes import wait_until_gone
-from tests.services.stack import Stack
+from tests.services.stack import Credentials, Stack
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ PROCESSES = {
 
 
 @pytest.fixture(scope="module")
-def crashing(tmp_path_factory: pytest.TempPathFactory, backing) -> Iterator[Stack]:  # noqa: ANN001
+def crashing(tmp_path_factory: pytest.TempPathFactory, backing: Backing) -> Iterator[Stack]:
     with Stack(tmp_path_factory.mktemp("crashing"), environment=backing.fresh_environment()) as stack:
         yield stack
 
@@ -71,7 +72,9 @@ def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, 
         assert client.on(repository, "GET", f"blobs/{digest_of(layer)}").content == layer
 
 
-def _push_slowly(credentials, repository: str, upload: str, layer: bytes, half: threading.Event) -> None:  # noqa: ANN001
+def _push_slowly(
+    credentials: Credentials, repository: str, upload: str, layer: bytes, half: threading.Event
+) -> None:
     def body() -> Iterator[bytes]:
         for start in range(0, len(layer), 500_000):
             if start > len(layer) // 2:

@@ -5,9 +5,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
+import httpx
 import pytest
 
 from tests.oci_client import OciClient, digest_of, image_manifest
@@ -100,7 +101,9 @@ def test_chunks_in_order_are_taken_and_others_say_where_to_go_on(tenants: Tenant
     assert answer.status_code == 201
 
 
-def _patch(client: OciClient, repository: str, upload: str, data: bytes, content_range: str):  # noqa: ANN202
+def _patch(
+    client: OciClient, repository: str, upload: str, data: bytes, content_range: str
+) -> httpx.Response:
     return client.on(repository, "PATCH", upload, content=data, headers={"Content-Range": content_range})
 
 
@@ -209,7 +212,7 @@ def test_a_second_writer_is_told_where_the_first_one_is(tenants: Tenants) -> Non
     assert client.on(repository, "GET", upload).headers["range"] == "0-2000000"
 
 
-def _wait_until(condition, seconds: float = 10) -> None:  # noqa: ANN001
+def _wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

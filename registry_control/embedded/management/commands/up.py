@@ -2,7 +2,7 @@
 
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
@@ -69,7 +69,7 @@ def _say(line: str) -> None:
     _print(f"stowage: {line}", sys.stderr)
 
 
-def _print(text: str, stream: Any) -> None:
+def _print(text: str, stream: TextIO) -> None:
     # Nobody may be reading any more; that is no reason to stop serving.
     with suppress(OSError):
         print(text, file=stream, flush=True)
