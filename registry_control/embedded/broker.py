@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from django.conf import settings
+from kombu import Connection
 from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _TAKEN: Final = ".taken"
 _DRAFT: Final = ".draft"
+_WAIT: Final = 0.5  # seconds
 
 
 def make_folder() -> None:
@@ -65,6 +67,10 @@ class Transport(virtual.Transport):
 
     Channel = Channel
     driver_type = driver_name = "folder"
+
+    def drain_events(self, connection: Connection, timeout: float | None = None) -> None:
+        """Wait for a message, never for long: between two waits the worker looks whether it shall end."""
+        super().drain_events(connection, timeout=min(timeout or _WAIT, _WAIT))
 
     def driver_version(self) -> str:
         """Kombu asks when it reports errors."""

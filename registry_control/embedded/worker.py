@@ -42,6 +42,7 @@ def run_worker() -> int:
     worker = app.Worker(
         pool="solo",  # One task at a time: what two at once would do to the same rows is done twice.
         quiet=True,
+        redirect_stdouts=False,
         loglevel="INFO",
         without_gossip=True,
         without_mingle=True,

@@ -61,11 +61,10 @@ def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, 
 
         # and the same push completes, by going on where it was and anew
         offset = int(client.on(repository, "GET", upload).headers["range"].split("-")[1]) + 1
-        content_range = {"Content-Range": f"{offset}-{len(layer) - 1}"}
-        assert (
-            client.on(repository, "PATCH", upload, content=layer[offset:], headers=content_range).status_code
-            == 202
-        )
+        if offset < len(layer):
+            content_range = {"Content-Range": f"{offset}-{len(layer) - 1}"}
+            rest = client.on(repository, "PATCH", upload, content=layer[offset:], headers=content_range)
+            assert rest.status_code == 202, rest.text
         params = {"digest": digest_of(layer)}
         assert client.on(repository, "PUT", upload, params=params).status_code == 201
         client.push_image(repository, "after", layer)

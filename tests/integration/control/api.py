@@ -1,0 +1,76 @@
+"""Calls of the management API inside this process, through all of Django."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from django.http import HttpResponse
+from django.test import Client
+
+from tests.factories import TestKey
+
+REGION: Final = "/registry/v1/regions/fr-par"
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+    @classmethod
+    def of(cls, response: HttpResponse) -> "Answer":
+        return cls(
+            response.status_code,
+            dict(response.headers),
+            json.loads(response.content) if response.content else None,
+        )
+
+
+@dataclass(frozen=True)
+class Api:
+    """The API as the holder of a key sees it, or nobody."""
+
+    key: TestKey | None = None
+    # What a view raises is answered as in production, and not raised in the test.
+    _client: Client = field(default_factory=lambda: Client(raise_request_exception=False))
+
+    def get(self, path: str, **query: object) -> Answer:
+        return self.call("GET", path + (f"?{urlencode(query)}" if query else ""))
+
+    def post(self, path: str, **body: object) -> Answer:
+        return self.call("POST", path, body)
+
+    def patch(self, path: str, **body: object) -> Answer:
+        return self.call("PATCH", path, body)
+
+    def delete(self, path: str) -> Answer:
+        return self.call("DELETE", path)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        content_type: str = "application/json",
+        **headers: str,
+    ) -> Answer:
+        """Send bytes and text as they are, anything else as JSON. Paths begin after the region."""
+        own = {"X-Auth-Token": self.key.secret} if self.key else {}
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        raw = body if isinstance(body, bytes | str) else b"" if body is None else json.dumps(body)
+        whole = REGION + path if path.startswith(("/namespaces", "/images", "/tags")) else path
+        response = self._client.generic(method, whole, raw, content_type, headers={**own, **sent})
+        return Answer.of(response)
+
+
+def details(answer: Answer) -> dict[str, str]:
+    """Argument to reason, of an answer that must be `invalid_arguments`."""
+    assert (answer.status, answer.body["type"]) == (400, "invalid_arguments"), answer
+    assert answer.body["message"] == "invalid argument(s)"
+    assert all(isinstance(detail["help_message"], str) for detail in answer.body["details"])
+    return {detail["argument_name"]: detail["reason"] for detail in answer.body["details"]}

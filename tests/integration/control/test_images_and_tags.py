@@ -1,0 +1,261 @@
+"""Images and tags over the management API: what clients see, and what each call does."""
+
+import pytest
+
+from registry_control.audit.models import AuditEvent
+from registry_control.catalog.models import Image, Manifest, Tag
+from registry_control.catalog.services import images, manifests
+from registry_control.common.models import Status
+from registry_control.namespaces.models import Namespace
+from tests.factories import Pushed, TestKey, make_key, make_namespace, push_blob, push_image
+from tests.integration.control.api import Api, details
+
+pytestmark = pytest.mark.django_db
+
+NOBODYS = "0b5a6c1e-4d2f-4c3b-9a8e-7f6d5c4b3a29"
+
+
+@pytest.fixture
+def key() -> TestKey:
+    return make_key()
+
+
+@pytest.fixture
+def api(key: TestKey) -> Api:
+    return Api(key)
+
+
+@pytest.fixture
+def namespace(key: TestKey) -> Namespace:
+    return make_namespace(key)
+
+
+@pytest.fixture
+def pushed(key: TestKey, namespace: Namespace) -> Pushed:
+    """An image with two tags on one digest."""
+    return push_image(key, namespace, "sebp/lighttpd", tags=["b", "a"], layers=[b"one", b"two"])
+
+
+def test_an_image_has_all_ten_keys_in_their_types(api: Api, namespace: Namespace, pushed: Pushed) -> None:
+    body = api.get(f"/images/{pushed.image_id}").body
+    times = body.pop("created_at"), body.pop("updated_at")
+    assert all(time.endswith("Z") for time in times)
+    assert body == {
+        "id": str(pushed.image_id),
+        "name": "sebp/lighttpd",
+        "namespace_id": str(namespace.pk),
+        "status": "ready",
+        "status_message": "",
+        "visibility": "inherit",
+        "size": pushed.size,
+        "tags": ["a", "b"],
+    }
+
+
+def test_a_list_shows_an_image_as_it_is_read_alone(api: Api, pushed: Pushed) -> None:
+    alone = api.get(f"/images/{pushed.image_id}").body
+    assert api.get("/images").body == {"images": [alone], "total_count": 1}
+
+
+def test_an_image_is_shown_from_its_first_manifest_on(api: Api, key: TestKey, namespace: Namespace) -> None:
+    # given an image that an upload began
+    image_id = images.ensure(principal=key.principal, namespace_id=namespace.pk, name="begun")
+    push_blob(key, image_id, b"a blob")
+
+    # when nothing else has come, then nothing shows it
+    assert api.get(f"/images/{image_id}").status == 404
+    assert api.get(f"/images/{image_id}/tags").status == 404
+    assert api.patch(f"/images/{image_id}", visibility="public").status == 404
+    assert api.delete(f"/images/{image_id}").status == 404
+    assert api.get("/images").body == {"images": [], "total_count": 0}
+
+    # and when its manifest has come, everything does
+    push_image(key, namespace, "begun")
+    assert api.get(f"/images/{image_id}").status == 200
+
+
+@pytest.mark.parametrize("to", ["public", "private", "inherit"])
+def test_visibility_changes_to_what_is_asked(api: Api, pushed: Pushed, to: str) -> None:
+    before = api.get(f"/images/{pushed.image_id}").body
+    answer = api.patch(f"/images/{pushed.image_id}", visibility=to)
+    assert answer.status == 200
+    assert answer.body == {**before, "visibility": to, "updated_at": answer.body["updated_at"]}
+    assert (answer.body["updated_at"] > before["updated_at"]) == (to != "inherit")
+    assert api.get(f"/images/{pushed.image_id}").body == answer.body
+
+
+@pytest.mark.parametrize("body", [{}, {"visibility": "visibility_unknown"}, {"visibility": None}])
+def test_an_unset_visibility_changes_nothing(api: Api, pushed: Pushed, body: dict[str, object]) -> None:
+    before = api.patch(f"/images/{pushed.image_id}", visibility="private").body
+    answer = api.call("PATCH", f"/images/{pushed.image_id}", body)
+    assert (answer.status, answer.body) == (200, before)
+
+
+@pytest.mark.parametrize("value", ["PUBLIC", "", "secret", 1, ["public"], {"public": True}, True, "nul\x00"])
+def test_other_visibilities_are_refused(api: Api, pushed: Pushed, value: object) -> None:
+    answer = api.patch(f"/images/{pushed.image_id}", visibility=value)
+    assert details(answer) == {"visibility": "constraint"}
+    assert pushed.image.visibility == "inherit"
+
+
+def test_a_namespaces_policy_never_rewrites_its_images(
+    api: Api, namespace: Namespace, pushed: Pushed
+) -> None:
+    api.patch(f"/images/{pushed.image_id}", visibility="private")
+    api.patch(f"/namespaces/{namespace.pk}", is_public=True)
+    assert api.get(f"/images/{pushed.image_id}").body["visibility"] == "private"
+
+
+def test_a_deleted_image_is_deleting_and_gives_its_name_back_at_once(
+    api: Api, key: TestKey, namespace: Namespace, pushed: Pushed
+) -> None:
+    # when it is deleted, twice
+    first, again = api.delete(f"/images/{pushed.image_id}"), api.delete(f"/images/{pushed.image_id}")
+
+    # then both answers are 200 and `deleting`, it is still listed, and a push makes another one
+    assert (first.status, first.body["status"]) == (200, "deleting")
+    assert (again.status, again.body) == (200, first.body)
+    assert api.get("/images").body == {"images": [first.body], "total_count": 1}
+    assert push_image(key, namespace, "sebp/lighttpd").image_id != pushed.image_id
+    assert [image["status"] for image in api.get("/images").body["images"]] == ["deleting", "ready"]
+
+
+def test_a_tag_has_all_seven_keys(api: Api, pushed: Pushed) -> None:
+    tag = pushed.tag("a")
+    body = api.get(f"/tags/{tag.pk}").body
+    times = body.pop("created_at"), body.pop("updated_at")
+    assert all(time.endswith("Z") for time in times)
+    assert body == {
+        "id": str(tag.pk),
+        "name": "a",
+        "image_id": str(pushed.image_id),
+        "status": "ready",
+        "digest": pushed.digest,
+    }
+
+
+def test_tags_of_an_image_are_listed_as_they_are_read_alone(api: Api, pushed: Pushed) -> None:
+    alone = [api.get(f"/tags/{pushed.tag(name).pk}").body for name in ("b", "a")]
+    answer = api.get(f"/images/{pushed.image_id}/tags").body
+    assert answer == {"tags": alone, "total_count": 2}
+
+
+@pytest.mark.parametrize("query", ["", "?force=true", "?force=True", "?force=maybe"])
+def test_deleting_a_tag_removes_that_name_only(api: Api, pushed: Pushed, query: str) -> None:
+    # given two tags on one digest; when one is deleted, with `force` or without, twice
+    doomed, sibling = pushed.tag("a"), pushed.tag("b")
+    first = api.delete(f"/tags/{doomed.pk}{query}")
+    again = api.delete(f"/tags/{doomed.pk}{query}")
+
+    # then it is deleting, its image does not count it, and sibling and manifest stay
+    assert (first.status, first.body["status"], first.body["digest"]) == (200, "deleting", pushed.digest)
+    assert (again.status, again.body) == (200, first.body)
+    assert api.get(f"/images/{pushed.image_id}").body["tags"] == ["b"]
+    assert [tag["status"] for tag in api.get(f"/images/{pushed.image_id}/tags").body["tags"]] == [
+        "ready",
+        "deleting",
+    ]
+    assert api.get(f"/tags/{sibling.pk}").body["status"] == "ready"
+    assert Manifest.objects.filter(digest=pushed.digest).exists()
+
+
+def test_an_image_outlives_its_last_tag(api: Api, pushed: Pushed) -> None:
+    for name in ("a", "b"):
+        api.delete(f"/tags/{pushed.tag(name).pk}")
+    body = api.get(f"/images/{pushed.image_id}").body
+    assert (body["status"], body["tags"], body["size"]) == ("ready", [], pushed.size)
+
+
+def test_a_tag_that_moves_keeps_its_id_and_the_time_it_was_made(
+    api: Api, key: TestKey, namespace: Namespace, pushed: Pushed
+) -> None:
+    before = api.get(f"/tags/{pushed.tag('a').pk}").body
+    moved = push_image(key, namespace, "sebp/lighttpd", tags=["a"], layers=[b"three"])
+    after = api.get(f"/tags/{before['id']}").body
+    assert after == {**before, "digest": moved.digest, "updated_at": after["updated_at"]}
+    assert after["updated_at"] > before["updated_at"]
+
+
+def test_two_images_share_a_layer_and_each_counts_it(
+    api: Api, key: TestKey, namespace: Namespace, pushed: Pushed
+) -> None:
+    other = push_image(key, namespace, "other", layers=[b"one"])
+    again = push_image(key, namespace, "sebp/lighttpd", tags=["c"], layers=[b"one", b"new"])
+    assert again.image_id == pushed.image_id
+    assert api.get(f"/images/{other.image_id}").body["size"] == other.size
+    assert api.get(f"/images/{pushed.image_id}").body["size"] == pushed.size + len(b"new")
+
+
+@pytest.mark.parametrize("what", ["image", "namespace"])
+def test_an_image_that_is_being_deleted_cannot_be_changed(
+    api: Api, namespace: Namespace, pushed: Pushed, what: str
+) -> None:
+    deleted = pushed.image_id if what == "image" else namespace.pk
+    api.delete(f"/{what}s/{deleted}")
+    answer = api.patch(f"/images/{pushed.image_id}", visibility="public")
+    assert (answer.status, answer.body["type"]) == (409, "transient_state")
+    assert (answer.body["resource"], answer.body["resource_id"]) == (what, str(deleted))
+
+
+@pytest.mark.parametrize("what", ["image", "namespace"])
+def test_nothing_in_what_is_locked_can_be_changed_or_deleted(
+    api: Api, namespace: Namespace, pushed: Pushed, what: str
+) -> None:
+    {"image": Image, "namespace": Namespace}[what].objects.update(status=Status.LOCKED)
+    answers = [
+        api.patch(f"/images/{pushed.image_id}", visibility="public"),
+        api.delete(f"/images/{pushed.image_id}"),
+        api.delete(f"/tags/{pushed.tag('a').pk}"),
+    ]
+    assert {(answer.status, answer.body["type"], answer.body["resource"]) for answer in answers} == {
+        (423, "locked", what)
+    }
+    assert pushed.image.visibility == "inherit"
+
+
+def test_deleting_in_a_namespace_that_is_being_deleted_is_no_error(
+    api: Api, namespace: Namespace, pushed: Pushed
+) -> None:
+    api.delete(f"/namespaces/{namespace.pk}")
+    assert api.delete(f"/tags/{pushed.tag('a').pk}").body["status"] == "deleting"
+    assert api.delete(f"/images/{pushed.image_id}").body["status"] == "deleting"
+
+
+@pytest.mark.parametrize("given", [NOBODYS, NOBODYS.upper(), "not-a-uuid", "%00", "{}"])
+@pytest.mark.parametrize(
+    ("method", "path", "what"),
+    [
+        ("GET", "/images/{}", "image"),
+        ("PATCH", "/images/{}", "image"),
+        ("DELETE", "/images/{}", "image"),
+        ("GET", "/images/{}/tags", "image"),
+        ("GET", "/tags/{}", "tag"),
+        ("DELETE", "/tags/{}", "tag"),
+    ],
+)
+def test_an_id_of_nothing_is_not_found_whatever_its_form(
+    api: Api, method: str, path: str, what: str, given: str
+) -> None:
+    answer = api.call(method, path.replace("{}", given), {} if method == "PATCH" else None)
+    assert (answer.status, answer.body["type"]) == (404, "not_found")
+    assert answer.body["message"] == f"{what.capitalize()} was not found"
+    assert answer.body["resource"] == what
+
+
+def test_invariant_10_changes_of_images_and_tags_have_audit_rows(api: Api, pushed: Pushed) -> None:
+    before = AuditEvent.objects.count()
+    api.patch(f"/images/{pushed.image_id}", visibility="public")
+    api.delete(f"/tags/{pushed.tag('a').pk}")
+    api.delete(f"/tags/{pushed.tag('a').pk}")
+    api.delete(f"/images/{pushed.image_id}")
+    verbs = [event.verb for event in AuditEvent.objects.order_by("pk")[before:]]
+    assert verbs == ["image.visibility", "tag.delete", "image.delete"]
+
+
+def test_a_manifest_that_is_deleted_takes_its_tags_out_of_the_api(
+    api: Api, key: TestKey, pushed: Pushed
+) -> None:
+    manifests.delete(principal=key.principal, image_id=pushed.image_id, digest=pushed.digest)
+    assert not Tag.objects.exists()
+    body = api.get(f"/images/{pushed.image_id}").body
+    assert (body["tags"], body["size"]) == ([], 0)
