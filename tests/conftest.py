@@ -1,16 +1,21 @@
 """What every test may ask for: the chosen database, running products, a docker engine."""
 
+import json
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
+import httpx
 import pytest
 from django.conf import settings
 
+from tests.oci_client import OciClient
 from tests.services.docker import DockerEngine, running_docker
 from tests.services.plugin import BACKING, Backing
 from tests.services.stack import Stack
+from tests.tenants import Tenants
 
 _SHOWN: Final = 6_000  # characters
 
@@ -71,3 +76,30 @@ def docker() -> Iterator[DockerEngine]:
     """A docker engine without images."""
     with running_docker() as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def tenants(stack: Stack) -> Iterator[Tenants]:
+    """An owner with the credentials of the first start, a stranger from elsewhere, and nobody."""
+    credentials = stack.credentials
+    created = stack.manage(
+        "create_key", f"other-{uuid4().hex[:8]}", "robot", "--permission-set", "ContainerRegistryFullAccess"
+    )
+    host = credentials.registry_host
+    with (
+        httpx.Client(
+            base_url=credentials.control_url, headers={"X-Auth-Token": credentials.secret_key}, timeout=30
+        ) as control,
+        OciClient(host, credentials.secret_key) as owner,
+        OciClient(host, json.loads(created.stdout)["secret_key"]) as stranger,
+        OciClient(host, None) as anonymous,
+    ):
+        yield Tenants(
+            control=control,
+            owner=owner,
+            stranger=stranger,
+            anonymous=anonymous,
+            manage=lambda *arguments: stack.manage(*arguments).stdout,
+            organization="default",
+            organization_id=credentials.organization_id,
+        )

@@ -68,7 +68,7 @@ class Transport(virtual.Transport):
     Channel = Channel
     driver_type = driver_name = "folder"
 
-    def drain_events(self, connection: Connection, timeout: float | None = None) -> None:
+    def drain_events(self, connection: Connection, timeout: float | None = None, **_: Any) -> None:
         """Wait for a message, never for long: between two waits the worker looks whether it shall end."""
         super().drain_events(connection, timeout=min(timeout or _WAIT, _WAIT))
 

@@ -1,9 +1,14 @@
-"""The two HTTP servers: Granian in front of the control plane (WSGI) and of the data plane (ASGI)."""
+"""The two HTTP servers: Granian in front of the control plane (WSGI) and of the data plane (ASGI).
+
+On SIGTERM they take no more connections, close the idle ones, and end with the last open transfer. How
+long that may take is for whoever sent the signal to say, with SIGKILL.
+"""
 
 import logging
 import os
 import resource
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final, TypeAlias
 
 from django.conf import settings
@@ -18,14 +23,14 @@ from registry_control.settings.environment import Address
 
 logger = logging.getLogger(__name__)
 
-DRAIN_TIME: Final = 7
-"""Seconds that open transfers get at the end. Below the 10 s after which `up` must have ended."""
-
 _Application: TypeAlias = Callable[..., Any]
 _Build: TypeAlias = Callable[[], _Application]
 
 _CONTROL: Final = "registry_control.wsgi.application"
 _DATA: Final = "registry_data.main.build"
+# Imported once, before the workers are forked: they start sooner, again and again, and share the memory.
+_CONTROL_PARTS: Final = "registry_control.urls"
+_DATA_PARTS: Final = "registry_data.http.app"
 
 # Connections of one worker process, idle ones included: an idle one costs some memory, but one more than
 # this is not answered at all. Open files are the other limit.
@@ -42,6 +47,7 @@ def serve_control() -> None:
         address=settings.CONTROL_ADDR,
         variable="REGISTRY_CONTROL_ADDR",
         name="control",
+        parts=_CONTROL_PARTS,
         interface=Interfaces.WSGI,
         workers=1,
         # Granian takes more than this for a mistake, and says so at every start.
@@ -56,13 +62,15 @@ def serve_data() -> None:
         address=settings.DATA_ADDR,
         variable="REGISTRY_DATA_ADDR",
         name="data",
+        parts=_DATA_PARTS,
         interface=Interfaces.ASGI,
         workers=settings.DATA_WORKERS,
     )
 
 
-def _serve(build: _Build, *, address: Address, variable: str, name: str, **options: Any) -> None:
+def _serve(build: _Build, *, address: Address, variable: str, name: str, parts: str, **options: Any) -> None:
     check_addresses({variable: address})
+    import_module(parts)
     _allow_many_files()
     server = Server(
         name,
@@ -73,7 +81,6 @@ def _serve(build: _Build, *, address: Address, variable: str, name: str, **optio
         backlog=_BACKLOG,
         backpressure=_CONNECTIONS,
         respawn_failed_workers=True,
-        workers_kill_timeout=DRAIN_TIME,
         log_level=LogLevels.warning,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING", "propagate": True}}},
         **options,

@@ -1,0 +1,83 @@
+"""A budget of SQL for every operation, which does not grow with what there is."""
+
+from collections.abc import Callable
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from tests.factories import Pushed, TestKey, make_key, make_namespace, push_image, unique
+from tests.integration.control.api import Api
+
+pytestmark = pytest.mark.django_db
+
+# Statements, transactions' own (BEGIN, SAVEPOINT) not counted.
+BUDGET = {
+    "GET /namespaces": 3,  # key, count, page with usage
+    "POST /namespaces": 5,  # key, project, insert, audit, what is shown
+    "GET /namespaces/{n}": 2,
+    "PATCH /namespaces/{n}": 4,  # key, row, update, audit
+    "DELETE /namespaces/{n}": 4,
+    "GET /images": 4,  # key, count, page, names of tags
+    "GET /images/{i}": 3,
+    "PATCH /images/{i}": 5,  # key, row, update, audit, names of tags
+    "DELETE /images/{i}": 5,
+    "GET /images/{i}/tags": 4,  # key, image, count, page
+    "GET /tags/{t}": 2,
+    "DELETE /tags/{t}": 7,  # key, tag, image's row, tag's row, update, image's time, audit
+}
+BODIES = {
+    "POST /namespaces": lambda: {"name": unique("new")},
+    "PATCH /namespaces/{n}": lambda: {"is_public": True, "description": "other"},
+    "PATCH /images/{i}": lambda: {"visibility": "public"},
+}
+
+
+def nothing() -> None:
+    return None
+
+
+@pytest.fixture
+def key() -> TestKey:
+    return make_key()
+
+
+@pytest.fixture
+def pushed(key: TestKey) -> Pushed:
+    return push_image(key, make_namespace(key))
+
+
+def more(key: TestKey) -> None:
+    """Eleven namespaces, with up to four images each, with up to three tags each; also policies."""
+    for number in range(11):
+        namespace = make_namespace(key)
+        for image in range(number % 5):
+            push_image(key, namespace, f"image-{image}", tags=["a", "b", "c"][: image % 4])
+    for _ in range(3):
+        make_key(holder=key.holder)
+
+
+@pytest.mark.parametrize("rows", ["few", "many"])
+@pytest.mark.parametrize("operation", BUDGET)
+def test_an_operation_keeps_its_budget(key: TestKey, pushed: Pushed, operation: str, rows: str) -> None:
+    # given one row of each kind, or many more
+    if rows == "many":
+        more(key)
+    method, template = operation.split()
+    path = template.format(n=pushed.image.namespace_id, i=pushed.image_id, t=pushed.tag("latest").pk)
+    body: Callable[[], dict[str, object] | None] = BODIES.get(operation, nothing)
+
+    # when the operation runs
+    with CaptureQueriesContext(
+        connection,
+    ) as captured:
+        answer = Api(key).call(method, path, body())
+
+    # then it has asked the database as often as the table says
+    assert answer.status == 200
+    statements = [query["sql"] for query in captured.captured_queries if not is_control(query["sql"])]
+    assert len(statements) == BUDGET[operation], "\n".join(statements)
+
+
+def is_control(sql: str) -> bool:
+    return sql.startswith(("BEGIN", "SAVEPOINT", "RELEASE", "COMMIT"))
