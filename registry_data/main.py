@@ -19,13 +19,11 @@ def build() -> "App":
 
     from registry_control.access.tokens import SERVICE
     from registry_control.common.store import blob_store
-    from registry_control.embedded.lifeline import end_with_parent
     from registry_data.config import Config
     from registry_data.http.app import App
     from registry_data.http.bridge import Bridge
     from registry_data.http.plane import Plane
 
-    end_with_parent()
     config = Config(public_scheme=settings.PUBLIC_SCHEME, service=SERVICE, blob_lease=settings.BLOB_LEASE)
     bridge = Bridge(database_threads=config.database_threads, storage_threads=config.storage_threads)
     return App(Plane(config, bridge, blob_store()))

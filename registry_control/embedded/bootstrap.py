@@ -12,7 +12,6 @@ never given anybody again, so an operator may keep the credentials elsewhere and
 
 import secrets
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from django.core.management import call_command
@@ -51,7 +50,7 @@ def prepare_database() -> None:
         ) from error
 
 
-def first_start(state_dir: Path, *, control_url: str, registry_host: str) -> Credentials | None:
+def first_start(file: CredentialsFile, *, control_url: str, registry_host: str) -> Credentials | None:
     """Make the first organization, administrator and key, unless the database has somebody already.
 
     A later start only corrects the two addresses in the file, when they have changed.
@@ -62,7 +61,6 @@ def first_start(state_dir: Path, *, control_url: str, registry_host: str) -> Cre
     Raises:
         ConfigurationError: another process is doing the same on the same database.
     """
-    file = CredentialsFile(state_dir)
     if not (Organization.objects.exists() or User.objects.exists()):
         _make_everything(file, control_url=control_url, registry_host=registry_host)
     else:

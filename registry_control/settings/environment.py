@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 PREFIX: Final = "REGISTRY_"
 
 # What every Scaleway client insists on for a default region.
 _REGION = re.compile(r"[a-z]{2}-[a-z]{3}")
+_ADDRESS = re.compile(r"(?:(?P<name>[A-Za-z0-9.\-]+)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
 
 
 class ConfigurationError(Exception):
@@ -61,6 +62,7 @@ class Environment:
         """
         read = _Reader(variables)
         state_dir = Path(read("STATE_DIR", str(PROJECT_ROOT / "var"))).absolute()
+        in_state_dir = quote(str(state_dir))  # as a part of a URL
         data_addr = read.address("DATA_ADDR", "127.0.0.1:5000")
         return cls(
             state_dir=state_dir,
@@ -69,9 +71,9 @@ class Environment:
             public_host=read.host("PUBLIC_HOST", str(data_addr)),
             public_scheme=read.one_of("PUBLIC_SCHEME", "http", ("http", "https")),
             region=read.matching("REGION", "fr-par", _REGION, "two letters, a dash, three letters"),
-            database_url=read.url("DATABASE_URL", f"sqlite:///{state_dir}/registry.sqlite3", _DATABASES),
+            database_url=read.url("DATABASE_URL", f"sqlite:///{in_state_dir}/registry.sqlite3", _DATABASES),
             redis_url=read.url("REDIS_URL", "", ("redis", "rediss")) or None,
-            storage_url=read.url("STORAGE_URL", f"file://{state_dir}/storage", ("file",)),
+            storage_url=read.url("STORAGE_URL", f"file://{in_state_dir}/storage", ("file",)),
             secret_key=read("SECRET_KEY", "") or _own_secret_key(state_dir),
             allowed_hosts=tuple(filter(None, re.split(r"[,\s]+", read("ALLOWED_HOSTS", "")))),
             data_workers=read.number("DATA_WORKERS", max(2, os.cpu_count() or 1), at_least=1),
@@ -95,17 +97,19 @@ class _Reader:
         if name in self._variables:
             raise ConfigurationError(f"{name} and {name}_FILE are both set: keep one of them")
         try:
-            return Path(path).read_text(encoding="utf-8").strip()
+            value = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{name}_FILE: cannot read {path}: {error}") from error
+        if not value:
+            raise ConfigurationError(f"{name}_FILE: {path} is empty")
+        return value
 
     def address(self, name: str, default: str) -> Address:
         value = self(name, default)
-        host, _, port = value.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
+        found = _ADDRESS.fullmatch(value)
+        if found is None or not 1 <= int(found["port"]) <= 65535:
             raise _wrong(name, value, "host:port, such as 127.0.0.1:5000")
-        return Address(host, int(port))
+        return Address(found["name"] or found["ipv6"], int(found["port"]))
 
     def host(self, name: str, default: str) -> str:
         value = self(name, default)
@@ -135,8 +139,13 @@ class _Reader:
             raise ConfigurationError(f"{PREFIX}{name} must be a URL that begins with {_either(schemes)}")
         try:
             _ = urlsplit(value).port
-        except ValueError as error:
-            raise ConfigurationError(f"{PREFIX}{name}: {error}") from error
+        except ValueError:
+            # Not the error's own text either: what it takes for a port may be half a password.
+            raise ConfigurationError(
+                f"{PREFIX}{name} has no proper host and port; in a password, / ? # [ ] @ are written %2F and so on"
+            ) from None
+        if scheme == "file" and not rest.startswith("/"):
+            raise ConfigurationError(f"{PREFIX}{name} must be file:// and an absolute path")
         return value
 
     def number(self, name: str, default: int, *, at_least: int) -> int:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from django.http import HttpResponse
 from django.test import Client
 
 from tests.factories import TestKey
@@ -20,14 +19,6 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: Any
-
-    @classmethod
-    def of(cls, response: HttpResponse) -> "Answer":
-        return cls(
-            response.status_code,
-            dict(response.headers),
-            json.loads(response.content) if response.content else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,8 @@ class Api:
         raw = body if isinstance(body, bytes | str) else b"" if body is None else json.dumps(body)
         whole = REGION + path if path.startswith(("/namespaces", "/images", "/tags")) else path
         response = self._client.generic(method, whole, raw, content_type, headers={**own, **sent})
-        return Answer.of(response)
+        parsed = json.loads(response.content) if response.content else None
+        return Answer(response.status_code, dict(response.headers), parsed)
 
 
 def details(answer: Answer) -> dict[str, str]:

@@ -57,7 +57,7 @@ def test_a_secret_may_be_written_in_upper_case() -> None:
 
 
 def test_a_session_token_beside_a_secret_key_is_of_no_interest() -> None:
-    assert Api(make_key()).call("GET", "/namespaces", X_Session_Token="x").status == 200  # noqa: S106
+    assert Api(make_key()).call("GET", "/namespaces", X_Session_Token="x").status == 200
 
 
 def test_invariant_5_what_is_taken_away_is_gone_with_the_next_request() -> None:

@@ -13,7 +13,12 @@ from tests.integration.control.api import Answer, Api, details
 pytestmark = pytest.mark.django_db
 
 NOBODYS = "0b5a6c1e-4d2f-4c3b-9a8e-7f6d5c4b3a29"
-LISTS = ["namespaces", "images", "tags"]
+MODELS: dict[str, type[Namespace] | type[Image] | type[Tag]] = {
+    "namespaces": Namespace,
+    "images": Image,
+    "tags": Tag,
+}
+LISTS = sorted(MODELS)
 
 
 @pytest.fixture
@@ -104,10 +109,9 @@ def test_bad_pages_and_orders_are_refused_and_not_adjusted(
 def test_orders_go_by_time_and_by_name_both_ways(what: str, fill: Callable[[str, int], Ask]) -> None:
     # given three rows whose names and times are in different orders
     ask = fill(what, 3)
-    model = {"namespaces": Namespace, "images": Image, "tags": Tag}[what]
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for name, hour in (("row-00", 2), ("row-01", 0), ("row-02", 1)):
-        model.objects.filter(name=name).update(created_at=start + timedelta(hours=hour))
+        MODELS[what].objects.filter(name=name).update(created_at=start + timedelta(hours=hour))
 
     # when they are listed in each order, then it is kept, and oldest first is what an unset one means
     by_time = ["row-01", "row-02", "row-00"]
@@ -139,8 +143,7 @@ def test_rows_of_one_moment_are_each_on_exactly_one_page(
     what: str, direction: str, fill: Callable[[str, int], Ask]
 ) -> None:
     ask = fill(what, 9)
-    model = {"namespaces": Namespace, "images": Image, "tags": Tag}[what]
-    model.objects.update(created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    MODELS[what].objects.update(created_at=datetime(2026, 1, 1, tzinfo=UTC))
     pages = [ask(page=page, page_size=2, order_by=f"created_at_{direction}") for page in range(1, 6)]
     seen = [name for page in pages for name in names(page, what)]
     assert sorted(seen) == [f"row-{number:02}" for number in range(9)]

@@ -181,9 +181,8 @@ def test_creating_in_the_scenes_project(scene: Scene, caller: str, status: int) 
 def test_invariant_9_missing_and_forbidden_look_alike(scene: Scene, caller: str) -> None:
     api = Api(CALLERS[caller](scene))
     nobodys = "0b5a6c1e-4d2f-4c3b-9a8e-7f6d5c4b3a29"
-    calls = [("GET", template, None) for template in READS]
-    calls += [(method, template, body) for method, template, body, _ in WRITES]
-    for method, template, body in calls:
+    reads = [("GET", template, None, None) for template in READS]
+    for method, template, body, _ in (*reads, *WRITES):
         theirs = api.call(method, scene.path(template), body)
         missing = api.call(method, template.format(n=nobodys, i=nobodys, t=nobodys), body)
         assert alike(theirs) == alike(missing)

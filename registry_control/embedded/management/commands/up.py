@@ -1,5 +1,6 @@
 """`manage.py up`: the whole registry on one machine, from nothing to `ready`, until SIGTERM."""
 
+import os
 import sys
 from contextlib import suppress
 from typing import Any, TextIO
@@ -9,7 +10,7 @@ from django.core.management.base import BaseCommand
 
 from registry_control.embedded import bootstrap, broker
 from registry_control.embedded.addresses import check_addresses, reachable
-from registry_control.embedded.credentials import Credentials, CredentialsFile
+from registry_control.embedded.credentials import CredentialsFile
 from registry_control.embedded.preflight import check_redis, check_storage
 from registry_control.embedded.quickstart import quickstart
 from registry_control.embedded.signals import Signals
@@ -26,6 +27,7 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **__: Any) -> None:
         """Run until somebody asks to stop."""
+        os.umask(0o077)  # The database knows password hashes; no file made here is for other users.
         try:
             with only_one(settings.STATE_DIR):
                 text = _prepare()
@@ -46,23 +48,21 @@ def _prepare() -> str:
     if settings.REDIS_URL is not None:
         check_redis(settings.REDIS_URL)
     bootstrap.prepare_database()
-    control_url = f"http://{reachable(settings.CONTROL_ADDR)}"
-    credentials = _credentials(control_url)
     broker.empty_folder()
+    return _first_start()
+
+
+def _first_start() -> str:
+    control_url = f"http://{reachable(settings.CONTROL_ADDR)}"
+    file = CredentialsFile(settings.STATE_DIR)
+    found = bootstrap.first_start(file, control_url=control_url, registry_host=settings.PUBLIC_HOST)
     return quickstart(
         control_url=control_url,
         registry_host=settings.PUBLIC_HOST,
         region=settings.REGION,
-        file=CredentialsFile(settings.STATE_DIR).path,
-        credentials=credentials,
+        file=file.path,
+        credentials=found if found and bootstrap.works(found) else None,
     )
-
-
-def _credentials(control_url: str) -> Credentials | None:
-    found = bootstrap.first_start(
-        settings.STATE_DIR, control_url=control_url, registry_host=settings.PUBLIC_HOST
-    )
-    return found if found and bootstrap.works(found) else None
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,203 @@
+"""The token endpoint on the control plane: the Docker token protocol, GET and POST (checklist 150-157)."""
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import jwt
+import pytest
+
+from registry_control.access.services import authenticate
+from registry_control.catalog.models import Image
+from tests.factories import PUSH, READ_ONLY, Pushed, TestKey, make_key, make_namespace, push_image
+from tests.integration.control.api import Answer, Api
+
+pytestmark = pytest.mark.django_db
+
+TOKENS = "/registry-internal/v1/regions/fr-par/tokens"
+
+
+def get(password: str | None = None, *, user: str = "nologin", scope: list[str] | str = "") -> Answer:
+    query = urlencode({"service": "registry", "scope": scope}, doseq=True)
+    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+    headers = {"Authorization": f"Basic {pair}"} if password is not None else {}
+    return Api().call("GET", f"{TOKENS}?{query}", **headers)
+
+
+def post(**form: str) -> Answer:
+    return Api().call("POST", TOKENS, urlencode(form), content_type="application/x-www-form-urlencoded")
+
+
+def access(answer: Answer) -> list[dict[str, Any]]:
+    """What a token says it is good for, checked as any other program would: by the published keys."""
+    assert answer.status == 200, answer
+    token = answer.body["access_token"]
+    keys = jwt.PyJWKSet.from_dict(Api().get("/.well-known/jwks.json").body)
+    key = keys[jwt.get_unverified_header(token)["kid"]]
+    claims = jwt.decode(token, key, algorithms=["EdDSA"], audience="registry", issuer="stowage")
+    granted: list[dict[str, Any]] = claims["access"]
+    return granted
+
+
+@pytest.fixture
+def key() -> TestKey:
+    return make_key()
+
+
+@pytest.fixture
+def pushed(key: TestKey) -> Pushed:
+    return push_image(key, make_namespace(key, "team"), "app")
+
+
+def repository(*actions: str, name: str = "team/app") -> dict[str, Any]:
+    return {"type": "repository", "name": name, "actions": list(actions)}
+
+
+def test_a_get_with_a_secret_key_is_answered_with_a_token(key: TestKey, pushed: Pushed) -> None:
+    answer = get(key.secret, scope="repository:team/app:push,pull")
+    assert set(answer.body) == {"token", "access_token", "expires_in", "issued_at"}
+    assert answer.body["token"] == answer.body["access_token"]
+    assert answer.body["expires_in"] == 300
+    issued = datetime.strptime(answer.body["issued_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert abs((datetime.now(UTC) - issued).total_seconds()) < 60
+    assert access(answer) == [repository("pull", "push")]
+    assert authenticate(token=answer.body["token"]).principal == key.principal
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("user", ["nologin", "scaleway", "", "r$bot+1@x y", "ünicode", "team"])
+def test_any_user_name_will_do(key: TestKey, pushed: Pushed, user: str) -> None:
+    assert access(get(key.secret, user=user, scope="repository:team/app:pull")) == [repository("pull")]
+
+
+@pytest.mark.parametrize("password", [None, ""])
+def test_nobody_gets_a_token_for_what_is_public(key: TestKey, pushed: Pushed, password: str | None) -> None:
+    # given a private image, then a public one; when nobody, or `nologin` without a password, asks
+    asked = "repository:team/app:pull,push"
+    private = get(password, scope=asked)
+    Image.objects.update(visibility="public")
+    public = get(password, scope=asked)
+
+    # then both are answered, and only pulling what is public is granted
+    assert access(private) == []
+    assert access(public) == [repository("pull")]
+    assert authenticate(token=public.body["token"]).is_anonymous
+
+
+@pytest.mark.parametrize(
+    ("rights", "granted"),
+    [([READ_ONLY], ["pull"]), ([PUSH], ["pull", "push"]), ([], ["delete", "pull", "push"])],
+)
+def test_a_token_grants_what_was_asked_as_far_as_the_rights_go(
+    key: TestKey, pushed: Pushed, rights: list[Any], granted: list[str]
+) -> None:
+    other = make_key(*rights, organization=key.organization)
+    for scope in ("repository:team/app:delete,pull,push", "repository:team/app:*"):
+        assert access(get(other.secret, scope=scope)) == [repository(*granted)]
+
+
+def test_scopes_come_repeated_or_side_by_side_and_are_merged(key: TestKey, pushed: Pushed) -> None:
+    answer = get(
+        key.secret,
+        scope=[
+            "repository:team/app:pull repository:team/new:push",
+            "repository:team/app:pull,push",
+            "nonsense",
+        ],
+    )
+    assert access(answer) == [repository("pull", "push"), repository("push", name="team/new")]
+
+
+def test_a_login_asks_for_no_scope(key: TestKey) -> None:
+    answer = Api().call(
+        "GET",
+        f"{TOKENS}?account=x&client_id=docker&offline_token=true&service=registry",
+        Authorization="Basic " + base64.b64encode(f"x:{key.secret}".encode()).decode(),
+    )
+    assert access(answer) == []
+    assert "refresh_token" not in answer.body
+
+
+WRONG = ["x", str(uuid4()), "SCWXXXXXXXXXXXXXXXXX"]
+
+
+@pytest.mark.parametrize("password", WRONG)
+def test_a_wrong_password_is_401_in_words_that_docker_shows(password: str) -> None:
+    for answer in (get(password), post(grant_type="password", username="x", password=password)):
+        assert answer.status == 401
+        assert set(answer.body) == {"errors", "message", "details"}
+        assert answer.body["errors"][0]["code"] == "UNAUTHORIZED"
+        assert "secret key" in answer.body["message"]
+        assert password not in str(answer.body) or password == "x"
+        assert answer.headers["WWW-Authenticate"] == 'Basic realm="stowage"'
+        assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("header", ["Basic", "Basic ???", "Basic eA==", "Bearer x", "Basic /w==", "x"])
+def test_an_authorization_that_cannot_be_read_is_not_taken_for_none(header: str) -> None:
+    assert Api().call("GET", TOKENS, Authorization=header).status == 401
+
+
+def test_a_post_of_the_password_grant_is_answered_with_a_token(key: TestKey, pushed: Pushed) -> None:
+    answer = post(
+        grant_type="password",
+        service="registry",
+        client_id="containerd-client",
+        username="x",
+        password=key.secret,
+        scope="repository:team/app:push,pull",
+    )
+    assert set(answer.body) == {"access_token", "scope", "expires_in", "issued_at"}
+    assert answer.body["scope"] == "repository:team/app:pull,push"
+    assert access(answer) == [repository("pull", "push")]
+
+
+@pytest.mark.parametrize("password", [{}, {"password": ""}])
+def test_a_post_without_a_password_is_nobodys(pushed: Pushed, password: dict[str, str]) -> None:
+    Image.objects.update(visibility="public")
+    answer = post(grant_type="password", scope="repository:team/app:pull,push", **password)
+    assert access(answer) == [repository("pull")]
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"grant_type": "refresh_token", "refresh_token": "x"}, {"grant_type": "client_credentials"}]
+)
+def test_other_grants_are_refused_in_oauth2s_words(form: dict[str, str]) -> None:
+    answer = post(**form)
+    assert (answer.status, answer.body) == (400, {"error": "unsupported_grant_type"})
+
+
+def test_a_post_that_is_no_form_is_refused() -> None:
+    assert Api().call("POST", TOKENS, "{}").status == 415
+    assert Api().call("POST", TOKENS).body == {"error": "unsupported_grant_type"}
+    assert Api().call("PUT", TOKENS).status == 405
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "repository:../x:pull",
+        "repository::pull",
+        "repository:team/app",
+        ":",
+        "\x00",
+        "repository:te\x00am/app:pull",
+        f"repository:{'x' * 5000}:pull",
+        "registry:catalog:*",
+        "plugin(x):y:z",
+    ],
+)
+def test_strange_scopes_are_no_error(key: TestKey, scope: str) -> None:
+    assert get(key.secret, scope=scope).status == 200
+
+
+def test_the_keys_are_published_and_hold_nothing_private(key: TestKey) -> None:
+    get(key.secret)
+    answer = Api().get("/.well-known/jwks.json")
+    assert answer.status == 200
+    [published] = answer.body["keys"]
+    assert set(published) == {"kty", "crv", "use", "alg", "kid", "x"}

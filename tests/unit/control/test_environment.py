@@ -1,0 +1,174 @@
+"""The environment: what is read, what stands in for what is not set, and how refusals read."""
+
+from pathlib import Path
+
+import pytest
+
+from registry_control.settings.environment import Address, ConfigurationError, Environment
+
+PASSWORD = "hunter2-hunter2"
+
+
+def load(state_dir: Path, **variables: str) -> Environment:
+    return Environment.load({"REGISTRY_STATE_DIR": str(state_dir), **variables})
+
+
+def refusal(state_dir: Path, **variables: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(state_dir, **variables)
+    return str(caught.value)
+
+
+def test_nothing_needs_to_be_set(tmp_path: Path) -> None:
+    environment = load(tmp_path)
+    assert environment.control_addr == Address("127.0.0.1", 8000)
+    assert environment.data_addr == Address("127.0.0.1", 5000)
+    assert environment.public_host == "127.0.0.1:5000"
+    assert environment.public_scheme == "http"
+    assert environment.region == "fr-par"
+    assert environment.redis_url is None
+    assert environment.database_url == f"sqlite:///{tmp_path}/registry.sqlite3"
+    assert environment.storage_url == f"file://{tmp_path}/storage"
+
+
+def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
+    environment = load(tmp_path, REGISTRY_REGION="", REGISTRY_REDIS_URL="", REGISTRY_SECRET_KEY="")
+    assert environment.region == "fr-par"
+    assert environment.redis_url is None
+    assert environment.secret_key
+
+
+def test_the_public_host_follows_the_data_address(tmp_path: Path) -> None:
+    assert load(tmp_path, REGISTRY_DATA_ADDR="10.0.0.7:5443").public_host == "10.0.0.7:5443"
+
+
+def test_an_ipv6_address_is_written_in_brackets(tmp_path: Path) -> None:
+    address = load(tmp_path, REGISTRY_DATA_ADDR="[::1]:5000").data_addr
+    assert address == Address("::1", 5000)
+    assert str(address) == "[::1]:5000"
+
+
+def test_a_relative_state_folder_is_below_the_present_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Environment.load({"REGISTRY_STATE_DIR": "here"}).state_dir == tmp_path / "here"
+
+
+def test_a_state_folder_may_have_any_name(tmp_path: Path) -> None:
+    # given a folder whose name means something else inside a URL
+    environment = load(tmp_path / "100%20 #1?")
+
+    # then what is kept there by default is named as a URL names it
+    assert environment.database_url == f"sqlite:///{tmp_path}/100%2520%20%231%3F/registry.sqlite3"
+    assert environment.storage_url == f"file://{tmp_path}/100%2520%20%231%3F/storage"
+
+
+def test_the_secret_key_is_made_once_and_is_private(tmp_path: Path) -> None:
+    # given a first start
+    first = load(tmp_path / "state").secret_key
+
+    # when there is a second one
+    second = load(tmp_path / "state").secret_key
+
+    # then the key is the same, long, and only its owner can read it
+    assert first == second
+    assert len(first) >= 50
+    assert (tmp_path / "state" / "secret_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_given_secret_key_leaves_no_file(tmp_path: Path) -> None:
+    assert load(tmp_path, REGISTRY_SECRET_KEY="given").secret_key == "given"
+    assert not (tmp_path / "secret_key").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", "a key from a file"),
+        ("DATABASE_URL", f"postgresql://stowage:{PASSWORD}@db.example:5432/stowage"),
+        ("REDIS_URL", f"redis://:{PASSWORD}@redis.example:6379/0"),
+    ],
+)
+def test_a_secret_may_come_from_a_file(tmp_path: Path, name: str, value: str) -> None:
+    # given a file as secret managers write it, with a line break at its end
+    file = tmp_path / "secret"
+    file.write_text(f"{value}\n", encoding="utf-8")
+    environment = load(tmp_path, **{f"REGISTRY_{name}_FILE": str(file)})
+    assert getattr(environment, name.lower()) == value
+
+
+def test_a_value_and_a_file_for_it_contradict_each_other(tmp_path: Path) -> None:
+    said = refusal(tmp_path, REGISTRY_SECRET_KEY=PASSWORD, REGISTRY_SECRET_KEY_FILE="/run/secrets/key")
+    assert said == "REGISTRY_SECRET_KEY and REGISTRY_SECRET_KEY_FILE are both set: keep one of them"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    said = refusal(tmp_path, REGISTRY_SECRET_KEY_FILE=str(tmp_path / "missing"))
+    assert said.startswith("REGISTRY_SECRET_KEY_FILE: cannot read ")
+    assert str(tmp_path / "missing") in said
+
+
+def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n", encoding="utf-8")
+    said = refusal(tmp_path, REGISTRY_SECRET_KEY_FILE=str(tmp_path / "empty"))
+    assert said == f"REGISTRY_SECRET_KEY_FILE: {tmp_path}/empty is empty"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATA_ADDR", "5000"),
+        ("DATA_ADDR", ":5000"),
+        ("DATA_ADDR", "127.0.0.1:"),
+        ("DATA_ADDR", "127.0.0.1:0"),
+        ("DATA_ADDR", "127.0.0.1:65536"),
+        ("DATA_ADDR", "127.0.0.1:\N{ARABIC-INDIC DIGIT FIVE}"),
+        ("DATA_ADDR", "[::1:5000"),
+        ("DATA_ADDR", "::1:5000"),
+        ("CONTROL_ADDR", "http://127.0.0.1:8000"),
+        ("CONTROL_ADDR", "127.0.0.1:http"),
+        ("PUBLIC_HOST", "https://registry.example"),
+        ("PUBLIC_HOST", "registry.example/v2"),
+        ("PUBLIC_SCHEME", "HTTPS"),
+        ("REGION", "FR-PAR"),
+        ("REGION", "paris"),
+        ("DATA_WORKERS", "0"),
+        ("DATA_WORKERS", "two"),
+        ("DATA_WORKERS", "-1"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_would_do(tmp_path: Path, name: str, value: str) -> None:
+    said = refusal(tmp_path, **{f"REGISTRY_{name}": value})
+    assert said.startswith(f"REGISTRY_{name} is {value!r}, but must be ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", f"mysql://stowage:{PASSWORD}@db.example/stowage"),
+        ("DATABASE_URL", f"stowage:{PASSWORD}@db.example"),
+        ("DATABASE_URL", f"postgresql://stowage:{PASSWORD}@db.example:port/stowage"),
+        ("DATABASE_URL", f"postgresql://stowage:{PASSWORD}@db.example:99999/stowage"),
+        ("REDIS_URL", f"http://:{PASSWORD}@redis.example"),
+        ("REDIS_URL", f"redis://:{PASSWORD}@redis.example:port"),
+        ("STORAGE_URL", f"ftp://stowage:{PASSWORD}@storage.example/blobs"),
+        ("STORAGE_URL", f"/var/lib/{PASSWORD}"),
+        ("STORAGE_URL", f"file://{PASSWORD}/relative"),
+        # What comes after the # is no part of the host: half a password looks like a port.
+        ("DATABASE_URL", f"postgresql://stowage:{PASSWORD}#2@db.example/stowage"),
+        ("DATABASE_URL", f"postgresql://stowage:[{PASSWORD}@db.example/stowage"),
+    ],
+)
+def test_a_refused_url_is_named_but_never_shown(tmp_path: Path, name: str, value: str) -> None:
+    said = refusal(tmp_path, **{f"REGISTRY_{name}": value})
+    assert said.startswith(f"REGISTRY_{name}")
+    assert PASSWORD not in said
+    assert "\n" not in said
+
+
+def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = refusal(tmp_path / "file" / "state")
+    assert said.startswith("REGISTRY_STATE_DIR: cannot use ")
