@@ -14,10 +14,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 MANAGE := REGISTRY_STATE_DIR=.venv/scratch $(BIN)/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients tools openapi lock clean venv venv-dev
+.PHONY: help run test check clients conformance tools openapi lock clean venv venv-dev
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: venv ## Start the registry with its data in var/ (settings: README.md)
 	@exec $(BIN)/python manage.py up
@@ -38,6 +38,9 @@ check: venv-dev ## Check style, types, imports, migrations and the API descripti
 
 clients: venv-dev ## Run the tests that drive docker and other clients (first: make tools)
 	$(BIN)/pytest -m clients $(ARGS)
+
+conformance: venv-dev ## Run the official suite of the OCI specification (first: make tools)
+	$(BIN)/pytest -m clients tests/conformance $(ARGS)
 
 tools: ## Install the programs that `make clients` needs (as root)
 	@tools/install.sh

@@ -13,7 +13,8 @@ chromium        looks at the admin pages
 
 # Go programs: name, package, version.
 go_programs='
-crane  github.com/google/go-containerregistry/cmd/crane  v0.22.1
+crane        github.com/google/go-containerregistry/cmd/crane         v0.22.1
+conformance  github.com/opencontainers/distribution-spec/conformance  v0.0.0-20260831232431-97274622c111
 '
 
 # Where the tests look for them (tests/services/tools.py). Debian's go to their usual places.

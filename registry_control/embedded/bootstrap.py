@@ -39,6 +39,8 @@ def prepare_database() -> None:
     Raises:
         ConfigurationError: it does not answer, is no database, or was made by a newer release.
     """
+    if connection.settings_dict["NAME"] == ":memory:":
+        raise ConfigurationError("REGISTRY_DATABASE_URL: a database in memory cannot be shared by processes")
     try:
         loader = MigrationLoader(connection)
         _refuse_newer(loader)

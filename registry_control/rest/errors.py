@@ -101,6 +101,11 @@ def unknown_region(_: HttpRequest, *, region: str, served: str, **__: str) -> Ht
     return JsonResponse(_body(error.type, message, **error.fields()), status=error.status)
 
 
+def length_required(request: HttpRequest) -> HttpResponse:
+    """Answer for a body without a length."""
+    return _json(request, HTTPStatus.LENGTH_REQUIRED, "send the body with a Content-Length")
+
+
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer for what Django refuses to read (handler400)."""
     if request.path.startswith(PAGES):

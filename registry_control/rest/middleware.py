@@ -8,6 +8,8 @@ from uuid import uuid4
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from registry_control.rest.errors import length_required
+
 logger = logging.getLogger(__name__)
 
 
@@ -25,3 +27,19 @@ class RequestId:
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("request %s was answered with %d", request_id, response.status_code)
         return response
+
+
+class KnownLength:
+    """Refuses bodies that do not say how long they are.
+
+    To WSGI such a body is an empty one: a PATCH would seem to succeed, and change nothing.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Answer, or refuse."""
+        if "Transfer-Encoding" in request.headers:
+            return length_required(request)
+        return self._get_response(request)

@@ -70,6 +70,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "registry_control.rest.middleware.KnownLength",
 ]
 ROOT_URLCONF = "registry_control.urls"
 WSGI_APPLICATION = "registry_control.wsgi.application"

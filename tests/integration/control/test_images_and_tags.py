@@ -201,7 +201,7 @@ def test_an_image_that_is_being_deleted_cannot_be_changed(
 def test_nothing_in_what_is_locked_can_be_changed_or_deleted(
     api: Api, namespace: Namespace, pushed: Pushed, what: str
 ) -> None:
-    model: type[Image] | type[Namespace] = Image if what == "image" else Namespace
+    model: type[Image | Namespace] = Image if what == "image" else Namespace
     model.objects.update(status=Status.LOCKED)
     answers = [
         api.patch(f"/images/{pushed.image_id}", visibility="public"),

@@ -1,0 +1,93 @@
+"""The description of the API is the one in docs/, and its pages need no internet."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from django.core.management import call_command
+from django.test import Client
+
+WRITTEN = Path(__file__).parents[3] / "docs" / "openapi.yaml"
+OPERATIONS = {
+    "ListNamespaces",
+    "CreateNamespace",
+    "GetNamespace",
+    "UpdateNamespace",
+    "DeleteNamespace",
+    "ListImages",
+    "GetImage",
+    "UpdateImage",
+    "DeleteImage",
+    "ListTags",
+    "GetTag",
+    "DeleteTag",
+}
+
+
+@pytest.fixture(scope="module")
+def operations() -> dict[str, dict[str, Any]]:
+    paths = yaml.safe_load(WRITTEN.read_text())["paths"]
+    return {found["operationId"]: found for methods in paths.values() for found in methods.values()}
+
+
+def test_the_written_description_is_what_the_code_gives(tmp_path: Path) -> None:
+    generated = tmp_path / "openapi.yaml"
+    call_command("spectacular", validate=True, fail_on_warn=True, file=str(generated))
+    assert generated.read_text() == WRITTEN.read_text(), "run: manage.py spectacular --file docs/openapi.yaml"
+
+
+def test_it_describes_the_twelve_operations_and_nothing_else(operations: dict[str, dict[str, Any]]) -> None:
+    assert operations.keys() == OPERATIONS
+
+
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
+def test_an_operation_says_how_to_call_it_and_what_it_answers(
+    operations: dict[str, dict[str, Any]], operation: str
+) -> None:
+    described = operations[operation]
+    assert described["security"] == [{"SecretKey": []}]
+    assert described["description"]
+    assert {"200", "401", "503"} <= described["responses"].keys()
+    assert ("404" in described["responses"]) == (operation not in {
+        "ListNamespaces", "CreateNamespace", "ListImages",
+    })  # fmt: skip
+    assert ("requestBody" in described) == operation.startswith(("Create", "Update"))
+
+
+def test_lists_describe_their_parameters(operations: dict[str, dict[str, Any]]) -> None:
+    def of(operation: str) -> set[str]:
+        return {found["name"] for found in operations[operation]["parameters"] if found["in"] == "query"}
+
+    paging = {"page", "page_size", "order_by", "name"}
+    assert of("ListNamespaces") == paging | {"project_id", "organization_id"}
+    assert of("ListImages") == paging | {"project_id", "organization_id", "namespace_id"}
+    assert of("ListTags") == paging
+    assert of("DeleteTag") == {"force"}
+
+
+@pytest.mark.django_db
+def test_the_served_description_needs_no_key() -> None:
+    answer = Client().get("/api/schema/", headers={"Accept": "application/json"})
+    assert answer.status_code == 200
+    assert answer.json()["paths"].keys() == yaml.safe_load(WRITTEN.read_text())["paths"].keys()
+
+
+@pytest.mark.django_db
+def test_the_pages_load_everything_from_here() -> None:
+    # given the page as a browser gets it
+    browser = Client()
+    page = browser.get("/api/docs/", headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    html = page.content.decode()
+
+    # when its parts are asked for, then all of them are ours and are there
+    parts = re.findall(r'(?:src|href)="([^"]+)"', html)
+    assert len(parts) >= 4
+    for part in parts:
+        assert part.startswith("/static/")
+        answer = browser.get(part)
+        assert answer.status_code == 200
+        assert b"".join(answer.streaming_content if answer.streaming else [answer.content])  # type: ignore[attr-defined]
+    assert "://" not in html
