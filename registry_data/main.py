@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 def build() -> "App":
     """Make the ASGI application from the installation's settings; the server calls this once a process."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
+    # Reads of a database file run in the event loop on purpose, see Bridge.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     django.setup()
 
     # Only now: models can be imported once Django is set up.
     from django.conf import settings
+    from django.db import connection
 
     from registry_control.access.tokens import SERVICE
     from registry_control.common.store import blob_store
@@ -25,5 +28,9 @@ def build() -> "App":
     from registry_data.http.plane import Plane
 
     config = Config(public_scheme=settings.PUBLIC_SCHEME, service=SERVICE, blob_lease=settings.BLOB_LEASE)
-    bridge = Bridge(database_threads=config.database_threads, storage_threads=config.storage_threads)
+    bridge = Bridge(
+        database_threads=config.database_threads,
+        storage_threads=config.storage_threads,
+        reads_inline=connection.vendor == "sqlite",
+    )
     return App(Plane(config, bridge, blob_store()))

@@ -20,12 +20,13 @@ from django.db import connection, transaction
 from django.db.migrations.exceptions import InconsistentMigrationHistory
 from django.db.migrations.loader import MigrationLoader
 
+from registry_control.access.errors import BadCredentials
+from registry_control.access.selectors import principal_by_secret
 from registry_control.audit.services import SYSTEM
 from registry_control.common.errors import AlreadyExists
 from registry_control.embedded.credentials import Credentials, CredentialsFile
 from registry_control.embedded.preflight import one_line
-from registry_control.identity.credentials import secret_hmac
-from registry_control.identity.models import ApiKey, Organization, PermissionSet, User
+from registry_control.identity.models import Organization, PermissionSet, User
 from registry_control.identity.services import create_api_key, create_organization, create_user, grant_policy
 from registry_control.settings.environment import ConfigurationError
 
@@ -78,9 +79,11 @@ def first_start(file: CredentialsFile, *, control_url: str, registry_host: str) 
 
 
 def works(credentials: Credentials) -> bool:
-    """Whether the key is one of this database's, under the present REGISTRY_SECRET_KEY."""
-    stored = secret_hmac(credentials.secret_key)
-    return ApiKey.objects.filter(access_key=credentials.access_key, secret_hmac=stored).exists()
+    """Whether the key stands, in this database and under the present REGISTRY_SECRET_KEY."""
+    try:
+        return principal_by_secret(credentials.secret_key).access_key == credentials.access_key
+    except BadCredentials:
+        return False
 
 
 def _refuse_newer(loader: MigrationLoader) -> None:

@@ -142,7 +142,7 @@ class _Reader:
         except ValueError:
             # Not the error's own text either: what it takes for a port may be half a password.
             raise ConfigurationError(
-                f"{PREFIX}{name} has no proper host and port (in a password, / ? # [ ] @ need to be %-encoded)"
+                f"{PREFIX}{name} has no proper host and port (a password needs %2F for /, %23 for # ...)"
             ) from None
         if scheme == "file" and not rest.startswith("/"):
             raise ConfigurationError(f"{PREFIX}{name} must be file:// and an absolute path")

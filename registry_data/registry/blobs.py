@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from registry_control.access.policy import Action
+from registry_control.access.services import Caller
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs
 from registry_control.common.clock import now
@@ -18,30 +19,47 @@ from registry_data.storage.base import BlobStore, Key, NotStored
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """Where a blob's bytes are, and how many."""
+    """Where a blob's bytes are, and how many; whether saying so to a pusher needs a promise first."""
 
     key: Key
     size: int  # bytes
+    promise_is_due: bool
 
 
-def find(
-    credentials: Credentials, repository: Repository, digest: Digest, *, promise: bool, lease: timedelta
-) -> StoredBlob:
-    """A blob of an image. `promise` keeps it for whoever may push a manifest that names it (invariant 2).
+def find(credentials: Credentials, repository: Repository, digest: Digest, *, lease: timedelta) -> StoredBlob:
+    """A blob of an image. Reads only; a HEAD is a promise, see `promise` (invariant 2).
 
     Raises:
         Refused, ProtocolError: not allowed; the image does not have it.
     """
     with unit():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
-        record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
-        admit(caller, Action.PULL, repository, record)
-        moment = now()
-        if blob is None or record.image_id is None or not blob.held_at(moment):
-            raise unknown(digest)
-        if promise and _runs_out(blob, moment, lease) and may(caller, Action.PUSH, repository, record.facts):
+        record, blob = _held(caller, repository, digest)
+        due = _runs_out(blob, now(), lease) and may(caller, Action.PUSH, repository, record.facts)
+        return StoredBlob(Key(blob.storage_key), blob.size, due)
+
+
+def promise(credentials: Credentials, repository: Repository, digest: Digest) -> None:
+    """Keep a blob for whoever may push a manifest that names it.
+
+    Raises:
+        Refused, ProtocolError: not allowed; the image does not have it any more.
+    """
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.PULL))
+        record, blob = _held(caller, repository, digest)
+        if record.image_id is not None:
             blobs.promise(blob_id=blob.id, image_id=record.image_id)
-        return StoredBlob(Key(blob.storage_key), blob.size)
+
+
+def _held(
+    caller: Caller, repository: Repository, digest: Digest
+) -> tuple[resolve.RepositoryRecord, resolve.BlobRecord]:
+    record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
+    admit(caller, Action.PULL, repository, record)
+    if blob is None or not blob.held_at(now()):
+        raise unknown(digest)
+    return record, blob
 
 
 def _runs_out(blob: resolve.BlobRecord, moment: datetime, lease: timedelta) -> bool:

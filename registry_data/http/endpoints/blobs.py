@@ -18,14 +18,10 @@ from registry_data.storage.base import HasPaths
 async def get(plane: Plane, request: Request, route: Route) -> Answer:
     """Send a blob, or the part of it that a Range asks for (checklist 39-47)."""
     digest = Digest.parse(route.reference)
-    found = await plane.bridge.run(
-        blobs.find,
-        credentials(request),
-        repository_to_read(route),
-        digest,
-        promise=request.method == "HEAD",
-        lease=plane.config.blob_lease,
-    )
+    repository, who = repository_to_read(route), credentials(request)
+    found = await plane.bridge.read(blobs.find, who, repository, digest, lease=plane.config.blob_lease)
+    if request.method == "HEAD" and found.promise_is_due:
+        await plane.bridge.run(blobs.promise, who, repository, digest)
     headers = {
         "docker-content-digest": str(digest),
         "etag": f'"{digest}"',

@@ -20,7 +20,7 @@ async def tags(plane: Plane, request: Request, route: Route) -> Answer:
     repository = repository_to_read(route)
     query = request.query
     page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
-    found = await plane.bridge.run(lists.tags, credentials(request), repository, page)
+    found = await plane.bridge.read(lists.tags, credentials(request), repository, page)
     headers = {"content-type": "application/json"}
     if found.more:
         headers["link"] = next_link(f"/v2/{repository}/tags/list", page.n, found.names[-1])
@@ -33,7 +33,7 @@ async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
     query = request.query
     artifact_type = query.get("artifactType")
     page = parse_page(query.get("n"), None, maximum=plane.config.page_size)
-    found = await plane.bridge.run(
+    found = await plane.bridge.read(
         lists.referrers,
         credentials(request),
         repository,

@@ -22,7 +22,7 @@ REVALIDATE: Final = "private, no-cache"
 async def get(plane: Plane, request: Request, route: Route) -> Answer:
     """Send a manifest exactly as it was pushed, whatever Accept says (checklist 30-36)."""
     repository, reference = repository_to_read(route), reference_to_read(route)
-    found = await plane.bridge.run(
+    found = await plane.bridge.read(
         manifests.get,
         credentials(request),
         repository,

@@ -1,0 +1,70 @@
+"""The management API as bytes on a socket, through the real server."""
+
+import httpx
+import pytest
+
+from tests.services.stack import Stack
+
+NAMESPACES = "/registry/v1/regions/fr-par/namespaces"
+
+
+@pytest.fixture
+def http(stack: Stack) -> httpx.Client:
+    credentials = stack.credentials
+    return httpx.Client(
+        base_url=credentials.control_url, headers={"X-Auth-Token": credentials.secret_key}, timeout=30
+    )
+
+
+def test_answers_have_an_exact_type_a_length_and_an_id(http: httpx.Client) -> None:
+    answer = http.get(NAMESPACES)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert "x-request-id" in answer.headers
+    assert not {"x-total-count", "set-cookie", "vary"} & set(answer.headers)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_body_without_a_type_is_no_harm_where_none_belongs(http: httpx.Client, method: str) -> None:
+    path = f"{NAMESPACES}/0b5a6c1e-4d2f-4c3b-9a8e-7f6d5c4b3a29"
+    assert http.request(method, path, content=b"{}").status_code == 404
+
+
+def test_a_body_of_unknown_length_is_refused_and_not_taken_for_none(http: httpx.Client) -> None:
+    answer = http.post(
+        NAMESPACES, content=iter([b'{"name": ', b'"chunked"}']), headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["type"]) == (411, "length_required")
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_paths_that_lead_nowhere_are_json_here_too(http: httpx.Client) -> None:
+    for path in ("/", NAMESPACES + "/", "/registry/v1/regions/zz-zzz/namespaces"):
+        answer = http.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+        assert answer.json()["type"] == "not_found"
+
+
+def test_health_says_that_it_is_well(http: httpx.Client) -> None:
+    assert http.get("/healthz").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("path", ["/token", "/registry-internal/v1/regions/fr-par/tokens"])
+def test_both_planes_answer_a_token_request_alike(stack: Stack, path: str) -> None:
+    # given the endpoint of one plane or the other
+    credentials = stack.credentials
+    host = credentials.control_url if path != "/token" else f"http://{credentials.registry_host}"
+
+    # when a client logs in there, then the data plane takes the token
+    good = httpx.get(host + path, params={"service": "registry"}, auth=("x", credentials.secret_key))
+    ping = httpx.get(
+        f"http://{credentials.registry_host}/v2/", headers={"Authorization": f"Bearer {good.json()['token']}"}
+    )
+    assert (good.status_code, ping.status_code) == (200, 200)
+
+    # and when it gets the password wrong, both say the same
+    wrong = httpx.get(host + path, auth=("x", "wrong"))
+    assert wrong.status_code == 401
+    assert "secret key" in wrong.json()["details"]
+    assert wrong.headers["www-authenticate"] == 'Basic realm="stowage"'
