@@ -89,9 +89,9 @@ def _take(path: Path) -> dict[str, Any] | None:
     taken = path.with_suffix(_TAKEN)
     try:
         path.rename(taken)
-        text = taken.read_text(encoding="utf-8")
+        content = taken.read_bytes()
         taken.unlink()
-        message: dict[str, Any] = loads(text)
+        message: dict[str, Any] = loads(content.decode())
     except FileNotFoundError:
         return None  # Another worker was faster.
     except ValueError as error:

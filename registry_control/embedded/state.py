@@ -35,7 +35,7 @@ def only_one(state_dir: Path) -> Iterator[None]:
 
 def _take(descriptor: int, state_dir: Path) -> None:
     try:
-        # The kernel gives it back when the process ends, however it ends. No child process inherits it.
+        # The kernel gives it back when this process and the last that it has forked have ended.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()

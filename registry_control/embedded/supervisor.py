@@ -1,20 +1,22 @@
 """Starts the three processes of one machine, keeps them running, and ends them together."""
 
 import http.client
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from django.conf import settings
+from django.db import connections
 
 from registry_control.embedded.addresses import reachable
 from registry_control.embedded.child import Child
+from registry_control.embedded.process import fork
+from registry_control.embedded.roles import ROLES, run
 from registry_control.embedded.signals import Signals
 from registry_control.embedded.state import worker_sign
-from registry_control.settings.environment import PROJECT_ROOT, Address
+from registry_control.settings.environment import Address
 
 STOP_TIME: Final = 8.5
 """Seconds until what has not ended by itself is killed; `up` has 10."""
@@ -34,6 +36,7 @@ def supervise(signals: Signals, *, on_ready: Callable[[], None], say: Callable[[
         say: given lines for the operator.
     """
     worker_sign(settings.STATE_DIR).unlink(missing_ok=True)
+    connections.close_all()  # A connection is no thing to share with a fork.
     children = _children(say)
     try:
         _run(children, signals, on_ready=on_ready, say=say)
@@ -79,15 +82,19 @@ def _stop(children: Sequence[Child], signals: Signals, say: Callable[[str], None
 
 
 def _children(say: Callable[[str], None]) -> list[Child]:
-    def child(name: str, is_ready: Callable[[int], bool]) -> Child:
-        manage = str(PROJECT_ROOT / "manage.py")
-        command = [sys.executable, manage, "serve", name, "--parent", str(os.getpid())]
-        return Child(name, command, is_ready=is_ready, say=say)
-
+    is_ready: dict[str, Callable[[int], bool]] = {
+        "control": lambda _: _answers(settings.CONTROL_ADDR),
+        "data": lambda _: _answers(settings.DATA_ADDR),
+        "worker": lambda pid: _names(worker_sign(settings.STATE_DIR), pid),
+    }
     return [
-        child("control", lambda _: _answers(settings.CONTROL_ADDR)),
-        child("data", lambda _: _answers(settings.DATA_ADDR)),
-        child("worker", lambda pid: _names(worker_sign(settings.STATE_DIR), pid)),
+        Child(
+            role,
+            start=partial(fork, partial(run, role), title=f"manage.py serve {role}"),
+            is_ready=is_ready[role],
+            say=say,
+        )
+        for role in ROLES
     ]
 
 

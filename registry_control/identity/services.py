@@ -121,8 +121,7 @@ def create_api_key(
         InvalidArgument: the holder belongs to no organization, or the project to another one.
     """
     organization_id = _organization_id(holder)
-    project = default_project or Project.objects.get(pk=organization_id)
-    _check_project(project, organization_id)
+    project = _project_of(organization_id, default_project)
     secret = new_secret_key()
     api_key = ApiKey.objects.create(
         access_key=new_access_key(),
@@ -167,7 +166,7 @@ def grant_policy(
     """
     organization_id = _organization_id(holder)
     if project is not None:
-        _check_project(project, organization_id)
+        _project_of(organization_id, project)
     scope = project.name if project else "all projects"
     name = name or f"{permission_set.value} on {scope} for {holder.pk}"
     with _unique("policy", name, "the organization has a policy of that name"):
@@ -209,8 +208,10 @@ def _organization_id(holder: Holder) -> UUID:
     return holder.organization_id
 
 
-def _check_project(project: Project, organization_id: UUID) -> None:
-    if project.organization_id != organization_id:
+def _project_of(organization_id: UUID, project: Project | None) -> Project:
+    found = project or Project.objects.filter(pk=organization_id).first()
+    if found is None or found.organization_id != organization_id:
         raise InvalidArgument(
             "project_id", "there is no such project in the holder's organization", reason="unknown"
         )
+    return found

@@ -95,11 +95,12 @@ def update(
         if value is not None and value != getattr(namespace, field)
     }
     if changes:
-        _apply(namespace, actor=actor_of(principal), **changes)
+        change(namespace, actor=actor_of(principal), **changes)
     return namespace
 
 
-def _apply(namespace: Namespace, *, actor: Actor, **changes: str | bool) -> None:
+def change(namespace: Namespace, *, actor: Actor, **changes: str | bool) -> None:
+    """Set fields of a locked row; a privacy change decides the very next pull."""
     for field, value in changes.items():
         setattr(namespace, field, value)
     namespace.updated_at = now()

@@ -143,6 +143,11 @@ class Stack:
         return self._child is not None and self._child.exit_code is None
 
     @property
+    def exit_code(self) -> int | None:
+        """How the last start ended; None while it runs, and before the first one."""
+        return self._child.exit_code if self._child else None
+
+    @property
     def credentials(self) -> Credentials:
         return Credentials(**json.loads((self.state_dir / "credentials.json").read_text(encoding="utf-8")))
 

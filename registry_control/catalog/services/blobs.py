@@ -31,8 +31,8 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
     """Make an upload's bytes a blob of its image, with a lease, and close the session.
 
     The closed row stays for the worker: were the process to die now, it would find by it what is left
-    of the upload in the storage. Returns whether the bytes are needed: False when the registry had the blob already, so that the
-    caller removes its own copy after the commit.
+    of the upload in the storage. Returns whether the bytes are needed: False when the registry had the
+    blob already, so that the caller removes its own copy after the commit.
 
     Raises:
         ImageGone, UploadGone: deleted, cancelled or expired in the meantime; nothing is recorded.

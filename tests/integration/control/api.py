@@ -10,6 +10,8 @@ from django.test import Client
 from tests.factories import TestKey
 
 REGION: Final = "/registry/v1/regions/fr-par"
+NOBODYS: Final = "0b5a6c1e-4d2f-4c3b-9a8e-7f6d5c4b3a29"
+"""The id of nothing."""
 
 
 @dataclass

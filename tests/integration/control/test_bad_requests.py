@@ -9,15 +9,10 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from registry_control.namespaces.models import Namespace
-from tests.factories import TestKey, make_key, make_namespace
+from tests.factories import TestKey, make_namespace
 from tests.integration.control.api import Api, details
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def key() -> TestKey:
-    return make_key()
 
 
 @pytest.mark.parametrize(

@@ -7,23 +7,17 @@ import pytest
 
 from registry_control.catalog.models import Image, Tag
 from registry_control.namespaces.models import Namespace
-from tests.factories import TestKey, make_key, make_namespace, make_project, push_image
-from tests.integration.control.api import Answer, Api, details
+from tests.factories import TestKey, make_namespace, make_project, push_image
+from tests.integration.control.api import NOBODYS, Answer, Api, details
 
 pytestmark = pytest.mark.django_db
 
-NOBODYS = "0b5a6c1e-4d2f-4c3b-9a8e-7f6d5c4b3a29"
 MODELS: dict[str, type[Namespace] | type[Image] | type[Tag]] = {
     "namespaces": Namespace,
     "images": Image,
     "tags": Tag,
 }
 LISTS = sorted(MODELS)
-
-
-@pytest.fixture
-def key() -> TestKey:
-    return make_key()
 
 
 Ask = Callable[..., Answer]

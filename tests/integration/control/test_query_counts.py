@@ -34,11 +34,6 @@ BODIES: dict[str, Callable[[], dict[str, object]]] = {
 
 
 @pytest.fixture
-def key() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
 def pushed(key: TestKey) -> Pushed:
     return push_image(key, make_namespace(key))
 

@@ -19,7 +19,7 @@ from tests.factories import (
     make_user,
     push_image,
 )
-from tests.integration.control.api import Answer, Api
+from tests.integration.control.api import NOBODYS, Answer, Api
 
 pytestmark = pytest.mark.django_db
 
@@ -180,11 +180,10 @@ def test_creating_in_the_scenes_project(scene: Scene, caller: str, status: int) 
 @pytest.mark.parametrize("caller", sorted(OUTSIDE))
 def test_invariant_9_missing_and_forbidden_look_alike(scene: Scene, caller: str) -> None:
     api = Api(CALLERS[caller](scene))
-    nobodys = "0b5a6c1e-4d2f-4c3b-9a8e-7f6d5c4b3a29"
     reads = [("GET", template, None, None) for template in READS]
     for method, template, body, _ in (*reads, *WRITES):
         theirs = api.call(method, scene.path(template), body)
-        missing = api.call(method, template.format(n=nobodys, i=nobodys, t=nobodys), body)
+        missing = api.call(method, template.format(n=NOBODYS, i=NOBODYS, t=NOBODYS), body)
         assert alike(theirs) == alike(missing)
 
 

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,69 +12,27 @@ from scaleway import Client, ScalewayException
 from scaleway.registry.v1 import (
     ImageVisibility,
     ListNamespacesRequestOrderBy,
-    Namespace,
     RegistryV1API,
 )
 from scaleway_core.utils import WaitForOptions
 
+from tests.integration.control.api import NOBODYS
+from tests.integration.control.sdk import Tenant, client_of, make_tenant
 from tests.oci_client import OciClient
 from tests.services.stack import Stack
 
-LAYER = b"a layer"
 
-
-@dataclass
-class Tenant:
-    """An organization of its own on the shared product, so that its lists hold what the test made."""
-
-    api: RegistryV1API
-    oci: OciClient
-    access_key: str
-    secret_key: str
-    organization_id: str
-
-    def namespace(self, **options: object) -> Namespace:
-        name = f"t-{uuid4().hex[:12]}"
-        return self.api.create_namespace(name=name, **{"description": "d", "is_public": False, **options})
-
-    def push(self, namespace: Namespace, name: str, *tags: str) -> str:
-        """Push one manifest under each tag; its digest."""
-        repository = f"{namespace.name}/{name}"
-        return {self.oci.push_image(repository, tag, LAYER) for tag in tags}.pop()
-
-
-def client_of(stack: Stack, key: dict[str, str], **options: str) -> Client:
-    return Client(
-        **{
-            "access_key": key["access_key"],
-            "secret_key": key["secret_key"],
-            "api_url": stack.credentials.control_url,
-            "default_organization_id": key["organization_id"],
-            "default_project_id": key["project_id"],
-            "default_region": "fr-par",
-            **options,
-        }
-    )
-
-
-def make_tenant(stack: Stack) -> Tenant:
-    import json
-
-    made = stack.manage(
-        "create_key", f"sdk-{uuid4().hex[:8]}", "robot", "--permission-set", "ContainerRegistryFullAccess"
-    )
-    key = json.loads(made.stdout)
-    return Tenant(
-        api=RegistryV1API(client_of(stack, key)),
-        oci=OciClient(stack.credentials.registry_host, key["secret_key"]),
-        access_key=key["access_key"],
-        secret_key=key["secret_key"],
-        organization_id=key["organization_id"],
-    )
+@pytest.fixture(scope="module")
+def tenant(stack: Stack) -> Iterator[Tenant]:
+    """One for all tests that look at their own namespaces only."""
+    made = make_tenant(stack)
+    with made.oci:
+        yield made
 
 
 @pytest.fixture
-def tenant(stack: Stack) -> Iterator[Tenant]:
+def other(stack: Stack) -> Iterator[Tenant]:
+    """One that has nothing yet."""
     made = make_tenant(stack)
     with made.oci:
         yield made
@@ -100,7 +58,8 @@ def test_a_client_from_the_environment_or_from_a_file_works_too(
     )
     # when a client is made from it, then it works
     client = Client.from_config_file_and_env(str(file))
-    assert RegistryV1API(client).list_namespaces().total_count == 0
+    made = tenant.namespace()
+    assert RegistryV1API(client).get_namespace(namespace_id=made.id) == made
 
 
 def test_a_created_namespace_is_what_was_asked_for(tenant: Tenant) -> None:
@@ -123,10 +82,10 @@ def test_a_taken_name_is_an_error_with_a_message(tenant: Tenant) -> None:
     assert refused(error) == (409, "already_exists")
 
 
-def test_lists_page_order_and_filter(tenant: Tenant) -> None:
+def test_lists_page_order_and_filter(other: Tenant) -> None:
     # given 25 namespaces
-    made = {tenant.namespace(description=f"{number % 7}").id for number in range(25)}
-    api = tenant.api
+    made = {other.namespace(description=f"{number % 7}").id for number in range(25)}
+    api = other.api
 
     # when they are listed page by page, then the counts are numbers and a page too far is empty
     first = api.list_namespaces()
@@ -237,23 +196,23 @@ def test_what_is_deleted_goes_within_seconds_and_gives_its_name_back(tenant: Ten
 def test_deleting_again_is_no_error_that_a_caller_must_know(tenant: Tenant) -> None:
     made = tenant.namespace()
     assert tenant.api.delete_namespace(namespace_id=made.id).status == "deleting"
-    deadline = time.monotonic() + 60
+    status, deadline = 200, time.monotonic() + 60
     while time.monotonic() < deadline:
+        time.sleep(0.2)
         try:
             assert tenant.api.delete_namespace(namespace_id=made.id).status == "deleting"
         except ScalewayException as error:
-            assert error.status_code == 404
-            return
-        time.sleep(0.2)
-    pytest.fail("it was never gone")
+            status = error.status_code
+            break
+    assert status == 404
 
 
-@pytest.mark.parametrize("given", [str(uuid4()), "not-a-uuid", str(uuid4()).upper()])
+@pytest.mark.parametrize("given", [NOBODYS, NOBODYS.upper(), "not-a-uuid"])
 def test_ids_of_nothing_are_json_404(tenant: Tenant, given: str) -> None:
     for call in (
-        lambda: tenant.api.get_namespace(namespace_id=given),
-        lambda: tenant.api.delete_image(image_id=given),
-        lambda: tenant.api.get_tag(tag_id=given),
+        partial(tenant.api.get_namespace, namespace_id=given),
+        partial(tenant.api.delete_image, image_id=given),
+        partial(tenant.api.get_tag, tag_id=given),
     ):
         with pytest.raises(ScalewayException) as error:
             call()
@@ -275,13 +234,11 @@ def test_a_wrong_secret_and_an_unknown_region_are_json_errors(stack: Stack, tena
     assert refused(error) == (404, "not_found")
 
 
-def test_another_organizations_key_sees_nothing(stack: Stack, tenant: Tenant) -> None:
+def test_another_organizations_key_sees_nothing(tenant: Tenant, other: Tenant) -> None:
     namespace = tenant.namespace()
-    other = make_tenant(stack)
     for call in (other.api.get_namespace, other.api.delete_namespace):
         with pytest.raises(ScalewayException) as error:
             call(namespace_id=namespace.id)
         assert refused(error) == (404, "not_found")
     assert other.api.list_namespaces_all() == []
     assert other.api.list_namespaces_all(organization_id=tenant.organization_id) == []
-    other.oci.http.close()

@@ -42,11 +42,6 @@ def access(answer: Answer) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def key() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
 def pushed(key: TestKey) -> Pushed:
     return push_image(key, make_namespace(key, "team"), "app")
 

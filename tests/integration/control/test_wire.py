@@ -1,5 +1,7 @@
 """The management API as bytes on a socket, through the real server."""
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
@@ -9,11 +11,11 @@ NAMESPACES = "/registry/v1/regions/fr-par/namespaces"
 
 
 @pytest.fixture
-def http(stack: Stack) -> httpx.Client:
+def http(stack: Stack) -> Iterator[httpx.Client]:
     credentials = stack.credentials
-    return httpx.Client(
-        base_url=credentials.control_url, headers={"X-Auth-Token": credentials.secret_key}, timeout=30
-    )
+    headers = {"X-Auth-Token": credentials.secret_key}
+    with httpx.Client(base_url=credentials.control_url, headers=headers, timeout=30) as client:
+        yield client
 
 
 def test_answers_have_an_exact_type_a_length_and_an_id(http: httpx.Client) -> None:

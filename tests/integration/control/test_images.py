@@ -1,39 +1,16 @@
-"""Images and tags over the management API: what clients see, and what each call does."""
+"""Images over the management API: what clients see, and what each call does."""
 
 import pytest
 
 from registry_control.audit.models import AuditEvent
-from registry_control.catalog.models import Image, Manifest, Tag
-from registry_control.catalog.services import images, manifests
+from registry_control.catalog.models import Image
+from registry_control.catalog.services import images
 from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
-from tests.factories import Pushed, TestKey, make_key, make_namespace, push_blob, push_image
-from tests.integration.control.api import Api, details
+from tests.factories import Pushed, TestKey, push_blob, push_image
+from tests.integration.control.api import NOBODYS, Api, details
 
 pytestmark = pytest.mark.django_db
-
-NOBODYS = "0b5a6c1e-4d2f-4c3b-9a8e-7f6d5c4b3a29"
-
-
-@pytest.fixture
-def key() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
-def api(key: TestKey) -> Api:
-    return Api(key)
-
-
-@pytest.fixture
-def namespace(key: TestKey) -> Namespace:
-    return make_namespace(key)
-
-
-@pytest.fixture
-def pushed(key: TestKey, namespace: Namespace) -> Pushed:
-    """An image with two tags on one digest."""
-    return push_image(key, namespace, "sebp/lighttpd", tags=["b", "a"], layers=[b"one", b"two"])
 
 
 def test_an_image_has_all_ten_keys_in_their_types(api: Api, namespace: Namespace, pushed: Pushed) -> None:
@@ -120,62 +97,6 @@ def test_a_deleted_image_is_deleting_and_gives_its_name_back_at_once(
     assert [image["status"] for image in api.get("/images").body["images"]] == ["deleting", "ready"]
 
 
-def test_a_tag_has_all_seven_keys(api: Api, pushed: Pushed) -> None:
-    tag = pushed.tag("a")
-    body = api.get(f"/tags/{tag.pk}").body
-    times = body.pop("created_at"), body.pop("updated_at")
-    assert all(time.endswith("Z") for time in times)
-    assert body == {
-        "id": str(tag.pk),
-        "name": "a",
-        "image_id": str(pushed.image_id),
-        "status": "ready",
-        "digest": pushed.digest,
-    }
-
-
-def test_tags_of_an_image_are_listed_as_they_are_read_alone(api: Api, pushed: Pushed) -> None:
-    alone = [api.get(f"/tags/{pushed.tag(name).pk}").body for name in ("b", "a")]
-    answer = api.get(f"/images/{pushed.image_id}/tags").body
-    assert answer == {"tags": alone, "total_count": 2}
-
-
-@pytest.mark.parametrize("query", ["", "?force=true", "?force=True", "?force=maybe"])
-def test_deleting_a_tag_removes_that_name_only(api: Api, pushed: Pushed, query: str) -> None:
-    # given two tags on one digest; when one is deleted, with `force` or without, twice
-    doomed, sibling = pushed.tag("a"), pushed.tag("b")
-    first = api.delete(f"/tags/{doomed.pk}{query}")
-    again = api.delete(f"/tags/{doomed.pk}{query}")
-
-    # then it is deleting, its image does not count it, and sibling and manifest stay
-    assert (first.status, first.body["status"], first.body["digest"]) == (200, "deleting", pushed.digest)
-    assert (again.status, again.body) == (200, first.body)
-    assert api.get(f"/images/{pushed.image_id}").body["tags"] == ["b"]
-    assert [tag["status"] for tag in api.get(f"/images/{pushed.image_id}/tags").body["tags"]] == [
-        "ready",
-        "deleting",
-    ]
-    assert api.get(f"/tags/{sibling.pk}").body["status"] == "ready"
-    assert Manifest.objects.filter(digest=pushed.digest).exists()
-
-
-def test_an_image_outlives_its_last_tag(api: Api, pushed: Pushed) -> None:
-    for name in ("a", "b"):
-        api.delete(f"/tags/{pushed.tag(name).pk}")
-    body = api.get(f"/images/{pushed.image_id}").body
-    assert (body["status"], body["tags"], body["size"]) == ("ready", [], pushed.size)
-
-
-def test_a_tag_that_moves_keeps_its_id_and_the_time_it_was_made(
-    api: Api, key: TestKey, namespace: Namespace, pushed: Pushed
-) -> None:
-    before = api.get(f"/tags/{pushed.tag('a').pk}").body
-    moved = push_image(key, namespace, "sebp/lighttpd", tags=["a"], layers=[b"three"])
-    after = api.get(f"/tags/{before['id']}").body
-    assert after == {**before, "digest": moved.digest, "updated_at": after["updated_at"]}
-    assert after["updated_at"] > before["updated_at"]
-
-
 def test_two_images_share_a_layer_and_each_counts_it(
     api: Api, key: TestKey, namespace: Namespace, pushed: Pushed
 ) -> None:
@@ -251,12 +172,3 @@ def test_invariant_10_changes_of_images_and_tags_have_audit_rows(api: Api, pushe
     api.delete(f"/images/{pushed.image_id}")
     verbs = [event.verb for event in AuditEvent.objects.order_by("pk")[before:]]
     assert verbs == ["image.visibility", "tag.delete", "image.delete"]
-
-
-def test_a_manifest_that_is_deleted_takes_its_tags_out_of_the_api(
-    api: Api, key: TestKey, pushed: Pushed
-) -> None:
-    manifests.delete(principal=key.principal, image_id=pushed.image_id, digest=pushed.digest)
-    assert not Tag.objects.exists()
-    body = api.get(f"/images/{pushed.image_id}").body
-    assert (body["tags"], body["size"]) == ([], 0)

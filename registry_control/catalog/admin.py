@@ -1,0 +1,300 @@
+"""What the registry holds: privacy of images can be changed, everything else is to read or to delete."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest
+
+from registry_control.access.policy import Visibility
+from registry_control.audit.administration import (
+    ReadOnlyAdmin,
+    ServiceDeletedAdmin,
+    actor_of,
+    human_size,
+    link_to,
+    link_to_list,
+    short,
+)
+from registry_control.audit.services import record
+from registry_control.catalog.models import (
+    Blob,
+    BlobLease,
+    BlobLink,
+    Image,
+    Manifest,
+    ManifestChild,
+    Tag,
+    UploadSession,
+)
+from registry_control.catalog.services import images, tags
+from registry_control.common.clock import now
+from registry_control.common.models import NOT_DELETING, Status
+
+if TYPE_CHECKING:
+    from django.forms import ModelForm
+
+
+class PushedAdmin(ServiceDeletedAdmin):
+    """Rows that only a push makes."""
+
+    def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
+        """Nobody: they appear by pushing."""
+        return False
+
+
+@admin.register(Image)
+class ImageAdmin(PushedAdmin):
+    """An image's own privacy policy beats its namespace's."""
+
+    list_display = (
+        "name_in_full",
+        "visibility",
+        "effective",
+        "tag_count",
+        "size_for_people",
+        "status",
+        "pushed_at",
+    )
+    list_filter = ("visibility", "namespace__is_public", "status")
+    list_select_related = ("namespace",)
+    search_fields = ("name", "id", "namespace__name")
+    date_hierarchy = "created_at"
+    fields = (
+        "id",
+        "namespace",
+        "name",
+        "visibility",
+        "effective",
+        "contents",
+        "size_for_people",
+        "status",
+        "status_message",
+        "created_at",
+        "updated_at",
+        "pushed_at",
+    )
+    readonly_fields = tuple(name for name in fields if name != "visibility")
+    actions = ("make_public", "make_private", "inherit", "lock", "unlock")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Image]:
+        """Count tags along."""
+        found: QuerySet[Image] = super().get_queryset(request)
+        return found.annotate(tags_there=Count("tags", filter=~Q(tags__status=Status.DELETING)))
+
+    def has_change_permission(self, request: HttpRequest, obj: Image | None = None) -> bool:
+        """Nothing changes on one that is being deleted."""
+        going = obj is not None and obj.status == Status.DELETING
+        return not going and super().has_change_permission(request, obj)
+
+    @admin.display(description="image", ordering="name")
+    def name_in_full(self, image: Image) -> str:
+        """With its namespace."""
+        return str(image)
+
+    @admin.display(description="who may pull")
+    def effective(self, image: Image) -> str:
+        """What the two policies come to."""
+        public = image.visibility == Visibility.PUBLIC or (
+            image.visibility == Visibility.INHERIT and image.namespace.is_public
+        )
+        return "anyone" if public else "members"
+
+    @admin.display(description="tags", ordering="tags_there")
+    def tag_count(self, image: Any) -> int:
+        """How many."""
+        return int(image.tags_there)
+
+    @admin.display(description="size", ordering="size")
+    def size_for_people(self, image: Image) -> str:
+        """Distinct blobs, each once."""
+        return human_size(image.size)
+
+    @admin.display(description="contents")
+    def contents(self, image: Image) -> str:
+        """Ways on."""
+        return link_to_list(Tag, "its tags", image__id__exact=image.pk)
+
+    def save_model(self, request: HttpRequest, obj: Image, form: "ModelForm[Any]", change: bool) -> None:
+        """Change visibility through the service, with the row held."""
+        images.change_visibility(
+            images.locked(obj.pk), to=form.cleaned_data["visibility"], actor=actor_of(request)
+        )
+
+    def start_deletion(self, request: HttpRequest, obj: Image) -> None:
+        """Free the name at once, leave the rest to the worker."""
+        images.start_deletion(obj, actor=actor_of(request))
+
+    @admin.action(description="Make public: anyone may pull", permissions=["change"])
+    def make_public(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:
+        """Set the image's own policy."""
+        self._set_visibility(request, queryset, Visibility.PUBLIC)
+
+    @admin.action(description="Make private", permissions=["change"])
+    def make_private(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:
+        """Set the image's own policy."""
+        self._set_visibility(request, queryset, Visibility.PRIVATE)
+
+    @admin.action(description="Inherit from the namespace", permissions=["change"])
+    def inherit(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:
+        """Drop the image's own policy."""
+        self._set_visibility(request, queryset, Visibility.INHERIT)
+
+    @admin.action(description="Lock: refuse pushes and changes", permissions=["change"])
+    def lock(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:
+        """Keep it as it is; pulls go on."""
+        self._set_status(request, queryset, before=Status.READY, after=Status.LOCKED)
+
+    @admin.action(description="Unlock", permissions=["change"])
+    def unlock(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:
+        """Allow changes again."""
+        self._set_status(request, queryset, before=Status.LOCKED, after=Status.READY)
+
+    def _set_visibility(self, request: HttpRequest, queryset: QuerySet[Image], to: Visibility) -> None:
+        for image in _locked(queryset).exclude(visibility=to):
+            images.change_visibility(image, to=to, actor=actor_of(request))
+            messages.info(request, f"Now {to}: {image}")
+
+    def _set_status(
+        self, request: HttpRequest, queryset: QuerySet[Image], *, before: Status, after: Status
+    ) -> None:
+        for image in _locked(queryset).filter(status=before):
+            Image.objects.filter(pk=image.pk).update(status=after, updated_at=now())
+            record(actor=actor_of(request), verb=f"image.{after.value}", target=images.target_of(image))
+            messages.info(request, f"Now {after.value}: {image}")
+
+
+def _locked(queryset: QuerySet[Image]) -> QuerySet[Image]:
+    """The rows, held, in an order that everybody keeps. Apart from counts, which cannot be held."""
+    found = Image.objects.filter(NOT_DELETING, pk__in=queryset.values("pk"))
+    return found.select_related("namespace__project").select_for_update(of=("self",)).order_by("pk")
+
+
+@admin.register(Tag)
+class TagAdmin(PushedAdmin):
+    """Deleting a tag leaves its manifest and its siblings."""
+
+    list_display = ("name", "image", "digest", "status", "created_at", "updated_at")
+    list_filter = ("status",)
+    list_select_related = ("image__namespace", "manifest")
+    search_fields = ("name", "id", "image__name", "manifest__digest")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Tag]:
+        """Without the manifests' bytes."""
+        found: QuerySet[Tag] = super().get_queryset(request)
+        return found.defer("manifest__payload", "manifest__annotations")
+
+    def has_change_permission(self, request: HttpRequest, obj: Tag | None = None) -> bool:
+        """Only a push moves a tag."""
+        return False
+
+    @admin.display(description="digest")
+    def digest(self, tag: Tag) -> str:
+        """Of the manifest it stands for."""
+        return short(tag.manifest.digest)
+
+    def start_deletion(self, request: HttpRequest, obj: Tag) -> None:
+        """Free the name at once, leave the row to the worker."""
+        tags.start_deletion(obj, actor=actor_of(request))
+
+
+@admin.register(Manifest)
+class ManifestAdmin(ReadOnlyAdmin):
+    """Described here, pulled elsewhere."""
+
+    list_display = ("short_digest", "image", "media_type", "artifact_type", "size_for_people", "created_at")
+    list_filter = ("media_type",)
+    list_select_related = ("image__namespace",)
+    search_fields = ("digest__startswith", "subject_digest__startswith", "image__name")
+    exclude = ("payload",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Manifest]:
+        """Without the bytes."""
+        found: QuerySet[Manifest] = super().get_queryset(request)
+        return found.defer("payload")
+
+    @admin.display(description="digest", ordering="digest")
+    def short_digest(self, manifest: Manifest) -> str:
+        """The beginning of it."""
+        return short(manifest.digest)
+
+    @admin.display(description="size", ordering="size")
+    def size_for_people(self, manifest: Manifest) -> str:
+        """Of the manifest itself."""
+        return human_size(manifest.size)
+
+
+@admin.register(ManifestChild)
+class ManifestChildAdmin(ReadOnlyAdmin):
+    """Which index names which manifest."""
+
+    list_display = ("parent", "child")
+    list_select_related = ("parent", "child")
+    search_fields = ("parent__digest__startswith", "child__digest__startswith")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ManifestChild]:
+        """Without the manifests' bytes."""
+        found: QuerySet[ManifestChild] = super().get_queryset(request)
+        return found.defer("parent__payload", "parent__annotations", "child__payload", "child__annotations")
+
+
+@admin.register(Blob)
+class BlobAdmin(ReadOnlyAdmin):
+    """Content; who has it is in links and leases."""
+
+    list_display = ("short_digest", "size_for_people", "state", "created_at", "touched_at")
+    list_filter = ("state",)
+    search_fields = ("digest__startswith", "storage_key")
+
+    @admin.display(description="digest", ordering="digest")
+    def short_digest(self, blob: Blob) -> str:
+        """The beginning of it."""
+        return short(blob.digest)
+
+    @admin.display(description="size", ordering="size")
+    def size_for_people(self, blob: Blob) -> str:
+        """Of the content."""
+        return human_size(blob.size)
+
+
+@admin.register(BlobLink)
+class BlobLinkAdmin(ReadOnlyAdmin):
+    """A manifest of an image needs a blob."""
+
+    list_display = ("id", "image", "manifest", "blob")
+    list_select_related = ("image__namespace", "manifest", "blob")
+    search_fields = ("blob__digest__startswith", "manifest__digest__startswith")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[BlobLink]:
+        """Without the manifests' bytes."""
+        found: QuerySet[BlobLink] = super().get_queryset(request)
+        return found.defer("manifest__payload", "manifest__annotations")
+
+
+@admin.register(BlobLease)
+class BlobLeaseAdmin(ReadOnlyAdmin):
+    """An image was promised a blob until then."""
+
+    list_display = ("id", "image", "blob", "expires_at")
+    list_select_related = ("image__namespace", "blob")
+    search_fields = ("blob__digest__startswith", "image__name")
+
+
+@admin.register(UploadSession)
+class UploadSessionAdmin(ReadOnlyAdmin):
+    """Uploads under way, and closed ones that the worker has yet to clear away."""
+
+    list_display = ("id", "image_link", "by", "is_open", "hashed_size", "created_at", "expires_at")
+    list_filter = ("is_open",)
+    list_select_related = ("image__namespace", "user", "application__organization")
+    search_fields = ("id", "image__name")
+
+    @admin.display(description="image")
+    def image_link(self, session: UploadSession) -> str:
+        """Where it goes."""
+        return link_to(session.image)
+
+    @admin.display(description="by")
+    def by(self, session: UploadSession) -> str:
+        """Who pushes."""
+        return str(session.user or session.application or "-")

@@ -1,0 +1,155 @@
+"""Namespaces and their privacy policies."""
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import Count, Q, QuerySet, Sum
+from django.http import HttpRequest
+
+from registry_control.audit.administration import ServiceDeletedAdmin, actor_of, human_size
+from registry_control.audit.services import record
+from registry_control.common.clock import now
+from registry_control.common.errors import InvalidArgument
+from registry_control.common.models import Status
+from registry_control.namespaces import services
+from registry_control.namespaces.models import Namespace
+from registry_control.namespaces.policy import check_name
+
+if TYPE_CHECKING:
+    _Form = forms.ModelForm[Namespace]
+else:
+    _Form = forms.ModelForm
+
+
+class NamespaceForm(_Form):
+    """The rules of the API, in a form."""
+
+    def clean_name(self) -> str:
+        """Refuse what the API refuses."""
+        name: str = self.cleaned_data["name"]
+        try:
+            check_name(name)
+        except InvalidArgument as error:
+            raise ValidationError(error.help_message) from error
+        if Namespace.objects.filter(name=name).exclude(status=Status.DELETING).exists():
+            raise ValidationError(
+                "A namespace of that name exists already; names are unique in the registry."
+            )
+        return name
+
+    def clean(self) -> dict[str, Any]:
+        """An owner is one principal, of the project's organization."""
+        cleaned: dict[str, Any] = super().clean() or {}
+        user, application = cleaned.get("owner_user"), cleaned.get("owner_application")
+        if user and application:
+            raise ValidationError("An owner is a user or an application, not both.")
+        project, owner = cleaned.get("project") or self.instance.project, user or application
+        if owner is not None and owner.organization_id != project.organization_id:
+            raise ValidationError("The owner belongs to another organization.")
+        return cleaned
+
+
+@admin.register(Namespace)
+class NamespaceAdmin(ServiceDeletedAdmin):
+    """Names and projects are for good; privacy is one click away."""
+
+    form = NamespaceForm
+    list_display = ("name", "is_public", "project", "owner", "status", "images", "size", "created_at")
+    list_filter = ("is_public", "status", "project__organization")
+    list_select_related = ("project__organization", "owner_user", "owner_application__organization")
+    search_fields = ("name", "id", "description")
+    date_hierarchy = "created_at"
+    autocomplete_fields = ("project", "owner_user", "owner_application")
+    actions = ("make_public", "make_private", "lock", "unlock")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Namespace]:
+        """Count along."""
+        pushed = Q(images__pushed_at__isnull=False)
+        found: QuerySet[Namespace] = super().get_queryset(request)
+        return found.annotate(
+            image_count=Count("images", filter=pushed), total=Sum("images__size", filter=pushed)
+        )
+
+    def get_fields(self, request: HttpRequest, obj: Namespace | None = None) -> tuple[str, ...]:
+        """What there is to see and to choose."""
+        chosen = ("name", "project", "description", "is_public", "owner_user", "owner_application")
+        return ("id", *chosen, "status", "status_message", "created_at", "updated_at") if obj else chosen
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Namespace | None = None) -> tuple[str, ...]:
+        """Image names begin with the name, tokens and references hold it."""
+        fixed = ("id", "name", "project", "status", "status_message", "created_at", "updated_at")
+        return fixed if obj else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: Namespace | None = None) -> bool:
+        """Nothing changes on one that is being deleted."""
+        going = obj is not None and obj.status == Status.DELETING
+        return not going and super().has_change_permission(request, obj)
+
+    @admin.display(description="owner")
+    def owner(self, namespace: Namespace) -> str:
+        """Who owns it."""
+        return str(namespace.owner_user or namespace.owner_application or "-")
+
+    @admin.display(description="images", ordering="image_count")
+    def images(self, namespace: Any) -> int:
+        """How many were pushed."""
+        return int(namespace.image_count)
+
+    @admin.display(description="size", ordering="total")
+    def size(self, namespace: Any) -> str:
+        """Bytes of its images."""
+        return human_size(namespace.total or 0)
+
+    def save_model(self, request: HttpRequest, obj: Namespace, form: _Form, change: bool) -> None:
+        """Set the time that the API shows."""
+        obj.updated_at = now()
+        super().save_model(request, obj, form, change)
+
+    def start_deletion(self, request: HttpRequest, obj: Namespace) -> None:
+        """Free the name at once, leave the rest to the worker."""
+        services.start_deletion(obj, actor=actor_of(request))
+
+    @admin.action(description="Make public: anyone may pull images that inherit", permissions=["change"])
+    def make_public(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
+        """Change the default policy."""
+        self._set_public(request, queryset, is_public=True)
+
+    @admin.action(description="Make private", permissions=["change"])
+    def make_private(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
+        """Change the default policy."""
+        self._set_public(request, queryset, is_public=False)
+
+    @admin.action(description="Lock: refuse pushes and changes", permissions=["change"])
+    def lock(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
+        """Keep it as it is; pulls go on."""
+        self._set_status(request, queryset, before=Status.READY, after=Status.LOCKED)
+
+    @admin.action(description="Unlock", permissions=["change"])
+    def unlock(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
+        """Allow changes again."""
+        self._set_status(request, queryset, before=Status.LOCKED, after=Status.READY)
+
+    def _set_public(self, request: HttpRequest, queryset: QuerySet[Namespace], *, is_public: bool) -> None:
+        for namespace in _locked(queryset).exclude(is_public=is_public).exclude(status=Status.DELETING):
+            services.change(namespace, actor=actor_of(request), is_public=is_public)
+            messages.info(request, f"Now {'public' if is_public else 'private'}: {namespace}")
+
+    def _set_status(
+        self, request: HttpRequest, queryset: QuerySet[Namespace], *, before: Status, after: Status
+    ) -> None:
+        for namespace in _locked(queryset).filter(status=before):
+            Namespace.objects.filter(pk=namespace.pk).update(status=after, updated_at=now())
+            record(
+                actor=actor_of(request),
+                verb=f"namespace.{after.value}",
+                target=services.target_of(namespace),
+            )
+            messages.info(request, f"Now {after.value}: {namespace}")
+
+
+def _locked(queryset: QuerySet[Namespace]) -> QuerySet[Namespace]:
+    """The rows, held, in an order that everybody keeps. Apart from counts, which cannot be held."""
+    found = Namespace.objects.filter(pk__in=queryset.values("pk")).select_related("project")
+    return found.select_for_update(of=("self",)).order_by("pk")

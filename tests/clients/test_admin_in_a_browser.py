@@ -1,0 +1,113 @@
+"""The administration and API pages in a real browser, without the internet."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, Response, sync_playwright
+
+from tests.services.stack import Stack
+from tests.services.tools import require_tool
+from tests.tenants import LAYER, Tenants
+
+pytestmark = pytest.mark.clients
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LISTS = [
+    "identity/organization",
+    "identity/project",
+    "identity/user",
+    "identity/application",
+    "identity/apikey",
+    "identity/policy",
+    "namespaces/namespace",
+    "catalog/image",
+    "catalog/tag",
+    "catalog/manifest",
+    "catalog/manifestchild",
+    "catalog/blob",
+    "catalog/bloblink",
+    "catalog/bloblease",
+    "catalog/uploadsession",
+    "audit/auditevent",
+    "access/signingkey",
+]
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page that fails the test on any script error or failed file."""
+    program = require_tool("chromium")
+    troubles: list[str] = []
+
+    def watch(response: Response) -> None:
+        if response.status >= 400:
+            troubles.append(f"{response.status} {response.url}")
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        opened = browser.new_page(viewport={"width": 1400, "height": 900})
+        opened.on("response", watch)
+        opened.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
+        opened.on("pageerror", lambda error: troubles.append(str(error)))
+        yield opened
+        browser.close()
+    assert troubles == []
+
+
+def sign_in(page: Page, stack: Stack) -> str:
+    base = f"{stack.credentials.control_url}/admin/"
+    page.goto(base)
+    page.fill("#id_username", stack.credentials.admin_username)
+    page.fill("#id_password", stack.credentials.admin_password)
+    page.click("input[type=submit]")
+    assert "Stowage administration" in page.inner_text("#header")
+    return base
+
+
+def test_every_list_opens_and_an_action_makes_a_namespace_public(
+    page: Page, stack: Stack, tenants: Tenants, tmp_path: Path
+) -> None:
+    # given a private image, and an administrator who signs in
+    repository = tenants.image_with_policies(is_public=False, visibility="inherit")
+    name = repository.split("/")[0]
+    base = sign_in(page, stack)
+
+    # when every list is opened
+    for path in LISTS:
+        page.goto(f"{base}{path}/")
+        page.screenshot(path=tmp_path / f"{path.replace('/', '-')}.png")
+        assert page.locator("#changelist").count() == 1, path
+
+    # and a namespace is made public by the action of its list
+    page.goto(f"{base}namespaces/namespace/?q={name}")
+    page.check(".action-select")
+    page.select_option("select[name=action]", "make_public")
+    page.click("button[name=index]")
+    assert f"Now public: {name}" in (page.text_content(".messagelist") or "")
+
+    # then anyone may pull
+    assert tenants.anonymous.on(repository, "GET", f"blobs/{tenants.layer_digest}").content == LAYER
+
+    # and the form of the image makes it private again
+    page.goto(f"{base}catalog/image/?q={name}")
+    page.click("#result_list th a")
+    page.select_option("#id_visibility", "private")
+    page.screenshot(path=tmp_path / "image.png")
+    page.click("input[name=_save]")
+    assert tenants.anonymous.on(repository, "GET", "manifests/latest").status_code == 401
+
+
+def test_the_api_pages_need_no_internet(page: Page, stack: Stack, tmp_path: Path) -> None:
+    page.goto(f"{stack.credentials.control_url}/api/docs/")
+    page.wait_for_selector(".opblock")
+    page.screenshot(path=tmp_path / "docs.png")
+    assert page.locator(".opblock").count() >= 12

@@ -1,0 +1,294 @@
+"""The administration pages: every model has them, and none of them breaks an invariant."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.db import connection
+from django.db.models import Model
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from registry_control.access.services import authenticate, rotate_signing_keys
+from registry_control.audit.models import AuditEvent
+from registry_control.catalog.models import (
+    Blob,
+    BlobLease,
+    BlobLink,
+    Image,
+    Manifest,
+    ManifestChild,
+    Tag,
+    UploadSession,
+)
+from registry_control.catalog.services import deletion, uploads
+from registry_control.common.models import Status
+from registry_control.common.store import blob_store
+from registry_control.identity.models import ApiKey, Organization, Policy, Project, User
+from registry_control.namespaces.models import Namespace
+from tests.factories import Pushed, TestKey, make_key, make_namespace, make_user, push_image, unique
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MODELS = [model for model in apps.get_models() if model.__module__.startswith("registry_control")]
+READ_ONLY = {Blob, BlobLease, BlobLink, Manifest, ManifestChild, UploadSession, AuditEvent}
+
+
+@pytest.fixture
+def administrator() -> User:
+    return make_user(password="correct horse battery", is_administrator=True)
+
+
+@pytest.fixture
+def pages(administrator: User) -> Client:
+    client = Client()
+    client.force_login(administrator)
+    return client
+
+
+@pytest.fixture
+def owner() -> TestKey:
+    return make_key()
+
+
+@pytest.fixture
+def namespace(owner: TestKey) -> Namespace:
+    return make_namespace(owner)
+
+
+@pytest.fixture
+def world(owner: TestKey, namespace: Namespace) -> Pushed:
+    """At least one row of every model."""
+    pushed = push_image(owner, namespace, tags=("a", "b"))
+    first = Manifest.objects.get(digest=pushed.digest, image=pushed.image_id)
+    parent = Manifest.objects.create(
+        image_id=pushed.image_id, digest=f"sha256:{uuid4().hex * 2}", media_type="x", payload=b"", size=0
+    )
+    ManifestChild.objects.create(parent=parent, child=first)
+    uploads.start(principal=owner.principal, image_id=pushed.image_id, algorithm="sha256")
+    rotate_signing_keys()
+    return pushed
+
+
+def url(model: type[Model], page: str, *arguments: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=arguments)
+
+
+def test_every_model_of_ours_has_pages() -> None:
+    assert len(MODELS) == 17
+    assert [model for model in MODELS if not admin.site.is_registered(model)] == []
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_lists_searches_and_pages_open(pages: Client, world: Pushed, model: type[Model]) -> None:
+    row = model._default_manager.first()
+    assert row is not None
+    assert pages.get(url(model, "changelist")).status_code == 200
+    for query in ("nothing", "sha256:ab", "'; --", "%00", str(uuid4())):
+        answer = pages.get(url(model, "changelist"), {"q": query})
+        assert answer.status_code in (200, 302)
+    assert pages.get(url(model, "change", row.pk)).status_code == 200
+    assert pages.get(url(model, "change", uuid4())).status_code in (302, 404)
+
+
+@pytest.mark.parametrize("model", sorted(READ_ONLY, key=str), ids=lambda model: model.__name__)
+def test_what_the_registry_makes_is_to_read_only(pages: Client, world: Pushed, model: type[Model]) -> None:
+    row = model._default_manager.first()
+    assert row is not None
+    assert pages.get(url(model, "add")).status_code == 403
+    assert pages.post(url(model, "change", row.pk), {}).status_code == 403
+    assert pages.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert model._default_manager.filter(pk=row.pk).exists()
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_lists_ask_as_often_for_many_rows_as_for_few(
+    pages: Client, owner: TestKey, world: Pushed, model: type[Model]
+) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(
+            connection,
+        ) as captured:
+            assert pages.get(url(model, "changelist")).status_code == 200
+        return len(captured)
+
+    few = queries()
+    for number in range(6):
+        space = make_namespace(make_key())
+        push_image(make_key(organization=owner.organization), make_namespace(owner), f"app{number}")
+        assert space.pk
+    assert queries() <= few + 2
+
+
+def test_privacy_is_edited_in_the_form_and_by_action(
+    pages: Client, namespace: Namespace, world: Pushed, administrator: User
+) -> None:
+    form = {"description": "new", "is_public": "on", "owner_user": "", "owner_application": ""}
+    assert pages.post(url(Namespace, "change", namespace.pk), form).status_code == 302
+    namespace.refresh_from_db()
+    assert (namespace.is_public, namespace.description) == (True, "new")
+    assert pages.post(url(Image, "change", world.image_id), {"visibility": "private"}).status_code == 302
+    assert world.image.visibility == "private"
+
+    for action, expected in (("make_public", "public"), ("inherit", "inherit"), ("make_private", "private")):
+        chosen = {"action": action, "_selected_action": [str(world.image_id)]}
+        assert pages.post(url(Image, "changelist"), chosen).status_code == 302
+        assert world.image.visibility == expected
+    chosen = {"action": "make_private", "_selected_action": [str(namespace.pk)]}
+    assert pages.post(url(Namespace, "changelist"), chosen).status_code == 302
+    namespace.refresh_from_db()
+    assert not namespace.is_public
+
+    # and each left one audit row in the administrator's name
+    rows = AuditEvent.objects.filter(actor_id=str(administrator.pk)).order_by("pk")
+    assert [row.verb for row in rows] == ["namespace.update", *["image.visibility"] * 4, "namespace.update"]
+
+
+def test_names_cannot_be_edited(pages: Client, namespace: Namespace, world: Pushed) -> None:
+    pages.post(url(Namespace, "change", namespace.pk), {"name": "other", "description": ""})
+    pages.post(url(Image, "change", world.image_id), {"name": "other", "visibility": "inherit", "size": "1"})
+    assert Namespace.objects.get(pk=namespace.pk).name == namespace.name
+    assert world.image.name == "app"
+    assert world.image.size == world.size
+
+
+def test_locking_refuses_changes_and_unlocking_allows_them(pages: Client, namespace: Namespace) -> None:
+    for action, status in (("lock", Status.LOCKED), ("unlock", Status.READY)):
+        chosen = {"action": action, "_selected_action": [str(namespace.pk)]}
+        pages.post(url(Namespace, "changelist"), chosen)
+        namespace.refresh_from_db()
+        assert namespace.status == status
+        assert AuditEvent.objects.filter(
+            verb=f"namespace.{status.value}", target_id=str(namespace.pk)
+        ).exists()
+
+
+@pytest.mark.parametrize("way", ["page", "action"])
+def test_a_namespace_with_images_is_deleted_by_the_worker(
+    pages: Client, namespace: Namespace, world: Pushed, way: str
+) -> None:
+    # given the confirmation page, which nothing forbids
+    if way == "page":
+        assert b"in the background" in pages.get(url(Namespace, "delete", namespace.pk)).content
+        done = pages.post(url(Namespace, "delete", namespace.pk), {"post": "yes"})
+    else:
+        chosen = {"action": "delete_selected", "_selected_action": [str(namespace.pk)], "post": "yes"}
+        done = pages.post(url(Namespace, "changelist"), chosen)
+    assert done.status_code == 302
+    namespace.refresh_from_db()
+    assert namespace.status == Status.DELETING
+
+    # when the worker comes, then all of it goes
+    while deletion.step(store=blob_store(), limit=50):
+        pass
+    assert not Namespace.objects.filter(pk=namespace.pk).exists()
+    assert not Image.objects.filter(pk=world.image_id).exists()
+
+
+def test_images_and_tags_are_deleted_by_the_worker(pages: Client, world: Pushed) -> None:
+    tag = world.tag("a")
+    assert pages.post(url(Tag, "delete", tag.pk), {"post": "yes"}).status_code == 302
+    assert Tag.objects.get(pk=tag.pk).status == Status.DELETING
+    assert pages.post(url(Image, "delete", world.image_id), {"post": "yes"}).status_code == 302
+    assert world.image.status == Status.DELETING
+
+
+def test_a_namespace_is_added_under_the_rules_of_the_api(pages: Client, owner: TestKey) -> None:
+    project = Project.objects.get(pk=owner.organization.pk)
+    for name in ("Upper", "a", "under_score"):
+        answer = pages.post(url(Namespace, "add"), {"name": name, "project": str(project.pk)})
+        assert b"lower-case letters" in answer.content
+    name = unique("made-by-admin")
+    assert pages.post(url(Namespace, "add"), {"name": name, "project": str(project.pk)}).status_code == 302
+    again = pages.post(url(Namespace, "add"), {"name": name, "project": str(project.pk)})
+    assert b"exists already" in again.content
+    assert Namespace.objects.filter(name=name).count() == 1
+
+
+def test_an_organization_gets_its_default_project(pages: Client) -> None:
+    name = unique("organization")
+    assert pages.post(url(Organization, "add"), {"name": name}).status_code == 302
+    organization = Organization.objects.get(name=name)
+    assert Project.objects.get(organization=organization).pk == organization.pk
+    assert AuditEvent.objects.filter(target_id=str(organization.pk)).count() == 1
+
+
+def test_a_secret_is_shown_once_and_nowhere_else(pages: Client, owner: TestKey) -> None:
+    form = {
+        "application": str(owner.holder.pk),
+        "user": "",
+        "default_project": str(owner.organization.pk),
+        "description": "from the admin",
+    }
+    answer = pages.post(url(ApiKey, "add"), form, follow=True)
+    key = ApiKey.objects.get(description="from the admin")
+    text = answer.content.decode()
+    assert f"The secret key of {key.access_key} is " in text
+    secret = text.split(f"The secret key of {key.access_key} is ")[1].split(" ")[0]
+    assert authenticate(secret=secret).principal.id == owner.holder.pk
+    assert secret not in pages.get(url(ApiKey, "changelist")).content.decode()
+    assert secret not in pages.get(url(ApiKey, "change", key.pk)).content.decode()
+    assert secret not in str(list(AuditEvent.objects.values()))
+
+    # and deleting it revokes it
+    pages.post(url(ApiKey, "delete", key.pk), {"post": "yes"})
+    assert not ApiKey.objects.filter(pk=key.pk).exists()
+    assert AuditEvent.objects.filter(verb="api_key.delete", target_id=key.access_key).exists()
+
+
+def test_nothing_reaches_from_one_organization_into_another(pages: Client, owner: TestKey) -> None:
+    other = make_key().organization
+    form = {"application": str(owner.holder.pk), "user": "", "default_project": str(other.pk)}
+    assert b"another organization" in pages.post(url(ApiKey, "add"), form).content
+    policy = {
+        "organization": str(other.pk),
+        "name": "x",
+        "application": str(owner.holder.pk),
+        "user": "",
+        "rules-TOTAL_FORMS": "0",
+        "rules-INITIAL_FORMS": "0",
+    }
+    assert b"another organization" in pages.post(url(Policy, "add"), policy).content
+    assert not Policy.objects.filter(name="x").exists()
+
+
+def test_a_policy_and_its_rules_leave_audit_rows(pages: Client, owner: TestKey) -> None:
+    policy = {
+        "organization": str(owner.organization.pk),
+        "name": "reads",
+        "application": str(owner.holder.pk),
+        "user": "",
+        "rules-TOTAL_FORMS": "1",
+        "rules-INITIAL_FORMS": "0",
+        "rules-0-permission_set": "ContainerRegistryReadOnly",
+        "rules-0-project": "",
+    }
+    assert pages.post(url(Policy, "add"), policy).status_code == 302
+    made = Policy.objects.get(name="reads")
+    assert made.rules.get().permission_set == "ContainerRegistryReadOnly"
+    verbs = AuditEvent.objects.filter(target_id=str(made.pk)).order_by("pk").values_list("verb", flat=True)
+    assert list(verbs) == ["policy.create", "policy.add_policyrule"]
+
+
+def test_markup_in_names_is_shown_as_text(pages: Client, namespace: Namespace, world: Pushed) -> None:
+    Namespace.objects.filter(pk=namespace.pk).update(description="<script>alert(1)</script>")
+    Organization.objects.update(name="<b>bold</b>")
+    for model in (Namespace, Organization, Project, Policy, ApiKey, AuditEvent):
+        text = pages.get(url(model, "changelist")).content.decode()
+        assert "<script>alert(1)" not in text
+        assert "<b>bold</b>" not in text
+
+
+def test_only_staff_comes_in_and_sees_what_it_may(namespace: Namespace, world: Pushed) -> None:
+    client = Client()
+    assert client.get(url(Namespace, "changelist")).status_code == 302
+    client.force_login(make_user(password="correct horse battery"))
+    assert client.get(url(Namespace, "changelist")).status_code == 302
+    staff = make_user(password="correct horse battery")
+    User.objects.filter(pk=staff.pk).update(is_staff=True)
+    client.force_login(User.objects.get(pk=staff.pk))
+    assert client.get(url(Namespace, "changelist")).status_code == 403
+    assert client.post(url(Namespace, "delete", namespace.pk), {"post": "yes"}).status_code == 403

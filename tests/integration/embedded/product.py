@@ -1,0 +1,72 @@
+"""Looking into a running product: its processes, its answers, its rows."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Final
+
+import httpx
+import psycopg
+
+from tests.services.processes import descendants
+from tests.services.stack import Stack
+
+REGION: Final = "/registry/v1/regions/fr-par"
+
+
+def wait_until(condition: Callable[[], bool], *, timeout: float) -> None:
+    """Raises AssertionError when it does not become true within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not true within {timeout:g} s"
+        time.sleep(0.02)
+
+
+def main_process(stack: Stack, name: str) -> int:
+    """The process of `serve NAME` that `up` has started."""
+    return next(pid for pid, command in stack.processes().items() if f"serve {name}" in command)
+
+
+def server_process(stack: Stack, name: str) -> int:
+    """One of the processes with which a server answers requests."""
+    return next(iter(descendants(main_process(stack, name))))
+
+
+def serves(stack: Stack, name: str) -> bool:
+    """Whether this one of the three processes does its work."""
+    try:
+        if name == "worker":
+            sign = (stack.state_dir / "run" / "worker.pid").read_text(encoding="ascii")
+            return int(sign) == main_process(stack, "worker")
+        credentials = stack.credentials
+        address = credentials.control_url if name == "control" else f"http://{credentials.registry_host}"
+        return httpx.get(f"{address}/healthz").status_code == 200
+    except (httpx.TransportError, OSError, ValueError, StopIteration):
+        return False
+
+
+def api(stack: Stack, method: str, path: str, **body: object) -> dict[str, object]:
+    """Call the management API with the first key."""
+    credentials = stack.credentials
+    answer = httpx.request(
+        method,
+        f"{credentials.control_url}{REGION}{path}",
+        headers={"X-Auth-Token": credentials.secret_key},
+        json=body or None,
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+    found: dict[str, object] = answer.json()
+    return found
+
+
+def count(stack: Stack, table: str) -> int:
+    """How many rows the table has, without asking the product."""
+    query = f"SELECT count(*) FROM {table}"
+    url = stack.environment.get("REGISTRY_DATABASE_URL")
+    if url:
+        with psycopg.connect(url) as postgres:
+            return int(postgres.execute(query).fetchall()[0][0])
+    with closing(sqlite3.connect(stack.state_dir / "registry.sqlite3", timeout=30)) as sqlite:
+        return int(sqlite.execute(query).fetchone()[0])
