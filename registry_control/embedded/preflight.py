@@ -3,8 +3,6 @@
 from typing import Final
 from urllib.parse import urlsplit
 
-import redis
-
 from registry_control.settings.environment import ConfigurationError
 from registry_data.storage.base import StorageError
 from registry_data.storage.opening import open_store
@@ -32,6 +30,8 @@ def check_redis(url: str) -> None:
     Raises:
         ConfigurationError: it does not.
     """
+    import redis  # Only where it is the broker: importing it takes as long as a third of a start.
+
     place = urlsplit(url).netloc.rpartition("@")[2]  # without the password
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=_REDIS_TIMEOUT) as client:

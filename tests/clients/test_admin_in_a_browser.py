@@ -99,7 +99,7 @@ def test_every_list_opens_and_an_action_makes_a_namespace_public(
 
     # and the form of the image makes it private again
     page.goto(f"{base}catalog/image/?q={name}")
-    page.click("#result_list th a")
+    page.click("#result_list tbody th a")
     page.select_option("#id_visibility", "private")
     page.screenshot(path=tmp_path / "image.png")
     page.click("input[name=_save]")
