@@ -1,38 +1,62 @@
-"""Hand-written SQL for the hot path, where building a query costs more than running it.
+"""Hand-written SQL for the hot path, where Django's cursor costs more than the query.
 
-Values are converted as Django's own fields would: SQLite gives ids as hex text and times without a
-zone, PostgreSQL gives both as they are.
+Statements go to the driver's own cursor, on Django's connection and in its transactions; PostgreSQL plans
+each once per connection. Values are converted as Django's own fields would: SQLite gives ids as hex text
+and times without a zone, PostgreSQL gives both as they are.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from django.db import connection
+import psycopg
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 Parameter: TypeAlias = str | int | UUID
 
 
 def rows(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
     """All rows of one query. Parameters are text, numbers or whatever `id_parameter` returns."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql, list(parameters))
-        result: list[tuple[Any, ...]] = cursor.fetchall()
-        return result
+    result: list[tuple[Any, ...]] = _executed(sql, parameters).fetchall()
+    return result
 
 
 def row(sql: str, parameters: Sequence[Parameter]) -> tuple[Any, ...] | None:
     """The first row of one query, if any."""
-    with connection.cursor() as cursor:
+    result: tuple[Any, ...] | None = _executed(sql, parameters).fetchone()
+    return result
+
+
+def _executed(sql: str, parameters: Sequence[Parameter]) -> Any:  # noqa: ANN401 - a cursor of either driver
+    connection = connections[DEFAULT_DB_ALIAS]
+    if connection.execute_wrappers or connection.queries_logged:
+        # Somebody watches the queries: let Django run it.
+        cursor = connection.cursor()
         cursor.execute(sql, list(parameters))
-        result: tuple[Any, ...] | None = cursor.fetchone()
-        return result
+        return cursor
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        return _by_driver(connection, sql, parameters)
+
+
+def _by_driver(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Parameter]) -> Any:  # noqa: ANN401
+    if connection.vendor == "sqlite":
+        return connection.connection.execute(_question_marks(sql), parameters)
+    return psycopg.Cursor(connection.connection).execute(sql, parameters, prepare=True)
+
+
+@lru_cache(maxsize=64)
+def _question_marks(sql: str) -> str:
+    """The same statement with SQLite's placeholders; ours hold no other per cent sign."""
+    return sql.replace("%s", "?")
 
 
 def id_parameter(value: UUID) -> str | UUID:
     """An id in the form in which this database stores it."""
-    return value if connection.features.has_native_uuid_field else value.hex
+    return value if connections[DEFAULT_DB_ALIAS].features.has_native_uuid_field else value.hex
 
 
 def present_id(value: str | UUID) -> UUID:
