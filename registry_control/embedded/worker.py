@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from celery import signals
 from celery.beat import EmbeddedService
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from django.conf import settings
 
 from registry_control.celery import app
@@ -32,6 +32,8 @@ def run_worker() -> int:
     os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
     # Celery warns everybody who is root; what makes that dangerous, pickled messages, is not taken here.
     warnings.simplefilter("ignore", SecurityWarning)
+    # And at each loss of its connection, of a default that it is going to change.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     # Commands to all workers would be files as well, which nobody takes away.
     app.conf.worker_enable_remote_control = settings.REDIS_URL is not None
     beat = cast("Thread", EmbeddedService(app, thread=True, scheduler_cls="celery.beat:Scheduler"))

@@ -162,7 +162,10 @@ SPECTACULAR_SETTINGS = {
 CELERY_BROKER_URL = REDIS_URL or "filesystem://localhost"
 CELERY_BROKER_TRANSPORT = None if REDIS_URL else "registry_control.embedded.broker:Transport"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
-    {} if REDIS_URL else {"folder": str(STATE_DIR / "broker"), "polling_interval": 0.5}
+    # A Redis that is away or hangs costs a request that wants to nudge a few seconds, and nothing else.
+    {"socket_timeout": 3, "socket_connect_timeout": 2, "max_retries": 1, "interval_start": 0}
+    if REDIS_URL
+    else {"folder": str(STATE_DIR / "broker"), "polling_interval": 0.5}
 )
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True

@@ -41,6 +41,7 @@ ENDPOINTS: Final[Mapping[Kind, Mapping[str, Endpoint]]] = MappingProxyType(
         },
         Kind.TAGS: {"GET": lists.tags, "HEAD": lists.tags},
         Kind.REFERRERS: {"GET": lists.referrers, "HEAD": lists.referrers},
+        Kind.CATALOG: {"GET": lists.catalog, "HEAD": lists.catalog},
         Kind.TOKEN: {"GET": service.token_by_get, "POST": service.token_by_post},
         Kind.KEYS: {"GET": service.keys, "HEAD": service.keys},
         Kind.HEALTH: {"GET": service.health, "HEAD": service.health},

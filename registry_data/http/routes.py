@@ -18,6 +18,7 @@ class Kind(Enum):
     UPLOAD = auto()
     TAGS = auto()
     REFERRERS = auto()
+    CATALOG = auto()
     TOKEN = auto()
     KEYS = auto()
     HEALTH = auto()
@@ -35,6 +36,7 @@ class Route:
 _FIXED: Final = {
     "/v2": Route(Kind.PING),
     "/v2/": Route(Kind.PING),
+    "/v2/_catalog": Route(Kind.CATALOG),
     "/token": Route(Kind.TOKEN),
     "/.well-known/jwks.json": Route(Kind.KEYS),
     "/healthz": Route(Kind.HEALTH),

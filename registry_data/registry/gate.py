@@ -14,6 +14,8 @@ from registry_control.catalog.services import images
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
 
+CATALOG_SCOPE: Final = "registry:catalog:*"
+
 # What a client must ask a token for; pushing includes reading back (checklist 147).
 _SCOPE_ACTIONS: Final = {Action.PULL: "pull", Action.PUSH: "pull,push", Action.DELETE: "delete"}
 
@@ -95,6 +97,22 @@ def admit(
         raise Refused(ErrorCode.DENIED, None, None)
     challenge = {"scope": _joined(repository, action, also), "error": "insufficient_scope"}
     raise Refused(ErrorCode.DENIED, None, challenge)
+
+
+def admit_to_catalog(caller: Caller) -> None:
+    """Let somebody pass; what they see of the catalogue is theirs anyway.
+
+    Raises:
+        Refused: nobody, or a token that was asked for something else.
+    """
+    if caller.is_anonymous and caller.scopes is None:
+        raise Refused(ErrorCode.UNAUTHORIZED, None, {"scope": CATALOG_SCOPE})
+    granted = caller.scopes is None or any(
+        scope.type == "registry" and scope.name == "catalog" and "*" in scope.actions
+        for scope in caller.scopes
+    )
+    if not granted:
+        raise Refused(ErrorCode.DENIED, None, {"scope": CATALOG_SCOPE, "error": "insufficient_scope"})
 
 
 def _joined(repository: Repository, action: Action, also: str) -> str:

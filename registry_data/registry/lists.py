@@ -9,7 +9,14 @@ from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.paging import Page
 from registry_data.oci.reference import Repository
-from registry_data.registry.gate import Credentials, admit, identify, scope_of
+from registry_data.registry.gate import (
+    CATALOG_SCOPE,
+    Credentials,
+    admit,
+    admit_to_catalog,
+    identify,
+    scope_of,
+)
 from registry_data.registry.unit import unit
 
 
@@ -27,6 +34,29 @@ class ReferrerPage:
 
     referrers: list[Referrer]
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogPage:
+    """Names of repositories in byte order; `more` says whether others follow."""
+
+    names: list[str]
+    more: bool
+
+
+def catalog(credentials: Credentials, page: Page) -> CatalogPage:
+    """One page of the repositories that the caller has a role on (checklist 121).
+
+    Raises:
+        Refused: nobody has proved to be somebody, or with a token for something else.
+    """
+    with unit():
+        caller = identify(credentials, scope=CATALOG_SCOPE)
+        admit_to_catalog(caller)
+        if page.n == 0:
+            return CatalogPage([], more=False)
+        names = content.repository_names(caller.principal, after=page.last or "", limit=page.n + 1)
+        return CatalogPage(names[: page.n], more=len(names) > page.n)
 
 
 def _readable(credentials: Credentials, repository: Repository) -> resolve.RepositoryRecord:

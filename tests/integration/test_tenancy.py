@@ -71,7 +71,7 @@ def paths_of(kind: Kind, of: Victim) -> list[str]:
     }.get(kind, [])
 
 
-WITHOUT_REPOSITORY = {Kind.PING, Kind.TOKEN, Kind.KEYS, Kind.HEALTH}
+WITHOUT_REPOSITORY = {Kind.PING, Kind.CATALOG, Kind.TOKEN, Kind.KEYS, Kind.HEALTH}
 DATA_CASES = [
     (kind, number, method)
     for kind in Kind

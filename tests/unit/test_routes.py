@@ -40,7 +40,7 @@ def test_no_path_breaks_the_table(path: str) -> None:
     [
         "/",
         "/v1/search",
-        "/v2/_catalog",
+        "/v2/_catalog/",
         "/v2/_oci/manifests/x",
         "/v2//manifests/x",
         "/v2/a/manifests/",

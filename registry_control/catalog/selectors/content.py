@@ -4,8 +4,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from registry_control.catalog.models import Manifest
+from django.db.models import Value
+from django.db.models.functions import Concat
+
+from registry_control.access.policy import Principal
+from registry_control.catalog.models import Image, Manifest
+from registry_control.common.fields import ByteOrderedField
+from registry_control.common.models import Status
 from registry_control.common.sql import id_parameter, row, rows
+from registry_control.namespaces.selectors import visible_to
 
 _TAG: Final = """
 SELECT id, manifest_id FROM catalog_tag WHERE image_id = %s AND name = %s AND NOT (status = 'deleting')
@@ -43,6 +50,17 @@ def tag_row(image_id: UUID, name: str) -> tuple[Any, int] | None:
 def tag_names(image_id: UUID, *, after: str, limit: int) -> list[str]:
     """Names of tags in byte order, strictly after a name that need not exist (checklist 117-119)."""
     return [name for (name,) in rows(_TAG_NAMES, [id_parameter(image_id), after, limit])]
+
+
+def repository_names(principal: Principal, *, after: str, limit: int) -> list[str]:
+    """Full names of the images that a principal has a role on, in byte order, strictly after one (121)."""
+    pushed = Image.objects.filter(namespace__in=visible_to(principal), pushed_at__isnull=False)
+    there = pushed.exclude(status=Status.DELETING).exclude(namespace__status=Status.DELETING)
+    named = there.annotate(
+        full_name=Concat("namespace__name", Value("/"), "name", output_field=ByteOrderedField())
+    )
+    found = named.filter(full_name__gt=after).order_by("full_name").values_list("full_name", flat=True)
+    return list(found[:limit])
 
 
 def referrers(

@@ -1,4 +1,4 @@
-"""Lists: tags and referrers."""
+"""Lists: tags, repositories and referrers."""
 
 import json
 from http import HTTPStatus
@@ -25,6 +25,17 @@ async def tags(plane: Plane, request: Request, route: Route) -> Answer:
     if found.more:
         headers["link"] = next_link(f"/v2/{repository}/tags/list", page.n, found.names[-1])
     return Answer(HTTPStatus.OK, headers, _json({"name": str(repository), "tags": found.names}))
+
+
+async def catalog(plane: Plane, request: Request, route: Route) -> Answer:
+    """Send a page of the repositories that the caller has a role on (checklist 121)."""
+    query = request.query
+    page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
+    found = await plane.bridge.read(lists.catalog, credentials(request), page)
+    headers = {"content-type": "application/json"}
+    if found.more:
+        headers["link"] = next_link("/v2/_catalog", page.n, found.names[-1])
+    return Answer(HTTPStatus.OK, headers, _json({"repositories": found.names}))
 
 
 async def referrers(plane: Plane, request: Request, route: Route) -> Answer:

@@ -149,3 +149,31 @@ def test_referrers_are_listed_filtered_and_paged(tenants: Tenants) -> None:
     tenants.owner.on(repository, "DELETE", f"manifests/{pushed[0]}")
     left = tenants.owner.on(repository, "GET", f"referrers/{subject}").json()["manifests"]
     assert [item["digest"] for item in left] == pushed[1:]
+
+
+def test_the_catalog_lists_what_the_caller_has_a_role_on_in_pages(tenants: Tenants) -> None:
+    # given images in namespaces whose names sort otherwise than their full names
+    prefix = f"cat{os.urandom(3).hex()}"
+    names = [f"{prefix}/b", f"{prefix}-x/a", f"{prefix}0/a/deep", f"{prefix}/a"]
+    for namespace in sorted({name.split("/")[0] for name in names}):
+        tenants.api("POST", "/namespaces", name=namespace)
+    for name in names:
+        tenants.owner.push_image(name, "1", b"x")
+    scope = {"scope": "registry:catalog:*"}
+
+    # when the owner pages through the catalog
+    seen: list[str] = []
+    path = f"/v2/_catalog?n=2&last={prefix[:-1]}"
+    while path:
+        answer = tenants.owner.call("GET", path, **scope)
+        assert answer.status_code == 200
+        seen += answer.json()["repositories"]
+        path = answer.links["next"]["url"] if "next" in answer.links else ""
+
+    # then all are there in byte order, and others see none of them
+    assert [name for name in seen if name.startswith(prefix)] == sorted(names)
+    assert prefix not in tenants.stranger.call("GET", "/v2/_catalog", **scope).text
+    assert tenants.anonymous.call("GET", "/v2/_catalog", **scope).status_code == 401
+    refused = tenants.anonymous.http.get("/v2/_catalog")
+    assert refused.status_code == 401
+    assert 'scope="registry:catalog:*"' in refused.headers["www-authenticate"]

@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.integration.embedded.product import api, count, main_process, serves, wait_until
 from tests.oci_client import OciClient
 from tests.services.plugin import Backing
+from tests.services.processes import descendants
+from tests.services.redis import running_redis
 from tests.services.stack import ROOT, Stack
 
 pytestmark = pytest.mark.slow
@@ -129,6 +132,28 @@ def test_messages_do_not_pile_up(product: Stack) -> None:
         delete(product, api(product, "POST", "/namespaces", name=f"short-lived-{number}")["id"])
     wait_until(lambda: list((product.state_dir / "broker").iterdir()) == [], timeout=10)
     assert {entry.name for entry in product.state_dir.iterdir()} >= {"broker", "run"}
+
+
+def test_a_redis_that_hangs_costs_time_and_nothing_else(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    # given a product whose Redis stops answering
+    with running_redis(tmp_path / "redis") as redis:
+        stack = make_stack(REGISTRY_REDIS_URL=redis.url()).start()
+        namespace = api(stack, "POST", "/namespaces", name="doomed")
+        ours = descendants(os.getpid())
+        server = next(pid for pid, command in ours.items() if f"127.0.0.1:{redis.port}" in command)
+        os.kill(server, signal.SIGSTOP)
+
+        # when something is deleted, then the answer does not take long
+        began = time.monotonic()
+        delete(stack, namespace["id"])
+        assert time.monotonic() - began < 8
+
+        # and the deletion is finished once Redis is back
+        os.kill(server, signal.SIGCONT)
+        wait_until(lambda: count(stack, "namespaces_namespace") == 0, timeout=30)
+        stack.stop()
 
 
 def test_a_worker_by_itself_ends_soon_when_asked(make_stack: Callable[..., Stack]) -> None:
