@@ -1,7 +1,7 @@
 """What every administration page does: leave audit rows, and refuse what would break an invariant."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from django.contrib import admin
@@ -116,14 +116,13 @@ class ReadOnlyAdmin(AuditedAdmin):
 class ServiceDeletedAdmin(AuditedAdmin):
     """Rows that a deletion only marks: the worker removes them with all that hangs on them."""
 
-    def start_deletion(self, request: HttpRequest, obj: Any) -> None:
-        """Call the service, with the row locked."""
-        raise NotImplementedError
+    start_deletion: ClassVar[Callable[..., None]]
+    """The service: called with the locked row and `actor`."""
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         """Mark it."""
         locked = type(obj)._default_manager.select_for_update(of=("self",)).get(pk=obj.pk)
-        self.start_deletion(request, locked)
+        type(self).start_deletion(locked, actor=actor_of(request))
 
     def get_deleted_objects(
         self, objs: Iterable[models.Model] | models.QuerySet[Any], request: HttpRequest

@@ -47,6 +47,7 @@ class PushedAdmin(ServiceDeletedAdmin):
 class ImageAdmin(PushedAdmin):
     """An image's own privacy policy beats its namespace's."""
 
+    start_deletion = staticmethod(images.start_deletion)
     list_display = (
         "name_in_full",
         "visibility",
@@ -121,10 +122,6 @@ class ImageAdmin(PushedAdmin):
             images.locked(obj.pk), to=form.cleaned_data["visibility"], actor=actor_of(request)
         )
 
-    def start_deletion(self, request: HttpRequest, obj: Image) -> None:
-        """Free the name at once, leave the rest to the worker."""
-        images.start_deletion(obj, actor=actor_of(request))
-
     @admin.action(description="Make public: anyone may pull", permissions=["change"])
     def make_public(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:
         """Set the image's own policy."""
@@ -174,6 +171,7 @@ def _locked(queryset: QuerySet[Image]) -> QuerySet[Image]:
 class TagAdmin(PushedAdmin):
     """Deleting a tag leaves its manifest and its siblings."""
 
+    start_deletion = staticmethod(tags.start_deletion)
     list_display = ("name", "image", "digest", "status", "created_at", "updated_at")
     list_filter = ("status",)
     list_select_related = ("image__namespace", "manifest")
@@ -192,10 +190,6 @@ class TagAdmin(PushedAdmin):
     def digest(self, tag: Tag) -> str:
         """Of the manifest it stands for."""
         return short(tag.manifest.digest)
-
-    def start_deletion(self, request: HttpRequest, obj: Tag) -> None:
-        """Free the name at once, leave the row to the worker."""
-        tags.start_deletion(obj, actor=actor_of(request))
 
 
 @admin.register(Manifest)

@@ -56,6 +56,7 @@ class NamespaceAdmin(ServiceDeletedAdmin):
     """Names and projects are for good; privacy is one click away."""
 
     form = NamespaceForm
+    start_deletion = staticmethod(services.start_deletion)
     list_display = ("name", "is_public", "project", "owner", "status", "images", "size", "created_at")
     list_filter = ("is_public", "status", "project__organization")
     list_select_related = ("project__organization", "owner_user", "owner_application__organization")
@@ -106,10 +107,6 @@ class NamespaceAdmin(ServiceDeletedAdmin):
         """Set the time that the API shows."""
         obj.updated_at = now()
         super().save_model(request, obj, form, change)
-
-    def start_deletion(self, request: HttpRequest, obj: Namespace) -> None:
-        """Free the name at once, leave the rest to the worker."""
-        services.start_deletion(obj, actor=actor_of(request))
 
     @admin.action(description="Make public: anyone may pull images that inherit", permissions=["change"])
     def make_public(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
