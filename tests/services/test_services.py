@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,9 @@ input()
     ) as tests:
         assert tests.stdout
         program = int(tests.stdout.readline())
+        # Until then it is `setpriv`, which may not have asked the kernel yet.
+        while "setpriv" in Path(f"/proc/{program}/cmdline").read_text(encoding="utf-8"):
+            time.sleep(0.01)
         assert is_alive(program)
 
         # when they are killed
