@@ -46,7 +46,8 @@ def _be_child(run: Callable[[], int], *, parent: int, title: str) -> None:
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         for number in _HANDLED:
-            signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         end_with_parent(parent)
         retitle(title)

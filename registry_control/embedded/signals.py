@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 from typing import Final, Self
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_WAKE: Final = (*_STOP, signal.SIGCHLD)
+_WAKE: Final = (signal.SIGCHLD, *_STOP)
 
 
 class Signals:
@@ -32,7 +32,10 @@ class Signals:
         self._writer.setblocking(False)
         # Python writes a byte here for each signal, so one that comes just before `wait` ends it too.
         self._old_descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        self._old_handlers = {number: signal.signal(number, self._note) for number in _WAKE}
+        # What our own parent has us ignore stays ignored: `nohup` and SIGHUP.
+        ignored = [number for number in _STOP if signal.getsignal(number) is signal.SIG_IGN]
+        handled = [number for number in _WAKE if number not in ignored]
+        self._old_handlers = {number: signal.signal(number, self._note) for number in handled}
         return self
 
     def __exit__(
