@@ -1,13 +1,16 @@
 """Waiting for signals instead of being interrupted by them."""
 
+import math
 import select
 import signal
 import socket
+import time
 from types import FrameType, TracebackType
 from typing import Final, Self
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WAKE: Final = (signal.SIGCHLD, *_STOP)
+_ONE_REQUEST: Final = 1.0  # seconds in which a shell, its terminal and a service manager may all say the same
 
 
 class Signals:
@@ -20,6 +23,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.stops = 0  # how often somebody has asked
+        self._stopped_at = -math.inf
 
     def wait(self, timeout: float) -> None:
         """Return when a signal came since the last call, or after `timeout` seconds."""
@@ -48,5 +52,6 @@ class Signals:
         self._writer.close()
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if number in _STOP:
+        if number in _STOP and time.monotonic() - self._stopped_at > _ONE_REQUEST:
             self.stops += 1
+            self._stopped_at = time.monotonic()

@@ -20,6 +20,19 @@ def test_a_request_to_stop_ends_the_wait(number: signal.Signals) -> None:
         assert signals.stops == 1
 
 
+def test_the_same_request_in_several_ways_is_one() -> None:
+    # given a terminal that is closed: its shell and the kernel both say so, and somebody asks in words
+    with Signals() as signals:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert signals.stops == 1
+
+        # when somebody asks again later, then that is another request
+        time.sleep(1.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.stops == 2
+
+
 def test_the_end_of_a_child_ends_the_wait_and_is_no_request() -> None:
     with Signals() as signals:
         child = os.posix_spawn("/bin/true", ["true"], {})
