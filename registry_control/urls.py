@@ -8,18 +8,21 @@ from functools import partial
 from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path, register_converter
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularSwaggerView
 
 from registry_control.access.api import Keys, Tokens
 from registry_control.catalog.api import Images, OneImage, OneTag, Tags
 from registry_control.catalog.selectors.resolve import repository_facts
 from registry_control.namespaces.api import Namespaces, OneNamespace
 from registry_control.rest import errors
-from registry_control.rest.api import Health, Metadata
+from registry_control.rest.api import Health, Metadata, Schema
 from registry_control.rest.identifiers import OtherRegion, OwnRegion
 
 register_converter(OwnRegion, "own_region")
 register_converter(OtherRegion, "other_region")
+
+# Only the control plane has pages, so only here are they loaded: the other processes need none of them.
+admin.autodiscover()
 
 _REGISTRY_V1 = [
     path("namespaces", Namespaces.as_view()),
@@ -41,7 +44,7 @@ urlpatterns = [
     path(".well-known/jwks.json", Keys.as_view()),
     path("metadata", Metadata.as_view()),
     path("healthz", Health.as_view()),
-    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema/", Schema.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
 ]

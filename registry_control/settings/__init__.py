@@ -50,7 +50,7 @@ INSTALLED_APPS = [
     "registry_control.identity",
     "registry_control.audit",
     "registry_control.common",
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -104,6 +104,7 @@ def _database(url: str) -> dict[str, Any]:
     else:
         config["CONN_MAX_AGE"] = 600
         config["CONN_HEALTH_CHECKS"] = True
+        config["OPTIONS"] = {"connect_timeout": 10, **config.get("OPTIONS", {})}
     return config
 
 
