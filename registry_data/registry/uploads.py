@@ -18,7 +18,7 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
 from registry_data.registry.gate import Credentials, admit, identify, image_for_push, scope_of
 from registry_data.registry.unit import unit
-from registry_data.storage.base import BlobStore, Busy, Key, UploadId, UploadWriter, WrongOffset
+from registry_data.storage.base import BlobStore, Busy, UploadId, UploadWriter, WrongOffset
 from registry_data.storage.keys import blob_key
 
 
@@ -193,26 +193,30 @@ def finish(append: Append, claimed: Digest, *, store: BlobStore) -> None:
         ProtocolError: the digest is another; the image or session is gone; the storage is full or away.
     """
     with unit():
-        actual = _digest(append, claimed.algorithm, store)
-        if actual != claimed:
-            append.writer.abandon()
-            raise ProtocolError(
-                ErrorCode.DIGEST_INVALID,
-                f"the content's digest is {actual}, not {claimed}: nothing was stored",
-                expected=str(claimed),
-                got=str(actual),
-            )
-        size = append.writer.offset
-        key = blob_key(claimed.algorithm, claimed.encoded, append.upload)
         try:
-            _publish(append, blobs.NewBlob(str(claimed), size, key), key, store)
+            _verify(append, claimed, store)
+            _publish(append, claimed, store)
         finally:
             append.writer.close()
         store.discard(append.upload)
 
 
-def _publish(append: Append, new: blobs.NewBlob, key: Key, store: BlobStore) -> None:
+def _verify(append: Append, claimed: Digest, store: BlobStore) -> None:
+    actual = _digest(append, claimed.algorithm, store)
+    if actual != claimed:
+        append.writer.abandon()
+        raise ProtocolError(
+            ErrorCode.DIGEST_INVALID,
+            f"the content's digest is {actual}, not {claimed}: nothing was stored",
+            expected=str(claimed),
+            got=str(actual),
+        )
+
+
+def _publish(append: Append, claimed: Digest, store: BlobStore) -> None:
+    key = blob_key(claimed.algorithm, claimed.encoded, append.upload)
     store.publish(append.upload, key)
+    new = blobs.NewBlob(str(claimed), append.writer.offset, key)
     if not blobs.record_upload(session_id=append.session.id, image_id=append.image_id, new=new):
         store.delete(key)
 

@@ -192,6 +192,10 @@ class _FileWriter:
             finally:
                 self.close()
 
+    def __del__(self) -> None:
+        # A request that was cancelled while it opened this has nobody to close it, and the lock would stay.
+        self.close()
+
 
 class _FileReader:
     """An iterator over a part of a file, which it closes at the end or when it is forgotten."""
