@@ -1,11 +1,13 @@
 """The composition root of the data plane: the one place that knows every part."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import django
 
 if TYPE_CHECKING:
+    from registry_data.freshness import Stamps
     from registry_data.http.app import App
 
 
@@ -33,4 +35,16 @@ def build() -> "App":
         storage_threads=config.storage_threads,
         reads_inline=connection.vendor == "sqlite",
     )
-    return App(Plane(config, bridge, blob_store()))
+    return App(Plane(config, bridge, blob_store(), _stamps()))
+
+
+def _stamps() -> "Stamps":
+    import psycopg
+    from django.db import connection
+
+    from registry_data.freshness import PostgresStamps, SqliteStamps
+
+    if connection.vendor == "sqlite":
+        return SqliteStamps(Path(connection.settings_dict["NAME"]))
+    parameters = connection.get_connection_params()
+    return PostgresStamps(lambda: psycopg.connect(**parameters))

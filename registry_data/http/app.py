@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from registry_data.http.authentication import challenge
 from registry_data.http.endpoints import blobs, lists, manifests, service, uploads
 from registry_data.http.errors import to_answer
+from registry_data.http.kept import KeptAnswers, key_of
 from registry_data.http.plane import Endpoint, Plane
 from registry_data.http.routes import Kind, route
 from registry_data.http.wire import Answer, FileBody, Request
@@ -58,20 +59,30 @@ class App:
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
+        self._kept = KeptAnswers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the server's start and stop."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._serve(Request(scope, receive), send)
+            await self._serve(scope, receive, send)
 
-    async def _serve(self, request: Request, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = key_of(scope)
+        stamp = await self._plane.stamps.now() if key is not None else None
+        if key is not None and (kept := self._kept.get(key, stamp)) is not None:
+            await send(kept.start)
+            await send(kept.body)
+            return
+        request = Request(scope, receive)
         try:
             answer = await self._answer(request)
         except ClientDisconnect:
             logger.info("client went away during %s %s", request.method, request.path)
             return
+        if key is not None:
+            self._kept.put(key, stamp, answer)
         await _send(request, answer, self._plane, send)
 
     async def _answer(self, request: Request) -> Answer:
@@ -107,6 +118,7 @@ class App:
                 await send({"type": "lifespan.startup.complete"})
             else:
                 self._plane.bridge.close()
+                self._plane.stamps.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

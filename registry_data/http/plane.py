@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from registry_data.config import Config
+from registry_data.freshness import Stamps
 from registry_data.http.bridge import Bridge
 from registry_data.http.routes import Route
 from registry_data.http.wire import Answer, Request
@@ -18,6 +19,7 @@ class Plane:
     config: Config
     bridge: Bridge
     store: BlobStore
+    stamps: Stamps
 
 
 Endpoint: TypeAlias = Callable[[Plane, Request, Route], Awaitable[Answer]]

@@ -25,12 +25,14 @@ class FileBody:
 class Answer:
     """A status, headers in lower case, and a body: bytes, a file, or pieces read in a thread.
 
-    Content-Length is the body's own unless given, as it is for HEAD and for pieces.
+    Content-Length is the body's own unless given, as it is for HEAD and for pieces. What is `repeatable`
+    may be sent again to the same request while the database is what it was.
     """
 
     status: HTTPStatus
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | FileBody | Iterator[bytes] = b""
+    repeatable: bool = False
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers as ASGI wants them."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from registry_control.access.policy import Action
 from registry_control.access.services import Caller
@@ -13,8 +14,12 @@ from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
 from registry_data.registry.gate import Credentials, admit, identify, may, scope_of
+from registry_data.registry.memory import RecentBytes
 from registry_data.registry.unit import unavailable, unit
 from registry_data.storage.base import BlobStore, Key, NotStored
+
+SMALL: Final = 64 * 1024  # bytes; a blob up to this size is sent from memory
+_recent: Final = RecentBytes(capacity=32 * 1024 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,25 @@ def read(store: BlobStore, key: Key, *, start: int, stop: int) -> Iterator[bytes
             return store.read(key, start=start, stop=stop)
         except NotStored as error:
             raise unavailable("the blob's bytes cannot be read just now") from error
+
+
+def recent(key: Key) -> bytes | None:
+    """A small blob's bytes, if this process has read them lately: what a key stands for never changes."""
+    return _recent.get(key)
+
+
+def read_small(store: BlobStore, blob: StoredBlob) -> bytes:
+    """All bytes of a small blob at once.
+
+    Raises:
+        ProtocolError: the storage is away, or has something else.
+    """
+    with unit():
+        content = b"".join(read(store, blob.key, start=0, stop=blob.size))
+        if len(content) != blob.size:
+            raise unavailable("the blob's bytes cannot be read just now")
+    _recent.put(blob.key, content)
+    return content
 
 
 def delete(credentials: Credentials, repository: Repository, digest: Digest) -> None:

@@ -1,7 +1,5 @@
 """Manifests: the pull path as short as it can be, and the one transaction of a push."""
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,6 +13,7 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.manifest import ParsedManifest, parse_manifest
 from registry_data.oci.reference import Repository, Tag
 from registry_data.registry.gate import Credentials, admit, identify, image_for_push, scope_of
+from registry_data.registry.memory import RecentBytes
 from registry_data.registry.unit import unit
 
 TAGS_PER_PUSH: Final = 100  # the spec asks for at least 10 (checklist 108)
@@ -39,31 +38,7 @@ class Pushed:
     tags: tuple[str, ...]
 
 
-class _Payloads:
-    """Bytes of manifests by digest: they cannot change, so a process keeps those it sent last."""
-
-    def __init__(self, capacity: int) -> None:
-        self._left = capacity  # bytes
-        self._payloads: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, digest: str) -> bytes | None:
-        with self._lock:
-            payload = self._payloads.get(digest)
-            if payload is not None:
-                self._payloads.move_to_end(digest)
-            return payload
-
-    def put(self, digest: str, payload: bytes) -> None:
-        with self._lock:
-            if digest not in self._payloads:
-                self._payloads[digest] = payload
-                self._left -= len(payload)
-            while self._left < 0:
-                self._left += len(self._payloads.popitem(last=False)[1])
-
-
-_payloads: Final = _Payloads(capacity=32 * 1024 * 1024)
+_payloads: Final = RecentBytes(capacity=32 * 1024 * 1024)
 
 
 def get(

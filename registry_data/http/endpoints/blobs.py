@@ -32,7 +32,8 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
         return Answer(HTTPStatus.NOT_MODIFIED, headers)
     headers["content-type"] = "application/octet-stream"
     if request.method == "HEAD":
-        return Answer(HTTPStatus.OK, {**headers, "content-length": str(found.size)})
+        headers["content-length"] = str(found.size)
+        return Answer(HTTPStatus.OK, headers, repeatable=not found.promise_is_due)
     return await _content(plane, request, str(digest), found, headers)
 
 
@@ -43,6 +44,11 @@ async def _content(
     part = parse_range(header, found.size)
     start, stop = (part.start, part.stop) if part else (0, found.size)
     headers["content-length"] = str(stop - start)
+    if part is None and found.size <= blobs.SMALL:
+        content = blobs.recent(found.key)
+        if content is None:
+            content = await plane.bridge.run_bytes(blobs.read_small, plane.store, found)
+        return Answer(HTTPStatus.OK, headers, content, repeatable=True)
     if part is None and isinstance(plane.store, HasPaths) and request.sends_paths:
         return Answer(HTTPStatus.OK, headers, FileBody(plane.store.path_of(found.key)))
     pieces = await plane.bridge.run_bytes(blobs.read, plane.store, found.key, start=start, stop=stop)

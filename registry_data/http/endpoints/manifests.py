@@ -37,7 +37,7 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
     if not_modified(request, found.digest):
         return Answer(HTTPStatus.NOT_MODIFIED, headers)
     headers |= {"content-type": found.media_type, "content-length": str(found.size)}
-    return Answer(HTTPStatus.OK, headers, found.payload)
+    return Answer(HTTPStatus.OK, headers, found.payload, repeatable=True)
 
 
 async def put(plane: Plane, request: Request, route: Route) -> Answer:

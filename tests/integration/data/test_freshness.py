@@ -1,0 +1,178 @@
+"""Stamps of the database's state: the same while nothing changes, another after every commit."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from registry_data.freshness import PostgresStamps, SqliteStamps, Stamp
+from tests.oci_client import OciClient
+from tests.services.plugin import Backing
+from tests.services.postgres import Postgres, running_postgres
+from tests.tenants import Tenants
+
+TABLE = "CREATE TABLE IF NOT EXISTS things (name TEXT)"
+CHANGE = "INSERT INTO things VALUES ('x')"
+
+
+@pytest.fixture(scope="module")
+def postgres(backing: Backing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """The run's own server, or one just for these tests."""
+    if backing.postgres is not None:
+        yield backing.postgres
+    else:
+        with running_postgres(tmp_path_factory.mktemp("freshness") / "postgres") as server:
+            yield server
+
+
+@pytest.fixture
+def url(postgres: Postgres, request: pytest.FixtureRequest) -> str:
+    return postgres.create_database(f"stamps_{abs(hash(request.node.name))}")
+
+
+def test_a_commit_of_another_connection_changes_the_stamp_of_sqlite(tmp_path: Path) -> None:
+    # given a database in use
+    file = tmp_path / "a database.sqlite3"
+    writer = sqlite3.connect(file, isolation_level=None)
+    writer.execute("PRAGMA journal_mode=WAL")
+    writer.execute(TABLE)
+    stamps = SqliteStamps(file)
+
+    async def ask() -> Stamp | None:
+        return await stamps.now()
+
+    # when nothing happens, something is read, is written and not yet committed, and is committed
+    before, again = asyncio.run(ask()), asyncio.run(ask())
+    writer.execute("SELECT * FROM things").fetchall()
+    after_read = asyncio.run(ask())
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute(CHANGE)
+    meanwhile = asyncio.run(ask())
+    writer.execute("COMMIT")
+    after = asyncio.run(ask())
+
+    # then only the commit shows
+    assert before is not None
+    assert before == again == after_read == meanwhile != after
+    stamps.close()
+    writer.close()
+
+
+def test_a_commit_of_another_connection_changes_the_stamp_of_postgresql(url: str) -> None:
+    async def scenario() -> None:
+        stamps = PostgresStamps(lambda: psycopg.connect(url))
+        with psycopg.connect(url) as writer:
+            writer.execute(TABLE)
+            writer.commit()
+            before = await _first(stamps)
+            writer.execute("SELECT * FROM things")
+            assert await stamps.now() == before
+            writer.commit()
+            writer.execute(CHANGE)
+            writer.commit()
+            after = await stamps.now()
+            assert after not in (before, None)
+            assert await stamps.now() == after
+        stamps.close()
+
+    asyncio.run(scenario())
+
+
+def test_many_ask_at_once_and_a_cancelled_one_disturbs_nobody(url: str) -> None:
+    async def scenario() -> None:
+        stamps = PostgresStamps(lambda: psycopg.connect(url))
+        await _first(stamps)
+        asking = [asyncio.create_task(stamps.now()) for _ in range(50)]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        asking[20].cancel()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        stamps.close()
+        assert isinstance(answers[0], asyncio.CancelledError)
+        assert len({answer for answer in answers if isinstance(answer, bytes)}) == 1
+        assert sum(isinstance(answer, bytes) for answer in answers) == 48
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_connection_gives_no_stamp_and_is_made_anew(url: str) -> None:
+    async def scenario() -> None:
+        stamps = PostgresStamps(lambda: psycopg.connect(url, application_name="stamps"))
+        await _first(stamps)
+        with psycopg.connect(url, autocommit=True) as killer:
+            killer.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE application_name = 'stamps' AND datname = current_database()"
+            )
+        assert await stamps.now() is None
+        assert await _first(stamps) is not None
+        stamps.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_is_away_gives_no_stamp(postgres: Postgres) -> None:
+    async def scenario() -> None:
+        stamps = PostgresStamps(lambda: psycopg.connect(postgres.url("no_such_database")))
+        for _ in range(3):
+            assert await stamps.now() is None
+            await asyncio.sleep(0.05)
+        stamps.close()
+
+    asyncio.run(scenario())
+
+
+async def _first(stamps: PostgresStamps) -> Stamp:
+    """The first stamp there is; until the connection stands there is none."""
+    for _ in range(1500):
+        if (stamp := await stamps.now()) is not None:
+            return stamp
+        await asyncio.sleep(0.02)
+    raise AssertionError("no stamp came")
+
+
+def test_invariant_5_what_was_just_answered_does_not_outlive_a_change(tenants: Tenants) -> None:
+    # given an image that all processes have sent again and again
+    owner, stranger = tenants.owner, tenants.stranger
+    repository = tenants.image_with_policies(is_public=True, visibility="inherit")
+    for number in range(6):
+        # when the tag moves, then its old manifest is never seen again
+        pushed = owner.push_image(repository, "latest", b"layer %d" % number)
+        assert {_digest(owner, repository) for _ in range(10)} == {pushed}
+
+        # when the image becomes private, then the very next pull of a stranger is refused
+        assert _statuses(stranger, repository) == {200}
+        tenants.set_image(repository, visibility="private")
+        assert _statuses(stranger, repository) == {401}
+        tenants.set_image(repository, visibility="inherit")
+
+    # when the tag is deleted, then it is gone at once
+    assert owner.on(repository, "DELETE", "manifests/latest").status_code == 202
+    assert _statuses(owner, repository) == {404}
+
+
+def test_invariant_5_a_revoked_key_sees_nothing_more_of_what_it_just_pulled(tenants: Tenants) -> None:
+    repository = tenants.image_with_policies(is_public=False, visibility="inherit")
+    for _ in range(2):
+        key = tenants.new_key("ContainerRegistryReadOnly")
+        with OciClient(tenants.owner.host, key["secret_key"]) as robot:
+            assert _statuses(robot, repository) == {200}
+            tenants.manage("delete_key", key["access_key"])
+            assert _statuses(robot, repository) == {401}
+
+
+def _digest(client: OciClient, repository: str) -> str:
+    return str(client.on(repository, "HEAD", "manifests/latest").headers["docker-content-digest"])
+
+
+def _statuses(client: OciClient, repository: str) -> set[int]:
+    """A token made before, and each request on a connection of its own, so that all processes are met."""
+    path = f"/v2/{repository}/manifests/latest"
+    headers = {
+        "Authorization": f"Bearer {client.token(f'repository:{repository}:pull')}",
+        "Connection": "close",
+    }
+    return {client.http.get(path, headers=headers).status_code for _ in range(10)}
