@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from registry_control.audit.models import ActorKind, AuditEvent
+from registry_control.audit.models import ActorKind
+from registry_control.common.clock import now
+from registry_control.common.sql import execute, id_parameter, json_parameter, time_parameter
+
+_INSERT: Final = """
+INSERT INTO audit_auditevent (at, organization_id, actor_kind, actor_id, actor_name, verb,
+                              target_kind, target_id, target_name, detail)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +39,18 @@ class Target:
 
 def record(*, actor: Actor, verb: str, target: Target, **detail: str | int | bool | None) -> None:
     """Remember that `actor` did `verb` (such as `image.visibility`) to `target`."""
-    AuditEvent.objects.create(
-        organization_id=target.organization_id,
-        actor_kind=actor.kind,
-        actor_id=actor.id,
-        actor_name=actor.name,
-        verb=verb,
-        target_kind=target.kind,
-        target_id=str(target.id),
-        target_name=target.name,
-        detail=detail,
+    execute(
+        _INSERT,
+        [
+            time_parameter(now()),
+            id_parameter(target.organization_id) if target.organization_id else None,
+            actor.kind.value,
+            actor.id,
+            actor.name,
+            verb,
+            target.kind,
+            str(target.id),
+            target.name,
+            json_parameter(detail),
+        ],
     )

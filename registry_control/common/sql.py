@@ -1,25 +1,32 @@
-"""Hand-written SQL for the hot path, where Django's cursor costs more than the query.
+"""Hand-written SQL for the hot paths, pull and push, where Django costs many times the query.
 
 Statements go to the driver's own cursor, on Django's connection and in its transactions; PostgreSQL plans
 each once per connection. Values are converted as Django's own fields would: SQLite gives ids as hex text
-and times without a zone, PostgreSQL gives both as they are.
+and times without a zone, PostgreSQL gives both as they are. Every statement is written for PostgreSQL;
+for SQLite, whose transactions have the whole database, `FOR UPDATE` is left out.
 """
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg.types.json import Jsonb
 
-Parameter: TypeAlias = str | int | UUID
+Parameter: TypeAlias = Any  # text, numbers, bytes, None, and what the functions below return
+
+_AT_ONCE: Final = 1000  # rows
+_LOCKING: Final = re.compile(r"\bFOR UPDATE( OF \w+)?")
 
 
 def rows(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
-    """All rows of one query. Parameters are text, numbers or whatever `id_parameter` returns."""
+    """All rows of one query. Ids, times and JSON go through the functions below."""
     result: list[tuple[Any, ...]] = _executed(sql, parameters).fetchall()
     return result
 
@@ -30,12 +37,32 @@ def row(sql: str, parameters: Sequence[Parameter]) -> tuple[Any, ...] | None:
     return result
 
 
+def execute(sql: str, parameters: Sequence[Parameter]) -> int:
+    """Run one statement and return how many rows it changed."""
+    changed: int = _executed(sql, parameters).rowcount
+    return changed
+
+
+def insert_many(sql: str, parameters: Iterable[Sequence[Parameter]], *, conflict: str = "") -> None:
+    """Insert rows, `INSERT INTO table (columns) VALUES` with what is to happen to those that are there."""
+    waiting = list(parameters)
+    while waiting:
+        now, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
+        values = ", ".join(in_list(each) for each in now)
+        _executed(f"{sql} {values} {conflict}", [value for each in now for value in each])
+
+
+def in_list(values: Sequence[Parameter]) -> str:
+    """The placeholders of as many values, in parentheses; there must be one."""
+    return f"({', '.join(['%s'] * len(values))})"
+
+
 def _executed(sql: str, parameters: Sequence[Parameter]) -> Any:  # noqa: ANN401 - a cursor of either driver
     connection = connections[DEFAULT_DB_ALIAS]
     if connection.execute_wrappers or connection.queries_logged:
         # Somebody watches the queries: let Django run it.
         cursor = connection.cursor()
-        cursor.execute(sql, list(parameters))
+        cursor.execute(_without_locks(sql) if connection.vendor == "sqlite" else sql, list(parameters))
         return cursor
     connection.ensure_connection()
     with connection.wrap_database_errors:
@@ -48,15 +75,31 @@ def _by_driver(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[P
     return psycopg.Cursor(connection.connection).execute(sql, parameters, prepare=True)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _question_marks(sql: str) -> str:
     """The same statement with SQLite's placeholders; ours hold no other per cent sign."""
-    return sql.replace("%s", "?")
+    return _without_locks(sql).replace("%s", "?")
+
+
+def _without_locks(sql: str) -> str:
+    return _LOCKING.sub("", sql)
 
 
 def id_parameter(value: UUID) -> str | UUID:
     """An id in the form in which this database stores it."""
     return value if connections[DEFAULT_DB_ALIAS].features.has_native_uuid_field else value.hex
+
+
+def time_parameter(value: datetime) -> str | datetime:
+    """A time in the form in which this database stores it."""
+    if connections[DEFAULT_DB_ALIAS].vendor == "sqlite":
+        return str(value.astimezone(UTC).replace(tzinfo=None))
+    return value
+
+
+def json_parameter(value: Mapping[str, object]) -> str | Jsonb:
+    """A JSON object in the form in which this database stores it."""
+    return json.dumps(value) if connections[DEFAULT_DB_ALIAS].vendor == "sqlite" else Jsonb(value)
 
 
 def present_id(value: str | UUID) -> UUID:
@@ -69,8 +112,12 @@ def as_id(value: str | UUID | None) -> UUID | None:
     return None if value is None else present_id(value)
 
 
+def present_time(value: str | datetime) -> datetime:
+    """A time from a column that is never null."""
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def as_time(value: str | datetime | None) -> datetime | None:
     """A time as it came from a row."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+    return None if value is None else present_time(value)

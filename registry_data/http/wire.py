@@ -88,18 +88,18 @@ class Request:
             if piece := message.get("body", b""):
                 yield piece
 
-    async def pieces(self, size: int) -> AsyncIterator[bytes]:
-        """The body in pieces of at least `size` bytes, the last one excepted."""
+    async def pieces(self, size: int) -> AsyncIterator[list[bytes]]:
+        """The body's parts as they came, gathered to at least `size` bytes, the last ones excepted."""
         gathered: list[bytes] = []
         length = 0
         async for part in self.body():
             gathered.append(part)
             length += len(part)
             if length >= size:
-                yield b"".join(gathered)
+                yield gathered
                 gathered, length = [], 0
         if gathered:
-            yield b"".join(gathered)
+            yield gathered
 
     async def drain(self, limit: int) -> bool:
         """Read and drop up to `limit` bytes of what is left, so that a refusal can be heard (4).

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -55,6 +55,8 @@ class _RunningHashes:
                 self._states.popitem(last=False)
 
 
+# To read fewer bytes again, should another process close the upload, costs less than to note their digest.
+_WORTH_A_NOTE: Final = 8 * 1024 * 1024
 _running_hashes: Final = _RunningHashes(capacity=1000)
 
 
@@ -62,12 +64,13 @@ _running_hashes: Final = _RunningHashes(capacity=1000)
 class Append:
     """An upload held open by one request, which ends it by one of `keep`, `rewind` or `finish`.
 
-    `hash` and `store` take the same piece and may run side by side.
+    `hash` and `store` take the same parts and may run side by side.
     """
 
     session: uploads.Session
     image_id: UUID
     writer: UploadWriter
+    began: int  # where the upload ended before this request, in bytes
     hashers: Hashers | None  # of everything up to `hashed`, when known
     hashed: int
 
@@ -76,20 +79,22 @@ class Append:
         """The session as the storage knows it."""
         return UploadId(self.session.id.hex)
 
-    def hash(self, piece: bytes) -> None:
-        """Take the next piece into the running digest."""
+    def hash(self, parts: Sequence[bytes]) -> None:
+        """Take the next parts into the running digest."""
         if self.hashers is not None:
-            self.hashers.update(piece)
-            self.hashed += len(piece)
+            for part in parts:
+                self.hashers.update(part)
+                self.hashed += len(part)
 
-    def store(self, piece: bytes) -> None:
-        """Write the next piece.
+    def store(self, parts: Sequence[bytes]) -> None:
+        """Write the next parts.
 
         Raises:
             ProtocolError: the storage is full or away.
         """
         with unit():
-            self.writer.write(piece)
+            for part in parts:
+                self.writer.write(part)
 
 
 def start(credentials: Credentials, repository: Repository, *, algorithm: str, store: BlobStore) -> UUID:
@@ -158,7 +163,7 @@ def open_append(
             raise UploadMoved("another request is writing to this upload", size) from error
         offset = writer.offset
         hashers = Hashers([session.algorithm]) if offset == 0 else _running_hashes.take(upload, at=offset)
-        return Append(session, image_id, writer, hashers, offset)
+        return Append(session, image_id, writer, offset, hashers, offset)
 
 
 def keep(append: Append) -> int:
@@ -173,8 +178,9 @@ def keep(append: Append) -> int:
         hashed = None
         if append.hashers is not None and append.hashed == offset:
             _running_hashes.keep(append.upload, offset, append.hashers)
-            hashed = (offset, str(append.hashers.digest(append.session.algorithm)))
-        uploads.keep(session_id=append.session.id, hashed=hashed)
+            if offset - append.began >= _WORTH_A_NOTE:
+                hashed = (offset, str(append.hashers.digest(append.session.algorithm)))
+        uploads.keep(append.session, hashed=hashed)
         return offset
 
 

@@ -3,18 +3,31 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from registry_control.access.policy import Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import record
 from registry_control.catalog.errors import BlobGone, BlobInUse, UploadGone
-from registry_control.catalog.models import Blob, BlobLease, BlobLink, UploadSession
+from registry_control.catalog.models import BlobLease, BlobLink
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
+from registry_control.common.sql import execute, id_parameter, insert_many, row, time_parameter
+
+_CLOSE: Final = "UPDATE catalog_uploadsession SET is_open = FALSE WHERE id = %s AND image_id = %s AND is_open"
+_LIVE: Final = "SELECT id, storage_key FROM catalog_blob WHERE digest = %s AND state = 'live' FOR UPDATE"
+_INSERT: Final = """
+INSERT INTO catalog_blob (digest, size, storage_key, state, created_at, touched_at)
+VALUES (%s, %s, %s, 'live', %s, %s)
+ON CONFLICT (digest) WHERE state = 'live' DO NOTHING RETURNING id, storage_key
+"""
+_LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
+_RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
+_TOUCH: Final = "UPDATE catalog_blob SET touched_at = %s WHERE id = %s AND state = 'live'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,40 +50,27 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
     Raises:
         ImageGone, UploadGone: deleted, cancelled or expired in the meantime; nothing is recorded.
     """
-    images.locked(image_id)
-    session = UploadSession.objects.filter(pk=session_id, image=image_id, is_open=True)
-    if not session.update(is_open=False):
+    images.hold(image_id)
+    if not execute(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
         raise UploadGone
-    blob = _live(new.digest) or _insert(new)
-    lease([blob.pk], image_id=image_id)
-    return blob.storage_key == new.storage_key
+    # Where another upload of the same content commits first, its copy is the blob; and where a sweep takes
+    # that one before we do, ours is.
+    found = None
+    while found is None:
+        found = row(_LIVE, [new.digest]) or _inserted(new)
+    lease([found[0]], image_id=image_id)
+    return bool(found[1] == new.storage_key)
 
 
-def _live(digest: str) -> Blob | None:
-    return Blob.objects.select_for_update().filter(digest=digest, state=Blob.State.LIVE).first()
-
-
-def _insert(new: NewBlob) -> Blob:
-    try:
-        with transaction.atomic():
-            return Blob.objects.create(digest=new.digest, size=new.size, storage_key=new.storage_key)
-    except IntegrityError:
-        # Another upload of the same content committed first; its copy is the blob.
-        other = _live(new.digest)
-        if other is None:
-            raise
-        return other
+def _inserted(new: NewBlob) -> tuple[Any, ...] | None:
+    moment = time_parameter(now())
+    return row(_INSERT, [new.digest, new.size, new.storage_key, moment, moment])
 
 
 def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:
     """Promise blobs to an image, whose row or whose blobs' rows the caller holds (invariant 2)."""
-    expires_at = until or now() + settings.BLOB_LEASE
-    BlobLease.objects.bulk_create(
-        [BlobLease(image_id=image_id, blob_id=blob_id, expires_at=expires_at) for blob_id in blob_ids],
-        update_conflicts=True,
-        unique_fields=["image", "blob"],
-        update_fields=["expires_at"],
-    )
+    image, expires_at = id_parameter(image_id), time_parameter(until or now() + settings.BLOB_LEASE)
+    insert_many(_LEASE, ([image, blob_id, expires_at] for blob_id in blob_ids), conflict=_RENEW)
 
 
 @transaction.atomic
@@ -81,9 +81,9 @@ def promise(*, blob_id: int, image_id: UUID) -> None:
         ImageGone: the image is being deleted.
         BlobGone: garbage collection took the blob first.
     """
-    images.locked(image_id)
+    images.hold(image_id)
     # Touching takes the row from a sweep, or finds that a sweep took it from us.
-    if not Blob.objects.filter(pk=blob_id, state=Blob.State.LIVE).update(touched_at=now()):
+    if not execute(_TOUCH, [time_parameter(now()), blob_id]):
         raise BlobGone
     lease([blob_id], image_id=image_id)
 
@@ -96,9 +96,9 @@ def remove(*, principal: Principal, image_id: UUID, blob_id: int, digest: str) -
         BlobInUse: a manifest needs it; deleting it would break what somebody pulls.
         BlobGone, ImageGone: there is nothing to remove.
     """
-    image = images.locked(image_id)
+    image = images.hold(image_id)
     if BlobLink.objects.filter(image=image_id, blob=blob_id).exists():
         raise BlobInUse
     if not BlobLease.objects.filter(image=image_id, blob=blob_id).delete()[0]:
         raise BlobGone
-    record(actor=actor_of(principal), verb="blob.delete", target=images.target_of(image), digest=digest)
+    record(actor=actor_of(principal), verb="blob.delete", target=image.target, digest=digest)

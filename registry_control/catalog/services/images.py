@@ -1,6 +1,8 @@
 """What may happen to an image as a whole."""
 
-from uuid import UUID
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID, uuid4
 
 from django.db import transaction
 
@@ -14,13 +16,47 @@ from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.nudge import nudge
-from registry_control.common.sql import id_parameter, present_id, row
-from registry_control.namespaces.models import Namespace
+from registry_control.common.sql import execute, id_parameter, present_id, row, time_parameter
 from registry_control.namespaces.policy import check_deletable, check_writable
 from registry_control.namespaces.selectors import may
 from registry_control.namespaces.services import FINISH_DELETIONS
 
-_BY_NAME = "SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND NOT (status = 'deleting')"
+_HOLD_NAMESPACE: Final = """
+SELECT n.name, p.organization_id
+FROM namespaces_namespace n
+JOIN identity_project p ON p.id = n.project_id
+WHERE n.id = %s AND n.status = 'ready' FOR UPDATE OF n
+"""
+_BY_NAME: Final = """
+SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND NOT (status = 'deleting')
+"""
+_INSERT: Final = """
+INSERT INTO catalog_image (id, namespace_id, name, visibility, status, status_message, size,
+                           created_at, updated_at)
+VALUES (%s, %s, %s, 'inherit', 'ready', '', 0, %s, %s)
+"""
+_HOLD: Final = """
+SELECT n.name, i.name, p.organization_id, i.pushed_at
+FROM catalog_image i
+JOIN namespaces_namespace n ON n.id = i.namespace_id
+JOIN identity_project p ON p.id = n.project_id
+WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR UPDATE OF i
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldImage:
+    """An image whose row the present transaction holds."""
+
+    id: UUID
+    name: str  # with its namespace
+    organization_id: UUID
+    was_pushed: bool
+
+    @property
+    def target(self) -> Target:
+        """The image as audit rows remember it."""
+        return Target("image", self.id, self.name, self.organization_id)
 
 
 @transaction.atomic
@@ -33,20 +69,29 @@ def ensure(*, principal: Principal, namespace_id: UUID, name: str) -> UUID:
     Raises:
         NamespaceGone: deleted in the meantime.
     """
-    namespace = (
-        Namespace.objects.select_for_update(of=("self",))
-        .select_related("project")
-        .filter(pk=namespace_id, status=Status.READY)
-        .first()
-    )
+    namespace = row(_HOLD_NAMESPACE, [id_parameter(namespace_id)])
     if namespace is None:
         raise NamespaceGone
     existing = row(_BY_NAME, [id_parameter(namespace_id), name])
     if existing is not None:
         return present_id(existing[0])
-    image = Image.objects.create(namespace=namespace, name=name)
-    record(actor=actor_of(principal), verb="image.create", target=target_of(image))
-    return image.pk
+    image_id, moment = uuid4(), time_parameter(now())
+    execute(_INSERT, [id_parameter(image_id), id_parameter(namespace_id), name, moment, moment])
+    target = Target("image", image_id, f"{namespace[0]}/{name}", present_id(namespace[1]))
+    record(actor=actor_of(principal), verb="image.create", target=target)
+    return image_id
+
+
+def hold(image_id: UUID) -> HeldImage:
+    """Take an image's row for the present transaction: what a push needs of it.
+
+    Raises:
+        ImageGone: deleted, or being deleted.
+    """
+    found = row(_HOLD, [id_parameter(image_id)])
+    if found is None:
+        raise ImageGone
+    return HeldImage(image_id, f"{found[0]}/{found[1]}", present_id(found[2]), was_pushed=bool(found[3]))
 
 
 def locked(image_id: UUID) -> Image:

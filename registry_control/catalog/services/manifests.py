@@ -1,20 +1,31 @@
 """Putting and deleting manifests: what an image holds changes here and nowhere else."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models import Exists, F, OuterRef, QuerySet, Sum
 
 from registry_control.access.policy import Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.catalog.errors import ManifestGone, MissingContent
-from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, Manifest, ManifestChild
+from registry_control.catalog.models import Blob, BlobLink, Image, Manifest
 from registry_control.catalog.services import blobs, images, tags
 from registry_control.common.clock import now
+from registry_control.common.sql import (
+    execute,
+    id_parameter,
+    in_list,
+    insert_many,
+    json_parameter,
+    row,
+    rows,
+    time_parameter,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,34 @@ class NewManifest:
     annotations: dict[str, str]
 
 
+_BY_DIGEST: Final = "SELECT id FROM catalog_manifest WHERE image_id = %s AND digest = %s"
+_CHILDREN: Final = "SELECT digest, id FROM catalog_manifest WHERE image_id = %s AND digest IN"
+_LINKED: Final = "EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id = b.id)"
+_LEASED: Final = """
+EXISTS (SELECT 1 FROM catalog_bloblease l WHERE l.image_id = %s AND l.blob_id = b.id AND l.expires_at > %s)
+"""
+_TOUCH: Final = "UPDATE catalog_blob SET touched_at = %s WHERE id IN"
+_INSERT: Final = """
+INSERT INTO catalog_manifest (image_id, digest, media_type, artifact_type, subject_digest, annotations,
+                              payload, size, created_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+"""
+_LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id) VALUES"
+_CHILD: Final = "INSERT INTO catalog_manifestchild (parent_id, child_id) VALUES"
+_PUSHED: Final = """
+UPDATE catalog_image SET size = size + %s, pushed_at = %s, updated_at = %s WHERE id = %s
+"""
+
+
+class _Held(NamedTuple):
+    """A locked blob that the image has; `linked` when a manifest of it says so already."""
+
+    id: int
+    digest: str
+    size: int  # bytes
+    linked: bool
+
+
 @transaction.atomic
 def put(*, principal: Principal, image_id: UUID, new: NewManifest, tag_names: Sequence[str]) -> None:
     """Validate, store, link and tag in one transaction (invariant 3); again is the same answer.
@@ -39,63 +78,79 @@ def put(*, principal: Principal, image_id: UUID, new: NewManifest, tag_names: Se
         ImageGone: the image or its namespace is being deleted.
         MissingContent: digests that the image does not have.
     """
-    image = images.locked(image_id)
-    actor = actor_of(principal)
-    manifest = Manifest.objects.filter(image=image_id, digest=new.digest).first()
-    if manifest is None:
-        manifest = _create(image, new)
-        record(actor=actor, verb="manifest.push", target=images.target_of(image), digest=new.digest)
-    changed = [name for name in tag_names if tags.point(image, name, manifest, actor=actor)]
-    if changed or image.pushed_at is None:
-        Image.objects.filter(pk=image_id).update(pushed_at=now(), updated_at=now())
+    image, actor = images.hold(image_id), actor_of(principal)
+    found, grown = row(_BY_DIGEST, [id_parameter(image_id), new.digest]), 0
+    if found is None:
+        manifest_id, grown = _create(image_id, new)
+        record(actor=actor, verb="manifest.push", target=image.target, digest=new.digest)
+    else:
+        manifest_id = found[0]
+    changed = [name for name in tag_names if tags.point(image, name, manifest_id, new.digest, actor=actor)]
+    if changed or grown or not image.was_pushed:
+        moment = time_parameter(now())
+        execute(_PUSHED, [grown, moment, moment, id_parameter(image_id)])
 
 
-def _create(image: Image, new: NewManifest) -> Manifest:
+def _create(image_id: UUID, new: NewManifest) -> tuple[int, int]:
+    """Returns the manifest's id, and how many bytes the image grew by: blobs that it did not link before."""
     moment = now()
-    children = list(
-        Manifest.objects.select_for_update().filter(image=image, digest__in=new.children).order_by("digest")
-    )
-    needed = new.blobs | (new.children - {child.digest for child in children})
-    held = _take(image, needed, moment)
+    children = _locked_children(image_id, new.children)
+    needed = new.blobs | (new.children - children.keys())
+    held = _take(image_id, sorted(needed), moment)
     if missing := needed - {blob.digest for blob in held}:
         raise MissingContent(sorted(missing))
-    _grow(image, held)
-    manifest = Manifest.objects.create(
-        image=image,
-        digest=new.digest,
-        media_type=new.media_type,
-        artifact_type=new.artifact_type,
-        subject_digest=new.subject,
-        annotations=new.annotations,
-        payload=new.payload,
-        size=len(new.payload),
-        created_at=moment,
-    )
-    BlobLink.objects.bulk_create(BlobLink(image=image, manifest=manifest, blob=blob) for blob in held)
-    ManifestChild.objects.bulk_create(ManifestChild(parent=manifest, child=child) for child in children)
-    return manifest
+    manifest_id = _insert(image_id, new, moment)
+    image = id_parameter(image_id)
+    insert_many(_LINK, ([image, manifest_id, blob.id] for blob in held))
+    insert_many(_CHILD, ([manifest_id, child] for child in children.values()))
+    return manifest_id, sum(blob.size for blob in held if not blob.linked)
 
 
-def _take(image: Image, digests: Iterable[str], moment: datetime) -> list[Blob]:
+def _locked_children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
+    """Manifests of the image by digest, with their ids."""
+    if not digests:
+        return {}
+    wanted = sorted(digests)
+    sql = f"{_CHILDREN} {in_list(wanted)} ORDER BY digest FOR UPDATE"
+    return dict(rows(sql, [id_parameter(image_id), *wanted]))
+
+
+def _take(image_id: UUID, digests: Sequence[str], moment: datetime) -> list[_Held]:
     """Lock the live blobs that the image has, in digest order (invariant 11), and touch them."""
-    linked = BlobLink.objects.filter(image=image, blob=OuterRef("pk"))
-    leased = BlobLease.objects.filter(image=image, blob=OuterRef("pk"), expires_at__gt=moment)
-    held = list(
-        Blob.objects.select_for_update(of=("self",))
-        .filter(Q(Exists(linked)) | Q(Exists(leased)), digest__in=digests, state=Blob.State.LIVE)
-        .order_by("digest")
-    )
-    Blob.objects.filter(pk__in=[blob.pk for blob in held]).update(touched_at=moment)
+    if not digests:
+        return []
+    image = id_parameter(image_id)
+    # Nothing but placeholders is put together.
+    sql = f"""
+        SELECT b.id, b.digest, b.size, {_LINKED} FROM catalog_blob b
+        WHERE b.digest IN {in_list(digests)} AND b.state = 'live' AND ({_LINKED} OR {_LEASED})
+        ORDER BY b.digest FOR UPDATE OF b
+    """  # noqa: S608
+    held = [_Held(*found) for found in rows(sql, [image, *digests, image, image, time_parameter(moment)])]
+    if held:
+        ids = [blob.id for blob in held]
+        execute(f"{_TOUCH} {in_list(ids)}", [time_parameter(moment), *ids])
     return held
 
 
-def _grow(image: Image, held: Iterable[Blob]) -> None:
-    """Count the blobs that the image did not link before. Their rows and the image's are held."""
-    sizes = {blob.pk: blob.size for blob in held}
-    known = set(BlobLink.objects.filter(image=image, blob__in=sizes).values_list("blob_id", flat=True))
-    added = sum(size for pk, size in sizes.items() if pk not in known)
-    if added:
-        Image.objects.filter(pk=image.pk).update(size=F("size") + added)
+def _insert(image_id: UUID, new: NewManifest, moment: datetime) -> int:
+    inserted = row(
+        _INSERT,
+        [
+            id_parameter(image_id),
+            new.digest,
+            new.media_type,
+            new.artifact_type,
+            new.subject,
+            json_parameter(new.annotations),
+            new.payload,
+            len(new.payload),
+            time_parameter(moment),
+        ],
+    )
+    if inserted is None:
+        raise RuntimeError("an INSERT returned no row")
+    return int(inserted[0])
 
 
 @transaction.atomic

@@ -1,6 +1,7 @@
 """What may happen to a tag."""
 
-from uuid import UUID
+from typing import Final
+from uuid import UUID, uuid4
 
 from django.db import transaction
 
@@ -8,32 +9,42 @@ from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.catalog.errors import TagGone
-from registry_control.catalog.models import Image, Manifest, Tag
+from registry_control.catalog.models import Image, Tag
 from registry_control.catalog.selectors.content import tag_row
 from registry_control.catalog.selectors.listing import get_visible_tag
 from registry_control.catalog.services import images
+from registry_control.catalog.services.images import HeldImage
 from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.nudge import nudge
+from registry_control.common.sql import execute, id_parameter, time_parameter
 from registry_control.namespaces.policy import check_deletable
 from registry_control.namespaces.selectors import may
 from registry_control.namespaces.services import FINISH_DELETIONS
 
+_INSERT: Final = """
+INSERT INTO catalog_tag (id, image_id, name, manifest_id, status, created_at, updated_at)
+VALUES (%s, %s, %s, %s, 'ready', %s, %s)
+"""
+_MOVE: Final = "UPDATE catalog_tag SET manifest_id = %s, updated_at = %s WHERE id = %s"
 
-def point(image: Image, name: str, manifest: Manifest, *, actor: Actor) -> bool:
-    """Make a tag of a locked image stand for a manifest; the last to come wins. False: it did already.
+
+def point(image: HeldImage, name: str, manifest_id: int, digest: str, *, actor: Actor) -> bool:
+    """Make a tag stand for a manifest of this digest; the last to come wins. False: it did already.
 
     A tag that moves keeps its id and the time it was made.
     """
-    existing = tag_row(image.pk, name)
-    if existing is not None and existing[1] == manifest.pk:
+    existing = tag_row(image.id, name)
+    if existing is not None and existing[1] == manifest_id:
         return False
+    moment = time_parameter(now())
     if existing is None:
-        Tag.objects.create(image=image, name=name, manifest=manifest)
+        image_id = id_parameter(image.id)
+        execute(_INSERT, [id_parameter(uuid4()), image_id, name, manifest_id, moment, moment])
     else:
-        Tag.objects.filter(pk=existing[0]).update(manifest=manifest, updated_at=now())
-    record(actor=actor, verb="tag.set", target=images.target_of(image), tag=name, digest=manifest.digest)
+        execute(_MOVE, [manifest_id, moment, existing[0]])
+    record(actor=actor, verb="tag.set", target=image.target, tag=name, digest=digest)
     return True
 
 

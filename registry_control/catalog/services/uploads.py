@@ -1,17 +1,30 @@
 """Upload sessions: rows that say an upload is under way. Bytes are the storage driver's."""
 
 from dataclasses import dataclass
-from uuid import UUID
+from datetime import datetime
+from typing import Final
+from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import transaction
 
 from registry_control.access.policy import Kind, Principal
 from registry_control.catalog.errors import UploadGone
 from registry_control.catalog.models import Blob, UploadSession
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
+from registry_control.common.durability import unsynced_transaction
+from registry_control.common.sql import execute, id_parameter, present_time, row, time_parameter
 from registry_data.storage.base import BlobStore, UploadId
+
+_INSERT: Final = """
+INSERT INTO catalog_uploadsession (id, image_id, user_id, application_id, created_at, expires_at,
+                                   is_open, algorithm, hashed_size, hashed_digest)
+VALUES (%s, %s, %s, %s, %s, %s, TRUE, %s, 0, '')
+"""
+_OPEN: Final = """
+SELECT algorithm, hashed_size, hashed_digest, expires_at FROM catalog_uploadsession
+WHERE id = %s AND image_id = %s AND is_open AND expires_at > %s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +35,32 @@ class Session:
     algorithm: str
     hashed_size: int
     hashed_digest: str
+    expires_at: datetime
 
 
-@transaction.atomic
 def start(*, principal: Principal, image_id: UUID, algorithm: str) -> UUID:
     """Begin an upload to an image.
 
     Raises:
         ImageGone: the image is being deleted.
     """
-    images.locked(image_id)
-    session = UploadSession.objects.create(
-        image_id=image_id,
-        algorithm=algorithm,
-        user_id=principal.id if principal.kind is Kind.USER else None,
-        application_id=principal.id if principal.kind is Kind.APPLICATION else None,
-        expires_at=now() + settings.UPLOAD_LIFE,
-    )
-    return session.pk
+    session_id, moment = uuid4(), now()
+    holder = id_parameter(principal.id) if principal.id is not None else None
+    with unsynced_transaction():
+        images.hold(image_id)
+        execute(
+            _INSERT,
+            [
+                id_parameter(session_id),
+                id_parameter(image_id),
+                holder if principal.kind is Kind.USER else None,
+                holder if principal.kind is Kind.APPLICATION else None,
+                time_parameter(moment),
+                time_parameter(moment + settings.UPLOAD_LIFE),
+                algorithm,
+            ],
+        )
+    return session_id
 
 
 def get(*, session_id: UUID, image_id: UUID) -> Session:
@@ -48,19 +69,26 @@ def get(*, session_id: UUID, image_id: UUID) -> Session:
     Raises:
         UploadGone: unknown, of another image, cancelled, finished or expired.
     """
-    found = UploadSession.objects.filter(pk=session_id, image=image_id, is_open=True, expires_at__gt=now())
-    values = found.values_list("pk", "algorithm", "hashed_size", "hashed_digest").first()
-    if values is None:
+    found = row(_OPEN, [id_parameter(session_id), id_parameter(image_id), time_parameter(now())])
+    if found is None:
         raise UploadGone
-    return Session(*values)
+    algorithm, hashed_size, hashed_digest, expires_at = found
+    return Session(session_id, algorithm, hashed_size, hashed_digest, present_time(expires_at))
 
 
-def keep(*, session_id: UUID, hashed: tuple[int, str] | None) -> None:
-    """After bytes have come: the session lives on from now, with size and digest of what was hashed."""
-    changes: dict[str, object] = {"expires_at": now() + settings.UPLOAD_LIFE}
+def keep(session: Session, *, hashed: tuple[int, str] | None) -> None:
+    """After bytes have come: the session lives on, with size and digest of what was hashed, if given.
+
+    Chunks come by the hundreds: what they need not write they do not.
+    """
+    changes: dict[str, object] = {}
+    if session.expires_at - now() < settings.UPLOAD_LIFE * 0.9:
+        changes["expires_at"] = now() + settings.UPLOAD_LIFE
     if hashed is not None:
         changes |= {"hashed_size": hashed[0], "hashed_digest": hashed[1]}
-    UploadSession.objects.filter(pk=session_id, is_open=True).update(**changes)
+    if changes:
+        with unsynced_transaction():
+            UploadSession.objects.filter(pk=session.id, is_open=True).update(**changes)
 
 
 def cancel(*, session_id: UUID, image_id: UUID, store: BlobStore) -> None:
