@@ -14,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 MANAGE := REGISTRY_STATE_DIR=.venv/scratch $(BIN)/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients conformance tools openapi lock clean venv venv-dev
+.PHONY: help run test check clients conformance bench tools openapi lock clean venv venv-dev
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +42,10 @@ clients: venv-dev ## Run the tests that drive docker and other clients (first: m
 conformance: venv-dev ## Run the official suite of the OCI specification (first: make tools)
 	$(BIN)/pytest -m clients tests/conformance $(ARGS)
 
-tools: ## Install the programs that `make clients` needs (as root)
+bench: venv-dev tools ## Compare the speed with other registries; ARGS=--quick takes minutes, ARGS=--help lists the rest
+	$(BIN)/python -m bench $(ARGS)
+
+tools: ## Install the programs that `make clients` and `make bench` need (as root)
 	@tools/install.sh
 
 openapi: venv-dev ## Write docs/openapi.yaml from the code

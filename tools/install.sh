@@ -1,26 +1,31 @@
 #!/usr/bin/env bash
-# Installs the programs that `make clients` drives. Run it as often as you like: it installs what is
-# missing or of another version, and says in one line for each program what it did.
+# Installs the programs that `make clients` and `make bench` drive. Run it as often as you like: it
+# installs what is missing or of another version, and says in one line for each program what it did.
 set -euo pipefail
 
 # Debian packages, at the version of the Debian release: package, then what it is for.
 debian_packages='
-docker.io       a docker engine and its command line
-skopeo          copies images between registries
-busybox-static  one program that fills an image
-chromium        looks at the admin pages
+docker.io        a docker engine and its command line
+skopeo           copies images between registries
+busybox-static   one program that fills an image
+chromium         looks at the admin pages
+docker-registry  a registry to compare the speed with
+nginx-light      serves files as fast as the machine can
+wrk              makes many small requests
 '
 
-# Go programs: name, package, version.
+# Go programs: our name for each, package, version.
 go_programs='
-crane        github.com/google/go-containerregistry/cmd/crane         v0.22.1
-conformance  github.com/opencontainers/distribution-spec/conformance  v0.0.0-20260831232431-97274622c111
+crane                  github.com/google/go-containerregistry/cmd/crane         v0.22.1
+conformance            github.com/opencontainers/distribution-spec/conformance  v0.0.0-20260831232431-97274622c111
+distribution-registry  github.com/distribution/distribution/v3/cmd/registry     v3.1.2
 '
 
 # Where the tests look for them (tests/services/tools.py). Debian's go to their usual places.
 bin="${STOWAGE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/stowage-tools}/bin"
 log="$(mktemp)"
-trap 'rm -f "$log"' EXIT
+built="$(mktemp -d)"
+trap 'rm -rf "$log" "$built"' EXIT
 
 fail() {
     echo "tools: $*" >&2
@@ -68,7 +73,9 @@ install_go_programs() {
     while read -r name package version; do
         done_what="was there"
         if [ "$(go_version_of "$name")" != "$version" ]; then
-            GOBIN="$bin" quietly go install "$package@$version"
+            GOBIN="$built" quietly go install "$package@$version"
+            mkdir -p "$bin"
+            mv "$built/${package##*/}" "$bin/$name"
             done_what="installed"
         fi
         echo "tools: $name $version: $done_what"

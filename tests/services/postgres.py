@@ -53,10 +53,11 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres(folder: Path) -> Iterator[Postgres]:
+def running_postgres(folder: Path, *, durable: bool = False) -> Iterator[Postgres]:
     """Start a server with its data in `folder` (made here), and stop it at the end.
 
-    It does not wait for the disk (-F), so it is no use for tests that pull the plug on PostgreSQL itself.
+    Unless it is `durable` it does not wait for the disk (-F), and so is no use for tests that pull the plug
+    on PostgreSQL itself.
 
     Raises:
         ServiceError: it does not start.
@@ -67,8 +68,9 @@ def running_postgres(folder: Path) -> Iterator[Postgres]:
     _initialise(data, prefix)
     server = Postgres(free_port())
     address = ["-h", "127.0.0.1", "-p", str(server.port), "-k", ""]  # no socket file
+    options = ["-c", "max_connections=200", *([] if durable else ["-F"])]
     child = Child(
-        [_binary("postgres"), "-D", str(data), *address, "-F", "-c", "max_connections=200"],
+        [_binary("postgres"), "-D", str(data), *address, *options],
         prefix=prefix,
         log=folder / "postgres.log",
         stop_signal=Signals.SIGINT,  # "fast": does not wait for clients to leave

@@ -1,0 +1,88 @@
+"""What is pushed: bytes with their digests, known ones and unique ones, which cost no time to make."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from secrets import token_bytes
+from typing import Final
+
+MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+_TAIL: Final = 4096  # bytes that make content unique
+_numbers: Final = count()
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes in pieces, so that large ones share most of their memory."""
+
+    parts: tuple[bytes | memoryview, ...]
+    digest: str
+    size: int
+
+
+def content(data: bytes) -> Content:
+    return Content((data,), f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
+
+
+@cache
+def fixed(size: int, seed: int = 0) -> Content:
+    """The same random bytes for every side and in every run."""
+    return content(random.Random(f"{seed} {size}").randbytes(size))
+
+
+@cache
+def sparse(size: int) -> Content:
+    """As zot's `zb` makes its layers: 4 KiB of random bytes, then zeros."""
+    return content(random.Random(size).randbytes(4096) + bytes(size - 4096))
+
+
+@cache
+def _factory(size: int) -> Callable[[], Content]:
+    common = memoryview(random.Random(-size).randbytes(size - _TAIL))
+    state = hashlib.sha256(common)
+
+    def make() -> Content:
+        # The random part keeps processes apart, the number keeps one process's contents apart.
+        tail = (token_bytes(32) + b"%d" % next(_numbers)).ljust(_TAIL, b"\0")
+        digest = state.copy()
+        digest.update(tail)
+        return Content((common, tail), f"sha256:{digest.hexdigest()}", size)
+
+    return make
+
+
+def unique(size: int) -> Content:
+    """Bytes that nobody has seen before. Only the last 4 KiB differ, so that making them costs nothing."""
+    return _factory(size)()
+
+
+def config(note: str = "") -> Content:
+    """An image's configuration, as `zb` makes it; another note makes another one."""
+    document = {
+        "created": "2011-01-01T01:01:01Z",
+        "author": f"ZotUser{note}",
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": []},
+    }
+    return content(json.dumps(document, indent=2).encode())
+
+
+def manifest(configuration: Content, layer: Content, note: str = "") -> Content:
+    """An image of one layer."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": _descriptor(configuration, "application/vnd.oci.image.config.v1+json"),
+        "layers": [_descriptor(layer, "application/vnd.oci.image.layer.v1.tar")],
+        **({"annotations": {"note": note}} if note else {}),
+    }
+    return content(json.dumps(document, indent=2).encode())
+
+
+def _descriptor(of: Content, media_type: str) -> dict[str, str | int]:
+    return {"mediaType": media_type, "digest": of.digest, "size": of.size}

@@ -1,0 +1,284 @@
+"""The registries that are compared: how each one is started, given content, and stopped."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import Signals
+from typing import Final
+
+import httpx
+
+from bench.content import MANIFEST, Content
+from tests.services.child import Child
+from tests.services.ports import free_port
+from tests.services.postgres import running_postgres
+from tests.services.processes import descendants
+from tests.services.stack import Stack
+from tests.services.tools import tools_folder
+
+NAMESPACE: Final = "bench"
+_API: Final = "/registry/v1/regions/fr-par"
+_START_TIMEOUT: Final = 30.0  # seconds
+
+
+class NotInstalled(Exception):
+    """A program is missing; the text says which one."""
+
+
+@dataclass
+class Registry:
+    """A running side."""
+
+    host: str
+    secret: str | None = None
+    processes: frozenset[int] = frozenset()
+    written: int = 0  # bytes, roughly: what its folder holds
+    seeded: set[str] = field(default_factory=set)
+    _tokens: dict[str, str] = field(default_factory=dict)
+    http: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.http = httpx.Client(base_url=f"http://{self.host}", timeout=60)
+
+    def authorization(self, repository: str, actions: str = "pull,push,delete") -> str:
+        """The value of the header, empty where no authentication is asked for."""
+        return self._authorization(f"repository:{repository}:{actions}")
+
+    def catalog_authorization(self) -> str:
+        return self._authorization("registry:catalog:*")
+
+    def _authorization(self, scope: str) -> str:
+        if self.secret is None:
+            return ""
+        if scope not in self._tokens:
+            query = {"service": "registry", "scope": scope}
+            answer = self.http.get("/token", params=query, auth=("bench", self.secret)).raise_for_status()
+            self._tokens[scope] = f"Bearer {answer.json()['token']}"
+        return self._tokens[scope]
+
+    def forget_tokens(self) -> None:
+        """They live five minutes, so every run takes new ones."""
+        self._tokens.clear()
+
+    def put_blob(self, repository: str, blob: Content) -> None:
+        started = self._call("POST", f"/v2/{repository}/blobs/uploads/", repository)
+        location = httpx.URL(started.headers["Location"]).copy_merge_params({"digest": blob.digest})
+        self._call("PUT", str(location), repository, b"".join(blob.parts))
+
+    def put_manifest(self, repository: str, tag: str, manifest: Content) -> None:
+        target = f"/v2/{repository}/manifests/{tag}"
+        self._call("PUT", target, repository, b"".join(manifest.parts), MANIFEST)
+
+    def _call(
+        self,
+        method: str,
+        target: str,
+        repository: str,
+        body: bytes = b"",
+        kind: str = "application/octet-stream",
+    ) -> httpx.Response:
+        headers = {"Content-Type": kind, "Authorization": self.authorization(repository)}
+        headers = {name: value for name, value in headers.items() if value}
+        return self.http.request(method, target, content=body, headers=headers).raise_for_status()
+
+
+class Files(Registry):
+    """A plain web server: content lies under the paths that a registry would have, and cannot be changed."""
+
+    folder: Path
+
+    def put_blob(self, repository: str, blob: Content) -> None:
+        self._write(f"v2/{repository}/blobs/{blob.digest}", blob)
+
+    def put_manifest(self, repository: str, tag: str, manifest: Content) -> None:
+        for reference in (tag, manifest.digest):
+            self._write(f"v2/{repository}/manifests/{reference}", manifest)
+
+    def _write(self, path: str, what: Content) -> None:
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"".join(what.parts))
+
+
+Start = Callable[[Path, ExitStack], Registry]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One thing to compare. A limit only shows what the machine can do."""
+
+    name: str
+    title: str
+    start: Start
+    needs: tuple[str, ...] = ()
+    version: tuple[str, ...] = ()  # a command that prints it
+    ours: bool = False
+    limit: bool = False
+    by_default: bool = True
+
+
+class Running:
+    """A side with its folder; `fresh` empties it by starting it anew."""
+
+    def __init__(self, side: Side, folder: Path) -> None:
+        self.side: Final = side
+        self._folder = folder
+        self._cleanup = ExitStack()
+        self.registry = self._start()
+
+    def fresh(self) -> None:
+        """Start it again with nothing in it."""
+        self.stop()
+        self.registry = self._start()
+
+    def stop(self) -> None:
+        self._cleanup.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> Registry:
+        self._folder.mkdir(parents=True)
+        before = descendants(os.getpid())
+        try:
+            registry = self.side.start(self._folder, self._cleanup)
+        except BaseException:
+            self._cleanup.close()
+            raise
+        self._cleanup.callback(registry.http.close)
+        registry.processes = frozenset(descendants(os.getpid()).keys() - before.keys())
+        return registry
+
+
+def program(name: str) -> str:
+    """Where a program is.
+
+    Raises:
+        NotInstalled: nowhere.
+    """
+    found = shutil.which(name, path=os.pathsep.join([str(tools_folder()), os.environ["PATH"], "/usr/sbin"]))
+    if not found:
+        raise NotInstalled(name)
+    return found
+
+
+def _child(cleanup: ExitStack, folder: Path, command: list[str], host: str, **environment: str) -> None:
+    """Start a server and wait until it takes connections."""
+    child = Child(
+        command,
+        log=folder / f"{Path(command[0]).name}.log",
+        stop_signal=Signals.SIGTERM,
+        env={**os.environ, **environment},
+        cwd=folder,
+    )
+    cleanup.callback(child.stop, timeout=30)
+    child.wait_until(lambda: _answers(host), timeout=_START_TIMEOUT)
+
+
+def _answers(host: str) -> bool:
+    try:
+        httpx.get(f"http://{host}/", timeout=5)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+_PEER_SETTINGS: Final = """\
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage:
+  cache: {{blobdescriptor: inmemory}}
+  filesystem: {{rootdirectory: {folder}/data}}
+  delete: {{enabled: true}}
+http: {{addr: "{host}"}}
+"""
+
+
+def _peer(name: str) -> Start:
+    """docker-registry and distribution v3: as they come, without logs of requests."""
+
+    def start(folder: Path, cleanup: ExitStack) -> Registry:
+        host = f"127.0.0.1:{free_port()}"
+        settings = folder / "config.yml"
+        settings.write_text(_PEER_SETTINGS.format(folder=folder, host=host), encoding="utf-8")
+        # Version 3 would look for a collector of traces.
+        command = [program(name), "serve", str(settings)]
+        _child(cleanup, folder, command, host, OTEL_TRACES_EXPORTER="none")
+        return Registry(host)
+
+    return start
+
+
+_NGINX_SETTINGS: Final = """\
+{user}
+daemon off;
+pid {folder}/pid;
+error_log {folder}/error.log;
+worker_processes auto;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  sendfile on;
+  tcp_nopush on;
+  keepalive_requests 1000000000;
+  open_file_cache max=10000;
+  client_body_temp_path {folder}/body;
+  server {{ listen {host} backlog=1024; root {folder}/files; }}
+}}
+"""
+
+
+def _nginx(folder: Path, cleanup: ExitStack) -> Registry:
+    host = f"127.0.0.1:{free_port()}"
+    settings = folder / "nginx.conf"
+    # Started by root its workers would be somebody else, who may not look into our folders.
+    user = "user root;" if os.geteuid() == 0 else ""
+    settings.write_text(_NGINX_SETTINGS.format(folder=folder, host=host, user=user), encoding="utf-8")
+    _child(cleanup, folder, [program("nginx"), "-c", str(settings), "-p", str(folder)], host)
+    served = Files(host)
+    served.folder = folder / "files"
+    return served
+
+
+def _stowage(folder: Path, cleanup: ExitStack, **environment: str) -> Registry:
+    stack = cleanup.enter_context(Stack(folder / "stowage", environment=environment))
+    credentials = stack.credentials
+    httpx.post(
+        f"{credentials.control_url}{_API}/namespaces",
+        json={"name": NAMESPACE},
+        headers={"X-Auth-Token": credentials.secret_key},
+    ).raise_for_status()
+    return Registry(credentials.registry_host, credentials.secret_key)
+
+
+def _on_postgresql(folder: Path, cleanup: ExitStack, **environment: str) -> Registry:
+    server = cleanup.enter_context(running_postgres(folder / "postgres", durable=True))
+    return _stowage(folder, cleanup, REGISTRY_DATABASE_URL=server.create_database("registry"), **environment)
+
+
+def _on_postgresql_and_minio(folder: Path, cleanup: ExitStack) -> Registry:
+    host = f"127.0.0.1:{free_port()}"
+    command = [program("minio"), "server", str(folder / "minio"), "--address", host, "--quiet"]
+    _child(cleanup, folder, command, host, MINIO_ROOT_USER="benchaccess", MINIO_ROOT_PASSWORD="benchsecret")
+    return _on_postgresql(
+        folder, cleanup, REGISTRY_STORAGE_URL=f"s3://benchaccess:benchsecret@{host}/bench?secure=0"
+    )
+
+
+REFERENCE: Final = "distribution"
+SIDES: Final = (
+    Side("docker-registry", "docker-registry 2.8", _peer("docker-registry"), needs=("docker-registry",)),
+    Side(REFERENCE, "distribution v3", _peer("distribution-registry"), needs=("distribution-registry",)),
+    Side("sqlite", "Stowage, SQLite + disk", _stowage, ours=True),
+    Side("postgresql", "Stowage, PostgreSQL + disk", _on_postgresql, ours=True),
+    Side(
+        "minio",
+        "Stowage, PostgreSQL + MinIO",
+        _on_postgresql_and_minio,
+        needs=("minio",),
+        ours=True,
+        by_default=False,
+    ),
+    Side("nginx", "nginx, plain files (limit)", _nginx, needs=("nginx",), limit=True),
+)
