@@ -14,7 +14,8 @@ from typing import Final
 from bench.measure import measure
 from bench.report import Measured, as_text, tables
 from bench.sides import SIDES, NotInstalled, Running, Side, program
-from bench.works import WORKS, Work
+from bench.work import Work
+from bench.works import WORKS
 
 _FULL: Final = 2 * 2**30  # bytes written after which a side is started anew, so that the disk suffices
 
@@ -66,7 +67,7 @@ def _once(work: Work, connections: int, one: Running, number: int, seconds: floa
     os.sync()  # or one side would wait for what another one has left to the kernel
     run = measure(load, one.registry, connections, seconds)
     if work.writes:
-        one.registry.written += run.operations * work.size
+        one.registry.written += run.operations * work.writes
     return Measured(work.name, work.size, connections, one.side.name, number, run)
 
 

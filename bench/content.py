@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -22,6 +22,13 @@ class Content:
     parts: tuple[bytes | memoryview, ...]
     digest: str
     size: int
+
+    def slice(self, start: int, end: int) -> Iterator[memoryview]:
+        """The bytes from `start` to before `end`, without a copy."""
+        for part in self.parts:
+            if piece := memoryview(part)[max(start, 0) : max(end, 0)]:
+                yield piece
+            start, end = start - len(part), end - len(part)
 
 
 def content(data: bytes) -> Content:
