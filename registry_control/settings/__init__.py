@@ -94,6 +94,7 @@ def _database(url: str) -> dict[str, Any]:
     """SQLite as safe as PostgreSQL is by default; PostgreSQL with connections that are kept."""
     config: dict[str, Any] = dict(dj_database_url.parse(url))
     if config["ENGINE"].endswith("sqlite3"):
+        config["ENGINE"] = "registry_control.common.sqlite"
         config["CONN_MAX_AGE"] = None
         config["OPTIONS"] = {
             "timeout": 20,

@@ -1,5 +1,7 @@
 """Requests and answers as this plane uses them: thin values over ASGI, with Starlette's parsers."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -8,7 +10,7 @@ from typing import Final
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 # On every answer (checklist 11); old engines look for it.
 API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
@@ -54,6 +56,8 @@ class Request:
         self._scope = scope
         self._receive = receive
         self._ended = False
+        self._ahead: asyncio.Future[Message] | None = None
+        self._parts: list[bytes] = []
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers = Headers(scope=scope)
@@ -79,25 +83,60 @@ class Request:
         Raises:
             ClientDisconnect: the client went away before its end.
         """
+        while self._parts:
+            yield self._parts.pop(0)
         while not self._ended:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._ended = True
-                raise ClientDisconnect
-            self._ended = not message.get("more_body", False)
-            if piece := message.get("body", b""):
+            coming, self._ahead = self._ahead, None
+            if piece := self._part(await (coming or self._receive())):
                 yield piece
 
+    def _part(self, message: Message) -> bytes:
+        if message["type"] == "http.disconnect":
+            self._ended = True
+            raise ClientDisconnect
+        self._ended = not message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        return part
+
+    async def body_at_once(self, size: int, patience: float) -> list[bytes] | None:
+        """The whole body, if it is announced to be at most `size` bytes and here within `patience` seconds.
+
+        None if not; what has come by then is the beginning of `body`.
+        """
+        length = content_length(self)
+        if length is None or length > size or "transfer-encoding" in self.headers:
+            return None
+        deadline = time.monotonic() + patience
+        while not self._ended:
+            self._ahead = self._ahead or asyncio.ensure_future(self._receive())
+            # Never cancelled: a part that comes just then would be lost.
+            done, _ = await asyncio.wait((self._ahead,), timeout=max(0.0, deadline - time.monotonic()))
+            if not done or self._ahead.result()["type"] == "http.disconnect":
+                return None
+            self._parts.append(self._part(self._ahead.result()))
+            self._ahead = None
+        parts, self._parts = self._parts, []
+        return parts
+
     async def pieces(self, size: int) -> AsyncIterator[list[bytes]]:
-        """The body's parts as they came, gathered to at least `size` bytes, the last ones excepted."""
+        """The body's parts as they came, gathered to at least `size` bytes, the last ones excepted.
+
+        Raises:
+            ClientDisconnect: after the last part that came.
+        """
         gathered: list[bytes] = []
         length = 0
-        async for part in self.body():
-            gathered.append(part)
-            length += len(part)
-            if length >= size:
+        try:
+            async for part in self.body():
+                gathered.append(part)
+                length += len(part)
+                if length >= size:
+                    yield gathered
+                    gathered, length = [], 0
+        except ClientDisconnect:
+            if gathered:
                 yield gathered
-                gathered, length = [], 0
+            raise
         if gathered:
             yield gathered
 

@@ -111,12 +111,12 @@ def put(
     Raises:
         Refused, ProtocolError: not allowed; malformed; its digest is another; content is missing.
     """
-    digest, tag_names = _named(reference, payload, more_tags)
-    parsed = parse_manifest(payload, content_type)
     with unit():
         caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
         record = resolve.repository(repository.namespace, repository.image)
         admit(caller, Action.PUSH, repository, record)
+        digest, tag_names = _named(reference, payload, more_tags)
+        parsed = parse_manifest(payload, content_type)
         image_id = image_for_push(caller, repository, record)
         new = _new(digest, parsed, payload)
         manifests.put(principal=caller.principal, image_id=image_id, new=new, tag_names=tag_names)

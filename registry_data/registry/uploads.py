@@ -241,6 +241,62 @@ def _digest(append: Append, algorithm: str, store: BlobStore) -> Digest:
     return hashers.digest(algorithm)
 
 
+def append_small(
+    parts: Sequence[bytes],
+    credentials: Credentials,
+    repository: Repository,
+    session_id: UUID,
+    *,
+    at: int | None,
+    store: BlobStore,
+) -> int:
+    """Take a chunk that is here already, whole, in one step. Returns the upload's end.
+
+    Raises:
+        Refused, ProtocolError, UploadMoved: see `open_append` and `keep`; nothing of it stays then.
+    """
+    append = _taken(parts, credentials, repository, session_id, at=at, store=store)
+    return keep(append)
+
+
+def finish_small(
+    parts: Sequence[bytes],
+    claimed: Digest,
+    credentials: Credentials,
+    repository: Repository,
+    session_id: UUID,
+    *,
+    at: int | None,
+    store: BlobStore,
+) -> None:
+    """Take the last chunk, which is here already, and make the upload a blob.
+
+    Raises:
+        Refused, ProtocolError, UploadMoved: see `open_append` and `finish`; nothing of it stays then.
+    """
+    append = _taken(parts, credentials, repository, session_id, at=at, store=store)
+    finish(append, claimed, store=store)
+
+
+def _taken(
+    parts: Sequence[bytes],
+    credentials: Credentials,
+    repository: Repository,
+    session_id: UUID,
+    *,
+    at: int | None,
+    store: BlobStore,
+) -> Append:
+    append = open_append(credentials, repository, session_id, at=at, store=store)
+    try:
+        append.hash(parts)
+        append.store(parts)
+    except BaseException:
+        rewind(append)
+        raise
+    return append
+
+
 def cancel(credentials: Credentials, repository: Repository, session_id: UUID, *, store: BlobStore) -> None:
     """End an upload and forget its bytes (checklist 71).
 

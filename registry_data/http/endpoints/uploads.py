@@ -1,7 +1,10 @@
 """Uploads: monolithic, streamed, chunked, mounted (checklist 49-86)."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
+from typing import Final, TypeVar
 from uuid import UUID
 
 from registry_data.http.authentication import credentials
@@ -14,6 +17,12 @@ from registry_data.oci.ranges import parse_content_range
 from registry_data.oci.reference import Repository, parse_repository
 from registry_data.registry import mounts, uploads
 from registry_data.registry.uploads import Append, UploadMoved
+
+T = TypeVar("T")
+
+# A small body that is here within this time goes to its place in one step, in one thread. One that is slower
+# must hold its upload meanwhile, so that no other request writes to it (checklist 75).
+_AT_ONCE: Final = 0.05  # seconds
 
 
 async def start(plane: Plane, request: Request, route: Route) -> Answer:
@@ -48,6 +57,10 @@ async def _mounted(plane: Plane, request: Request, repository: Repository) -> bo
 async def append(plane: Plane, request: Request, route: Route) -> Answer:
     """Take a chunk, or everything, at the upload's end (checklist 61-68)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
+    if (small := await request.body_at_once(plane.config.piece_size, _AT_ONCE)) is not None:
+        take = partial(uploads.append_small, small)
+        offset = await _at_its_end(plane, request, repository, session_id, take)
+        return _session(HTTPStatus.ACCEPTED, repository, session_id, offset)
     held = await _open(plane, request, repository, session_id)
     try:
         await _pump(plane, request, held)
@@ -80,6 +93,10 @@ async def finish(plane: Plane, request: Request, route: Route) -> Answer:
 async def _finish(
     plane: Plane, request: Request, repository: Repository, session_id: UUID, digest: Digest
 ) -> Answer:
+    if (small := await request.body_at_once(plane.config.piece_size, _AT_ONCE)) is not None:
+        take = partial(uploads.finish_small, small, digest)
+        await _at_its_end(plane, request, repository, session_id, take)
+        return _created(repository, digest)
     held = await _open(plane, request, repository, session_id)
     try:
         await _pump(plane, request, held)
@@ -108,7 +125,26 @@ async def cancel(plane: Plane, request: Request, route: Route) -> Answer:
     return Answer(HTTPStatus.NO_CONTENT)
 
 
+async def _at_its_end(
+    plane: Plane, request: Request, repository: Repository, session_id: UUID, take: Callable[..., T]
+) -> T:
+    """Run a use case that opens an upload at the offset that Content-Range names, or at its end."""
+    at = _first_byte(request)
+    try:
+        return await plane.bridge.run(
+            take, credentials(request), repository, session_id, at=at, store=plane.store
+        )
+    except UploadMoved as error:
+        error.headers |= _progress(repository, session_id, error.offset)
+        raise
+
+
 async def _open(plane: Plane, request: Request, repository: Repository, session_id: UUID) -> Append:
+    return await _at_its_end(plane, request, repository, session_id, uploads.open_append)
+
+
+def _first_byte(request: Request) -> int | None:
+    """Where a Content-Range begins, None without one; its length must be Content-Length (checklist 67)."""
     header = request.headers.get("content-range")
     first, last = parse_content_range(header) if header else (None, None)
     length = content_length(request)
@@ -117,13 +153,7 @@ async def _open(plane: Plane, request: Request, repository: Repository, session_
             ErrorCode.SIZE_INVALID,
             f"Content-Range speaks of {last - first + 1} bytes, Content-Length of {length}",
         )
-    try:
-        return await plane.bridge.run(
-            uploads.open_append, credentials(request), repository, session_id, at=first, store=plane.store
-        )
-    except UploadMoved as error:
-        error.headers |= _progress(repository, session_id, error.offset)
-        raise
+    return first
 
 
 async def _pump(plane: Plane, request: Request, held: Append) -> None:

@@ -102,7 +102,7 @@ def _kill(stack: Stack, victim: str) -> None:
     else:
         doomed = [pid for pid, command in started.items() if PROCESSES[victim](command)]
         assert doomed, started
-        for pid in doomed:
+        for pid in sorted(doomed):  # parents first, or they would start new children meanwhile
             os.kill(pid, signal.SIGKILL)
     if victim in ("all", "up"):
         _until(lambda: not stack.is_running)

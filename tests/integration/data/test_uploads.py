@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import httpx
@@ -212,6 +213,36 @@ def test_a_second_writer_is_told_where_the_first_one_is(tenants: Tenants) -> Non
     assert client.on(repository, "GET", upload).headers["range"] == "0-2000000"
 
 
+def test_a_second_writer_is_refused_while_a_small_body_is_slow_to_come(tenants: Tenants) -> None:
+    # given a request that announces 100 bytes, sends 50 and waits
+    repository = tenants.repository()
+    client, upload = tenants.owner, tenants.owner.start_upload(repository)
+    token = client.token(f"repository:{repository}:pull,push,delete")
+    with _sending(client.host, f"/v2/{repository}/{upload}", token, b"a" * 50, announced=100) as slow:
+        # when another request writes to the same session, and then the first one goes on
+        time.sleep(3)  # to look whether it has begun would be to write too
+        refused = client.on(repository, "PATCH", upload, content=b"c")
+        slow.sendall(b"b" * 50)
+        assert slow.recv(1000).startswith(b"HTTP/1.1 202 ")
+
+    # then only the first one's bytes are there
+    assert refused.status_code == 416
+    assert client.on(repository, "GET", upload).headers["range"] == "0-99"
+
+
+def test_a_cut_connection_keeps_what_arrived_of_a_small_body(tenants: Tenants) -> None:
+    repository, data = tenants.repository(), os.urandom(1000)
+    client, upload = tenants.owner, tenants.owner.start_upload(repository)
+    token = client.token(f"repository:{repository}:pull,push,delete")
+    _send_part(client.host, f"/v2/{repository}/{upload}", token, data[:400], announced=len(data))
+    _wait_until(lambda: client.on(repository, "GET", upload).headers["range"] == "0-399")
+    rest = {"Content-Range": "400-999"}
+    _wait_until(
+        lambda: client.on(repository, "PATCH", upload, content=data[400:], headers=rest).status_code == 202
+    )
+    assert put(client, repository, upload, b"", digest_of(data)) == 201
+
+
 def _wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -238,14 +269,21 @@ def test_a_cut_connection_keeps_what_arrived(tenants: Tenants) -> None:
 
 
 def _send_part(host: str, path: str, token: str, part: bytes, *, announced: int) -> None:
+    with _sending(host, path, token, part, announced=announced):
+        time.sleep(0.3)
+
+
+@contextmanager
+def _sending(host: str, path: str, token: str, part: bytes, *, announced: int) -> Iterator[socket.socket]:
+    """A connection on which the beginning of a PATCH was sent."""
     name, port = host.split(":")
-    with socket.create_connection((name, int(port))) as connection:
+    with socket.create_connection((name, int(port)), timeout=60) as connection:
         head = (
             f"PATCH {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
             f"Content-Length: {announced}\r\n\r\n"
         )
         connection.sendall(head.encode() + part)
-        time.sleep(0.3)
+        yield connection
 
 
 def test_a_cut_monolithic_put_commits_nothing(tenants: Tenants) -> None:

@@ -1,0 +1,88 @@
+"""One writer at a time, over threads and processes; a turn ends with whoever has it."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from registry_control.common.sqlite.turns import Turn
+
+HOLDER = """
+import sys
+from pathlib import Path
+from registry_control.common.sqlite.turns import Turn
+
+assert Turn(Path(sys.argv[1])).take(timeout=30)
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "a.sqlite3"
+
+
+def test_the_next_one_waits_until_the_turn_is_given_back(database: Path) -> None:
+    first, second = Turn(database), Turn(database)
+    assert first.take(timeout=1)
+    assert not second.take(timeout=0.01)
+    first.give()
+    first.give()
+    assert second.take(timeout=1)
+    second.give()
+
+
+def test_another_database_has_turns_of_its_own(database: Path) -> None:
+    first, other = Turn(database), Turn(database.with_name("b.sqlite3"))
+    assert first.take(timeout=1)
+    assert other.take(timeout=1)
+    first.give()
+    other.give()
+
+
+def test_a_killed_process_gives_its_turn_back(database: Path) -> None:
+    # given another process that has the turn
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"taken\n"
+        turn = Turn(database)
+        assert not turn.take(timeout=0.05)
+
+        # when it is killed, then the turn is ours
+        holder.kill()
+    assert turn.take(timeout=30)
+    turn.give()
+
+
+def test_a_turn_that_cannot_be_taken_is_nobodys(database: Path) -> None:
+    (database.parent / "a.sqlite3-turn").mkdir()
+    for _ in range(2):
+        with pytest.raises(OSError, match="Is a directory"):
+            Turn(database).take(timeout=1)
+
+
+def test_many_threads_never_write_at_once(database: Path) -> None:
+    inside, most, together = 0, 0, threading.Barrier(8)
+
+    def write() -> None:
+        nonlocal inside, most
+        together.wait()
+        for _ in range(50):
+            turn = Turn(database)
+            assert turn.take(timeout=60)
+            inside += 1
+            most = max(most, inside)
+            inside -= 1
+            turn.give()
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
