@@ -1,99 +1,144 @@
-"""`make bench`: compare this registry with others on this machine. `make bench ARGS=--help` says how."""
+"""Compare the speed of this registry with others, on this machine, in one run."""
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from bench.floors import FLOORS
+from bench.machine import describe, limits
 from bench.measure import measure
+from bench.publish import load, publish, save
 from bench.report import Measured, as_text, tables
 from bench.sides import SIDES, NotInstalled, Running, Side, program
 from bench.work import Work
 from bench.works import WORKS
 
-_FULL: Final = 2 * 2**30  # bytes written after which a side is started anew, so that the disk suffices
+_FULL: Final = 2 * 10**9  # bytes written after which a side is started anew, so that the disk suffices
+
+Cell = tuple[Work, int]  # what is done, and at how many connections
 
 
 def main() -> int:
     """Return what the process ends with: 1 if a run had errors, 2 if a program is missing."""
     options = _options()
-    try:
-        for side in options.sides:
-            for name in (*side.needs, "wrk"):
-                program(name)
-    except NotInstalled as missing:
-        print(f"bench: {missing} is not installed: run make tools", file=sys.stderr)
-        return 2
-    measured = []
+    if options.of:
+        machine, measured = _read(options.of)
+    else:
+        try:
+            _look_for_programs(options.sides)
+        except NotInstalled as missing:
+            print(f"bench: {missing} is not installed: run make tools", file=sys.stderr)
+            return 2
+        machine, measured = _run(options)
+        save(options.json, machine, measured)
+    if options.publish:
+        publish(machine, measured)
+    return int(any(one.run.errors for one in measured))
+
+
+def _look_for_programs(sides: Sequence[Side]) -> None:
+    for name in ("wrk", *(need for side in sides for need in side.needs)):
+        program(name)
+
+
+def _read(paths: Sequence[Path]) -> tuple[dict[str, str], list[Measured]]:
+    """Runs of several times as if of one; the machine as the first one had it."""
+    loaded = [load(path) for path in paths]
+    measured = [one for _, runs in loaded for one in runs]
+    for table in tables(measured):
+        print(as_text(table), end="\n\n")
+    return loaded[0][0], measured
+
+
+def _run(options: argparse.Namespace) -> tuple[dict[str, str], list[Measured]]:
+    measured: list[Measured] = []
     with (
         tempfile.TemporaryDirectory(prefix="stowage-bench-", dir=options.folder) as folder,
         ExitStack() as stops,
     ):
+        machine = {**describe(), **limits(Path(folder)), "runs": f"{options.rounds} of {options.seconds:g} s"}
+        print("\n".join(f"{name}: {value}" for name, value in machine.items()), end="\n\n", flush=True)
         running = [Running(side, Path(folder) / side.name) for side in options.sides]
         for one in running:
             stops.callback(one.stop)
-        for some in _all(running, options):
-            measured += some
-            for table in tables(some):
+        for work, connections in _cells(options):
+            runs = list(_rounds(work, connections, running, options))
+            measured += runs
+            for table in tables(runs):
                 print(as_text(table), end="\n\n", flush=True)
-    options.json.write_text(json.dumps([asdict(one) for one in measured], indent=1) + "\n", encoding="utf-8")
-    return int(any(one.run.errors for one in measured))
+    return machine, measured
 
 
-def _all(running: Sequence[Running], options: argparse.Namespace) -> Iterator[list[Measured]]:
-    """The runs of each work and number of connections. Rounds go around all sides, since machines vary."""
+def _cells(options: argparse.Namespace) -> Iterator[Cell]:
+    with_floors = {name for floor in FLOORS for name in floor.works}
     for work in options.works:
-        for connections in options.connections or work.connections:
-            if connections in work.connections:
-                yield [
-                    _once(work, connections, one, number, options.seconds)
-                    for number in range(options.rounds)
-                    for one in running
-                    if not (work.writes and one.side.limit)
-                ]
+        if not options.quick:
+            wanted = options.connections or work.connections
+        elif work.name in with_floors:
+            wanted = options.connections or (min(work.connections) if work.size else 16,)
+        else:
+            wanted = ()
+        yield from ((work, number) for number in work.connections if number in wanted)
+
+
+def _rounds(
+    work: Work, connections: int, running: Sequence[Running], options: argparse.Namespace
+) -> Iterator[Measured]:
+    """Go around all sides again and again, since machines vary."""
+    for number in range(options.rounds):
+        for one in running:
+            if not (work.writes and one.side.limit):
+                yield _once(work, connections, one, number, options.seconds)
 
 
 def _once(work: Work, connections: int, one: Running, number: int, seconds: float) -> Measured:
     if one.registry.written > _FULL:
         one.fresh()
     one.registry.forget_tokens()
-    load = work.load(one.registry, connections)
+    load_to_put = work.load(one.registry, connections)
     os.sync()  # or one side would wait for what another one has left to the kernel
-    run = measure(load, one.registry, connections, seconds)
-    if work.writes:
-        one.registry.written += run.operations * work.writes
+    run = measure(load_to_put, one.registry, connections, seconds)
+    one.registry.written += run.operations * work.writes
     return Measured(work.name, work.size, connections, one.side.name, number, run)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("--sides", type=_sides, default=[side for side in SIDES if side.by_default])
-    parser.add_argument("--works", type=_works, default=WORKS, help="parts of names of works, with commas")
-    parser.add_argument("--connections", type=_numbers, help="only these numbers of them, with commas")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4, help="the length of a run")
-    parser.add_argument("--folder", type=Path, help="where to keep data meanwhile, on the disk to measure")
-    parser.add_argument(
-        "--json", type=Path, default=Path(".venv/bench.json"), help="where to write the figures"
-    )
-    return parser.parse_args()
+    add = parser.add_argument
+    known = ",".join(side.name for side in SIDES)
+    add("--sides", type=_sides, default=[side for side in SIDES if side.by_default], help=f"some of {known}")
+    add("--works", type=_works, default=WORKS, help="parts of names of works, with semicolons between them")
+    add("--connections", type=_numbers, help="only these numbers of connections, with commas")
+    add("--rounds", type=int, help="how often each run is made (3); medians are shown")
+    add("--seconds", type=float, help="how long a run takes (4)")
+    add("--quick", action="store_true", help="only what has a floor, once, for a second")
+    add("--folder", type=Path, help="where to keep data meanwhile: on the disk to measure")
+    add("--json", type=Path, default=Path(".venv/bench.json"), help="where to write every run")
+    add("--publish", action="store_true", help="write the figures into bench/README.md")
+    add("--of", type=Path, nargs="+", help="measure nothing: show or publish what these files hold")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.seconds = options.seconds or (1 if options.quick else 4)
+    return options
 
 
 def _sides(text: str) -> list[Side]:
-    known = {side.name: side for side in SIDES}
-    if unknown := set(text.split(",")) - known.keys():
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+    known = {side.name for side in SIDES}
+    if unknown := set(text.split(",")) - known:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}")
     return [side for side in SIDES if side.name in text.split(",")]
 
 
 def _works(text: str) -> list[Work]:
-    return [work for work in WORKS if any(part.strip() in work.name for part in text.split(","))]
+    found = [work for work in WORKS if any(part.strip() in work.name for part in text.split(";"))]
+    if not found:
+        raise argparse.ArgumentTypeError("no such work; there are: " + "; ".join(work.name for work in WORKS))
+    return found
 
 
 def _numbers(text: str) -> list[int]:

@@ -28,10 +28,11 @@ class Failure(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an operation may want to know of an answer; its body is counted and thrown away."""
+    """What an operation may want to know of an answer. A large body is counted and thrown away."""
 
     length: int
     location: str
+    body: bytes
 
 
 class Connection:
@@ -97,10 +98,14 @@ class Connection:
         found = _LENGTH.search(head)
         length = int(found[1]) if found else 0
         missing = length - (have - end - 4) if has_body else 0
+        fits = have + missing <= _BUFFER
         while missing > 0:
-            missing -= yield from self._read(view[: min(missing, _BUFFER)])
+            got = yield from self._read(view[have : have + missing] if fits else view[:missing])
+            missing -= got
+            have += got
         location = _LOCATION.search(head)
-        return Answer(length, location[1].decode() if location else "")
+        body = bytes(self._buffer[end + 4 : have]) if fits else b""
+        return Answer(length, location[1].decode() if location else "", body)
 
     def _read(self, into: memoryview) -> Generator[int, None, int]:
         while True:

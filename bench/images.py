@@ -6,7 +6,6 @@ the clock runs. `zb` pushes the same bytes every time; the unique ones show what
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import cycle
 from typing import Final, Protocol
@@ -15,7 +14,7 @@ from uuid import uuid4
 from bench.client import Connection, Operation, Steps
 from bench.content import MANIFEST, Content, config, manifest, sparse, unique
 from bench.measure import Loop
-from bench.sides import NAMESPACE, Registry
+from bench.registry import NAMESPACE, Registry
 from bench.uploads import BYTES, authorized, closing, monolithic
 from bench.work import MIB, RATES, Work
 
@@ -88,11 +87,11 @@ def _pushes(size: int, push: Push = _whole, make: Callable[[int], Image] = _uniq
     def operations(registry: Registry) -> Iterator[Operation]:
         make(size)  # what all of them share is made before the clock runs
         names = [f"{NAMESPACE}/zb-{uuid4().hex}" for _ in range(_POOL if size == MIB else _SMALL_POOL)]
-        with ThreadPoolExecutor(4) as threads:
-            headers = list(threads.map(lambda name: authorized(registry.authorization(name)), names))
+        registry.take_tokens(names)
+        headers = {name: authorized(registry.authorization(name)) for name in names}
         return (
             partial(push, repository=name, headers=header, image=make(size))
-            for name, header in zip(names, headers, strict=True)
+            for name, header in headers.items()
         )
 
     return operations
@@ -114,7 +113,7 @@ def _pulling(registry: Registry, repository: str, image: Image) -> Operation:
             registry.put_blob(repository, blob)
         registry.put_manifest(repository, "latest", manifest(*image))
         registry.seeded.add(repository)
-    headers = authorized(registry.authorization(repository, "pull"))
+    headers = authorized(registry.authorization(repository))
     return partial(_pull, repository=repository, headers=headers, image=image)
 
 

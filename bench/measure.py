@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import resource
 import subprocess
 import tempfile
@@ -16,7 +17,8 @@ from typing import Final
 
 from bench.client import Connection, Failure, Operation, Outcome, Steps, drive
 from bench.content import MANIFEST
-from bench.sides import Registry, program
+from bench.registry import Registry
+from bench.sides import program
 from tests.services.processes import descendants
 
 _SCRIPT: Final = Path(__file__).parent / "requests.lua"
@@ -70,7 +72,8 @@ class Run:
     first_error: str
     server_cpu: float  # user and system time of all processes of the side
     client_cpu: float
-    peak_memory: int  # the highest sum of the resident memory of its processes; what they share counts twice
+    peak_rss: int  # the highest sum of the resident memory of its processes; what they share counts again
+    memory: int  # the same when the run is over, shared pages counted once (PSS)
 
 
 def measure(load: Load, registry: Registry, connections: int, seconds: float) -> Run:
@@ -90,7 +93,8 @@ def measure(load: Load, registry: Registry, connections: int, seconds: float) ->
         rate=numbers.operations / numbers.wall,
         server_cpu=watched.cpu(),
         client_cpu=_children_cpu() - client_before,
-        peak_memory=watched.peak_memory,
+        peak_rss=watched.peak_rss,
+        memory=watched.memory(),
     )
 
 
@@ -112,10 +116,14 @@ class _Watch:
         self._roots = registry.processes
         self._pids = self._find()
         self._before = sum(map(_cpu, self._pids))
-        self.peak_memory = 0
+        self.peak_rss = 0
 
     def look(self) -> None:
-        self.peak_memory = max(self.peak_memory, sum(map(_resident, self._pids)))
+        self.peak_rss = max(self.peak_rss, sum(map(_resident, self._pids)))
+
+    def memory(self) -> int:
+        """Takes the kernel a while, so only once the load is over."""
+        return sum(map(_proportional, self._find()))
 
     def cpu(self) -> float:
         """Since the start. One that has ended is in what its parent has waited for."""
@@ -226,6 +234,11 @@ def _cpu(pid: int) -> float:
 def _resident(pid: int) -> int:
     fields = _text(Path(f"/proc/{pid}/statm")).split()
     return int(fields[1]) * _PAGE if fields else 0
+
+
+def _proportional(pid: int) -> int:
+    found = re.search(r"^Pss: +(\d+) kB", _text(Path(f"/proc/{pid}/smaps_rollup")), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _children_cpu() -> float:

@@ -8,7 +8,7 @@ from typing import Final
 from bench.client import Connection, Operation, Steps
 from bench.content import Content, config, fixed, manifest
 from bench.measure import Get, Load, Loop, Wrk
-from bench.sides import NAMESPACE, Registry
+from bench.registry import NAMESPACE, Registry
 from bench.work import BULK, KIB, LARGE, Work
 
 _RANGE: Final = 64 * KIB
@@ -63,14 +63,15 @@ def _seed_large(registry: Registry) -> Content:
 def _the_manifest(registry: Registry, *, by_tag: bool) -> list[Get]:
     image, _ = _seed_image(registry)
     reference = "latest" if by_tag else image.digest
-    return [Get(f"/v2/{_IMAGE}/manifests/{reference}", registry.authorization(_IMAGE, "pull"), image.size)]
+    return [Get(f"/v2/{_IMAGE}/manifests/{reference}", registry.authorization(_IMAGE), image.size)]
 
 
 def _many_manifests(registry: Registry, *, by_tag: bool) -> list[Get]:
+    registry.take_tokens(_MANY)
     wanted = [
         Get(
             f"/v2/{repository}/manifests/{f'tag-{tag}' if by_tag else image.digest}",
-            registry.authorization(repository, "pull"),
+            registry.authorization(repository),
             image.size,
         )
         for repository, images in _seed_many(registry).items()
@@ -82,12 +83,12 @@ def _many_manifests(registry: Registry, *, by_tag: bool) -> list[Get]:
 
 def _the_blob(registry: Registry) -> list[Get]:
     _, layer = _seed_image(registry)
-    return [Get(f"/v2/{_IMAGE}/blobs/{layer.digest}", registry.authorization(_IMAGE, "pull"), layer.size)]
+    return [Get(f"/v2/{_IMAGE}/blobs/{layer.digest}", registry.authorization(_IMAGE), layer.size)]
 
 
 def _the_large_blob(registry: Registry) -> Get:
     large = _seed_large(registry)
-    return Get(f"/v2/{_IMAGE}/blobs/{large.digest}", registry.authorization(_IMAGE, "pull"), large.size)
+    return Get(f"/v2/{_IMAGE}/blobs/{large.digest}", registry.authorization(_IMAGE), large.size)
 
 
 def _ranges(registry: Registry) -> list[Get]:

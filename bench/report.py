@@ -4,12 +4,25 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from bench.floors import floors_for
+from bench.floors import Floor, floors_for
 from bench.measure import Run
 from bench.sides import REFERENCE, SIDES
 
-_HEADINGS = ("", "rate", "p50", "p99", "server CPU s", "client CPU s", "memory", "errors", "ratio", "floor")
+HEADINGS: Final = (
+    "side",
+    "rate",
+    "p50",
+    "p99",
+    "server CPU",
+    "client CPU",
+    "peak RSS",
+    "PSS",
+    "errors",
+    "ratio",
+    "floor",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +38,25 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a floor is reached."""
+
+    floor: Floor
+    ratio: float
+
+    @property
+    def reached(self) -> bool:
+        return self.ratio >= self.floor.ratio
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """The median of all rounds of one side, and what that means."""
 
     side: str
     median: Run
     ratio: float | None  # of the reference's rate
-    floors: tuple[tuple[float, bool], ...]  # ratio wanted, and whether it is reached
+    verdicts: tuple[Verdict, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +96,16 @@ def median(runs: Sequence[Run]) -> Run:
         first_error=next((run.first_error for run in runs if run.first_error), ""),
         server_cpu=middle("server_cpu"),
         client_cpu=middle("client_cpu"),
-        peak_memory=round(middle("peak_memory")),
+        peak_rss=round(middle("peak_rss")),
+        memory=round(middle("memory")),
     )
 
 
 def _row(work: str, connections: int, side: str, medians: dict[str, Run]) -> Row:
-    wanted = [
-        (floor.ratio, _ratio(medians, side, floor.against)) for floor in floors_for(work, side, connections)
-    ]
-    return Row(
-        side,
-        medians[side],
-        _ratio(medians, side, REFERENCE),
-        tuple((floor, ratio >= floor) for floor, ratio in wanted if ratio is not None),
-    )
+    floors = floors_for(work, side, connections)
+    ratios = [(floor, _ratio(medians, side, floor.against)) for floor in floors]
+    verdicts = tuple(Verdict(floor, ratio) for floor, ratio in ratios if ratio is not None)
+    return Row(side, medians[side], _ratio(medians, side, REFERENCE), verdicts)
 
 
 def _ratio(medians: dict[str, Run], side: str, against: str) -> float | None:
@@ -98,40 +119,52 @@ def _ratio(medians: dict[str, Run], side: str, against: str) -> float | None:
 
 def as_text(table: Table) -> str:
     """For a terminal."""
-    lines = [_HEADINGS, *(cells(table, row) for row in table.rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
-    shown = [f"{table.work}, {table.connections} connections"]
-    for line in lines:
-        first, *others = (
-            cell.ljust(width) if not column else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        shown.append("  ".join(["  " + first, *others]))
+    lines = [HEADINGS, *(cells(table, row) for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = [heading(table)]
+    for first, *others in lines:
+        padded = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        shown.append("  ".join(["", first.ljust(widths[0]), *padded]).rstrip())
     shown += [f"  FAILED {row.side}: {row.median.first_error}" for row in table.rows if row.median.errors]
     return "\n".join(shown)
+
+
+def heading(table: Table) -> str:
+    return f"{table.work}, {table.connections} connection{'s' if table.connections > 1 else ''}"
 
 
 def cells(table: Table, row: Row) -> tuple[str, ...]:
     """One row, in the order of the headings."""
     run = row.median
-    rate = f"{run.rate * table.size / 1e6:,.0f} MB/s" if table.size else f"{run.rate:,.0f} /s"
     return (
-        _title(row.side),
-        "failed" if run.errors else rate,
+        title(row.side),
+        "failed" if run.errors else _rate(run.rate, table.size),
         _time(run.p50),
         _time(run.p99),
-        f"{run.server_cpu:.2f}",
-        f"{run.client_cpu:.2f}",
-        f"{run.peak_memory / 2**20:,.0f} MiB",
+        f"{run.server_cpu:.2f} s",
+        f"{run.client_cpu:.2f} s",
+        f"{run.peak_rss / 2**20:,.0f} MiB",
+        f"{run.memory / 2**20:,.0f} MiB",
         str(run.errors),
         "" if row.ratio is None else f"{row.ratio:.2f}x",
-        ", ".join(f"{floor:g}x {'reached' if reached else 'MISSED'}" for floor, reached in row.floors),
+        ", ".join(map(_verdict, row.verdicts)),
     )
 
 
-def _title(side: str) -> str:
+def title(side: str) -> str:
     return next(known.title for known in SIDES if known.name == side)
 
 
+def _rate(rate: float, size: int) -> str:
+    if size:
+        return f"{rate * size / 1e6:,.0f} MB/s"
+    return f"{rate:,.0f} /s" if rate >= 100 else f"{rate:.1f} /s"
+
+
+def _verdict(verdict: Verdict) -> str:
+    against = "" if verdict.floor.against == REFERENCE else f" of {verdict.floor.against}"
+    return f"{verdict.floor.ratio:g}x{against} {'reached' if verdict.reached else 'MISSED'}"
+
+
 def _time(seconds: float) -> str:
-    return f"{seconds * 1000:,.2f} ms"
+    return f"{seconds * 1000:,.2f} ms" if seconds < 1 else f"{seconds:,.2f} s"

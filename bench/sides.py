@@ -1,17 +1,17 @@
-"""The registries that are compared: how each one is started, given content, and stopped."""
+"""The registries that are compared: how each one is started and stopped."""
 
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 from typing import Final
 
 import httpx
 
-from bench.content import MANIFEST, Content
+from bench.registry import NAMESPACE, Files, Registry
 from tests.services.child import Child
 from tests.services.ports import free_port
 from tests.services.postgres import running_postgres
@@ -19,88 +19,12 @@ from tests.services.processes import descendants
 from tests.services.stack import Stack
 from tests.services.tools import tools_folder
 
-NAMESPACE: Final = "bench"
 _API: Final = "/registry/v1/regions/fr-par"
 _START_TIMEOUT: Final = 30.0  # seconds
 
 
 class NotInstalled(Exception):
     """A program is missing; the text says which one."""
-
-
-@dataclass
-class Registry:
-    """A running side."""
-
-    host: str
-    secret: str | None = None
-    processes: frozenset[int] = frozenset()
-    written: int = 0  # bytes, roughly: what its folder holds
-    seeded: set[str] = field(default_factory=set)
-    _tokens: dict[str, str] = field(default_factory=dict)
-    http: httpx.Client = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=f"http://{self.host}", timeout=60)
-
-    def authorization(self, repository: str, actions: str = "pull,push,delete") -> str:
-        """The value of the header, empty where no authentication is asked for."""
-        return self._authorization(f"repository:{repository}:{actions}")
-
-    def catalog_authorization(self) -> str:
-        return self._authorization("registry:catalog:*")
-
-    def _authorization(self, scope: str) -> str:
-        if self.secret is None:
-            return ""
-        if scope not in self._tokens:
-            query = {"service": "registry", "scope": scope}
-            answer = self.http.get("/token", params=query, auth=("bench", self.secret)).raise_for_status()
-            self._tokens[scope] = f"Bearer {answer.json()['token']}"
-        return self._tokens[scope]
-
-    def forget_tokens(self) -> None:
-        """They live five minutes, so every run takes new ones."""
-        self._tokens.clear()
-
-    def put_blob(self, repository: str, blob: Content) -> None:
-        started = self._call("POST", f"/v2/{repository}/blobs/uploads/", repository)
-        location = httpx.URL(started.headers["Location"]).copy_merge_params({"digest": blob.digest})
-        self._call("PUT", str(location), repository, b"".join(blob.parts))
-
-    def put_manifest(self, repository: str, tag: str, manifest: Content) -> None:
-        target = f"/v2/{repository}/manifests/{tag}"
-        self._call("PUT", target, repository, b"".join(manifest.parts), MANIFEST)
-
-    def _call(
-        self,
-        method: str,
-        target: str,
-        repository: str,
-        body: bytes = b"",
-        kind: str = "application/octet-stream",
-    ) -> httpx.Response:
-        headers = {"Content-Type": kind, "Authorization": self.authorization(repository)}
-        headers = {name: value for name, value in headers.items() if value}
-        return self.http.request(method, target, content=body, headers=headers).raise_for_status()
-
-
-class Files(Registry):
-    """A plain web server: content lies under the paths that a registry would have, and cannot be changed."""
-
-    folder: Path
-
-    def put_blob(self, repository: str, blob: Content) -> None:
-        self._write(f"v2/{repository}/blobs/{blob.digest}", blob)
-
-    def put_manifest(self, repository: str, tag: str, manifest: Content) -> None:
-        for reference in (tag, manifest.digest):
-            self._write(f"v2/{repository}/manifests/{reference}", manifest)
-
-    def _write(self, path: str, what: Content) -> None:
-        target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(b"".join(what.parts))
 
 
 Start = Callable[[Path, ExitStack], Registry]
@@ -114,7 +38,6 @@ class Side:
     title: str
     start: Start
     needs: tuple[str, ...] = ()
-    version: tuple[str, ...] = ()  # a command that prints it
     ours: bool = False
     limit: bool = False
     by_default: bool = True

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from bench.client import Connection, Operation, Steps
 from bench.content import Content, unique
 from bench.measure import Load, Loop
-from bench.sides import NAMESPACE, Registry
+from bench.registry import NAMESPACE, Registry
 from bench.work import BULK, LARGE, Work
 
 _REPOSITORY: Final = f"{NAMESPACE}/uploads"

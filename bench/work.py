@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.measure import Load
-from bench.sides import Registry
+from bench.registry import Registry
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB

@@ -1,0 +1,77 @@
+"""What `make bench` says about what it measured."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.floors import FLOORS
+from bench.measure import Run
+from bench.plot import ratios_as_svg
+from bench.publish import load, save
+from bench.report import Measured, as_text, tables
+from bench.sides import SIDES
+from bench.works import WORKS
+
+WORK = "blob GET 1 KiB"
+
+
+def measured(side: str, rate: float, *, errors: int = 0, number: int = 0) -> Measured:
+    run = Run(
+        operations=100,
+        rate=rate,
+        p50=0.001,
+        p99=0.002,
+        calls=100,
+        errors=errors,
+        first_error="no" if errors else "",
+        server_cpu=1,
+        client_cpu=0.1,
+        peak_rss=2**20,
+        memory=2**20,
+    )
+    return Measured(WORK, 0, 16, side, number, run)
+
+
+def test_every_floor_is_about_works_sides_and_connections_that_there_are() -> None:
+    works = {work.name: work for work in WORKS}
+    sides = {side.name for side in SIDES}
+    for floor in FLOORS:
+        assert set(floor.works) <= works.keys()
+        assert {*floor.sides, floor.against} <= sides
+        for name in floor.works:
+            assert set(floor.connections) <= set(works[name].connections)
+
+
+def test_names_of_works_are_different() -> None:
+    assert len({work.name for work in WORKS}) == len(WORKS)
+
+
+@pytest.mark.parametrize(("rate", "reached"), [(1200, True), (1199, False)])
+def test_a_floor_is_held_against_the_ratio_of_medians(rate: float, reached: bool) -> None:
+    # given three rounds, of which one was disturbed
+    runs = [measured("distribution", rate, number=number) for number, rate in enumerate((100, 100, 5))]
+    runs += [measured("sqlite", rate, number=number) for number, rate in enumerate((rate, 1, rate))]
+
+    # when they are put together
+    (table,) = tables(runs)
+
+    # then the disturbed round has no say
+    (verdict,) = table.rows[1].verdicts
+    assert verdict.ratio == rate / 100
+    assert verdict.reached is reached
+
+
+def test_a_run_with_errors_has_no_ratio_and_is_shown_as_failed() -> None:
+    runs = [measured("distribution", 100), measured("sqlite", 5000), measured("sqlite", 5000, errors=1)]
+    (table,) = tables(runs)
+    assert table.rows[1].ratio is None
+    assert not table.rows[1].verdicts
+    assert re.search(r"FAILED sqlite: no", as_text(table))
+
+
+def test_what_is_saved_can_be_loaded_and_drawn(tmp_path: Path) -> None:
+    runs = [measured("distribution", 100), measured("sqlite", 5000)]
+    save(tmp_path / "bench.json", {"date": "today"}, runs)
+    assert load(tmp_path / "bench.json") == ({"date": "today"}, runs)
+    assert "50.00" in ratios_as_svg(list(tables(runs)))
