@@ -35,6 +35,10 @@ class BlobInUse(CatalogError):
     """A manifest of the image needs the blob."""
 
 
+class ConditionUnmet(CatalogError):
+    """A tag or manifest is not what the client wanted it to be; the text is for the client."""
+
+
 class MissingContent(CatalogError):
     """A manifest names digests that its image does not have."""
 

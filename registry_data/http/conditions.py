@@ -1,6 +1,7 @@
 """Conditional requests; the entity tag of content is its digest (checklist 36, 46)."""
 
 from registry_data.http.wire import Request
+from registry_data.oci.preconditions import Preconditions, parse_preconditions
 
 
 def not_modified(request: Request, digest: str) -> bool:
@@ -16,6 +17,17 @@ def matches(header: str, digest: str) -> bool:
     """Whether a list of entity tags names the digest."""
     tags = (tag.strip().removeprefix("W/").strip('"') for tag in header.split(","))
     return any(tag in (digest, "*") for tag in tags)
+
+
+def preconditions(request: Request, reference: str) -> Preconditions | None:
+    """What the client wants to hold before it changes what a tag or digest stands for (checklist 110)."""
+    return parse_preconditions(reference, _whole(request, "if-match"), _whole(request, "if-none-match"))
+
+
+def _whole(request: Request, name: str) -> str | None:
+    """A header that may come in several lines."""
+    lines = request.headers.getlist(name)
+    return ", ".join(lines) if lines else None
 
 
 def range_applies(request: Request, digest: str) -> bool:

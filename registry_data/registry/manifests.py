@@ -11,6 +11,7 @@ from registry_control.catalog.services import manifests, tags
 from registry_data.oci.digest import CANONICAL, Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.manifest import ParsedManifest, parse_manifest
+from registry_data.oci.preconditions import Preconditions
 from registry_data.oci.reference import Repository, Tag
 from registry_data.registry.gate import Credentials, admit, identify, image_for_push, scope_of
 from registry_data.registry.memory import RecentBytes
@@ -105,11 +106,12 @@ def put(
     payload: bytes,
     content_type: str | None,
     more_tags: Sequence[Tag],
+    only_if: Preconditions | None = None,
 ) -> Pushed:
-    """Store a manifest and point tags at it (checklist 87-109).
+    """Store a manifest and point tags at it (checklist 87-110).
 
     Raises:
-        Refused, ProtocolError: not allowed; malformed; its digest is another; content is missing.
+        Refused, ProtocolError: not allowed; malformed; its digest is another; content is missing; 412.
     """
     with unit():
         caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
@@ -119,7 +121,9 @@ def put(
         parsed = parse_manifest(payload, content_type)
         image_id = image_for_push(caller, repository, record)
         new = _new(digest, parsed, payload)
-        manifests.put(principal=caller.principal, image_id=image_id, new=new, tag_names=tag_names)
+        manifests.put(
+            principal=caller.principal, image_id=image_id, new=new, tag_names=tag_names, only_if=only_if
+        )
     return Pushed(digest, parsed.subject.digest if parsed.subject else None, tuple(tag_names))
 
 
@@ -153,11 +157,17 @@ def _new(digest: Digest, parsed: ParsedManifest, payload: bytes) -> manifests.Ne
     )
 
 
-def delete(credentials: Credentials, repository: Repository, reference: Digest | Tag) -> None:
+def delete(
+    credentials: Credentials,
+    repository: Repository,
+    reference: Digest | Tag,
+    *,
+    only_if: Preconditions | None = None,
+) -> None:
     """Delete a tag, or by digest a manifest with all its tags (checklist 134-135).
 
     Raises:
-        Refused, ProtocolError: not allowed; there is none.
+        Refused, ProtocolError: not allowed; there is none; 412.
     """
     with unit():
         caller = identify(credentials, scope=scope_of(repository, Action.DELETE))
@@ -165,7 +175,8 @@ def delete(credentials: Credentials, repository: Repository, reference: Digest |
         admit(caller, Action.DELETE, repository, record)
         if record.image_id is None or manifest is None:
             raise unknown(reference)
+        principal, image_id = caller.principal, record.image_id
         if isinstance(reference, Digest):
-            manifests.delete(principal=caller.principal, image_id=record.image_id, digest=str(reference))
+            manifests.delete(principal=principal, image_id=image_id, digest=str(reference), only_if=only_if)
         else:
-            tags.untag(principal=caller.principal, image_id=record.image_id, name=reference)
+            tags.untag(principal=principal, image_id=image_id, name=reference, only_if=only_if)

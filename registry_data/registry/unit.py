@@ -41,6 +41,9 @@ def unit() -> Iterator[None]:
         yield
     except catalog.MissingContent as error:
         raise ProtocolError.several(map(_missing, error.digests)) from error
+    except catalog.ConditionUnmet as error:
+        # Refused for good as it stands, so none of the codes after which clients try again (checklist 143).
+        raise ProtocolError(ErrorCode.DENIED, str(error), status=HTTPStatus.PRECONDITION_FAILED) from error
     except catalog.CatalogError as error:
         code, message = _CATALOG[type(error)]
         raise ProtocolError(code, message) from error

@@ -47,6 +47,14 @@ def tag_row(image_id: UUID, name: str) -> tuple[Any, int] | None:
     return None if found is None else (found[0], found[1])
 
 
+def digest_of(image_id: UUID, reference: str) -> str | None:
+    """The digest that a tag or digest stands for in an image; None for nothing."""
+    if ":" in reference:
+        return reference if Manifest.objects.filter(image=image_id, digest=reference).exists() else None
+    found = tag_row(image_id, reference)
+    return None if found is None else Manifest.objects.values_list("digest", flat=True).get(pk=found[1])
+
+
 def tag_names(image_id: UUID, *, after: str, limit: int) -> list[str]:
     """Names of tags in byte order, strictly after a name that need not exist (checklist 117-119)."""
     return [name for (name,) in rows(_TAG_NAMES, [id_parameter(image_id), after, limit])]

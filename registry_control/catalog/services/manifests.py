@@ -14,7 +14,7 @@ from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.catalog.errors import ManifestGone, MissingContent
 from registry_control.catalog.models import Blob, BlobLink, Image, Manifest
-from registry_control.catalog.services import blobs, images, tags
+from registry_control.catalog.services import blobs, conditions, images, tags
 from registry_control.common.clock import now
 from registry_control.common.sql import (
     execute,
@@ -26,6 +26,7 @@ from registry_control.common.sql import (
     rows,
     time_parameter,
 )
+from registry_data.oci.preconditions import Preconditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +72,23 @@ class _Held(NamedTuple):
 
 
 @transaction.atomic
-def put(*, principal: Principal, image_id: UUID, new: NewManifest, tag_names: Sequence[str]) -> None:
+def put(
+    *,
+    principal: Principal,
+    image_id: UUID,
+    new: NewManifest,
+    tag_names: Sequence[str],
+    only_if: Preconditions | None = None,
+) -> None:
     """Validate, store, link and tag in one transaction (invariant 3); again is the same answer.
 
     Raises:
         ImageGone: the image or its namespace is being deleted.
+        ConditionUnmet: what the client wants to hold before does not.
         MissingContent: digests that the image does not have.
     """
     image, actor = images.hold(image_id), actor_of(principal)
+    conditions.check(image_id, only_if)
     found, grown = row(_BY_DIGEST, [id_parameter(image_id), new.digest]), 0
     if found is None:
         manifest_id, grown = _create(image_id, new)
@@ -154,16 +164,20 @@ def _insert(image_id: UUID, new: NewManifest, moment: datetime) -> int:
 
 
 @transaction.atomic
-def delete(*, principal: Principal, image_id: UUID, digest: str) -> None:
+def delete(
+    *, principal: Principal, image_id: UUID, digest: str, only_if: Preconditions | None = None
+) -> None:
     """Delete a manifest and every tag on it (checklist 135).
 
     Raises:
         ImageGone, ManifestGone: there is none.
+        ConditionUnmet: what the client wants to hold before does not.
     """
     image = images.locked(image_id)
     manifest = Manifest.objects.select_for_update().filter(image=image, digest=digest).first()
     if manifest is None:
         raise ManifestGone
+    conditions.check(image_id, only_if)
     drop(image, manifest, actor=actor_of(principal))
 
 

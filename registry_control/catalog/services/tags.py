@@ -12,7 +12,7 @@ from registry_control.catalog.errors import TagGone
 from registry_control.catalog.models import Image, Tag
 from registry_control.catalog.selectors.content import tag_row
 from registry_control.catalog.selectors.listing import get_visible_tag
-from registry_control.catalog.services import images
+from registry_control.catalog.services import conditions, images
 from registry_control.catalog.services.images import HeldImage
 from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
@@ -22,6 +22,7 @@ from registry_control.common.sql import execute, id_parameter, time_parameter
 from registry_control.namespaces.policy import check_deletable
 from registry_control.namespaces.selectors import may
 from registry_control.namespaces.services import FINISH_DELETIONS
+from registry_data.oci.preconditions import Preconditions
 
 _INSERT: Final = """
 INSERT INTO catalog_tag (id, image_id, name, manifest_id, status, created_at, updated_at)
@@ -49,16 +50,18 @@ def point(image: HeldImage, name: str, manifest_id: int, digest: str, *, actor: 
 
 
 @transaction.atomic
-def untag(*, principal: Principal, image_id: UUID, name: str) -> None:
+def untag(*, principal: Principal, image_id: UUID, name: str, only_if: Preconditions | None = None) -> None:
     """Remove a tag at once; its manifest stays (checklist 134).
 
     Raises:
         ImageGone, TagGone: there is none.
+        ConditionUnmet: what the client wants to hold before does not.
     """
     image = images.locked(image_id)
     existing = tag_row(image_id, name)
     if existing is None:
         raise TagGone
+    conditions.check(image_id, only_if)
     Tag.objects.filter(pk=existing[0]).delete()
     Image.objects.filter(pk=image_id).update(updated_at=now())
     record(actor=actor_of(principal), verb="tag.delete", target=images.target_of(image), tag=name)

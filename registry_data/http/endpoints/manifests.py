@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Final
 
 from registry_data.http.authentication import credentials
-from registry_data.http.conditions import not_modified
+from registry_data.http.conditions import not_modified, preconditions
 from registry_data.http.names import reference_to_read, repository_to_read
 from registry_data.http.plane import Plane
 from registry_data.http.routes import Route
@@ -43,7 +43,7 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
 
 
 async def put(plane: Plane, request: Request, route: Route) -> Answer:
-    """Store a manifest, by tag or by digest with any number of tags (checklist 87-109)."""
+    """Store a manifest, by tag or by digest with any number of tags (checklist 87-110)."""
     repository, reference = parse_repository(route.name), parse_reference(route.reference)
     more_tags = _more_tags(request)
     who = credentials(request)
@@ -58,6 +58,7 @@ async def put(plane: Plane, request: Request, route: Route) -> Answer:
         payload=await _payload(request),
         content_type=request.headers.get("content-type"),
         more_tags=more_tags,
+        only_if=preconditions(request, route.reference),
     )
     headers = {
         "location": f"/v2/{repository}/manifests/{pushed.digest}",
@@ -92,6 +93,10 @@ async def _payload(request: Request) -> bytes:
 async def delete(plane: Plane, request: Request, route: Route) -> Answer:
     """Delete a tag, or by digest a manifest with its tags (checklist 134-135)."""
     await plane.bridge.run(
-        manifests.delete, credentials(request), repository_to_read(route), reference_to_read(route)
+        manifests.delete,
+        credentials(request),
+        repository_to_read(route),
+        reference_to_read(route),
+        only_if=preconditions(request, route.reference),
     )
     return Answer(HTTPStatus.ACCEPTED)

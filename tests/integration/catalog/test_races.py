@@ -8,12 +8,20 @@ import pytest
 from django.db.models import Sum
 
 from registry_control.audit.services import SYSTEM
-from registry_control.catalog.errors import BlobGone, ImageGone, MissingContent, NamespaceGone, UploadGone
+from registry_control.catalog.errors import (
+    BlobGone,
+    ConditionUnmet,
+    ImageGone,
+    MissingContent,
+    NamespaceGone,
+    UploadGone,
+)
 from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, Manifest, Tag, UploadSession
 from registry_control.catalog.services import blobs, images, manifests, tags, uploads
 from registry_control.common.models import Status
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
+from registry_data.oci.preconditions import Preconditions
 from registry_data.storage.keys import blob_key
 from tests.factories import TestKey, digest_of, make_key, make_namespace, push_blob, push_image
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
@@ -63,6 +71,49 @@ def test_two_pushes_of_one_tag_leave_one_tag_on_one_of_them(owner: TestKey, imag
     assert results == [None] * 6
     assert Tag.objects.get(image=image_id, name="t").manifest.digest in {each.digest for each in new}
     assert Manifest.objects.filter(image=image_id).count() == 6
+
+
+@pytest.mark.oci(110)
+def test_of_pushes_that_all_expect_the_same_present_digest_one_wins(owner: TestKey, image_id: UUID) -> None:
+    # given a tag, and several who have read it
+    layer, principal = push_blob(owner, image_id, b"layer"), owner.principal
+    first = manifest_of(layer)
+    manifests.put(principal=principal, image_id=image_id, new=first, tag_names=["t"])
+    only_if = Preconditions("t", if_match=f'"{first.digest}"', if_none_match=None)
+
+    # when all of them swap it at once
+    new = [manifest_of(layer) for _ in range(6)]
+    results = at_once(
+        *(
+            lambda each=each: manifests.put(
+                principal=principal, image_id=image_id, new=each, tag_names=["t"], only_if=only_if
+            )
+            for each in new
+        )
+    )
+
+    # then one did, and of the others nothing is left
+    assert [type(result) for result in results].count(ConditionUnmet) == 5
+    winner = new[results.index(None)]
+    assert Tag.objects.get(image=image_id, name="t").manifest.digest == winner.digest
+    assert Manifest.objects.filter(image=image_id).count() == 2
+
+
+@pytest.mark.oci(110)
+def test_a_swap_waits_for_a_push_and_then_sees_what_it_did(owner: TestKey, image_id: UUID) -> None:
+    layer, principal = push_blob(owner, image_id, b"layer"), owner.principal
+    new = [manifest_of(layer) for _ in range(2)]
+    only_if = Preconditions("t", if_match=None, if_none_match="*")
+    with open_transaction():
+        manifests.put(principal=principal, image_id=image_id, new=new[0], tag_names=["t"])
+        other = Other(
+            lambda: manifests.put(
+                principal=principal, image_id=image_id, new=new[1], tag_names=["t"], only_if=only_if
+            )
+        )
+        assert other.waits
+    with pytest.raises(ConditionUnmet):
+        other.end()
 
 
 def test_the_same_manifest_pushed_at_once_is_stored_once(owner: TestKey, image_id: UUID) -> None:

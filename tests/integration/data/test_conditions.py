@@ -1,0 +1,121 @@
+"""If-Match and If-None-Match on changes: compare and swap of a tag (checklist 110)."""
+
+import pytest
+
+from tests.oci_client import OCI_MANIFEST, image_manifest
+from tests.tenants import Tenants
+
+CONFIG = b"{}"
+OTHER = f"sha256:{'0' * 64}"
+
+pytestmark = pytest.mark.oci(110)
+
+
+@pytest.fixture
+def repository(tenants: Tenants) -> str:
+    """A repository that has the config blob, and the tag `t`."""
+    name = tenants.repository()
+    tenants.owner.push_blob(name, CONFIG)
+    assert tenants.owner.put_manifest(name, "t", image_manifest(CONFIG, [])).status_code == 201
+    return name
+
+
+def present(tenants: Tenants, repository: str, tag: str = "t") -> str | None:
+    answer = tenants.owner.on(repository, "HEAD", f"manifests/{tag}")
+    return answer.headers["docker-content-digest"] if answer.status_code == 200 else None
+
+
+def push(tenants: Tenants, repository: str, reference: str, **headers: str) -> int:
+    """Push something new; the headers' `_` is a dash."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    manifest = image_manifest(CONFIG, [], annotations={"about": str(named)})
+    answer = tenants.owner.put_manifest(repository, reference, manifest, headers=named)
+    if answer.status_code == 412:
+        assert answer.headers["content-type"] == "application/json"
+        (error,) = answer.json()["errors"]
+        assert error["code"] == "DENIED"
+        assert reference in error["message"]
+    return answer.status_code
+
+
+@pytest.mark.parametrize("form", ['"{}"', "{}", f'"{OTHER}", "{{}}"', "*"])
+def test_a_tag_moves_when_it_stands_for_what_the_client_thinks(
+    tenants: Tenants, repository: str, form: str
+) -> None:
+    before = present(tenants, repository)
+    assert push(tenants, repository, "t", If_Match=form.format(before)) == 201
+    assert present(tenants, repository) not in (None, before)
+
+
+@pytest.mark.parametrize("form", [f'"{OTHER}"', 'W/"{}"', "", "nonsense", f'"{OTHER}", W/"{{}}"'])
+def test_a_tag_stays_when_it_stands_for_something_else(tenants: Tenants, repository: str, form: str) -> None:
+    before = present(tenants, repository)
+    assert push(tenants, repository, "t", If_Match=form.format(before)) == 412
+    assert present(tenants, repository) == before
+    # and nothing of the refused manifest is there under its digest
+    assert len(tenants.api("GET", f"/images/{tenants.image_id(repository)}/tags")["tags"]) == 1
+
+
+@pytest.mark.parametrize("form", ["*", f'"{OTHER}"'])
+def test_a_tag_that_must_exist_is_not_made(tenants: Tenants, repository: str, form: str) -> None:
+    assert push(tenants, repository, "new", If_Match=form) == 412
+    assert present(tenants, repository, "new") is None
+
+
+def test_a_tag_that_must_be_new_is_made_once(tenants: Tenants, repository: str) -> None:
+    assert push(tenants, repository, "new", If_None_Match="*") == 201
+    made = present(tenants, repository, "new")
+    assert push(tenants, repository, "new", If_None_Match="*", X="other") == 412
+    assert present(tenants, repository, "new") == made
+
+
+def test_a_tag_in_a_repository_that_does_not_exist_yet_is_new(tenants: Tenants) -> None:
+    repository = tenants.repository()
+    assert push(tenants, repository, "t", If_Match="*") == 412
+    tenants.owner.push_blob(repository, CONFIG)
+    assert push(tenants, repository, "t", If_None_Match="*") == 201
+
+
+def test_what_is_ruled_out_by_name_is_refused_and_anything_else_goes(
+    tenants: Tenants, repository: str
+) -> None:
+    before = present(tenants, repository)
+    assert push(tenants, repository, "t", If_None_Match=f'W/"{before}"') == 412
+    assert push(tenants, repository, "t", If_None_Match=f'"{OTHER}"') == 201
+
+
+def test_both_conditions_must_hold(tenants: Tenants, repository: str) -> None:
+    before = present(tenants, repository)
+    assert push(tenants, repository, "t", If_Match="*", If_None_Match=f'"{before}"') == 412
+    assert push(tenants, repository, "t", If_Match=f'"{before}"', If_None_Match=f'"{OTHER}"') == 201
+
+
+def test_a_header_in_two_lines_is_one_list(tenants: Tenants, repository: str) -> None:
+    before = present(tenants, repository)
+    token = tenants.owner.token(f"repository:{repository}:pull,push,delete")
+    lines = [("Authorization", f"Bearer {token}"), ("If-Match", f'"{OTHER}"'), ("If-Match", f'"{before}"')]
+    answer = tenants.owner.http.delete(f"/v2/{repository}/manifests/t", headers=lines)
+    assert answer.status_code == 202
+
+
+@pytest.mark.oci(134)
+def test_a_tag_is_deleted_only_while_it_stands_for_what_the_client_thinks(
+    tenants: Tenants, repository: str
+) -> None:
+    before = present(tenants, repository)
+    for header, status in ((f'"{OTHER}"', 412), (f'"{before}"', 202), (f'"{before}"', 404)):
+        answer = tenants.owner.on(repository, "DELETE", "manifests/t", headers={"If-Match": header})
+        assert answer.status_code == status
+        assert (present(tenants, repository) is None) == (status != 412)
+    assert present(tenants, repository, str(before)) == before
+
+
+def test_a_digest_may_be_asked_to_be_new_as_well(tenants: Tenants, repository: str) -> None:
+    before = present(tenants, repository)
+    body = tenants.owner.on(repository, "GET", f"manifests/{before}").content
+    headers = {"Content-Type": OCI_MANIFEST, "If-None-Match": "*"}
+    answer = tenants.owner.on(repository, "PUT", f"manifests/{before}", content=body, headers=headers)
+    assert answer.status_code == 412
+    assert tenants.owner.put_manifest(repository, str(before), body).status_code == 201
+    answer = tenants.owner.on(repository, "DELETE", f"manifests/{before}", headers={"If-Match": f'"{OTHER}"'})
+    assert answer.status_code == 412
