@@ -1,11 +1,15 @@
 """Byte ranges: of a blob to be read (checklist 42-45), and of an upload's piece (checklist 61-67)."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import pairwise
 from typing import Final
 
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
+
+RANGE_LIMIT: Final = 1024  # ranges of one request; pullers of parts of a layer ask for a few hundred
 
 # 18 digits say any size there is, and int() never meets more than it converts.
 _NUMBER: Final = "[0-9]{1,18}"
@@ -32,6 +36,29 @@ class ByteRange:
         return f"bytes {self.start}-{self.stop - 1}/{size}"
 
 
+def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...]:
+    """Read a Range header for a blob of `size` bytes; nothing means to send the whole blob with a 200.
+
+    Several ranges come in the order asked for, those without a byte left out. Overlapping ones are made one,
+    in the order of the blob, so that no request gets more than the blob has; what asks for more than
+    RANGE_LIMIT, or holds one that is malformed, gets the whole blob (RFC 9110, section 14.2). Raises
+    RANGE_INVALID when no range holds a byte.
+    """
+    if not header or "," not in header or not size:
+        part = parse_range(header, size)
+        return () if part is None else (part,)
+    unit, _, listed = header.partition("=")
+    # An element of a list may be empty (RFC 9110, section 5.6.1).
+    matches = [_RANGE.fullmatch(f"{unit}={text}") for text in listed.split(",") if text.strip()]
+    found = [match for match in matches if match is not None]
+    if not found or len(found) != len(matches) or len(found) > RANGE_LIMIT:
+        return ()
+    parts = [part for match in found if (part := _part(match, size)) is not None]
+    if not parts:
+        raise _refusal(header, size)
+    return _apart(parts)
+
+
 def parse_range(header: str | None, size: int) -> ByteRange | None:
     """Read a Range header for a blob of `size` bytes; None means to send the whole blob with a 200.
 
@@ -43,18 +70,43 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
     match = _RANGE.fullmatch(header) if header and size else None
     if match is None:
         return None
+    part = _part(match, size)
+    if part is None:
+        raise _refusal(match.string, size)
+    return part
+
+
+def _part(match: re.Match[str], size: int) -> ByteRange | None:
+    """The bytes that one range of a blob holds, None when that is none."""
     first, last, suffix = match.groups()
     if suffix is not None:
         start, stop = max(size - int(suffix), 0), size
     else:
         start, stop = int(first), min(int(last) + 1, size) if last else size
-    if start >= stop:
-        raise ProtocolError(
-            ErrorCode.RANGE_INVALID,
-            f"range {shown(match.string)} holds no byte of a blob of {size} bytes",
-            headers={"Content-Range": f"bytes */{size}"},
-        )
-    return ByteRange(start, stop)
+    return ByteRange(start, stop) if start < stop else None
+
+
+def _refusal(header: str, size: int) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.RANGE_INVALID,
+        f"range {shown(header)} holds no byte of a blob of {size} bytes",
+        headers={"Content-Range": f"bytes */{size}"},
+    )
+
+
+def _apart(parts: Sequence[ByteRange]) -> tuple[ByteRange, ...]:
+    """The same bytes without overlaps; without any, the parts as they are."""
+    ordered = sorted(parts, key=lambda part: part.start)
+    if all(before.stop <= after.start for before, after in pairwise(ordered)):
+        return tuple(parts)
+    merged = [ordered[0]]
+    for part in ordered[1:]:
+        last = merged[-1]
+        if part.start < last.stop:
+            merged[-1] = ByteRange(last.start, max(last.stop, part.stop))
+        else:
+            merged.append(part)
+    return tuple(merged)
 
 
 def parse_content_range(header: str) -> tuple[int, int]:

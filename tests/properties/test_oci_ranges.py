@@ -1,12 +1,13 @@
 """Whatever a client asks for, it gets bytes that are there."""
 
 import re
+from itertools import pairwise
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry_data.oci.errors import ProtocolError
-from registry_data.oci.ranges import parse_content_range, parse_range
+from registry_data.oci.ranges import parse_content_range, parse_range, parse_ranges
 from tests.properties.outcome import outcome
 
 numbers = st.integers(0, 300) | st.integers(0, 10**20)
@@ -31,6 +32,37 @@ def test_a_range_lies_within_the_blob_and_holds_something(header: str, size: int
         assert 0 <= part.start < part.stop <= size
         assert part.length == part.stop - part.start
         assert part.content_range(size) == f"bytes {part.start}-{part.start + part.length - 1}/{size}"
+
+
+lists = st.lists(headers.map(lambda header: header.removeprefix("bytes=")), min_size=1, max_size=6).map(
+    lambda elements: "bytes=" + ",".join(elements)
+)
+
+
+@given(lists, sizes)
+@example("bytes=0-9,,20-29 , -1", 100)
+@example("bytes=5-2,9-", 3)
+def test_several_ranges_lie_within_the_blob_and_never_overlap(header: str, size: int) -> None:
+    parts = outcome(parse_ranges, header, size)
+    if isinstance(parts, ProtocolError):
+        assert parts.headers == {"Content-Range": f"bytes */{size}"}
+        return
+    ordered = sorted(parts, key=lambda part: part.start)
+    assert all(0 <= part.start < part.stop <= size for part in ordered)
+    assert all(before.stop <= after.start for before, after in pairwise(ordered))
+
+
+@given(st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), min_size=2, max_size=8))
+def test_several_ranges_give_every_byte_that_was_asked_for_and_no_other(pairs: list[tuple[int, int]]) -> None:
+    size, content = 100, range(100)
+    header = "bytes=" + ",".join(f"{first}-{last}" for first, last in pairs)
+    wanted = {byte for first, last in pairs for byte in content[first : last + 1]}
+    parts = outcome(parse_ranges, header, size)
+    if isinstance(parts, ProtocolError):
+        assert not wanted
+    else:
+        assert {byte for part in parts for byte in content[part.start : part.stop]} == wanted
+        assert sum(part.length for part in parts) == len(wanted)
 
 
 @given(st.data(), st.integers(1, 10_000))

@@ -1,8 +1,12 @@
 """Blobs by range, tags by page, referrers by type (checklist 39-47, 116-129)."""
 
+import email.policy
 import json
 import os
+from email.message import Message
+from email.parser import BytesParser
 
+import httpx
 import pytest
 
 from tests.oci_client import OCI_INDEX, digest_of, image_manifest
@@ -37,6 +41,85 @@ def test_a_range_is_sent_exactly(
     assert answer.content == DATA[start:stop]
     assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/2048"
     assert answer.headers["content-length"] == str(stop - start)
+
+
+def parts_of(answer: httpx.Response) -> list[tuple[str, bytes]]:
+    """The parts of a multipart answer as Python's own reader of e-mail sees them."""
+    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
+    message = BytesParser(policy=email.policy.HTTP).parsebytes(head + answer.content)
+    assert message.get_content_type() == "multipart/byteranges"
+    parts = list(message.iter_parts())
+    assert {part.get_content_type() for part in parts} == {"application/octet-stream"}
+    return [(part["Content-Range"], _content(part)) for part in parts]
+
+
+def _content(part: Message) -> bytes:
+    content = part.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    return content
+
+
+@pytest.mark.oci(45)
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [
+        ("bytes=0-9,20-29", [(0, 10), (20, 30)]),
+        ("bytes=-48, 5-5", [(2000, 2048), (5, 6)]),
+        ("bytes=0-9,10-19", [(0, 10), (10, 20)]),
+        ("bytes=0-9,,5000-6000, 20-", [(0, 10), (20, 2048)]),
+        ("bytes=100-199,0-9,150-249", [(0, 10), (100, 250)]),
+    ],
+)
+def test_several_ranges_come_as_parts_of_one_answer(
+    tenants: Tenants, blob: tuple[str, str], header: str, wanted: list[tuple[int, int]]
+) -> None:
+    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
+    assert answer.status_code == 206
+    assert answer.headers["content-length"] == str(len(answer.content))
+    assert "content-range" not in answer.headers
+    assert answer.headers["docker-content-digest"] == blob[1]
+    assert parts_of(answer) == [
+        (f"bytes {start}-{stop - 1}/2048", DATA[start:stop]) for start, stop in wanted
+    ]
+
+
+@pytest.mark.oci(45)
+@pytest.mark.parametrize("header", ["bytes=0-9,5-20", "bytes=5000-6000,0-20", "bytes=3-2,0-20"])
+def test_several_ranges_of_which_one_is_left_come_as_one(
+    tenants: Tenants, blob: tuple[str, str], header: str
+) -> None:
+    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
+    assert (answer.status_code, answer.headers["content-range"]) == (206, "bytes 0-20/2048")
+    assert answer.content == DATA[:21]
+
+
+@pytest.mark.oci(45)
+@pytest.mark.parametrize(
+    "header", ["bytes=0-9,x", "bytes=", "bytes=,", "bytes=" + ",".join(f"{at}-{at}" for at in range(1025))]
+)
+def test_a_list_of_ranges_that_is_malformed_or_too_long_sends_the_whole(
+    tenants: Tenants, blob: tuple[str, str], header: str
+) -> None:
+    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
+    assert (answer.status_code, answer.content) == (200, DATA)
+
+
+@pytest.mark.oci(45)
+def test_a_list_of_ranges_without_a_byte_is_refused(tenants: Tenants, blob: tuple[str, str]) -> None:
+    headers = {"Range": "bytes=5000-,9-3"}
+    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers=headers)
+    assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */2048")
+
+
+@pytest.mark.oci(45)
+def test_a_thousand_ranges_of_a_large_layer_are_exact(tenants: Tenants) -> None:
+    repository, data = tenants.repository(), os.urandom(5 * 1024 * 1024)
+    digest = tenants.owner.push_blob(repository, data)
+    starts = range(0, len(data), len(data) // 1000)
+    header = "bytes=" + ",".join(f"{start}-{start + 4095}" for start in starts)
+    answer = tenants.owner.on(repository, "GET", f"blobs/{digest}", headers={"Range": header})
+    assert answer.headers["content-length"] == str(len(answer.content))
+    assert [content for _, content in parts_of(answer)] == [data[start : start + 4096] for start in starts]
 
 
 @pytest.mark.parametrize("header", ["bytes=5000-10000", "bytes=500-0", "bytes=2048-"])
