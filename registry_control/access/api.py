@@ -20,10 +20,10 @@ from rest_framework.views import APIView
 
 from registry_control.access.docker_token import (
     UNSUPPORTED_GRANT,
-    WRONG_CREDENTIALS,
     UnsupportedGrant,
     answer_get,
     answer_post,
+    refusal,
 )
 from registry_control.access.errors import BadCredentials
 from registry_control.access.services import FactsSource, RepositoryFacts, published_keys
@@ -73,9 +73,9 @@ def _answer(ask: Callable[[], dict[str, Any]]) -> Response:
     headers = {"Cache-Control": "no-store"}
     try:
         return Response(ask(), headers=headers)
-    except BadCredentials:
+    except BadCredentials as error:
         headers["WWW-Authenticate"] = 'Basic realm="stowage"'
-        return Response(WRONG_CREDENTIALS, status=HTTPStatus.UNAUTHORIZED, headers=headers)
+        return Response(refusal(error), status=HTTPStatus.UNAUTHORIZED, headers=headers)
     except UnsupportedGrant:
         return Response(UNSUPPORTED_GRANT, status=HTTPStatus.BAD_REQUEST, headers=headers)
 

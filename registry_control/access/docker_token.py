@@ -3,16 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from registry_control.access.services import Caller, FactsSource, IssuedToken, authenticate, issue_token
+from registry_control.access.errors import BadCredentials, LoginEnded
+from registry_control.access.services import (
+    Caller,
+    FactsSource,
+    IssuedToken,
+    authenticate,
+    authenticate_again,
+    issue_token,
+    refresh_token_of,
+)
 from registry_data.oci.scopes import format_scope, parse_scopes
 
 _WRONG: Final = "the secret key is unknown, revoked or expired: use one of your API keys as the password"
-# docker shows `message` or `details`, others read `errors` (checklist 152).
-WRONG_CREDENTIALS: Final = {
-    "errors": [{"code": "UNAUTHORIZED", "message": _WRONG, "detail": {}}],
-    "message": _WRONG,
-    "details": _WRONG,
-}
+_ENDED: Final = "this login has ended, its API key was revoked or has expired: log in again with another one"
 UNSUPPORTED_GRANT: Final = {"error": "unsupported_grant_type"}
 
 
@@ -20,33 +24,66 @@ class UnsupportedGrant(Exception):
     """A grant type that this registry does not give (RFC 6749, section 5.2)."""
 
 
+def refusal(error: BadCredentials) -> dict[str, Any]:
+    """The body of the 401 for credentials that prove nobody.
+
+    docker shows `message` or `details`, others read `errors` (checklist 152).
+    """
+    said = _ENDED if isinstance(error, LoginEnded) else _WRONG
+    errors = [{"code": "UNAUTHORIZED", "message": said, "detail": {}}]
+    return {"errors": errors, "message": said, "details": said}
+
+
 def answer_get(
     *, parameters: Mapping[str, Sequence[str]], basic: tuple[str, str] | None, facts_of: FactsSource
 ) -> dict[str, Any]:
     """Answer a GET: a token for the holder of a secret key, or for nobody.
 
-    Any user name will do; an empty password is nobody.
+    Any user name will do; an empty password is nobody. `offline_token=true` asks for a refresh token too.
 
     Raises:
         BadCredentials: the password is no secret key that stands.
     """
     caller = _caller(basic[1] if basic else "")
     issued = issue_token(caller, parse_scopes(parameters.get("scope", ())), facts_of)
-    return {"token": issued.token, **_common(issued)}
+    offline = _one(parameters, "offline_token") == "true"
+    return {"token": issued.token, **_common(issued), **_refresh(caller, wanted=offline)}
 
 
 def answer_post(*, form: Mapping[str, Sequence[str]], facts_of: FactsSource) -> dict[str, Any]:
-    """Answer a POST of the OAuth2 form with `grant_type=password`.
+    """Answer a POST of the OAuth2 form with `grant_type` `password` or `refresh_token`.
+
+    `access_type=offline` asks for a refresh token too.
 
     Raises:
         UnsupportedGrant: any other grant type.
         BadCredentials: the password is no secret key that stands.
+        LoginEnded: the refresh token's key does not stand any more.
     """
-    if list(form.get("grant_type", ())) != ["password"]:
-        raise UnsupportedGrant
-    caller = _caller(next(iter(form.get("password", ())), ""))
+    caller = _granted_to(form)
     issued = issue_token(caller, parse_scopes(form.get("scope", ())), facts_of)
-    return {"scope": " ".join(map(format_scope, issued.scopes)), **_common(issued)}
+    scope = " ".join(map(format_scope, issued.scopes))
+    offline = _one(form, "access_type") == "offline"
+    return {"scope": scope, **_common(issued), **_refresh(caller, wanted=offline)}
+
+
+def _granted_to(form: Mapping[str, Sequence[str]]) -> Caller:
+    match list(form.get("grant_type", ())):
+        case ["password"]:
+            return _caller(_one(form, "password"))
+        case ["refresh_token"]:
+            return authenticate_again(_one(form, "refresh_token"))
+        case _:
+            raise UnsupportedGrant
+
+
+def _one(values: Mapping[str, Sequence[str]], name: str) -> str:
+    return next(iter(values.get(name, ())), "")
+
+
+def _refresh(caller: Caller, *, wanted: bool) -> dict[str, str]:
+    token = refresh_token_of(caller) if wanted else None
+    return {} if token is None else {"refresh_token": token}
 
 
 def _caller(secret: str) -> Caller:

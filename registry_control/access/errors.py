@@ -17,3 +17,7 @@ class BadCredentials(Exception):
     def __init__(self, why: Why) -> None:
         super().__init__(why)
         self.why = why
+
+
+class LoginEnded(BadCredentials):
+    """The refresh token of an earlier login proves nobody, or no longer."""

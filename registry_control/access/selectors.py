@@ -24,6 +24,7 @@ LEFT JOIN identity_policy p
 LEFT JOIN identity_policyrule r ON r.policy_id = p.id
 """
 _BY_SECRET: Final = _KEY + "WHERE k.secret_hmac = %s"
+_STORED_HASH: Final = "SELECT secret_hmac FROM identity_apikey WHERE access_key = %s"
 _BY_ACCESS_KEY: Final = _KEY + "WHERE k.access_key = %s"
 
 
@@ -45,6 +46,12 @@ def principal_by_access_key(access_key: str) -> Principal:
         BadCredentials: deleted or expired since.
     """
     return _principal(_BY_ACCESS_KEY, access_key)
+
+
+def stored_hash_of(access_key: str) -> str | None:
+    """What is stored of a key's secret; None when there is no such key."""
+    found = rows(_STORED_HASH, [access_key])
+    return found[0][0] if found else None
 
 
 def _principal(sql: str, parameter: str) -> Principal:

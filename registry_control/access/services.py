@@ -10,8 +10,8 @@ from typing import Final
 from django.conf import settings
 from django.db import transaction
 
-from registry_control.access import tokens
-from registry_control.access.errors import BadCredentials, Why
+from registry_control.access import refresh_tokens, tokens
+from registry_control.access.errors import BadCredentials, LoginEnded, Why
 from registry_control.access.models import SigningKey
 from registry_control.access.policy import (
     ANONYMOUS,
@@ -24,7 +24,7 @@ from registry_control.access.policy import (
     decide,
     facts_for,
 )
-from registry_control.access.selectors import principal_by_access_key, principal_by_secret
+from registry_control.access.selectors import principal_by_access_key, principal_by_secret, stored_hash_of
 from registry_control.audit.models import ActorKind
 from registry_control.audit.services import SYSTEM, Actor, Target, record
 from registry_control.common.clock import now
@@ -89,6 +89,33 @@ def authenticate(*, secret: str | None = None, token: str | None = None) -> Call
         principal = principal_by_access_key(claims.access_key) if claims.access_key else ANONYMOUS
         return Caller(principal, claims.scopes)
     return Caller(principal_by_secret(secret), None) if secret is not None else NOBODY
+
+
+def refresh_token_of(caller: Caller) -> str | None:
+    """What a client may keep in place of the secret key that it has just shown; None for nobody.
+
+    It is good for asking for tokens and for nothing else, for as long as the key stands.
+    """
+    access_key = caller.principal.access_key
+    stored_hash = stored_hash_of(access_key) if access_key else None
+    return None if stored_hash is None else refresh_tokens.make(access_key, stored_hash)
+
+
+def authenticate_again(refresh_token: str) -> Caller:
+    """Who logged in and was given this refresh token, with the rights of this moment.
+
+    Raises:
+        LoginEnded: it is none of ours; or its key was deleted or has expired, or the principal is gone.
+    """
+    access_key = refresh_tokens.access_key_of(refresh_token)
+    stored_hash = stored_hash_of(access_key)
+    if stored_hash is None:
+        raise LoginEnded(Why.NOT_FOUND)
+    refresh_tokens.check(refresh_token, access_key, stored_hash)
+    try:
+        return Caller(principal_by_access_key(access_key), None)
+    except BadCredentials as error:
+        raise LoginEnded(error.why) from error
 
 
 def authorize(

@@ -143,7 +143,7 @@ def create_api_key(
 
 @transaction.atomic
 def delete_api_key(*, actor: Actor, api_key: ApiKey) -> None:
-    """Revoke a key: neither its secret nor a token that was issued to it is good for anything from now on."""
+    """Revoke a key: from now on its secret is good for nothing, nor is any token, refresh tokens included."""
     organization_id = api_key.default_project.organization_id
     target = Target("apikey", api_key.pk, api_key.access_key, organization_id)
     if ApiKey.objects.filter(pk=api_key.pk).delete()[0]:

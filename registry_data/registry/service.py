@@ -8,10 +8,10 @@ from django.db import connection
 
 from registry_control.access.docker_token import (
     UNSUPPORTED_GRANT,
-    WRONG_CREDENTIALS,
     UnsupportedGrant,
     answer_get,
     answer_post,
+    refusal,
 )
 from registry_control.access.errors import BadCredentials
 from registry_control.access.services import published_keys
@@ -38,8 +38,8 @@ def token(
     with unit():
         try:
             return HTTPStatus.OK, answer_get(parameters=parameters, basic=basic, facts_of=repository_facts)
-        except BadCredentials:
-            return HTTPStatus.UNAUTHORIZED, WRONG_CREDENTIALS
+        except BadCredentials as error:
+            return HTTPStatus.UNAUTHORIZED, refusal(error)
 
 
 def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[str, Any]]:
@@ -47,8 +47,8 @@ def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[s
     with unit():
         try:
             return HTTPStatus.OK, answer_post(form=form, facts_of=repository_facts)
-        except BadCredentials:
-            return HTTPStatus.UNAUTHORIZED, WRONG_CREDENTIALS
+        except BadCredentials as error:
+            return HTTPStatus.UNAUTHORIZED, refusal(error)
         except UnsupportedGrant:
             return HTTPStatus.BAD_REQUEST, UNSUPPORTED_GRANT
 

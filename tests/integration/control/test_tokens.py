@@ -1,6 +1,7 @@
 """The token endpoint on the control plane: the Docker token protocol, GET and POST (checklist 150-157)."""
 
 import base64
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -9,8 +10,12 @@ from uuid import uuid4
 import jwt
 import pytest
 
+from registry_control.access.errors import BadCredentials
 from registry_control.access.services import authenticate
+from registry_control.audit.services import SYSTEM
 from registry_control.catalog.models import Image
+from registry_control.identity.models import ApiKey, Application, Policy
+from registry_control.identity.services import delete_api_key
 from tests.factories import PUSH, READ_ONLY, Pushed, TestKey, make_key, make_namespace, push_image
 from tests.integration.control.api import Answer, Api
 
@@ -107,14 +112,118 @@ def test_scopes_come_repeated_or_side_by_side_and_are_merged(key: TestKey, pushe
     assert access(answer) == [repository("pull", "push"), repository("push", name="team/new")]
 
 
-def test_a_login_asks_for_no_scope(key: TestKey) -> None:
-    answer = Api().call(
+def login(key: TestKey) -> Answer:
+    """As docker does it."""
+    return Api().call(
         "GET",
         f"{TOKENS}?account=x&client_id=docker&offline_token=true&service=registry",
         Authorization="Basic " + base64.b64encode(f"x:{key.secret}".encode()).decode(),
     )
+
+
+def refresh(token: str, **form: str) -> Answer:
+    return post(grant_type="refresh_token", service="registry", refresh_token=token, **form)
+
+
+@pytest.mark.oci(153, 156)
+def test_a_login_asks_for_no_scope_and_is_given_a_refresh_token(key: TestKey) -> None:
+    answer = login(key)
     assert access(answer) == []
-    assert "refresh_token" not in answer.body
+    assert key.secret not in str(answer.body)
+    assert set(answer.body) == {"token", "access_token", "expires_in", "issued_at", "refresh_token"}
+
+
+@pytest.mark.oci(154, 155)
+def test_a_refresh_token_is_answered_with_what_the_key_may_do_now_again_and_again(
+    key: TestKey, pushed: Pushed
+) -> None:
+    token = login(key).body["refresh_token"]
+    for _ in range(2):
+        answer = refresh(token, client_id="docker", scope="repository:team/app:push,pull registry:catalog:*")
+        assert set(answer.body) == {"access_token", "scope", "expires_in", "issued_at"}
+        assert repository("pull", "push") in access(answer)
+
+
+@pytest.mark.oci(155)
+def test_a_post_may_ask_for_a_refresh_token_too(key: TestKey, pushed: Pushed) -> None:
+    first = post(grant_type="password", username="x", password=key.secret, access_type="offline")
+    second = refresh(first.body["refresh_token"], access_type="offline", scope="repository:team/app:pull")
+    assert second.body["refresh_token"] == first.body["refresh_token"]
+    assert access(second) == [repository("pull")]
+
+
+@pytest.mark.oci(153)
+def test_nobody_gets_no_refresh_token_nor_does_who_did_not_ask(key: TestKey) -> None:
+    for answer in (
+        Api().call("GET", f"{TOKENS}?offline_token=true&service=registry"),
+        post(grant_type="password", access_type="offline"),
+        get(key.secret),
+        post(grant_type="password", password=key.secret, access_type="online"),
+    ):
+        assert answer.status == 200
+        assert "refresh_token" not in answer.body
+
+
+@pytest.mark.oci(154)
+def test_a_refresh_token_has_the_rights_of_this_moment(key: TestKey, pushed: Pushed) -> None:
+    # given somebody who may read, and has logged in
+    reader = make_key(READ_ONLY, organization=key.organization)
+    token = login(reader).body["refresh_token"]
+    asked = "repository:team/app:pull,push"
+    assert access(refresh(token, scope=asked)) == [repository("pull")]
+
+    # when the policy is taken away, then nothing more is granted
+    Policy.objects.filter(application=reader.holder.pk).delete()
+    assert access(refresh(token, scope=asked)) == []
+
+
+def _expire(key: TestKey) -> None:
+    ApiKey.objects.filter(access_key=key.access_key).update(expires_at=datetime.now(UTC))
+
+
+def _revoke(key: TestKey) -> None:
+    delete_api_key(actor=SYSTEM, api_key=ApiKey.objects.get(access_key=key.access_key))
+
+
+def _put_out(key: TestKey) -> None:
+    Application.objects.filter(pk=key.holder.pk).update(is_active=False)
+
+
+def _change_the_secret(key: TestKey) -> None:
+    ApiKey.objects.filter(access_key=key.access_key).update(secret_hmac="0" * 64)
+
+
+@pytest.mark.oci(154)
+@pytest.mark.parametrize("end", [_expire, _revoke, _put_out, _change_the_secret])
+def test_a_refresh_token_ends_with_its_key_and_the_answer_says_what_to_do(
+    key: TestKey, end: Callable[[TestKey], None]
+) -> None:
+    token = login(key).body["refresh_token"]
+    end(key)
+    answer = refresh(token)
+    assert answer.status == 401
+    assert answer.body["errors"][0]["code"] == "UNAUTHORIZED"
+    assert "log in again" in answer.body["message"]
+    assert token not in str(answer.body)
+
+
+@pytest.mark.oci(154)
+def test_a_refresh_token_of_one_key_cannot_be_made_from_that_of_another(key: TestKey) -> None:
+    own, other = login(key).body["refresh_token"], login(make_key()).body["refresh_token"]
+    forged = own[: -len("_") - 64] + other[-len("_") - 64 :]
+    for token in (forged, own[:-1], f"{own}0", own.upper(), "", "x", "\x00", "ü" * 93):
+        assert refresh(token).status == 401
+    assert refresh(own).status == 200
+
+
+@pytest.mark.oci(154)
+def test_a_refresh_token_opens_nothing_else(key: TestKey) -> None:
+    token = login(key).body["refresh_token"]
+    assert get(token).status == 401
+    assert post(grant_type="password", password=token).status == 401
+    assert Api().call("GET", "/namespaces", **{"X-Auth-Token": token}).status == 401
+    with pytest.raises(BadCredentials):
+        authenticate(token=token)
 
 
 WRONG = ["x", str(uuid4()), "SCWXXXXXXXXXXXXXXXXX"]
@@ -159,7 +268,7 @@ def test_a_post_without_a_password_is_nobodys(pushed: Pushed, password: dict[str
 
 
 @pytest.mark.parametrize(
-    "form", [{}, {"grant_type": "refresh_token", "refresh_token": "x"}, {"grant_type": "client_credentials"}]
+    "form", [{}, {"grant_type": "authorization_code", "code": "x"}, {"grant_type": "client_credentials"}]
 )
 def test_other_grants_are_refused_in_oauth2s_words(form: dict[str, str]) -> None:
     answer = post(**form)
