@@ -18,6 +18,7 @@ from registry_control.audit.administration import (
 )
 from registry_control.audit.services import record
 from registry_control.catalog.models import (
+    AwaitedChild,
     Blob,
     BlobLease,
     BlobLink,
@@ -230,6 +231,20 @@ class ManifestChildAdmin(ReadOnlyAdmin):
         """Without the manifests' bytes."""
         found: QuerySet[ManifestChild] = super().get_queryset(request)
         return found.defer("parent__payload", "parent__annotations", "child__payload", "child__annotations")
+
+
+@admin.register(AwaitedChild)
+class AwaitedChildAdmin(ReadOnlyAdmin):
+    """Which sparse index names which manifest that is not there."""
+
+    list_display = ("parent", "digest", "platform", "image")
+    list_select_related = ("parent", "image__namespace")
+    search_fields = ("parent__digest__startswith", "digest__startswith")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AwaitedChild]:
+        """Without the manifests' bytes."""
+        found: QuerySet[AwaitedChild] = super().get_queryset(request)
+        return found.defer("parent__payload", "parent__annotations")
 
 
 @admin.register(Blob)

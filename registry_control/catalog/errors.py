@@ -1,6 +1,6 @@
 """What the catalogue cannot do; the data plane says it in the OCI's words, the API in its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 
 class CatalogError(Exception):
@@ -40,8 +40,8 @@ class ConditionUnmet(CatalogError):
 
 
 class MissingContent(CatalogError):
-    """A manifest names digests that its image does not have."""
+    """A manifest names digests that its image does not have; with the platform of each, "" for none."""
 
-    def __init__(self, digests: Sequence[str]) -> None:
-        super().__init__(", ".join(digests))
-        self.digests = tuple(digests)
+    def __init__(self, platforms: Mapping[str, str]) -> None:
+        super().__init__(", ".join(platforms))
+        self.platforms = platforms

@@ -86,6 +86,23 @@ class ManifestChild(models.Model):
         constraints = [models.UniqueConstraint(fields=["parent", "child"], name="manifest_child_once")]
 
 
+class AwaitedChild(models.Model):
+    """A sparse index names a manifest that its image does not have; it becomes a child when it is pushed.
+
+    `image` repeats the parent's own.
+    """
+
+    image = models.ForeignKey(Image, models.PROTECT, related_name="awaited_children", db_index=False)
+    parent = models.ForeignKey(Manifest, models.CASCADE, related_name="awaited", db_index=False)
+    digest = models.CharField(max_length=DIGEST_LENGTH)
+    platform = models.CharField(max_length=128, blank=True, default="")
+
+    class Meta:
+        verbose_name_plural = "awaited children"
+        constraints = [models.UniqueConstraint(fields=["parent", "digest"], name="awaited_child_once")]
+        indexes = [models.Index(fields=["image", "digest"], name="awaited_in_image")]
+
+
 class Tag(Timestamped):
     """A name for a manifest. It keeps its id when it moves."""
 

@@ -75,7 +75,15 @@ class NamespaceAdmin(ServiceDeletedAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Namespace | None = None) -> tuple[str, ...]:
         """What there is to see and to choose."""
-        chosen = ("name", "project", "description", "is_public", "owner_user", "owner_application")
+        chosen = (
+            "name",
+            "project",
+            "description",
+            "is_public",
+            "accepts_sparse_indexes",
+            "owner_user",
+            "owner_application",
+        )
         return ("id", *chosen, "status", "status_message", "created_at", "updated_at") if obj else chosen
 
     def get_readonly_fields(self, request: HttpRequest, obj: Namespace | None = None) -> tuple[str, ...]:

@@ -26,6 +26,10 @@ class Namespace(Timestamped):
     is_public = models.BooleanField(
         default=False, help_text="Whether anyone may pull its images that inherit."
     )
+    accepts_sparse_indexes = models.BooleanField(
+        default=False,
+        help_text="Whether an index may be pushed although manifests of some platforms are not there.",
+    )
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
     status_message = models.CharField(max_length=255, blank=True, default="")
 

@@ -29,6 +29,7 @@ MEDIA_TYPE_LIMIT: Final = 255  # characters: RFC 6838, section 4.2 allows 127 on
 
 # Another scheme would have clients read their own files for a layer (checklist 99).
 _URL: Final = re.compile(r"https?://[^/?#\s]\S*", re.IGNORECASE)
+_PLATFORM_WORD: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _DOCUMENT_FIELDS: Final = (
     "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations",
 )  # fmt: skip
@@ -43,6 +44,7 @@ class Descriptor:
     digest: Digest
     size: int
     urls: tuple[str, ...] = ()
+    platform: str = ""  # os/architecture/variant, when it says so in plain words
 
     @property
     def is_foreign(self) -> bool:
@@ -73,6 +75,15 @@ class ParsedManifest:
     def children(self) -> tuple[Digest, ...]:
         """What an index lists, each once; a child may be a manifest or a blob (checklist 103)."""
         return _distinct(self.manifests)
+
+    @property
+    def platforms(self) -> dict[Digest, str]:
+        """The children that are manifests by their type, each with its platform (checklist 104)."""
+        return {
+            child.digest: child.platform
+            for child in self.manifests
+            if normalise(child.media_type) in MANIFEST_TYPES
+        }
 
 
 def parse_manifest(payload: bytes, content_type: str | None) -> ParsedManifest:
@@ -176,7 +187,7 @@ def _descriptor(fields: Fields) -> Descriptor:
     media_type = _media_type_field(fields, "mediaType")
     if not media_type:
         raise invalid(f"{fields.path('mediaType')} is missing; every descriptor needs one")
-    return Descriptor(media_type, _digest(fields), fields.integer("size"), _urls(fields))
+    return Descriptor(media_type, _digest(fields), fields.integer("size"), _urls(fields), _platform(fields))
 
 
 def _media_type_field(fields: Fields, name: str) -> str:
@@ -200,6 +211,14 @@ def _urls(fields: Fields) -> tuple[str, ...]:
         if not _URL.fullmatch(url):
             raise invalid(f"{fields.path('urls')}[{at}] must be an http or https URL, not {shown(url)}")
     return urls
+
+
+def _platform(fields: Fields) -> str:
+    """What a descriptor says of its platform, for people to read; anything odd is no platform."""
+    said = fields.values.get("platform")
+    values = said if isinstance(said, dict) else {}
+    words = [str(values[name]) for name in ("os", "architecture", "variant") if values.get(name)]
+    return "/".join(words) if all(map(_PLATFORM_WORD.fullmatch, words)) else ""
 
 
 def _distinct(descriptors: Iterable[Descriptor]) -> tuple[Digest, ...]:

@@ -37,6 +37,7 @@ class Pushed:
     digest: Digest
     subject: Digest | None
     tags: tuple[str, ...]
+    missing: tuple[str, ...]  # of a sparse index: platforms, or digests of those that name none
 
 
 _payloads: Final = RecentBytes(capacity=32 * 1024 * 1024)
@@ -124,7 +125,9 @@ def put(
         manifests.put(
             principal=caller.principal, image_id=image_id, new=new, tag_names=tag_names, only_if=only_if
         )
-    return Pushed(digest, parsed.subject.digest if parsed.subject else None, tuple(tag_names))
+        awaited = content.awaited_children(image_id, str(digest)) if parsed.is_index else []
+    missing = tuple(platform or child for child, platform in awaited)
+    return Pushed(digest, parsed.subject.digest if parsed.subject else None, tuple(tag_names), missing)
 
 
 def _named(reference: Digest | Tag, payload: bytes, more_tags: Sequence[Tag]) -> tuple[Digest, list[Tag]]:
@@ -154,6 +157,7 @@ def _new(digest: Digest, parsed: ParsedManifest, payload: bytes) -> manifests.Ne
         subject=str(parsed.subject.digest) if parsed.subject else "",
         artifact_type=parsed.artifact_type or "",
         annotations=parsed.annotations,
+        platforms={str(child): platform for child, platform in parsed.platforms.items()},
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from itertools import starmap
 from typing import Final
 
 from django.db import InterfaceError, close_old_connections
@@ -40,7 +41,7 @@ def unit() -> Iterator[None]:
     try:
         yield
     except catalog.MissingContent as error:
-        raise ProtocolError.several(map(_missing, error.digests)) from error
+        raise ProtocolError.several(starmap(_missing, error.platforms.items())) from error
     except catalog.ConditionUnmet as error:
         # Refused for good as it stands, so none of the codes after which clients try again (checklist 143).
         raise ProtocolError(ErrorCode.DENIED, str(error), status=HTTPStatus.PRECONDITION_FAILED) from error
@@ -58,9 +59,11 @@ def unavailable(message: str) -> ProtocolError:
     return ProtocolError(ErrorCode.UNAVAILABLE, message, headers=RETRY_AFTER)
 
 
-def _missing(digest: str) -> ErrorItem:
-    message = f"the manifest names {digest}, which this repository lacks: push it first"
-    return ErrorItem(ErrorCode.MANIFEST_BLOB_UNKNOWN, message, {"digest": digest})
+def _missing(digest: str, platform: str) -> ErrorItem:
+    named = f"{digest} ({platform})" if platform else digest
+    message = f"the manifest names {named}, which this repository lacks: push it first"
+    detail = {"digest": digest, "platform": platform} if platform else {"digest": digest}
+    return ErrorItem(ErrorCode.MANIFEST_BLOB_UNKNOWN, message, detail)
 
 
 def _storage(error: storage.StorageError) -> ProtocolError:

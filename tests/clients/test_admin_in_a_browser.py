@@ -33,6 +33,7 @@ LISTS = [
     "catalog/tag",
     "catalog/manifest",
     "catalog/manifestchild",
+    "catalog/awaitedchild",
     "catalog/blob",
     "catalog/bloblink",
     "catalog/bloblease",

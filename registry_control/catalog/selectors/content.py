@@ -8,7 +8,7 @@ from django.db.models import Value
 from django.db.models.functions import Concat
 
 from registry_control.access.policy import Principal
-from registry_control.catalog.models import Image, Manifest
+from registry_control.catalog.models import AwaitedChild, Image, Manifest
 from registry_control.common.fields import ByteOrderedField
 from registry_control.common.models import Status
 from registry_control.common.sql import id_parameter, row, rows
@@ -69,6 +69,12 @@ def repository_names(principal: Principal, *, after: str, limit: int) -> list[st
     )
     found = named.filter(full_name__gt=after).order_by("full_name").values_list("full_name", flat=True)
     return list(found[:limit])
+
+
+def awaited_children(image_id: UUID, index_digest: str) -> list[tuple[str, str]]:
+    """Digest and platform of each manifest that an index names and the image does not have."""
+    found = AwaitedChild.objects.filter(parent__image=image_id, parent__digest=index_digest)
+    return list(found.order_by("digest").values_list("digest", "platform"))
 
 
 def referrers(

@@ -36,7 +36,7 @@ INSERT INTO catalog_image (id, namespace_id, name, visibility, status, status_me
 VALUES (%s, %s, %s, 'inherit', 'ready', '', 0, %s, %s)
 """
 _HOLD: Final = """
-SELECT n.name, i.name, p.organization_id, i.pushed_at
+SELECT n.name, i.name, p.organization_id, i.pushed_at, n.accepts_sparse_indexes
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
 JOIN identity_project p ON p.id = n.project_id
@@ -52,6 +52,7 @@ class HeldImage:
     name: str  # with its namespace
     organization_id: UUID
     was_pushed: bool
+    accepts_sparse_indexes: bool
 
     @property
     def target(self) -> Target:
@@ -91,7 +92,13 @@ def hold(image_id: UUID) -> HeldImage:
     found = row(_HOLD, [id_parameter(image_id)])
     if found is None:
         raise ImageGone
-    return HeldImage(image_id, f"{found[0]}/{found[1]}", present_id(found[2]), was_pushed=bool(found[3]))
+    return HeldImage(
+        id=image_id,
+        name=f"{found[0]}/{found[1]}",
+        organization_id=present_id(found[2]),
+        was_pushed=bool(found[3]),
+        accepts_sparse_indexes=bool(found[4]),
+    )
 
 
 def locked(image_id: UUID) -> Image:

@@ -1,7 +1,7 @@
 """Putting and deleting manifests: what an image holds changes here and nowhere else."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -14,7 +14,8 @@ from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.catalog.errors import ManifestGone, MissingContent
 from registry_control.catalog.models import Blob, BlobLink, Image, Manifest
-from registry_control.catalog.services import blobs, conditions, images, tags
+from registry_control.catalog.services import blobs, conditions, images, sparse, tags
+from registry_control.catalog.services.images import HeldImage
 from registry_control.common.clock import now
 from registry_control.common.sql import (
     execute,
@@ -31,7 +32,10 @@ from registry_data.oci.preconditions import Preconditions
 
 @dataclass(frozen=True, slots=True)
 class NewManifest:
-    """A manifest as pushed and as read. `children` may be manifests or, from BuildKit, blobs."""
+    """A manifest as pushed and as read. `children` may be manifests or, from BuildKit, blobs.
+
+    `platforms` are those children which by their type are manifests, each with its platform, "" for none.
+    """
 
     digest: str
     media_type: str
@@ -41,6 +45,7 @@ class NewManifest:
     subject: str
     artifact_type: str
     annotations: dict[str, str]
+    platforms: Mapping[str, str] = field(default_factory=dict)
 
 
 _BY_DIGEST: Final = "SELECT id FROM catalog_manifest WHERE image_id = %s AND digest = %s"
@@ -91,7 +96,7 @@ def put(
     conditions.check(image_id, only_if)
     found, grown = row(_BY_DIGEST, [id_parameter(image_id), new.digest]), 0
     if found is None:
-        manifest_id, grown = _create(image_id, new)
+        manifest_id, grown = _create(image, new)
         record(actor=actor, verb="manifest.push", target=image.target, digest=new.digest)
     else:
         manifest_id = found[0]
@@ -101,19 +106,42 @@ def put(
         execute(_PUSHED, [grown, moment, moment, id_parameter(image_id)])
 
 
-def _create(image_id: UUID, new: NewManifest) -> tuple[int, int]:
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a manifest names: rows that are held, and manifests that a sparse index does without."""
+
+    children: Sequence[int]
+    blobs: Sequence[_Held]
+    awaited: Mapping[str, str]  # digest to platform
+
+
+def _create(image: HeldImage, new: NewManifest) -> tuple[int, int]:
     """Returns the manifest's id, and how many bytes the image grew by: blobs that it did not link before."""
     moment = now()
-    children = _locked_children(image_id, new.children)
+    content = _content(image, new, moment)
+    manifest_id = _insert(image.id, new, moment)
+    image_id = id_parameter(image.id)
+    insert_many(_LINK, ([image_id, manifest_id, blob.id] for blob in content.blobs))
+    insert_many(_CHILD, ([manifest_id, child] for child in content.children))
+    sparse.expect(image.id, manifest_id, content.awaited)
+    sparse.join(image.id, manifest_id, new.digest)
+    return manifest_id, sum(blob.size for blob in content.blobs if not blob.linked)
+
+
+def _content(image: HeldImage, new: NewManifest, moment: datetime) -> _Content:
+    """Find and hold everything that a manifest names.
+
+    Raises:
+        MissingContent: what is not there and cannot be done without.
+    """
+    children = _locked_children(image.id, new.children)
     needed = new.blobs | (new.children - children.keys())
-    held = _take(image_id, sorted(needed), moment)
-    if missing := needed - {blob.digest for blob in held}:
-        raise MissingContent(sorted(missing))
-    manifest_id = _insert(image_id, new, moment)
-    image = id_parameter(image_id)
-    insert_many(_LINK, ([image, manifest_id, blob.id] for blob in held))
-    insert_many(_CHILD, ([manifest_id, child] for child in children.values()))
-    return manifest_id, sum(blob.size for blob in held if not blob.linked)
+    held = _take(image.id, sorted(needed), moment)
+    missing = sorted(needed - {blob.digest for blob in held})
+    dispensable = new.platforms if image.accepts_sparse_indexes else {}
+    if refused := [digest for digest in missing if digest not in dispensable]:
+        raise MissingContent({digest: new.platforms.get(digest, "") for digest in refused})
+    return _Content(list(children.values()), held, {digest: new.platforms[digest] for digest in missing})
 
 
 def _locked_children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
@@ -187,6 +215,7 @@ def drop(image: Image, manifest: Manifest, *, actor: Actor) -> None:
     size = freed.aggregate(total=Sum("size"))["total"] or 0
     blobs.lease(freed.order_by("digest").values_list("pk", flat=True), image_id=image.pk)
     tag_names = sorted(manifest.tags.values_list("name", flat=True))
+    sparse.part(image, manifest)
     manifest.delete()
     Image.objects.filter(pk=image.pk).update(size=F("size") - size, updated_at=now())
     record(

@@ -1,5 +1,6 @@
 """GET, HEAD, PUT and DELETE of manifests."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -18,6 +19,7 @@ from registry_data.registry import manifests
 # A manifest up to this size, which nearly all have, is read before anybody asks who sends it.
 _READ_UNASKED: Final = 64 * 1024  # bytes
 IMMUTABLE: Final = "private, max-age=31536000, immutable"
+_SHOWN_MISSING: Final = 20  # a Warning takes 4096 bytes at most, a digest 135
 REVALIDATE: Final = "private, no-cache"
 
 
@@ -66,9 +68,17 @@ async def put(plane: Plane, request: Request, route: Route) -> Answer:
     }
     if pushed.subject is not None:
         headers["oci-subject"] = str(pushed.subject)
+    if pushed.missing:
+        headers["warning"] = _sparse(pushed.missing)
     if more_tags:
         headers["oci-tag"] = ", ".join(pushed.tags)
     return Answer(HTTPStatus.CREATED, headers)
+
+
+def _sparse(missing: Sequence[str]) -> str:
+    """A Warning that says what of an index cannot be pulled from here (checklist 15, 104)."""
+    shown = ", ".join(missing[:_SHOWN_MISSING]) + (", ..." if len(missing) > _SHOWN_MISSING else "")
+    return f'299 - "the index is stored without {len(missing)} of its manifests: {shown}"'
 
 
 def _more_tags(request: Request) -> list[Tag]:

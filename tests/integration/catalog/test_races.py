@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -16,7 +17,17 @@ from registry_control.catalog.errors import (
     NamespaceGone,
     UploadGone,
 )
-from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, Manifest, Tag, UploadSession
+from registry_control.catalog.models import (
+    AwaitedChild,
+    Blob,
+    BlobLease,
+    BlobLink,
+    Image,
+    Manifest,
+    ManifestChild,
+    Tag,
+    UploadSession,
+)
 from registry_control.catalog.services import blobs, images, manifests, tags, uploads
 from registry_control.common.models import Status
 from registry_control.namespaces import services as namespaces
@@ -114,6 +125,27 @@ def test_a_swap_waits_for_a_push_and_then_sees_what_it_did(owner: TestKey, image
         assert other.waits
     with pytest.raises(ConditionUnmet):
         other.end()
+
+
+@pytest.mark.oci(104)
+def test_a_sparse_index_and_its_manifests_pushed_at_once_find_each_other(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    Namespace.objects.filter(pk=namespace.pk).update(accepts_sparse_indexes=True)
+    layer, principal = push_blob(owner, image_id, b"layer"), owner.principal
+    children = [manifest_of(layer) for _ in range(3)]
+    platforms = {child.digest: "linux/amd64" for child in children}
+    index = replace(manifest_of(), children=frozenset(platforms), platforms=platforms, media_type="an index")
+    results = at_once(
+        *(
+            lambda each=each: manifests.put(principal=principal, image_id=image_id, new=each, tag_names=[])
+            for each in (children[0], index, *children[1:])
+        )
+    )
+    assert results == [None] * 4
+    named = ManifestChild.objects.filter(parent__digest=index.digest).values_list("child__digest", flat=True)
+    assert set(named) == set(platforms)
+    assert not AwaitedChild.objects.exists()
 
 
 def test_the_same_manifest_pushed_at_once_is_stored_once(owner: TestKey, image_id: UUID) -> None:

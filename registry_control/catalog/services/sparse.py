@@ -1,0 +1,38 @@
+"""Sparse indexes: the manifests that they name and their image does not have (checklist 104).
+
+All of it happens while the image's row is held, so none is pushed or deleted in between.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+from uuid import UUID
+
+from registry_control.catalog.models import AwaitedChild, Image, Manifest, ManifestChild
+from registry_control.common.sql import id_parameter, insert_many, rows
+
+_EXPECT: Final = "INSERT INTO catalog_awaitedchild (image_id, parent_id, digest, platform) VALUES"
+_AWAITING: Final = "SELECT parent_id FROM catalog_awaitedchild WHERE image_id = %s AND digest = %s"
+
+
+def expect(image_id: UUID, index_id: int, platforms: Mapping[str, str]) -> None:
+    """Remember what an index does without: digests and their platforms."""
+    image = id_parameter(image_id)
+    insert_many(_EXPECT, ([image, index_id, digest, platform] for digest, platform in platforms.items()))
+
+
+def join(image_id: UUID, manifest_id: int, digest: str) -> None:
+    """Make a new manifest the child of every index that was pushed before it."""
+    parents = [parent for (parent,) in rows(_AWAITING, [id_parameter(image_id), digest])]
+    if parents:
+        ManifestChild.objects.bulk_create(
+            ManifestChild(parent_id=parent, child_id=manifest_id) for parent in parents
+        )
+        AwaitedChild.objects.filter(image=image_id, digest=digest).delete()
+
+
+def part(image: Image, manifest: Manifest) -> None:
+    """Have the indexes that name a manifest wait for it, which is about to be deleted, to come back."""
+    parents = list(manifest.parents.values_list("parent_id", flat=True))
+    AwaitedChild.objects.bulk_create(
+        AwaitedChild(image=image, parent_id=pk, digest=manifest.digest) for pk in parents
+    )

@@ -1,0 +1,36 @@
+"""`manage.py sparse_indexes`: whether a namespace takes indexes of which some manifests are not there."""
+
+from argparse import ArgumentParser
+from typing import Any, Final
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+
+from registry_control.audit.services import SYSTEM
+from registry_control.common.models import Status
+from registry_control.namespaces import services
+from registry_control.namespaces.models import Namespace
+
+_CHOICES: Final = {"accept": True, "refuse": False}
+
+
+class Command(BaseCommand):
+    """For mirrors that copy only the platforms they need."""
+
+    help = "Accept or refuse (the default) indexes in a namespace that name manifests which are not there."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare what may be said."""
+        parser.add_argument("namespace", help="its name")
+        parser.add_argument("choice", choices=_CHOICES)
+
+    @transaction.atomic
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Set it; it decides the next push."""
+        found = Namespace.objects.select_for_update(of=("self",)).select_related("project")
+        there = found.exclude(status=Status.DELETING)
+        namespace = there.filter(name=options["namespace"]).first()
+        if namespace is None:
+            raise CommandError(f"there is no namespace {options['namespace']}")
+        services.change(namespace, actor=SYSTEM, accepts_sparse_indexes=_CHOICES[options["choice"]])
+        self.stdout.write(f"{namespace}: sparse indexes: {options['choice']}")
