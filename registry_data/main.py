@@ -29,7 +29,12 @@ def build() -> "App":
     from registry_data.http.bridge import Bridge
     from registry_data.http.plane import Plane
 
-    config = Config(public_scheme=settings.PUBLIC_SCHEME, service=SERVICE, blob_lease=settings.BLOB_LEASE)
+    config = Config(
+        public_scheme=settings.PUBLIC_SCHEME,
+        service=SERVICE,
+        blob_lease=settings.BLOB_LEASE,
+        read_only=settings.READ_ONLY,
+    )
     bridge = Bridge(
         database_threads=config.database_threads,
         storage_threads=config.storage_threads,

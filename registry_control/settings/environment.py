@@ -52,6 +52,7 @@ class Environment:
     secret_key: str
     allowed_hosts: tuple[str, ...]
     data_workers: int
+    read_only: bool
 
     @classmethod
     def load(cls, variables: Mapping[str, str]) -> Self:
@@ -77,6 +78,7 @@ class Environment:
             secret_key=read("SECRET_KEY", "") or _own_secret_key(state_dir),
             allowed_hosts=tuple(filter(None, re.split(r"[,\s]+", read("ALLOWED_HOSTS", "")))),
             data_workers=read.number("DATA_WORKERS", max(2, os.cpu_count() or 1), at_least=1),
+            read_only=read.one_of("READ_ONLY", "off", ("off", "on")) == "on",
         )
 
 

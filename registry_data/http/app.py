@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from registry_data.http.authentication import challenge
-from registry_data.http.endpoints import blobs, lists, manifests, service, uploads
+from registry_data.http.endpoints import blobs, extensions, lists, manifests, service, uploads
 from registry_data.http.errors import to_answer
 from registry_data.http.kept import KeptAnswers, key_of
 from registry_data.http.plane import Endpoint, Plane
@@ -43,11 +43,15 @@ ENDPOINTS: Final[Mapping[Kind, Mapping[str, Endpoint]]] = MappingProxyType(
         Kind.TAGS: {"GET": lists.tags, "HEAD": lists.tags},
         Kind.REFERRERS: {"GET": lists.referrers, "HEAD": lists.referrers},
         Kind.CATALOG: {"GET": lists.catalog, "HEAD": lists.catalog},
+        Kind.EXTENSIONS: {"GET": extensions.of_registry, "HEAD": extensions.of_registry},
+        Kind.REPOSITORY_EXTENSIONS: {"GET": extensions.of_repository, "HEAD": extensions.of_repository},
         Kind.TOKEN: {"GET": service.token_by_get, "POST": service.token_by_post},
         Kind.KEYS: {"GET": service.keys, "HEAD": service.keys},
         Kind.HEALTH: {"GET": service.health, "HEAD": service.health},
     }
 )
+
+_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 # What a refused client may still send before the connection is closed on it (checklist 4).
 _DRAINED: Final = 8 * 1024 * 1024  # bytes
@@ -94,6 +98,8 @@ class App:
             endpoint = endpoints.get(request.method)
             if endpoint is None:
                 raise _not_allowed(request.method, endpoints)
+            if self._plane.config.read_only and request.method in _WRITES and found.kind is not Kind.TOKEN:
+                raise _read_only(endpoints)
             return await endpoint(self._plane, request, found)
         except ClientDisconnect:
             raise
@@ -127,6 +133,20 @@ def _not_allowed(method: str, endpoints: Mapping[str, Endpoint]) -> ProtocolErro
     allowed = ", ".join(sorted(endpoints))
     return ProtocolError(
         ErrorCode.UNSUPPORTED, f"{method} is not possible here; {allowed} are", headers={"Allow": allowed}
+    )
+
+
+def _read_only(endpoints: Mapping[str, Endpoint]) -> ProtocolError:
+    """Build the answer to a write while there are none (checklist 145).
+
+    A 503 would have clients try for minutes what an administrator has switched off.
+    """
+    allowed = ", ".join(sorted(endpoints.keys() - _WRITES))
+    return ProtocolError(
+        ErrorCode.UNSUPPORTED,
+        "this registry is read-only at present: pulls work, pushes and deletions do not; "
+        "try again when its administrator has ended that",
+        headers={"Allow": allowed},
     )
 
 

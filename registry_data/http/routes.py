@@ -20,6 +20,8 @@ class Kind(Enum):
     REFERRERS = auto()
     CATALOG = auto()
     TOKEN = auto()
+    EXTENSIONS = auto()
+    REPOSITORY_EXTENSIONS = auto()
     KEYS = auto()
     HEALTH = auto()
 
@@ -37,6 +39,7 @@ _FIXED: Final = {
     "/v2": Route(Kind.PING),
     "/v2/": Route(Kind.PING),
     "/v2/_catalog": Route(Kind.CATALOG),
+    "/v2/_oci/ext/discover": Route(Kind.EXTENSIONS),
     "/token": Route(Kind.TOKEN),
     "/.well-known/jwks.json": Route(Kind.KEYS),
     "/healthz": Route(Kind.HEALTH),
@@ -51,7 +54,7 @@ def route(path: str) -> Route | None:
     if not path.startswith("/v2/"):
         return None
     rest = path[4:]
-    return _upload(rest) or _tags(rest) or _content(rest)
+    return _upload(rest) or _tags(rest) or _content(rest) or _extensions(rest)
 
 
 def _upload(rest: str) -> Route | None:
@@ -73,6 +76,11 @@ def _content(rest: str) -> Route | None:
     name, _, keyword = before.rpartition("/")
     kind = _BY_KEYWORD.get(keyword)
     return _named(kind, name, reference) if kind and reference else None
+
+
+def _extensions(rest: str) -> Route | None:
+    name, keyword, after = rest.rpartition("/_oci/ext/discover")
+    return _named(Kind.REPOSITORY_EXTENSIONS, name) if keyword and not after else None
 
 
 def _named(kind: Kind, name: str, reference: str = "") -> Route | None:

@@ -115,6 +115,13 @@ def admit_to_catalog(caller: Caller) -> None:
         raise Refused(ErrorCode.DENIED, None, {"scope": CATALOG_SCOPE, "error": "insufficient_scope"})
 
 
+def unknown_repository(repository: Repository) -> ProtocolError:
+    """Build the answer to the name of an image that is not there, for whoever might have read it."""
+    return ProtocolError(
+        ErrorCode.NAME_UNKNOWN, f"this registry has no repository {repository}", name=str(repository)
+    )
+
+
 def _joined(repository: Repository, action: Action, also: str) -> str:
     return " ".join(filter(None, (scope_of(repository, action), also)))
 

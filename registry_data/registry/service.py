@@ -14,9 +14,11 @@ from registry_control.access.docker_token import (
     refusal,
 )
 from registry_control.access.errors import BadCredentials
+from registry_control.access.policy import Action
 from registry_control.access.services import published_keys
-from registry_control.catalog.selectors.resolve import repository_facts
-from registry_data.registry.gate import Credentials, identify
+from registry_control.catalog.selectors import resolve
+from registry_data.oci.reference import Repository
+from registry_data.registry.gate import Credentials, admit, identify, scope_of, unknown_repository
 from registry_data.registry.unit import unit
 from registry_data.storage.base import BlobStore
 
@@ -31,13 +33,29 @@ def check_login(credentials: Credentials) -> None:
         identify(credentials)
 
 
+def check_readable(credentials: Credentials, repository: Repository) -> None:
+    """Let whoever may pull from a repository that is there pass.
+
+    Raises:
+        Refused, ProtocolError: not allowed; no such repository.
+    """
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.PULL))
+        record = resolve.repository(repository.namespace, repository.image)
+        admit(caller, Action.PULL, repository, record)
+        if record.image_id is None:
+            raise unknown_repository(repository)
+
+
 def token(
     parameters: Mapping[str, Sequence[str]], basic: tuple[str, str] | None
 ) -> tuple[HTTPStatus, dict[str, Any]]:
     """Answer a GET of the token endpoint."""
     with unit():
         try:
-            return HTTPStatus.OK, answer_get(parameters=parameters, basic=basic, facts_of=repository_facts)
+            return HTTPStatus.OK, answer_get(
+                parameters=parameters, basic=basic, facts_of=resolve.repository_facts
+            )
         except BadCredentials as error:
             return HTTPStatus.UNAUTHORIZED, refusal(error)
 
@@ -46,7 +64,7 @@ def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[s
     """Answer a POST of the token endpoint."""
     with unit():
         try:
-            return HTTPStatus.OK, answer_post(form=form, facts_of=repository_facts)
+            return HTTPStatus.OK, answer_post(form=form, facts_of=resolve.repository_facts)
         except BadCredentials as error:
             return HTTPStatus.UNAUTHORIZED, refusal(error)
         except UnsupportedGrant:

@@ -21,6 +21,7 @@ def test_any_name_is_found_again_before_the_last_keyword(name: str, reference: s
     assert route(f"/v2/{name}/blobs/uploads/") == Route(Kind.UPLOADS, name)
     assert route(f"/v2/{name}/blobs/uploads/{reference}") == Route(Kind.UPLOAD, name, reference)
     assert route(f"/v2/{name}/tags/list") == Route(Kind.TAGS, name)
+    assert route(f"/v2/{name}/_oci/ext/discover") == Route(Kind.REPOSITORY_EXTENSIONS, name)
 
 
 @given(NAMES)

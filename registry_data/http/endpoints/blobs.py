@@ -22,7 +22,7 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
     digest = Digest.parse(route.reference)
     repository, who = repository_to_read(route), credentials(request)
     found = await plane.bridge.read(blobs.find, who, repository, digest, lease=plane.config.blob_lease)
-    if request.method == "HEAD" and found.promise_is_due:
+    if request.method == "HEAD" and found.promise_is_due and not plane.config.read_only:
         await plane.bridge.run(blobs.promise, who, repository, digest)
     headers = {
         "docker-content-digest": str(digest),

@@ -23,11 +23,20 @@ async def ping(plane: Plane, request: Request, route: Route) -> Answer:
 
     Anonymous callers get the challenge even though public images need none: clients learn it only here.
     """
+    await check_login(plane, request)
+    return Answer(HTTPStatus.OK, _JSON, b"{}")
+
+
+async def check_login(plane: Plane, request: Request) -> None:
+    """Let whoever proves to be somebody pass.
+
+    Raises:
+        Refused: with the challenge that leads to a login.
+    """
     who = credentials(request)
     if who == Credentials():
         raise Refused(ErrorCode.UNAUTHORIZED, None, {})
     await plane.bridge.run(service.check_login, who)
-    return Answer(HTTPStatus.OK, _JSON, b"{}")
 
 
 async def token_by_get(plane: Plane, request: Request, route: Route) -> Answer:

@@ -234,6 +234,32 @@ def test_referrers_are_listed_filtered_and_paged(tenants: Tenants) -> None:
     assert [item["digest"] for item in left] == pushed[1:]
 
 
+@pytest.mark.oci(113, 130)
+def test_the_tag_of_clients_without_referrers_adds_nothing_and_hides_nothing(tenants: Tenants) -> None:
+    # given a referrer, and a manifest that names no subject
+    repository, subject = tenants.repository(), digest_of(os.urandom(5))
+    tenants.owner.push_blob(repository, b"{}")
+    reference = {"mediaType": "application/x", "digest": subject, "size": 5}
+    signature, other = image_manifest(b"{}", [], subject=reference), image_manifest(b"{}", [])
+    descriptors = []
+    for manifest in (signature, other):
+        digest = digest_of(json.dumps(manifest).encode())
+        assert tenants.owner.put_manifest(repository, digest, manifest).status_code == 201
+        size = len(json.dumps(manifest))
+        descriptors.append({"mediaType": manifest["mediaType"], "digest": digest, "size": size})
+
+    # when a client keeps its list of both under the fallback tag as well, as notation does
+    tag = subject.replace(":", "-")
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
+    assert tenants.owner.put_manifest(repository, tag, index).status_code == 201
+
+    # then the list has the manifest that names the subject, once, and the tag is a tag like any other
+    found = tenants.owner.on(repository, "GET", f"referrers/{subject}").json()["manifests"]
+    assert [item["digest"] for item in found] == [descriptors[0]["digest"]]
+    assert tenants.owner.on(repository, "GET", f"manifests/{tag}").json() == index
+    assert tag in tenants.owner.on(repository, "GET", "tags/list").json()["tags"]
+
+
 def test_the_catalog_lists_what_the_caller_has_a_role_on_in_pages(tenants: Tenants) -> None:
     # given images in namespaces whose names sort otherwise than their full names
     prefix = f"cat{os.urandom(3).hex()}"

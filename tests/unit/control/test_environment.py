@@ -131,6 +131,7 @@ def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
         ("PUBLIC_HOST", "https://registry.example"),
         ("PUBLIC_HOST", "registry.example/v2"),
         ("PUBLIC_SCHEME", "HTTPS"),
+        ("READ_ONLY", "yes"),
         ("REGION", "FR-PAR"),
         ("REGION", "paris"),
         ("DATA_WORKERS", "0"),

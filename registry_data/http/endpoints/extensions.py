@@ -1,0 +1,45 @@
+"""What this registry can do beyond the specification, told by the specification's own extension (178)."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+from registry_data.http.authentication import credentials
+from registry_data.http.endpoints.service import check_login
+from registry_data.http.names import repository_to_read
+from registry_data.http.plane import Plane
+from registry_data.http.routes import Route
+from registry_data.http.wire import Answer, Request
+from registry_data.registry import service
+
+_OCI: Final = {
+    "name": "_oci",
+    "url": "https://github.com/opencontainers/distribution-spec/blob/main/extensions/_oci.md",
+    "description": "lists extensions",
+    "endpoints": ["_oci/ext/discover"],
+}
+_CATALOG: Final = {
+    "name": "_catalog",
+    "url": "https://distribution.github.io/distribution/spec/api/#listing-repositories",
+    "description": "lists the repositories that the caller has a role on",
+    "endpoints": ["_catalog"],
+}
+
+
+async def of_registry(plane: Plane, request: Request, route: Route) -> Answer:
+    """List what there is at `/v2/_<extension>/`, to whoever may log in."""
+    await check_login(plane, request)
+    return _listing(_OCI, _CATALOG)
+
+
+async def of_repository(plane: Plane, request: Request, route: Route) -> Answer:
+    """List what there is at `/v2/<name>/_<extension>/`, to whoever may pull."""
+    repository = repository_to_read(route)
+    await plane.bridge.read(service.check_readable, credentials(request), repository)
+    return _listing(_OCI)
+
+
+def _listing(*extensions: Mapping[str, object]) -> Answer:
+    body = json.dumps({"extensions": extensions}).encode()
+    return Answer(HTTPStatus.OK, {"content-type": "application/json"}, body)

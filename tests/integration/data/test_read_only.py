@@ -1,0 +1,80 @@
+"""A registry that only reads, while its administrator wants it so (checklist 145)."""
+
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.oci_client import OciClient, image_manifest
+from tests.services.stack import Stack
+
+pytestmark = pytest.mark.oci(145)
+
+
+@pytest.fixture(scope="module")
+def unknown() -> str:
+    return f"sha256:{'0' * 64}"
+
+
+@pytest.fixture
+def repository(make_stack: Callable[..., Stack]) -> Iterator[tuple[OciClient, str, str, str]]:
+    """A read-only registry with an image in it, and an upload that was under way: client, names, place."""
+    stack = make_stack().start()
+    credentials = stack.credentials
+    name = f"ns-{uuid4().hex[:12]}"
+    with OciClient(credentials.registry_host, credentials.secret_key) as client:
+        created = client.http.post(
+            f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
+            json={"name": name},
+            headers={"X-Auth-Token": credentials.secret_key},
+        )
+        assert created.status_code == 200, created.text
+        digest = client.push_image(f"{name}/app", "1", b"a layer")
+        upload = client.start_upload(f"{name}/app")
+        stack.environment["REGISTRY_READ_ONLY"] = "on"
+        stack.restart()
+        client.tokens.clear()
+        yield client, f"{name}/app", digest, upload
+
+
+def test_reads_work_and_writes_are_refused_with_the_reason(
+    repository: tuple[OciClient, str, str, str], unknown: str
+) -> None:
+    client, name, digest, upload = repository
+
+    # when it is read, then all is as ever, tokens by either method included
+    layer = client.on(name, "GET", "manifests/1").json()["layers"][0]["digest"]
+    for path in ("manifests/1", f"manifests/{digest}", f"blobs/{layer}", "tags/list", f"referrers/{digest}"):
+        assert client.on(name, "GET", path).status_code == 200, path
+        assert client.on(name, "HEAD", path).status_code == 200, path
+    assert client.on(name, "GET", upload).status_code == 204
+    form = {"grant_type": "password", "service": "registry", "password": client.secret or ""}
+    assert client.http.post("/token", data=form).status_code == 200
+
+    # and when it is written to, then nothing is done and the answer says why
+    writes = [
+        ("POST", "blobs/uploads/", ""),
+        ("POST", f"blobs/uploads/?mount={layer}&from={name}", ""),
+        ("PATCH", upload, "GET, HEAD"),
+        ("PUT", upload + f"?digest={unknown}", "GET, HEAD"),
+        ("DELETE", upload, "GET, HEAD"),
+        ("DELETE", "manifests/1", "GET, HEAD"),
+        ("DELETE", f"manifests/{digest}", "GET, HEAD"),
+        ("DELETE", f"blobs/{layer}", "GET, HEAD"),
+    ]
+    answers = [(client.on(name, method, path, content=b""), allowed) for method, path, allowed in writes]
+    answers.append((client.put_manifest(name, "2", image_manifest(b"{}", [])), "GET, HEAD"))
+    for answer, allowed in answers:
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        (error,) = answer.json()["errors"]
+        assert error["code"] == "UNSUPPORTED"
+        assert "read-only" in error["message"]
+        assert "administrator" in error["message"]
+    assert client.on(name, "GET", "tags/list").json()["tags"] == ["1"]
+
+
+def test_nobody_learns_more_by_a_refusal(repository: tuple[OciClient, str, str, str]) -> None:
+    client, name, _, _ = repository
+    answers = [client.http.delete(f"/v2/{each}/manifests/1") for each in (name, "no-such-namespace/app")]
+    assert answers[0].status_code == answers[1].status_code == 405
+    assert answers[0].text == answers[1].text
