@@ -17,7 +17,10 @@ from registry_data.oci.scopes import format_scope, parse_scopes
 
 _WRONG: Final = "the secret key is unknown, revoked or expired: use one of your API keys as the password"
 _ENDED: Final = "this login has ended, its API key was revoked or has expired: log in again with another one"
-UNSUPPORTED_GRANT: Final = {"error": "unsupported_grant_type"}
+UNSUPPORTED_GRANT: Final = {
+    "error": "unsupported_grant_type",
+    "error_description": "send grant_type=password or grant_type=refresh_token",
+}
 
 
 class UnsupportedGrant(Exception):

@@ -17,7 +17,7 @@ from registry_data.http.kept import KeptAnswers, key_of
 from registry_data.http.plane import Endpoint, Plane
 from registry_data.http.routes import Kind, route
 from registry_data.http.wire import Answer, FileBody, Request
-from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 from registry_data.registry.gate import Refused
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class App:
         try:
             found = route(request.path)
             if found is None:
-                raise ProtocolError(ErrorCode.UNSUPPORTED, "no such route", status=HTTPStatus.NOT_FOUND)
+                raise _nothing_at(request.path)
             endpoints = ENDPOINTS[found.kind]
             endpoint = endpoints.get(request.method)
             if endpoint is None:
@@ -127,6 +127,11 @@ class App:
                 self._plane.stamps.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _nothing_at(path: str) -> ProtocolError:
+    message = f"there is nothing at {shown(path)}: is it a path of the OCI distribution API?"
+    return ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.NOT_FOUND)
 
 
 def _not_allowed(method: str, endpoints: Mapping[str, Endpoint]) -> ProtocolError:

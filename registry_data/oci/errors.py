@@ -39,7 +39,7 @@ class ErrorCode(Enum):
     TOOMANYREQUESTS = HTTPStatus.TOO_MANY_REQUESTS, "too many requests; try again later"
     UNAUTHORIZED = HTTPStatus.UNAUTHORIZED, "authentication required; log in to this registry first"
     UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE, "the registry cannot do this just now; try again later"
-    UNKNOWN = HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"
+    UNKNOWN = HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the registry's log says more"
     UNSUPPORTED = HTTPStatus.METHOD_NOT_ALLOWED, "this registry does not support the operation here"
 
     def __init__(self, status: HTTPStatus, message: str) -> None:

@@ -74,7 +74,11 @@ def _runs_out(blob: resolve.BlobRecord, moment: datetime, lease: timedelta) -> b
 
 def unknown(digest: Digest) -> ProtocolError:
     """Build the answer to a digest that the image does not have."""
-    return ProtocolError(ErrorCode.BLOB_UNKNOWN, f"this repository has no blob {digest}", digest=str(digest))
+    return ProtocolError(
+        ErrorCode.BLOB_UNKNOWN,
+        f"this repository has no blob {digest}: it was never pushed here, or has been deleted",
+        digest=str(digest),
+    )
 
 
 def read(store: BlobStore, key: Key, *, start: int, stop: int) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ CATALOG_SCOPE: Final = "registry:catalog:*"
 
 # What a client must ask a token for; pushing includes reading back (checklist 147).
 _SCOPE_ACTIONS: Final = {Action.PULL: "pull", Action.PUSH: "pull,push", Action.DELETE: "delete"}
+_WORDS: Final = {Action.PULL: "pull from", Action.PUSH: "push to", Action.DELETE: "delete from"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def identify(credentials: Credentials, *, scope: str = "") -> Caller:
         if credentials.token is not None:
             challenge["error"] = "invalid_token"
         kind = "token" if credentials.token is not None else "secret key"
-        raise Refused(ErrorCode.UNAUTHORIZED, f"the {kind} is {_said(error)}", challenge) from error
+        said = f"the {kind} is {_said(error)}: log in again"
+        raise Refused(ErrorCode.UNAUTHORIZED, said, challenge) from error
 
 
 def _said(error: BadCredentials) -> str:
@@ -89,14 +91,22 @@ def admit(
     """
     if authorize(caller, action, str(repository), record.facts, by=by).allowed:
         if record.locked and action is not Action.PULL:
-            raise ProtocolError(ErrorCode.DENIED, "an administrator has locked this repository")
+            said = f"an administrator has locked {repository}: pulls work, pushes and deletions do not"
+            raise ProtocolError(ErrorCode.DENIED, said, name=str(repository))
         return
+    raise _refused(caller, action, repository, _joined(repository, action, also))
+
+
+def _refused(caller: Caller, action: Action, repository: Repository, scope: str) -> Refused:
     if caller.is_anonymous and caller.scopes is None:
-        raise Refused(ErrorCode.UNAUTHORIZED, None, {"scope": _joined(repository, action, also)})
-    if caller.scopes is None:
-        raise Refused(ErrorCode.DENIED, None, None)
-    challenge = {"scope": _joined(repository, action, also), "error": "insufficient_scope"}
-    raise Refused(ErrorCode.DENIED, None, challenge)
+        said = f"authentication required to {_WORDS[action]} {repository}: log in to this registry first"
+        return Refused(ErrorCode.UNAUTHORIZED, said, {"scope": scope})
+    said = (
+        f"requested access to the resource is denied: you may not {_WORDS[action]} {repository}, "
+        "or it does not exist; whoever owns its namespace can give you the right"
+    )
+    challenge = {"scope": scope, "error": "insufficient_scope"}
+    return Refused(ErrorCode.DENIED, said, None if caller.scopes is None else challenge)
 
 
 def admit_to_catalog(caller: Caller) -> None:
@@ -106,19 +116,23 @@ def admit_to_catalog(caller: Caller) -> None:
         Refused: nobody, or a token that was asked for something else.
     """
     if caller.is_anonymous and caller.scopes is None:
-        raise Refused(ErrorCode.UNAUTHORIZED, None, {"scope": CATALOG_SCOPE})
+        said = "authentication required to list repositories: log in to this registry first"
+        raise Refused(ErrorCode.UNAUTHORIZED, said, {"scope": CATALOG_SCOPE})
     granted = caller.scopes is None or any(
         scope.type == "registry" and scope.name == "catalog" and "*" in scope.actions
         for scope in caller.scopes
     )
     if not granted:
-        raise Refused(ErrorCode.DENIED, None, {"scope": CATALOG_SCOPE, "error": "insufficient_scope"})
+        said = f"listing repositories is denied: the token was not issued for {CATALOG_SCOPE}"
+        raise Refused(ErrorCode.DENIED, said, {"scope": CATALOG_SCOPE, "error": "insufficient_scope"})
 
 
 def unknown_repository(repository: Repository) -> ProtocolError:
     """Build the answer to the name of an image that is not there, for whoever might have read it."""
     return ProtocolError(
-        ErrorCode.NAME_UNKNOWN, f"this registry has no repository {repository}", name=str(repository)
+        ErrorCode.NAME_UNKNOWN,
+        f"this registry has no repository {repository}: nothing was ever pushed to it, or it was deleted",
+        name=str(repository),
     )
 
 
@@ -133,7 +147,7 @@ def image_for_push(caller: Caller, repository: Repository, record: RepositoryRec
         ProtocolError, CatalogError: the namespace is gone.
     """
     if record.namespace_id is None:
-        raise ProtocolError(ErrorCode.NAME_UNKNOWN)
+        raise unknown_repository(repository)
     if record.image_id is not None:
         return record.image_id
     return images.ensure(principal=caller.principal, namespace_id=record.namespace_id, name=repository.image)

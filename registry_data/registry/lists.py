@@ -6,7 +6,6 @@ from registry_control.access.policy import Action
 from registry_control.catalog.selectors import content, resolve
 from registry_control.catalog.selectors.content import Referrer as Referrer
 from registry_data.oci.digest import Digest
-from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.paging import Page
 from registry_data.oci.reference import Repository
 from registry_data.registry.gate import (
@@ -16,6 +15,7 @@ from registry_data.registry.gate import (
     admit_to_catalog,
     identify,
     scope_of,
+    unknown_repository,
 )
 from registry_data.registry.unit import unit
 
@@ -75,7 +75,7 @@ def tags(credentials: Credentials, repository: Repository, page: Page) -> TagPag
     with unit():
         record = _readable(credentials, repository)
         if record.image_id is None:
-            raise ProtocolError(ErrorCode.NAME_UNKNOWN)
+            raise unknown_repository(repository)
         if page.n == 0:
             return TagPage([], more=False)
         names = content.tag_names(record.image_id, after=page.last or "", limit=page.n + 1)

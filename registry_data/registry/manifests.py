@@ -13,7 +13,14 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.manifest import ParsedManifest, parse_manifest
 from registry_data.oci.preconditions import Preconditions
 from registry_data.oci.reference import Repository, Tag
-from registry_data.registry.gate import Credentials, admit, identify, image_for_push, scope_of
+from registry_data.registry.gate import (
+    Credentials,
+    admit,
+    identify,
+    image_for_push,
+    scope_of,
+    unknown_repository,
+)
 from registry_data.registry.memory import RecentBytes
 from registry_data.registry.unit import unit
 
@@ -56,7 +63,7 @@ def get(
         record, manifest = _find(repository, reference)
         admit(caller, Action.PULL, repository, record)
         if record.image_id is None:
-            raise ProtocolError(ErrorCode.NAME_UNKNOWN)
+            raise unknown_repository(repository)
         if manifest is None:
             raise unknown(reference)
         payload = _payload(manifest, reference) if with_payload else b""
@@ -83,8 +90,9 @@ def _payload(manifest: resolve.ManifestRecord, reference: Digest | Tag) -> bytes
 
 def unknown(reference: Digest | Tag) -> ProtocolError:
     """Build the answer to a reference that stands for nothing here."""
-    kind = "digest" if isinstance(reference, Digest) else "tag"
-    return ProtocolError(ErrorCode.MANIFEST_UNKNOWN, f"no manifest with the {kind} {reference}")
+    kind = "manifest" if isinstance(reference, Digest) else "tag"
+    message = f"this repository has no {kind} {reference}: it was never pushed, or has been deleted"
+    return ProtocolError(ErrorCode.MANIFEST_UNKNOWN, message, reference=str(reference))
 
 
 def check_push(credentials: Credentials, repository: Repository) -> None:

@@ -16,12 +16,15 @@ from registry_data.storage import base as storage
 RETRY_AFTER: Final = {"Retry-After": "5"}
 
 _CATALOG: Final[dict[type[catalog.CatalogError], tuple[ErrorCode, str | None]]] = {
-    catalog.NamespaceGone: (ErrorCode.NAME_UNKNOWN, None),
-    catalog.ImageGone: (ErrorCode.NAME_UNKNOWN, None),
+    catalog.NamespaceGone: (ErrorCode.NAME_UNKNOWN, "the namespace has just been deleted"),
+    catalog.ImageGone: (
+        ErrorCode.NAME_UNKNOWN,
+        "the repository has just been deleted: push everything again to make a new one",
+    ),
     catalog.UploadGone: (ErrorCode.BLOB_UPLOAD_UNKNOWN, None),
-    catalog.ManifestGone: (ErrorCode.MANIFEST_UNKNOWN, None),
-    catalog.TagGone: (ErrorCode.MANIFEST_UNKNOWN, None),
-    catalog.BlobGone: (ErrorCode.BLOB_UNKNOWN, None),
+    catalog.ManifestGone: (ErrorCode.MANIFEST_UNKNOWN, "the manifest has just been deleted"),
+    catalog.TagGone: (ErrorCode.MANIFEST_UNKNOWN, "the tag has just been deleted"),
+    catalog.BlobGone: (ErrorCode.BLOB_UNKNOWN, "the blob has just been deleted: push it again"),
     catalog.BlobInUse: (
         ErrorCode.UNSUPPORTED,
         "a manifest of this repository needs the blob: delete the manifest first",

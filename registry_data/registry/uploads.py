@@ -21,6 +21,8 @@ from registry_data.registry.unit import unit
 from registry_data.storage.base import BlobStore, Busy, UploadId, UploadWriter, WrongOffset
 from registry_data.storage.keys import blob_key
 
+_BUSY: Final = "another request is writing to this upload: ask how far it is when that one has ended"
+
 
 class UploadMoved(ProtocolError):
     """The upload does not end where the client thinks: 416 with the end it has (checklist 64, 75)."""
@@ -160,7 +162,7 @@ def open_append(
             ) from error
         except Busy as error:
             size = store.upload_size(upload)
-            raise UploadMoved("another request is writing to this upload", size) from error
+            raise UploadMoved(_BUSY, size) from error
         offset = writer.offset
         hashers = Hashers([session.algorithm]) if offset == 0 else _running_hashes.take(upload, at=offset)
         return Append(session, image_id, writer, offset, hashers, offset)

@@ -68,10 +68,11 @@ def paths_of(kind: Kind, of: Victim) -> list[str]:
         ],
         Kind.TAGS: [f"{base}/tags/list"],
         Kind.REFERRERS: [f"{base}/referrers/{of.manifest}"],
+        Kind.REPOSITORY_EXTENSIONS: [f"{base}/_oci/ext/discover"],
     }.get(kind, [])
 
 
-WITHOUT_REPOSITORY = {Kind.PING, Kind.CATALOG, Kind.TOKEN, Kind.KEYS, Kind.HEALTH}
+WITHOUT_REPOSITORY = {Kind.PING, Kind.CATALOG, Kind.EXTENSIONS, Kind.TOKEN, Kind.KEYS, Kind.HEALTH}
 DATA_CASES = [
     (kind, number, method)
     for kind in Kind

@@ -51,12 +51,16 @@ async def token_by_post(plane: Plane, request: Request, route: Route) -> Answer:
     async for part in request.body():
         body += part
         if len(body) > _FORM_LIMIT:
-            raise ProtocolError(ErrorCode.SIZE_INVALID, "the form is too large")
+            raise ProtocolError(
+                ErrorCode.SIZE_INVALID, f"the form is too large; {_FORM_LIMIT} bytes at most are allowed"
+            )
     try:
         form = parse_qs(bytes(body).decode(), keep_blank_values=True)
     except (UnicodeDecodeError, ValueError) as error:
         raise ProtocolError(
-            ErrorCode.UNSUPPORTED, "the form cannot be read", status=HTTPStatus.BAD_REQUEST
+            ErrorCode.UNSUPPORTED,
+            "the form cannot be read; send it URL-encoded in UTF-8",
+            status=HTTPStatus.BAD_REQUEST,
         ) from error
     return _token(await plane.bridge.run(service.token_by_form, form))
 

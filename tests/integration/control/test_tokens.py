@@ -272,12 +272,14 @@ def test_a_post_without_a_password_is_nobodys(pushed: Pushed, password: dict[str
 )
 def test_other_grants_are_refused_in_oauth2s_words(form: dict[str, str]) -> None:
     answer = post(**form)
-    assert (answer.status, answer.body) == (400, {"error": "unsupported_grant_type"})
+    assert answer.status == 400
+    assert answer.body["error"] == "unsupported_grant_type"
+    assert "refresh_token" in answer.body["error_description"]
 
 
 def test_a_post_that_is_no_form_is_refused() -> None:
     assert Api().call("POST", TOKENS, "{}").status == 415
-    assert Api().call("POST", TOKENS).body == {"error": "unsupported_grant_type"}
+    assert Api().call("POST", TOKENS).body["error"] == "unsupported_grant_type"
     assert Api().call("PUT", TOKENS).status == 405
 
 

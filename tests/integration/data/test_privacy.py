@@ -104,7 +104,7 @@ def _shape(client: OciClient, repository: str, path: str) -> tuple[object, ...]:
     return tuple(
         (
             answer.status_code,
-            answer.json(),
+            answer.text.replace(repository, "REPOSITORY"),
             answer.headers["www-authenticate"].replace(repository, "REPOSITORY"),
         )
         for answer in (with_token, without)

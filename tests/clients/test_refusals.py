@@ -1,0 +1,50 @@
+"""What users of real clients read when the registry refuses (checklist 112, 145)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.clients.conftest import Build
+from tests.clients.programs import Program
+from tests.services.docker import DockerEngine
+from tests.services.stack import Stack
+from tests.tenants import Tenants
+
+pytestmark = pytest.mark.clients
+
+
+@pytest.mark.oci(145)
+def test_docker_shows_that_the_registry_is_read_only(
+    docker: DockerEngine, make_stack: Callable[..., Stack], build: Build
+) -> None:
+    stack = make_stack(REGISTRY_READ_ONLY="on").start()
+    credentials = stack.credentials
+    space = f"ns-{uuid4().hex[:12]}"
+    httpx.post(
+        f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
+        json={"name": space},
+        headers={"X-Auth-Token": credentials.secret_key},
+    ).raise_for_status()
+    engine = docker.client()
+    engine("login", credentials.registry_host, "-u", "x", "--password-stdin", stdin=credentials.secret_key)
+    name = f"{credentials.registry_host}/{space}/app:1"
+    build(engine, name)
+    refused = engine("push", name, check=False)
+    assert refused.returncode != 0
+    assert "this registry is read-only at present" in refused.stderr
+
+
+@pytest.mark.oci(112, 142)
+def test_crane_shows_what_is_missing_and_what_is_denied(tenants: Tenants, tmp_path: Path) -> None:
+    crane = Program("crane", tmp_path / "home")
+    host, repository = tenants.owner.host, tenants.repository()
+    tenants.owner.push_image(repository, "1", b"a layer")
+    reader = tenants.new_key("ContainerRegistryReadOnly")
+    crane("auth", "login", host, "-u", "x", "-p", reader["secret_key"])
+    missing = crane("manifest", f"{host}/{repository}:none", check=False)
+    assert "this repository has no tag none" in missing.stderr
+    denied = crane("tag", f"{host}/{repository}:1", "2", check=False)
+    assert f"you may not push to {repository}" in denied.stderr

@@ -1,0 +1,202 @@
+"""What people read when they are refused: what was wrong, by name, and what to do (checklist 112, 141)."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from tests.oci_client import OCI_INDEX, OCI_MANIFEST, digest_of, image_manifest
+from tests.tenants import LAYER, Tenants
+
+pytestmark = pytest.mark.oci(112, 141, 142)
+
+ABSENT = f"sha256:{'0' * 64}"
+NO_UPLOAD = str(UUID(int=1))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request on a repository (`{r}`) that has an image, and what its refusal must say."""
+
+    method: str
+    path: str
+    status: int
+    code: str
+    says: tuple[str, ...]
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} {self.code}"
+
+
+def manifest(body: bytes, media_type: str = OCI_MANIFEST) -> dict[str, Any]:
+    return {"content": body, "headers": {"Content-Type": media_type}}
+
+
+CASES = [
+    # names
+    Case("GET", "/v2/{r}/manifests/none", 404, "MANIFEST_UNKNOWN", ("no tag none", "deleted")),
+    Case("GET", f"/v2/{{r}}/manifests/{ABSENT}", 404, "MANIFEST_UNKNOWN", (f"no manifest {ABSENT}",)),
+    Case("GET", "/v2/{r}/manifests/.x", 404, "MANIFEST_UNKNOWN", ("'.x' is not a tag", "letters, digits")),
+    Case("DELETE", "/v2/{r}/manifests/none", 404, "MANIFEST_UNKNOWN", ("no tag none",)),
+    Case("PUT", "/v2/{r}/manifests/.x", 400, "TAG_INVALID", ("'.x' is not a tag", "letters, digits")),
+    Case("GET", "/v2/{r}/manifests/sha256:x", 400, "DIGEST_INVALID", ("'sha256:x'", "64 lower-case hex")),
+    Case("GET", "/v2/{r}/blobs/md5:x", 400, "DIGEST_INVALID", ("'md5' is not supported", "sha256 or sha512")),
+    Case("GET", "/v2/{r}/blobs/x", 400, "DIGEST_INVALID", ("'x' is not a digest", "sha256:<64")),
+    Case("GET", f"/v2/{{r}}/blobs/{ABSENT}", 404, "BLOB_UNKNOWN", (ABSENT, "never pushed here")),
+    Case("DELETE", f"/v2/{{r}}/blobs/{ABSENT}", 404, "BLOB_UNKNOWN", (ABSENT,)),
+    Case("GET", "/v2/{r}-none/manifests/1", 404, "NAME_UNKNOWN", ("{r}-none", "ever pushed")),
+    Case("GET", "/v2/{r}-none/tags/list", 404, "NAME_UNKNOWN", ("{r}-none",)),
+    Case("GET", "/v2/{r}UP/tags/list", 400, "NAME_INVALID", ("{r}UP", "lower-case letters and digits")),
+    Case("POST", "/v2/one/blobs/uploads/", 400, "NAME_INVALID", ("'one'", "<namespace>/<image>")),
+    # uploads
+    Case("PATCH", f"/v2/{{r}}/blobs/uploads/{NO_UPLOAD}", 404, "BLOB_UPLOAD_UNKNOWN", ("start a new one",)),
+    Case("GET", "/v2/{r}/blobs/uploads/x", 404, "BLOB_UPLOAD_UNKNOWN", ("expired", "start a new one")),
+    Case("PUT", f"/v2/{{r}}/blobs/uploads/{NO_UPLOAD}", 400, "DIGEST_INVALID", ("?digest=sha256:<hex>",)),
+    Case("POST", "/v2/{r}/blobs/uploads/?digest-algorithm=md5", 400, "DIGEST_INVALID", ("sha256 or sha512",)),
+    Case(
+        "POST",
+        f"/v2/{{r}}/blobs/uploads/?digest={ABSENT}",
+        400,
+        "DIGEST_INVALID",
+        (digest_of(b"other"), ABSENT, "nothing was stored"),
+        {"content": b"other"},
+    ),
+    # manifests
+    Case(
+        "PUT", "/v2/{r}/manifests/x", 400, "MANIFEST_INVALID", ("not JSON", "line 1"), manifest(b"nonsense")
+    ),
+    Case(
+        "PUT",
+        "/v2/{r}/manifests/x",
+        400,
+        "MANIFEST_INVALID",
+        ("layers[0].size must be a whole number",),
+        manifest(
+            b'{"schemaVersion":2,"config":{"mediaType":"a","digest":"' + ABSENT.encode() + b'","size":1},'
+            b'"layers":[{"mediaType":"a","digest":"' + ABSENT.encode() + b'","size":-1}]}'
+        ),
+    ),
+    Case(
+        "PUT",
+        "/v2/{r}/manifests/x",
+        400,
+        "MANIFEST_INVALID",
+        ("schema version 1", "Docker 1.10"),
+        manifest(b'{"schemaVersion":1}'),
+    ),
+    Case(
+        "PUT",
+        "/v2/{r}/manifests/x",
+        400,
+        "MANIFEST_INVALID",
+        ("'text/plain'", "not a manifest type"),
+        manifest(b'{"schemaVersion":2}', "text/plain"),
+    ),
+    Case(
+        "PUT",
+        "/v2/{r}/manifests/x?tag=y",
+        400,
+        "UNSUPPORTED",
+        ("?tag= goes with a digest",),
+        manifest(b'{"schemaVersion":2,"manifests":[]}', OCI_INDEX),
+    ),
+    Case("PUT", f"/v2/{{r}}/manifests/{ABSENT}", 400, "DIGEST_INVALID", (ABSENT, "nothing was stored")),
+    # lists and routes
+    Case("GET", "/v2/{r}/tags/list?n=x", 400, "PAGINATION_NUMBER_INVALID", ("'x'", "whole number")),
+    Case("GET", "/v2/{r}/referrers/x", 400, "DIGEST_INVALID", ("'x' is not a digest",)),
+    Case("GET", "/v2/{r}/nothing", 404, "UNSUPPORTED", ("nothing at", "/nothing'")),
+    Case("POST", "/v2/{r}/tags/list", 405, "UNSUPPORTED", ("POST is not possible here", "GET, HEAD are")),
+]
+
+
+@pytest.fixture(scope="module")
+def repository(tenants: Tenants) -> str:
+    name = tenants.repository()
+    tenants.owner.push_image(name, "1", LAYER)
+    return name
+
+
+def error(answer: httpx.Response) -> dict[str, Any]:
+    """The one error of an answer, in the form that every client reads."""
+    assert answer.headers["content-type"] == "application/json"
+    found: dict[str, Any]
+    (found,) = answer.json()["errors"]
+    assert set(found) == {"code", "message", "detail"}
+    assert re.fullmatch("[A-Z_]+", found["code"])
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_refusal_says_what_was_wrong(tenants: Tenants, repository: str, case: Case) -> None:
+    path = case.path.format(r=repository)
+    name = re.sub(r"^/v2/(.+?)/(manifests|blobs|tags|referrers|nothing)/?.*", r"\1", path)
+    answer = tenants.owner.call(case.method, path, scope=f"repository:{name}:pull,push,delete", **case.more)
+    assert (answer.status_code, error(answer)["code"]) == (case.status, case.code)
+    for words in case.says:
+        assert words.format(r=repository) in error(answer)["message"]
+
+
+def test_a_blob_in_use_says_what_to_do_first(tenants: Tenants, repository: str) -> None:
+    answer = tenants.owner.on(repository, "DELETE", f"blobs/{tenants.layer_digest}")
+    assert (answer.status_code, error(answer)["code"]) == (405, "UNSUPPORTED")
+    assert "delete the manifest first" in error(answer)["message"]
+
+
+def test_content_that_is_missing_is_named(tenants: Tenants, repository: str) -> None:
+    answer = tenants.owner.put_manifest(repository, "x", image_manifest(b"absent", []))
+    assert error(answer)["message"].endswith(
+        f"{digest_of(b'absent')}, which this repository lacks: push it first"
+    )
+
+
+def test_an_upload_that_moved_says_where_it_is(tenants: Tenants, repository: str) -> None:
+    upload = tenants.owner.start_upload(repository)
+    answer = tenants.owner.on(repository, "PATCH", upload, content=b"x", headers={"Content-Range": "7-7"})
+    assert answer.status_code == 416
+    assert "ends at byte 0, go on from there" in error(answer)["message"]
+
+
+@pytest.mark.oci(148, 149, 160)
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("GET", "manifests/1", "pull from"),
+        ("PUT", "manifests/1", "push to"),
+        ("DELETE", "manifests/1", "delete from"),
+    ],
+)
+def test_who_may_not_is_told_what_where_and_whom_to_ask(
+    tenants: Tenants, repository: str, method: str, path: str, words: str
+) -> None:
+    # given a stranger with a token, the same one with a secret key, and nobody
+    url = f"/v2/{repository}/{path}"
+    by_token = tenants.stranger.on(repository, method, path)
+    by_key = tenants.stranger.http.request(method, url, auth=("x", tenants.stranger.secret or ""))
+    nobody = tenants.anonymous.http.request(method, url)
+
+    # then all are told what they lack for which repository
+    assert [answer.status_code for answer in (by_token, by_key, nobody)] == [401, 403, 401]
+    for answer in (by_token, by_key):
+        assert error(answer)["code"] == "DENIED"
+        message = error(answer)["message"]
+        assert message.startswith("requested access to the resource is denied: ")
+        assert f"you may not {words} {repository}" in message
+    assert error(nobody)["code"] == "UNAUTHORIZED"
+    assert f"{words} {repository}: log in" in error(nobody)["message"]
+
+
+@pytest.mark.oci(148)
+def test_credentials_that_prove_nobody_say_why_and_are_not_repeated(tenants: Tenants) -> None:
+    wrong = "00000000-0000-4000-8000-000000000000"
+    for headers, auth, words in (
+        ({"Authorization": "Bearer nonsense"}, None, "the token is not valid: log in again"),
+        ({}, ("x", wrong), "the secret key is unknown or revoked: log in again"),
+        ({}, ("x", "nonsense"), "the secret key is not valid: log in again"),
+    ):
+        answer = tenants.anonymous.http.get("/v2/", headers=headers, auth=auth or httpx.USE_CLIENT_DEFAULT)
+        assert (answer.status_code, error(answer)["message"]) == (401, words)
+        assert wrong not in answer.text
