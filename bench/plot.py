@@ -59,7 +59,8 @@ def _bar(row: Row, y: int) -> Iterator[str]:
     yield _text(end + 4, y + _BAR - 2, f"{ratio:.2f}", "start")
     for verdict in row.verdicts:
         # In terms of the reference, also where a floor is one of another side.
-        yield _rectangle(_x(verdict.floor.ratio * ratio / verdict.ratio) - 1, y - 1, 2, "#d62728")
+        if verdict.ratio:
+            yield _rectangle(_x(verdict.floor.ratio * ratio / verdict.ratio) - 1, y - 1, 2, "#d62728")
 
 
 def _legend() -> Iterator[str]:
@@ -68,7 +69,7 @@ def _legend() -> Iterator[str]:
         if side.name in _COLOURS:
             yield _rectangle(x, 6, _BAR, _COLOURS[side.name])
             yield _text(x + _BAR + 4, 15, side.title, "start")
-            x += 40 + 6 * len(side.title)
+            x += 24 + 6 * len(side.title)
     yield _text(x, 15, "red: floor", "start")
 
 

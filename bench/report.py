@@ -103,8 +103,12 @@ def median(runs: Sequence[Run]) -> Run:
 
 def _row(work: str, connections: int, side: str, medians: dict[str, Run]) -> Row:
     floors = floors_for(work, side, connections)
-    ratios = [(floor, _ratio(medians, side, floor.against)) for floor in floors]
-    verdicts = tuple(Verdict(floor, ratio) for floor, ratio in ratios if ratio is not None)
+    # A failed run has reached nothing; what was not measured says nothing.
+    verdicts = tuple(
+        Verdict(floor, _ratio(medians, side, floor.against) or 0)
+        for floor in floors
+        if floor.against in medians
+    )
     return Row(side, medians[side], _ratio(medians, side, REFERENCE), verdicts)
 
 

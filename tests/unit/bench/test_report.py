@@ -62,11 +62,11 @@ def test_a_floor_is_held_against_the_ratio_of_medians(rate: float, reached: bool
     assert verdict.reached is reached
 
 
-def test_a_run_with_errors_has_no_ratio_and_is_shown_as_failed() -> None:
+def test_a_run_with_errors_has_failed_and_reaches_no_floor() -> None:
     runs = [measured("distribution", 100), measured("sqlite", 5000), measured("sqlite", 5000, errors=1)]
     (table,) = tables(runs)
     assert table.rows[1].ratio is None
-    assert not table.rows[1].verdicts
+    assert [verdict.reached for verdict in table.rows[1].verdicts] == [False]
     assert re.search(r"FAILED sqlite: no", as_text(table))
 
 
