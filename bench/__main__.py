@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -146,4 +147,6 @@ def _numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
+    # Told to end, it still stops the sides and removes their folders.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())
