@@ -15,6 +15,7 @@ class Config:
     blob_lease: timedelta = timedelta(hours=24)
     piece_size: int = 1024 * 1024  # bytes of a body that are hashed and written at once
     page_size: int = 1000  # entries of a list without `n`, and at most
+    asks_for_basic: bool = False  # challenge for secret keys, not for tokens; both work either way
     read_only: bool = False  # refuse pushes and deletions
 
     def __post_init__(self) -> None:

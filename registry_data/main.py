@@ -34,6 +34,7 @@ def build() -> "App":
         service=SERVICE,
         blob_lease=settings.BLOB_LEASE,
         read_only=settings.READ_ONLY,
+        asks_for_basic=settings.CHALLENGE == "basic",
     )
     bridge = Bridge(
         database_threads=config.database_threads,

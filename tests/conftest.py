@@ -13,6 +13,7 @@ from django.conf import settings
 
 from tests.oci_client import OciClient
 from tests.services.docker import DockerEngine, running_docker
+from tests.services.minio import S3Server, running_minio, running_versitygw
 from tests.services.plugin import BACKING, Backing
 from tests.services.stack import Stack
 from tests.tenants import Tenants
@@ -76,6 +77,20 @@ def docker() -> Iterator[DockerEngine]:
     """A docker engine without images."""
     with running_docker() as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def minio(backing: Backing) -> Iterator[S3Server]:
+    """A MinIO server: make a bucket of your own."""
+    with running_minio(backing.folder / "minio") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def versitygw(backing: Backing) -> Iterator[S3Server]:
+    """An S3 server by somebody else: make a bucket of your own."""
+    with running_versitygw(backing.folder / "versitygw") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

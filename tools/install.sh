@@ -18,6 +18,8 @@ wrk              makes many small requests
 go_programs='
 crane                  github.com/google/go-containerregistry/cmd/crane         v0.22.1
 conformance            github.com/opencontainers/distribution-spec/conformance  v0.0.0-20260831232431-97274622c111
+minio                  github.com/minio/minio                                v0.0.0-20260212201848-7aac2a2c5b7c
+versitygw              github.com/versity/versitygw/cmd/versitygw            v1.8.0
 distribution-registry  github.com/distribution/distribution/v3/cmd/registry     v3.1.2
 '
 

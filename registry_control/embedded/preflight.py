@@ -18,7 +18,7 @@ def check_storage(url: str) -> None:
     """
     try:
         open_store(url).check()
-    except (StorageError, OSError) as error:
+    except (StorageError, OSError, ValueError) as error:
         raise ConfigurationError(
             f"REGISTRY_STORAGE_URL: the blob store cannot be used: {one_line(error)}"
         ) from error

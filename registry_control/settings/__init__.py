@@ -25,6 +25,7 @@ STORAGE_URL = ENVIRONMENT.storage_url
 REDIS_URL = ENVIRONMENT.redis_url
 DATA_WORKERS = ENVIRONMENT.data_workers
 READ_ONLY = ENVIRONMENT.read_only
+CHALLENGE = ENVIRONMENT.challenge
 
 # How long an answer that promised a blob keeps it, when no manifest names it (invariant 2).
 BLOB_LEASE = timedelta(hours=24)

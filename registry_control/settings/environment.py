@@ -53,6 +53,7 @@ class Environment:
     allowed_hosts: tuple[str, ...]
     data_workers: int
     read_only: bool
+    challenge: str
 
     @classmethod
     def load(cls, variables: Mapping[str, str]) -> Self:
@@ -74,11 +75,12 @@ class Environment:
             region=read.matching("REGION", "fr-par", _REGION, "two letters, a dash, three letters"),
             database_url=read.url("DATABASE_URL", f"sqlite:///{in_state_dir}/registry.sqlite3", _DATABASES),
             redis_url=read.url("REDIS_URL", "", ("redis", "rediss")) or None,
-            storage_url=read.url("STORAGE_URL", f"file://{in_state_dir}/storage", ("file",)),
+            storage_url=read.url("STORAGE_URL", f"file://{in_state_dir}/storage", ("file", "s3")),
             secret_key=read("SECRET_KEY", "") or _own_secret_key(state_dir),
             allowed_hosts=tuple(filter(None, re.split(r"[,\s]+", read("ALLOWED_HOSTS", "")))),
             data_workers=read.number("DATA_WORKERS", max(2, os.cpu_count() or 1), at_least=1),
             read_only=read.one_of("READ_ONLY", "off", ("off", "on")) == "on",
+            challenge=read.one_of("CHALLENGE", "bearer", ("bearer", "basic")),
         )
 
 

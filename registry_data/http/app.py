@@ -109,8 +109,7 @@ class App:
     async def _refusal(self, request: Request, error: Exception) -> Answer:
         answer = to_answer(error)
         if isinstance(error, Refused):
-            config = self._plane.config
-            header = challenge(error, request, scheme=config.public_scheme, service=config.service)
+            header = challenge(error, request, self._plane.config)
             if header is not None:
                 answer = Answer(answer.status, {**answer.headers, "www-authenticate": header}, answer.body)
         if request.has_body and not await _drained(request):

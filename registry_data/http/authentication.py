@@ -4,6 +4,7 @@ import base64
 import binascii
 from typing import Final
 
+from registry_data.config import Config
 from registry_data.http.wire import Request
 from registry_data.registry.gate import Credentials, Refused
 
@@ -47,11 +48,14 @@ def realm(request: Request, *, scheme: str) -> str:
     return f"{scheme}://{request.headers.get('host', 'localhost')}/token"
 
 
-def challenge(refused: Refused, request: Request, *, scheme: str, service: str) -> str | None:
+def challenge(refused: Refused, request: Request, config: Config) -> str | None:
     """The WWW-Authenticate header for a refusal, if logging in could help."""
     if refused.challenge is None:
         return None
-    parameters = {"realm": realm(request, scheme=scheme), "service": service, **refused.challenge}
+    if config.asks_for_basic:
+        return f'Basic realm="{config.service}", charset="UTF-8"'
+    token_endpoint = realm(request, scheme=config.public_scheme)
+    parameters = {"realm": token_endpoint, "service": config.service, **refused.challenge}
     return "Bearer " + ",".join(f'{name}="{_quotable(value)}"' for name, value in parameters.items())
 
 

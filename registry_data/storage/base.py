@@ -2,14 +2,17 @@
 
 Every driver promises (tests/contracts/test_blob_store.py holds each one to it):
   1. `publish` shows a key whole or not at all, and durable; `read` never sees part of one.
-  2. What `write` has taken outlives the process that called it.
-  3. An upload has one writer at a time, and is free again as soon as that one ends or dies.
+  2. What `close` has kept outlives the process and can be gone on with by any other. Of what only `write`
+     has taken, a crash may lose the end (a disk loses nothing); `upload_size` says what is left.
+  3. An upload has one writer at a time, and is free again as soon as that one ends or dies; seconds after,
+     where it died on another machine.
   4. Discarding or deleting what is not there succeeds, so callers just retry.
   5. Absent is only what is known to be absent; whatever else goes wrong is `Unavailable` (invariant 7).
   6. Nothing but StorageError leaves a driver.
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import NewType, Protocol, runtime_checkable
 
@@ -128,6 +131,15 @@ class BlobStore(Protocol):
 
     def delete(self, key: Key) -> None:
         """Remove a key."""
+        ...
+
+
+@runtime_checkable
+class SignsUrls(Protocol):
+    """An extra of object stores that clients can reach and may read from: the server only shows the way."""
+
+    def url_for(self, key: Key, *, expires_in: timedelta) -> str:
+        """Where a key's bytes can be read, Range included, without further proof until then."""
         ...
 
 

@@ -8,12 +8,19 @@ from registry_data.storage.filesystem import FilesystemStore
 
 
 def open_store(url: str) -> BlobStore:
-    """Make the driver for `file:///path`; it reads and writes nothing before it is used.
+    """Make the driver for `file:///path` or `s3://...`; it reads and writes nothing before it is used.
 
     Raises:
-        ValueError: no driver knows the scheme.
+        ValueError: no driver knows the scheme, or the URL is not as its driver needs it.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
         return FilesystemStore(Path(unquote(parts.path)))
+    if parts.scheme == "s3":
+        # Only where it is the store: importing it takes as long as all the rest of the data plane.
+        from registry_data.storage.s3.address import Address
+        from registry_data.storage.s3.store import S3Store, SigningS3Store
+
+        address = Address.parse(url)
+        return SigningS3Store(address) if address.redirect else S3Store(address)
     raise ValueError(f"no storage driver for {parts.scheme}://")

@@ -5,12 +5,15 @@ It ends with 0 when its own configuration is wrong, so its report is read instea
 
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.clients.programs import Program
-from tests.tenants import Tenants
+from tests.services.minio import S3Server
+from tests.services.stack import Stack
 
 pytestmark = pytest.mark.clients
 
@@ -19,24 +22,46 @@ LEAST = {"1.1": 600, "dev": 700}
 
 
 @pytest.mark.parametrize("version", LEAST)
-def test_nothing_fails_and_what_the_version_has_is_not_skipped(
-    version: str, tenants: Tenants, tmp_path: Path
+@pytest.mark.parametrize("challenge", ["bearer", "basic"])
+def test_nothing_fails_on_a_disk_and_what_the_version_has_is_not_skipped(
+    version: str, challenge: str, make_stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
-    suite = Program("conformance", tmp_path / "home")
+    _run(version, challenge, make_stack(REGISTRY_CHALLENGE=challenge).start(), tmp_path)
+
+
+@pytest.mark.parametrize("version", LEAST)
+@pytest.mark.parametrize("redirects", [False, True])
+def test_nothing_fails_on_minio_and_what_the_version_has_is_not_skipped(
+    version: str, minio: S3Server, make_stack: Callable[..., Stack], tmp_path: Path, *, redirects: bool
+) -> None:
+    url = minio.redirecting_url() if redirects else minio.url()
+    _run(version, "bearer", make_stack(REGISTRY_STORAGE_URL=url).start(), tmp_path)
+
+
+def _run(version: str, challenge: str, stack: Stack, folder: Path) -> None:
+    credentials = stack.credentials
+    answer = httpx.get(f"http://{credentials.registry_host}/v2/")
+    assert answer.headers["www-authenticate"].lower().startswith(f"{challenge} ")
+    httpx.post(
+        f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
+        headers={"X-Auth-Token": credentials.secret_key},
+        json={"name": "conformance"},
+    ).raise_for_status()
+    suite = Program("conformance", folder / "home")
     suite.environment |= {
-        "OCI_REGISTRY": tenants.owner.host,
+        "OCI_REGISTRY": credentials.registry_host,
         "OCI_TLS": "disabled",
-        "OCI_REPO1": tenants.repository(),
-        "OCI_REPO2": tenants.repository(),
+        "OCI_REPO1": "conformance/one",
+        "OCI_REPO2": "conformance/two",
         "OCI_USERNAME": "anyone",
-        "OCI_PASSWORD": tenants.owner.secret or "",
+        "OCI_PASSWORD": credentials.secret_key,
         "OCI_VERSION": version,
-        "OCI_RESULTS_DIR": str(tmp_path / "results"),
+        "OCI_RESULTS_DIR": str(folder / "results"),
     }
     done = suite(check=False)
     # In 1.1 the suite itself leaves out what came later, such as cancelling an upload.
     accepted = {"passed"} if version == "dev" else {"passed", "skipped"}
-    outcomes, troubles = _report(tmp_path / "results" / "junit.xml", accepted)
+    outcomes, troubles = _report(folder / "results" / "junit.xml", accepted)
     assert not troubles, "\n".join(troubles) + done.stderr[-3000:]
     assert outcomes["passed"] >= LEAST[version], outcomes
 

@@ -2,18 +2,31 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from registry_data.storage.base import BlobStore
-from registry_data.storage.filesystem import FilesystemStore
+from registry_data.storage.opening import open_store
 
-DRIVERS: dict[str, Callable[[Path], BlobStore]] = {"filesystem": FilesystemStore}
+Make = Callable[[pytest.FixtureRequest, Path], str]
+
+DRIVERS: Final[dict[str, Make]] = {
+    "filesystem": lambda _, folder: f"file://{folder}/store",
+    "minio": lambda request, _: request.getfixturevalue("minio").url(),
+    "versitygw": lambda request, _: request.getfixturevalue("versitygw").url(),
+}
+_BUILT_IN: Final = "filesystem"  # needs nothing that `make tools` installs
 
 
-@pytest.fixture(params=DRIVERS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name == _BUILT_IN else pytest.mark.clients, id=name)
+        for name in DRIVERS
+    ]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
     """An empty store."""
-    made = DRIVERS[request.param](tmp_path / "store")
+    made = open_store(DRIVERS[request.param](request, tmp_path))
     made.check()
     return made

@@ -1,0 +1,453 @@
+"""What only a store elsewhere, written to by many nodes, can do wrong. The servers are real ones."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from hashlib import sha256
+from multiprocessing.synchronize import Barrier, Event
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import urllib3
+from minio import Minio
+from minio.commonconfig import ENABLED, Filter
+from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+from minio.versioningconfig import VersioningConfig
+
+from registry_data.storage.base import (
+    BlobStore,
+    Busy,
+    Key,
+    NotStored,
+    SignsUrls,
+    StorageError,
+    Unavailable,
+    UploadId,
+    UploadWriter,
+)
+from registry_data.storage.keys import blob_key
+from registry_data.storage.opening import open_store
+from registry_data.storage.s3.address import Address
+from registry_data.storage.s3.bucket import Bucket
+from registry_data.storage.s3.lease import LEASE, Lease, Snapshot
+from registry_data.storage.s3.state import PART, Places
+from registry_data.storage.s3.upload import S3Writer
+from tests.services.minio import S3Server, running_minio
+
+pytestmark = [pytest.mark.clients, pytest.mark.slow]
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(params=["minio", "versitygw"])
+def server(request: pytest.FixtureRequest) -> S3Server:
+    found: S3Server = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def url(server: S3Server) -> str:
+    """A new bucket."""
+    made = server.url()
+    open_store(made).check()
+    return made
+
+
+@pytest.fixture
+def node(url: str) -> Callable[[], BlobStore]:
+    """Makes one more node: they share the bucket and nothing else."""
+    return lambda: open_store(url)
+
+
+def sdk(url: str) -> tuple[Minio, str]:
+    address = Address.parse(url)
+    return Bucket(address).client, address.bucket
+
+
+def new_upload(store: BlobStore) -> UploadId:
+    upload = UploadId(uuid4().hex)
+    store.create_upload(upload)
+    return upload
+
+
+def append(store: BlobStore, upload: UploadId, content: bytes, *, at: int) -> None:
+    writer = store.open_upload(upload, at=at)
+    for start in range(0, len(content), 1_000_000):
+        writer.write(content[start : start + 1_000_000])
+    writer.close()
+
+
+def publish(store: BlobStore, upload: UploadId, content: bytes) -> Key:
+    key = blob_key("sha256", sha256(content).hexdigest(), upload)
+    store.publish(upload, key)
+    return key
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 3), (PART, PART), (PART - 1, 1), (5, 3 * PART + 1, 0, 12_000_000)])
+def test_every_request_of_an_upload_may_come_to_another_node(
+    node: Callable[[], BlobStore], url: str, sizes: tuple[int, ...]
+) -> None:
+    upload, content = new_upload(node()), b""
+    for size in sizes:
+        chunk = os.urandom(size)
+        append(node(), upload, chunk, at=len(content))
+        content += chunk
+        assert node().upload_size(upload) == len(content)
+    key = publish(node(), upload, content)
+    assert node().published_as(upload) == key
+    node().discard(upload)
+    assert b"".join(node().read(key)) == content
+    assert b"".join(node().read(key, start=5, stop=PART + 5)) == content[5 : PART + 5]
+    # and the bucket has the blob and nothing else
+    client, bucket = sdk(url)
+    [left] = list(client.list_objects(bucket, recursive=True))
+    assert left.object_name is not None
+    tags = client.get_object_tags(bucket, left.object_name)
+    assert tags == {"digest": f"sha256:{sha256(content).hexdigest()}"}
+
+
+@pytest.mark.parametrize("kept", [3, PART, 2 * PART + 7])
+def test_an_upload_that_was_read_can_be_gone_on_with_and_cut_back(
+    node: Callable[[], BlobStore], kept: int
+) -> None:
+    # given an upload of which a first request is kept and the second reads all back: a digest is wrong
+    store, content = node(), os.urandom(4 * PART)
+    upload = new_upload(store)
+    append(store, upload, content[:kept], at=0)
+    writer = store.open_upload(upload, at=kept)
+    writer.write(os.urandom(PART + 9))
+    assert len(b"".join(store.read_upload(upload))) == kept + PART + 9
+    writer.abandon()
+
+    # then it is what it was, on every node, any number of times
+    other = node()
+    for _ in range(2):
+        assert other.upload_size(upload) == kept
+        assert b"".join(other.read_upload(upload)) == content[:kept]
+
+    # and can be gone on with and be published
+    append(other, upload, content[kept:], at=kept)
+    key = publish(store, upload, content)
+    assert b"".join(store.read(key)) == content
+
+
+@pytest.mark.parametrize("kept", [3, PART, 2 * PART + 7])
+def test_an_upload_that_was_cut_back_can_be_published_as_it_is(
+    node: Callable[[], BlobStore], kept: int
+) -> None:
+    store, content = node(), os.urandom(kept)
+    upload = new_upload(store)
+    append(store, upload, content, at=0)
+    writer = store.open_upload(upload, at=kept)
+    writer.write(os.urandom(PART))
+    assert len(b"".join(store.read_upload(upload))) == kept + PART
+    writer.abandon()
+    key = publish(store, upload, content)
+    assert b"".join(node().read(key)) == content
+
+
+def test_parts_that_were_abandoned_are_not_in_the_blob(node: Callable[[], BlobStore]) -> None:
+    store, content = node(), os.urandom(PART + 100)
+    upload = new_upload(store)
+    append(store, upload, content[:50], at=0)
+    writer = store.open_upload(upload, at=50)
+    writer.write(os.urandom(3 * PART))
+    writer.abandon()
+    append(node(), upload, content[50:], at=50)
+    assert b"".join(store.read(publish(store, upload, content))) == content
+
+
+def _hold(url: str, upload: UploadId, content: bytes, ready: Event, go_on: Event, lost: Event) -> None:
+    writer = open_store(url).open_upload(upload, at=0)
+    writer.write(content)
+    ready.set()
+    go_on.wait()
+    with suppress(StorageError):
+        writer.close()
+        return
+    lost.set()
+
+
+def test_what_a_killed_process_had_sent_in_parts_can_be_gone_on_with(url: str) -> None:
+    # given a process that has sent two parts and a bit some seconds ago
+    store, content = open_store(url), os.urandom(3 * PART)
+    upload, ready, never = new_upload(store), FORK.Event(), FORK.Event()
+    process = FORK.Process(target=_hold, args=(url, upload, content[: 2 * PART + 5], ready, never, never))
+    process.start()
+    assert ready.wait(30)
+    _until(lambda: store.upload_size(upload) > 0)
+
+    # when it is killed
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+
+    # then another goes on at once behind the last whole part
+    size = store.upload_size(upload)
+    assert size == 2 * PART
+    append(store, upload, content[size:], at=size)
+    assert b"".join(store.read(publish(store, upload, content))) == content
+
+
+def test_a_writer_that_stalls_loses_the_upload_and_cannot_harm_it(url: str) -> None:
+    # given a process that holds an upload and is stopped, as one on a machine that hangs
+    store, content = open_store(url), os.urandom(2 * PART)
+    upload, ready, go_on, lost = new_upload(store), FORK.Event(), FORK.Event(), FORK.Event()
+    process = FORK.Process(target=_hold, args=(url, upload, os.urandom(PART + 1), ready, go_on, lost))
+    process.start()
+    assert ready.wait(30)
+    os.kill(process.pid or 0, signal.SIGSTOP)
+    with pytest.raises(Busy):
+        store.open_upload(upload, at=None)
+
+    # when its lease has run out
+    began = time.monotonic()
+    writer = _open_when_free(store, upload)
+    assert time.monotonic() - began < LEASE.total_seconds() + 3
+
+    # then another has the upload, and the first one is told so when it wakes
+    at = writer.offset
+    writer.write(content)
+    os.kill(process.pid or 0, signal.SIGCONT)
+    go_on.set()
+    process.join(60)
+    assert lost.is_set()
+    writer.close()
+    assert store.upload_size(upload) == at + len(content)
+    assert b"".join(store.read_upload(upload))[at:] == content
+
+
+def test_a_living_writer_that_waits_for_its_client_keeps_the_upload(url: str) -> None:
+    store = open_store(url)
+    upload = new_upload(store)
+    writer = store.open_upload(upload, at=0)
+    time.sleep(LEASE.total_seconds() + 2)
+    with pytest.raises(Busy):
+        open_store(url).open_upload(upload, at=None)
+    writer.write(b"x")
+    writer.close()
+    assert store.upload_size(upload) == 1
+
+
+def _grab(url: str, uploads: list[UploadId], together: Barrier, number: int, folder: Path) -> None:
+    store, got = open_store(url), []
+    for upload in uploads:
+        together.wait(60)
+        try:
+            writer: UploadWriter | None = store.open_upload(upload, at=0)
+        except Busy:
+            writer = None
+        together.wait(60)  # nobody lets go before all have tried
+        if writer:
+            writer.write(b"%d" % number)
+            writer.close()
+            got.append(upload)
+    (folder / str(number)).write_text("\n".join(got))
+
+
+def test_of_many_processes_that_want_an_upload_exactly_one_gets_it(url: str, tmp_path: Path) -> None:
+    store = open_store(url)
+    uploads = [new_upload(store) for _ in range(20)]
+    together = FORK.Barrier(4)
+    processes = [FORK.Process(target=_grab, args=(url, uploads, together, n, tmp_path)) for n in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    winners = [upload for number in range(4) for upload in (tmp_path / str(number)).read_text().split()]
+    assert sorted(winners) == sorted(uploads)
+    assert all(store.upload_size(upload) == 1 for upload in uploads)
+
+
+class PowerCut(BaseException):
+    """Nothing may catch it."""
+
+
+class DiesBeforeCompletion(Bucket):
+    def complete(self, *arguments: object) -> None:
+        raise PowerCut
+
+
+class DiesAfterCompletion(Bucket):
+    def tag(self, *arguments: object) -> None:
+        raise PowerCut
+
+
+@pytest.mark.parametrize("dying", [DiesBeforeCompletion, DiesAfterCompletion])
+def test_a_publication_that_was_cut_short_is_known_and_can_be_repeated(url: str, dying: type[Bucket]) -> None:
+    # given an upload whose publication dies
+    store, content = open_store(url), os.urandom(PART + 77)
+    upload = new_upload(store)
+    append(store, upload, content[:70], at=0)
+    bucket, places = dying(Address.parse(url)), Places(upload)
+    lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
+    writer = S3Writer(bucket, places, lease, None, lambda: None)
+    writer.write(content[70:])
+    key = blob_key("sha256", sha256(content).hexdigest(), upload)
+    with pytest.raises(PowerCut):
+        writer.publish(key)
+    writer.close()
+
+    # then the key may be there, which is known, and nothing was lost
+    assert store.published_as(upload) == key
+    assert store.upload_size(upload) == len(content)
+    store.publish(upload, key)
+    assert b"".join(store.read(key)) == content
+
+
+def test_what_is_discarded_leaves_nothing(url: str) -> None:
+    # given an upload with parts, a tail and a multipart upload that a crash forgot
+    store = open_store(url)
+    upload = new_upload(store)
+    append(store, upload, os.urandom(PART + 5), at=0)
+    bucket = Bucket(Address.parse(url))
+    bucket.begin(Places(upload).blob)
+
+    # when it is discarded, twice
+    store.discard(upload)
+    store.discard(upload)
+
+    # then the bucket is empty and S3 knows of no multipart upload
+    client, name = sdk(url)
+    assert list(client.list_objects(name, recursive=True)) == []
+    assert client._list_multipart_uploads(name).uploads == []  # noqa: SLF001
+
+
+def test_discarding_again_never_takes_what_was_published(url: str) -> None:
+    store = open_store(url)
+    upload = new_upload(store)
+    append(store, upload, b"content", at=0)
+    key = publish(store, upload, b"content")
+    for _ in range(3):
+        store.discard(upload)
+    assert store.size(key) == 7
+
+
+def test_invariant_7_a_missing_bucket_is_unknown_and_not_absent(server: S3Server) -> None:
+    store = open_store(server.url())
+    upload = UploadId(uuid4().hex)
+    key = blob_key("sha256", "ab" * 32, upload)
+    for ask in (
+        lambda: store.size(key),
+        lambda: store.read(key),
+        lambda: store.read(key, start=5, stop=5),
+        lambda: store.delete(key),
+        lambda: store.create_upload(upload),
+        lambda: store.upload_size(upload),
+        lambda: store.published_as(upload),
+        lambda: store.discard(upload),
+    ):
+        with pytest.raises(Unavailable):
+            ask()
+
+
+def test_invariant_7_a_server_that_is_gone_or_hangs_is_unknown_soon(tmp_path: Path) -> None:
+    with running_minio(tmp_path / "minio") as server:
+        store = open_store(server.url())
+        store.check()
+        upload = new_upload(store)
+        os.kill(server.child.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(Unavailable):
+                store.upload_size(upload)
+            assert time.monotonic() - began < 32
+        finally:
+            os.kill(server.child.pid, signal.SIGCONT)
+        assert store.upload_size(upload) == 0
+    with pytest.raises(Unavailable):
+        store.upload_size(upload)
+    with pytest.raises(Unavailable):
+        store.check()
+
+
+def test_a_wrong_secret_is_said_at_the_start(server: S3Server) -> None:
+    with pytest.raises(Unavailable, match=r"AccessDenied|Forbidden|SignatureDoesNotMatch"):
+        open_store(server.url().replace("secret-of-the-tests", "wrong-secret")).check()
+
+
+def test_settings_that_keep_or_delete_too_much_are_reported(
+    minio: S3Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = minio.url()
+    client, bucket = sdk(url)
+    client.make_bucket(bucket, object_lock=True)  # this turns versioning on as well
+    client.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+    expiring = Rule(
+        ENABLED, rule_filter=Filter(prefix="blobs/"), rule_id="old", expiration=Expiration(days=30)
+    )
+    client.set_bucket_lifecycle(bucket, LifecycleConfig([expiring]))
+    with caplog.at_level(logging.WARNING):
+        open_store(url).check()
+    said = " ".join(caplog.messages)
+    assert "versioning is Enabled" in said
+    assert "object lock is on" in said
+    assert "lifecycle rule old expires objects" in said
+
+
+def test_an_ordinary_bucket_gives_no_cause_for_concern(
+    server: S3Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        store = open_store(server.url())
+        store.check()
+        store.check()
+    assert caplog.messages == []
+
+
+def test_clients_may_read_by_a_signed_address_where_that_is_configured(server: S3Server) -> None:
+    bucket = f"b-{uuid4().hex[:12]}"
+    assert not isinstance(open_store(server.url(bucket)), SignsUrls)
+    store = open_store(server.url(bucket, redirect="1", public=f"http://localhost:{server.port}"))
+    assert isinstance(store, SignsUrls)
+    store.check()
+    upload = new_upload(store)
+    append(store, upload, b"0123456789", at=0)
+    address = store.url_for(publish(store, upload, b"0123456789"), expires_in=timedelta(minutes=1))
+    assert address.startswith(f"http://localhost:{server.port}/")
+    whole = urllib3.request("GET", address)
+    part = urllib3.request("GET", address, headers={"Range": "bytes=2-4"})
+    assert (whole.status, whole.data) == (200, b"0123456789")
+    assert whole.headers["Content-Type"] == "application/octet-stream"
+    assert (part.status, part.data) == (206, b"234")
+
+
+def test_a_part_that_somebody_replaced_makes_no_blob(url: str) -> None:
+    # given an upload of one part, over which a writer that was thought dead writes another
+    store, content = open_store(url), os.urandom(PART + 1)
+    upload = new_upload(store)
+    append(store, upload, content, at=0)
+    bucket, places = Bucket(Address.parse(url)), Places(upload)
+    multipart = Snapshot.read(bucket, places.state).state.multipart
+    bucket.put_part(places.blob, multipart, 1, memoryview(os.urandom(PART)))
+
+    # then the upload cannot be published any more: the client begins anew
+    with pytest.raises(NotStored):
+        publish(store, upload, content)
+
+
+def _until(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def _open_when_free(store: BlobStore, upload: UploadId) -> UploadWriter:
+    for _ in _ticks(20):
+        with suppress(Busy):
+            return store.open_upload(upload, at=None)
+    raise AssertionError("the upload did not become free")
+
+
+def _ticks(seconds: float) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(0.1)

@@ -1,0 +1,121 @@
+"""Real S3 servers: MinIO, and versitygw over a folder as a second opinion."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+from typing import Final
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import urllib3
+
+from tests.services.child import Child
+from tests.services.ports import free_port
+from tests.services.tools import require_tool
+
+_START_TIMEOUT: Final = 30.0  # seconds
+_ACCESS: Final = "stowage"
+_SECRET: Final = "secret-of-the-tests"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    """A running server."""
+
+    name: str
+    port: int
+    child: Child
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def url(self, bucket: str | None = None, **options: str) -> str:
+        """What REGISTRY_STORAGE_URL wants, for a bucket that need not be there; by default a new one."""
+        query = urlencode({"secure": "0", **options})
+        return f"s3://{_ACCESS}:{_SECRET}@{self.endpoint}/{bucket or f'b-{uuid4().hex[:12]}'}?{query}"
+
+    def redirecting_url(self) -> str:
+        """The same, with clients sent to the server itself, under another host name than the registry's."""
+        return self.url(redirect="1", public=f"http://localhost:{self.port}")
+
+    def answers(self) -> bool:
+        """Whether it takes requests yet; to this one, which nobody signed, it says no."""
+        try:
+            answer = urllib3.request("GET", f"http://{self.endpoint}/", retries=False, timeout=2)
+        except urllib3.exceptions.HTTPError:
+            return False
+        return answer.status in (200, 403)
+
+
+@contextmanager
+def running_minio(folder: Path) -> Iterator[S3Server]:
+    """Start MinIO on one folder, and stop it at the end. Skips the test where it is not installed.
+
+    Raises:
+        ServiceError: it does not start.
+    """
+    environment = {"MINIO_ROOT_USER": _ACCESS, "MINIO_ROOT_PASSWORD": _SECRET, "HOME": str(folder)}
+    with _running(
+        "minio",
+        lambda port: [
+            "server",
+            "--quiet",
+            "--address",
+            f"127.0.0.1:{port}",
+            "--console-address",
+            f"127.0.0.1:{free_port()}",
+            str(folder / "data"),
+        ],
+        folder,
+        environment,
+    ) as server:
+        yield server
+
+
+@contextmanager
+def running_versitygw(folder: Path) -> Iterator[S3Server]:
+    """Start versitygw on one folder, and stop it at the end. Skips the test where it is not installed.
+
+    Raises:
+        ServiceError: it does not start.
+    """
+    environment = {"ROOT_ACCESS_KEY": _ACCESS, "ROOT_SECRET_KEY": _SECRET}
+    with _running(
+        "versitygw",
+        lambda port: [
+            "--quiet",
+            "--keep-alive",
+            "--port",
+            f"127.0.0.1:{port}",
+            "posix",
+            str(folder / "data"),
+        ],
+        folder,
+        environment,
+    ) as server:
+        yield server
+
+
+@contextmanager
+def _running(
+    name: str, arguments: Callable[[int], list[str]], folder: Path, environment: Mapping[str, str]
+) -> Iterator[S3Server]:
+    program = require_tool(name)
+    (folder / "data").mkdir(parents=True)
+    port = free_port()
+    child = Child(
+        [str(program), *arguments(port)],
+        log=folder / f"{name}.log",
+        stop_signal=Signals.SIGTERM,
+        env=environment,
+        cwd=folder,
+    )
+    server = S3Server(name, port, child)
+    try:
+        child.wait_until(server.answers, timeout=_START_TIMEOUT)
+        yield server
+    finally:
+        child.stop()
