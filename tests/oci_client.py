@@ -57,8 +57,8 @@ class OciClient:
         return self.call(method, f"/v2/{repository}/{path}", scope=scope, **arguments)
 
     @contextmanager
-    def stream(self, repository: str, path: str) -> Iterator[httpx.Response]:
-        headers = {"Authorization": f"Bearer {self.token(f'repository:{repository}:pull')}"}
+    def stream(self, repository: str, path: str, **headers: str) -> Iterator[httpx.Response]:
+        headers["Authorization"] = f"Bearer {self.token(f'repository:{repository}:pull')}"
         with self.http.stream("GET", f"/v2/{repository}/{path}", headers=headers) as answer:
             yield answer
 

@@ -129,9 +129,11 @@ def test_privacy_is_edited_in_the_form_and_by_action(
     pages: Client, namespace: Namespace, world: Pushed, administrator: User
 ) -> None:
     form = {"description": "new", "is_public": "on", "owner_user": "", "owner_application": ""}
+    form["accepts_sparse_indexes"] = "on"
     assert pages.post(url(Namespace, "change", namespace.pk), form).status_code == 302
     namespace.refresh_from_db()
     assert (namespace.is_public, namespace.description) == (True, "new")
+    assert namespace.accepts_sparse_indexes
     assert pages.post(url(Image, "change", world.image_id), {"visibility": "private"}).status_code == 302
     assert world.image.visibility == "private"
 
