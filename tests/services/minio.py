@@ -51,8 +51,8 @@ class S3Server:
 
 
 @contextmanager
-def running_minio(folder: Path) -> Iterator[S3Server]:
-    """Start MinIO on one folder, and stop it at the end. Skips the test where it is not installed.
+def running_minio(folder: Path, *, port: int | None = None) -> Iterator[S3Server]:
+    """Start MinIO on one folder, new or used, and stop it at the end. Skips the test where it is missing.
 
     Raises:
         ServiceError: it does not start.
@@ -71,6 +71,7 @@ def running_minio(folder: Path) -> Iterator[S3Server]:
         ],
         folder,
         environment,
+        port or free_port(),
     ) as server:
         yield server
 
@@ -95,17 +96,21 @@ def running_versitygw(folder: Path) -> Iterator[S3Server]:
         ],
         folder,
         environment,
+        free_port(),
     ) as server:
         yield server
 
 
 @contextmanager
 def _running(
-    name: str, arguments: Callable[[int], list[str]], folder: Path, environment: Mapping[str, str]
+    name: str,
+    arguments: Callable[[int], list[str]],
+    folder: Path,
+    environment: Mapping[str, str],
+    port: int,
 ) -> Iterator[S3Server]:
     program = require_tool(name)
-    (folder / "data").mkdir(parents=True)
-    port = free_port()
+    (folder / "data").mkdir(parents=True, exist_ok=True)
     child = Child(
         [str(program), *arguments(port)],
         log=folder / f"{name}.log",

@@ -1,0 +1,152 @@
+"""The whole product with its blobs in a bucket: what users and operators notice."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.oci_client import OciClient, digest_of
+from tests.services.child import ServiceError
+from tests.services.minio import S3Server, running_minio
+from tests.services.stack import Stack
+
+pytestmark = pytest.mark.clients
+
+MakeStack = Callable[..., Stack]
+REPOSITORY = "bucket/app"
+LAYER = os.urandom(12_000_000)  # more than two parts
+
+
+@contextmanager
+def owner_of(stack: Stack) -> Iterator[OciClient]:
+    """The owner of a namespace that is new."""
+    credentials = stack.credentials
+    httpx.post(
+        f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
+        headers={"X-Auth-Token": credentials.secret_key},
+        json={"name": REPOSITORY.split("/")[0]},
+    ).raise_for_status()
+    with OciClient(credentials.registry_host, credentials.secret_key) as client:
+        yield client
+
+
+def test_images_go_in_and_out_whole_and_in_parts(minio: S3Server, make_stack: MakeStack) -> None:
+    with owner_of(make_stack(REGISTRY_STORAGE_URL=minio.url()).start()) as client:
+        # given a small layer and a large one
+        digest = client.push_image(REPOSITORY, "1", b"small", LAYER)
+
+        # then they read back, whole and in parts, from the registry itself
+        assert client.on(REPOSITORY, "GET", "manifests/1").headers["docker-content-digest"] == digest
+        assert client.on(REPOSITORY, "GET", f"blobs/{digest_of(b'small')}").content == b"small"
+        path = f"blobs/{digest_of(LAYER)}"
+        whole = client.on(REPOSITORY, "GET", path)
+        assert (whole.status_code, whole.content) == (200, LAYER)
+        part = client.on(REPOSITORY, "GET", path, headers={"Range": "bytes=6000000-6000009"})
+        assert (part.status_code, part.content) == (206, LAYER[6_000_000:6_000_010])
+
+
+def test_clients_are_sent_to_the_bucket_for_what_is_large(minio: S3Server, make_stack: MakeStack) -> None:
+    with owner_of(make_stack(REGISTRY_STORAGE_URL=minio.redirecting_url()).start()) as client:
+        client.push_image(REPOSITORY, "1", b"small", LAYER)
+
+        # what is small comes at once
+        assert client.on(REPOSITORY, "GET", f"blobs/{digest_of(b'small')}").content == b"small"
+
+        # what is large is elsewhere, for whoever has the address, Range included
+        answer = client.on(REPOSITORY, "GET", f"blobs/{digest_of(LAYER)}")
+        assert answer.status_code == 307
+        assert answer.headers["cache-control"] == "no-store"
+        address = answer.headers["location"]
+        assert address.startswith(f"http://localhost:{minio.port}/")
+        assert httpx.get(address).content == LAYER
+        assert httpx.get(address, headers={"Range": "bytes=-5"}).content == LAYER[-5:]
+
+        # a HEAD is answered here
+        assert client.on(REPOSITORY, "HEAD", f"blobs/{digest_of(LAYER)}").status_code == 200
+
+
+def test_chunks_of_any_size_go_on_after_a_kill(minio: S3Server, make_stack: MakeStack) -> None:
+    # given an upload of which chunks of odd sizes were answered
+    stack = make_stack(REGISTRY_STORAGE_URL=minio.url()).start()
+    with owner_of(stack) as client:
+        upload = client.start_upload(REPOSITORY)
+        offset = 0
+        for size in (1, 70_000, 7_000_000, 3):
+            chunk = LAYER[offset : offset + size]
+            headers = {"Content-Range": f"{offset}-{offset + size - 1}"}
+            answer = client.on(REPOSITORY, "PATCH", upload, content=chunk, headers=headers)
+            offset += size
+            assert (answer.status_code, answer.headers["range"]) == (202, f"0-{offset - 1}")
+
+        # when every process that serves is killed
+        for pid, command in sorted(stack.processes().items()):
+            if "serve data" in command:
+                os.kill(pid, signal.SIGKILL)
+        _until(lambda: client.http.get("/healthz").status_code == 200)
+
+        # then the upload is where it was, and goes on
+        assert client.on(REPOSITORY, "GET", upload).headers["range"] == f"0-{offset - 1}"
+        headers = {"Content-Range": f"{offset}-{len(LAYER) - 1}"}
+        answer = client.on(
+            REPOSITORY,
+            "PUT",
+            upload,
+            params={"digest": digest_of(LAYER)},
+            content=LAYER[offset:],
+            headers=headers,
+        )
+        assert answer.status_code == 201, answer.text
+        assert client.on(REPOSITORY, "GET", f"blobs/{digest_of(LAYER)}").content == LAYER
+
+
+def test_without_its_bucket_the_registry_says_so_and_recovers(tmp_path: Path, make_stack: MakeStack) -> None:
+    # given an image, and a MinIO that goes away
+    with running_minio(tmp_path / "minio") as server:
+        stack = make_stack(REGISTRY_STORAGE_URL=server.url("kept")).start()
+        with owner_of(stack) as client:
+            client.push_image(REPOSITORY, "1", LAYER)
+    with OciClient(stack.credentials.registry_host, stack.credentials.secret_key) as client:
+        # when somebody pulls and pushes, then the answer is clear
+        for method, path in (("GET", f"blobs/{digest_of(LAYER)}"), ("POST", "blobs/uploads/")):
+            answer = client.on(REPOSITORY, method, path)
+            assert (answer.status_code, answer.json()["errors"][0]["code"]) == (503, "UNAVAILABLE")
+            assert "retry-after" in answer.headers
+            assert "storage" in answer.json()["errors"][0]["message"]
+
+        # and manifests, which are in the database, are still there
+        assert client.on(REPOSITORY, "GET", "manifests/1").status_code == 200
+
+        # when it is back, then so is everything
+        with running_minio(tmp_path / "minio", port=server.port):
+            assert client.on(REPOSITORY, "GET", f"blobs/{digest_of(LAYER)}").content == LAYER
+            client.push_image(REPOSITORY, "2", b"new")
+
+
+def test_no_log_and_no_error_holds_the_secret(tmp_path: Path, make_stack: MakeStack) -> None:
+    # given a bucket that refuses our key
+    with running_minio(tmp_path / "minio") as server:
+        url = re.sub(r":[^:/@]+@", ":not-the-secret-of-anyone@", server.url())
+        stack = make_stack(REGISTRY_STORAGE_URL=url)
+
+        # when the registry starts, then it says so in one line without the key
+        with pytest.raises(ServiceError, match="REGISTRY_STORAGE_URL"):
+            stack.start()
+        assert "not-the-secret-of-anyone" not in stack.log
+
+
+def _until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except httpx.HTTPError:
+            pass
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
