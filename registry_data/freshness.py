@@ -83,9 +83,9 @@ class PostgresStamps:
                 self._connecting = loop.create_task(self._connect())
             return None
         mine: asyncio.Future[Stamp | None] = loop.create_future()
+        if not self._asking and not self._waiting:
+            loop.call_soon(self._ask)  # not at once: requests that came together ask together
         self._waiting.append(mine)
-        if not self._asking:
-            self._ask(self._connection.pgconn)
         return await mine
 
     async def _connect(self) -> None:
@@ -107,12 +107,15 @@ class PostgresStamps:
         connection.pgconn.nonblocking = 1
         return connection
 
-    def _ask(self, pgconn: pq.abc.PGconn) -> None:
+    def _ask(self) -> None:
         self._asking, self._waiting = self._waiting, []
+        if self._connection is None or not self._asking:  # lost since, or told so meanwhile
+            self._tell(None)
+            return
         self._alarm = asyncio.get_running_loop().call_later(_PATIENCE, self._lose)
         try:
-            pgconn.send_query_prepared(self._NAME, None)
-            pgconn.flush()
+            self._connection.pgconn.send_query_prepared(self._NAME, None)
+            self._connection.pgconn.flush()
         except psycopg.Error:
             self._lose()
 
@@ -130,7 +133,7 @@ class PostgresStamps:
         elif stamp is not None:
             self._tell(stamp)
             if self._waiting:
-                self._ask(pgconn)
+                self._ask()
 
     def _tell(self, stamp: Stamp | None) -> None:
         if self._alarm is not None:
