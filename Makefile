@@ -14,10 +14,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 MANAGE := REGISTRY_STATE_DIR=.venv/scratch $(BIN)/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients conformance bench tools openapi lock clean venv venv-dev
+.PHONY: help run test check clients conformance bench tools openapi oci-coverage lock clean venv venv-dev
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: venv ## Start the registry with its data in var/ (settings: README.md)
 	@exec $(BIN)/python manage.py up
@@ -50,6 +50,9 @@ tools: ## Install the programs that `make clients` and `make bench` need (as roo
 
 openapi: venv-dev ## Write docs/openapi.yaml from the code
 	$(MANAGE) spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+oci-coverage: venv-dev ## Write docs/oci-coverage.md from the checklist and the tests' markers
+	$(BIN)/python -m tools.oci_coverage
 
 lock: venv-dev ## Choose versions for pyproject.toml anew, with hashes
 	$(COMPILE) pyproject.toml -o requirements.txt

@@ -32,6 +32,7 @@ def tarball(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.oci(139, 183)
 def test_push_list_copy_and_delete(crane: Program, tenants: Tenants, tarball: Path) -> None:
     # given an image that crane made of a tarball and pushed
     name = f"{tenants.owner.host}/{tenants.repository()}"

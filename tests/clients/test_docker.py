@@ -26,6 +26,7 @@ def login(engine: DockerClient, tenants: Tenants) -> None:
     assert "Login Succeeded" in done.stdout
 
 
+@pytest.mark.oci(156, 180)
 def test_login_push_of_two_tags_remove_pull_and_run(
     engine: DockerClient, tenants: Tenants, build: Build
 ) -> None:
@@ -48,6 +49,7 @@ def test_login_push_of_two_tags_remove_pull_and_run(
     assert engine("run", "--rm", "--network=none", f"{name}:2").stdout == "hello from stowage\n"
 
 
+@pytest.mark.oci(80)
 def test_layers_are_mounted_from_another_image(engine: DockerClient, tenants: Tenants, build: Build) -> None:
     source, target = (f"{tenants.owner.host}/{tenants.repository()}" for _ in range(2))
     build(engine, f"{source}:1")
@@ -101,6 +103,7 @@ def test_a_wrong_key_cannot_log_in(engine: DockerClient, tenants: Tenants) -> No
     assert "unauthorized" in done.stderr
 
 
+@pytest.mark.oci(112)
 def test_a_push_without_the_right_is_refused_readably(
     engine: DockerClient, tenants: Tenants, build: Build
 ) -> None:

@@ -16,6 +16,7 @@ def skopeo(tmp_path: Path) -> Program:
     return Program("skopeo", tmp_path / "home")
 
 
+@pytest.mark.oci(182)
 def test_an_image_is_copied_in_and_out_unchanged(skopeo: Program, tenants: Tenants, tmp_path: Path) -> None:
     # given an image in the registry
     source, target = tenants.repository(), tenants.repository()
@@ -41,6 +42,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.oci(139, 140)
 def test_an_image_is_deleted(skopeo: Program, tenants: Tenants) -> None:
     repository = tenants.repository()
     tenants.owner.push_image(repository, "1", b"layer")

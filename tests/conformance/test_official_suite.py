@@ -21,6 +21,7 @@ pytestmark = pytest.mark.clients
 LEAST = {"1.1": 600, "dev": 700}
 
 
+@pytest.mark.oci(164, 190)
 @pytest.mark.parametrize("version", LEAST)
 @pytest.mark.parametrize("challenge", ["bearer", "basic"])
 def test_nothing_fails_on_a_disk_and_what_the_version_has_is_not_skipped(

@@ -86,6 +86,7 @@ def test_every_kind_of_route_that_names_a_repository_is_tried() -> None:
     assert {kind for kind, _, _ in DATA_CASES} == set(ENDPOINTS) - WITHOUT_REPOSITORY
 
 
+@pytest.mark.oci(144)
 @pytest.mark.parametrize("who", ["stranger", "anonymous"])
 @pytest.mark.parametrize("way", ["token", "direct"])
 @pytest.mark.parametrize(("kind", "number", "method"), DATA_CASES)

@@ -14,6 +14,7 @@ REFERENCES = st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}", fullmatch=True) 
 )
 
 
+@pytest.mark.oci(8)
 @given(NAMES, REFERENCES)
 def test_any_name_is_found_again_before_the_last_keyword(name: str, reference: str) -> None:
     assert route(f"/v2/{name}/manifests/{reference}") == Route(Kind.MANIFEST, name, reference)
@@ -36,6 +37,7 @@ def test_no_path_breaks_the_table(path: str) -> None:
     route(f"/v2/{path}")
 
 
+@pytest.mark.oci(179)
 @pytest.mark.parametrize(
     "path",
     [

@@ -184,6 +184,7 @@ def test_an_image_is_not_made_in_a_namespace_whose_deletion_is_about_to_commit(
     assert not Image.objects.filter(namespace=namespace).exists()
 
 
+@pytest.mark.oci(169)
 def test_invariant_3_a_blob_that_a_sweep_takes_first_is_missing_for_the_manifest(
     owner: TestKey, image_id: UUID
 ) -> None:
@@ -202,6 +203,7 @@ def test_invariant_3_a_blob_that_a_sweep_takes_first_is_missing_for_the_manifest
     assert not Tag.objects.filter(image=image_id).exists()
 
 
+@pytest.mark.oci(169)
 def test_invariant_3_a_sweep_waits_for_the_push_and_then_sees_its_link(
     owner: TestKey, image_id: UUID
 ) -> None:
@@ -220,6 +222,7 @@ def test_invariant_3_a_sweep_waits_for_the_push_and_then_sees_its_link(
     assert other.end()
 
 
+@pytest.mark.oci(168)
 def test_invariant_2_a_promise_of_a_swept_blob_is_not_made(owner: TestKey, image_id: UUID) -> None:
     blob_id = Blob.objects.get(digest=push_blob(owner, image_id, b"layer")).pk
     with open_transaction():
@@ -255,6 +258,7 @@ def test_invariant_11_pushes_that_share_blobs_in_any_order_never_deadlock(owner:
     assert set(Image.objects.filter(pk__in=targets).values_list("size", flat=True)) == {0}
 
 
+@pytest.mark.oci(165)
 def test_two_uploads_of_the_same_content_keep_one_blob(owner: TestKey, image_id: UUID) -> None:
     digest, principal = digest_of(b"same"), owner.principal
     sessions = [uploads.start(principal=principal, image_id=image_id, algorithm="sha256") for _ in range(4)]

@@ -69,11 +69,13 @@ def test_a_get_with_a_secret_key_is_answered_with_a_token(key: TestKey, pushed: 
     assert "Set-Cookie" not in answer.headers
 
 
+@pytest.mark.oci(162)
 @pytest.mark.parametrize("user", ["nologin", "scaleway", "", "r$bot+1@x y", "ünicode", "team"])
 def test_any_user_name_will_do(key: TestKey, pushed: Pushed, user: str) -> None:
     assert access(get(key.secret, user=user, scope="repository:team/app:pull")) == [repository("pull")]
 
 
+@pytest.mark.oci(157)
 @pytest.mark.parametrize("password", [None, ""])
 def test_nobody_gets_a_token_for_what_is_public(key: TestKey, pushed: Pushed, password: str | None) -> None:
     # given a private image, then a public one; when nobody, or `nologin` without a password, asks
@@ -88,6 +90,7 @@ def test_nobody_gets_a_token_for_what_is_public(key: TestKey, pushed: Pushed, pa
     assert authenticate(token=public.body["token"]).is_anonymous
 
 
+@pytest.mark.oci(140, 152)
 @pytest.mark.parametrize(
     ("rights", "granted"),
     [([READ_ONLY], ["pull"]), ([PUSH], ["pull", "push"]), ([], ["delete", "pull", "push"])],
@@ -100,6 +103,7 @@ def test_a_token_grants_what_was_asked_as_far_as_the_rights_go(
         assert access(get(other.secret, scope=scope)) == [repository(*granted)]
 
 
+@pytest.mark.oci(150)
 def test_scopes_come_repeated_or_side_by_side_and_are_merged(key: TestKey, pushed: Pushed) -> None:
     answer = get(
         key.secret,
@@ -229,6 +233,7 @@ def test_a_refresh_token_opens_nothing_else(key: TestKey) -> None:
 WRONG = ["x", str(uuid4()), "SCWXXXXXXXXXXXXXXXXX"]
 
 
+@pytest.mark.oci(152)
 @pytest.mark.parametrize("password", WRONG)
 def test_a_wrong_password_is_401_in_words_that_docker_shows(password: str) -> None:
     for answer in (get(password), post(grant_type="password", username="x", password=password)):
@@ -246,6 +251,7 @@ def test_an_authorization_that_cannot_be_read_is_not_taken_for_none(header: str)
     assert Api().call("GET", TOKENS, Authorization=header).status == 401
 
 
+@pytest.mark.oci(155)
 def test_a_post_of_the_password_grant_is_answered_with_a_token(key: TestKey, pushed: Pushed) -> None:
     answer = post(
         grant_type="password",
@@ -283,6 +289,7 @@ def test_a_post_that_is_no_form_is_refused() -> None:
     assert Api().call("PUT", TOKENS).status == 405
 
 
+@pytest.mark.oci(151)
 @pytest.mark.parametrize(
     "scope",
     [

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from tests.oci_client import OciClient, digest_of, image_manifest
 from tests.tenants import REGION, Tenants
@@ -46,6 +47,7 @@ def test_two_creations_of_the_same_name_have_one_winner(tenants: Tenants) -> Non
     assert {loser["type"] for loser in losers} == {"already_exists"}
 
 
+@pytest.mark.oci(171)
 def test_pushes_of_one_tag_leave_the_tag_on_one_of_them(tenants: Tenants) -> None:
     repository = tenants.repository()
     tenants.owner.push_blob(repository, b"{}")
@@ -112,6 +114,7 @@ def test_a_push_while_its_namespace_is_deleted_ends_clearly(tenants: Tenants) ->
     assert tenants.owner.on(repository, "GET", "tags/list").status_code == 404
 
 
+@pytest.mark.oci(158)
 def test_a_key_revoked_in_the_middle_of_a_push_ends_it_with_the_next_request(tenants: Tenants) -> None:
     # given a push whose layer is on its way
     repository, key = tenants.repository(), tenants.new_key("ContainerRegistryPush")

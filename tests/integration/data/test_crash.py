@@ -30,6 +30,7 @@ def crashing(tmp_path_factory: pytest.TempPathFactory, backing: Backing) -> Iter
         yield stack
 
 
+@pytest.mark.oci(174)
 @pytest.mark.parametrize("victim", ["control", "data", "worker", "up", "all"])
 def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, victim: str) -> None:
     # given an image that was pushed before, and a push that is half through its layer

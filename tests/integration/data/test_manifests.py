@@ -31,6 +31,7 @@ def errors(answer: Any) -> list[str]:
     return [item["code"] for item in answer.json()["errors"]]
 
 
+@pytest.mark.oci(30, 31, 32, 87, 88)
 def test_invariant_6_a_manifest_is_returned_byte_for_byte(tenants: Tenants, repository: str) -> None:
     # given a manifest with odd white space, order, unknown fields and a final newline
     body = json.dumps(image_manifest(CONFIG, [], custom={"b": 1, "a": "ü"}), indent=3).encode() + b"\n"
@@ -53,6 +54,7 @@ def test_invariant_6_a_manifest_is_returned_byte_for_byte(tenants: Tenants, repo
             assert answer.headers["etag"] == f'"{digest_of(body)}"'
 
 
+@pytest.mark.oci(36)
 @pytest.mark.parametrize("form", ['"{}"', "{}", 'W/"{}"', '"other", "{}"', "*"])
 def test_a_client_that_has_it_already_is_told_so(tenants: Tenants, repository: str, form: str) -> None:
     digest = tenants.owner.put_manifest(repository, "a", image_manifest(CONFIG, [])).headers[
@@ -64,6 +66,7 @@ def test_a_client_that_has_it_already_is_told_so(tenants: Tenants, repository: s
     assert answer.headers["docker-content-digest"] == digest
 
 
+@pytest.mark.oci(24, 31, 108)
 def test_sha512_manifests_keep_their_digest_and_take_tags_from_the_query(
     tenants: Tenants, repository: str
 ) -> None:
@@ -78,11 +81,13 @@ def test_sha512_manifests_keep_their_digest_and_take_tags_from_the_query(
         )
 
 
+@pytest.mark.oci(89)
 def test_a_digest_that_does_not_match_is_refused(tenants: Tenants, repository: str) -> None:
     answer = tenants.owner.put_manifest(repository, digest_of(b"other"), image_manifest(CONFIG, []))
     assert (answer.status_code, errors(answer)) == (400, ["DIGEST_INVALID"])
 
 
+@pytest.mark.oci(97)
 def test_missing_blobs_are_named_one_by_one(tenants: Tenants, repository: str) -> None:
     manifest = image_manifest(CONFIG, [b"not pushed", b"nor this"])
     answer = tenants.owner.put_manifest(repository, "x", manifest)
@@ -93,6 +98,7 @@ def test_missing_blobs_are_named_one_by_one(tenants: Tenants, repository: str) -
     assert tenants.owner.on(repository, "GET", "manifests/x").status_code == 404
 
 
+@pytest.mark.oci(93, 94, 96)
 @pytest.mark.parametrize(
     ("body", "content_type", "status", "code"),
     [
@@ -117,6 +123,7 @@ def test_bad_manifests_get_a_clear_error(
     assert answer.json()["errors"][0]["message"]
 
 
+@pytest.mark.oci(96)
 def test_a_chunked_body_that_is_too_large_is_refused_while_it_comes(
     tenants: Tenants, repository: str
 ) -> None:
@@ -126,6 +133,7 @@ def test_a_chunked_body_that_is_too_large_is_refused_while_it_comes(
     assert answer.status_code == 413
 
 
+@pytest.mark.oci(96)
 def test_a_manifest_of_almost_4_mib_is_stored(tenants: Tenants, repository: str) -> None:
     manifest = image_manifest(CONFIG, [], annotations={"big": "x" * 3_900_000})
     assert tenants.owner.put_manifest(repository, "big", manifest).status_code == 201
@@ -143,6 +151,7 @@ def test_an_index_needs_its_children_and_keeps_them(tenants: Tenants, repository
     assert tenants.owner.on(repository, "GET", "manifests/i").headers["content-type"] == OCI_INDEX
 
 
+@pytest.mark.oci(103)
 def test_an_index_may_list_blobs_as_build_caches_do(tenants: Tenants, repository: str) -> None:
     layer = os.urandom(30)
     tenants.owner.push_blob(repository, layer)
@@ -154,6 +163,7 @@ def test_an_index_may_list_blobs_as_build_caches_do(tenants: Tenants, repository
     assert tenants.owner.put_manifest(repository, "cache", index).status_code == 201
 
 
+@pytest.mark.oci(109)
 def test_a_tag_moves_and_the_old_manifest_stays(tenants: Tenants, repository: str) -> None:
     first = tenants.owner.put_manifest(repository, "t", image_manifest(CONFIG, [])).headers[
         "docker-content-digest"
@@ -165,6 +175,7 @@ def test_a_tag_moves_and_the_old_manifest_stays(tenants: Tenants, repository: st
     assert tenants.owner.on(repository, "HEAD", f"manifests/{first}").status_code == 200
 
 
+@pytest.mark.oci(134)
 def test_deleting_a_tag_leaves_its_siblings(tenants: Tenants, repository: str) -> None:
     for tag in ("a", "b"):
         tenants.owner.put_manifest(repository, tag, image_manifest(CONFIG, []))
@@ -175,6 +186,7 @@ def test_deleting_a_tag_leaves_its_siblings(tenants: Tenants, repository: str) -
     assert (again.status_code, errors(again)) == (404, ["MANIFEST_UNKNOWN"])
 
 
+@pytest.mark.oci(135)
 def test_deleting_by_digest_takes_all_tags_along(tenants: Tenants, repository: str) -> None:
     for tag in ("a", "b"):
         answer = tenants.owner.put_manifest(repository, tag, image_manifest(CONFIG, []))
@@ -185,6 +197,7 @@ def test_deleting_by_digest_takes_all_tags_along(tenants: Tenants, repository: s
     assert tenants.owner.on(repository, "GET", "tags/list").json()["tags"] == []
 
 
+@pytest.mark.oci(136, 137)
 def test_a_blob_can_be_deleted_once_no_manifest_needs_it(tenants: Tenants, repository: str) -> None:
     digest = digest_of(CONFIG)
     pushed = tenants.owner.put_manifest(repository, "a", image_manifest(CONFIG, []))
@@ -197,6 +210,7 @@ def test_a_blob_can_be_deleted_once_no_manifest_needs_it(tenants: Tenants, repos
     assert tenants.owner.on(repository, "DELETE", f"blobs/{digest}").status_code == 404
 
 
+@pytest.mark.oci(98)
 def test_foreign_layers_need_not_exist(tenants: Tenants, repository: str) -> None:
     manifest = image_manifest(CONFIG, [])
     manifest["layers"] = [
@@ -208,6 +222,7 @@ def test_foreign_layers_need_not_exist(tenants: Tenants, repository: str) -> Non
     assert tenants.owner.put_manifest(repository, "foreign", manifest).status_code == 201
 
 
+@pytest.mark.oci(21, 22, 41, 86, 118, 124)
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
@@ -239,6 +254,7 @@ def test_bad_input_gets_a_clear_error(
     assert answer.json()["errors"][0]["message"]
 
 
+@pytest.mark.oci(18)
 @pytest.mark.parametrize(
     "name", ["UPPER/case", "a/b..c", "a/-b", "a//b", "one", "a/" + "b" * 300, "a/b%00c", "a/bü"]
 )
@@ -252,6 +268,7 @@ def test_a_bad_name_gets_a_clear_error(tenants: Tenants, name: str) -> None:
     assert errors(read)[0] in ("NAME_INVALID", "NAME_UNKNOWN")
 
 
+@pytest.mark.oci(8)
 def test_names_may_hold_the_words_of_the_routes(tenants: Tenants) -> None:
     namespace = tenants.namespace()["name"]
     for name in ("manifests/blobs", "blobs/uploads/tags", "tags/list", "a/referrers/b", "v2/v2"):
@@ -264,6 +281,7 @@ def test_names_may_hold_the_words_of_the_routes(tenants: Tenants) -> None:
         assert tenants.owner.on(repository, "HEAD", f"manifests/{digest}").status_code == 200
 
 
+@pytest.mark.oci(9, 10, 28)
 def test_unknown_routes_and_the_ping(tenants: Tenants) -> None:
     http = tenants.anonymous.http
     assert http.get("/v2/_catalogue").json()["errors"][0]["code"] == "UNSUPPORTED"

@@ -30,6 +30,7 @@ def peaks(stack: Stack) -> dict[int, int]:
     return found
 
 
+@pytest.mark.oci(48)
 @pytest.mark.timeout(300)
 def test_a_layer_of_1_gib_goes_in_and_out_with_less_than_64_mib_of_growth(
     stack: Stack, tenants: Tenants

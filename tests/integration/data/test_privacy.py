@@ -77,6 +77,7 @@ def test_visibility_never_lets_a_stranger_push_or_delete(tenants: Tenants) -> No
     assert tenants.owner.on(repository, "GET", "manifests/latest").status_code == 200
 
 
+@pytest.mark.oci(160)
 def test_invariant_9_missing_and_private_images_look_alike(tenants: Tenants) -> None:
     # given a private image in a public namespace, and one that was never pushed beside it
     private = tenants.image_with_policies(is_public=True, visibility="private")
@@ -111,6 +112,7 @@ def _shape(client: OciClient, repository: str, path: str) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.oci(148)
 def test_invariant_5_a_revoked_key_ends_its_tokens_at_once(tenants: Tenants) -> None:
     repository = tenants.image_with_policies(is_public=False, visibility="inherit")
     key = tenants.new_key("ContainerRegistryReadOnly")

@@ -22,6 +22,7 @@ def blob(tenants: Tenants) -> tuple[str, str]:
     return repository, tenants.owner.push_blob(repository, DATA)
 
 
+@pytest.mark.oci(42)
 @pytest.mark.parametrize(
     ("header", "start", "stop"),
     [
@@ -122,6 +123,7 @@ def test_a_thousand_ranges_of_a_large_layer_are_exact(tenants: Tenants) -> None:
     assert [content for _, content in parts_of(answer)] == [data[start : start + 4096] for start in starts]
 
 
+@pytest.mark.oci(43)
 @pytest.mark.parametrize("header", ["bytes=5000-10000", "bytes=500-0", "bytes=2048-"])
 def test_a_range_without_a_byte_is_refused(tenants: Tenants, blob: tuple[str, str], header: str) -> None:
     answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
@@ -129,6 +131,7 @@ def test_a_range_without_a_byte_is_refused(tenants: Tenants, blob: tuple[str, st
     assert answer.headers["content-range"] == "bytes */2048"
 
 
+@pytest.mark.oci(46)
 @pytest.mark.parametrize("headers", [{"Range": "lines=1-2"}, {"Range": "bytes=0-9", "If-Range": '"other"'}])
 def test_a_range_that_does_not_apply_sends_the_whole(
     tenants: Tenants, blob: tuple[str, str], headers: dict[str, str]
@@ -137,6 +140,7 @@ def test_a_range_that_does_not_apply_sends_the_whole(
     assert (answer.status_code, answer.content) == (200, DATA)
 
 
+@pytest.mark.oci(3, 39)
 def test_the_whole_blob_says_that_ranges_work(tenants: Tenants, blob: tuple[str, str]) -> None:
     answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Accept-Encoding": "gzip, zstd"})
     assert answer.content == DATA
@@ -145,6 +149,7 @@ def test_the_whole_blob_says_that_ranges_work(tenants: Tenants, blob: tuple[str,
     assert "content-encoding" not in answer.headers
 
 
+@pytest.mark.oci(117, 120)
 def test_tags_come_in_byte_order_and_in_pages(tenants: Tenants) -> None:
     # given tags that a language-aware order would sort otherwise
     repository = tenants.repository()
@@ -168,6 +173,7 @@ def test_tags_come_in_byte_order_and_in_pages(tenants: Tenants) -> None:
     assert [name for page in seen for name in page] == sorted(names)
 
 
+@pytest.mark.oci(118, 119)
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -188,11 +194,13 @@ def test_pages_begin_after_last(tenants: Tenants, query: str, expected: list[str
     assert tenants.owner.on(repository, "GET", f"tags/list?{query}").json()["tags"] == expected
 
 
+@pytest.mark.oci(116)
 def test_tags_of_an_unknown_image_are_unknown(tenants: Tenants) -> None:
     answer = tenants.owner.on(tenants.repository(), "GET", "tags/list")
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "NAME_UNKNOWN")
 
 
+@pytest.mark.oci(123, 125, 126, 127, 129)
 def test_referrers_are_listed_filtered_and_paged(tenants: Tenants) -> None:
     # given a subject that need not exist, with four referrers of two types
     repository, subject = tenants.repository(), digest_of(os.urandom(5))
@@ -260,6 +268,7 @@ def test_the_tag_of_clients_without_referrers_adds_nothing_and_hides_nothing(ten
     assert tag in tenants.owner.on(repository, "GET", "tags/list").json()["tags"]
 
 
+@pytest.mark.oci(121)
 def test_the_catalog_lists_what_the_caller_has_a_role_on_in_pages(tenants: Tenants) -> None:
     # given images in namespaces whose names sort otherwise than their full names
     prefix = f"cat{os.urandom(3).hex()}"

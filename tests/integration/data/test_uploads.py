@@ -25,6 +25,7 @@ def put(client: OciClient, repository: str, upload: str, data: bytes, digest: st
     return client.on(repository, "PUT", upload, params={"digest": digest}, content=data).status_code
 
 
+@pytest.mark.oci(55)
 def test_one_put_after_a_post_stores_a_blob(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(5000)
     answer = tenants.owner.on(
@@ -42,6 +43,7 @@ def test_one_put_after_a_post_stores_a_blob(tenants: Tenants) -> None:
     assert found.headers["docker-content-digest"] == digest_of(data)
 
 
+@pytest.mark.oci(24, 56)
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_single_post_stores_a_blob_under_either_algorithm(
@@ -55,6 +57,7 @@ def test_a_single_post_stores_a_blob_under_either_algorithm(
     assert tenants.owner.on(repository, "HEAD", f"blobs/{digest}").headers["content-length"] == "3000"
 
 
+@pytest.mark.oci(60, 62)
 def test_a_streamed_patch_of_unknown_length_and_an_empty_put(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(3_000_000)
     upload = tenants.owner.start_upload(repository)
@@ -65,6 +68,7 @@ def test_a_streamed_patch_of_unknown_length_and_an_empty_put(tenants: Tenants) -
     assert tenants.owner.on(repository, "GET", f"blobs/{digest_of(data)}").content == data
 
 
+@pytest.mark.oci(61, 63, 64, 65, 66)
 def test_chunks_in_order_are_taken_and_others_say_where_to_go_on(tenants: Tenants) -> None:
     # given an upload with one chunk
     repository, data = tenants.repository(), os.urandom(3000)
@@ -108,6 +112,7 @@ def _patch(
     return client.on(repository, "PATCH", upload, content=data, headers={"Content-Range": content_range})
 
 
+@pytest.mark.oci(67)
 @pytest.mark.parametrize(
     ("content_range", "status", "code"),
     [
@@ -127,6 +132,7 @@ def test_a_wrong_content_range_is_refused(
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (status, code)
 
 
+@pytest.mark.oci(57, 72)
 def test_a_wrong_digest_stores_nothing_and_leaves_the_session_for_another_try(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(2000)
     client, upload = tenants.owner, tenants.owner.start_upload(repository)
@@ -135,6 +141,7 @@ def test_a_wrong_digest_stores_nothing_and_leaves_the_session_for_another_try(te
     assert put(client, repository, upload, data, digest_of(data)) == 201
 
 
+@pytest.mark.oci(57)
 @pytest.mark.parametrize("digest", [None, "", "sha256:abc", "md5:" + "0" * 32, "sha256:" + "A" * 64])
 def test_a_missing_or_malformed_digest_is_refused(tenants: Tenants, digest: str | None) -> None:
     repository = tenants.repository()
@@ -145,6 +152,7 @@ def test_a_missing_or_malformed_digest_is_refused(tenants: Tenants, digest: str 
     assert tenants.owner.on(repository, "GET", upload).status_code == 204
 
 
+@pytest.mark.oci(47)
 def test_an_empty_blob_can_be_pushed_and_pulled(tenants: Tenants) -> None:
     repository = tenants.repository()
     digest = tenants.owner.push_blob(repository, b"")
@@ -152,6 +160,7 @@ def test_an_empty_blob_can_be_pushed_and_pulled(tenants: Tenants) -> None:
     assert tenants.owner.on(repository, "GET", f"blobs/{digest}").content == b""
 
 
+@pytest.mark.oci(70, 71)
 def test_a_cancelled_upload_is_unknown_to_every_verb(tenants: Tenants) -> None:
     repository = tenants.repository()
     client, upload = tenants.owner, tenants.owner.start_upload(repository)
@@ -163,6 +172,7 @@ def test_a_cancelled_upload_is_unknown_to_every_verb(tenants: Tenants) -> None:
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
 
 
+@pytest.mark.oci(70)
 @pytest.mark.parametrize("session", ["not-a-uuid", "00000000-0000-4000-8000-000000000000"])
 def test_an_unknown_session_is_unknown(tenants: Tenants, session: str) -> None:
     repository = tenants.repository()
@@ -171,6 +181,7 @@ def test_an_unknown_session_is_unknown(tenants: Tenants, session: str) -> None:
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
 
 
+@pytest.mark.oci(52)
 def test_a_session_belongs_to_its_repository(tenants: Tenants) -> None:
     first, second = tenants.repository(), tenants.repository()
     upload = tenants.owner.start_upload(first)
@@ -179,6 +190,7 @@ def test_a_session_belongs_to_its_repository(tenants: Tenants) -> None:
     assert tenants.owner.on(first, "GET", upload).status_code == 204
 
 
+@pytest.mark.oci(166)
 def test_a_closing_put_whose_answer_got_lost_can_be_repeated(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(100)
     upload = tenants.owner.start_upload(repository)
@@ -186,6 +198,7 @@ def test_a_closing_put_whose_answer_got_lost_can_be_repeated(tenants: Tenants) -
     assert put(tenants.owner, repository, upload, data, digest_of(data)) == 201
 
 
+@pytest.mark.oci(75)
 def test_a_second_writer_is_told_where_the_first_one_is(tenants: Tenants) -> None:
     # given a request that has sent half of its body and waits
     repository = tenants.repository()
@@ -250,6 +263,7 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.oci(73)
 def test_a_cut_connection_keeps_what_arrived(tenants: Tenants) -> None:
     # given a client that announces 5 MB, sends 2 MB and goes away
     repository, data = tenants.repository(), os.urandom(5_000_000)
@@ -286,6 +300,7 @@ def _sending(host: str, path: str, token: str, part: bytes, *, announced: int) -
         yield connection
 
 
+@pytest.mark.oci(58)
 def test_a_cut_monolithic_put_commits_nothing(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(3_000_000)
     client, upload = tenants.owner, tenants.owner.start_upload(repository)
@@ -303,6 +318,7 @@ def test_a_cut_monolithic_put_commits_nothing(tenants: Tenants) -> None:
     assert client.on(repository, "HEAD", f"blobs/{digest_of(data[:1_000_000])}").status_code == 404
 
 
+@pytest.mark.oci(80, 82)
 @pytest.mark.parametrize("named", [True, False])
 def test_a_blob_is_mounted_from_an_image_that_the_caller_may_pull(tenants: Tenants, *, named: bool) -> None:
     source, target = tenants.repository(), tenants.repository()
@@ -314,6 +330,7 @@ def test_a_blob_is_mounted_from_an_image_that_the_caller_may_pull(tenants: Tenan
     assert tenants.owner.on(target, "HEAD", f"blobs/{digest}").status_code == 200
 
 
+@pytest.mark.oci(81, 83)
 def test_a_mount_never_gives_what_the_caller_may_not_pull(tenants: Tenants) -> None:
     # given a private blob of one organization, and a stranger with a namespace of their own
     secret = tenants.repository()
@@ -339,6 +356,7 @@ def test_a_mount_never_gives_what_the_caller_may_not_pull(tenants: Tenants) -> N
     assert tenants.stranger.on(own, "HEAD", f"blobs/{digest}").status_code == 404
 
 
+@pytest.mark.oci(26)
 def test_content_belongs_to_its_repository(tenants: Tenants) -> None:
     here, there = tenants.repository(), tenants.repository()
     digest = tenants.owner.push_blob(here, os.urandom(50))
@@ -349,6 +367,7 @@ def test_content_belongs_to_its_repository(tenants: Tenants) -> None:
     assert tenants.owner.put_manifest(there, "x", manifest).status_code == 400
 
 
+@pytest.mark.oci(165)
 def test_two_uploads_of_the_same_content_both_succeed_and_keep_one_copy(tenants: Tenants) -> None:
     first, second = tenants.repository(), tenants.repository()
     data = os.urandom(2_000_000)

@@ -15,6 +15,7 @@ def test_a_digest_is_its_algorithm_and_its_hexadecimal_digits(text: str) -> None
     assert str(digest) == text
 
 
+@pytest.mark.oci(23)
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

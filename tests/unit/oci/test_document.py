@@ -46,6 +46,7 @@ def test_what_is_not_plain_json_is_refused_with_the_reason(payload: bytes, messa
     assert message in refused.value.message
 
 
+@pytest.mark.oci(94)
 @pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"":', b"}")])
 def test_nesting_is_allowed_up_to_the_limit(brackets: tuple[bytes, bytes]) -> None:
     opening, closing = brackets

@@ -48,6 +48,7 @@ def test_an_index_gives_its_children_and_needs_no_blobs() -> None:
     assert (manifest.config, manifest.layers, manifest.required_blobs) == (None, (), ())
 
 
+@pytest.mark.oci(101)
 def test_what_is_listed_twice_is_required_once() -> None:
     # given a layer that is the config again, as artifacts have it, and a child listed for two platforms
     artifact = image(layers=[descriptor(), descriptor(b"one"), descriptor(b"one")])
@@ -58,6 +59,7 @@ def test_what_is_listed_twice_is_required_once() -> None:
     assert parse_manifest(encode(platforms), None).children == (Digest.of(b"child"),)
 
 
+@pytest.mark.oci(98)
 @pytest.mark.parametrize("media_type", sorted(FOREIGN_LAYER_TYPES))
 def test_a_foreign_layer_with_urls_need_not_exist(media_type: str) -> None:
     layers = [descriptor(b"elsewhere", media_type, urls=["https://example.com/layer"]), descriptor(b"here")]
@@ -66,6 +68,7 @@ def test_a_foreign_layer_with_urls_need_not_exist(media_type: str) -> None:
     assert manifest.required_blobs == (Digest.of(b"{}"), Digest.of(b"here"))
 
 
+@pytest.mark.oci(98)
 @pytest.mark.parametrize(
     "layer",
     [
@@ -79,6 +82,7 @@ def test_a_layer_must_exist_unless_it_is_foreign_and_has_urls(layer: Json) -> No
     assert Digest.of(b"here") in manifest.required_blobs
 
 
+@pytest.mark.oci(106)
 def test_a_subject_is_kept_and_not_required() -> None:
     subject = descriptor(b"the image", OCI_MANIFEST)
     for document in (image(subject=subject), index(subject=subject)):
@@ -87,6 +91,7 @@ def test_a_subject_is_kept_and_not_required() -> None:
         assert Digest.of(b"the image") not in manifest.required_blobs + manifest.children
 
 
+@pytest.mark.oci(125)
 @pytest.mark.parametrize(
     ("document", "artifact_type"),
     [
@@ -109,6 +114,7 @@ def test_annotations_are_given_as_they_are() -> None:
     assert parse_manifest(encode(image(annotations=annotations)), None).annotations == annotations
 
 
+@pytest.mark.oci(95, 101, 105)
 @pytest.mark.parametrize(
     "document",
     [

@@ -24,6 +24,7 @@ from tests.unit.oci.documents import Json, assert_refused, descriptor, encode, i
 # --- what it is: Content-Type, mediaType, or a guess
 
 
+@pytest.mark.oci(90, 91)
 @pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST])
 def test_an_images_type_may_stand_in_the_header_or_in_the_body_or_in_both(media_type: str) -> None:
     for body, header in (
@@ -36,22 +37,26 @@ def test_an_images_type_may_stand_in_the_header_or_in_the_body_or_in_both(media_
         assert parse_manifest(encode(body), header).media_type == media_type
 
 
+@pytest.mark.oci(90, 91)
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
 def test_an_indexes_type_may_stand_in_the_header_or_in_the_body(media_type: str) -> None:
     assert parse_manifest(encode(index()), media_type).media_type == media_type
     assert parse_manifest(encode(index(mediaType=media_type)), None).media_type == media_type
 
 
+@pytest.mark.oci(91)
 def test_without_any_type_the_shape_decides() -> None:
     assert parse_manifest(encode(index()), None).media_type == OCI_INDEX
     assert parse_manifest(encode(image()), None).media_type == OCI_MANIFEST
     assert_refused({"schemaVersion": 2}, "neither Content-Type nor mediaType")
 
 
+@pytest.mark.oci(92)
 def test_two_types_that_differ_are_refused() -> None:
     assert_refused(image(mediaType=OCI_MANIFEST), "differ; send the same in both", DOCKER_MANIFEST)
 
 
+@pytest.mark.oci(93)
 @pytest.mark.parametrize("media_type", sorted(SCHEMA1_TYPES))
 def test_schema_1_is_refused_by_name(media_type: str) -> None:
     for document in (image(), {"schemaVersion": 1, "name": "acme/app", "fsLayers": []}):
@@ -59,10 +64,12 @@ def test_schema_1_is_refused_by_name(media_type: str) -> None:
     assert_refused(image(schemaVersion=1), "schema version 1 are no longer accepted")
 
 
+@pytest.mark.oci(93)
 def test_the_withdrawn_artifact_manifest_is_refused_by_name() -> None:
     assert_refused({"schemaVersion": 2, "mediaType": OCI_ARTIFACT_MANIFEST}, "were withdrawn")
 
 
+@pytest.mark.oci(93)
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain", "x", "application/octet-stream"])
 def test_other_types_are_refused(media_type: str) -> None:
     assert_refused(image(), f"'{media_type}' is not a manifest type", media_type)
@@ -78,6 +85,7 @@ def test_a_schema_version_other_than_2_is_refused(version: object) -> None:
 # --- shape
 
 
+@pytest.mark.oci(94)
 @pytest.mark.parametrize("header", [None, OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST])
 @pytest.mark.parametrize("name", ["config", "layers"])
 def test_what_could_be_both_an_image_and_an_index_is_refused(header: str | None, name: str) -> None:
@@ -125,6 +133,7 @@ def test_a_document_of_the_wrong_shape_is_refused_with_the_place(
     assert_refused(document, message, content_type)
 
 
+@pytest.mark.oci(95, 99)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -159,6 +168,7 @@ def test_a_bad_descriptor_is_refused_with_the_place(changes: Json, message: str)
     assert_refused(image(layers=[descriptor() | changes]), message, OCI_MANIFEST)
 
 
+@pytest.mark.oci(99)
 @pytest.mark.parametrize("url", ["http://example.com", "HTTPS://example.com:8443/a?b=c", "http://[::1]/x"])
 def test_http_and_https_urls_are_taken_on_any_descriptor(url: str) -> None:
     manifest = parse_manifest(encode(index(manifests=[descriptor(urls=[url])])), None)
@@ -170,6 +180,7 @@ def test_a_field_that_go_would_take_for_another_is_refused(name: str) -> None:
     assert_refused(image(**{name: []}), "must be written", OCI_MANIFEST)
 
 
+@pytest.mark.oci(96)
 def test_a_manifest_over_the_limit_is_413() -> None:
     error = refusal(b" " * (MANIFEST_SIZE_LIMIT + 1), OCI_MANIFEST)
     assert error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE

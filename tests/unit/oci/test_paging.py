@@ -25,6 +25,7 @@ def test_a_page_has_the_length_asked_for_up_to_the_maximum(n: str | None, length
     assert parse_page(n, None, maximum=1000) == Page(length, None)
 
 
+@pytest.mark.oci(118)
 @pytest.mark.parametrize(
     "n", ["", " ", " 1", "-1", "-0", "+1", "1e3", "1.0", "0x10", "1_000", "٣", "²", "abc", "1\n"]
 )
@@ -50,11 +51,13 @@ def test_a_page_begins_after_any_text_that_a_database_takes(last: str | None, af
     assert parse_page(None, last, maximum=10).last == after
 
 
+@pytest.mark.oci(120)
 def test_the_link_to_the_next_page_is_relative_and_names_the_last_entry() -> None:
     link = next_link("/v2/acme/app/tags/list", 100, "v1.0")
     assert link == '</v2/acme/app/tags/list?n=100&last=v1.0>; rel="next"'
 
 
+@pytest.mark.oci(127)
 def test_a_link_keeps_the_filter_and_escapes_what_would_end_it() -> None:
     link = next_link("/v2/a/b/referrers/sha256:00", 10, 'x>; "&y', {"artifactType": "application/a+b;c/d e"})
     assert link == (

@@ -6,6 +6,7 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.ranges import ByteRange, parse_content_range, parse_range
 
 
+@pytest.mark.oci(42)
 @pytest.mark.parametrize(
     ("header", "start", "stop"),
     [
@@ -31,6 +32,7 @@ def test_a_range_knows_its_length_and_its_header() -> None:
     assert part.content_range(2048) == "bytes 2000-2047/2048"
 
 
+@pytest.mark.oci(43)
 @pytest.mark.parametrize(
     "header", ["bytes=2048-", "bytes=5000-10000", "bytes=500-0", "bytes=-0", f"bytes={'9' * 18}-"]
 )
@@ -73,6 +75,7 @@ def test_an_empty_blob_is_always_sent_whole(header: str | None) -> None:
     assert parse_range(header, 0) is None
 
 
+@pytest.mark.oci(63)
 @pytest.mark.parametrize(
     ("header", "first", "last"),
     [
@@ -103,6 +106,7 @@ def test_a_malformed_content_range_is_400_and_says_how_to_write_it(header: str) 
     assert refused.value.status == HTTPStatus.BAD_REQUEST
 
 
+@pytest.mark.oci(67)
 def test_a_content_range_that_ends_before_it_begins_is_416() -> None:
     with pytest.raises(ProtocolError, match="ends before it begins") as refused:
         parse_content_range("10-9")

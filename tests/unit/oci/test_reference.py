@@ -30,6 +30,7 @@ def test_the_first_component_of_a_name_is_the_namespace(name: str, namespace: st
     assert str(repository) == name
 
 
+@pytest.mark.oci(18)
 @pytest.mark.parametrize(
     "name",
     [
@@ -66,6 +67,7 @@ def test_a_malformed_name_is_refused(name: str) -> None:
     assert "is not a repository's name" in refused.value.message
 
 
+@pytest.mark.oci(19)
 def test_a_name_over_the_limit_is_refused_with_the_limit() -> None:
     with pytest.raises(ProtocolError, match="has 256 characters, 255 at most") as refused:
         parse_repository(f"a/{'b' * (NAME_LIMIT - 1)}")
@@ -78,12 +80,14 @@ def test_a_name_of_one_component_can_be_told_from_a_malformed_one() -> None:
     assert refused.value.code is ErrorCode.NAME_INVALID
 
 
+@pytest.mark.oci(20)
 @pytest.mark.parametrize("tag", ["latest", "V1.0", "_", "0", "a" * TAG_LIMIT, "sha256-00.sig", "1.2--3__4.."])
 def test_a_tag_is_taken_as_it_is(tag: str) -> None:
     assert parse_tag(tag) == tag
     assert parse_reference(tag) == tag
 
 
+@pytest.mark.oci(20)
 @pytest.mark.parametrize(
     "tag",
     ["", ".INVALID_MANIFEST_NAME", "-x", "a" * (TAG_LIMIT + 1), "a b", "a/b", "a+b", "a\n", "ä", "٣", "a\0"],

@@ -7,6 +7,7 @@ def scope(kind: str, name: str, *actions: str) -> Scope:
     return Scope(kind, name, frozenset(actions))
 
 
+@pytest.mark.oci(151)
 @pytest.mark.parametrize(
     ("text", "parsed"),
     [
@@ -30,6 +31,7 @@ def test_scopes_come_repeated_and_between_spaces_and_keep_their_order() -> None:
     assert [parsed.name for parsed in parse_scopes(values)] == ["b/b", "a/a", "catalog"]
 
 
+@pytest.mark.oci(150)
 def test_scopes_on_one_resource_are_merged() -> None:
     # as containerd sends them, with another in between
     asked = ["repository:a/a:pull", "repository:b/b:pull", "repository(x):a/a:pull,push", "other:a/a:pull"]
@@ -40,6 +42,7 @@ def test_scopes_on_one_resource_are_merged() -> None:
     )
 
 
+@pytest.mark.oci(151)
 @pytest.mark.parametrize(
     "text",
     [
