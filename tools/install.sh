@@ -21,6 +21,7 @@ conformance            github.com/opencontainers/distribution-spec/conformance  
 minio                  github.com/minio/minio                                v0.0.0-20260212201848-7aac2a2c5b7c
 versitygw              github.com/versity/versitygw/cmd/versitygw            v1.8.0
 distribution-registry  github.com/distribution/distribution/v3/cmd/registry     v3.1.2
+regctl       github.com/regclient/regclient/cmd/regctl                v0.11.7
 '
 
 # Where the tests look for them (tests/services/tools.py). Debian's go to their usual places.

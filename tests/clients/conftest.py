@@ -1,15 +1,21 @@
 """What the real clients work with."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import copyfile
+from typing import Final
 
 import pytest
 
+from tests.clients.cutting import Line
 from tests.services.docker import DockerClient
 from tests.services.tools import require_tool
+from tests.tenants import LAYER, Tenants
 
+LARGE: Final = 8_000_000  # bytes of the layer `large`
+HALF: Final = LARGE // 2
+WRONG: Final = "00000000-0000-4000-8000-000000000000"  # no key's secret
 Build = Callable[[DockerClient, str], None]
 
 
@@ -31,3 +37,24 @@ def build(tmp_path: Path) -> Build:
         docker("build", "--quiet", "--network", "none", "--tag", name, str(context))
 
     return run
+
+
+@pytest.fixture
+def line(tenants: Tenants) -> Iterator[Line]:
+    """The registry, by a line that can be cut."""
+    with Line(tenants.owner.host) as line:
+        yield line
+
+
+@pytest.fixture
+def large() -> bytes:
+    """A layer that a line can be cut in."""
+    return os.urandom(LARGE)
+
+
+@pytest.fixture
+def hidden(tenants: Tenants) -> tuple[str, str]:
+    """A private image of another tenant, and one that is not there: nobody may tell them apart."""
+    repository = tenants.strangers_repository()
+    tenants.stranger.push_image(repository, "1", LAYER)
+    return f"{tenants.owner.host}/{repository}:1", f"{tenants.owner.host}/there-is-no-such/namespace:1"
