@@ -33,7 +33,7 @@ def refusal(error: BadCredentials) -> dict[str, Any]:
     docker shows `message` or `details`, others read `errors` (checklist 152).
     """
     said = _ENDED if isinstance(error, LoginEnded) else _WRONG
-    errors = [{"code": "UNAUTHORIZED", "message": said, "detail": {}}]
+    errors = [{"code": "UNAUTHORIZED", "message": said}]
     return {"errors": errors, "message": said, "details": said}
 
 

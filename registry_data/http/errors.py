@@ -23,9 +23,11 @@ def to_answer(error: Exception) -> Answer:
 
 
 def _answer(status: HTTPStatus, headers: dict[str, str], errors: Iterable[ErrorItem]) -> Answer:
-    body = {
-        "errors": [
-            {"code": item.code.name, "message": item.message, "detail": dict(item.detail)} for item in errors
-        ]
-    }
+    body = {"errors": [_entry(item) for item in errors]}
     return Answer(status, {**headers, "content-type": "application/json"}, json.dumps(body).encode())
+
+
+def _entry(item: ErrorItem) -> dict[str, object]:
+    entry: dict[str, object] = {"code": item.code.name, "message": item.message}
+    # oras, helm and docker print what they find there, an empty object as "map[]".
+    return {**entry, "detail": dict(item.detail)} if item.detail else entry
