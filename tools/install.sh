@@ -22,6 +22,8 @@ minio                  github.com/minio/minio                                v0.
 versitygw              github.com/versity/versitygw/cmd/versitygw            v1.8.0
 distribution-registry  github.com/distribution/distribution/v3/cmd/registry     v3.1.2
 regctl       github.com/regclient/regclient/cmd/regctl                v0.11.7
+oras         oras.land/oras/cmd/oras                                  v1.3.6
+conformance  github.com/opencontainers/distribution-spec/conformance  v0.0.0-20260831232431-97274622c111
 '
 
 # Where the tests look for them (tests/services/tools.py). Debian's go to their usual places.

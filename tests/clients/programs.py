@@ -10,8 +10,10 @@ from tests.services.tools import require_tool
 class Program:
     """`Program("crane", home)("ls", name)`."""
 
-    def __init__(self, name: str, home: Path) -> None:
+    def __init__(self, name: str, home: Path, *, folder: Path | None = None) -> None:
+        """It runs in `folder`, where that matters to it."""
         self.path = require_tool(name)
+        self.folder = folder
         self.environment = {**os.environ, "HOME": str(home), "DOCKER_CONFIG": str(home / "docker")}
         (home / "docker").mkdir(parents=True, exist_ok=True)
 
@@ -22,6 +24,7 @@ class Program:
         done = subprocess.run(
             [str(self.path), *arguments],
             env=self.environment,
+            cwd=self.folder,
             input=stdin,
             capture_output=True,
             text=True,

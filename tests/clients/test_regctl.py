@@ -22,6 +22,7 @@ def regctl(tmp_path: Path, tenants: Tenants, line: Line) -> Program:
     return program
 
 
+@pytest.mark.oci(139, 185)
 def test_push_list_copy_pull_and_delete(regctl: Program, tenants: Tenants, tmp_path: Path) -> None:
     # given an artifact of one file
     host = tenants.owner.host
@@ -50,6 +51,7 @@ def test_push_list_copy_pull_and_delete(regctl: Program, tenants: Tenants, tmp_p
     assert regctl("tag", "ls", name).stdout.split() == []
 
 
+@pytest.mark.oci(185)
 def test_a_blob_goes_up_in_chunks(regctl: Program, tenants: Tenants, line: Line) -> None:
     regctl("registry", "set", "--blob-chunk", "100000", line.host)
     repository, data = tenants.repository(), "0123456789" * 35_000
@@ -60,6 +62,7 @@ def test_a_blob_goes_up_in_chunks(regctl: Program, tenants: Tenants, line: Line)
     assert tenants.owner.on(repository, "GET", f"blobs/{said.stdout.strip()}").text == data
 
 
+@pytest.mark.oci(185)
 def test_a_layer_of_another_image_is_mounted_without_naming_it(
     regctl: Program, tenants: Tenants, line: Line, tmp_path: Path, large: bytes
 ) -> None:
@@ -75,6 +78,7 @@ def test_a_layer_of_another_image_is_mounted_without_naming_it(
     assert line.carried < 100_000
 
 
+@pytest.mark.oci(185)
 @pytest.mark.parametrize(("chunked", "at_most"), [(True, LARGE + HALF), (False, 2 * LARGE)])
 def test_a_cut_push_ends_well_and_in_chunks_goes_on_where_it_was(
     regctl: Program, tenants: Tenants, line: Line, tmp_path: Path, large: bytes, chunked: bool, at_most: int
