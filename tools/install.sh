@@ -16,14 +16,14 @@ wrk              makes many small requests
 
 # Go programs: our name for each, package, version.
 go_programs='
-crane                  github.com/google/go-containerregistry/cmd/crane         v0.22.1
-conformance            github.com/opencontainers/distribution-spec/conformance  v0.0.0-20260831232431-97274622c111
-minio                  github.com/minio/minio                                v0.0.0-20260212201848-7aac2a2c5b7c
-versitygw              github.com/versity/versitygw/cmd/versitygw            v1.8.0
-distribution-registry  github.com/distribution/distribution/v3/cmd/registry     v3.1.2
-regctl       github.com/regclient/regclient/cmd/regctl                v0.11.7
-oras         oras.land/oras/cmd/oras                                  v1.3.6
-conformance  github.com/opencontainers/distribution-spec/conformance  v0.0.0-20260831232431-97274622c111
+crane                  github.com/google/go-containerregistry/cmd/crane           v0.22.1
+regctl                 github.com/regclient/regclient/cmd/regctl                  v0.11.7
+oras                   oras.land/oras/cmd/oras                                    v1.3.6
+helm                   helm.sh/helm/v3/cmd/helm                                   v3.22.0
+conformance            github.com/opencontainers/distribution-spec/conformance    v0.0.0-20260831232431-97274622c111
+minio                  github.com/minio/minio                                     v0.0.0-20260212201848-7aac2a2c5b7c
+versitygw              github.com/versity/versitygw/cmd/versitygw                 v1.8.0
+distribution-registry  github.com/distribution/distribution/v3/cmd/registry       v3.1.2
 '
 
 # Where the tests look for them (tests/services/tools.py). Debian's go to their usual places.
