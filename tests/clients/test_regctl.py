@@ -123,4 +123,4 @@ def test_a_missing_tag_of_ones_own_is_called_missing(regctl: Program, tenants: T
     tenants.owner.push_image(repository, "1", b"layer")
     missing = regctl("manifest", "get", f"{tenants.owner.host}/{repository}:2", check=False)
     assert "not found [http 404]" in missing.stderr
-    assert "no manifest with the tag 2" in missing.stderr
+    assert "this repository has no tag 2" in missing.stderr
