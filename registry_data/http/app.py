@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
@@ -16,7 +17,7 @@ from registry_data.http.errors import to_answer
 from registry_data.http.kept import KeptAnswers, key_of
 from registry_data.http.plane import Endpoint, Plane
 from registry_data.http.routes import Kind, route
-from registry_data.http.wire import Answer, FileBody, Request
+from registry_data.http.wire import Answer, FileBody, Request, content_length
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 from registry_data.registry.gate import Refused
 
@@ -53,9 +54,12 @@ ENDPOINTS: Final[Mapping[Kind, Mapping[str, Endpoint]]] = MappingProxyType(
 
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
-# What a refused client may still send before the connection is closed on it (checklist 4).
+# What a client may still send, once its answer is clear, and have its connection kept (checklist 4).
 _DRAINED: Final = 8 * 1024 * 1024  # bytes
 _DRAIN_TIME: Final = 10  # seconds
+# What it may send after an answer that ends the connection.
+_LINGERED: Final = 1024 * 1024 * 1024  # bytes
+_LINGER_TIME: Final = 30  # seconds
 
 
 class App:
@@ -82,12 +86,16 @@ class App:
         request = Request(scope, receive)
         try:
             answer = await self._answer(request)
+            if request.method in _WRITES and not await _drained(request):
+                answer = Answer(answer.status, {**answer.headers, "connection": "close"}, answer.body)
         except ClientDisconnect:
             logger.info("client went away during %s %s", request.method, request.path)
             return
         if key is not None:
             self._kept.put(key, stamp, answer)
         await _send(request, answer, self._plane, send)
+        if answer.headers.get("connection") == "close":
+            await _linger(request)
 
     async def _answer(self, request: Request) -> Answer:
         try:
@@ -112,8 +120,6 @@ class App:
             header = challenge(error, request, self._plane.config)
             if header is not None:
                 answer = Answer(answer.status, {**answer.headers, "www-authenticate": header}, answer.body)
-        if request.has_body and not await _drained(request):
-            answer = Answer(answer.status, {**answer.headers, "connection": "close"}, answer.body)
         return answer
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -155,11 +161,24 @@ def _read_only(endpoints: Mapping[str, Endpoint]) -> ProtocolError:
 
 
 async def _drained(request: Request) -> bool:
+    """Read and drop what nobody wanted of a body; whether that was all.
+
+    One that is announced to be too long is not begun with: whoever listens need not send it.
+    """
+    if (content_length(request) or 0) > _DRAINED:
+        return request.is_read
     try:
         async with asyncio.timeout(_DRAIN_TIME):
             return await request.drain(_DRAINED)
     except TimeoutError:
         return False
+
+
+async def _linger(request: Request) -> None:
+    """Go on reading after the answer: closed too early, the connection would be reset and the answer lost."""
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_LINGER_TIME):
+            await request.drain(_LINGERED)
 
 
 async def _send(request: Request, answer: Answer, plane: Plane, send: Send) -> None:

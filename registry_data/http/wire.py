@@ -73,9 +73,9 @@ class Request:
         return "http.response.pathsend" in self._scope.get("extensions", {})
 
     @property
-    def has_body(self) -> bool:
-        """Whether the client announced a body."""
-        return self.headers.get("content-length", "0") != "0" or "transfer-encoding" in self.headers
+    def is_read(self) -> bool:
+        """Whether all of the body has been read."""
+        return self._ended
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body as it comes.
