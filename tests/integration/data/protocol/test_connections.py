@@ -1,0 +1,188 @@
+"""Connections and bodies as HTTP/1.1 has them (checklist 1-5)."""
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.data.protocol.conftest import CONFIG, Pushed
+from tests.integration.data.protocol.wire import Wire
+from tests.oci_client import OCI_MANIFEST, digest_of, image_manifest
+from tests.tenants import LAYER, Tenants
+
+MIB = 1024 * 1024
+Connect = Callable[..., Wire]
+
+
+@pytest.mark.oci(1)
+def test_a_connection_is_kept_for_any_number_of_requests(image: Pushed, wire: Connect) -> None:
+    connection = wire()
+    for _ in range(3):
+        assert connection.request("GET", f"{image.base}/manifests/latest").status == 200
+        assert connection.request("HEAD", f"{image.base}/blobs/{image.layer}").status == 200
+        assert connection.request("GET", f"{image.base}/blobs/{image.layer}").body == LAYER
+        assert connection.request("GET", f"{image.base}/manifests/none").status == 404
+
+
+@pytest.mark.oci(1)
+def test_a_client_that_says_so_gets_its_answer_and_the_end_of_the_connection(
+    image: Pushed, wire: Connect
+) -> None:
+    connection = wire()
+    answer = connection.request("GET", f"{image.base}/blobs/{image.layer}", "Connection: close")
+    assert (answer.status, answer.body) == (200, LAYER)
+    assert connection.is_over()
+
+
+@pytest.mark.oci(2, 62)
+@pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])
+def test_an_upload_may_come_in_chunks_of_unknown_number(tenants: Tenants, wire: Connect, method: str) -> None:
+    # given bytes in pieces of odd sizes, and a place to send them
+    repository, pieces = tenants.repository(), [os.urandom(size) for size in (1, 70_000, 3, 2_000_001)]
+    digest = digest_of(b"".join(pieces))
+    uploads, connection = f"/v2/{repository}/blobs/uploads/", wire()
+    if method != "POST":
+        uploads = connection.request("POST", uploads, body=b"").headers["Location"]
+
+    # when they come in chunks
+    query = "" if method == "PATCH" else f"?digest={digest}"
+    answer = connection.in_chunks(method, uploads + query, pieces=pieces)
+
+    # then they are all there
+    assert answer.status == (202 if method == "PATCH" else 201)
+    if method == "PATCH":
+        assert answer.headers["Range"] == "0-2070004"
+        assert connection.request("PUT", f"{uploads}?digest={digest}", body=b"").status == 201
+    assert connection.request("GET", f"/v2/{repository}/blobs/{digest}").body == b"".join(pieces)
+
+
+@pytest.mark.oci(2)
+@pytest.mark.parametrize("by", ["tag", "digest"])
+def test_a_manifest_may_come_in_chunks(tenants: Tenants, wire: Connect, by: str) -> None:
+    repository = tenants.repository()
+    tenants.owner.push_blob(repository, CONFIG)
+    body = json.dumps(image_manifest(CONFIG, [])).encode()
+    reference = digest_of(body) if by == "digest" else "chunked"
+    pieces = [body[:1], body[1:100], body[100:]]
+    answer = wire().in_chunks(
+        "PUT", f"/v2/{repository}/manifests/{reference}", f"Content-Type: {OCI_MANIFEST}", pieces=pieces
+    )
+    assert (answer.status, answer.headers["Docker-Content-Digest"]) == (201, digest_of(body))
+    assert tenants.owner.on(repository, "GET", f"manifests/{reference}").content == body
+
+
+@pytest.mark.oci(3)
+@pytest.mark.parametrize("accepted", ["gzip", "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5", "br, *"])
+def test_content_is_never_compressed(tenants: Tenants, image: Pushed, wire: Connect, accepted: str) -> None:
+    manifest = tenants.owner.on(image.name, "GET", "manifests/latest").content
+    connection, header = wire(), f"Accept-Encoding: {accepted}"
+    for path, content in (
+        ("manifests/latest", manifest),
+        (f"blobs/{image.layer}", LAYER),
+        (f"referrers/{image.manifest}", None),
+    ):
+        answer = connection.request("GET", f"{image.base}/{path}", header)
+        assert "Content-Encoding" not in answer.headers
+        assert answer.headers["Content-Length"] == str(len(answer.body))
+        assert content in (None, answer.body)
+
+
+REFUSALS = {
+    "nobody": ("PUT", "manifests/x", 401, "UNAUTHORIZED"),
+    "wrong": ("PUT", "manifests/x", 401, "UNAUTHORIZED"),
+    "reader": ("PATCH", "blobs/uploads/{upload}", 403, "DENIED"),
+    "owner": ("PATCH", "blobs/uploads/00000000-0000-4000-8000-000000000000", 404, "BLOB_UPLOAD_UNKNOWN"),
+    "too large": ("PUT", "manifests/x", 413, "MANIFEST_INVALID"),
+    "no route": ("PUT", "nothing/x", 404, "UNSUPPORTED"),
+    "no method": ("POST", "manifests/x", 405, "UNSUPPORTED"),
+}
+
+
+def secret_of(who: str, tenants: Tenants) -> str | None:
+    if who == "nobody":
+        return None
+    if who == "wrong":
+        return "00000000-0000-4000-8000-000000000000"
+    if who == "reader":
+        return tenants.new_key("ContainerRegistryReadOnly")["secret_key"]
+    return tenants.owner.secret
+
+
+@pytest.mark.oci(4)
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("size", [5 * MIB, 40 * MIB])
+@pytest.mark.parametrize("who", REFUSALS)
+def test_a_refusal_reaches_a_client_that_sends_its_whole_body_first(
+    tenants: Tenants, wire: Connect, who: str, size: int, *, chunked: bool
+) -> None:
+    # given a request that will be refused, and a client that does not listen before its body is out
+    repository = tenants.repository()
+    upload = tenants.owner.start_upload(repository).rpartition("/")[2]
+    method, path, status, code = REFUSALS[who]
+    path = f"/v2/{repository}/{path.format(upload=upload)}"
+    connection = wire(secret_of(who, tenants))
+
+    # when all of the body is sent
+    if chunked:
+        answer = connection.in_chunks(method, path, pieces=[bytes(MIB)] * (size // MIB))
+    else:
+        answer = connection.request(method, path, body=bytes(size))
+
+    # then the refusal is there to be read, and the connection can be used again or is closed
+    assert (answer.status, answer.codes) == (status, [code])
+    if answer.headers.get("Connection", "").lower() == "close":
+        assert connection.is_over()
+    else:
+        again = connection.request("GET", f"/v2/{repository}/manifests/none")
+        assert again.status in (401, 404)
+
+
+@pytest.mark.oci(4)
+@pytest.mark.parametrize("who", ["nobody", "owner", "too large"])
+def test_a_refusal_is_sent_while_the_body_is_still_to_come(tenants: Tenants, wire: Connect, who: str) -> None:
+    # given a client that announces 40 MiB, sends one and waits
+    repository, (method, path, status, code) = tenants.repository(), REFUSALS[who]
+    connection = wire(secret_of(who, tenants))
+    connection.begin(method, f"/v2/{repository}/{path}", f"Content-Length: {40 * MIB}")
+    connection.send(bytes(MIB))
+
+    # then it hears the refusal without sending more
+    answer = connection.reply(method)
+    assert (answer.status, answer.codes) == (status, [code])
+    assert answer.headers["Connection"].lower() == "close"
+
+
+@pytest.mark.oci(5)
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_client_that_waits_for_100_continue_gets_it(tenants: Tenants, wire: Connect, method: str) -> None:
+    repository, data, connection = tenants.repository(), os.urandom(3000), wire()
+    upload = tenants.owner.start_upload(repository)
+    query = f"?digest={digest_of(data)}" if method == "PUT" else ""
+    headers = (f"Content-Length: {len(data)}", "Expect: 100-continue")
+    connection.begin(method, f"/v2/{repository}/{upload}{query}", *headers)
+    assert connection.first_line() == b"HTTP/1.1 100 Continue"
+    connection.send(data)
+    assert connection.reply(method).status == (201 if method == "PUT" else 202)
+
+
+@pytest.mark.oci(4, 5)
+def test_a_client_that_waits_for_100_continue_hears_a_refusal_instead(
+    tenants: Tenants, wire: Connect
+) -> None:
+    connection = wire(None)
+    headers = ("Content-Length: 3000000000", "Expect: 100-continue")
+    connection.begin("PUT", f"/v2/{tenants.repository()}/manifests/x", *headers)
+    answer = connection.reply("PUT")
+    assert (answer.status, answer.codes) == (401, ["UNAUTHORIZED"])
+
+
+@pytest.mark.oci(4, 86)
+def test_an_answer_that_needs_no_body_reaches_a_client_that_sends_one(
+    tenants: Tenants, image: Pushed, wire: Connect
+) -> None:
+    # given a mount that works, and beside it all of the blob and more, which nobody needs
+    target = tenants.repository()
+    query = f"?mount={image.layer}&from={image.name}&digest={image.layer}"
+    answer = wire().request("POST", f"/v2/{target}/blobs/uploads/{query}", body=bytes(40 * MIB))
+    assert answer.status == 201
