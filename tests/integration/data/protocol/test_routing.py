@@ -1,0 +1,219 @@
+"""Paths, queries, methods and the headers that every answer has (checklist 6-14, 27-29, 177, 179)."""
+
+from collections.abc import Callable
+from urllib.parse import quote, urlsplit
+
+import httpx
+import pytest
+
+from tests.integration.data.protocol.conftest import Pushed
+from tests.integration.data.protocol.wire import Wire
+from tests.oci_client import digest_of
+from tests.tenants import Tenants
+
+Connect = Callable[..., Wire]
+NOWHERE = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.oci(6)
+@pytest.mark.parametrize("colon", [":", "%3A", "%3a"])
+def test_a_digest_may_be_percent_encoded_in_a_path(image: Pushed, wire: Connect, colon: str) -> None:
+    connection = wire()
+    for path in (f"blobs/{image.layer}", f"manifests/{image.manifest}", f"referrers/{image.manifest}"):
+        answer = connection.request("GET", f"{image.base}/{path.replace(':', colon)}")
+        assert answer.status == 200
+    assert connection.request("GET", f"{image.base}/manifests/l%61test").status == 200
+
+
+@pytest.mark.oci(6)
+@pytest.mark.parametrize("encode", [lambda value: value, lambda value: quote(value, safe="")])
+def test_a_mount_and_a_closing_put_take_plain_and_encoded_queries(
+    tenants: Tenants, image: Pushed, wire: Connect, encode: Callable[[str], str]
+) -> None:
+    target, connection, data = tenants.repository(), wire(), b"in another repository"
+    uploads = f"/v2/{target}/blobs/uploads/"
+    mounted = connection.request(
+        "POST", f"{uploads}?mount={encode(image.layer)}&from={encode(image.name)}", body=b""
+    )
+    assert (mounted.status, mounted.headers["Location"]) == (201, f"/v2/{target}/blobs/{image.layer}")
+    session = connection.request("POST", uploads, body=b"").headers["Location"]
+    assert connection.request("PUT", f"{session}?digest={encode(digest_of(data))}", body=data).status == 201
+
+
+@pytest.mark.oci(7)
+def test_parameters_that_mean_nothing_here_are_ignored(
+    tenants: Tenants, image: Pushed, wire: Connect
+) -> None:
+    # given what mirrors and crane add to every request
+    target, connection, data = tenants.repository(), wire(), b"with more parameters"
+    more, uploads = "ns=docker.io&origin=example.com&x&y=%FF&=", f"/v2/{target}/blobs/uploads/"
+
+    # then reads are as without it
+    for path in (
+        f"manifests/{image.manifest}",
+        f"blobs/{image.layer}",
+        "tags/list",
+        f"referrers/{image.layer}",
+    ):
+        assert connection.request("GET", f"{image.base}/{path}?{more}").status == 200
+    assert connection.request("GET", f"/v2/?{more}").status == 200
+
+    # and so are pushes
+    mount = f"{uploads}?mount={image.layer}&from={image.name}&{more}"
+    assert connection.request("POST", mount, body=b"").status == 201
+    session = connection.request("POST", f"{uploads}?{more}", body=b"").headers["Location"]
+    assert connection.request("PATCH", f"{session}?{more}", body=data).status == 202
+    assert connection.request("GET", f"{session}?{more}").status == 204
+    assert connection.request("PUT", f"{session}?{more}&digest={digest_of(data)}", body=b"").status == 201
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
+ALLOWED = {
+    "/v2/": {"GET", "HEAD"},
+    "/v2/_catalog": {"GET", "HEAD"},
+    "/v2/{name}/manifests/latest": {"GET", "HEAD", "PUT", "DELETE"},
+    "/v2/{name}/blobs/{digest}": {"GET", "HEAD", "DELETE"},
+    "/v2/{name}/blobs/uploads/": {"POST"},
+    f"/v2/{{name}}/blobs/uploads/{NOWHERE}": {"GET", "HEAD", "PUT", "PATCH", "DELETE"},
+    "/v2/{name}/tags/list": {"GET", "HEAD"},
+    "/v2/{name}/referrers/{digest}": {"GET", "HEAD"},
+    "/token": {"GET", "POST"},
+}
+REFUSED = [(path, method) for path, allowed in ALLOWED.items() for method in METHODS if method not in allowed]
+
+
+@pytest.mark.oci(10)
+@pytest.mark.parametrize(("path", "method"), REFUSED)
+def test_a_method_that_a_route_lacks_is_405_with_those_it_has(
+    image: Pushed, wire: Connect, path: str, method: str
+) -> None:
+    answer = wire().request(method, path.format(name=image.name, digest=image.layer))
+    assert answer.status == 405
+    assert set(answer.headers["Allow"].split(", ")) == ALLOWED[path]
+    if method != "HEAD":
+        assert answer.codes == ["UNSUPPORTED"]
+        assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.oci(10, 179)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v1/",
+        "/v1/search?q=a",
+        "/v1/_ping",
+        "/v2/x",
+        "/v2/a/b",
+        "/v2/a/b/tags",
+        "/v2/a/b/blobs/",
+        "/x/v2/",
+    ],
+)
+def test_a_path_that_names_nothing_is_404_in_json(wire: Connect, path: str) -> None:
+    for method in ("GET", "PUT"):
+        answer = wire().request(method, path)
+        assert (answer.status, answer.codes) == (404, ["UNSUPPORTED"])
+        assert answer.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.oci(9)
+def test_an_upload_may_be_started_without_the_final_slash(tenants: Tenants, wire: Connect) -> None:
+    repository, connection = tenants.repository(), wire()
+    answer = connection.request("POST", f"/v2/{repository}/blobs/uploads", body=b"")
+    assert answer.status == 202
+    assert connection.request("GET", answer.headers["Location"]).status == 204
+
+
+@pytest.mark.oci(11)
+def test_every_answer_names_the_version_of_the_api(image: Pushed, wire: Connect) -> None:
+    for secret in ({}, {"secret": None}):
+        connection = wire(**secret)
+        for method, path in (
+            ("GET", "/v2/"),
+            ("HEAD", f"{image.base}/manifests/latest"),
+            ("GET", f"{image.base}/blobs/{image.layer}"),
+            ("GET", f"{image.base}/manifests/none"),
+            ("GET", "/v2/nothing"),
+            ("POST", "/v2/"),
+            ("PUT", f"{image.base}/manifests/sha256:x"),
+            ("POST", f"{image.base}/blobs/uploads/"),
+        ):
+            answer = connection.request(method, path)
+            assert answer.headers.get_all("Docker-Distribution-Api-Version") == ["registry/2.0"], path
+
+
+@pytest.mark.oci(12)
+def test_manifests_are_answered_without_redirects(image: Pushed, wire: Connect) -> None:
+    for method in ("HEAD", "GET"):
+        answer = wire().request(method, f"{image.base}/manifests/latest")
+        assert (answer.status, answer.headers["Location"]) == (200, None)
+
+
+@pytest.mark.oci(13, 68)
+@pytest.mark.parametrize("with_question_mark", [True, False])
+def test_a_location_works_with_a_digest_added_by_hand_or_by_a_library(
+    tenants: Tenants, wire: Connect, *, with_question_mark: bool
+) -> None:
+    # given a Location, of whatever form
+    repository, data, connection = tenants.repository(), b"at the location", wire()
+    location = connection.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"").headers["Location"]
+    assert not urlsplit(location).fragment
+
+    # when a client adds to it as regctl does, or parses and writes it anew as Go's libraries do
+    if with_question_mark:
+        location += ("&" if "?" in location else "?") + f"digest={digest_of(data)}"
+    else:
+        location = str(httpx.URL(location).copy_merge_params({"digest": digest_of(data)}))
+    assert connection.request("PUT", location, body=data).status == 201
+
+
+@pytest.mark.oci(14, 146, 163)
+@pytest.mark.parametrize("host", ["registry.example", "registry.example:5000", "[::1]:5000", "127.0.0.1"])
+def test_links_and_realm_stay_on_the_host_that_the_client_used(
+    tenants: Tenants, wire: Connect, host: str
+) -> None:
+    repository = tenants.repository()
+    started = wire().request("POST", f"/v2/{repository}/blobs/uploads/", f"Host: {host}", body=b"")
+    assert started.headers["Location"].startswith(f"/v2/{repository}/blobs/uploads/")
+    ping = wire(None).request("GET", "/v2/", f"Host: {host}")
+    assert ping.headers["WWW-Authenticate"] == f'Bearer realm="http://{host}/token",service="registry"'
+
+
+@pytest.mark.oci(27)
+def test_the_ping_is_an_empty_object(wire: Connect) -> None:
+    connection = wire()
+    for path in ("/v2/", "/v2"):
+        answer = connection.request("GET", path)
+        assert (answer.status, answer.body) == (200, b"{}")
+        assert answer.headers["Content-Type"] == "application/json"
+        head = connection.request("HEAD", path)
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["Content-Length"] == "2"
+
+
+@pytest.mark.oci(28)
+def test_an_anonymous_ping_is_challenged_also_beside_public_images(tenants: Tenants, wire: Connect) -> None:
+    repository = tenants.image_with_policies(is_public=True, visibility="public")
+    connection = wire(None)
+    assert connection.request("GET", f"/v2/{repository}/manifests/latest").status == 200
+    for method in ("GET", "HEAD"):
+        answer = connection.request(method, "/v2/")
+        assert answer.status == 401
+        assert answer.headers.get_all("WWW-Authenticate") == [
+            f'Bearer realm="http://{tenants.owner.host}/token",service="registry"'
+        ]
+
+
+@pytest.mark.oci(29)
+def test_any_valid_login_passes_the_ping(tenants: Tenants, wire: Connect) -> None:
+    # given a key without a single right that matters here, and one with all of them
+    weak = tenants.create_key(tenants.organization, "ContainerRegistryReadOnly")["secret_key"]
+    for secret in (weak, tenants.owner.secret or ""):
+        assert wire(secret).request("GET", "/v2/").status == 200
+        # when a token is asked for without any scope, as at a login
+        token = httpx.get(
+            f"http://{tenants.owner.host}/token", params={"service": "registry"}, auth=("x", secret)
+        ).json()["token"]
+        # then that token passes too
+        assert wire().request("GET", "/v2/", f"Authorization: Bearer {token}").status == 200
