@@ -52,6 +52,7 @@ ENDPOINTS: Final[Mapping[Kind, Mapping[str, Endpoint]]] = MappingProxyType(
     }
 )
 
+_READS: Final = frozenset({"GET", "HEAD"})
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 # What a client may still send, once its answer is clear, and have its connection kept (checklist 4).
@@ -86,7 +87,7 @@ class App:
         request = Request(scope, receive)
         try:
             answer = await self._answer(request)
-            if request.method in _WRITES and not await _drained(request):
+            if request.method not in _READS and not await _drained(request):
                 answer = Answer(answer.status, {**answer.headers, "connection": "close"}, answer.body)
         except ClientDisconnect:
             logger.info("client went away during %s %s", request.method, request.path)
