@@ -12,6 +12,7 @@ chromium         looks at the admin pages
 docker-registry  a registry to compare the speed with
 nginx-light      serves files as fast as the machine can
 wrk              makes many small requests
+containerd      stores images for ctr, of which it brings an older one
 '
 
 # Go programs: our name for each, package, version.
@@ -24,6 +25,7 @@ conformance            github.com/opencontainers/distribution-spec/conformance  
 minio                  github.com/minio/minio                                     v0.0.0-20260212201848-7aac2a2c5b7c
 versitygw              github.com/versity/versitygw/cmd/versitygw                 v1.8.0
 distribution-registry  github.com/distribution/distribution/v3/cmd/registry       v3.1.2
+ctr          github.com/containerd/containerd/v2/cmd/ctr              v2.4.2
 '
 
 # Where the tests look for them (tests/services/tools.py). Debian's go to their usual places.

@@ -1,6 +1,9 @@
 """What the real clients work with."""
 
+import io
+import json
 import os
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import copyfile
@@ -9,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests.clients.cutting import Line
+from tests.oci_client import digest_of, image_manifest
 from tests.services.docker import DockerClient
 from tests.services.tools import require_tool
 from tests.tenants import LAYER, Tenants
@@ -48,8 +52,28 @@ def line(tenants: Tenants) -> Iterator[Line]:
 
 @pytest.fixture
 def large() -> bytes:
-    """A layer that a line can be cut in."""
-    return os.urandom(LARGE)
+    """A layer that a line can be cut in: a tar file of one file."""
+    return tar(os.urandom(LARGE))
+
+
+def tar(content: bytes) -> bytes:
+    """A layer with this in the file `file`."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as archive:
+        entry = tarfile.TarInfo("file")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return written.getvalue()
+
+
+def push_image(tenants: Tenants, repository: str, tag: str, layer: bytes) -> str:
+    """Push an image that engines can unpack, for this is checked against its config; return its digest."""
+    rootfs = {"type": "layers", "diff_ids": [digest_of(layer)]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+    for data in (config, layer):
+        tenants.owner.push_blob(repository, data)
+    pushed = tenants.owner.put_manifest(repository, tag, image_manifest(config, [layer]))
+    return str(pushed.headers["docker-content-digest"])
 
 
 @pytest.fixture
