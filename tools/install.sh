@@ -12,6 +12,8 @@ chromium         looks at the admin pages
 docker-registry  a registry to compare the speed with
 nginx-light      serves files as fast as the machine can
 wrk              makes many small requests
+podman          an engine without a server
+buildah         builds images
 containerd      stores images for ctr, of which it brings an older one
 '
 
