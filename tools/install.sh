@@ -12,9 +12,9 @@ chromium         looks at the admin pages
 docker-registry  a registry to compare the speed with
 nginx-light      serves files as fast as the machine can
 wrk              makes many small requests
-podman          an engine without a server
-buildah         builds images
-containerd      stores images for ctr, of which it brings an older one
+podman           an engine without a server
+buildah          builds images
+containerd       stores images for ctr, of which it brings an older one
 '
 
 # Go programs: our name for each, package, version.
@@ -23,11 +23,11 @@ crane                  github.com/google/go-containerregistry/cmd/crane         
 regctl                 github.com/regclient/regclient/cmd/regctl                  v0.11.7
 oras                   oras.land/oras/cmd/oras                                    v1.3.6
 helm                   helm.sh/helm/v3/cmd/helm                                   v3.22.0
+ctr                    github.com/containerd/containerd/v2/cmd/ctr                v2.4.2
 conformance            github.com/opencontainers/distribution-spec/conformance    v0.0.0-20260831232431-97274622c111
 minio                  github.com/minio/minio                                     v0.0.0-20260212201848-7aac2a2c5b7c
 versitygw              github.com/versity/versitygw/cmd/versitygw                 v1.8.0
 distribution-registry  github.com/distribution/distribution/v3/cmd/registry       v3.1.2
-ctr          github.com/containerd/containerd/v2/cmd/ctr              v2.4.2
 '
 
 # Where the tests look for them (tests/services/tools.py). Debian's go to their usual places.

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.conftest import HALF, LARGE, WRONG, push_image
+from tests.clients.cutting import Line
 from tests.clients.programs import Program
 from tests.tenants import Tenants
 
@@ -14,12 +16,16 @@ pytestmark = pytest.mark.clients
 
 
 @pytest.fixture
-def crane(tmp_path: Path, tenants: Tenants) -> Program:
+def crane(tmp_path: Path, tenants: Tenants, line: Line) -> Program:
     program = Program("crane", tmp_path / "home")
-    program(
-        "auth", "login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=tenants.owner.secret or ""
-    )
+    for host in (tenants.owner.host, line.host):
+        login(program, host, tenants.owner.secret or "")
     return program
+
+
+def login(crane: Program, host: str, secret: str) -> None:
+    """It only writes the secret down."""
+    crane("auth", "login", host, "-u", "x", "--password-stdin", stdin=secret)
 
 
 @pytest.fixture
@@ -32,7 +38,7 @@ def tarball(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.oci(139, 183)
+@pytest.mark.oci(120, 121, 139, 183)
 def test_push_list_copy_and_delete(crane: Program, tenants: Tenants, tarball: Path) -> None:
     # given an image that crane made of a tarball and pushed
     name = f"{tenants.owner.host}/{tenants.repository()}"
@@ -46,6 +52,8 @@ def test_push_list_copy_and_delete(crane: Program, tenants: Tenants, tarball: Pa
 
     # then lists, digests and contents are as expected
     assert crane("ls", name).stdout.split() == ["1", "2"]
+    catalog = crane("catalog", tenants.owner.host).stdout.split()
+    assert {name, other} <= {f"{tenants.owner.host}/{found}" for found in catalog}
     assert crane("digest", f"{other}:copied").stdout.strip() == digest
     assert json.loads(crane("manifest", f"{other}:copied").stdout)["schemaVersion"] == 2
     crane("validate", "--remote", f"{other}:copied")
@@ -56,7 +64,63 @@ def test_push_list_copy_and_delete(crane: Program, tenants: Tenants, tarball: Pa
     assert crane("digest", f"{name}:1", check=False).returncode != 0
 
 
-def test_a_refusal_is_readable(tmp_path: Path, tenants: Tenants) -> None:
+def test_a_cut_pull_fails_and_ends_well_when_repeated(
+    crane: Program, tenants: Tenants, line: Line, large: bytes, tmp_path: Path
+) -> None:
+    repository = tenants.repository()
+    push_image(tenants, repository, "1", large)
+    words = ["pull", "--format", "oci", f"{line.host}/{repository}:1", str(tmp_path / "out")]
+    line.cut_after(HALF)
+    assert "unexpected EOF" in crane(*words, check=False).stderr
+    crane(*words)
+    assert line.cuts == 1
+    assert line.carried > LARGE + HALF
+
+
+@pytest.mark.oci(183)
+def test_a_cut_push_begins_again_by_itself(
+    crane: Program, tenants: Tenants, line: Line, large: bytes, tmp_path: Path
+) -> None:
+    # given an image in a folder
+    source, target = tenants.repository(), tenants.repository()
+    digest = push_image(tenants, source, "1", large)
+    crane("pull", "--format", "oci", f"{line.host}/{source}:1", str(tmp_path / "out"))
+
+    # when its push is cut, then crane retries
+    line.cut_after(HALF)
+    pushed = crane("push", str(tmp_path / "out"), f"{line.host}/{target}:1")
+    assert "retrying" in pushed.stderr
+    assert line.cuts == 1
+    assert line.carried > LARGE + HALF
+    assert tenants.owner.on(target, "GET", "manifests/1").headers["docker-content-digest"] == digest
+
+
+def test_a_wrong_password_is_refused_at_first_use(crane: Program, tenants: Tenants) -> None:
+    login(crane, tenants.owner.host, WRONG)
+    refused = crane("ls", f"{tenants.owner.host}/{tenants.repository()}", check=False)
+    assert (
+        "UNAUTHORIZED: the secret key is unknown, revoked or expired: use one of your API keys"
+        in refused.stderr
+    )
+
+
+def test_what_is_private_and_what_is_missing_look_alike(
+    crane: Program, tenants: Tenants, hidden: tuple[str, str]
+) -> None:
+    repository = tenants.repository()
+    tenants.owner.push_image(repository, "1", b"layer")
+    own = f"{tenants.owner.host}/{repository}"
+    for name in hidden:
+        for words in (["manifest", name], ["ls", name.removesuffix(":1")], ["delete", name]):
+            refused = crane(*words, check=False).stderr
+            assert refused.endswith("DENIED: requested access to the resource is denied\n")
+        # It asks with HEAD first, whose answer has no words.
+        assert "unexpected status code 401" in crane("copy", f"{own}:1", name, check=False).stderr
+    missing = crane("manifest", f"{own}:2", check=False).stderr
+    assert missing.endswith("MANIFEST_UNKNOWN: no manifest with the tag 2\n")
+
+
+def test_nobody_is_refused_readably(tmp_path: Path, tenants: Tenants) -> None:
     stranger = Program("crane", tmp_path / "stranger")
     repository = tenants.image_with_policies(is_public=False, visibility="inherit")
     refused = stranger("manifest", f"{tenants.owner.host}/{repository}:latest", check=False)

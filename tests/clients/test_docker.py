@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.clients.conftest import Build
+from tests.clients.conftest import HALF, LARGE, WRONG, Build, push_image
+from tests.clients.cutting import Line
 from tests.services.docker import DockerClient, DockerEngine
 from tests.tenants import Tenants
 
@@ -14,16 +15,9 @@ def engine(docker: DockerEngine) -> DockerClient:
     return docker.client()
 
 
-def login(engine: DockerClient, tenants: Tenants) -> None:
-    done = engine(
-        "login",
-        tenants.owner.host,
-        "--username",
-        "nologin",
-        "--password-stdin",
-        stdin=tenants.owner.secret or "",
-    )
-    assert "Login Succeeded" in done.stdout
+def login(engine: DockerClient, tenants: Tenants, host: str = "") -> None:
+    words = ["login", host or tenants.owner.host, "--username", "nologin", "--password-stdin"]
+    assert "Login Succeeded" in engine(*words, stdin=tenants.owner.secret or "").stdout
 
 
 @pytest.mark.oci(156, 180)
@@ -71,6 +65,50 @@ def test_a_pull_without_login_is_refused_in_dockers_own_words(
     assert missing.stderr.replace("-none", "") == refused.stderr
 
 
+@pytest.mark.oci(180)
+def test_a_cut_pull_goes_on_where_it_was_and_a_cut_push_begins_again_both_by_themselves(
+    engine: DockerClient, tenants: Tenants, line: Line, large: bytes
+) -> None:
+    source, target = tenants.repository(), tenants.repository()
+    push_image(tenants, source, "1", large)
+    name, other = f"{line.host}/{source}:1", f"localhost:{line.host.partition(':')[2]}/{target}:1"
+    login(engine, tenants, line.host)
+    login(engine, tenants, other.partition("/")[0])
+
+    line.cut_after(HALF)
+    engine("pull", name)
+    assert line.cuts == 1
+    assert line.carried < LARGE + HALF
+
+    # The other name is another registry for docker, so it does not try to mount.
+    engine("tag", name, other)
+    line.cut_after(HALF)
+    engine("push", other)
+    assert line.cuts == 1
+    assert line.carried > LARGE + HALF
+    engine("rmi", "--force", name, other)
+
+
+def test_what_is_another_tenants_and_what_is_missing_look_alike(
+    engine: DockerClient, tenants: Tenants, hidden: tuple[str, str], build: Build
+) -> None:
+    login(engine, tenants)
+    for name in hidden:
+        assert "pull access denied" in engine("pull", name, check=False).stderr
+        build(engine, name)
+        pushed = engine("push", name, check=False).stderr
+        assert pushed.rstrip() == "denied: requested access to the resource is denied"
+        engine("rmi", "--force", name)
+
+
+def test_a_missing_tag_of_ones_own_is_called_missing(engine: DockerClient, tenants: Tenants) -> None:
+    repository = tenants.repository()
+    tenants.owner.push_image(repository, "1", b"layer")
+    login(engine, tenants)
+    missing = engine("pull", f"{tenants.owner.host}/{repository}:2", check=False)
+    assert "no manifest with the tag 2" in missing.stderr
+
+
 @pytest.mark.parametrize("switch", ["namespace", "image"])
 def test_a_privacy_policy_decides_the_next_pull_both_ways(
     engine: DockerClient, tenants: Tenants, build: Build, switch: str
@@ -97,10 +135,9 @@ def test_a_privacy_policy_decides_the_next_pull_both_ways(
 
 
 def test_a_wrong_key_cannot_log_in(engine: DockerClient, tenants: Tenants) -> None:
-    wrong = "00000000-0000-4000-8000-000000000000"
-    done = engine("login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=wrong, check=False)
+    done = engine("login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=WRONG, check=False)
     assert done.returncode != 0
-    assert "unauthorized" in done.stderr
+    assert "unauthorized: the secret key is unknown, revoked or expired" in done.stderr
 
 
 @pytest.mark.oci(112)

@@ -5,15 +5,36 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.conftest import HALF, LARGE, WRONG, push_image
+from tests.clients.cutting import Line
 from tests.clients.programs import Program
 from tests.tenants import Tenants
 
 pytestmark = pytest.mark.clients
 
 
+COPY = ["copy", "--src-tls-verify=false", "--dest-tls-verify=false"]
+DENIED = "denied: requested access to the resource is denied"
+
+
 @pytest.fixture
 def skopeo(tmp_path: Path) -> Program:
-    return Program("skopeo", tmp_path / "home")
+    program = Program("skopeo", tmp_path / "home")
+    program.environment["REGISTRY_AUTH_FILE"] = str(tmp_path / "auth.json")
+    (tmp_path / "auth.json").write_text("{}")
+    return program
+
+
+@pytest.fixture
+def logged_in(skopeo: Program, tenants: Tenants, line: Line) -> Program:
+    for host in (tenants.owner.host, line.host):
+        login(skopeo, host, tenants.owner.secret or "")
+    return skopeo
+
+
+def login(skopeo: Program, host: str, secret: str, *, check: bool = True) -> str:
+    words = ["login", "--tls-verify=false", "-u", "x", "--password-stdin", host]
+    return skopeo(*words, stdin=secret, check=check).stderr
 
 
 @pytest.mark.oci(182)
@@ -51,11 +72,77 @@ def test_an_image_is_deleted(skopeo: Program, tenants: Tenants) -> None:
     assert tenants.owner.on(repository, "GET", "manifests/1").status_code == 404
 
 
-def test_a_refusal_is_readable(skopeo: Program, tenants: Tenants) -> None:
+@pytest.mark.oci(120, 139, 182)
+def test_tags_are_listed_copied_by_mount_and_deleted(
+    logged_in: Program, tenants: Tenants, line: Line, large: bytes, tmp_path: Path
+) -> None:
+    # given two images that skopeo has seen
+    source, target = tenants.repository(), tenants.repository()
+    push_image(tenants, source, "1", large)
+    push_image(tenants, source, "2", large + b"\0" * 512)
+    logged_in(*COPY, f"docker://{line.host}/{source}:1", f"oci:{tmp_path}/out:1")
+
+    # when one is pushed elsewhere, then its layer is mounted
+    line.watch()
+    logged_in(*COPY, f"oci:{tmp_path}/out:1", f"docker://{line.host}/{target}:1")
+    assert line.carried < HALF
+
+    # and lists are as expected, also after a deletion
+    name = f"docker://{line.host}/{source}"
+    listed = json.loads(logged_in("list-tags", "--tls-verify=false", name).stdout)
+    assert listed["Tags"] == ["1", "2"]
+    logged_in("delete", "--tls-verify=false", f"{name}:1")
+    listed = json.loads(logged_in("list-tags", "--tls-verify=false", name).stdout)
+    assert listed["Tags"] == ["2"]
+
+
+def test_a_cut_pull_and_a_cut_push_end_well_when_repeated(
+    logged_in: Program, tenants: Tenants, line: Line, large: bytes, tmp_path: Path
+) -> None:
+    source, target = tenants.repository(), tenants.repository()
+    push_image(tenants, source, "1", large)
+    # The second host is another registry for skopeo: it will not try to mount.
+    pull = [*COPY, f"docker://{line.host}/{source}:1", f"oci:{tmp_path}/out:1"]
+    push = [*COPY, f"oci:{tmp_path}/out:1", f"docker://localhost:{line.host.partition(':')[2]}/{target}:1"]
+    login(logged_in, push[-1].removeprefix("docker://").partition("/")[0], tenants.owner.secret or "")
+
+    for transfer in (pull, push):
+        line.cut_after(HALF)
+        cut = logged_in(*transfer, check=False)
+        assert (cut.returncode != 0, line.cuts) == (True, 1)
+        logged_in(*transfer)
+        # Both begin again.
+        assert line.carried > LARGE + HALF
+
+
+def test_a_wrong_password_is_refused_readably(skopeo: Program, tenants: Tenants) -> None:
+    assert "invalid username/password" in login(skopeo, tenants.owner.host, WRONG, check=False)
+
+
+def test_what_is_private_and_what_is_missing_look_alike(
+    logged_in: Program, tenants: Tenants, hidden: tuple[str, str]
+) -> None:
+    own = tenants.repository()
+    tenants.owner.push_image(own, "1", b"layer")
+    own = f"docker://{tenants.owner.host}/{own}"
+    for name in (f"docker://{name}" for name in hidden):
+        for words in (
+            ["inspect", "--tls-verify=false", name],
+            ["list-tags", "--tls-verify=false", name.removesuffix(":1")],
+            [*COPY, f"{own}:1", name],
+        ):
+            assert DENIED in logged_in(*words, check=False).stderr
+        deleted = logged_in("delete", "--tls-verify=false", name, check=False)
+        assert "requested access to the resource is denied" in deleted.stderr
+    missing = logged_in("inspect", "--tls-verify=false", f"{own}:2", check=False)
+    assert "manifest unknown: no manifest with the tag 2" in missing.stderr
+
+
+def test_nobody_is_refused_readably_until_the_image_is_public(skopeo: Program, tenants: Tenants) -> None:
     repository = tenants.image_with_policies(is_public=False, visibility="inherit")
     name = f"docker://{tenants.owner.host}/{repository}:latest"
     refused = skopeo("inspect", "--tls-verify=false", "--no-creds", name, check=False)
     assert refused.returncode != 0
-    assert "denied" in refused.stderr or "unauthorized" in refused.stderr
+    assert DENIED in refused.stderr
     tenants.set_image(repository, visibility="public")
     skopeo("inspect", "--tls-verify=false", "--no-creds", "--raw", name)
