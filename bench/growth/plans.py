@@ -1,0 +1,65 @@
+"""What the database would do for a statement, and whether it would read all of a big table."""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
+
+from django.db import connection
+
+_NAMES: Final = re.compile(
+    r'\b(?:FROM|JOIN|UPDATE|INTO)\s+"?(\w+)"?(?:\s+(?:AS\s+)?(?!SET\b|WHERE\b|ON\b|LEFT\b|JOIN\b)"?(\w+)"?)?',
+    re.IGNORECASE,
+)
+_EXPLAINED: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+
+def is_explained(sql: str) -> bool:
+    """Whether a statement has a plan; BEGIN and SAVEPOINT have none."""
+    return sql.lstrip().upper().startswith(_EXPLAINED)
+
+
+def scans(sql: str, parameters: Any, *, big: Collection[str]) -> list[str]:  # noqa: ANN401
+    """The big tables that the statement would read from end to end, as the plans say.
+
+    PostgreSQL plans a statement that it meets often also without its parameters; both plans count for
+    those that are written by hand, which alone are prepared (registry_control.common.sql).
+    """
+    if connection.vendor == "sqlite":
+        return _sqlite_scans(sql, parameters, big)
+    found = _postgres_scans(f"EXPLAIN (FORMAT JSON) {sql}", parameters, big)
+    if '"' not in sql:
+        found += _postgres_scans(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {_numbered(sql)}", None, big)
+    return found
+
+
+def _numbered(sql: str) -> str:
+    parts = sql.split("%s")
+    marked = [f"{part}${number}" for number, part in enumerate(parts[:-1], 1)]
+    return "".join([*marked, parts[-1]])
+
+
+def _postgres_scans(sql: str, parameters: Any, big: Collection[str]) -> list[str]:  # noqa: ANN401
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        (plan,) = cursor.fetchone()
+    nodes = _nodes((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+    return [
+        f"{node['Node Type']} on {node['Relation Name']}"
+        for node in nodes
+        if node["Node Type"] == "Seq Scan" and node["Relation Name"] in big
+    ]
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _sqlite_scans(sql: str, parameters: Any, big: Collection[str]) -> list[str]:  # noqa: ANN401
+    tables = {alias or table: table for table, alias in _NAMES.findall(sql)}
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+        steps = [detail for _, _, _, detail in cursor.fetchall()]
+    return [step for step in steps if step.startswith("SCAN ") and tables.get(step.split()[1]) in big]

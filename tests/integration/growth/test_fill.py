@@ -1,0 +1,84 @@
+"""What the generator makes is what pushes would have made."""
+
+import hashlib
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db.models import Exists, ForeignKey, Model, OuterRef, Sum
+
+from bench.growth import tables
+from bench.growth.tables import GIANT, Table, giant_tag
+from registry_control.audit.models import AuditEvent
+from registry_control.catalog.models import Blob, BlobLink, Image, Manifest, Tag
+from registry_control.catalog.selectors.resolve import manifest_by_tag
+from registry_data.oci.manifest import parse_manifest
+from registry_data.storage.base import Key
+from registry_data.storage.keys import parse_key
+from tests.factories import make_namespace, push_image
+from tests.integration.growth.conftest import Grown
+
+pytestmark = pytest.mark.django_db
+
+
+def test_there_is_as_much_as_was_asked_for(grown: Grown) -> None:
+    giant = Image.objects.get(namespace__name=GIANT[0], name=GIANT[1])
+    assert Manifest.objects.count() == grown.size.manifests
+    assert BlobLink.objects.count() >= 3 * grown.size.manifests
+    assert Tag.objects.filter(image=giant).count() == grown.size.giant_tags
+    assert Manifest.objects.filter(image=giant).count() == grown.size.giant_tags
+    assert AuditEvent.objects.filter(verb="manifest.push").count() == grown.size.manifests
+
+
+@pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: table.model)
+def test_every_reference_is_good(grown: Grown, table: Table) -> None:
+    model: type[Model] = apps.get_model(table.model)
+    for field in model._meta.concrete_fields:
+        if isinstance(field, ForeignKey):
+            assert _lost(model, field) == 0, field
+
+
+def _lost(model: type[Model], field: "ForeignKey[Any, Any]") -> int:
+    """How many rows refer to one that is not there."""
+    others = apps.get_model(field.related_model._meta.label)
+    referring = model._default_manager.filter(**{f"{field.name}__isnull": False})
+    there = others._default_manager.filter(pk=OuterRef(field.attname))
+    return referring.filter(~Exists(there)).count()
+
+
+def test_a_manifest_is_what_its_rows_say(grown: Grown) -> None:
+    for manifest in Manifest.objects.order_by("-pk")[:20]:
+        payload = bytes(manifest.payload)
+        assert manifest.digest == f"sha256:{hashlib.sha256(payload).hexdigest()}"
+        parsed = parse_manifest(payload, manifest.media_type)
+        linked = Blob.objects.filter(links__manifest=manifest).values_list("digest", flat=True)
+        children = Manifest.objects.filter(parents__parent=manifest).values_list("digest", flat=True)
+        assert set(linked) == set(map(str, parsed.required_blobs))
+        assert set(children) == set(map(str, parsed.children))
+        assert manifest.subject_digest == (str(parsed.subject.digest) if parsed.subject else "")
+        assert manifest.artifact_type == (parsed.artifact_type or "")
+
+
+def test_an_images_size_counts_each_blob_once(grown: Grown) -> None:
+    for image in (Image.objects.get(name=GIANT[1]), *Image.objects.order_by("pk")[:5]):
+        blobs = Blob.objects.filter(pk__in=BlobLink.objects.filter(image=image).values("blob"))
+        assert blobs.aggregate(total=Sum("size"))["total"] == image.size
+
+
+def test_a_storage_key_carries_its_blobs_digest(grown: Grown) -> None:
+    for blob in Blob.objects.order_by("pk")[:20]:
+        assert parse_key(Key(blob.storage_key))[0] == blob.digest
+
+
+def test_the_product_reads_it_and_goes_on_from_it(grown: Grown) -> None:
+    # given a tag in the middle of many
+    number = grown.size.giant_tags // 2
+
+    # when it is looked up, and an image is pushed beside it
+    record, found = manifest_by_tag(*GIANT, giant_tag(number))
+    pushed = push_image(grown.key, make_namespace(grown.key))
+
+    # then both are there
+    assert record.image_id is not None
+    assert found is not None
+    assert manifest_by_tag(str(pushed.image.namespace), "app", "latest")[1] is not None
