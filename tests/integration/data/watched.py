@@ -1,0 +1,79 @@
+"""The data plane inside this process: real routes, use cases and storage, with every query written down."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import httpx
+from django.conf import settings
+from django.db import connection
+
+from registry_data.config import Config
+from registry_data.http.app import App
+from registry_data.http.bridge import Bridge
+from registry_data.http.plane import Plane
+from registry_data.storage.filesystem import FilesystemStore
+
+T = TypeVar("T")
+
+
+class Statement(NamedTuple):
+    """What was sent to the database. The statements of transactions are none."""
+
+    sql: str
+    parameters: Any
+
+
+class WatchedBridge(Bridge):
+    """Notes what the calls that pass it ask the database, each in its thread with a connection of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(database_threads=2, storage_threads=2, reads_inline=False)
+        self.statements: list[Statement] = []
+
+    async def _in(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        return await super()._in(pool, partial(self._watched, call))
+
+    def _watched(self, call: Callable[[], T]) -> T:
+        try:
+            with connection.execute_wrapper(self._note):
+                return call()
+        finally:
+            connection.close()
+
+    def _note(
+        self, execute: Callable[..., Any], sql: str, parameters: Any, many: bool, context: Mapping[str, Any]
+    ) -> Any:
+        if not sql.startswith(("SAVEPOINT", "RELEASE", "BEGIN", "COMMIT")):
+            self.statements.append(Statement(sql, parameters))
+        return execute(sql, parameters, many, context)
+
+
+@dataclass
+class Watched:
+    """An answer, and what the database was asked for it."""
+
+    response: httpx.Response
+    statements: list[Statement] = field(default_factory=list)
+
+
+def request(folder: Path, method: str, path: str, **arguments: Any) -> Watched:
+    """Send one request to a data plane that keeps its bytes in `folder`."""
+    return asyncio.run(_request(folder, method, path, arguments))
+
+
+async def _request(folder: Path, method: str, path: str, arguments: dict[str, Any]) -> Watched:
+    store = FilesystemStore(folder)
+    store.check()
+    bridge = WatchedBridge()
+    config = Config(public_scheme="http", service="registry", blob_lease=settings.BLOB_LEASE)
+    transport = httpx.ASGITransport(App(Plane(config, bridge, store)))
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://registry.test") as client:
+            return Watched(await client.request(method, path, **arguments), bridge.statements)
+    finally:
+        bridge.close()
