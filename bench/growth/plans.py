@@ -11,6 +11,9 @@ _NAMES: Final = re.compile(
     r'\b(?:FROM|JOIN|UPDATE|INTO)\s+"?(\w+)"?(?:\s+(?:AS\s+)?(?!SET\b|WHERE\b|ON\b|LEFT\b|JOIN\b)"?(\w+)"?)?',
     re.IGNORECASE,
 )
+_WAITING: Final = ("tags_being_deleted", "uploads_to_discard", "images_never_pushed")
+"""Indexes of nothing but rows that wait for the worker, who reads them whole."""
+
 _EXPLAINED: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
@@ -62,4 +65,8 @@ def _sqlite_scans(sql: str, parameters: Any, big: Collection[str]) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
         steps = [detail for _, _, _, detail in cursor.fetchall()]
-    return [step for step in steps if step.startswith("SCAN ") and tables.get(step.split()[1]) in big]
+    return [
+        step
+        for step in steps
+        if step.startswith("SCAN ") and tables.get(step.split()[1]) in big and not step.endswith(_WAITING)
+    ]

@@ -61,14 +61,30 @@ def tag_names(image_id: UUID, *, after: str, limit: int) -> list[str]:
 
 
 def repository_names(principal: Principal, *, after: str, limit: int) -> list[str]:
-    """Full names of the images that a principal has a role on, in byte order, strictly after one (121)."""
-    pushed = Image.objects.filter(namespace__in=visible_to(principal), pushed_at__isnull=False)
-    there = pushed.exclude(status=Status.DELETING).exclude(namespace__status=Status.DELETING)
-    named = there.annotate(
-        full_name=Concat("namespace__name", Value("/"), "name", output_field=ByteOrderedField())
-    )
-    found = named.filter(full_name__gt=after).order_by("full_name").values_list("full_name", flat=True)
-    return list(found[:limit])
+    """Full names of the images that a principal has a role on, in byte order, strictly after one (121).
+
+    The namespaces are known by name; their images are asked for some namespaces at a time, more each time,
+    so that a page costs what is on it and not what there is.
+    """
+    begin = after[: after.find("/") + 1] or after
+    there = visible_to(principal).exclude(status=Status.DELETING).values_list("name", "pk")
+    left = sorted((f"{name}/", pk) for name, pk in there if f"{name}/" >= begin)
+    names: list[str] = []
+    at_once = 1  # the first may be one of which `after` has passed some images
+    while left and len(names) < limit:
+        now, left = left[:at_once], left[at_once:]
+        last = after.removeprefix(begin) if now[0][0] == begin else ""
+        names += _names_in([pk for _, pk in now], after=last, limit=limit - len(names))
+        at_once = min(at_once * 4, 1000)
+    return names
+
+
+def _names_in(namespaces: list[UUID], *, after: str, limit: int) -> list[str]:
+    """Full names of the images pushed to some namespaces, in byte order; `after` is without namespace."""
+    pushed = Image.objects.filter(namespace__in=namespaces, name__gt=after, pushed_at__isnull=False)
+    prefix = Concat("namespace__name", Value("/"), output_field=ByteOrderedField())
+    found = pushed.exclude(status=Status.DELETING).order_by(prefix, "name")
+    return [f"{namespace}/{name}" for namespace, name in found.values_list("namespace__name", "name")[:limit]]
 
 
 def awaited_children(image_id: UUID, index_digest: str) -> list[tuple[str, str]]:

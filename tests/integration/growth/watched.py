@@ -1,8 +1,9 @@
 """The data plane inside this process: real routes, use cases and storage, with every query written down."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,19 @@ class Statement(NamedTuple):
     parameters: Any
 
 
+@contextmanager
+def noting(statements: list[Statement]) -> Iterator[None]:
+    """Write down what this thread asks the database."""
+
+    def note(execute: Callable[..., Any], sql: str, parameters: Any, many: bool, context: Any) -> Any:
+        if not sql.startswith(("SAVEPOINT", "RELEASE", "BEGIN", "COMMIT")):
+            statements.append(Statement(sql, parameters))
+        return execute(sql, parameters, many, context)
+
+    with connection.execute_wrapper(note):
+        yield
+
+
 class WatchedBridge(Bridge):
     """Notes what the calls that pass it ask the database, each in its thread with a connection of its own."""
 
@@ -40,17 +54,10 @@ class WatchedBridge(Bridge):
 
     def _watched(self, call: Callable[[], T]) -> T:
         try:
-            with connection.execute_wrapper(self._note):
+            with noting(self.statements):
                 return call()
         finally:
             connection.close()
-
-    def _note(
-        self, execute: Callable[..., Any], sql: str, parameters: Any, many: bool, context: Mapping[str, Any]
-    ) -> Any:
-        if not sql.startswith(("SAVEPOINT", "RELEASE", "BEGIN", "COMMIT")):
-            self.statements.append(Statement(sql, parameters))
-        return execute(sql, parameters, many, context)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from registry_control.namespaces.models import Namespace
 from registry_data.oci.scopes import Scope
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import Pushed, TestKey, push_blob, push_image
-from tests.integration.data.watched import Watched, request
+from tests.integration.growth.watched import Watched, request
 from tests.oci_client import OCI_INDEX, OCI_MANIFEST, descriptor, digest_of, image_manifest
 
 _IMAGE: Final = "scene"
@@ -187,7 +187,7 @@ ROUTES: Final[Mapping[str, Callable[[Scene], Watched]]] = MappingProxyType(
         "POST mount from anywhere": partial(_mount, None),
         "GET tags": partial(_fixed, "tags/list"),
         "GET referrers": _referrers,
-        "GET catalog": partial(_fixed, "/v2/_catalog"),
+        "GET catalog": partial(_fixed, "/v2/_catalog?n=20"),
         "GET token": _token,
         "POST token": _token_by_form,
         "GET keys": partial(_fixed, "/.well-known/jwks.json"),

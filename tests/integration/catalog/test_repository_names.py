@@ -1,0 +1,47 @@
+"""The catalogue's pages are the same as if all names had been sorted at once."""
+
+import pytest
+
+from registry_control.catalog.selectors.content import repository_names
+from tests.factories import make_key, make_namespace, push_image
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_every_page_holds_what_follows_in_byte_order(limit: int) -> None:
+    # given namespaces that sort otherwise than the full names in them, one of them empty
+    key = make_key()
+    for namespace, images in {
+        "aa": ["b", "a/c", "a"],
+        "aa-b": ["x"],
+        "aa0": ["y", "z"],
+        "aaa": [],
+        "ab": ["a"],
+    }.items():
+        made = make_namespace(key, namespace)
+        for image in images:
+            push_image(key, made, image)
+    names = sorted(["aa/b", "aa/a/c", "aa/a", "aa-b/x", "aa0/y", "aa0/z", "ab/a"])
+
+    # when a page is asked for after a name, a part of one, or what is none
+    for after in [
+        "",
+        *names,
+        "a",
+        "aa",
+        "aa/",
+        "aa-",
+        "aa-b",
+        "aa/a/",
+        "aaa/",
+        "aaa/q",
+        "b",
+        "/",
+        "aa//",
+        "zz/z",
+    ]:
+        page = repository_names(key.principal, after=after, limit=limit)
+
+        # then it holds the names behind it
+        assert page == [name for name in names if name > after][:limit], after

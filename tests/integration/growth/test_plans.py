@@ -1,0 +1,122 @@
+"""No route and no task reads a big table from end to end: what they send is shown to the planner."""
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+from django.apps import apps
+from django.conf import settings
+
+from bench.growth import tables
+from bench.growth.plans import is_explained, scans
+from bench.growth.tables import GIANT, giant_tag
+from registry_control.access import services as access
+from registry_control.catalog.models import BlobLease, Image, Tag, UploadSession
+from registry_control.catalog.selectors import content
+from registry_control.catalog.services import deletion, uploads
+from registry_control.common.clock import now
+from registry_control.common.models import Status
+from registry_control.namespaces.models import Namespace
+from registry_data.storage.base import BlobStore
+from registry_data.storage.filesystem import FilesystemStore
+from tests.integration.growth.conftest import SIZE, Grown
+from tests.integration.growth.routes import ROUTES
+from tests.integration.growth.watched import Statement, Watched, noting
+
+pytestmark = pytest.mark.django_db
+
+_BIG: Final = 1000  # rows; fewer are read as fast from end to end
+
+
+@pytest.fixture(scope="package")
+def big(grown: Grown) -> frozenset[str]:
+    """The tables that nobody may read whole."""
+    models = [apps.get_model(table.model) for table in tables.TABLES]
+    return frozenset(model._meta.db_table for model in models if model._default_manager.count() > _BIG)
+
+
+def _scans(statements: Collection[Statement], big: Collection[str]) -> list[str]:
+    return [
+        f"{scan}: {sql}"
+        for sql, parameters in statements
+        if is_explained(sql)
+        for scan in scans(sql, parameters, big=big)
+    ]
+
+
+def test_the_tables_that_matter_are_big(big: frozenset[str]) -> None:
+    assert big >= {
+        f"catalog_{name}" for name in ("image", "manifest", "tag", "blob", "bloblink", "bloblease")
+    }
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_route_reads_no_big_table_whole(
+    asked_when_grown: Mapping[str, Watched], big: frozenset[str], route: str
+) -> None:
+    assert _scans(asked_when_grown[route].statements, big) == []
+
+
+@pytest.mark.parametrize("number", [0, SIZE.giant_tags // 2, SIZE.giant_tags - 50])
+def test_no_page_of_tags_reads_them_all(grown: Grown, big: frozenset[str], number: int) -> None:
+    # given a repository of many tags
+    giant = Image.objects.get(namespace__name=GIANT[0], name=GIANT[1])
+
+    # when a page of them is asked for
+    asked: list[Statement] = []
+    with noting(asked):
+        names = content.tag_names(giant.pk, after=giant_tag(number), limit=101)
+
+    # then it begins there
+    assert names[0] == giant_tag(number + 1)
+    assert _scans(asked, big) == []
+
+
+def _delete_much(giant: Image) -> None:
+    Image.objects.filter(pk=giant.pk).update(status=Status.DELETING)
+    other = Tag.objects.exclude(image=giant)[0]
+    Tag.objects.filter(pk=other.pk).update(status=Status.DELETING)
+    Namespace.objects.filter(pk=other.image.namespace_id).update(status=Status.DELETING)
+
+
+def _let_expire(giant: Image) -> None:
+    past = now() - timedelta(minutes=1)
+    some = BlobLease.objects.order_by("pk").values("pk")[:300]
+    BlobLease.objects.filter(pk__in=list(some.values_list("pk", flat=True))).update(expires_at=past)
+    session = UploadSession.objects.order_by("pk")[0]
+    UploadSession.objects.filter(pk=session.pk).update(expires_at=past)
+    long_ago = now() - settings.UPLOAD_LIFE - timedelta(hours=1)
+    Image.objects.create(namespace=giant.namespace, name="never-pushed", created_at=long_ago)
+
+
+def _nothing(giant: Image) -> None:
+    """Most of the time there is nothing to do."""
+
+
+TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
+    "finish deletions": lambda store: deletion.step(store=store, limit=200),
+    "expire uploads": lambda store: uploads.expire(store=store, limit=200),
+    "remove images never pushed": lambda store: deletion.remove_never_pushed(limit=200),
+    "expire leases": lambda store: deletion.remove_expired_leases(limit=200),
+    "rotate signing keys": lambda store: access.rotate_signing_keys(),
+}
+
+
+@pytest.mark.parametrize("prepare", [_nothing, _delete_much, _let_expire])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_reads_no_big_table_whole(
+    grown: Grown, big: frozenset[str], tmp_path: Path, task: str, prepare: Callable[[Image], None]
+) -> None:
+    # given work of its kind, of another, or none
+    prepare(Image.objects.select_related("namespace").get(namespace__name=GIANT[0], name=GIANT[1]))
+
+    # when it runs
+    asked: list[Statement] = []
+    with noting(asked):
+        TASKS[task](FilesystemStore(tmp_path))
+
+    # then it has found its work by an index
+    assert asked
+    assert _scans(asked, big) == []
