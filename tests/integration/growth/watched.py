@@ -21,6 +21,8 @@ from registry_data.storage.filesystem import FilesystemStore
 
 T = TypeVar("T")
 
+_OF_TRANSACTIONS = ("BEGIN", "SAVEPOINT", "RELEASE", "COMMIT", "SET ", "PRAGMA ")
+
 
 class Statement(NamedTuple):
     """What was sent to the database. The statements of transactions are none."""
@@ -34,7 +36,7 @@ def noting(statements: list[Statement]) -> Iterator[None]:
     """Write down what this thread asks the database."""
 
     def note(execute: Callable[..., Any], sql: str, parameters: Any, many: bool, context: Any) -> Any:
-        if not sql.startswith(("SAVEPOINT", "RELEASE", "BEGIN", "COMMIT")):
+        if not sql.startswith(_OF_TRANSACTIONS):
             statements.append(Statement(sql, parameters))
         return execute(sql, parameters, many, context)
 
