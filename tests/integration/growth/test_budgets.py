@@ -17,20 +17,20 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "GET manifest by digest": 3,
     "HEAD manifest by tag": 2,
     "HEAD manifest by digest": 2,
-    # key and facts (twice: before the body and after), image's row, manifest, blobs, their touch, what is
-    # linked already, image's size, manifest, links, audit; tag, its row, audit; image's time
-    "PUT manifest": 17,
-    "PUT manifest again": 7,  # key and facts twice, image's row, manifest, tag
+    # key, facts, image's row, manifest, blobs, their touch, manifest's row, links, who awaits it, audit;
+    # tag, its row, audit; image's size and time
+    "PUT manifest": 14,
+    "PUT manifest again": 5,  # key, facts, image's row, manifest, tag
     "PUT index": 14,
     "DELETE tag": 7,  # key, facts, image's row, tag, its deletion, image's time, audit
-    "DELETE manifest": 14,
+    "DELETE manifest": 16,
     "GET blob": 2,  # key, blob with all the facts
     "HEAD blob": 2,
     "DELETE blob": 6,  # key, facts, image's row, links, lease, audit
     "POST upload": 4,  # key, facts, image's row, session
     "POST first upload of an image": 8,  # and namespace's row, image, its row, audit
     "POST whole blob": 12,
-    "PATCH upload": 4,  # key, facts, session, its life
+    "PATCH upload": 3,  # key, facts, session
     "PUT upload": 8,  # key, facts, session; image's row, session, blob, its row, lease
     "GET upload": 3,
     "DELETE upload": 6,

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import connection
 
 from registry_data.config import Config
+from registry_data.freshness import Stamp
 from registry_data.http.app import App
 from registry_data.http.bridge import Bridge
 from registry_data.http.plane import Plane
@@ -62,6 +63,16 @@ class WatchedBridge(Bridge):
             connection.close()
 
 
+class NoStamps:
+    """Nothing is kept without stamps: every request asks the database all it has to ask."""
+
+    async def now(self) -> Stamp | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
 @dataclass
 class Watched:
     """An answer, and what the database was asked for it."""
@@ -80,7 +91,7 @@ async def _request(folder: Path, method: str, path: str, arguments: dict[str, An
     store.check()
     bridge = WatchedBridge()
     config = Config(public_scheme="http", service="registry", blob_lease=settings.BLOB_LEASE)
-    transport = httpx.ASGITransport(App(Plane(config, bridge, store)))
+    transport = httpx.ASGITransport(App(Plane(config, bridge, store, NoStamps())))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://registry.test") as client:
             return Watched(await client.request(method, path, **arguments), bridge.statements)
