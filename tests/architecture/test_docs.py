@@ -55,6 +55,18 @@ def test_every_decision_is_in_the_list() -> None:
     assert pages == listed
 
 
+def test_every_client_that_is_driven_is_on_the_clients_page() -> None:
+    driving = re.compile(r"\bProgram\(|: DockerClient\b")
+    tests = {
+        path.name
+        for path in (ROOT / "tests" / "clients").glob("test_*.py")
+        if driving.search(path.read_text())
+    }
+    rows = re.findall(r"^\| \[\w+\]\(\S+/(\S+)\)", (ROOT / "docs" / "clients.md").read_text(), re.MULTILINE)
+    of_several = {"test_versions.py", "test_refusals.py", "test_refresh_tokens.py"}
+    assert set(rows) == tests - of_several
+
+
 @pytest.mark.parametrize("page", sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))), ids=str)
 def test_links_between_the_documents_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text())

@@ -71,7 +71,7 @@ def test_a_cut_pull_fails_and_ends_well_when_repeated(
     push_image(tenants, repository, "1", large)
     words = ["pull", "--format", "oci", f"{line.host}/{repository}:1", str(tmp_path / "out")]
     line.cut_after(HALF)
-    assert "unexpected EOF" in crane(*words, check=False).stderr
+    assert crane(*words, check=False).returncode != 0
     crane(*words)
     assert line.cuts == 1
     assert line.carried > LARGE + HALF
