@@ -57,6 +57,19 @@ def parse_repository(name: str) -> Repository:
     return Repository(namespace, image)
 
 
+def check_writable_with(repository: Repository, host: str) -> None:
+    """Refuse a new name that is too long for clients to write as `<host>/<name>` (checklist 19).
+
+    Raises NAME_INVALID.
+    """
+    room = NAME_LIMIT - len(host) - 1
+    if len(str(repository)) > room:
+        raise ProtocolError(
+            ErrorCode.NAME_INVALID,
+            f"the repository's name has {len(str(repository))} characters, {room} at most fit after {host}/",
+        )
+
+
 def parse_tag(text: str) -> Tag:
     """Read a tag; raise TAG_INVALID."""
     if not _TAG.fullmatch(text):

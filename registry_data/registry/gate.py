@@ -6,13 +6,15 @@ from http import HTTPStatus
 from typing import Final
 from uuid import UUID
 
+from django.conf import settings
+
 from registry_control.access.errors import BadCredentials
 from registry_control.access.policy import Action
 from registry_control.access.services import Caller, RepositoryFacts, authenticate, authorize
 from registry_control.catalog.selectors.resolve import RepositoryRecord
 from registry_control.catalog.services import images
 from registry_data.oci.errors import ErrorCode, ProtocolError
-from registry_data.oci.reference import Repository
+from registry_data.oci.reference import Repository, check_writable_with
 
 CATALOG_SCOPE: Final = "registry:catalog:*"
 
@@ -144,10 +146,11 @@ def image_for_push(caller: Caller, repository: Repository, record: RepositoryRec
     """The image that an admitted push goes to, made by the first one (checklist 54).
 
     Raises:
-        ProtocolError, CatalogError: the namespace is gone.
+        ProtocolError, CatalogError: the namespace is gone; a name too long to be written after the host.
     """
     if record.namespace_id is None:
         raise unknown_repository(repository)
     if record.image_id is not None:
         return record.image_id
+    check_writable_with(repository, settings.PUBLIC_HOST)
     return images.ensure(principal=caller.principal, namespace_id=record.namespace_id, name=repository.image)
