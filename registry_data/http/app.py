@@ -91,7 +91,8 @@ class App:
                 answer = Answer(answer.status, {**answer.headers, "connection": "close"}, answer.body)
         except ClientDisconnect:
             logger.info("client went away during %s %s", request.method, request.path)
-            return
+            # Whoever has only stopped sending can still hear it, and without any answer the server says 500.
+            answer = to_answer(ProtocolError(ErrorCode.SIZE_INVALID, "the body ended early: send it again"))
         if key is not None:
             self._kept.put(key, stamp, answer)
         await _send(request, answer, self._plane, send)
