@@ -90,3 +90,7 @@ class Wire:
     def is_over(self) -> bool:
         """Whether the registry ends the connection, without another byte."""
         return self._socket.recv(1) == b""
+
+    def hang_up(self) -> None:
+        """End the sending side; what the registry still says can be read."""
+        self._socket.shutdown(socket.SHUT_WR)
