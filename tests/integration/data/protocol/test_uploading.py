@@ -19,6 +19,7 @@ def patch(client: OciClient, repository: str, upload: str, data: bytes, content_
 
 
 def close(client: OciClient, repository: str, upload: str, data: bytes, rest: bytes = b"") -> httpx.Response:
+    """Close an upload of `data` with the `rest` of it."""
     return client.on(repository, "PUT", upload, params={"digest": digest_of(data)}, content=rest)
 
 
@@ -172,18 +173,6 @@ def test_a_content_range_that_contradicts_the_length_writes_nothing(
             answer = connection.request(method, url, header, body=b"0123456789")
         assert (answer.status, answer.codes) == (400, ["SIZE_INVALID"])
         assert connection.request("GET", session).headers["Range"] == "0-0"
-
-
-@pytest.mark.oci(68)
-def test_the_first_address_of_an_upload_stays_good(tenants: Tenants) -> None:
-    # given an upload whose client never looks at a later Location
-    repository, data, client = tenants.repository(), os.urandom(30), tenants.owner
-    first = client.start_upload(repository)
-    assert patch(client, repository, first, data[:10], "0-9").status_code == 202
-    assert patch(client, repository, first, data[:10], "0-9").status_code == 416
-    assert client.on(repository, "GET", first).status_code == 204
-    assert patch(client, repository, first, data[10:20], "10-19").status_code == 202
-    assert close(client, repository, first, data, data[20:]).status_code == 201
 
 
 @pytest.mark.oci(70)

@@ -1,0 +1,118 @@
+"""Blobs taken over from other repositories (checklist 80-86)."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.data.protocol.conftest import Pushed
+from tests.integration.data.protocol.wire import Wire
+from tests.oci_client import digest_of
+from tests.tenants import LAYER, Tenants
+
+Connect = Callable[..., Wire]
+
+
+@pytest.mark.oci(80)
+def test_a_mounted_blob_is_answered_like_an_uploaded_one(
+    tenants: Tenants, image: Pushed, wire: Connect
+) -> None:
+    target = tenants.repository()
+    query = f"?mount={image.layer}&from={image.name}"
+    answer = wire().request("POST", f"/v2/{target}/blobs/uploads/{query}", body=b"")
+    assert (answer.status, answer.body) == (201, b"")
+    assert answer.headers["Location"] == f"/v2/{target}/blobs/{image.layer}"
+    assert answer.headers["Docker-Content-Digest"] == image.layer
+    assert wire().request("GET", answer.headers["Location"]).body == LAYER
+
+
+@pytest.mark.oci(81, 82)
+@pytest.mark.parametrize(
+    "source",
+    ["{image}", "", "No/Such Name", "one", "no-such/namespace", "%00", "a/../b", "{target}", "x" * 300],
+)
+def test_a_blob_that_cannot_be_mounted_is_offered_to_be_uploaded(
+    tenants: Tenants, image: Pushed, wire: Connect, source: str
+) -> None:
+    # given a digest that nobody has, from anywhere
+    target, connection, data = tenants.repository(), wire(), os.urandom(50)
+    query = f"?mount={digest_of(data)}"
+    if source:
+        query += f"&from={source.format(image=image.name, target=target).replace(' ', '%20')}"
+    answer = connection.request("POST", f"/v2/{target}/blobs/uploads/{query}", body=b"")
+
+    # then the answer is a session like any other
+    assert (answer.status, answer.headers["Range"]) == (202, "0-0")
+    session = answer.headers["Location"]
+    assert session.endswith(answer.headers["Docker-Upload-UUID"])
+    assert connection.request("PUT", f"{session}?digest={digest_of(data)}", body=data).status == 201
+
+
+@pytest.mark.oci(81, 83)
+def test_a_source_that_lacks_the_blob_is_no_source_even_when_another_has_it(
+    tenants: Tenants, image: Pushed, wire: Connect
+) -> None:
+    target, other = tenants.repository(), tenants.repository()
+    tenants.owner.push_blob(other, b"something else")
+    query = f"?mount={image.layer}&from={other}"
+    assert wire().request("POST", f"/v2/{target}/blobs/uploads/{query}", body=b"").status == 202
+
+
+@pytest.mark.oci(80, 83)
+def test_a_public_blob_can_be_mounted_by_anybody_until_it_is_private(tenants: Tenants) -> None:
+    source = tenants.image_with_policies(is_public=True, visibility="inherit")
+    for is_public, status in ((True, 201), (False, 202)):
+        tenants.set_namespace(source, is_public=is_public)
+        own = tenants.strangers_repository()
+        params = {"mount": tenants.layer_digest, "from": source}
+        answer = tenants.stranger.on(own, "POST", "blobs/uploads/", params=params)
+        assert answer.status_code == status
+
+
+@pytest.mark.oci(84)
+def test_a_mount_without_the_right_to_push_names_both_scopes(
+    tenants: Tenants, image: Pushed, wire: Connect
+) -> None:
+    target = tenants.repository()
+    path = f"/v2/{target}/blobs/uploads/?mount={image.layer}&from={image.name}"
+    both = f'scope="repository:{target}:pull,push repository:{image.name}:pull"'
+
+    # when nobody asks, and somebody whose token is for something else
+    nobody = wire(None).request("POST", path, body=b"")
+    narrow = tenants.owner.call("POST", path, scope=f"repository:{image.name}:pull")
+
+    # then the challenge says all that a token has to be good for
+    assert nobody.status == 401
+    assert nobody.headers["WWW-Authenticate"].endswith(both)
+    assert narrow.status_code == 401
+    assert both in narrow.headers["www-authenticate"]
+    assert 'error="insufficient_scope"' in narrow.headers["www-authenticate"]
+
+
+@pytest.mark.oci(84)
+def test_a_token_for_the_target_alone_is_enough_when_the_caller_may_read_the_source(
+    tenants: Tenants, image: Pushed
+) -> None:
+    target = tenants.repository()
+    path = f"/v2/{target}/blobs/uploads/?mount={image.layer}&from={image.name}"
+    answer = tenants.owner.call("POST", path, scope=f"repository:{target}:pull,push")
+    assert answer.status_code == 201
+
+
+@pytest.mark.oci(85)
+def test_what_is_there_already_is_mounted_from_anywhere(tenants: Tenants, image: Pushed) -> None:
+    for source in ({"from": image.name}, {"from": "no-such/namespace"}, {}):
+        params = {"mount": image.layer, **source}
+        assert tenants.owner.on(image.name, "POST", "blobs/uploads/", params=params).status_code == 201
+
+
+@pytest.mark.oci(86)
+def test_a_failed_mount_with_digest_and_body_is_only_the_start_of_an_upload(
+    tenants: Tenants, wire: Connect
+) -> None:
+    target, connection, data = tenants.repository(), wire(), os.urandom(50)
+    query = f"?mount={digest_of(data)}&digest={digest_of(data)}"
+    answer = connection.request("POST", f"/v2/{target}/blobs/uploads/{query}", body=data)
+    assert answer.status == 202
+    session = answer.headers["Location"]
+    assert connection.request("PUT", f"{session}?digest={digest_of(data)}", body=data).status == 201
