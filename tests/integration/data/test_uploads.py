@@ -68,7 +68,7 @@ def test_a_streamed_patch_of_unknown_length_and_an_empty_put(tenants: Tenants) -
     assert tenants.owner.on(repository, "GET", f"blobs/{digest_of(data)}").content == data
 
 
-@pytest.mark.oci(61, 63, 64, 65, 66)
+@pytest.mark.oci(61, 63, 64, 65, 66, 68)
 def test_chunks_in_order_are_taken_and_others_say_where_to_go_on(tenants: Tenants) -> None:
     # given an upload with one chunk
     repository, data = tenants.repository(), os.urandom(3000)

@@ -1,0 +1,162 @@
+"""Deletion of tags, manifests and blobs (checklist 134-140, 167, 173)."""
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.data.protocol.conftest import CONFIG, Pushed
+from tests.integration.data.protocol.wire import Wire
+from tests.oci_client import OCI_INDEX, OCI_MANIFEST, OciClient, descriptor, digest_of, image_manifest
+from tests.tenants import LAYER, Tenants
+
+Connect = Callable[..., Wire]
+
+
+@pytest.fixture
+def pushed(tenants: Tenants) -> Pushed:
+    """An image of the test's own."""
+    name = tenants.repository()
+    return Pushed(name, tenants.owner.push_image(name, "latest", LAYER))
+
+
+@pytest.mark.oci(134, 167)
+def test_a_deleted_tag_is_gone_at_once_and_its_manifest_stays(
+    tenants: Tenants, pushed: Pushed, wire: Connect
+) -> None:
+    answer = wire().request("DELETE", f"{pushed.base}/manifests/latest")
+    assert (answer.status, answer.body) == (202, b"")
+    for method in ("GET", "HEAD", "DELETE"):
+        again = wire().request(method, f"{pushed.base}/manifests/latest", "Connection: close")
+        assert again.status == 404
+        assert method == "HEAD" or again.codes == ["MANIFEST_UNKNOWN"]
+    assert tenants.owner.on(pushed.name, "GET", "tags/list").json()["tags"] == []
+    assert tenants.owner.on(pushed.name, "HEAD", f"manifests/{pushed.manifest}").status_code == 200
+
+
+@pytest.mark.oci(135, 139, 167)
+def test_a_deleted_manifest_is_gone_at_once_with_all_of_its_tags(
+    tenants: Tenants, pushed: Pushed, wire: Connect
+) -> None:
+    body = tenants.owner.on(pushed.name, "GET", f"manifests/{pushed.manifest}").content
+    other = image_manifest(CONFIG, [])
+    tenants.owner.put_manifest(pushed.name, pushed.manifest, body, params={"tag": ["one", "two"]})
+    tenants.owner.put_manifest(pushed.name, "other", other)
+    assert wire().request("DELETE", f"{pushed.base}/manifests/{pushed.manifest}").status == 202
+    for reference in (pushed.manifest, "latest", "one", "two"):
+        for _ in range(3):
+            gone = wire().request("GET", f"{pushed.base}/manifests/{reference}", "Connection: close")
+            assert (gone.status, gone.codes) == (404, ["MANIFEST_UNKNOWN"])
+    again = wire().request("DELETE", f"{pushed.base}/manifests/{pushed.manifest}")
+    assert (again.status, again.codes) == (404, ["MANIFEST_UNKNOWN"])
+    assert tenants.owner.on(pushed.name, "GET", "tags/list").json()["tags"] == ["other"]
+
+
+@pytest.mark.oci(135, 136)
+def test_what_is_not_there_cannot_be_deleted(tenants: Tenants, pushed: Pushed, wire: Connect) -> None:
+    nothing = digest_of(os.urandom(9))
+    for repository in (pushed.name, tenants.repository()):
+        for path, code in (
+            ("manifests/none", "MANIFEST_UNKNOWN"),
+            (f"manifests/{nothing}", "MANIFEST_UNKNOWN"),
+            (f"blobs/{nothing}", "BLOB_UNKNOWN"),
+        ):
+            answer = wire().request("DELETE", f"/v2/{repository}/{path}")
+            assert (answer.status, answer.codes) == (404, [code])
+
+
+@pytest.mark.oci(136)
+def test_a_deleted_blob_is_gone_here_and_stays_elsewhere(tenants: Tenants, wire: Connect) -> None:
+    here, there, data = tenants.repository(), tenants.repository(), os.urandom(100)
+    for repository in (here, there):
+        digest = tenants.owner.push_blob(repository, data)
+    assert wire().request("DELETE", f"/v2/{here}/blobs/{digest}").status == 202
+    for _ in range(6):
+        gone = wire().request("HEAD", f"/v2/{here}/blobs/{digest}", "Connection: close")
+        assert gone.status == 404
+    assert tenants.owner.on(there, "GET", f"blobs/{digest}").content == data
+    # and it can be pushed anew
+    tenants.owner.push_blob(here, data)
+    assert tenants.owner.on(here, "GET", f"blobs/{digest}").content == data
+
+
+@pytest.mark.oci(138)
+def test_a_manifest_that_an_index_lists_can_be_deleted(tenants: Tenants, pushed: Pushed) -> None:
+    body = tenants.owner.on(pushed.name, "GET", f"manifests/{pushed.manifest}").content
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor(body, OCI_MANIFEST)]}
+    assert tenants.owner.put_manifest(pushed.name, "index", index).status_code == 201
+    assert tenants.owner.on(pushed.name, "DELETE", f"manifests/{pushed.manifest}").status_code == 202
+    # then the index stays readable, and is told apart from its child
+    assert tenants.owner.on(pushed.name, "GET", "manifests/index").json() == index
+    assert tenants.owner.on(pushed.name, "HEAD", f"manifests/{pushed.manifest}").status_code == 404
+
+
+@pytest.mark.oci(140, 147)
+@pytest.mark.parametrize(
+    ("actions", "status"),
+    [("delete", 202), ("*", 202), ("delete,pull", 202), ("pull,push", 401), ("pull", 401), ("", 401)],
+)
+def test_deletion_needs_a_token_for_it_and_an_asterisk_is_one(
+    tenants: Tenants, pushed: Pushed, actions: str, status: int
+) -> None:
+    for path in ("manifests/latest", f"manifests/{pushed.manifest}", f"blobs/{pushed.layer}"):
+        answer = tenants.owner.call(
+            "DELETE", f"{pushed.base}/{path}", scope=f"repository:{pushed.name}:{actions}"
+        )
+        assert answer.status_code == status
+        if status == 401:
+            challenge = answer.headers["www-authenticate"]
+            assert f'scope="repository:{pushed.name}:delete"' in challenge
+            assert 'error="insufficient_scope"' in challenge
+
+
+@pytest.mark.oci(139, 140)
+def test_crane_asks_for_pull_and_push_first_and_adds_delete_after_the_401(
+    tenants: Tenants, pushed: Pushed
+) -> None:
+    path, scopes = f"{pushed.base}/manifests/{pushed.manifest}", f"repository:{pushed.name}:push,pull"
+    refused = tenants.owner.call("DELETE", path, scope=scopes)
+    assert refused.status_code == 401
+    wanted = refused.headers["www-authenticate"].split('scope="')[1].split('"')[0]
+    assert tenants.owner.call("DELETE", path, scope=f"{scopes} {wanted}").status_code == 202
+
+
+@pytest.mark.oci(140)
+def test_a_pusher_without_the_right_may_not_delete(tenants: Tenants, pushed: Pushed) -> None:
+    key = tenants.new_key("ContainerRegistryPush")
+    with OciClient(tenants.owner.host, key["secret_key"]) as pusher:
+        for scope in ("*", "delete", "delete,pull,push"):
+            answer = pusher.call(
+                "DELETE", f"{pushed.base}/manifests/latest", scope=f"repository:{pushed.name}:{scope}"
+            )
+            assert answer.status_code == 401
+    assert tenants.owner.on(pushed.name, "HEAD", "manifests/latest").status_code == 200
+
+
+@pytest.mark.oci(173)
+def test_a_download_goes_on_when_its_blob_is_deleted(tenants: Tenants) -> None:
+    repository, data = tenants.repository(), os.urandom(8_000_000)
+    digest = tenants.owner.push_blob(repository, data)
+    with (
+        OciClient(tenants.owner.host, tenants.owner.secret) as other,
+        tenants.owner.stream(repository, f"blobs/{digest}") as answer,
+    ):
+        pieces = answer.iter_raw()
+        got = next(pieces)
+        assert other.on(repository, "DELETE", f"blobs/{digest}").status_code == 202
+        assert other.on(repository, "HEAD", f"blobs/{digest}").status_code == 404
+        got += b"".join(pieces)
+    assert got == data
+
+
+@pytest.mark.oci(137)
+def test_a_blob_that_only_an_index_lists_is_needed_too(tenants: Tenants) -> None:
+    repository = tenants.repository()
+    digest = tenants.owner.push_blob(repository, CONFIG)
+    entry = descriptor(CONFIG, "application/vnd.buildkit.cacheconfig.v0")
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
+    assert tenants.owner.put_manifest(repository, "cache", index).status_code == 201
+    refused = tenants.owner.on(repository, "DELETE", f"blobs/{digest}")
+    assert (refused.status_code, json.loads(refused.content)["errors"][0]["code"]) == (405, "UNSUPPORTED")
+    assert tenants.owner.on(repository, "GET", f"blobs/{digest}").content == CONFIG

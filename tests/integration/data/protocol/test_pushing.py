@@ -1,0 +1,178 @@
+"""Manifests as they are pushed (checklist 87-115)."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.integration.data.protocol.conftest import CONFIG
+from tests.integration.data.protocol.wire import Wire
+from tests.oci_client import OCI_INDEX, OCI_MANIFEST, descriptor, digest_of, image_manifest
+from tests.tenants import Tenants
+
+Connect = Callable[..., Wire]
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+
+
+@pytest.fixture
+def repository(tenants: Tenants) -> str:
+    """A repository that has CONFIG and `{}` as blobs."""
+    name = tenants.repository()
+    for data in (CONFIG, b"{}"):
+        tenants.owner.push_blob(name, data)
+    return name
+
+
+def codes(answer: Any) -> list[str]:
+    return [item["code"] for item in answer.json()["errors"]]
+
+
+def index_of(*entries: dict[str, Any], media_type: str = OCI_INDEX) -> dict[str, Any]:
+    return {"schemaVersion": 2, "mediaType": media_type, "manifests": list(entries)}
+
+
+@pytest.mark.oci(87)
+@pytest.mark.parametrize("by", ["tag", "sha256", "sha512"])
+def test_a_pushed_manifest_is_at_the_location_of_its_201(repository: str, wire: Connect, by: str) -> None:
+    body = json.dumps(image_manifest(CONFIG, [])).encode()
+    digest = digest_of(body, "sha256" if by == "tag" else by)
+    path = f"/v2/{repository}/manifests/{'latest' if by == 'tag' else digest}"
+    answer = wire().request("PUT", path, f"Content-Type: {OCI_MANIFEST}", body=body)
+    assert (answer.status, answer.body) == (201, b"")
+    assert answer.headers["Docker-Content-Digest"] == digest
+    assert answer.headers["Location"] == f"/v2/{repository}/manifests/{digest}"
+    assert answer.headers["OCI-Subject"] is None
+    for _ in range(8):  # each time over a connection of its own, as another process may answer
+        found = wire().request("GET", answer.headers["Location"], "Connection: close")
+        assert (found.status, found.body) == (200, body)
+
+
+@pytest.mark.oci(88, 102)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{ "schemaVersion" :2,"config":%s,  "layers":[ ] }\n\n',
+        b'\t{"layers":[],"config":%s,"schemaVersion":2,"unknown":{"z":1,"a":[1.50,1e3,true,null,"\\u00fc"]}}',
+        b'{"schemaVersion":2,"config":%s,"layers":[],"annotations":{"b":"\xc3\xbc","a":""},"artifactType":"x/y"}',
+    ],
+)
+def test_no_byte_of_a_manifest_is_changed(tenants: Tenants, repository: str, body: bytes) -> None:
+    config = {**descriptor(b"{}", EMPTY_TYPE), "data": "e30=", "platform": {"os": "x"}}
+    exact = body % json.dumps(config).encode()
+    answer = tenants.owner.put_manifest(repository, "odd", exact)
+    assert (answer.status_code, answer.headers["docker-content-digest"]) == (201, digest_of(exact))
+    assert tenants.owner.on(repository, "GET", "manifests/odd").content == exact
+
+
+@pytest.mark.oci(102)
+def test_data_is_never_added_to_a_descriptor(tenants: Tenants, repository: str) -> None:
+    manifest = image_manifest(b"{}", [b"{}"])
+    tenants.owner.put_manifest(repository, "plain", manifest)
+    assert tenants.owner.on(repository, "GET", "manifests/plain").json() == manifest
+
+
+@pytest.mark.oci(89)
+def test_a_manifest_under_anothers_digest_is_not_stored(tenants: Tenants, repository: str) -> None:
+    body = json.dumps(image_manifest(CONFIG, [])).encode()
+    for algorithm in ("sha256", "sha512"):
+        wrong = digest_of(body + b" ", algorithm)
+        answer = tenants.owner.put_manifest(repository, wrong, body, params={"tag": "t"})
+        assert (answer.status_code, codes(answer)) == (400, ["DIGEST_INVALID"])
+        assert tenants.owner.on(repository, "HEAD", f"manifests/{wrong}").status_code == 404
+    for reference in (digest_of(body), "t"):
+        assert tenants.owner.on(repository, "HEAD", f"manifests/{reference}").status_code == 404
+
+
+@pytest.mark.oci(90, 91)
+@pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST])
+@pytest.mark.parametrize("said", ["both", "header", "body", "loudly"])
+def test_a_manifest_has_the_type_it_was_pushed_with(
+    repository: str, wire: Connect, media_type: str, said: str
+) -> None:
+    document = index_of() if "index" in media_type or "list" in media_type else image_manifest(CONFIG, [])
+    document["mediaType"] = media_type
+    if said == "header":
+        del document["mediaType"]
+    sent = media_type.upper() + "; charset=utf-8" if said == "loudly" else media_type
+    headers = [] if said == "body" else [f"Content-Type: {sent}"]
+    connection, path = wire(), f"/v2/{repository}/manifests/typed"
+    assert connection.request("PUT", path, *headers, body=json.dumps(document).encode()).status == 201
+    assert connection.request("HEAD", path).headers["Content-Type"] == media_type
+
+
+@pytest.mark.oci(91)
+def test_without_any_type_the_shape_says_what_a_manifest_is(repository: str, wire: Connect) -> None:
+    connection = wire()
+    for document, media_type in ((index_of(), OCI_INDEX), (image_manifest(CONFIG, []), OCI_MANIFEST)):
+        del document["mediaType"]
+        path = f"/v2/{repository}/manifests/untyped"
+        assert connection.request("PUT", path, body=json.dumps(document).encode()).status == 201
+        assert connection.request("HEAD", path).headers["Content-Type"] == media_type
+
+
+@pytest.mark.oci(92, 93)
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        DOCKER_MANIFEST,
+        OCI_INDEX,
+        "application/vnd.docker.distribution.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        "application/vnd.oci.artifact.manifest.v1+json",
+        "application/json",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+    ],
+)
+def test_a_type_that_is_not_the_manifests_own_is_refused_with_a_reason(
+    tenants: Tenants, repository: str, content_type: str
+) -> None:
+    manifest, headers = image_manifest(CONFIG, []), {"Content-Type": content_type}
+    refused = tenants.owner.put_manifest(repository, "x", manifest, headers=headers)
+    assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_INVALID"])
+    assert refused.json()["errors"][0]["message"]
+    assert tenants.owner.on(repository, "HEAD", "manifests/x").status_code == 404
+
+
+@pytest.mark.oci(108)
+def test_a_push_by_digest_sets_many_tags_and_moves_them(tenants: Tenants, repository: str) -> None:
+    tags = [f"v{number}" for number in range(100)]
+    for number in range(2):
+        body = json.dumps(image_manifest(CONFIG, [], annotations={"n": str(number)})).encode()
+        params = {"tag": [*tags, tags[0]][:100]}
+        answer = tenants.owner.put_manifest(repository, digest_of(body), body, params=params)
+        assert answer.status_code == 201
+        assert answer.headers["oci-tag"].split(", ") == tags
+    head = tenants.owner.on(repository, "HEAD", "manifests/v99")
+    assert head.headers["docker-content-digest"] == digest_of(body)
+
+
+@pytest.mark.oci(108)
+@pytest.mark.parametrize(
+    ("by", "tags", "status", "code"),
+    [
+        ("digest", [f"v{number}" for number in range(101)], 414, "TAG_INVALID"),
+        ("digest", ["good", "-bad"], 400, "TAG_INVALID"),
+        ("digest", [""], 400, "TAG_INVALID"),
+        ("tag", ["other"], 400, "UNSUPPORTED"),
+    ],
+)
+def test_tags_that_cannot_be_set_are_refused_and_none_is_set(
+    tenants: Tenants, repository: str, by: str, tags: list[str], status: int, code: str
+) -> None:
+    body = json.dumps(image_manifest(CONFIG, [])).encode()
+    reference = digest_of(body) if by == "digest" else "t"
+    answer = tenants.owner.put_manifest(repository, reference, body, params={"tag": tags})
+    assert (answer.status_code, codes(answer)) == (status, [code])
+    assert tenants.owner.on(repository, "GET", "tags/list").json()["tags"] == []
+
+
+@pytest.mark.oci(109, 167)
+def test_the_same_push_again_is_the_same_answer(tenants: Tenants, repository: str) -> None:
+    answers = [tenants.owner.put_manifest(repository, "again", image_manifest(CONFIG, [])) for _ in range(3)]
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.headers["docker-content-digest"] for answer in answers}) == 1
+    assert tenants.owner.on(repository, "GET", "tags/list").json()["tags"] == ["again"]
