@@ -13,8 +13,11 @@ COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes
 # Commands that look at the code must not touch the data in var/.
 MANAGE := REGISTRY_STATE_DIR=.venv/scratch $(BIN)/python manage.py
 
+# The tests of tests/integration/growth, on as many rows as a big registry has.
+GROWN := GROWTH_MANIFESTS=1000000 $(BIN)/pytest --timeout=3600 tests/integration/growth
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients conformance bench tools openapi oci-coverage lock clean venv venv-dev
+.PHONY: help run test check clients conformance bench growth tools openapi oci-coverage lock clean venv venv-dev
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +47,11 @@ conformance: venv-dev ## Run the official suite of the OCI specification (first:
 
 bench: venv-dev tools ## Compare the speed with other registries; ARGS=--quick takes minutes, ARGS=--help lists the rest
 	$(BIN)/python -m bench $(ARGS)
+
+growth: venv-dev ## Fill databases with a million manifests: queries, plans, times (ARGS=--help)
+	TEST_DATABASE=sqlite $(GROWN)
+	TEST_DATABASE=postgresql $(GROWN)
+	$(BIN)/python -m bench.growth $(ARGS)
 
 tools: ## Install the programs that `make clients` and `make bench` need (as root)
 	@tools/install.sh

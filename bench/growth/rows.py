@@ -30,6 +30,16 @@ _EMPTY: Final = "application/vnd.oci.empty.v1+json"
 _SIGNATURE: Final = "application/vnd.dev.cosign.artifact.sig.v1+json"
 
 
+def repository_name(number: int) -> tuple[str, str]:
+    """Namespace and name of a repository, counted from 0 without the giant. It has the tag `latest`."""
+    return f"growth-{number // _REPOSITORIES}", f"app-{number}"
+
+
+def shared_layer(namespace: str, name: str) -> bytes:
+    """What the layer that all images of a repository share would hold, were it stored."""
+    return f"layer of {namespace}/{name}".encode()
+
+
 class _Named(NamedTuple):
     """A blob or a manifest."""
 
@@ -88,7 +98,7 @@ class Growth:
         self._image(repository)
 
     def _ordinary(self, number: int, namespace_id: Any) -> None:  # noqa: ANN401
-        repository = self._repository(namespace_id, f"growth-{number // _REPOSITORIES}", f"app-{number}")
+        repository = self._repository(namespace_id, *repository_name(number))
         manifests = self._block(repository)
         for name, manifest in zip(("v1", "v2", "latest"), manifests[-4:-1], strict=True):
             self._tag(repository, name, manifest)
@@ -190,7 +200,7 @@ class Growth:
 
     def _repository(self, namespace_id: Any, namespace: str, name: str) -> _Repository:  # noqa: ANN401
         uuid = self._uuid()
-        layer = self._blob(f"layer of {namespace}/{name}".encode())
+        layer = self._blob(shared_layer(namespace, name))
         repository = _Repository(uuid, self._form.id(uuid), namespace_id, namespace, name, layer)
         self._audit("image.create", repository, "{}")
         return repository

@@ -161,11 +161,14 @@ class BlobLink(models.Model):
 
     image = models.ForeignKey(Image, models.PROTECT, related_name="blob_links", db_index=False)
     manifest = models.ForeignKey(Manifest, models.CASCADE, related_name="blob_links", db_index=False)
-    blob = models.ForeignKey(Blob, models.PROTECT, related_name="links")
+    blob = models.ForeignKey(Blob, models.PROTECT, related_name="links", db_index=False)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["manifest", "blob"], name="blob_link_once")]
-        indexes = [models.Index(fields=["image", "blob"], name="blob_links_of_image")]
+        indexes = [
+            models.Index(fields=["image", "blob"], name="blob_links_of_image"),
+            models.Index(fields=["blob", "image"], name="blob_links_of_blob"),
+        ]
 
 
 class BlobLease(models.Model):

@@ -77,7 +77,7 @@ class Migration(migrations.Migration):
             name='BlobLink',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('blob', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='links', to='catalog.blob')),
+                ('blob', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='links', to='catalog.blob')),
                 ('image', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='blob_links', to='catalog.image')),
                 ('manifest', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='blob_links', to='catalog.manifest')),
             ],
@@ -151,6 +151,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='bloblink',
             index=models.Index(fields=['image', 'blob'], name='blob_links_of_image'),
+        ),
+        migrations.AddIndex(
+            model_name='bloblink',
+            index=models.Index(fields=['blob', 'image'], name='blob_links_of_blob'),
         ),
         migrations.AddConstraint(
             model_name='bloblink',

@@ -1,22 +1,39 @@
 """Which images have a blob."""
 
-from itertools import chain
 from typing import Final
 from uuid import UUID
 
-from registry_control.catalog.models import BlobLease, BlobLink
+from registry_control.catalog.models import BlobLease
 from registry_control.common.clock import now
+from registry_control.common.sql import id_parameter, rows
 
 # Looking further would cost more than sending the blob; a client may always name the source itself.
 _LOOKED_AT: Final = 20
 
+# From one image to the next by the index, however many manifests of each have the blob, and at most so many
+# images: nearly every image of a registry may have the same base layer.
+_LINKED: Final = """
+WITH RECURSIVE holder (image_id, number) AS (
+    SELECT (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = %s ORDER BY k.image_id LIMIT 1), 1
+    UNION ALL
+    SELECT (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = %s AND k.image_id > h.image_id
+            ORDER BY k.image_id LIMIT 1), h.number + 1
+    FROM holder h WHERE h.image_id IS NOT NULL AND h.number < 200
+)
+SELECT n.name, i.name
+FROM holder h
+JOIN catalog_image i ON i.id = h.image_id
+JOIN namespaces_namespace n ON n.id = i.namespace_id
+JOIN identity_project p ON p.id = n.project_id
+WHERE p.organization_id = %s ORDER BY h.number LIMIT 20
+"""
+
 
 def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]:
     """Namespace and name of some images of an organization that have a blob, by link or by lease."""
-    links = BlobLink.objects.filter(blob=blob_id, image__namespace__project__organization=organization_id)
+    linked = rows(_LINKED, [blob_id, blob_id, id_parameter(organization_id)])
+    some = BlobLease.objects.filter(blob=blob_id, expires_at__gt=now()).values("pk")[: _LOOKED_AT * 10]
     leases = BlobLease.objects.filter(
-        blob=blob_id, image__namespace__project__organization=organization_id, expires_at__gt=now()
-    )
-    names = ("image__namespace__name", "image__name")
-    found = chain(links.values_list(*names).distinct()[:_LOOKED_AT], leases.values_list(*names)[:_LOOKED_AT])
-    return list(dict.fromkeys(found))
+        pk__in=some, image__namespace__project__organization=organization_id
+    ).values_list("image__namespace__name", "image__name")
+    return list(dict.fromkeys([*((namespace, name) for namespace, name in linked), *leases[:_LOOKED_AT]]))
