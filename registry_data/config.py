@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,16 @@ class Config:
     page_size: int = 1000  # entries of a list without `n`, and at most
     asks_for_basic: bool = False  # challenge for secret keys, not for tokens; both work either way
     read_only: bool = False  # refuse pushes and deletions
+    idle_time: float = 60  # seconds without a byte of a body that somebody is sending
+    # Requests a minute; 0 for any number.
+    rate_limit: int = 0  # of a principal
+    rate_limit_anonymous: int = 0  # of an address
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # whose X-Forwarded-For is believed
+
+    @property
+    def limits_rates(self) -> bool:
+        """Whether anybody can ask too often."""
+        return bool(self.rate_limit or self.rate_limit_anonymous)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.

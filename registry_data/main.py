@@ -28,6 +28,7 @@ def build() -> "App":
     from registry_data.http.app import App
     from registry_data.http.bridge import Bridge
     from registry_data.http.plane import Plane
+    from registry_data.rates import Rates
 
     config = Config(
         public_scheme=settings.PUBLIC_SCHEME,
@@ -35,13 +36,18 @@ def build() -> "App":
         blob_lease=settings.BLOB_LEASE,
         read_only=settings.READ_ONLY,
         asks_for_basic=settings.CHALLENGE == "basic",
+        idle_time=settings.IDLE_TIMEOUT,
+        rate_limit=settings.RATE_LIMIT,
+        rate_limit_anonymous=settings.RATE_LIMIT_ANONYMOUS,
+        trusted_proxies=settings.TRUSTED_PROXIES,
     )
     bridge = Bridge(
         database_threads=config.database_threads,
         storage_threads=config.storage_threads,
         reads_inline=connection.vendor == "sqlite",
     )
-    return App(Plane(config, bridge, blob_store(), _stamps()))
+    rates = Rates(settings.STATE_DIR / "rates") if config.limits_rates else None
+    return App(Plane(config, bridge, blob_store(), _stamps(), rates))
 
 
 def _stamps() -> "Stamps":

@@ -19,6 +19,14 @@ class UploadGone(CatalogError):
     """The session was cancelled, finished, or has expired."""
 
 
+class TooManyUploads(CatalogError):
+    """The principal has `limit` uploads under way."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} uploads are under way")
+        self.limit = limit
+
+
 class ManifestGone(CatalogError):
     """No such manifest in the image."""
 

@@ -192,9 +192,11 @@ class UploadSession(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     image = models.ForeignKey(Image, models.PROTECT, related_name="uploads")
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, models.SET_NULL, related_name="+", null=True, blank=True
+        settings.AUTH_USER_MODEL, models.SET_NULL, related_name="+", null=True, blank=True, db_index=False
     )
-    application = models.ForeignKey(Application, models.SET_NULL, related_name="+", null=True, blank=True)
+    application = models.ForeignKey(
+        Application, models.SET_NULL, related_name="+", null=True, blank=True, db_index=False
+    )
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(db_index=True)
     is_open = models.BooleanField(
@@ -206,7 +208,9 @@ class UploadSession(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["expires_at"], condition=models.Q(is_open=False), name="uploads_to_discard")
+            models.Index(fields=["expires_at"], condition=models.Q(is_open=False), name="uploads_to_discard"),
+            models.Index(fields=["user"], condition=models.Q(is_open=True), name="uploads_of_user"),
+            models.Index(fields=["application"], condition=models.Q(is_open=True), name="uploads_of_robot"),
         ]
 
     def __str__(self) -> str:

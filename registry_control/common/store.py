@@ -11,4 +11,4 @@ from registry_data.storage.opening import open_store
 @lru_cache(maxsize=1)
 def blob_store() -> BlobStore:
     """One driver a process; making it reads and writes nothing."""
-    return open_store(settings.STORAGE_URL)
+    return open_store(settings.STORAGE_URL, reserve=settings.DISK_RESERVE)

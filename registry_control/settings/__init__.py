@@ -26,6 +26,12 @@ REDIS_URL = ENVIRONMENT.redis_url
 DATA_WORKERS = ENVIRONMENT.data_workers
 READ_ONLY = ENVIRONMENT.read_only
 CHALLENGE = ENVIRONMENT.challenge
+DISK_RESERVE = None if ENVIRONMENT.disk_reserve is None else ENVIRONMENT.disk_reserve * 1024 * 1024  # bytes
+MAX_UPLOADS = ENVIRONMENT.max_uploads
+IDLE_TIMEOUT = ENVIRONMENT.idle_timeout
+RATE_LIMIT = ENVIRONMENT.rate_limit
+RATE_LIMIT_ANONYMOUS = ENVIRONMENT.rate_limit_anonymous
+TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
 
 # How long an answer that promised a blob keeps it, when no manifest names it (invariant 2).
 BLOB_LEASE = timedelta(hours=24)

@@ -9,9 +9,12 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 from urllib.parse import quote, urlsplit
+
+Network: TypeAlias = IPv4Network | IPv6Network
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 PREFIX: Final = "REGISTRY_"
@@ -54,6 +57,12 @@ class Environment:
     data_workers: int
     read_only: bool
     challenge: str
+    disk_reserve: int | None  # MiB
+    max_uploads: int
+    idle_timeout: int  # seconds
+    rate_limit: int  # requests a minute, 0 for any number
+    rate_limit_anonymous: int
+    trusted_proxies: tuple[Network, ...]
 
     @classmethod
     def load(cls, variables: Mapping[str, str]) -> Self:
@@ -81,6 +90,12 @@ class Environment:
             data_workers=read.number("DATA_WORKERS", max(2, os.cpu_count() or 1), at_least=1),
             read_only=read.one_of("READ_ONLY", "off", ("off", "on")) == "on",
             challenge=read.one_of("CHALLENGE", "bearer", ("bearer", "basic")),
+            disk_reserve=read.number("DISK_RESERVE", 0, at_least=0) if read("DISK_RESERVE", "") else None,
+            max_uploads=read.number("MAX_UPLOADS", 10_000, at_least=1),
+            idle_timeout=read.number("IDLE_TIMEOUT", 60, at_least=1),
+            rate_limit=read.number("RATE_LIMIT", 0, at_least=0),
+            rate_limit_anonymous=read.number("RATE_LIMIT_ANONYMOUS", 0, at_least=0),
+            trusted_proxies=read.networks("TRUSTED_PROXIES"),
         )
 
 
@@ -151,6 +166,15 @@ class _Reader:
         if scheme == "file" and not rest.startswith("/"):
             raise ConfigurationError(f"{PREFIX}{name} must be file:// and an absolute path")
         return value
+
+    def networks(self, name: str) -> tuple[Network, ...]:
+        values = filter(None, re.split(r"[,\s]+", self(name, "")))
+        try:
+            return tuple(ip_network(value) for value in values)
+        except ValueError as error:
+            raise _wrong(
+                name, self(name, ""), "addresses or networks such as 10.0.0.0/8, with commas"
+            ) from error
 
     def number(self, name: str, default: int, *, at_least: int) -> int:
         value = self(name, str(default))

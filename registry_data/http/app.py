@@ -16,8 +16,9 @@ from registry_data.http.endpoints import blobs, extensions, lists, manifests, se
 from registry_data.http.errors import to_answer
 from registry_data.http.kept import KeptAnswers, key_of
 from registry_data.http.plane import Endpoint, Plane
+from registry_data.http.rates import check_rate
 from registry_data.http.routes import Kind, route
-from registry_data.http.wire import Answer, FileBody, Request, content_length
+from registry_data.http.wire import Answer, FileBody, Idle, Request, content_length
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 from registry_data.registry.gate import Refused
 
@@ -78,21 +79,20 @@ class App:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = key_of(scope)
+        # Where requests are counted, each is looked at: who sends it decides.
+        key = key_of(scope) if self._plane.rates is None else None
         stamp = await self._plane.stamps.now() if key is not None else None
         if key is not None and (kept := self._kept.get(key, stamp)) is not None:
             await send(kept.start)
             await send(kept.body)
             return
-        request = Request(scope, receive)
+        request = Request(scope, receive, idle_time=self._plane.config.idle_time)
         try:
             answer = await self._answer(request)
             if request.method not in _READS and not await _drained(request):
                 answer = Answer(answer.status, {**answer.headers, "connection": "close"}, answer.body)
-        except ClientDisconnect:
-            logger.info("client went away during %s %s", request.method, request.path)
-            # Whoever has only stopped sending can still hear it, and without any answer the server says 500.
-            answer = to_answer(ProtocolError(ErrorCode.SIZE_INVALID, "the body ended early: send it again"))
+        except ClientDisconnect as error:
+            answer = _to_whoever_stopped(request, error)
         if key is not None:
             self._kept.put(key, stamp, answer)
         await _send(request, answer, self._plane, send)
@@ -104,6 +104,8 @@ class App:
             found = route(request.path)
             if found is None:
                 raise _nothing_at(request.path)
+            if found.kind is not Kind.HEALTH:
+                await check_rate(self._plane, request)
             endpoints = ENDPOINTS[found.kind]
             endpoint = endpoints.get(request.method)
             if endpoint is None:
@@ -134,6 +136,17 @@ class App:
                 self._plane.stamps.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _to_whoever_stopped(request: Request, error: ClientDisconnect) -> Answer:
+    """Whoever has only stopped sending can still hear it, and without any answer the server says 500."""
+    if isinstance(error, Idle):
+        logger.info("client sends nothing more during %s %s", request.method, request.path)
+        said = "the body stopped coming: ask how far the upload is and go on, or send it again"
+        status, headers = HTTPStatus.REQUEST_TIMEOUT, {"connection": "close"}
+        return to_answer(ProtocolError(ErrorCode.SIZE_INVALID, said, status=status, headers=headers))
+    logger.info("client went away during %s %s", request.method, request.path)
+    return to_answer(ProtocolError(ErrorCode.SIZE_INVALID, "the body ended early: send it again"))
 
 
 def _nothing_at(path: str) -> ProtocolError:

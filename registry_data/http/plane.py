@@ -1,14 +1,16 @@
 """What every endpoint is given."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from registry_data.config import Config
 from registry_data.freshness import Stamps
 from registry_data.http.bridge import Bridge
 from registry_data.http.routes import Route
+from registry_data.http.share import Share
 from registry_data.http.wire import Answer, Request
+from registry_data.rates import Rates
 from registry_data.storage.base import BlobStore
 
 
@@ -20,6 +22,8 @@ class Plane:
     bridge: Bridge
     store: BlobStore
     stamps: Stamps
+    rates: Rates | None  # where nobody can ask too often
+    gathering: Share = field(default_factory=lambda: Share(64 * 1024 * 1024, most=1024 * 1024))
 
 
 Endpoint: TypeAlias = Callable[[Plane, Request, Route], Awaitable[Answer]]

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -14,6 +14,13 @@ from starlette.types import Message, Receive, Scope
 
 # On every answer (checklist 11); old engines look for it.
 API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
+
+
+_PARTS: Final = 1000  # that are gathered at most
+
+
+class Idle(ClientDisconnect):
+    """The client is still there, but has stopped sending in the middle of a body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +59,11 @@ class Answer:
 class Request:
     """One request. Headers and query are parsed when first asked for."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, *, idle_time: float) -> None:
+        """`idle_time` is how long the next part of the body may take to come, in seconds."""
         self._scope = scope
         self._receive = receive
+        self._idle_time = idle_time
         self._ended = False
         self._ahead: asyncio.Future[Message] | None = None
         self._parts: list[bytes] = []
@@ -66,6 +75,12 @@ class Request:
     def query(self) -> QueryParams:
         """The query, decoded; unknown parameters are nobody's business (checklist 7)."""
         return QueryParams(self._scope.get("query_string", b""))
+
+    @property
+    def peer(self) -> str:
+        """The address that the connection comes from: a proxy's, where there is one."""
+        client: tuple[str, int] | None = self._scope.get("client")
+        return client[0] if client else ""
 
     @property
     def sends_paths(self) -> bool:
@@ -82,13 +97,22 @@ class Request:
 
         Raises:
             ClientDisconnect: the client went away before its end.
+            Idle: it is there, but sends nothing more.
         """
         while self._parts:
             yield self._parts.pop(0)
         while not self._ended:
-            coming, self._ahead = self._ahead, None
-            if piece := self._part(await (coming or self._receive())):
+            if piece := self._part(await self._next()):
                 yield piece
+
+    async def _next(self) -> Message:
+        coming, self._ahead = self._ahead, None
+        try:
+            async with asyncio.timeout(self._idle_time):
+                return await (coming or self._receive())
+        except TimeoutError:
+            self._ended = True
+            raise Idle from None
 
     def _part(self, message: Message) -> bytes:
         if message["type"] == "http.disconnect":
@@ -118,8 +142,10 @@ class Request:
         parts, self._parts = self._parts, []
         return parts
 
-    async def pieces(self, size: int) -> AsyncIterator[list[bytes]]:
-        """The body's parts as they came, gathered to at least `size` bytes, the last ones excepted.
+    async def pieces(self, size: Callable[[], int]) -> AsyncIterator[list[bytes]]:
+        """The body's parts as they came, gathered to at least `size()` bytes, the last ones excepted.
+
+        Parts of a few bytes, which take more memory than they hold, are not gathered that far.
 
         Raises:
             ClientDisconnect: after the last part that came.
@@ -130,7 +156,7 @@ class Request:
             async for part in self.body():
                 gathered.append(part)
                 length += len(part)
-                if length >= size:
+                if length >= size() or len(gathered) >= _PARTS:
                     yield gathered
                     gathered, length = [], 0
         except ClientDisconnect:

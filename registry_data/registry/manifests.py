@@ -23,6 +23,7 @@ from registry_data.registry.gate import (
 )
 from registry_data.registry.memory import RecentBytes
 from registry_data.registry.unit import unit
+from registry_data.storage.base import BlobStore
 
 TAGS_PER_PUSH: Final = 100  # the spec asks for at least 10 (checklist 108)
 
@@ -115,17 +116,20 @@ def put(
     payload: bytes,
     content_type: str | None,
     more_tags: Sequence[Tag],
+    store: BlobStore,
     only_if: Preconditions | None = None,
 ) -> Pushed:
     """Store a manifest and point tags at it (checklist 87-110).
 
     Raises:
-        Refused, ProtocolError: not allowed; malformed; its digest is another; content is missing; 412.
+        Refused, ProtocolError: not allowed; malformed; its digest is another; content is missing; 412;
+            no room is left, be it only the reserve that deletions need.
     """
     with unit():
         caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
         record = resolve.repository(repository.namespace, repository.image)
         admit(caller, Action.PUSH, repository, record)
+        store.require_room(len(payload))
         digest, tag_names = _named(reference, payload, more_tags)
         parsed = parse_manifest(payload, content_type)
         image_id = image_for_push(caller, repository, record)

@@ -18,7 +18,7 @@ from registry_control.access.policy import Action
 from registry_control.access.services import published_keys
 from registry_control.catalog.selectors import resolve
 from registry_data.oci.reference import Repository
-from registry_data.registry.gate import Credentials, admit, identify, scope_of, unknown_repository
+from registry_data.registry.gate import Credentials, Refused, admit, identify, scope_of, unknown_repository
 from registry_data.registry.unit import unit
 from registry_data.storage.base import BlobStore
 
@@ -31,6 +31,20 @@ def check_login(credentials: Credentials) -> None:
     """
     with unit():
         identify(credentials)
+
+
+def name_of_caller(credentials: Credentials) -> str:
+    """A name that nobody else can have; empty for whoever proves to be nobody.
+
+    Raises:
+        ProtocolError: the database is away.
+    """
+    with unit():
+        try:
+            principal = identify(credentials).principal
+        except Refused:
+            return ""
+        return "" if principal.id is None else f"{principal.kind} {principal.id}"
 
 
 def check_readable(credentials: Credentials, repository: Repository) -> None:

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from itertools import starmap
+from sqlite3 import SQLITE_FULL
 from typing import Final
 
 from django.db import InterfaceError, close_old_connections
 from django.db.utils import OperationalError
+from psycopg.errors import DiskFull
 
 from registry_control.catalog import errors as catalog
 from registry_data.oci.errors import ErrorCode, ErrorItem, ProtocolError
@@ -48,10 +50,14 @@ def unit() -> Iterator[None]:
     except catalog.ConditionUnmet as error:
         # Refused for good as it stands, so none of the codes after which clients try again (checklist 143).
         raise ProtocolError(ErrorCode.DENIED, str(error), status=HTTPStatus.PRECONDITION_FAILED) from error
+    except catalog.TooManyUploads as error:
+        raise _too_many(error.limit) from error
     except catalog.CatalogError as error:
         code, message = _CATALOG[type(error)]
         raise ProtocolError(code, message) from error
     except (OperationalError, InterfaceError) as error:
+        if _is_full(error):
+            raise _no_room("database") from error
         raise unavailable("the database did not answer; try again") from error
     except storage.StorageError as error:
         raise _storage(error) from error
@@ -60,6 +66,29 @@ def unit() -> Iterator[None]:
 def unavailable(message: str) -> ProtocolError:
     """Build the answer to a dependency that is away: the same request may succeed later."""
     return ProtocolError(ErrorCode.UNAVAILABLE, message, headers=RETRY_AFTER)
+
+
+def _no_room(what: str) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.UNAVAILABLE,
+        f"the registry's {what} is full: ask its administrator to make room, then push again",
+        status=HTTPStatus.INSUFFICIENT_STORAGE,
+        headers=RETRY_AFTER,
+    )
+
+
+def _is_full(error: Exception) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, DiskFull) or getattr(cause, "sqlite_errorcode", None) == SQLITE_FULL
+
+
+def _too_many(limit: int) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.TOOMANYREQUESTS,
+        f"you have {limit} uploads under way, which is as many as one may have: finish or cancel some; "
+        "those that rest are removed by and by",
+        headers={"Retry-After": "60"},
+    )
 
 
 def _missing(digest: str, platform: str) -> ErrorItem:
@@ -74,11 +103,6 @@ def _storage(error: storage.StorageError) -> ProtocolError:
         case storage.NotStored():
             return ProtocolError(ErrorCode.BLOB_UPLOAD_UNKNOWN)
         case storage.Full():
-            return ProtocolError(
-                ErrorCode.UNAVAILABLE,
-                "the registry's storage is full: ask its administrator to make room, then push again",
-                status=HTTPStatus.INSUFFICIENT_STORAGE,
-                headers=RETRY_AFTER,
-            )
+            return _no_room("storage")
         case _:
             return unavailable("the registry's storage did not answer; try again")

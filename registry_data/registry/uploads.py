@@ -109,6 +109,7 @@ def start(credentials: Credentials, repository: Repository, *, algorithm: str, s
         caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
         record = resolve.repository(repository.namespace, repository.image)
         admit(caller, Action.PUSH, repository, record)
+        store.require_room(0)
         image_id = image_for_push(caller, repository, record)
         session_id = uploads.start(principal=caller.principal, image_id=image_id, algorithm=algorithm)
         store.create_upload(UploadId(session_id.hex))
@@ -143,9 +144,15 @@ def status(credentials: Credentials, repository: Repository, session_id: UUID, *
 
 
 def open_append(
-    credentials: Credentials, repository: Repository, session_id: UUID, *, at: int | None, store: BlobStore
+    credentials: Credentials,
+    repository: Repository,
+    session_id: UUID,
+    *,
+    at: int | None,
+    store: BlobStore,
+    coming: int = 0,
 ) -> Append:
-    """Hold an upload open to append from offset `at`, or from its end.
+    """Hold an upload open to append from offset `at`, or from its end, `coming` bytes if that is known.
 
     Raises:
         Refused, ProtocolError: not allowed; no such upload here.
@@ -153,6 +160,7 @@ def open_append(
     """
     with unit():
         image_id, session = _session(credentials, repository, session_id)
+        store.require_room(coming)
         upload = UploadId(session_id.hex)
         try:
             writer = store.open_upload(upload, at=at)

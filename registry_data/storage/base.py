@@ -85,6 +85,14 @@ class BlobStore(Protocol):
         """
         ...
 
+    def require_room(self, size: int) -> None:
+        """See that so many bytes more would fit, as far as that can be known beforehand.
+
+        Raises:
+            Full: they would not, or would leave less than the reserve.
+        """
+        ...
+
     def create_upload(self, upload: UploadId) -> None:
         """Begin an upload; again changes nothing."""
         ...

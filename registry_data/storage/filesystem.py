@@ -28,6 +28,7 @@ from registry_data.storage.base import (
     WrongOffset,
 )
 from registry_data.storage.keys import check_key, check_upload
+from registry_data.storage.room import Room
 
 _ALGORITHMS: Final = ("sha256", "sha512")
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -36,8 +37,10 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class FilesystemStore:
     """The driver; knows nothing but its root, so any number of processes may use the same one."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, reserve: int | None = None) -> None:
+        """`reserve` is what stays free of the disk, in bytes (see Room)."""
         self._root = root
+        self._room = Room(root, reserve)
 
     def check(self) -> None:
         """Make the folders, all shards included, so that a push syncs one folder only."""
@@ -55,6 +58,11 @@ class FilesystemStore:
             (shards / f"{number:02x}").mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (shards, shards.parent, self._root):
             _sync_folder(folder)
+
+    def require_room(self, size: int) -> None:
+        """Ask the disk."""
+        with self._translated():
+            self._room.require(size)
 
     def create_upload(self, upload: UploadId) -> None:
         """Make an empty file, or leave the one that is there."""
@@ -169,6 +177,7 @@ class _FileWriter:
 
     def write(self, piece: bytes) -> None:
         """Write all of it; where the disk is full, `offset` says how much there is."""
+        self._store.require_room(len(piece))
         left = memoryview(piece)
         with self._store._translated():  # noqa: SLF001 - the two are one driver
             while left:

@@ -33,6 +33,7 @@ from registry_data.storage.base import (
 )
 from registry_data.storage.keys import blob_key
 from registry_data.storage.opening import open_store
+from registry_data.storage.room import Room
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.bucket import Bucket
 from registry_data.storage.s3.lease import LEASE, Lease, Snapshot
@@ -280,14 +281,16 @@ class DiesAfterCompletion(Bucket):
 
 
 @pytest.mark.parametrize("dying", [DiesBeforeCompletion, DiesAfterCompletion])
-def test_a_publication_that_was_cut_short_is_known_and_can_be_repeated(url: str, dying: type[Bucket]) -> None:
+def test_a_publication_that_was_cut_short_is_known_and_can_be_repeated(
+    url: str, dying: type[Bucket], tmp_path: Path
+) -> None:
     # given an upload whose publication dies
     store, content = open_store(url), os.urandom(PART + 77)
     upload = new_upload(store)
     append(store, upload, content[:70], at=0)
     bucket, places = dying(Address.parse(url)), Places(upload)
     lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
-    writer = S3Writer(bucket, places, lease, None, lambda: None)
+    writer = S3Writer(bucket, places, lease, Room(tmp_path, 0), lambda: None)
     writer.write(content[70:])
     key = blob_key("sha256", sha256(content).hexdigest(), upload)
     with pytest.raises(PowerCut):

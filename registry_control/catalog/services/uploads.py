@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 
 from registry_control.access.policy import Kind, Principal
-from registry_control.catalog.errors import UploadGone
+from registry_control.catalog.errors import TooManyUploads, UploadGone
 from registry_control.catalog.models import Blob, UploadSession
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
@@ -27,6 +27,21 @@ WHERE id = %s AND image_id = %s AND is_open AND expires_at > %s
 """
 
 
+# Stops counting where it is too many.
+_UNDER_WAY: Final = {
+    Kind.USER: """
+SELECT count(*) FROM (
+    SELECT 1 FROM catalog_uploadsession WHERE user_id = %s AND is_open LIMIT %s
+) AS found
+""",
+    Kind.APPLICATION: """
+SELECT count(*) FROM (
+    SELECT 1 FROM catalog_uploadsession WHERE application_id = %s AND is_open LIMIT %s
+) AS found
+""",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """An open session: the digest is that of the upload's first `hashed_size` bytes, if any."""
@@ -43,7 +58,10 @@ def start(*, principal: Principal, image_id: UUID, algorithm: str) -> UUID:
 
     Raises:
         ImageGone: the image is being deleted.
+        TooManyUploads: the principal has as many under way as anybody may have. Requests at the same
+            moment may still exceed that by one each.
     """
+    _check_number(principal)
     session_id, moment = uuid4(), now()
     holder = id_parameter(principal.id) if principal.id is not None else None
     with unsynced_transaction():
@@ -61,6 +79,14 @@ def start(*, principal: Principal, image_id: UUID, algorithm: str) -> UUID:
             ],
         )
     return session_id
+
+
+def _check_number(principal: Principal) -> None:
+    if principal.id is None:
+        return
+    found = row(_UNDER_WAY[principal.kind], [id_parameter(principal.id), settings.MAX_UPLOADS])
+    if found is not None and found[0] >= settings.MAX_UPLOADS:
+        raise TooManyUploads(settings.MAX_UPLOADS)
 
 
 def get(*, session_id: UUID, image_id: UUID) -> Session:

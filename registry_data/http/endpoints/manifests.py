@@ -16,8 +16,9 @@ from registry_data.oci.manifest import MANIFEST_SIZE_LIMIT, manifest_too_large
 from registry_data.oci.reference import Tag, parse_reference, parse_repository, parse_tag
 from registry_data.registry import manifests
 
-# A manifest up to this size, which nearly all have, is read before anybody asks who sends it.
+# A manifest up to this size, which nearly all have, is taken before anybody asks who sends it, if it is here.
 _READ_UNASKED: Final = 64 * 1024  # bytes
+_AT_ONCE: Final = 0.05  # seconds
 IMMUTABLE: Final = "private, max-age=31536000, immutable"
 _SHOWN_MISSING: Final = 20  # a Warning takes 4096 bytes at most, a digest 135
 REVALIDATE: Final = "private, no-cache"
@@ -49,17 +50,18 @@ async def put(plane: Plane, request: Request, route: Route) -> Answer:
     repository, reference = parse_repository(route.name), parse_reference(route.reference)
     more_tags = _more_tags(request)
     who = credentials(request)
-    length = content_length(request)
-    if length is None or length > _READ_UNASKED:
+    begun = await request.body_at_once(_READ_UNASKED, _AT_ONCE)
+    if begun is None:
         await plane.bridge.run(manifests.check_push, who, repository)
     pushed = await plane.bridge.run(
         manifests.put,
         who,
         repository,
         reference,
-        payload=await _payload(request),
+        payload=b"".join(begun) if begun is not None else await _payload(request),
         content_type=request.headers.get("content-type"),
         more_tags=more_tags,
+        store=plane.store,
         only_if=preconditions(request, route.reference),
     )
     headers = {

@@ -1,5 +1,6 @@
 """Endpoints about the registry itself: ping, tokens, their keys, health."""
 
+import asyncio
 import json
 from http import HTTPStatus
 from typing import Any
@@ -8,7 +9,7 @@ from urllib.parse import parse_qs
 from registry_data.http.authentication import basic_pair, credentials
 from registry_data.http.plane import Plane
 from registry_data.http.routes import Route
-from registry_data.http.wire import Answer, Request
+from registry_data.http.wire import Answer, Idle, Request
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.registry import service
 from registry_data.registry.gate import Credentials, Refused
@@ -47,15 +48,14 @@ async def token_by_get(plane: Plane, request: Request, route: Route) -> Answer:
 
 async def token_by_post(plane: Plane, request: Request, route: Route) -> Answer:
     """Issue a token by the OAuth2 form (checklist 155)."""
-    body = bytearray()
-    async for part in request.body():
-        body += part
-        if len(body) > _FORM_LIMIT:
-            raise ProtocolError(
-                ErrorCode.SIZE_INVALID, f"the form is too large; {_FORM_LIMIT} bytes at most are allowed"
-            )
     try:
-        form = parse_qs(bytes(body).decode(), keep_blank_values=True)
+        # Anybody may send one: it must be here soon, however alive the client is.
+        async with asyncio.timeout(plane.config.idle_time):
+            body = await _form(request)
+    except TimeoutError:
+        raise Idle from None
+    try:
+        form = parse_qs(body.decode(), keep_blank_values=True)
     except (UnicodeDecodeError, ValueError) as error:
         raise ProtocolError(
             ErrorCode.UNSUPPORTED,
@@ -63,6 +63,17 @@ async def token_by_post(plane: Plane, request: Request, route: Route) -> Answer:
             status=HTTPStatus.BAD_REQUEST,
         ) from error
     return _token(await plane.bridge.run(service.token_by_form, form))
+
+
+async def _form(request: Request) -> bytes:
+    body = bytearray()
+    async for part in request.body():
+        body += part
+        if len(body) > _FORM_LIMIT:
+            raise ProtocolError(
+                ErrorCode.SIZE_INVALID, f"the form is too large; {_FORM_LIMIT} bytes at most are allowed"
+            )
+    return bytes(body)
 
 
 def _token(answer: tuple[HTTPStatus, dict[str, Any]]) -> Answer:

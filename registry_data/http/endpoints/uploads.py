@@ -140,7 +140,8 @@ async def _at_its_end(
 
 
 async def _open(plane: Plane, request: Request, repository: Repository, session_id: UUID) -> Append:
-    return await _at_its_end(plane, request, repository, session_id, uploads.open_append)
+    take = partial(uploads.open_append, coming=content_length(request) or 0)
+    return await _at_its_end(plane, request, repository, session_id, take)
 
 
 def _first_byte(request: Request) -> int | None:
@@ -159,16 +160,17 @@ def _first_byte(request: Request) -> int | None:
 async def _pump(plane: Plane, request: Request, held: Append) -> None:
     """Hash and write one piece side by side while the next one arrives: two pieces at most in memory."""
     working: asyncio.Future[tuple[None, None]] | None = None
-    try:
-        async for piece in request.pieces(plane.config.piece_size):
+    with plane.gathering.part() as size:
+        try:
+            async for piece in request.pieces(size):
+                if working is not None:
+                    await working
+                working = asyncio.gather(
+                    plane.bridge.run_bytes(held.hash, piece), plane.bridge.run_bytes(held.store, piece)
+                )
+        finally:
             if working is not None:
                 await working
-            working = asyncio.gather(
-                plane.bridge.run_bytes(held.hash, piece), plane.bridge.run_bytes(held.store, piece)
-            )
-    finally:
-        if working is not None:
-            await working
 
 
 def _check_length(request: Request, held: Append) -> None:

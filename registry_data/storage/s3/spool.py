@@ -6,10 +6,10 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 from registry_data.storage.base import PIECE, Full, Unavailable
+from registry_data.storage.room import Room
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -17,14 +17,16 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Spool:
     """A file without a name: it goes with the process, and never needs to outlive it."""
 
-    def __init__(self, folder: Path | None) -> None:
-        with _translated():
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - `close` closes it
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        with translated():
+            self._file = tempfile.TemporaryFile(dir=room.folder, buffering=0)  # noqa: SIM115 - `close` closes it
         self.size = 0
 
     def append(self, piece: memoryview) -> None:
         """Take all of it or nothing."""
-        with _translated():
+        with translated():
+            self._room.require(len(piece))
             try:
                 done = 0
                 while done < len(piece):
@@ -38,18 +40,18 @@ class Spool:
         """All bytes, not read into memory but mapped to it; until the next `clear`."""
         if not self.size:
             return memoryview(b"")
-        with _translated():
+        with translated():
             return memoryview(mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ))
 
     def pieces(self) -> Iterator[bytes]:
         """All bytes, in pieces."""
         for start in range(0, self.size, PIECE):
-            with _translated():
+            with translated():
                 yield os.pread(self._file.fileno(), min(PIECE, self.size - start), start)
 
     def clear(self) -> None:
         """Forget all bytes."""
-        with _translated():
+        with translated():
             os.ftruncate(self._file.fileno(), 0)
         self.size = 0
 
@@ -59,7 +61,8 @@ class Spool:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Turn the system's errors into the protocol's."""
     try:
         yield
     except OSError as error:

@@ -6,17 +6,21 @@ where it stays. All that is known of an upload is in its state object (`state`),
 """
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 
 from registry_data.storage.base import Busy, Key, NotStored, UploadId, WrongOffset
 from registry_data.storage.keys import check_key, parse_key
+from registry_data.storage.room import Room
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.check import prepare
 from registry_data.storage.s3.lease import Lease, Renewal, Snapshot
-from registry_data.storage.s3.state import Places, State, blob_object
+from registry_data.storage.s3.spool import translated
+from registry_data.storage.s3.state import Places, State, blob_object, part_size
 from registry_data.storage.s3.upload import S3Writer
 
 
@@ -34,9 +38,10 @@ class _Process:
 class S3Store:
     """The driver."""
 
-    def __init__(self, address: Address) -> None:
-        """Nothing is asked of S3 yet."""
+    def __init__(self, address: Address, *, reserve: int | None = None) -> None:
+        """Nothing is asked of S3 yet. `reserve` is what stays free of the spool's disk, in bytes."""
         self._address = address
+        self._room = Room(address.spool or Path(tempfile.gettempdir()), reserve)
         self._process_or_parent = _Process(address)
 
     def check(self) -> None:
@@ -46,6 +51,11 @@ class S3Store:
         else:
             prepare(self._bucket)
             self._process.is_checked = True
+
+    def require_room(self, size: int) -> None:
+        """Ask the disk that parts pass over; how much room the bucket has, only S3 knows."""
+        with translated():
+            self._room.require(min(size, part_size(0)))
 
     def create_upload(self, upload: UploadId) -> None:
         """Write the first state, or leave the one that is there."""
@@ -70,7 +80,7 @@ class S3Store:
             if process.writers.get(upload) is writer:
                 del process.writers[upload]
 
-        writer = S3Writer(process.bucket, Places(upload), lease, self._address.spool, forget)
+        writer = S3Writer(process.bucket, Places(upload), lease, self._room, forget)
         process.writers[upload] = writer
         process.renewal.add(lease)
         return writer

@@ -8,10 +8,10 @@ whoever appends to a sealed one begins another with the parts copied on the serv
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from registry_data.storage.base import Key, NotStored, Unavailable
 from registry_data.storage.keys import parse_key
+from registry_data.storage.room import Room
 from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.lease import Lease
 from registry_data.storage.s3.spool import Spool
@@ -29,11 +29,11 @@ class S3Writer:
         bucket: Bucket,
         places: Places,
         lease: Lease,
-        spool_folder: Path | None,
+        room: Room,
         on_end: Callable[[], None],
     ) -> None:
         self._bucket, self._places, self._lease = bucket, places, lease
-        self._spool_folder, self._on_end = spool_folder, on_end
+        self._room, self._on_end = room, on_end
         self._began = lease.state
         self._spool: Spool | None = None  # holds what is behind the parts, once that is needed
         self._multipart, self._parts, self._chain = (
@@ -123,7 +123,7 @@ class S3Writer:
             state = self._lease.state
             if state.key:
                 raise Unavailable("the upload was published: nothing can be appended to it")
-            spool = Spool(self._spool_folder)
+            spool = Spool(self._room)
             try:
                 if state.sealed is not None:
                     self._reopen(spool, state.sealed)

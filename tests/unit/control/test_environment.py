@@ -173,3 +173,18 @@ def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = refusal(tmp_path / "file" / "state")
     assert said.startswith("REGISTRY_STATE_DIR: cannot use ")
+
+
+def test_limits_are_generous_unless_told_otherwise(tmp_path: Path) -> None:
+    environment = load(tmp_path)
+    assert environment.disk_reserve is None
+    assert environment.rate_limit == environment.rate_limit_anonymous == 0
+    assert load(tmp_path, REGISTRY_DISK_RESERVE="0").disk_reserve == 0
+    networks = load(tmp_path, REGISTRY_TRUSTED_PROXIES="10.0.0.0/8, ::1").trusted_proxies
+    assert [str(network) for network in networks] == ["10.0.0.0/8", "::1/128"]
+
+
+def test_a_limit_that_cannot_work_is_refused(tmp_path: Path) -> None:
+    assert "REGISTRY_MAX_UPLOADS" in refusal(tmp_path, REGISTRY_MAX_UPLOADS="0")
+    assert "REGISTRY_IDLE_TIMEOUT" in refusal(tmp_path, REGISTRY_IDLE_TIMEOUT="never")
+    assert "10.0.0.1/8" in refusal(tmp_path, REGISTRY_TRUSTED_PROXIES="10.0.0.1/8")

@@ -32,17 +32,36 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_said_and_what_was_written_is_kept(small: Path) -> None:
-    store = FilesystemStore(small / "store")
+    store = FilesystemStore(small / "store", reserve=0)
     store.check()
     store.create_upload(UPLOAD)
     writer = store.open_upload(UPLOAD, at=0)
     writer.write(b"x" * 1_000_000)
+    (small / "somebody elses").write_bytes(b"x" * 500_000)
     with pytest.raises(Full):
-        writer.write(b"x" * 3_000_000)
-    assert writer.offset == store.upload_size(UPLOAD) > 1_000_000
+        writer.write(b"x" * 600_000)
+    assert writer.offset == store.upload_size(UPLOAD) >= 1_000_000
     writer.abandon()
     assert store.upload_size(UPLOAD) == 0
     store.open_upload(UPLOAD, at=0).close()
+
+
+def test_what_would_not_fit_beside_the_reserve_is_not_begun(small: Path) -> None:
+    # given a disk of 2 MiB and a few bytes that were written to it
+    store = FilesystemStore(small / "store", reserve=1_000_000)
+    store.check()
+    store.create_upload(UPLOAD)
+    writer = store.open_upload(UPLOAD, at=0)
+    writer.write(b"x" * 500_000)
+
+    # when more is announced, or comes
+    for refused in (lambda: store.require_room(600_000), lambda: writer.write(b"x" * 600_000)):
+        with pytest.raises(Full):
+            refused()
+
+    # then nothing of it was written
+    assert writer.offset == store.upload_size(UPLOAD) == 500_000
+    store.require_room(100_000)
 
 
 def test_invariant_7_a_disk_that_is_gone_is_unknown_and_not_absent(tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""Hundreds of clients that take their time cost the others nothing, and the registry little memory."""
+
+import asyncio
+import os
+import re
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+
+from tests.oci_client import digest_of
+from tests.services.stack import Stack
+from tests.tenants import Tenants
+
+pytestmark = pytest.mark.slow
+
+KIB, MIB = 1024, 1024 * 1024
+EACH = 150
+UPLOADS = 200
+ALLOWED = 300  # MiB of growth
+
+
+class Slow:
+    """A connection on which bytes are sent by hand."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def begin(
+        cls, host: str, secret: str | None, line: str, *headers: str, limit: int = 64, end: bytes = b"\r\n"
+    ) -> "Slow":
+        """Connect and send a request's head up to its `end`; `limit` is how many KiB are read ahead."""
+        name, port = host.rsplit(":", 1)
+        made = cls(*await asyncio.open_connection(name, int(port), limit=limit * KIB))
+        pair = b64encode(f"x:{secret}".encode()).decode()
+        head = [f"{line} HTTP/1.1", f"Host: {host}", f"Authorization: Basic {pair}", *headers, ""]
+        await made.send("\r\n".join(head).encode() + end)
+        return made
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def head(self) -> bytes:
+        return await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 60)
+
+    async def read(self, size: int) -> bytes:
+        return await asyncio.wait_for(self._reader.readexactly(size), 60)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def test_slow_clients_do_not_hold_up_others(tenants: Tenants) -> None:
+    # given a layer that is larger than what connections hold by themselves
+    owner, name = tenants.owner, tenants.repository()
+    layer = os.urandom(16 * MIB)
+    owner.push_image(name, "1", layer)
+    uploads = [owner.start_upload(name) for _ in range(EACH)]
+
+    def work() -> None:
+        for number in range(20):
+            owner.push_image(name, f"other-{number}", os.urandom(100 * KIB))
+            assert owner.pull_status(name, f"other-{number}") == 200
+        assert owner.on(name, "GET", f"blobs/{digest_of(layer)}").content == layer
+
+    async def slowly() -> None:
+        # when many send a head, or a body, byte by byte, and many do not read their answer
+        host, secret = owner.host, owner.secret
+        lines = [f"PATCH /v2/{name}/{upload}" for upload in uploads]
+        bodies = [await Slow.begin(host, secret, line, "Transfer-Encoding: chunked") for line in lines]
+        line = f"GET /v2/{name}/blobs/{digest_of(layer)}"
+        readers = [await Slow.begin(host, secret, line, limit=1) for _ in range(EACH)]
+        heads = [await Slow.begin(host, secret, "GET /v2/", end=b"") for _ in range(EACH)]
+        for body in [*bodies, *bodies]:
+            await body.send(b"1\r\nx\r\n")
+
+        # then others push and pull as ever
+        await asyncio.to_thread(work)
+
+        # and the slow ones get their answers too
+        for body in bodies:
+            await body.send(b"0\r\n\r\n")
+        answers = [await body.head() for body in bodies]
+        assert all(b" 202 " in answer and b"range: 0-1\r\n" in answer for answer in answers)
+        for reader in readers:
+            assert b" 200 " in await reader.head()
+            assert await reader.read(len(layer)) == layer
+        for slow in [*heads, *bodies, *readers]:
+            slow.close()
+
+    asyncio.run(slowly())
+
+
+def memory(stack: Stack) -> int:
+    """The most that the data processes ever had, together, in MiB."""
+    peaks = [
+        re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        for pid, command in stack.processes().items()
+        if "serve data" in command
+    ]
+    return sum(int(peak[1]) for peak in peaks if peak) // KIB
+
+
+@pytest.mark.parametrize(("part", "parts"), [(64 * KIB, 24), (1, 3000)])
+def test_200_slow_uploads_cost_less_than_300_mib(
+    stack: Stack, tenants: Tenants, part: int, parts: int
+) -> None:
+    """Parts of one byte too: each that is kept takes fifty."""
+    owner, name = tenants.owner, tenants.repository()
+    uploads = [owner.start_upload(name) for _ in range(UPLOADS)]
+    chunk = b"%x\r\n%s\r\n" % (part, b"x" * part)
+    before = memory(stack)
+
+    async def slowly() -> None:
+        # when 200 clients send their bodies side by side
+        lines = [f"PATCH /v2/{name}/{upload}" for upload in uploads]
+        headers = ("Transfer-Encoding: chunked",)
+        clients = [await Slow.begin(owner.host, owner.secret, line, *headers) for line in lines]
+        at_once = max(1, 64 * KIB // len(chunk) // 64)
+        for _ in range(parts // at_once):
+            for client in clients:
+                await client.send(chunk * at_once)
+
+        # then it takes little memory, and all of it arrives
+        assert memory(stack) - before < ALLOWED
+        for client in clients:
+            await client.send(b"0\r\n\r\n")
+            assert f"range: 0-{parts // at_once * at_once * part - 1}\r\n".encode() in await client.head()
+            client.close()
+
+    asyncio.run(slowly())
+    for upload in uploads:
+        owner.on(name, "DELETE", upload)

@@ -1,0 +1,80 @@
+"""How often a caller may ask."""
+
+import itertools
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_data.http.rates import client_address
+from registry_data.rates import Rates, wait
+
+times = st.floats(0, 1e6, allow_nan=False)
+limits = st.integers(1, 100_000)
+
+
+@given(now=times, limit=st.integers(1, 300))
+def test_a_minutes_worth_may_come_at_once_and_not_one_more(now: float, limit: int) -> None:
+    due = 0.0
+    for _ in range(limit):
+        seconds, due = wait(now, due, limit)
+        assert seconds == 0
+    seconds, _ = wait(now, due, limit)
+    assert 0 < seconds <= 60 / limit + 1e-6
+
+
+@given(now=times, limit=limits)
+def test_who_waits_as_long_as_told_may_go_on(now: float, limit: int) -> None:
+    seconds, due = wait(now, now + 60, limit)
+    assert seconds > 0
+    assert wait(now + seconds, due, limit)[0] == 0
+
+
+@given(gaps=st.lists(st.floats(0, 2), min_size=1, max_size=300), limit=st.integers(1, 60))
+def test_no_minute_sees_more_than_twice_the_limit(gaps: list[float], limit: int) -> None:
+    due, passed = 0.0, []
+    for now in itertools.accumulate(gaps, initial=1000.0):
+        seconds, due = wait(now, due, limit)
+        if not seconds:
+            passed.append(now)
+    for number, first in enumerate(passed):
+        assert sum(1 for moment in passed[number:] if moment <= first + 60) <= 2 * limit + 1
+
+
+@given(now=times, due=times, limit=limits)
+def test_no_clock_locks_anybody_out(now: float, due: float, limit: int) -> None:
+    assert wait(now, due, limit)[0] <= 60 + 60 / limit + 1e-6
+
+
+def test_all_who_have_the_file_share_one_count(tmp_path: Path) -> None:
+    first, second = (Rates(tmp_path / "rates") for _ in range(2))
+    assert first.take(b"a caller", 2) == second.take(b"a caller", 2) == 0
+    assert first.take(b"a caller", 2) > 0
+    assert second.take(b"a caller", 2) > 0
+
+
+def test_callers_do_not_share_a_count(tmp_path: Path) -> None:
+    rates = Rates(tmp_path / "rates")
+    assert [rates.take(b"caller %d" % number, 1) for number in range(1000)] == [0.0] * 1000
+    assert all(rates.take(b"caller %d" % number, 1) > 0 for number in range(1000))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("203.0.113.5", "", "203.0.113.5"),
+        ("203.0.113.5", "198.51.100.1", "203.0.113.5"),  # from nobody whom we trust
+        ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("10.0.0.1", "1.2.3.4, 198.51.100.1, 10.0.0.2", "198.51.100.1"),  # a client may claim anything
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "unknown", "10.0.0.1"),
+        ("10.0.0.1", "2001:db8::7", "2001:db8::7"),
+        ("", "", ""),
+    ],
+)
+def test_an_address_is_believed_as_far_as_proxies_are_trusted(
+    peer: str, forwarded: str, address: str
+) -> None:
+    assert str(client_address(peer, forwarded, [ip_network("10.0.0.0/8")])) == address
