@@ -7,6 +7,7 @@ for a stamp costs a fraction of the queries that it saves.
 
 import asyncio
 import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,7 @@ class PostgresStamps:
     def __init__(self, connect: Callable[[], Connection]) -> None:
         self._connect_now = connect
         self._connection: Connection | None = None
+        self._socket = -1
         self._connecting: asyncio.Task[None] | None = None
         self._asking: list[asyncio.Future[Stamp | None]] = []
         self._waiting: list[asyncio.Future[Stamp | None]] = []
@@ -96,7 +98,9 @@ class PostgresStamps:
             await asyncio.sleep(_PAUSE)
         else:
             self._connection = connection
-            loop.add_reader(connection.pgconn.socket, self._readable, connection.pgconn)
+            # A socket of our own: when the connection is lost, its own is closed behind the loop's back.
+            self._socket = os.dup(connection.pgconn.socket)
+            loop.add_reader(self._socket, self._readable, connection.pgconn)
         finally:
             self._connecting = None
 
@@ -154,7 +158,8 @@ class PostgresStamps:
     def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:
-            asyncio.get_running_loop().remove_reader(self._connection.pgconn.socket)
+            asyncio.get_running_loop().remove_reader(self._socket)
+            os.close(self._socket)
             self._connection.close()
             self._connection = None
 

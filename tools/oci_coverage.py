@@ -18,7 +18,7 @@ DOCUMENT: Final = ROOT / "docs" / "oci-coverage.md"
 _HEAD: Final = """# The OCI protocol, item by item
 
 Written by `make oci-coverage` from [the checklist](../tests/oci_checklist.py) and the `oci` markers of the
-tests. `make check` fails when it is old, or when an item has neither a test nor a reason.
+tests. A test fails when it is old, or when an item has neither a test nor a reason.
 """
 
 
@@ -99,14 +99,10 @@ def _link(proof: Proof) -> str:
 
 
 def main() -> int:
-    """Write the document; with --check only say whether it is as it should be."""
+    """Write the document, and say what is missing."""
     found = proofs()
+    DOCUMENT.write_text(document(found), encoding="utf-8")
     wrong = troubles(found)
-    text = document(found)
-    if "--check" not in sys.argv:
-        DOCUMENT.write_text(text, encoding="utf-8")
-    elif not DOCUMENT.exists() or DOCUMENT.read_text(encoding="utf-8") != text:
-        wrong.append("docs/oci-coverage.md is old: run make oci-coverage")
     sys.stderr.write("".join(f"{line}\n" for line in wrong))
     return 1 if wrong else 0
 

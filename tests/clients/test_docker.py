@@ -106,7 +106,7 @@ def test_a_missing_tag_of_ones_own_is_called_missing(engine: DockerClient, tenan
     tenants.owner.push_image(repository, "1", b"layer")
     login(engine, tenants)
     missing = engine("pull", f"{tenants.owner.host}/{repository}:2", check=False)
-    assert "no manifest with the tag 2" in missing.stderr
+    assert "this repository has no tag 2" in missing.stderr
 
 
 @pytest.mark.parametrize("switch", ["namespace", "image"])

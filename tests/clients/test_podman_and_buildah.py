@@ -169,4 +169,4 @@ def test_refusals_are_readable(engine: Engine, tenants: Tenants, hidden: tuple[s
         assert "denied: requested access to the resource is denied" in pushed
 
     # what is missing of one's own is called missing
-    assert "manifest unknown: no manifest with the tag 2" in engine("pull", PLAIN, f"{own}:2", check=False)
+    assert "manifest unknown: this repository has no tag 2" in engine("pull", PLAIN, f"{own}:2", check=False)

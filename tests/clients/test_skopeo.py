@@ -135,7 +135,7 @@ def test_what_is_private_and_what_is_missing_look_alike(
         deleted = logged_in("delete", "--tls-verify=false", name, check=False)
         assert "requested access to the resource is denied" in deleted.stderr
     missing = logged_in("inspect", "--tls-verify=false", f"{own}:2", check=False)
-    assert "manifest unknown: no manifest with the tag 2" in missing.stderr
+    assert "manifest unknown: this repository has no tag 2" in missing.stderr
 
 
 def test_nobody_is_refused_readably_until_the_image_is_public(skopeo: Program, tenants: Tenants) -> None:

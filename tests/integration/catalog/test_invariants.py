@@ -87,6 +87,7 @@ def test_invariant_2_deleting_a_manifest_leaves_a_promise_for_what_it_held(
     assert Image.objects.get(pk=pushed.image_id).size == 0
 
 
+@pytest.mark.oci(76)
 def test_invariant_4_bytes_that_no_row_names_are_found_by_the_session_and_removed(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:

@@ -184,7 +184,7 @@ def test_an_image_is_not_made_in_a_namespace_whose_deletion_is_about_to_commit(
     assert not Image.objects.filter(namespace=namespace).exists()
 
 
-@pytest.mark.oci(169)
+@pytest.mark.oci(169, 170)
 def test_invariant_3_a_blob_that_a_sweep_takes_first_is_missing_for_the_manifest(
     owner: TestKey, image_id: UUID
 ) -> None:
@@ -203,7 +203,7 @@ def test_invariant_3_a_blob_that_a_sweep_takes_first_is_missing_for_the_manifest
     assert not Tag.objects.filter(image=image_id).exists()
 
 
-@pytest.mark.oci(169)
+@pytest.mark.oci(169, 170)
 def test_invariant_3_a_sweep_waits_for_the_push_and_then_sees_its_link(
     owner: TestKey, image_id: UUID
 ) -> None:

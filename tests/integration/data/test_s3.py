@@ -105,6 +105,7 @@ def test_chunks_of_any_size_go_on_after_a_kill(minio: S3Server, make_stack: Make
         assert client.on(REPOSITORY, "GET", f"blobs/{digest_of(LAYER)}").content == LAYER
 
 
+@pytest.mark.oci(17)
 def test_without_its_bucket_the_registry_says_so_and_recovers(tmp_path: Path, make_stack: MakeStack) -> None:
     # given an image, and a MinIO that goes away
     with running_minio(tmp_path / "minio") as server:
