@@ -1,7 +1,8 @@
 """Two organizations on a running registry, and the API calls that tests need of it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,7 @@ from uuid import uuid4
 import httpx
 
 from tests.oci_client import OciClient, digest_of
+from tests.services.stack import Stack
 
 LAYER = b"the layer of every test image"
 REGION = "/registry/v1/regions/fr-par"
@@ -83,3 +85,17 @@ class Tenants:
 
     def revoke(self, access_key: str) -> None:
         self.manage("delete_key", access_key)
+
+
+@contextmanager
+def pushing(stack: Stack) -> Iterator[tuple[OciClient, str]]:
+    """The owner by the first credentials of a product, and a repository to push to."""
+    credentials, namespace = stack.credentials, f"ns-{uuid4().hex[:12]}"
+    created = httpx.post(
+        f"{credentials.control_url}{REGION}/namespaces",
+        json={"name": namespace},
+        headers={"X-Auth-Token": credentials.secret_key},
+    )
+    assert created.status_code == 200, created.text
+    with OciClient(credentials.registry_host, credentials.secret_key) as client:
+        yield client, f"{namespace}/app"

@@ -7,7 +7,7 @@ import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,23 +17,10 @@ import pytest
 from tests.integration.data.protocol.wire import Wire
 from tests.oci_client import OciClient, digest_of
 from tests.services.stack import Stack
+from tests.tenants import pushing
 
 MIB = 1024 * 1024
 MakeStack = Callable[..., Stack]
-
-
-@contextmanager
-def pushing(stack: Stack) -> Iterator[tuple[OciClient, str]]:
-    """The owner, and a repository that the owner may push to."""
-    credentials, namespace = stack.credentials, f"ns-{uuid4().hex[:12]}"
-    created = httpx.post(
-        f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
-        json={"name": namespace},
-        headers={"X-Auth-Token": credentials.secret_key},
-    )
-    assert created.status_code == 200, created.text
-    with OciClient(credentials.registry_host, credentials.secret_key) as client:
-        yield client, f"{namespace}/app"
 
 
 @pytest.mark.oci(16)

@@ -1,12 +1,12 @@
 """A registry that only reads, while its administrator wants it so (checklist 145)."""
 
 from collections.abc import Callable, Iterator
-from uuid import uuid4
 
 import pytest
 
 from tests.oci_client import OciClient, image_manifest
 from tests.services.stack import Stack
+from tests.tenants import pushing
 
 pytestmark = pytest.mark.oci(145)
 
@@ -20,21 +20,13 @@ def unknown() -> str:
 def repository(make_stack: Callable[..., Stack]) -> Iterator[tuple[OciClient, str, str, str]]:
     """A read-only registry with an image in it, and an upload that was under way: client, names, place."""
     stack = make_stack().start()
-    credentials = stack.credentials
-    name = f"ns-{uuid4().hex[:12]}"
-    with OciClient(credentials.registry_host, credentials.secret_key) as client:
-        created = client.http.post(
-            f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
-            json={"name": name},
-            headers={"X-Auth-Token": credentials.secret_key},
-        )
-        assert created.status_code == 200, created.text
-        digest = client.push_image(f"{name}/app", "1", b"a layer")
-        upload = client.start_upload(f"{name}/app")
+    with pushing(stack) as (client, name):
+        digest = client.push_image(name, "1", b"a layer")
+        upload = client.start_upload(name)
         stack.environment["REGISTRY_READ_ONLY"] = "on"
         stack.restart()
         client.tokens.clear()
-        yield client, f"{name}/app", digest, upload
+        yield client, name, digest, upload
 
 
 def test_reads_work_and_writes_are_refused_with_the_reason(
