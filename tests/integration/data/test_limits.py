@@ -17,7 +17,7 @@ import pytest
 from tests.integration.data.protocol.wire import Wire
 from tests.oci_client import OciClient, digest_of
 from tests.services.stack import Stack
-from tests.tenants import pushing
+from tests.tenants import Tenants, pushing
 
 MIB = 1024 * 1024
 MakeStack = Callable[..., Stack]
@@ -175,3 +175,18 @@ def test_pushes_end_before_the_disk_is_full_and_go_on_when_there_is_room(
         for answer in (owner.on(name, "POST", "blobs/uploads/"), owner.put_manifest(name, "2", b"{}")):
             assert answer.status_code == 507
         assert owner.on(name, "DELETE", "manifests/1").status_code == 202
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param("X-Long: " + "a" * 1_000_000, id="one that is too long"),
+        pytest.param("\r\n".join(f"X-{number}: a" for number in range(5000)), id="too many"),
+    ],
+)
+def test_headers_without_end_are_refused(tenants: Tenants, head: str) -> None:
+    with Wire(tenants.owner.host, None) as wire:
+        wire.begin("GET", "/v2/", head)
+        reply = wire.reply()
+        assert (reply.status, reply.headers["connection"]) == (431, "close")
+    assert tenants.owner.http.get("/healthz").status_code == 200
