@@ -238,6 +238,3 @@ REASONS: Final[Mapping[int, str]] = MappingProxyType(
         191: "a list of changes; items 23 and 95 hold what follows from it (blake3 is optional and refused)",
     }
 )
-
-# Work under way: these get their tests with it. An item that has one must leave the list.
-UNDER_WAY: Final = frozenset({186})

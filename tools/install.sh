@@ -28,6 +28,13 @@ conformance            github.com/opencontainers/distribution-spec/conformance  
 minio                  github.com/minio/minio                                     v0.0.0-20260212201848-7aac2a2c5b7c
 versitygw              github.com/versity/versitygw/cmd/versitygw                 v1.8.0
 distribution-registry  github.com/distribution/distribution/v3/cmd/registry       v3.1.2
+cosign                 github.com/sigstore/cosign/v3/cmd/cosign                   v3.1.3
+'
+
+# Of these the module proxy does not list the versions, so that `go install` gives up: name, module, package in
+# it, version.
+go_dependencies='
+notation               github.com/notaryproject/notation    cmd/notation          v1.3.2
 '
 
 # Where the tests look for them (tests/services/tools.py). Debian's go to their usual places.
@@ -91,5 +98,27 @@ install_go_programs() {
     done < <(grep . <<<"$go_programs")
 }
 
+# Builds a package as somebody's dependency, which needs no list of its versions.
+build_go_dependency() { # name, module, package in it, version
+    printf 'module tools\nrequire %s %s\n' "$2" "$4" >"$built/go.mod"
+    printf 'package tools\nimport _ "%s/%s"\n' "$2" "$3" >"$built/tools.go"
+    quietly go -C "$built" build -mod=mod -o "$built/$1" "$2/$3"
+    rm "$built"/go.* "$built/tools.go"
+}
+
+install_go_dependencies() {
+    local name module package version done_what
+    while read -r name module package version; do
+        done_what="was there"
+        if [ "$(go_version_of "$name")" != "$version" ]; then
+            build_go_dependency "$name" "$module" "$package" "$version"
+            mv "$built/$name" "$bin/$name"
+            done_what="installed"
+        fi
+        echo "tools: $name $version: $done_what"
+    done < <(grep . <<<"$go_dependencies")
+}
+
 install_debian_packages
 install_go_programs
+install_go_dependencies

@@ -75,9 +75,10 @@ class Child:
             self._start_later(f"could not be started ({error})")
 
     def _start_later(self, reason: str) -> None:
-        self._pid, self.ready = None, False
-        if time.monotonic() - self._started_at > _STEADY:
+        # One that has served is missed at once; one that never does must not keep the machine busy.
+        if self.ready or time.monotonic() - self._started_at > _STEADY:
             self._misfortunes = 0
+        self._pid, self.ready = None, False
         delay = min(_FIRST_DELAY * 2**self._misfortunes, _LONGEST_DELAY)
         self._misfortunes += 1
         self._due = time.monotonic() + delay

@@ -10,7 +10,8 @@ from tests.clients.programs import Program
 pytestmark = pytest.mark.clients
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
-ASK = {"crane": ["version"], "helm": ["version", "--short"], "oras": ["version"], "regctl": ["version"]}
+ASK = {name: ["version"] for name in ("cosign", "crane", "notation", "oras", "regctl")}
+ASK["helm"] = ["version", "--short"]
 # Others come from Debian or say it like these.
 USUAL = ["--version"]
 

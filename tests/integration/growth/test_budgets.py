@@ -27,9 +27,9 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "GET blob": 2,  # key, blob with all the facts
     "HEAD blob": 2,
     "DELETE blob": 6,  # key, facts, image's row, links, lease, audit
-    "POST upload": 4,  # key, facts, image's row, session
-    "POST first upload of an image": 8,  # and namespace's row, image, its row, audit
-    "POST whole blob": 12,
+    "POST upload": 5,  # key, facts, how many are under way, image's row, session
+    "POST first upload of an image": 9,  # and namespace's row, image, its row, audit
+    "POST whole blob": 13,
     "PATCH upload": 3,  # key, facts, session
     "PUT upload": 8,  # key, facts, session; image's row, session, blob, its row, lease
     "GET upload": 3,
