@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 from django.conf import settings
 from django.utils.module_loading import import_string
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
@@ -35,6 +36,8 @@ _CONTROL_THREADS: Final = 8
 _CONNECTIONS: Final = 10_000
 _OPEN_FILES: Final = 65_536
 _BACKLOG: Final = 1024
+# Bytes of a body: the buffer grows to it while its client keeps it full. Each part is a hop to Python.
+_READ_AT_ONCE: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ def _serve(plane: _Plane) -> None:
         backlog=_BACKLOG,
         backpressure=_CONNECTIONS,
         respawn_failed_workers=True,
+        http1_settings=HTTP1Settings(max_buffer_size=_READ_AT_ONCE),
         log_level=LogLevels.warning,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING", "propagate": True}}},
     )
