@@ -35,6 +35,7 @@ def crashing(tmp_path_factory: pytest.TempPathFactory, backing: Backing) -> Iter
 def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, victim: str) -> None:
     # given an image that was pushed before, and a push that is half through its layer
     credentials = crashing.credentials
+    _until(lambda: httpx.get(f"{credentials.control_url}/healthz").status_code == 200)  # once a victim
     namespace = f"crash-{victim}-{os.getpid()}"
     answer = httpx.post(
         f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
