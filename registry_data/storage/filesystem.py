@@ -27,10 +27,12 @@ from registry_data.storage.base import (
     UploadId,
     WrongOffset,
 )
+from registry_data.storage.disk import begin_writing, sync_file, sync_folder
 from registry_data.storage.keys import check_key, check_upload
 from registry_data.storage.room import Room
 
 _ALGORITHMS: Final = ("sha256", "sha512")
+_STRETCH: Final = 4 * 1024 * 1024  # bytes of an upload that the disk is given at once
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -57,7 +59,7 @@ class FilesystemStore:
         for number in range(256):
             (shards / f"{number:02x}").mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (shards, shards.parent, self._root):
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def require_room(self, size: int) -> None:
         """Ask the disk."""
@@ -96,7 +98,7 @@ class FilesystemStore:
         """Sync the bytes, remember the key, link, sync the folder: in this order."""
         source, target = self._upload(upload), self.path_of(key)
         with self._translated():
-            _sync_file(source)
+            sync_file(source)
             with suppress(FileExistsError):
                 source.with_suffix(".key").symlink_to(key)
             try:
@@ -104,7 +106,7 @@ class FilesystemStore:
             except FileExistsError:
                 if not source.samefile(target):
                     raise Unavailable(f"{key} holds something else already") from None
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
 
     def published_as(self, upload: UploadId) -> Key | None:
         """Read the link that `publish` made before the key."""
@@ -178,12 +180,19 @@ class _FileWriter:
     def write(self, piece: bytes) -> None:
         """Write all of it; where the disk is full, `offset` says how much there is."""
         self._store.require_room(len(piece))
-        left = memoryview(piece)
+        began, left = self.offset, memoryview(piece)
         with self._store._translated():  # noqa: SLF001 - the two are one driver
             while left:
                 written = os.write(self._descriptor, left)
                 self.offset += written
                 left = left[written:]
+        self._write_back(began)
+
+    def _write_back(self, began: int) -> None:
+        """Have the disk begin with each stretch that is full now, so that the sync at the end is short."""
+        start, stop = began // _STRETCH * _STRETCH, self.offset // _STRETCH * _STRETCH
+        if start < stop:
+            begin_writing(self._descriptor, start, stop)
 
     def close(self) -> None:
         """Close the file, and so give its lock back."""
@@ -242,19 +251,3 @@ def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Busy("another writer has the upload") from None
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
@@ -110,3 +111,23 @@ def test_contents_are_for_the_registry_alone(tmp_path: Path) -> None:
     assert store.path_of(KEY).stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "store" / "uploads").stat().st_mode & 0o777 == 0o700
     assert Key(str(store.path_of(KEY).relative_to(tmp_path / "store"))) == KEY
+
+
+def test_an_upload_that_the_disk_begins_with_early_reads_back_whole(tmp_path: Path) -> None:
+    # given an upload that comes in pieces and by two writers, neither ending where the disk's stretches do
+    store, content = FilesystemStore(tmp_path), os.urandom(9_000_001)
+    store.check()
+    upload = UploadId(uuid4().hex)
+    store.create_upload(upload)
+
+    # when it is written and published
+    for start, stop in ((0, 4_999_999), (4_999_999, len(content))):
+        writer = store.open_upload(upload, at=start)
+        for at in range(start, stop, 700_001):
+            writer.write(content[at : min(at + 700_001, stop)])
+        writer.close()
+    key = blob_key("sha256", sha256(content).hexdigest(), upload)
+    store.publish(upload, key)
+
+    # then every byte is there
+    assert b"".join(store.read(key)) == content
