@@ -5,6 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+MINUTES ?= 10
 
 # How both requirements files are made. `make lock ARGS=--upgrade` takes newer versions.
 COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
@@ -17,7 +18,7 @@ MANAGE := REGISTRY_STATE_DIR=.venv/scratch $(BIN)/python manage.py
 GROWN := GROWTH_MANIFESTS=1000000 $(BIN)/pytest --timeout=3600 tests/integration/growth
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients conformance bench growth tools openapi oci-coverage lock clean venv venv-dev
+.PHONY: help run test check clients conformance bench growth soak tools openapi oci-coverage lock clean venv venv-dev
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,9 @@ growth: venv-dev ## Fill databases with a million manifests: queries, plans, tim
 	TEST_DATABASE=sqlite $(GROWN)
 	TEST_DATABASE=postgresql $(GROWN)
 	$(BIN)/python -m bench.growth $(ARGS)
+
+soak: venv-dev ## Kill and cut while 64 clients push, pull and delete, then look at every promise; MINUTES=10 (ARGS=--help)
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
 
 tools: ## Install the programs that `make clients` and `make bench` need (as root)
 	@tools/install.sh

@@ -1,0 +1,117 @@
+"""After all that: is everything there that was promised, and nothing else?"""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from typing import Final, TypeAlias
+
+from bench.soak.client import digest_of
+from bench.soak.connection import LOST, Connection, Reply
+from bench.soak.record import Record
+
+Connect: TypeAlias = Callable[[], Connection]
+
+_READERS: Final = 8
+_PATIENCE: Final = 60.0  # seconds
+_PAGE: Final = 1000
+
+
+class Verifier:
+    """Reads everything once, in several threads."""
+
+    def __init__(self, connect: Connect, record: Record) -> None:
+        self._connect = connect
+        self._record = record
+        self._here = threading.local()
+        self._open = ExitStack()
+        self._whole: set[tuple[str, str]] = set()
+
+    def run(self, repositories: Iterable[str]) -> None:
+        """Note each promise that was not kept, and whatever is shown and not whole."""
+        record = self._record
+        with self._open, ThreadPoolExecutor(_READERS) as readers:
+            checks = [
+                readers.map(lambda blob: self._blob(*blob), sorted(record.blobs)),
+                readers.map(lambda deleted: self._deleted(*deleted), sorted(record.deleted)),
+            ]
+            for check in checks:
+                list(check)
+            seen = {
+                manifest: digest
+                for found in readers.map(self._visible, repositories)
+                for manifest, digest in found.items()
+            }
+        for key, digest in record.manifests.items():
+            record.count("manifests verified")
+            if seen.get(key) != digest:
+                record.failed(f"{key} is {seen.get(key)} instead of {digest}")
+        for _ in seen.keys() - record.manifests.keys():
+            record.count("manifests that nobody was told of, whole")
+
+    def _blob(self, repository: str, digest: str) -> bool:
+        """Whether it is there, to the byte; once each."""
+        if (repository, digest) not in self._whole:
+            reply = self._get(f"/v2/{repository}/blobs/{digest}")
+            if reply.status != 200 or digest_of(reply.body) != digest:
+                self._record.failed(
+                    f"{reply.call}: {reply.status}, {len(reply.body)} bytes, not those promised"
+                )
+                return False
+            self._whole.add((repository, digest))
+            self._record.count("blobs verified")
+        return True
+
+    def _deleted(self, repository: str, digest: str) -> None:
+        reply = self._get(f"/v2/{repository}/manifests/{digest}")
+        self._record.count("deletions verified")
+        if reply.status != 404:
+            self._record.failed(f"{reply.call}: {reply.status} for what was deleted")
+
+    def _visible(self, repository: str) -> dict[tuple[str, str], str]:
+        """Every tag that is listed, and the digest of what it stands for, all of which is read."""
+        found, last = {}, ""
+        while names := self._page(repository, last):
+            for tag in names:
+                reply = self._get(f"/v2/{repository}/manifests/{tag}")
+                found[repository, tag] = digest = digest_of(reply.body)
+                if reply.status != 200 or reply.headers.get("docker-content-digest") != digest:
+                    self._record.failed(f"{reply.call}: {reply.status} {reply.body[:200]!r}")
+                    continue
+                document = json.loads(reply.body)
+                for part in (document["config"], *document["layers"]):
+                    self._blob(repository, part["digest"])
+            last = names[-1]
+        return found
+
+    def _page(self, repository: str, last: str) -> list[str]:
+        reply = self._get(f"/v2/{repository}/tags/list?n={_PAGE}&last={last}")
+        if reply.status == 404:  # Nothing was ever pushed to it.
+            return []
+        names: list[str] = json.loads(reply.body)["tags"]
+        return names
+
+    def _get(self, path: str) -> Reply:
+        connection = self._connection()
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return connection.call("GET", path)
+            except LOST:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def _connection(self) -> Connection:
+        if not hasattr(self._here, "connection"):
+            self._here.connection = self._open.enter_context(closing(self._connect()))
+        connection: Connection = self._here.connection
+        return connection
+
+
+def steady(host: str, secret: str) -> Connection:
+    """A connection that is never cut by us."""
+    return Connection(host, secret, random.Random(0), cuts=0)
