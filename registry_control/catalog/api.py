@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry_control.access.authentication import principal_of
-from registry_control.catalog.models import Image
+from registry_control.catalog.models import Image, Tag
 from registry_control.catalog.selectors import listing
 from registry_control.catalog.serializers import (
     ImageListSerializer,
@@ -56,7 +56,7 @@ class Images(APIView):
             project_id=query.get("project_id"),
             organization_id=query.get("organization_id"),
         )
-        page, total = page_of(found, query=query)
+        page, total = page_of(found, query=query, shown=Image.objects.all())
         answer = {"images": page, "total_count": total}
         return Response(ImageListSerializer(answer, context=_tags_of(page)).data)
 
@@ -122,7 +122,8 @@ class Tags(APIView):
         """List an image's tags."""
         image = listing.get_visible_image(principal_of(request), id_of("image", image_id))
         query = checked(TagQuery, request.query_params)
-        page, total = page_of(listing.tags_of(image, name=query.get("name")), query=query)
+        found = listing.tags_of(image, name=query.get("name"))
+        page, total = page_of(found, query=query, shown=listing.with_digest(Tag.objects.all()))
         return Response(TagListSerializer({"tags": page, "total_count": total}).data)
 
 

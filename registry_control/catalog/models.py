@@ -43,7 +43,8 @@ class Image(Timestamped):
             )
         ]
         indexes = [
-            models.Index(fields=["namespace", "created_at", "id"], name="images_of_namespace"),
+            # With all that a list asks before it knows its page, so that only that page's rows are read.
+            models.Index(fields=["namespace", "created_at", "id", "pushed_at"], name="images_of_namespace"),
             models.Index(fields=["status"], name="images_by_status"),
             models.Index(
                 fields=["created_at"], condition=models.Q(pushed_at__isnull=True), name="images_never_pushed"
@@ -120,6 +121,7 @@ class Tag(Timestamped):
         ]
         indexes = [
             models.Index(fields=["image", "created_at", "id"], name="tags_of_image"),
+            models.Index(fields=["image", "name", "id"], name="tags_by_name"),
             models.Index(
                 fields=["id"], condition=models.Q(status=Status.DELETING), name="tags_being_deleted"
             ),

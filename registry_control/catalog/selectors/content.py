@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import Value
+from django.db.models import QuerySet, Value
 from django.db.models.functions import Concat
 
 from registry_control.access.policy import Principal
@@ -21,6 +21,10 @@ _TAG_NAMES: Final = """
 SELECT name FROM catalog_tag
 WHERE image_id = %s AND NOT (status = 'deleting') AND name > %s ORDER BY name LIMIT %s
 """
+
+# Not the order of the names alone: `a-b/` comes before `a/`.
+_PATH: Final = Concat("name", Value("/"), output_field=ByteOrderedField())
+_NAMESPACES_AT_ONCE: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +71,22 @@ def repository_names(principal: Principal, *, after: str, limit: int) -> list[st
     so that a page costs what is on it and not what there is.
     """
     begin = after[: after.find("/") + 1] or after
-    there = visible_to(principal).exclude(status=Status.DELETING).values_list("name", "pk")
-    left = sorted((f"{name}/", pk) for name, pk in there if f"{name}/" >= begin)
+    there = visible_to(principal).exclude(status=Status.DELETING).annotate(path=_PATH).order_by("path")
     names: list[str] = []
+    left = _paths(there.filter(path__gte=begin))
     at_once = 1  # the first may be one of which `after` has passed some images
     while left and len(names) < limit:
         now, left = left[:at_once], left[at_once:]
         last = after.removeprefix(begin) if now[0][0] == begin else ""
         names += _names_in([pk for _, pk in now], after=last, limit=limit - len(names))
-        at_once = min(at_once * 4, 1000)
+        at_once *= 4
+        left = left or _paths(there.filter(path__gt=now[-1][0]))
     return names
+
+
+def _paths(namespaces: QuerySet[Any]) -> list[tuple[str, UUID]]:
+    """The first of them: what the names of their images begin with, and their ids."""
+    return list(namespaces.values_list("path", "pk")[:_NAMESPACES_AT_ONCE])
 
 
 def _names_in(namespaces: list[UUID], *, after: str, limit: int) -> list[str]:

@@ -11,7 +11,8 @@ from registry_control.common.sql import id_parameter, rows
 _LOOKED_AT: Final = 20
 
 # From one image to the next by the index, however many manifests of each have the blob, and at most so many
-# images: nearly every image of a registry may have the same base layer.
+# images: nearly every image of a registry may have the same base layer. CROSS JOIN keeps SQLite to this
+# order; left to itself it goes through all images of the organization.
 _LINKED: Final = """
 WITH RECURSIVE holder (image_id, number) AS (
     SELECT (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = %s ORDER BY k.image_id LIMIT 1), 1
@@ -22,10 +23,11 @@ WITH RECURSIVE holder (image_id, number) AS (
 )
 SELECT n.name, i.name
 FROM holder h
-JOIN catalog_image i ON i.id = h.image_id
-JOIN namespaces_namespace n ON n.id = i.namespace_id
-JOIN identity_project p ON p.id = n.project_id
-WHERE p.organization_id = %s ORDER BY h.number LIMIT 20
+CROSS JOIN catalog_image i
+CROSS JOIN namespaces_namespace n
+CROSS JOIN identity_project p
+WHERE i.id = h.image_id AND n.id = i.namespace_id AND p.id = n.project_id AND p.organization_id = %s
+ORDER BY h.number LIMIT 20
 """
 
 

@@ -54,8 +54,8 @@ def get_visible_image(principal: Principal, image_id: UUID, *, lock: bool = Fals
 
 
 def tags_of(image: Image, *, name: str | None) -> QuerySet[Tag]:
-    """The tags of an image, deleting ones included, each with its `digest`."""
-    found = _with_digest(Tag.objects.filter(image=image))
+    """The tags of an image, deleting ones included."""
+    found = Tag.objects.filter(image=image)
     return found if name is None else found.filter(name=name)
 
 
@@ -65,7 +65,7 @@ def get_visible_tag(principal: Principal, tag_id: UUID, *, lock: bool = False) -
     Raises:
         NotFound: there is none, or it is not the principal's to know.
     """
-    found = _with_digest(Tag.objects.select_related(f"image__{_OF_IMAGE}").filter(pk=tag_id))
+    found = with_digest(Tag.objects.select_related(f"image__{_OF_IMAGE}").filter(pk=tag_id))
     if lock:
         found = found.select_for_update(of=("self",))
     tag = found.first()
@@ -83,6 +83,7 @@ def names_of_tags(image_ids: Iterable[UUID]) -> dict[UUID, list[str]]:
     return names
 
 
-def _with_digest(tags: QuerySet[Tag]) -> QuerySet[Tag]:
+def with_digest(tags: QuerySet[Tag]) -> QuerySet[Tag]:
+    """Add the `digest` of what each stands for."""
     # Not by way of the manifest's row: that has all of its bytes.
     return tags.annotate(digest=F("manifest__digest"))

@@ -45,3 +45,17 @@ def test_every_page_holds_what_follows_in_byte_order(limit: int) -> None:
 
         # then it holds the names behind it
         assert page == [name for name in names if name > after][:limit], after
+
+
+def test_a_page_finds_images_behind_many_empty_namespaces() -> None:
+    # given more namespaces than are looked at in one go, of which only the last one has an image
+    key = make_key()
+    for number in range(450):
+        last = make_namespace(key, f"empty-{number:03}")
+    push_image(key, last, "app")
+
+    # when the first page is asked for
+    page = repository_names(key.principal, after="", limit=10)
+
+    # then the image is on it
+    assert page == ["empty-449/app"]

@@ -1,0 +1,75 @@
+"""SQLite keeps no statistics: how a statement and its indexes are written is all that it goes by."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Final
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.db.models import QuerySet
+
+from bench.growth.tables import GIANT
+from registry_control.catalog.models import Blob, Image
+from registry_control.catalog.selectors import listing
+from registry_control.catalog.selectors.holders import images_with
+from registry_control.rest.pagination import page_of
+from tests.integration.growth.conftest import Grown
+from tests.integration.growth.watched import Statement, noting
+
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.skipif("connection.vendor != 'sqlite'", reason="PostgreSQL decides by what there is"),
+]
+
+_PAGE: Final = {"page": 10, "page_size": 20}
+
+
+def _steps(statements: list[Statement]) -> Iterator[str]:
+    with connection.cursor() as cursor:
+        for sql, parameters in statements:
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+            yield from (detail for _, _, _, detail in cursor.fetchall())
+
+
+def _listed(grown: Grown, kind: str) -> QuerySet[Any]:
+    if kind == "tags":
+        giant = Image.objects.get(namespace__name=GIANT[0], name=GIANT[1])
+        return listing.tags_of(giant, name=None)
+    return listing.images_visible_to(
+        grown.key.principal, name=None, namespace_id=None, project_id=None, organization_id=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "order_by"), [("images", "created_at_asc"), ("tags", "created_at_asc"), ("tags", "name_desc")]
+)
+def test_a_list_of_the_api_reads_the_rows_of_one_page_only(grown: Grown, kind: str, order_by: str) -> None:
+    # given a long list
+    rows = _listed(grown, kind)
+
+    # when a page of it is asked for
+    asked: list[Statement] = []
+    with noting(asked):
+        shown = rows.model._default_manager.all()
+        page, _ = page_of(rows, query={**_PAGE, "order_by": order_by}, shown=shown)
+
+    # then rows are read by their ids, and all else comes from indexes alone
+    assert len(page) == _PAGE["page_size"]
+    of_rows = [step for step in _steps(asked) if f"catalog_{kind[:-1]}" in step or "0 USING" in step]
+    assert of_rows
+    assert [step for step in of_rows if "COVERING INDEX" not in step and "(id=?)" not in step] == []
+
+
+def test_a_mount_from_anywhere_goes_from_the_blob_to_its_images(grown: Grown) -> None:
+    # given a blob that most images have
+    blob = Blob.objects.get(digest=f"sha256:{hashlib.sha256(b'{}').hexdigest()}")
+
+    # when some of them are looked for
+    asked: list[Statement] = []
+    with noting(asked):
+        found = images_with(blob.pk, organization_id=grown.key.principal.organization_id or uuid4())
+
+    # then each is looked up by its id, and not all of a namespace
+    assert found
+    assert [step for step in _steps(asked) if "(namespace_id=?)" in step] == []
