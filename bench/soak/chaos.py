@@ -12,7 +12,7 @@ from bench.soak.record import Record
 from tests.services.processes import descendants, resident_bytes
 from tests.services.stack import Stack
 
-_PAUSE: Final = (1.0, 4.0)  # seconds between two misfortunes, at least and at most
+_PAUSE: Final = (1.0, 5.0)  # seconds between two misfortunes, at least and at most
 _RESTARTS: Final = 0.08  # share of the misfortunes that hit the whole product
 _ROLES: Final = 0.08  # share that hit one of its three processes with all its children
 _STOPPED: Final = 1.0  # seconds without a product, at most
