@@ -7,7 +7,7 @@ import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -177,16 +177,16 @@ def test_pushes_end_before_the_disk_is_full_and_go_on_when_there_is_room(
         assert owner.on(name, "DELETE", "manifests/1").status_code == 202
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        pytest.param("X-Long: " + "a" * 1_000_000, id="one that is too long"),
-        pytest.param("\r\n".join(f"X-{number}: a" for number in range(5000)), id="too many"),
-    ],
-)
-def test_headers_without_end_are_refused(tenants: Tenants, head: str) -> None:
+def test_heads_without_end_are_refused(tenants: Tenants) -> None:
+    # when there are too many headers, and when one does not end
     with Wire(tenants.owner.host, None) as wire:
-        wire.begin("GET", "/v2/", head)
+        wire.begin("GET", "/v2/", *(f"X-{number}: a" for number in range(5000)))
         reply = wire.reply()
         assert (reply.status, reply.headers["connection"]) == (431, "close")
+    with Wire(tenants.owner.host, None) as wire, suppress(ConnectionError):
+        wire.begin("GET", "/v2/", "X-Long: " + "a" * 8 * MIB)
+        # Whoever goes on sending may find the connection reset before it reads this.
+        assert wire.reply().status == 431
+
+    # then nobody else is concerned
     assert tenants.owner.http.get("/healthz").status_code == 200
