@@ -18,7 +18,7 @@ from registry_control.embedded.signals import Signals
 from registry_control.embedded.state import worker_sign
 from registry_control.settings.environment import Address
 
-STOP_TIME: Final = 8.5
+STOP_TIME: Final = 7.0
 """Seconds until what has not ended by itself is killed; `up` has 10."""
 
 _TICK: Final = 0.05  # seconds between two looks while something is not ready
