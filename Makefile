@@ -43,7 +43,8 @@ check: venv-dev ## Check style, types, imports, migrations and the API descripti
 clients: venv-dev ## Run the tests that drive docker and other clients (first: make tools)
 	$(BIN)/pytest -m clients $(ARGS)
 
-conformance: venv-dev ## Run the official suite of the OCI specification (first: make tools)
+conformance: venv-dev ## Install the official suite of the OCI specification (needs go) and run it, on disk and MinIO
+	@tools/install.sh conformance minio
 	$(BIN)/pytest -m clients tests/conformance $(ARGS)
 
 bench: venv-dev tools ## Compare the speed with other registries; ARGS=--quick takes minutes, ARGS=--help lists the rest

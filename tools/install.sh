@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs that `make clients` and `make bench` drive. Run it as often as you like: it
 # installs what is missing or of another version, and says in one line for each program what it did.
+# With names of Go programs it installs these and no more, which needs no root.
 set -euo pipefail
 
 # Debian packages, at the version of the Debian release: package, then what it is for.
@@ -83,10 +84,17 @@ go_version_of() { # of an installed program; nothing if it is not
     go version -m "$bin/$1" 2>/dev/null | awk '$1 == "mod" { print $3 }' || true
 }
 
+only=("$@")
+
+wanted() { # name of a Go program
+    [ ${#only[@]} -eq 0 ] || printf '%s\n' "${only[@]}" | grep -qxF "$1"
+}
+
 install_go_programs() {
     command -v go >/dev/null || fail "no go here: needed to build$go_programs"
     local name package version done_what
     while read -r name package version; do
+        wanted "$name" || continue
         done_what="was there"
         if [ "$(go_version_of "$name")" != "$version" ]; then
             GOBIN="$built" quietly go install "$package@$version"
@@ -109,6 +117,7 @@ build_go_dependency() { # name, module, package in it, version
 install_go_dependencies() {
     local name module package version done_what
     while read -r name module package version; do
+        wanted "$name" || continue
         done_what="was there"
         if [ "$(go_version_of "$name")" != "$version" ]; then
             build_go_dependency "$name" "$module" "$package" "$version"
@@ -119,6 +128,6 @@ install_go_dependencies() {
     done < <(grep . <<<"$go_dependencies")
 }
 
-install_debian_packages
+[ ${#only[@]} -gt 0 ] || install_debian_packages
 install_go_programs
 install_go_dependencies
