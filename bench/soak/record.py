@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 Manifest: TypeAlias = tuple[str, str, str]
 """Repository, tag, digest."""
 
-_SHOWN: Final = 20
+_SHOWN: Final = 100
 _TRIES: Final = 20
 
 
