@@ -8,15 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.conftest import WRONG
 from tests.clients.programs import Program
-from tests.tenants import Tenants
+from tests.tenants import LAYER, Tenants
 
 pytestmark = pytest.mark.clients
 
 OFFLINE = ["--key", "cosign.key", "--use-signing-config=false", "--tlog-upload=false", "--yes"]
 UNLOGGED = "--insecure-ignore-tlog=true"
+VERIFY = ["--key", "cosign.pub", UNLOGGED]
+SCAN = ["--type", "https://example.test/scan"]
 OLD, NEW = "--new-bundle-format=false", "--new-bundle-format=true"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+DENIED = "DENIED: requested access to the resource is denied: you may not"
+UNAUTHORIZED = "UNAUTHORIZED: the secret key is unknown, revoked or expired: use one of your API keys"
+
+
+def login(cosign: Program, tenants: Tenants, secret: str | None) -> None:
+    """It asks nobody whether the secret is good."""
+    words = ["login", tenants.owner.host, "-u", "x", "--password-stdin"]
+    assert "logged in via" in cosign(*words, stdin=secret or "").stderr
 
 
 @pytest.fixture
@@ -25,7 +36,8 @@ def cosign(tmp_path: Path, tenants: Tenants) -> Program:
     program = Program("cosign", tmp_path / "home", folder=tmp_path)
     program.environment |= {"COSIGN_PASSWORD": "", "TUF_ROOT": str(tmp_path / "tuf")}
     program("generate-key-pair")
-    program("login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=tenants.owner.secret or "")
+    login(program, tenants, tenants.owner.secret)
+    (tmp_path / "predicate.json").write_text('{"scanned": true}')
     return program
 
 
@@ -36,7 +48,7 @@ def repository(tenants: Tenants) -> str:
 
 @pytest.fixture
 def image(tenants: Tenants, repository: str) -> str:
-    digest = tenants.owner.push_image(repository, "1", b"layer")
+    digest = tenants.owner.push_image(repository, "1", LAYER)
     return f"{tenants.owner.host}/{repository}@{digest}"
 
 
@@ -60,7 +72,7 @@ def test_an_old_signature_is_a_tag(cosign: Program, tenants: Tenants, repository
     # then the signature is under the tag that is made of the digest, and is verified
     expected = image.partition("@")[2].replace(":", "-") + ".sig"
     assert tags(tenants, repository) == ["1", expected]
-    verified = cosign("verify", "--key", "cosign.pub", UNLOGGED, OLD, image)
+    verified = cosign("verify", *VERIFY, OLD, image)
     assert json.loads(verified.stdout)[0]["critical"]["image"]["docker-manifest-digest"] in image
     assert "Signatures for an image tag" in cosign("tree", image).stdout
 
@@ -75,47 +87,158 @@ def test_a_new_signature_is_a_bundle_that_refers_to_the_image(
     # then the bundle is a referrer, no tag is added, and it is verified
     assert referrers(tenants, image) == [BUNDLE]
     assert tags(tenants, repository) == ["1"]
-    cosign("verify", "--key", "cosign.pub", UNLOGGED, NEW, image)
-    assert "sha256:" in cosign("tree", image).stdout.partition(image)[2]
+    cosign("verify", *VERIFY, NEW, image)
+    assert "https://sigstore.dev/cosign/sign/v1 artifacts via OCI referrer" in cosign("tree", image).stdout
 
 
 @pytest.mark.parametrize("form", [OLD, NEW])
-def test_attestations_are_found_and_verified(cosign: Program, tmp_path: Path, image: str, form: str) -> None:
-    (tmp_path / "predicate.json").write_text('{"scanned": true}')
-    words = ["--type", "https://example.test/scan"]
-    cosign("attest", *OFFLINE, form, *words, "--predicate", "predicate.json", image)
-    cosign("verify-attestation", "--key", "cosign.pub", UNLOGGED, form, *words, image)
-
-
-@pytest.mark.parametrize("form", [OLD, NEW])
-def test_what_another_key_signed_is_not_verified(
-    cosign: Program, tmp_path: Path, image: str, form: str
+def test_attestations_are_found_and_verified(
+    cosign: Program, tenants: Tenants, repository: str, image: str, form: str
 ) -> None:
+    # when something is attested of an image
+    cosign("attest", *OFFLINE, form, *SCAN, "--predicate", "predicate.json", image)
+
+    # then it is where this form keeps it, shown and verified, and nothing else is
+    expected = image.partition("@")[2].replace(":", "-") + ".att"
+    assert tags(tenants, repository) == (["1", expected] if form == OLD else ["1"])
+    assert referrers(tenants, image) == ([] if form == OLD else [BUNDLE])
+    shown = "Attestations for an image tag" if form == OLD else f"{SCAN[1]} artifacts via OCI referrer"
+    assert shown in cosign("tree", image).stdout
+    cosign("verify-attestation", *VERIFY, form, *SCAN, image)
+    other = cosign("verify-attestation", *VERIFY, form, "--type", f"{SCAN[1]}-2", image, check=False)
+    assert "none of the attestations matched the predicate type" in other.stderr
+
+
+@pytest.mark.parametrize("form", [OLD, NEW])
+def test_what_another_key_signed_is_not_verified(cosign: Program, image: str, form: str) -> None:
     cosign("sign", *OFFLINE, form, image)
+    cosign("attest", *OFFLINE, form, *SCAN, "--predicate", "predicate.json", image)
     cosign("generate-key-pair", "--output-key-prefix", "other")
-    verified = cosign("verify", "--key", "other.pub", UNLOGGED, form, image, check=False)
-    assert verified.returncode != 0
+    for words in (["verify"], ["verify-attestation", *SCAN]):
+        verified = cosign(*words, "--key", "other.pub", UNLOGGED, form, image, check=False)
+        assert verified.returncode != 0
+        assert "no matching" in verified.stderr
 
 
-def test_a_copy_takes_its_signatures_along(
+def test_a_copy_takes_old_signatures_along(
     cosign: Program, tenants: Tenants, repository: str, image: str
 ) -> None:
     cosign("sign", *OFFLINE, OLD, image)
     target = f"{tenants.owner.host}/{tenants.repository()}"
     cosign("copy", image, f"{target}:copied")
     digest = image.partition("@")[2]
-    cosign("verify", "--key", "cosign.pub", UNLOGGED, OLD, f"{target}@{digest}")
+    cosign("verify", *VERIFY, OLD, f"{target}@{digest}")
 
 
-def test_who_may_not_is_refused_in_words(cosign: Program, tenants: Tenants, image: str) -> None:
-    # given somebody else's login
-    cosign("login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=tenants.stranger.secret or "")
-    for words in (
-        ["sign", *OFFLINE, OLD],
-        ["sign", *OFFLINE, NEW],
-        ["verify", "--key", "cosign.pub", UNLOGGED],
-    ):
+def test_a_bundle_is_copied_by_oras(cosign: Program, tenants: Tenants, tmp_path: Path, image: str) -> None:
+    # given a signature that refers to its image
+    cosign("sign", *OFFLINE, NEW, image)
+    by_cosign, by_oras = (f"{tenants.owner.host}/{tenants.repository()}" for _ in range(2))
+    oras = Program("oras", tmp_path / "home")  # where it finds what cosign's login has stored
+
+    # when cosign copies the image, and oras does
+    cosign("copy", image, f"{by_cosign}:1")
+    oras("cp", "--recursive", "--from-plain-http", "--to-plain-http", image, f"{by_oras}:1")
+
+    # then cosign has left the bundle behind, as it does anywhere
+    left = cosign("verify", *VERIFY, NEW, f"{by_cosign}:1", check=False)
+    assert "no signatures found" in left.stderr
+    cosign("verify", *VERIFY, NEW, f"{by_oras}:1")
+
+
+def test_an_image_is_saved_and_loaded_with_its_old_signature(
+    cosign: Program, tenants: Tenants, image: str
+) -> None:
+    cosign("sign", *OFFLINE, OLD, image)
+    cosign("save", "--dir", "saved", image)
+    target = f"{tenants.owner.host}/{tenants.repository()}:loaded"
+    cosign("load", "--dir", "saved", target)
+    cosign("verify", *VERIFY, OLD, target)
+
+
+@pytest.mark.oci(97)
+def test_a_bundle_is_not_loaded_before_its_layer(cosign: Program, tenants: Tenants, image: str) -> None:
+    """This cosign sends the manifest of a bundle first (github.com/sigstore/cosign/issues/5030)."""
+    cosign("sign", *OFFLINE, NEW, image)
+    cosign("save", "--dir", "saved", image)
+    loaded = cosign("load", "--dir", "saved", f"{tenants.owner.host}/{tenants.repository()}:1", check=False)
+    assert loaded.returncode != 0
+    assert "MANIFEST_BLOB_UNKNOWN: the manifest names sha256:" in loaded.stderr
+    assert "which this repository lacks: push it first" in loaded.stderr
+
+
+@pytest.mark.oci(129, 139)
+@pytest.mark.parametrize("form", [OLD, NEW])
+def test_signatures_and_attestations_are_removed(
+    cosign: Program, tenants: Tenants, repository: str, image: str, form: str
+) -> None:
+    # given an image with both
+    cosign("sign", *OFFLINE, form, image)
+    cosign("attest", *OFFLINE, form, *SCAN, "--predicate", "predicate.json", image)
+
+    # when it is cleaned: by tag or by digest, as they were stored
+    cosign("clean", "--force", image)
+
+    # then nothing but the image is left
+    assert (tags(tenants, repository), referrers(tenants, image)) == (["1"], [])
+    assert "No Supply Chain Security Related Artifacts found" in cosign("tree", image).stdout
+    assert "no signatures found" in cosign("verify", *VERIFY, form, image, check=False).stderr
+
+
+@pytest.mark.parametrize("who", ["stranger", "nobody"])
+def test_who_may_not_is_refused_in_words(cosign: Program, tenants: Tenants, image: str, who: str) -> None:
+    # given somebody else's login, or none
+    if who == "stranger":
+        login(cosign, tenants, tenants.stranger.secret)
+    else:
+        (Path(cosign.environment["DOCKER_CONFIG"]) / "config.json").unlink()
+
+    # when the image is private, then neither it nor its signatures are shown
+    sign = ["sign", *OFFLINE]
+    for words in ([*sign, OLD], [*sign, NEW], ["verify", *VERIFY], ["tree"], ["clean", "--force"]):
         refused = cosign(*words, image, check=False)
         assert refused.returncode != 0
-        assert "DENIED: requested access to the resource is denied: you may not pull" in refused.stderr
+        assert f"{DENIED} pull" in refused.stderr
     assert referrers(tenants, image) == []
+
+
+def test_anybody_verifies_a_public_image_and_only_its_owner_signs_it(
+    cosign: Program, tenants: Tenants
+) -> None:
+    # given a public image, signed both ways
+    repository = tenants.repository(is_public=True)
+    image = f"{tenants.owner.host}/{repository}@{tenants.owner.push_image(repository, '1', LAYER)}"
+    for form in (OLD, NEW):
+        cosign("sign", *OFFLINE, form, image)
+    before = tags(tenants, repository), referrers(tenants, image)
+
+    # when others come with a key of theirs, then they can verify, and hear why they can do no more
+    login(cosign, tenants, tenants.stranger.secret)
+    cosign("generate-key-pair", "--output-key-prefix", "other")
+    for form in (OLD, NEW):
+        cosign("verify", *VERIFY, form, image)
+        refused = cosign("sign", *OFFLINE, "--key", "other.key", form, image, check=False)
+        assert refused.returncode != 0
+        assert f"{DENIED} push to {repository}" in refused.stderr
+    # It says so and exits with 0 all the same.
+    assert f"{DENIED} delete from {repository}" in cosign("clean", "--force", image).stderr
+    assert (tags(tenants, repository), referrers(tenants, image)) == before
+
+
+def test_a_wrong_password_is_refused_readably_when_it_is_used(
+    cosign: Program, tenants: Tenants, image: str
+) -> None:
+    login(cosign, tenants, WRONG)
+    for words in (["sign", *OFFLINE], ["verify", *VERIFY]):
+        assert UNAUTHORIZED in cosign(*words, image, check=False).stderr
+
+
+def test_what_is_private_and_what_is_missing_look_alike(
+    cosign: Program, image: str, hidden: tuple[str, str]
+) -> None:
+    for name in hidden:
+        refused = cosign("verify", *VERIFY, name, check=False)
+        repository = name.partition("/")[2].removesuffix(":1")
+        assert f"{DENIED} pull from {repository}, or it does not exist" in refused.stderr
+    missing = cosign("verify", *VERIFY, image.partition("@")[0] + ":2", check=False)
+    assert "MANIFEST_UNKNOWN: this repository has no tag 2: it was never pushed" in missing.stderr
