@@ -202,6 +202,7 @@ def test_who_may_not_is_refused_in_words(cosign: Program, tenants: Tenants, imag
     assert referrers(tenants, image) == []
 
 
+@pytest.mark.oci(112)
 def test_anybody_verifies_a_public_image_and_only_its_owner_signs_it(
     cosign: Program, tenants: Tenants
 ) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.conftest import WRONG
 from tests.clients.programs import Program
-from tests.tenants import Tenants
+from tests.tenants import LAYER, Tenants
 
 pytestmark = pytest.mark.clients
 
@@ -26,25 +27,51 @@ POLICY = {
 }
 
 
+# What notation asks docker's helpers for; this one keeps a single login in a file.
+CREDENTIAL_STORE = """#!/bin/sh
+cd "$HOME"
+case "$1" in
+store) cat >login.json ;;
+get) cat login.json 2>/dev/null || { echo "credentials not found in native keychain"; exit 1; } ;;
+erase) rm -f login.json ;;
+list) echo "{}" ;;
+esac
+"""
+
+
+def make_notation(folder: Path) -> Program:
+    """notation with a certificate of its own, which it trusts and no other; nobody's login."""
+    folder.mkdir()
+    program = Program("notation", folder / "home", folder=folder)
+    program.environment["XDG_CONFIG_HOME"] = str(folder / "config")
+    program("cert", "generate-test", "--default", SIGNER)
+    (folder / "policy.json").write_text(json.dumps(POLICY))
+    program("policy", "import", "--force", "policy.json")
+    return program
+
+
+def become(notation: Program, secret: str | None) -> Program:
+    """Give it a secret for all that follows."""
+    notation.environment |= {"NOTATION_USERNAME": "x", "NOTATION_PASSWORD": secret or ""}
+    return notation
+
+
+def login(notation: Program, host: str, secret: str | None, *, check: bool = True) -> str:
+    words = ["login", PLAIN, host, "-u", "x", "--password-stdin"]
+    done = notation(*words, stdin=secret or "", check=check)
+    return done.stdout + done.stderr
+
+
 @pytest.fixture
 def notation(tmp_path: Path, tenants: Tenants) -> Program:
     """notation with a key that it trusts, and the owner's secret."""
-    program = Program("notation", tmp_path / "home", folder=tmp_path)
-    program.environment |= {
-        "XDG_CONFIG_HOME": str(tmp_path / "config"),
-        "NOTATION_USERNAME": "x",
-        "NOTATION_PASSWORD": tenants.owner.secret or "",
-    }
-    program("cert", "generate-test", "--default", SIGNER)
-    (tmp_path / "policy.json").write_text(json.dumps(POLICY))
-    program("policy", "import", "--force", "policy.json")
-    return program
+    return become(make_notation(tmp_path / "notation"), tenants.owner.secret)
 
 
 @pytest.fixture
 def image(tenants: Tenants) -> str:
     repository = tenants.repository()
-    digest = tenants.owner.push_image(repository, "1", b"layer")
+    digest = tenants.owner.push_image(repository, "1", LAYER)
     return f"{tenants.owner.host}/{repository}@{digest}"
 
 
@@ -86,14 +113,75 @@ def test_two_signatures_are_both_there(notation: Program, tenants: Tenants, imag
     assert notation("verify", PLAIN, image).returncode == 0
 
 
+def test_what_an_unknown_certificate_signed_is_not_verified(
+    notation: Program, tenants: Tenants, tmp_path: Path, image: str
+) -> None:
+    # given a signature, and somebody who trusts another certificate of the same name
+    notation("sign", PLAIN, image)
+    other = become(make_notation(tmp_path / "other"), tenants.owner.secret)
+    refused = other("verify", PLAIN, image, check=False)
+    assert refused.returncode != 0
+    assert "signature verification failed for all the signatures" in refused.stderr
+
+
+def test_a_login_is_kept_where_docker_keeps_it(tenants: Tenants, tmp_path: Path, image: str) -> None:
+    # given no secret in the environment, and a store that docker's settings name
+    notation, host = make_notation(tmp_path / "notation"), tenants.owner.host
+    assert "a credentials store is required" in login(notation, host, tenants.owner.secret, check=False)
+    (tmp_path / "docker-credential-test").write_text(CREDENTIAL_STORE)
+    (tmp_path / "docker-credential-test").chmod(0o755)
+    notation.environment["PATH"] += f":{tmp_path}"
+    (Path(notation.environment["DOCKER_CONFIG"]) / "config.json").write_text('{"credsStore": "test"}')
+
+    # when it logs in, then it may sign, until it logs out
+    assert "Login Succeeded" in login(notation, host, tenants.owner.secret)
+    notation("sign", PLAIN, image)
+    assert "Successfully verified signature" in notation("verify", PLAIN, image).stdout
+    notation("logout", host)
+    assert "401: Unauthorized" in notation("verify", PLAIN, image, check=False).stderr
+
+
 def test_who_may_not_is_refused(notation: Program, tenants: Tenants, image: str) -> None:
     """It asks with HEAD first, whose answer has no words."""
-    for secret in (tenants.stranger.secret, "00000000-0000-4000-8000-000000000000"):
-        notation.environment["NOTATION_PASSWORD"] = secret or ""
+    for secret in (tenants.stranger.secret, WRONG):
+        become(notation, secret)
         for command in ("sign", "verify", "ls"):
             refused = notation(command, PLAIN, image, check=False)
             assert refused.returncode != 0
             assert "401" in refused.stderr, command
-    login = notation("login", PLAIN, tenants.owner.host, check=False)
-    assert "the secret key is unknown, revoked or expired" in login.stderr
+    said = login(notation, tenants.owner.host, WRONG, check=False)
+    assert "unauthorized: the secret key is unknown, revoked or expired: use one of your API keys" in said
     assert signatures(tenants, image) == []
+
+
+@pytest.mark.oci(112)
+def test_anybody_verifies_a_public_image_and_only_its_owner_signs_it(
+    notation: Program, tenants: Tenants
+) -> None:
+    # given a public image with a signature
+    repository = tenants.repository(is_public=True)
+    image = f"{tenants.owner.host}/{repository}@{tenants.owner.push_image(repository, '1', LAYER)}"
+    notation("sign", PLAIN, image)
+
+    # when others come, then they can verify, and hear why they can do no more
+    become(notation, tenants.stranger.secret)
+    assert "Successfully verified signature" in notation("verify", PLAIN, image).stdout
+    refused = notation("sign", PLAIN, image, check=False)
+    assert refused.returncode != 0
+    assert f"denied: requested access to the resource is denied: you may not push to {repository}" in (
+        refused.stderr
+    )
+    assert len(signatures(tenants, image)) == 1
+
+
+def test_what_is_private_and_what_is_missing_look_alike(
+    notation: Program, image: str, hidden: tuple[str, str]
+) -> None:
+    said = set()
+    for name in hidden:
+        repository = name.partition("/")[2].removesuffix(":1")
+        said.add(notation("sign", PLAIN, name, check=False).stderr.replace(repository, "IT"))
+    assert len(said) == 1, said
+    assert said.pop().endswith("response status code 401: Unauthorized\n")
+    own = image.partition("@")[0]
+    assert f"{own}:2: not found" in notation("verify", PLAIN, f"{own}:2", check=False).stderr
