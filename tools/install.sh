@@ -98,7 +98,6 @@ install_go_programs() {
         done_what="was there"
         if [ "$(go_version_of "$name")" != "$version" ]; then
             GOBIN="$built" quietly go install "$package@$version"
-            mkdir -p "$bin"
             mv "$built/${package##*/}" "$bin/$name"
             done_what="installed"
         fi
@@ -128,6 +127,10 @@ install_go_dependencies() {
     done < <(grep . <<<"$go_dependencies")
 }
 
+for name in "${only[@]}"; do
+    grep -q "^$name " <<<"$go_programs$go_dependencies" || fail "no Go program here is called $name"
+done
+mkdir -p "$bin"
 [ ${#only[@]} -gt 0 ] || install_debian_packages
 install_go_programs
 install_go_dependencies
