@@ -93,7 +93,7 @@ def _rounds(
     """Go around all sides again and again, since machines vary."""
     for number in range(options.rounds):
         for one in running:
-            if not (work.writes and one.side.limit):
+            if not (one.side.limit and (work.writes or work.needs_registry)):
                 yield _once(work, connections, one, number, options.seconds)
 
 

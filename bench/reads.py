@@ -135,5 +135,5 @@ READS: Final = (
     Work("blob GET 1 KiB", lambda r, _: Wrk(_the_blob(r))),
     Work("blob GET 200 MB", _large_get, BULK, size=LARGE),
     Work("blob GET 64 KiB by Range", lambda r, _: Wrk(_ranges(r)), (1, 16, 64), size=_RANGE),
-    Work("catalog GET", _catalog, (16,)),
+    Work("catalog GET", _catalog, (16,), needs_registry=True),
 )

@@ -27,3 +27,4 @@ class Work:
     connections: tuple[int, ...] = RATES
     size: int = 0  # bytes moved by one operation, where that is what matters
     writes: int = 0  # bytes stored by one operation, on average
+    needs_registry: bool = False  # plain files do not do
