@@ -40,6 +40,7 @@ from registry_data.storage.s3.lease import LEASE, Lease, Snapshot
 from registry_data.storage.s3.state import PART, Places
 from registry_data.storage.s3.upload import S3Writer
 from tests.services.minio import S3Server, running_minio
+from tests.services.waiting import wait_until
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow]
 
@@ -182,7 +183,7 @@ def test_what_a_killed_process_had_sent_in_parts_can_be_gone_on_with(url: str) -
     process = FORK.Process(target=_hold, args=(url, upload, content[: 2 * PART + 5], ready, never, never))
     process.start()
     assert ready.wait(30)
-    _until(lambda: store.upload_size(upload) > 0)
+    wait_until(lambda: store.upload_size(upload) > 0)
 
     # when it is killed
     os.kill(process.pid or 0, signal.SIGKILL)
@@ -433,13 +434,6 @@ def test_a_part_that_somebody_replaced_makes_no_blob(url: str) -> None:
     # then the upload cannot be published any more: the client begins anew
     with pytest.raises(NotStored):
         publish(store, upload, content)
-
-
-def _until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
 
 
 def _open_when_free(store: BlobStore, upload: UploadId) -> UploadWriter:

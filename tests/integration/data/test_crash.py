@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import httpx
@@ -14,6 +14,7 @@ from tests.oci_client import OciClient, digest_of
 from tests.services.plugin import Backing
 from tests.services.processes import wait_until_gone
 from tests.services.stack import Credentials, Stack
+from tests.services.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +36,7 @@ def crashing(tmp_path_factory: pytest.TempPathFactory, backing: Backing) -> Iter
 def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, victim: str) -> None:
     # given an image that was pushed before, and a push that is half through its layer
     credentials = crashing.credentials
-    _until(lambda: httpx.get(f"{credentials.control_url}/healthz").status_code == 200)  # once a victim
+    wait_until(lambda: httpx.get(f"{credentials.control_url}/healthz").status_code == 200)  # once a victim
     namespace = f"crash-{victim}-{os.getpid()}"
     answer = httpx.post(
         f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
@@ -55,7 +56,7 @@ def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, 
         # when a process is killed, or all of them
         _kill(crashing, victim)
         pushing.join(60)
-        _until(lambda: client.http.get("/healthz").status_code == 200)
+        wait_until(lambda: client.http.get("/healthz").status_code == 200)
 
         # then nothing half-written is visible, and what was there still is
         assert client.on(repository, "HEAD", f"blobs/{digest_of(layer)}").status_code == 404
@@ -107,17 +108,5 @@ def _kill(stack: Stack, victim: str) -> None:
         for pid in sorted(doomed):  # parents first, or they would start new children meanwhile
             os.kill(pid, signal.SIGKILL)
     if victim in ("all", "up"):
-        _until(lambda: not stack.is_running)
+        wait_until(lambda: not stack.is_running)
         stack.start()
-
-
-def _until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except httpx.HTTPError:
-            pass
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from tests.integration.data.protocol.wire import Wire
 from tests.oci_client import OciClient, digest_of
+from tests.services.disks import small_disk
 from tests.services.stack import Stack
 from tests.tenants import Tenants, pushing
 
@@ -121,26 +121,18 @@ def test_a_body_that_stops_coming_is_given_up_and_what_came_is_kept(make_stack: 
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 40 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("needs root to mount a small file system")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", mib=40) as folder:
+        yield folder
 
 
 @pytest.mark.oci(175)
 def test_pushes_end_before_the_disk_is_full_and_go_on_when_there_is_room(
-    make_stack: MakeStack, small_disk: Path
+    make_stack: MakeStack, disk: Path
 ) -> None:
-    filler = small_disk / "somebody elses"
+    filler = disk / "somebody elses"
     filler.write_bytes(b"x" * 20 * MIB)
-    stack = make_stack(REGISTRY_STORAGE_URL=f"file://{small_disk}/blobs").start()
+    stack = make_stack(REGISTRY_STORAGE_URL=f"file://{disk}/blobs").start()
     with pushing(stack) as (owner, name):
         owner.push_image(name, "1", b"a layer")
         content = os.urandom(30 * MIB)
@@ -161,7 +153,7 @@ def test_pushes_end_before_the_disk_is_full_and_go_on_when_there_is_room(
             assert error["code"] == "UNAVAILABLE"
             assert "full" in error["message"]
             assert answer.headers["retry-after"]
-        assert shutil.disk_usage(small_disk).free > MIB
+        assert shutil.disk_usage(disk).free > MIB
 
         # and what is there can be read, and deleted, and the upload goes on once there is room
         assert owner.pull_status(name, "1") == 200

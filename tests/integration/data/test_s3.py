@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.oci_client import OciClient, digest_of
 from tests.services.child import ServiceError
 from tests.services.minio import S3Server, running_minio
 from tests.services.stack import Stack
+from tests.services.waiting import wait_until
 
 pytestmark = pytest.mark.clients
 
@@ -88,7 +88,7 @@ def test_chunks_of_any_size_go_on_after_a_kill(minio: S3Server, make_stack: Make
         for pid, command in sorted(stack.processes().items()):
             if "serve data" in command:
                 os.kill(pid, signal.SIGKILL)
-        _until(lambda: client.http.get("/healthz").status_code == 200)
+        wait_until(lambda: client.http.get("/healthz").status_code == 200)
 
         # then the upload is where it was, and goes on
         assert client.on(REPOSITORY, "GET", upload).headers["range"] == f"0-{offset - 1}"
@@ -139,15 +139,3 @@ def test_no_log_and_no_error_holds_the_secret(tmp_path: Path, make_stack: MakeSt
         with pytest.raises(ServiceError, match="REGISTRY_STORAGE_URL"):
             stack.start()
         assert "not-the-secret-of-anyone" not in stack.log
-
-
-def _until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except httpx.HTTPError:
-            pass
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)

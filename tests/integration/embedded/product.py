@@ -1,8 +1,6 @@
 """Looking into a running product: its processes, its answers, its rows."""
 
 import sqlite3
-import time
-from collections.abc import Callable
 from contextlib import closing
 from typing import Final
 
@@ -13,14 +11,6 @@ from tests.services.processes import descendants
 from tests.services.stack import Stack
 
 REGION: Final = "/registry/v1/regions/fr-par"
-
-
-def wait_until(condition: Callable[[], bool], *, timeout: float) -> None:
-    """Raises AssertionError when it does not become true within `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not true within {timeout:g} s"
-        time.sleep(0.02)
 
 
 def main_process(stack: Stack, name: str) -> int:

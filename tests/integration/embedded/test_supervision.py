@@ -9,17 +9,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.integration.embedded.product import (
-    api,
-    main_process,
-    server_process,
-    serves,
-    wait_until,
-)
+from tests.integration.embedded.product import api, main_process, server_process, serves
 from tests.oci_client import OciClient, digest_of
 from tests.services.plugin import Backing
 from tests.services.processes import is_alive, wait_until_gone
 from tests.services.stack import Stack
+from tests.services.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

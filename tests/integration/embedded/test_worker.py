@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.embedded.product import api, count, main_process, serves, wait_until
+from tests.integration.embedded.product import api, count, main_process, serves
 from tests.oci_client import OciClient
 from tests.services.plugin import Backing
 from tests.services.processes import descendants
 from tests.services.redis import running_redis
 from tests.services.stack import ROOT, Stack
+from tests.services.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from registry_data.storage.base import Full, Key, NotStored, Unavailable, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
+from tests.services.disks import small_disk
 
 UPLOAD = UploadId(uuid4().hex)
 KEY = blob_key("sha256", "ab" * 32, UPLOAD)
@@ -20,16 +20,8 @@ KEY = blob_key("sha256", "ab" * 32, UPLOAD)
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system with 2 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("needs root to mount a small file system")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with small_disk(tmp_path / "small", mib=2) as folder:
+        yield folder
 
 
 def test_a_full_disk_is_said_and_what_was_written_is_kept(small: Path) -> None:

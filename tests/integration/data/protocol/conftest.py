@@ -35,6 +35,15 @@ def image(tenants: Tenants) -> Pushed:
 
 
 @pytest.fixture
+def repository(tenants: Tenants) -> str:
+    """A new one that has CONFIG and `{}` as blobs."""
+    name = tenants.repository()
+    for data in (CONFIG, b"{}"):
+        tenants.owner.push_blob(name, data)
+    return name
+
+
+@pytest.fixture
 def wire(tenants: Tenants) -> Iterator[Callable[..., Wire]]:
     """Opens connections: `wire()` as the owner, `wire(None)` as nobody, `wire(secret)` as somebody."""
     with ExitStack() as cleanup:

@@ -2,36 +2,22 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from tests.integration.data.protocol.conftest import CONFIG
+from tests.integration.data.protocol.documents import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    EMPTY_TYPE,
+    codes,
+    index_of,
+)
 from tests.integration.data.protocol.wire import Wire
 from tests.oci_client import OCI_INDEX, OCI_MANIFEST, descriptor, digest_of, image_manifest
 from tests.tenants import Tenants
 
 Connect = Callable[..., Wire]
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
-EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
-
-
-@pytest.fixture
-def repository(tenants: Tenants) -> str:
-    """A repository that has CONFIG and `{}` as blobs."""
-    name = tenants.repository()
-    for data in (CONFIG, b"{}"):
-        tenants.owner.push_blob(name, data)
-    return name
-
-
-def codes(answer: Any) -> list[str]:
-    return [item["code"] for item in answer.json()["errors"]]
-
-
-def index_of(*entries: dict[str, Any], media_type: str = OCI_INDEX) -> dict[str, Any]:
-    return {"schemaVersion": 2, "mediaType": media_type, "manifests": list(entries)}
 
 
 @pytest.mark.oci(87)

@@ -1,0 +1,18 @@
+"""Documents that tests of pushing and of contents send."""
+
+from typing import Any
+
+from tests.oci_client import OCI_INDEX
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+
+
+def codes(answer: Any) -> list[str]:
+    """The codes of a refusal."""
+    return [item["code"] for item in answer.json()["errors"]]
+
+
+def index_of(*entries: dict[str, Any], media_type: str = OCI_INDEX) -> dict[str, Any]:
+    return {"schemaVersion": 2, "mediaType": media_type, "manifests": list(entries)}
