@@ -10,7 +10,7 @@ from typing import Any, Final
 from django.apps import apps
 from django.core.management.color import no_style
 from django.db import connection, transaction
-from django.db.models import Max, Model
+from django.db.models import Field, Max, Model
 from django.utils import timezone
 
 from bench.growth import tables
@@ -99,7 +99,7 @@ def _columns(table: Table) -> tuple[tuple[str, ...], Row]:
     return (*table.columns, *(str(field.column) for field in others)), defaults
 
 
-def _default(field: Any) -> Any:  # noqa: ANN401
+def _default(field: Field[Any, Any]) -> object:
     value = field.get_default()
     return "{}" if value == {} else field.get_db_prep_save(value, connection)
 

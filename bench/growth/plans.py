@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from django.db import connection
 
@@ -14,6 +14,8 @@ _NAMES: Final = re.compile(
 _WAITING: Final = ("tags_being_deleted", "uploads_to_discard", "images_never_pushed")
 """Indexes of nothing but rows that wait for the worker, who reads them whole."""
 
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
+
 _EXPLAINED: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
@@ -22,7 +24,7 @@ def is_explained(sql: str) -> bool:
     return sql.lstrip().upper().startswith(_EXPLAINED)
 
 
-def scans(sql: str, parameters: Any, *, big: Collection[str]) -> list[str]:  # noqa: ANN401
+def scans(sql: str, parameters: Parameters, *, big: Collection[str]) -> list[str]:
     """The big tables that the statement would read from end to end, as the plans say.
 
     PostgreSQL plans a statement that it meets often also without its parameters; both plans count for
@@ -42,7 +44,7 @@ def _numbered(sql: str) -> str:
     return "".join([*marked, parts[-1]])
 
 
-def _postgres_scans(sql: str, parameters: Any, big: Collection[str]) -> list[str]:  # noqa: ANN401
+def _postgres_scans(sql: str, parameters: Parameters, big: Collection[str]) -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         (plan,) = cursor.fetchone()
@@ -60,7 +62,7 @@ def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _nodes(child)
 
 
-def _sqlite_scans(sql: str, parameters: Any, big: Collection[str]) -> list[str]:  # noqa: ANN401
+def _sqlite_scans(sql: str, parameters: Parameters, big: Collection[str]) -> list[str]:
     tables = {alias or table: table for table, alias in _NAMES.findall(sql)}
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from bench.growth import tables
-from bench.growth.tables import GIANT, Batch, Form, Size, Table, Tenant, giant_tag
+from bench.growth.tables import GIANT, Batch, DatabaseId, Form, Size, Table, Tenant, giant_tag
 
 _BLOCK: Final = 10  # manifests
 _BATCH: Final = 1000  # blocks
@@ -51,8 +51,8 @@ class _Named(NamedTuple):
 @dataclass(slots=True)
 class _Repository:
     uuid: UUID
-    id: Any  # the same in the database's form
-    namespace_id: Any
+    id: DatabaseId  # the same in the database's form
+    namespace_id: DatabaseId
     namespace: str
     name: str
     layer: _Named
@@ -87,7 +87,7 @@ class Growth:
                 yield self._taken_batch()
         yield self._taken_batch()
 
-    def _giant(self, namespace_id: Any, blocks: int) -> Iterator[Batch]:  # noqa: ANN401
+    def _giant(self, namespace_id: DatabaseId, blocks: int) -> Iterator[Batch]:
         repository = self._repository(namespace_id, *GIANT)
         numbers = count()
         for block in range(blocks):
@@ -97,7 +97,7 @@ class Growth:
                 yield self._taken_batch()
         self._image(repository)
 
-    def _ordinary(self, number: int, namespace_id: Any) -> None:  # noqa: ANN401
+    def _ordinary(self, number: int, namespace_id: DatabaseId) -> None:
         repository = self._repository(namespace_id, *repository_name(number))
         manifests = self._block(repository)
         for name, manifest in zip(("v1", "v2", "latest"), manifests[-4:-1], strict=True):
@@ -190,7 +190,7 @@ class Growth:
         self._batch[tables.TAG].append(row)
         self._audit("tag.set", repository, f'{{"tag": "{name}", "digest": "{manifest.digest}"}}')
 
-    def _namespace(self, number: int) -> Any:  # noqa: ANN401
+    def _namespace(self, number: int) -> DatabaseId:
         id_, moment = self._form.id(self._uuid()), self._form.time(self._moment)
         tenant = self._tenant
         project, owner = self._form.id(tenant.project_id), self._form.id(tenant.application_id)
@@ -198,7 +198,7 @@ class Growth:
         self._batch[tables.NAMESPACE].append(row)
         return id_
 
-    def _repository(self, namespace_id: Any, namespace: str, name: str) -> _Repository:  # noqa: ANN401
+    def _repository(self, namespace_id: DatabaseId, namespace: str, name: str) -> _Repository:
         uuid = self._uuid()
         layer = self._blob(shared_layer(namespace, name))
         repository = _Repository(uuid, self._form.id(uuid), namespace_id, namespace, name, layer)

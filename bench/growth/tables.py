@@ -15,6 +15,7 @@ class Table(NamedTuple):
 
 
 Row: TypeAlias = tuple[Any, ...]
+DatabaseId: TypeAlias = UUID | str
 Batch: TypeAlias = dict[Table, list[Row]]
 
 NAMESPACE: Final = Table(
@@ -89,5 +90,5 @@ class Tenant:
 class Form:
     """How the database at hand wants ids and times."""
 
-    id: Callable[[UUID], Any]
+    id: Callable[[UUID], DatabaseId]
     time: Callable[[datetime], Any]
