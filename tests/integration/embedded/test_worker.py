@@ -1,11 +1,13 @@
 """The worker does its work on both brokers, in about two seconds, and again after it was killed."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,13 +98,27 @@ def test_a_worker_that_is_killed_in_the_middle_goes_on_after_its_restart(product
     wait_until(lambda: rows(product) == before, timeout=60)
 
 
+def stop_between_writes(product: Stack, pid: int) -> None:
+    """Stop a process, but not while SQLite waits for it: nobody could write then."""
+    turn = product.state_dir / "registry.sqlite3-turn"
+    for _ in range(100):
+        os.kill(pid, signal.SIGSTOP)
+        if not turn.exists():
+            return
+        with turn.open() as file, suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
+    raise AssertionError("it was writing all the time")
+
+
 def test_what_was_deleted_while_no_worker_ran_is_gone_after_the_next_start(product: Stack) -> None:
     # given a worker that cannot run, and a deletion
     before = rows(product)
     namespace = api(product, "POST", "/namespaces", name="waiting")
     push(product, "waiting/app", "latest")
-    worker = main_process(product, "worker")
-    os.kill(worker, signal.SIGSTOP)
+    stop_between_writes(product, main_process(product, "worker"))
     delete(product, namespace["id"])
     product.kill()
 
