@@ -99,7 +99,7 @@ def _columns(table: Table) -> tuple[tuple[str, ...], Row]:
     return (*table.columns, *(str(field.column) for field in others)), defaults
 
 
-def _default(field: Field[Any, Any]) -> object:
+def _default(field: "Field[Any, Any]") -> object:
     value = field.get_default()
     return "{}" if value == {} else field.get_db_prep_save(value, connection)
 
