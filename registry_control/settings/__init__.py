@@ -113,7 +113,13 @@ def _database(url: str) -> dict[str, Any]:
     else:
         config["CONN_MAX_AGE"] = 600
         config["CONN_HEALTH_CHECKS"] = True
-        config["OPTIONS"] = {"connect_timeout": 10, **config.get("OPTIONS", {})}
+        config["OPTIONS"] = {
+            "connect_timeout": 10,
+            # Without one, as Django has it, psycopg prepares nothing, whatever a statement asks for. Django's
+            # own queries are not prepared with it either; those of common/sql.py are, at once.
+            "prepare_threshold": 5,
+            **config.get("OPTIONS", {}),
+        }
     return config
 
 
