@@ -6,23 +6,15 @@ for a stamp costs a fraction of the queries that it saves.
 """
 
 import asyncio
-import logging
-import os
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NewType, Protocol, TypeAlias
+from typing import Final, Generic, NewType, Protocol, TypeVar
 
-import psycopg
-from psycopg import pq
+from registry_data.pipeline import Away, Pipeline, Rows
 
-logger = logging.getLogger(__name__)
-
-Stamp = NewType("Stamp", bytes)
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
-
-_PATIENCE: Final = 5.0  # seconds that an answer may take until the connection counts as lost
-_PAUSE: Final = 1.0  # seconds between attempts to connect
+Stamp = NewType("Stamp", str)
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Stamps(Protocol):
@@ -35,6 +27,38 @@ class Stamps(Protocol):
     def close(self) -> None:
         """Let the database go."""
         ...
+
+
+class Kept(Generic[K, V]):
+    """What is true in one state of the database. What was true in the one before goes all at once."""
+
+    def __init__(self, capacity: int) -> None:
+        """`capacity` is in bytes, and so are the sizes that values are said to have."""
+        self._capacity = self._left = capacity
+        self._stamp: Stamp | None = None
+        self._kept: dict[K, V] = {}
+
+    def get(self, key: K, stamp: Stamp | None) -> V | None:
+        """What was kept in the state that has just been found."""
+        if stamp is None or stamp != self._stamp:
+            self._clear(stamp)
+            return None
+        return self._kept.get(key)
+
+    def put(self, key: K, stamp: Stamp | None, value: V, size: int) -> None:
+        """Keep what was found out after the stamp was taken, unless that state has passed."""
+        if stamp is None or stamp != self._stamp:
+            return
+        if self._left < size:
+            self._clear(stamp)
+        if key not in self._kept:
+            self._left -= size
+        self._kept[key] = value
+
+    def _clear(self, stamp: Stamp | None) -> None:
+        self._kept.clear()
+        self._left = self._capacity
+        self._stamp = stamp
 
 
 class SqliteStamps:
@@ -51,7 +75,7 @@ class SqliteStamps:
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error:  # whoever goes on to the tables will say what is wrong
             return None
-        return Stamp(b"%d" % version)
+        return Stamp(str(version))
 
     def close(self) -> None:
         """Close the connection."""
@@ -65,110 +89,42 @@ class PostgresStamps:
     many of them, and each still gets a snapshot that was taken after it came.
     """
 
-    _NAME: Final = b"stamp"
-    _QUESTION: Final = b"SELECT pg_current_snapshot()::text"
+    _QUESTION: Final = "SELECT pg_current_snapshot()::text"
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
-        self._connect_now = connect
-        self._connection: Connection | None = None
-        self._socket = -1
-        self._connecting: asyncio.Task[None] | None = None
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
         self._asking: list[asyncio.Future[Stamp | None]] = []
         self._waiting: list[asyncio.Future[Stamp | None]] = []
-        self._alarm: asyncio.TimerHandle | None = None
 
     async def now(self) -> Stamp | None:
         """Ask, or wait for the next question that somebody asks for all."""
         loop = asyncio.get_running_loop()
-        if self._connection is None:
-            if self._connecting is None:
-                self._connecting = loop.create_task(self._connect())
-            return None
         mine: asyncio.Future[Stamp | None] = loop.create_future()
         if not self._asking and not self._waiting:
             loop.call_soon(self._ask)  # not at once: requests that came together ask together
         self._waiting.append(mine)
         return await mine
 
-    async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            connection = await loop.run_in_executor(None, self._prepared)
-        except psycopg.Error:  # the queries that are asked instead will say what is wrong
-            await asyncio.sleep(_PAUSE)
-        else:
-            self._connection = connection
-            # A socket of our own: when the connection is lost, its own is closed behind the loop's back.
-            self._socket = os.dup(connection.pgconn.socket)
-            loop.add_reader(self._socket, self._readable, connection.pgconn)
-        finally:
-            self._connecting = None
-
-    def _prepared(self) -> Connection:
-        connection = self._connect_now()
-        connection.autocommit = True
-        connection.pgconn.prepare(self._NAME, self._QUESTION)
-        connection.pgconn.nonblocking = 1
-        return connection
-
     def _ask(self) -> None:
         self._asking, self._waiting = self._waiting, []
-        if self._connection is None or not self._asking:  # lost since, or told so meanwhile
+        try:
+            answer = self._pipeline.ask(self._QUESTION, ())
+        except Away:
             self._tell(None)
-            return
-        self._alarm = asyncio.get_running_loop().call_later(_PATIENCE, self._lose)
-        try:
-            self._connection.pgconn.send_query_prepared(self._NAME, None)
-            self._connection.pgconn.flush()
-        except psycopg.Error:
-            self._lose()
+        else:
+            answer.add_done_callback(self._answered)
 
-    def _readable(self, pgconn: pq.abc.PGconn) -> None:
-        try:
-            pgconn.consume_input()
-            if pgconn.is_busy():
-                return
-            stamp = _answer(pgconn)
-        except psycopg.Error:
-            self._lose()
-            return
-        if stamp is None and self._asking:
-            self._lose()
-        elif stamp is not None:
-            self._tell(stamp)
-            if self._waiting:
-                self._ask()
+    def _answered(self, answer: asyncio.Future[Rows]) -> None:
+        self._tell(None if answer.exception() is not None else Stamp(answer.result()[0][0]))
+        if self._waiting:
+            self._ask()
 
     def _tell(self, stamp: Stamp | None) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
         asked, self._asking = self._asking, []
         for future in asked:
             if not future.done():
                 future.set_result(stamp)
 
-    def _lose(self) -> None:
-        """Give the connection up; the next request begins a new one."""
-        logger.warning("the connection that asks PostgreSQL for its state was lost; a new one is made")
-        self.close()
-        self._tell(None)
-        self._asking, self._waiting = self._waiting, []
-        self._tell(None)
-
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            os.close(self._socket)
-            self._connection.close()
-            self._connection = None
-
-
-def _answer(pgconn: pq.abc.PGconn) -> Stamp | None:
-    """The value of the answer that has arrived whole, None if there is none."""
-    stamp = None
-    while (result := pgconn.get_result()) is not None:
-        if result.status != pq.ExecStatus.TUPLES_OK:
-            return None
-        stamp = Stamp(result.get_value(0, 0) or b"")
-    return stamp
+        self._pipeline.close()

@@ -9,13 +9,12 @@ import django
 if TYPE_CHECKING:
     from registry_data.freshness import Stamps
     from registry_data.http.app import App
+    from registry_data.http.reads import Reads
 
 
 def build() -> "App":
     """Make the ASGI application from the installation's settings; the server calls this once a process."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
-    # Reads of a database file run in the event loop on purpose, see Bridge.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     django.setup()
 
     # Only now: models can be imported once Django is set up.
@@ -41,22 +40,35 @@ def build() -> "App":
         rate_limit_anonymous=settings.RATE_LIMIT_ANONYMOUS,
         trusted_proxies=settings.TRUSTED_PROXIES,
     )
+    stamps, reads = _on_sqlite() if connection.vendor == "sqlite" else _on_postgresql()
     bridge = Bridge(
-        database_threads=config.database_threads,
-        storage_threads=config.storage_threads,
-        reads_inline=connection.vendor == "sqlite",
+        database_threads=config.database_threads, storage_threads=config.storage_threads, reads=reads
     )
     rates = Rates(settings.STATE_DIR / "rates") if config.limits_rates else None
-    return App(Plane(config, bridge, blob_store(), _stamps(), rates))
+    return App(Plane(config, bridge, blob_store(), stamps, rates))
 
 
-def _stamps() -> "Stamps":
+def _on_sqlite() -> "tuple[Stamps, Reads]":
+    from django.db import connection
+
+    from registry_control.common.sql import let_answer, query_here
+    from registry_data.freshness import SqliteStamps
+    from registry_data.http.reads import ReadsInline
+
+    # Django would not have a query in the event loop, where this one is meant to be.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+    return SqliteStamps(Path(connection.settings_dict["NAME"])), ReadsInline(let_answer, query_here)
+
+
+def _on_postgresql() -> "tuple[Stamps, Reads]":
     import psycopg
     from django.db import connection
 
-    from registry_data.freshness import PostgresStamps, SqliteStamps
+    from registry_control.common.sql import let_answer
+    from registry_data.freshness import PostgresStamps
+    from registry_data.http.reads import ReadsInTurns
+    from registry_data.pipeline import Pipeline
 
-    if connection.vendor == "sqlite":
-        return SqliteStamps(Path(connection.settings_dict["NAME"]))
     parameters = connection.get_connection_params()
-    return PostgresStamps(lambda: psycopg.connect(**parameters))
+    pipeline = Pipeline(lambda: psycopg.connect(**parameters))
+    return PostgresStamps(pipeline), ReadsInTurns(let_answer, pipeline)

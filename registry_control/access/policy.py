@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -81,6 +82,7 @@ class Principal:
     default_project_id: UUID | None
     access_key: str
     rights: tuple[Right, ...]
+    ends_at: datetime | None = None  # when the key expires
 
 
 ANONYMOUS: Final = Principal(Kind.ANONYMOUS, None, "anonymous", None, None, "", ())

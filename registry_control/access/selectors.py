@@ -61,7 +61,8 @@ def _principal(sql: str, parameter: str) -> Principal:
     first = found[0]
     user, application = first[3:7], first[7:11]
     kind, holder = (Kind.USER, user) if user[0] is not None else (Kind.APPLICATION, application)
-    _must_stand(expires_at=as_time(first[1]), is_active=bool(holder[3]))
+    ends_at = as_time(first[1])
+    _must_stand(expires_at=ends_at, is_active=bool(holder[3]))
     return Principal(
         kind=kind,
         id=as_id(holder[0]),
@@ -70,6 +71,7 @@ def _principal(sql: str, parameter: str) -> Principal:
         default_project_id=as_id(first[2]),
         access_key=first[0],
         rights=tuple(_right(row) for row in found if row[11] is not None),
+        ends_at=ends_at,
     )
 
 

@@ -1,5 +1,6 @@
 """The auth service of both planes: who is this, what may they do, and tokens that carry it."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -28,11 +29,13 @@ from registry_control.access.selectors import principal_by_access_key, principal
 from registry_control.audit.models import ActorKind
 from registry_control.audit.services import SYSTEM, Actor, Target, record
 from registry_control.common.clock import now
+from registry_control.common.sql import row
 from registry_data.oci.scopes import Scope
 
 SIGNING_KEY_LIFE: Final = timedelta(days=30)
 _ACTIONS: Final = (Action.PULL, Action.PUSH, Action.DELETE)
 _CATALOG: Final = ("registry", "catalog")
+_SIGNING_KEY: Final = "SELECT 1 FROM access_signingkey WHERE kid = %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,13 @@ class Caller:
 
     principal: Principal
     scopes: tuple[Scope, ...] | None
+    token_ends_at: float = math.inf  # seconds since the epoch
+
+    @property
+    def ends_at(self) -> float:
+        """When key or token end by themselves, in seconds since the epoch."""
+        key = self.principal.ends_at
+        return self.token_ends_at if key is None else min(self.token_ends_at, key.timestamp())
 
     @property
     def is_anonymous(self) -> bool:
@@ -87,7 +97,7 @@ def authenticate(*, secret: str | None = None, token: str | None = None) -> Call
     if token is not None:
         claims = _verified(token)
         principal = principal_by_access_key(claims.access_key) if claims.access_key else ANONYMOUS
-        return Caller(principal, claims.scopes)
+        return Caller(principal, claims.scopes, claims.expires_at)
     return Caller(principal_by_secret(secret), None) if secret is not None else NOBODY
 
 
@@ -205,7 +215,7 @@ def _verified(token: str) -> tokens.Claims:
     claims = _verified_tokens.get(token)
     if claims is None:
         kid = tokens.kid_of(token)
-        if not SigningKey.objects.filter(pk=kid).exists():
+        if row(_SIGNING_KEY, [kid]) is None:
             raise BadCredentials(Why.INVALID_ARGUMENT)
         claims = tokens.verify(token, kid=kid)
         _verified_tokens.put(token, claims)

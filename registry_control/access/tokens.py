@@ -90,7 +90,7 @@ def kid_of(token: str) -> str:
     except jwt.InvalidTokenError as error:
         raise BadCredentials(Why.INVALID_ARGUMENT) from error
     kid = header.get("kid")
-    if header.get("alg") != ALGORITHM or not isinstance(kid, str):
+    if header.get("alg") != ALGORITHM or not isinstance(kid, str) or not kid.isalnum():
         raise BadCredentials(Why.INVALID_ARGUMENT)
     return kid
 

@@ -8,7 +8,8 @@ for SQLite, whose transactions have the whole database, `FOR UPDATE` is left out
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -21,20 +22,41 @@ from psycopg.types.json import Jsonb
 
 Parameter: TypeAlias = Any  # text, numbers, bytes, None, and what the functions below return
 
+Ask: TypeAlias = Callable[[str, Sequence[Parameter]], list[tuple[Any, ...]]]
+
+_ask: ContextVar[Ask | None] = ContextVar("ask", default=None)
 _AT_ONCE: Final = 1000  # rows
 _LOCKING: Final = re.compile(r"\bFOR UPDATE( OF \w+)?")
 
 
+def let_answer(ask: Ask) -> None:
+    """Have all queries of this context answered by `ask`, which raises the driver's errors, as a cursor does.
+
+    For threads that must not wait for a database. What writes still needs a connection.
+    """
+    _ask.set(ask)
+    # Made now, though not connected: contexts copied from this one share it instead of making their own.
+    connections[DEFAULT_DB_ALIAS]
+
+
 def rows(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
     """All rows of one query. Ids, times and JSON go through the functions below."""
+    ask = _ask.get()
+    if ask is None:
+        return query_here(sql, parameters)
+    with connections[DEFAULT_DB_ALIAS].wrap_database_errors:
+        return ask(sql, parameters)
+
+
+def query_here(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
+    """All rows of one query, from Django's own connection."""
     result: list[tuple[Any, ...]] = _executed(sql, parameters).fetchall()
     return result
 
 
 def row(sql: str, parameters: Sequence[Parameter]) -> tuple[Any, ...] | None:
     """The first row of one query, if any."""
-    result: tuple[Any, ...] | None = _executed(sql, parameters).fetchone()
-    return result
+    return next(iter(rows(sql, parameters)), None)
 
 
 def execute(sql: str, parameters: Sequence[Parameter]) -> int:
@@ -100,6 +122,12 @@ def time_parameter(value: datetime) -> str | datetime:
 def json_parameter(value: Mapping[str, object]) -> str | Jsonb:
     """A JSON object in the form in which this database stores it."""
     return json.dumps(value) if connections[DEFAULT_DB_ALIAS].vendor == "sqlite" else Jsonb(value)
+
+
+def as_json(value: str | dict[str, Any]) -> dict[str, Any]:
+    """A JSON object as it came from a row."""
+    found: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
+    return found
 
 
 def present_id(value: str | UUID) -> UUID:

@@ -81,12 +81,12 @@ class App:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Where requests are counted, each is looked at: who sends it decides.
         key = key_of(scope) if self._plane.rates is None else None
-        stamp = await self._plane.stamps.now() if key is not None else None
+        stamp = await self._plane.stamps.now() if scope["method"] in _READS else None
         if key is not None and (kept := self._kept.get(key, stamp)) is not None:
             await send(kept.start)
             await send(kept.body)
             return
-        request = Request(scope, receive, idle_time=self._plane.config.idle_time)
+        request = Request(scope, receive, idle_time=self._plane.config.idle_time, stamp=stamp)
         try:
             answer = await self._answer(request)
             if request.method not in _READS and not await _drained(request):

@@ -3,9 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
+
+from registry_data.freshness import Stamp
+from registry_data.http.reads import Reads
+from registry_data.pipeline import Away
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -15,13 +19,10 @@ class Bridge:
     """Runs the core in threads: use cases in some, bytes in others, so that neither waits for the other.
 
     Threads of use cases keep their own database connection; their number is the process's most.
-    With `reads_inline`, use cases that only read run right here, without a hop: for a database that is a
-    file on this machine and never makes a reader wait, the hop costs several times the query.
     """
 
-    def __init__(self, *, database_threads: int, storage_threads: int, reads_inline: bool) -> None:
-        # Django keeps connections by context; in a context of their own, all reads share one.
-        self._reads = copy_context() if reads_inline else None
+    def __init__(self, *, database_threads: int, storage_threads: int, reads: Reads) -> None:
+        self._reads = reads
         self._use_cases = ThreadPoolExecutor(database_threads, thread_name_prefix="use-case")
         self._bytes = ThreadPoolExecutor(storage_threads, thread_name_prefix="bytes")
 
@@ -29,11 +30,17 @@ class Bridge:
         """Run a use case."""
         return await self._in(self._use_cases, partial(function, *args, **kwargs))
 
-    async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a use case that only reads."""
-        if self._reads is not None:
-            return self._reads.run(function, *args, **kwargs)
-        return await self._in(self._use_cases, partial(function, *args, **kwargs))
+    async def read(
+        self, stamp: Stamp | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a use case that asks queries of common/sql.py and nothing else.
+
+        `stamp` is one that was taken since the request came, or none.
+        """
+        call = partial(function, *args, **kwargs)
+        with suppress(Away):  # a thread makes a connection of its own, or says what is wrong
+            return await self._reads.run(stamp, call)
+        return await self._in(self._use_cases, call)
 
     async def run_bytes(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what reads, writes or hashes bytes and asks the database nothing."""

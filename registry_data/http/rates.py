@@ -36,7 +36,7 @@ async def _caller(plane: Plane, request: Request) -> tuple[str, int]:
     Who proves nothing counts as the address it comes from: else every wrong key would begin anew.
     """
     who = credentials(request)
-    name = "" if who == Credentials() else await plane.bridge.read(name_of_caller, who)
+    name = "" if who == Credentials() else await plane.bridge.read(request.stamp, name_of_caller, who)
     if name:
         return name, plane.config.rate_limit
     forwarded = request.headers.getlist("x-forwarded-for")

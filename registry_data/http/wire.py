@@ -12,6 +12,8 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
+from registry_data.freshness import Stamp
+
 # On every answer (checklist 11); old engines look for it.
 API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
 
@@ -34,14 +36,15 @@ class FileBody:
 class Answer:
     """A status, headers in lower case, and a body: bytes, a file, or pieces read in a thread.
 
-    Content-Length is the body's own unless given, as it is for HEAD and for pieces. What is `repeatable`
-    may be sent again to the same request while the database is what it was.
+    Content-Length is the body's own unless given, as it is for HEAD and for pieces. Until
+    `repeatable_until`, in seconds since the epoch, it may be sent again to the same request as long as the
+    database is what it was.
     """
 
     status: HTTPStatus
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | FileBody | Iterator[bytes] = b""
-    repeatable: bool = False
+    repeatable_until: float = 0.0
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers as ASGI wants them."""
@@ -59,8 +62,13 @@ class Answer:
 class Request:
     """One request. Headers and query are parsed when first asked for."""
 
-    def __init__(self, scope: Scope, receive: Receive, *, idle_time: float) -> None:
-        """`idle_time` is how long the next part of the body may take to come, in seconds."""
+    def __init__(
+        self, scope: Scope, receive: Receive, *, idle_time: float, stamp: Stamp | None = None
+    ) -> None:
+        """`idle_time` is how long the next part of the body may take to come, in seconds.
+
+        `stamp` is the state in which the request found the database, if that is known.
+        """
         self._scope = scope
         self._receive = receive
         self._idle_time = idle_time
@@ -69,6 +77,7 @@ class Request:
         self._parts: list[bytes] = []
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.stamp = stamp
         self.headers = Headers(scope=scope)
 
     @property

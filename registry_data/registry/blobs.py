@@ -29,6 +29,7 @@ class StoredBlob:
     key: Key
     size: int  # bytes
     promise_is_due: bool
+    until: float  # when that ends for the caller by the clock alone, in seconds since the epoch
 
 
 def find(credentials: Credentials, repository: Repository, digest: Digest, *, lease: timedelta) -> StoredBlob:
@@ -41,7 +42,9 @@ def find(credentials: Credentials, repository: Repository, digest: Digest, *, le
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
         record, blob = _held(caller, repository, digest)
         due = _runs_out(blob, now(), lease) and may(caller, Action.PUSH, repository, record.facts)
-        return StoredBlob(Key(blob.storage_key), blob.size, due)
+        # What hangs on a lease changes with its age.
+        until = caller.ends_at if blob.linked else 0.0
+        return StoredBlob(Key(blob.storage_key), blob.size, due, until)
 
 
 def promise(credentials: Credentials, repository: Repository, digest: Digest) -> None:

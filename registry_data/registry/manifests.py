@@ -36,6 +36,7 @@ class StoredManifest:
     media_type: str
     size: int  # bytes
     payload: bytes  # empty when only its description was asked for
+    until: float  # when that ends for the caller by the clock alone, in seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def get(
         if manifest is None:
             raise unknown(reference)
         payload = _payload(manifest, reference) if with_payload else b""
-        return StoredManifest(manifest.digest, manifest.media_type, manifest.size, payload)
+        return StoredManifest(manifest.digest, manifest.media_type, manifest.size, payload, caller.ends_at)
 
 
 def _find(

@@ -1,5 +1,6 @@
-"""Answers that are given again: only to the same request, in the same state, for a second."""
+"""Answers that are given again: only to the same request, in the same state, until a key or token ends."""
 
+import math
 import time
 from http import HTTPStatus
 from pathlib import Path
@@ -8,12 +9,12 @@ import pytest
 from starlette.types import Scope
 
 from registry_data.freshness import Stamp
-from registry_data.http.kept import LARGEST, LIFE, KeptAnswers, key_of
+from registry_data.http.kept import LARGEST, KeptAnswers, key_of
 from registry_data.http.wire import Answer, FileBody
 
-FIRST, SECOND = Stamp(b"1"), Stamp(b"2")
+FIRST, SECOND = Stamp("1"), Stamp("2")
 KEY = ("GET", "/v2/a/b/manifests/1", b"", b"Bearer x")
-ANSWER = Answer(HTTPStatus.OK, {"etag": '"e"'}, b"body", repeatable=True)
+ANSWER = Answer(HTTPStatus.OK, {"etag": '"e"'}, b"body", repeatable_until=math.inf)
 
 
 def scope(
@@ -68,8 +69,8 @@ def test_an_answer_made_in_a_state_that_has_passed_is_not_kept() -> None:
     "answer",
     [
         Answer(HTTPStatus.OK, {}, b"body"),
-        Answer(HTTPStatus.OK, {}, b"x" * (LARGEST + 1), repeatable=True),
-        Answer(HTTPStatus.OK, {}, FileBody(Path("/dev/null")), repeatable=True),
+        Answer(HTTPStatus.OK, {}, b"x" * (LARGEST + 1), repeatable_until=math.inf),
+        Answer(HTTPStatus.OK, {}, FileBody(Path("/dev/null")), repeatable_until=math.inf),
     ],
 )
 def test_what_must_not_or_had_better_not_be_kept_is_not(answer: Answer) -> None:
@@ -79,21 +80,21 @@ def test_what_must_not_or_had_better_not_be_kept_is_not(answer: Answer) -> None:
 def test_a_head_keeps_no_body() -> None:
     kept, key = KeptAnswers(), ("HEAD", *KEY[1:])
     kept.get(key, FIRST)
-    kept.put(key, FIRST, Answer(HTTPStatus.OK, {"content-length": "4"}, b"body", repeatable=True))
+    kept.put(key, FIRST, Answer(HTTPStatus.OK, {"content-length": "4"}, b"body", repeatable_until=math.inf))
     found = kept.get(key, FIRST)
     assert found is not None
     assert found.body["body"] == b""
 
 
-def test_after_a_second_the_facts_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = kept_with(ANSWER)
-    later = time.monotonic() + LIFE
-    monkeypatch.setattr(time, "monotonic", lambda: later)
-    assert kept.get(KEY, FIRST) is None
+def test_an_answer_ends_with_the_key_or_token_it_was_given_to() -> None:
+    until = time.time() + 60
+    assert kept_with(Answer(HTTPStatus.OK, {}, b"body", repeatable_until=until)).get(KEY, FIRST) is not None
+    ended = time.time()
+    assert kept_with(Answer(HTTPStatus.OK, {}, b"body", repeatable_until=ended)).get(KEY, FIRST) is None
 
 
 def test_memory_is_bounded() -> None:
-    kept, answer = KeptAnswers(), Answer(HTTPStatus.OK, {}, b"x" * LARGEST, repeatable=True)
+    kept, answer = KeptAnswers(), Answer(HTTPStatus.OK, {}, b"x" * LARGEST, repeatable_until=math.inf)
     keys = [("GET", f"/v2/a/b/manifests/{number}", b"", b"") for number in range(1000)]
     kept.get(keys[0], FIRST)
     for key in keys:

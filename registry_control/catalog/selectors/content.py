@@ -11,12 +11,19 @@ from registry_control.access.policy import Principal
 from registry_control.catalog.models import AwaitedChild, Image, Manifest
 from registry_control.common.fields import ByteOrderedField
 from registry_control.common.models import Status
-from registry_control.common.sql import id_parameter, row, rows
+from registry_control.common.sql import as_json, id_parameter, row, rows
 from registry_control.namespaces.selectors import visible_to
 
 _TAG: Final = """
 SELECT id, manifest_id FROM catalog_tag WHERE image_id = %s AND name = %s AND NOT (status = 'deleting')
 """
+_PAYLOAD: Final = "SELECT payload FROM catalog_manifest WHERE id = %s"
+_REFERRERS: Final = """
+SELECT id, digest, media_type, size, artifact_type, annotations FROM catalog_manifest
+WHERE image_id = %s AND subject_digest = %s AND id > %s
+"""
+_OF_TYPE: Final = " AND artifact_type = %s"
+_IN_ORDER: Final = " ORDER BY id LIMIT %s"
 _TAG_NAMES: Final = """
 SELECT name FROM catalog_tag
 WHERE image_id = %s AND NOT (status = 'deleting') AND name > %s ORDER BY name LIMIT %s
@@ -41,8 +48,8 @@ class Referrer:
 
 def payload(manifest_id: int) -> bytes | None:
     """A manifest's bytes as they were pushed; None when it has just been deleted."""
-    found = Manifest.objects.filter(pk=manifest_id).values_list("payload", flat=True).first()
-    return None if found is None else bytes(found)
+    found = row(_PAYLOAD, [manifest_id])
+    return None if found is None else bytes(found[0])
 
 
 def tag_row(image_id: UUID, name: str) -> tuple[Any, int] | None:
@@ -107,10 +114,7 @@ def referrers(
     image_id: UUID, subject: str, *, artifact_type: str | None, after: int, limit: int
 ) -> list[Referrer]:
     """Manifests of the image whose subject it is, in the order in which they came (checklist 128)."""
-    found = Manifest.objects.filter(image=image_id, subject_digest=subject, pk__gt=after)
-    if artifact_type is not None:
-        found = found.filter(artifact_type=artifact_type)
-    columns = found.order_by("pk").values_list(
-        "pk", "digest", "media_type", "size", "artifact_type", "annotations"
-    )
-    return [Referrer(*values) for values in columns[:limit]]
+    sql = _REFERRERS + ("" if artifact_type is None else _OF_TYPE) + _IN_ORDER
+    of_type = [] if artifact_type is None else [artifact_type]
+    found = rows(sql, [id_parameter(image_id), subject, after, *of_type, limit])
+    return [Referrer(*(*described, as_json(annotations))) for *described, annotations in found]

@@ -26,7 +26,9 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
     """Send a blob, or the part of it that a Range asks for (checklist 39-47)."""
     digest = Digest.parse(route.reference)
     repository, who = repository_to_read(route), credentials(request)
-    found = await plane.bridge.read(blobs.find, who, repository, digest, lease=plane.config.blob_lease)
+    found = await plane.bridge.read(
+        request.stamp, blobs.find, who, repository, digest, lease=plane.config.blob_lease
+    )
     if request.method == "HEAD" and found.promise_is_due and not plane.config.read_only:
         await plane.bridge.run(blobs.promise, who, repository, digest)
     headers = {
@@ -40,7 +42,7 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
     headers["content-type"] = "application/octet-stream"
     if request.method == "HEAD":
         headers["content-length"] = str(found.size)
-        return Answer(HTTPStatus.OK, headers, repeatable=not found.promise_is_due)
+        return Answer(HTTPStatus.OK, headers, repeatable_until=found.until)
     return await _content(plane, request, str(digest), found, headers)
 
 
@@ -58,7 +60,7 @@ async def _content(
         content = blobs.recent(found.key)
         if content is None:
             content = await plane.bridge.run_bytes(blobs.read_small, plane.store, found)
-        return Answer(HTTPStatus.OK, headers, content, repeatable=True)
+        return Answer(HTTPStatus.OK, headers, content, repeatable_until=found.until)
     if isinstance(plane.store, SignsUrls):
         return _redirect(plane.store.url_for(found.key, expires_in=_URL_LIFE), digest)
     if part is None and isinstance(plane.store, HasPaths) and request.sends_paths:

@@ -36,7 +36,7 @@ async def of_registry(plane: Plane, request: Request, route: Route) -> Answer:
 async def of_repository(plane: Plane, request: Request, route: Route) -> Answer:
     """List what there is at `/v2/<name>/_<extension>/`, to whoever may pull."""
     repository = repository_to_read(route)
-    await plane.bridge.read(service.check_readable, credentials(request), repository)
+    await plane.bridge.read(request.stamp, service.check_readable, credentials(request), repository)
     return _listing(_OCI)
 
 

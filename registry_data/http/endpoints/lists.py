@@ -20,7 +20,7 @@ async def tags(plane: Plane, request: Request, route: Route) -> Answer:
     repository = repository_to_read(route)
     query = request.query
     page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
-    found = await plane.bridge.read(lists.tags, credentials(request), repository, page)
+    found = await plane.bridge.read(request.stamp, lists.tags, credentials(request), repository, page)
     headers = {"content-type": "application/json"}
     if found.more:
         headers["link"] = next_link(f"/v2/{repository}/tags/list", page.n, found.names[-1])
@@ -31,7 +31,7 @@ async def catalog(plane: Plane, request: Request, route: Route) -> Answer:
     """Send a page of the repositories that the caller has a role on (checklist 121)."""
     query = request.query
     page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
-    found = await plane.bridge.read(lists.catalog, credentials(request), page)
+    found = await plane.bridge.run(lists.catalog, credentials(request), page)
     headers = {"content-type": "application/json"}
     if found.more:
         headers["link"] = next_link("/v2/_catalog", page.n, found.names[-1])
@@ -45,6 +45,7 @@ async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
     artifact_type = query.get("artifactType")
     page = parse_page(query.get("n"), None, maximum=plane.config.page_size)
     found = await plane.bridge.read(
+        request.stamp,
         lists.referrers,
         credentials(request),
         repository,

@@ -28,6 +28,7 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
     """Send a manifest exactly as it was pushed, whatever Accept says (checklist 30-36)."""
     repository, reference = repository_to_read(route), reference_to_read(route)
     found = await plane.bridge.read(
+        request.stamp,
         manifests.get,
         credentials(request),
         repository,
@@ -42,7 +43,7 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
     if not_modified(request, found.digest):
         return Answer(HTTPStatus.NOT_MODIFIED, headers)
     headers |= {"content-type": found.media_type, "content-length": str(found.size)}
-    return Answer(HTTPStatus.OK, headers, found.payload, repeatable=True)
+    return Answer(HTTPStatus.OK, headers, found.payload, repeatable_until=found.until)
 
 
 async def put(plane: Plane, request: Request, route: Route) -> Answer:

@@ -37,7 +37,7 @@ async def check_login(plane: Plane, request: Request) -> None:
     who = credentials(request)
     if who == Credentials():
         raise Refused(ErrorCode.UNAUTHORIZED, None, {})
-    await plane.bridge.run(service.check_login, who)
+    await plane.bridge.read(request.stamp, service.check_login, who)
 
 
 async def token_by_get(plane: Plane, request: Request, route: Route) -> Answer:

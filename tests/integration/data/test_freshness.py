@@ -2,35 +2,18 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
-import pytest
 
 from registry_data.freshness import PostgresStamps, SqliteStamps, Stamp
+from registry_data.pipeline import Pipeline
 from tests.oci_client import OciClient
-from tests.services.plugin import Backing
-from tests.services.postgres import Postgres, running_postgres
+from tests.services.postgres import Postgres
 from tests.tenants import Tenants
 
 TABLE = "CREATE TABLE IF NOT EXISTS things (name TEXT)"
 CHANGE = "INSERT INTO things VALUES ('x')"
-
-
-@pytest.fixture(scope="module")
-def postgres(backing: Backing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """The run's own server, or one just for these tests."""
-    if backing.postgres is not None:
-        yield backing.postgres
-    else:
-        with running_postgres(tmp_path_factory.mktemp("freshness") / "postgres") as server:
-            yield server
-
-
-@pytest.fixture
-def url(postgres: Postgres, request: pytest.FixtureRequest) -> str:
-    return postgres.create_database(f"stamps_{abs(hash(request.node.name))}")
 
 
 def test_a_commit_of_another_connection_changes_the_stamp_of_sqlite(tmp_path: Path) -> None:
@@ -63,7 +46,7 @@ def test_a_commit_of_another_connection_changes_the_stamp_of_sqlite(tmp_path: Pa
 
 def test_a_commit_of_another_connection_changes_the_stamp_of_postgresql(url: str) -> None:
     async def scenario() -> None:
-        stamps = PostgresStamps(lambda: psycopg.connect(url))
+        stamps = PostgresStamps(Pipeline(lambda: psycopg.connect(url)))
         with psycopg.connect(url) as writer:
             writer.execute(TABLE)
             writer.commit()
@@ -83,7 +66,7 @@ def test_a_commit_of_another_connection_changes_the_stamp_of_postgresql(url: str
 
 def test_many_ask_at_once_and_a_cancelled_one_disturbs_nobody(url: str) -> None:
     async def scenario() -> None:
-        stamps = PostgresStamps(lambda: psycopg.connect(url))
+        stamps = PostgresStamps(Pipeline(lambda: psycopg.connect(url)))
         await _first(stamps)
         asking = [asyncio.create_task(stamps.now()) for _ in range(50)]
         await asyncio.sleep(0)
@@ -92,15 +75,15 @@ def test_many_ask_at_once_and_a_cancelled_one_disturbs_nobody(url: str) -> None:
         answers = await asyncio.gather(*asking, return_exceptions=True)
         stamps.close()
         assert isinstance(answers[0], asyncio.CancelledError)
-        assert len({answer for answer in answers if isinstance(answer, bytes)}) == 1
-        assert sum(isinstance(answer, bytes) for answer in answers) == 48
+        assert len({answer for answer in answers if isinstance(answer, str)}) == 1
+        assert sum(isinstance(answer, str) for answer in answers) == 48
 
     asyncio.run(scenario())
 
 
 def test_a_lost_connection_gives_no_stamp_and_is_made_anew(url: str) -> None:
     async def scenario() -> None:
-        stamps = PostgresStamps(lambda: psycopg.connect(url, application_name="stamps"))
+        stamps = PostgresStamps(Pipeline(lambda: psycopg.connect(url, application_name="stamps")))
         await _first(stamps)
         with psycopg.connect(url, autocommit=True) as killer:
             killer.execute(
@@ -116,7 +99,7 @@ def test_a_lost_connection_gives_no_stamp_and_is_made_anew(url: str) -> None:
 
 def test_a_server_that_is_away_gives_no_stamp(postgres: Postgres) -> None:
     async def scenario() -> None:
-        stamps = PostgresStamps(lambda: psycopg.connect(postgres.url("no_such_database")))
+        stamps = PostgresStamps(Pipeline(lambda: psycopg.connect(postgres.url("no_such_database"))))
         for _ in range(3):
             assert await stamps.now() is None
             await asyncio.sleep(0.05)

@@ -1,6 +1,8 @@
 """Who may pull what, through the real data plane: nine combinations of policy, three callers."""
 
+import base64
 import itertools
+import json
 import time
 from uuid import uuid4
 
@@ -120,6 +122,19 @@ def test_invariant_5_a_revoked_key_ends_its_tokens_at_once(tenants: Tenants) -> 
         assert client.on(repository, "GET", "manifests/latest").status_code == 200
         tenants.revoke(key["access_key"])
         answer = client.on(repository, "GET", "manifests/latest")
+    assert answer.status_code == 401
+    assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize("kid", ["unknown", "\0", "' OR 1=1", 7, None])
+def test_a_token_that_names_a_strange_key_is_refused(tenants: Tenants, kid: object) -> None:
+    repository = tenants.image_with_policies(is_public=True, visibility="inherit")
+    parts = ({"alg": "EdDSA", "typ": "JWT", "kid": kid}, {"sub": "somebody"})
+    token = ".".join(
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts
+    )
+    headers = {"Authorization": f"Bearer {token}.c2lnbmF0dXJl"}
+    answer = tenants.owner.http.get(f"/v2/{repository}/manifests/latest", headers=headers)
     assert answer.status_code == 401
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 

@@ -18,6 +18,7 @@ from registry_data.freshness import Stamp
 from registry_data.http.app import App
 from registry_data.http.bridge import Bridge
 from registry_data.http.plane import Plane
+from registry_data.pipeline import Away
 from registry_data.storage.filesystem import FilesystemStore
 
 T = TypeVar("T")
@@ -45,11 +46,18 @@ def noting(statements: list[Statement]) -> Iterator[None]:
         yield
 
 
+class InThreads:
+    """Sends every read to a thread, as while PostgreSQL cannot be asked from the event loop."""
+
+    async def run(self, stamp: Stamp | None, call: Callable[[], T]) -> T:
+        raise Away
+
+
 class WatchedBridge(Bridge):
     """Notes what the calls that pass it ask the database, each in its thread with a connection of its own."""
 
     def __init__(self) -> None:
-        super().__init__(database_threads=2, storage_threads=2, reads_inline=False)
+        super().__init__(database_threads=2, storage_threads=2, reads=InThreads())
         self.statements: list[Statement] = []
 
     async def _in(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
