@@ -10,7 +10,8 @@ from typing import Any, Final
 from django.apps import apps
 from django.core.management.color import no_style
 from django.db import connection, transaction
-from django.db.models import Field, Max, Model
+from django.db.models import Count, Field, Max, Model, OuterRef, Subquery
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from bench.growth import tables
@@ -40,6 +41,7 @@ def fill(access_key: str, size: Size) -> None:
         for batch in growth.batches(size):
             for table, rows in batch.items():
                 _write(table, rows)
+        _count_images()
         _set_sequences()
     with connection.cursor() as cursor:
         cursor.execute(_AFTERWARDS[connection.vendor])
@@ -102,6 +104,13 @@ def _columns(table: Table) -> tuple[tuple[str, ...], Row]:
 def _default(field: "Field[Any, Any]") -> object:
     value = field.get_default()
     return "{}" if value == {} else field.get_db_prep_save(value, connection)
+
+
+def _count_images() -> None:
+    images, namespaces = (_model(table)._default_manager for table in (tables.IMAGE, tables.NAMESPACE))
+    of_namespace = images.filter(namespace=OuterRef("pk")).values("namespace")
+    rows = Subquery(of_namespace.annotate(rows=Count("pk")).values("rows"))
+    namespaces.update(image_rows=Coalesce(rows, 0))
 
 
 def _set_sequences() -> None:

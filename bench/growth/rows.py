@@ -57,6 +57,7 @@ class _Repository:
     name: str
     layer: _Named
     blobs: dict[int, int] = field(default_factory=dict)  # sizes by id
+    tags: int = 0
 
 
 class Growth:
@@ -185,6 +186,7 @@ class Growth:
         return _Named(number, digest, len(content))
 
     def _tag(self, repository: _Repository, name: str, manifest: _Named) -> None:
+        repository.tags += 1
         moment = self._form.time(self._moment)
         row = (self._form.id(self._uuid()), repository.id, name, manifest.id, moment, moment)
         self._batch[tables.TAG].append(row)
@@ -206,9 +208,10 @@ class Growth:
         return repository
 
     def _image(self, repository: _Repository) -> None:
-        """The row comes last: only now is its size known."""
+        """The row comes last: only now is known what it sums up."""
         moment, size = self._form.time(self._moment), sum(repository.blobs.values())
-        row = (repository.id, repository.namespace_id, repository.name, size, moment, moment, moment)
+        place = (repository.namespace_id, self._form.id(self._tenant.organization_id), repository.name)
+        row = (repository.id, *place, size, repository.tags, moment, moment, moment)
         self._batch[tables.IMAGE].append(row)
 
     def _just_pushed(self, repository: _Repository) -> None:

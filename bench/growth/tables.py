@@ -23,7 +23,11 @@ NAMESPACE: Final = Table(
     ("id", "name", "project_id", "owner_application_id", "is_public", "created_at", "updated_at"),
 )
 IMAGE: Final = Table(
-    "catalog.Image", ("id", "namespace_id", "name", "size", "pushed_at", "created_at", "updated_at")
+    "catalog.Image",
+    (
+        *("id", "namespace_id", "organization_id", "name", "size", "tag_rows"),
+        *("pushed_at", "created_at", "updated_at"),
+    ),
 )
 BLOB: Final = Table("catalog.Blob", ("id", "digest", "size", "storage_key", "created_at", "touched_at"))
 MANIFEST: Final = Table(

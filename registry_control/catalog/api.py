@@ -49,14 +49,15 @@ class Images(APIView):
     def get(self, request: Request, region: str) -> Response:
         """List the images that the API key may see, of all namespaces."""
         query = checked(ImageQuery, request.query_params)
-        found = listing.images_visible_to(
-            principal_of(request),
+        principal = principal_of(request)
+        wanted = listing.ImageFilter(
             name=query.get("name"),
             namespace_id=query.get("namespace_id"),
             project_id=query.get("project_id"),
             organization_id=query.get("organization_id"),
         )
-        page, total = page_of(found, query=query, shown=Image.objects.all())
+        found, total = listing.images_visible_to(principal, wanted), listing.count_images(principal, wanted)
+        page, total = page_of(found, query=query, shown=Image.objects.all(), total=total)
         answer = {"images": page, "total_count": total}
         return Response(ImageListSerializer(answer, context=_tags_of(page)).data)
 
@@ -122,8 +123,8 @@ class Tags(APIView):
         """List an image's tags."""
         image = listing.get_visible_image(principal_of(request), id_of("image", image_id))
         query = checked(TagQuery, request.query_params)
-        found = listing.tags_of(image, name=query.get("name"))
-        page, total = page_of(found, query=query, shown=listing.with_digest(Tag.objects.all()))
+        found, total = listing.tags_of(image, name=query.get("name"))
+        page, total = page_of(found, query=query, shown=listing.with_digest(Tag.objects.all()), total=total)
         return Response(TagListSerializer({"tags": page, "total_count": total}).data)
 
 

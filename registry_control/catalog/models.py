@@ -19,10 +19,12 @@ class Image(Timestamped):
     """A repository: everything of its name after the namespace, slashes included.
 
     The row is made by the first upload, and shown from the first manifest on (`pushed_at`).
+    `organization_id` repeats that of the namespace's project.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     namespace = models.ForeignKey(Namespace, models.PROTECT, related_name="images", db_index=False)
+    organization_id = models.UUIDField(editable=False)
     name = ByteOrderedField(max_length=255)
     visibility = models.CharField(
         max_length=16,
@@ -33,6 +35,9 @@ class Image(Timestamped):
     status_message = models.CharField(max_length=255, blank=True, default="")
     size = models.BigIntegerField(
         default=0, editable=False, help_text="Bytes of its distinct blobs, each counted once."
+    )
+    tag_rows = models.BigIntegerField(
+        default=0, editable=False, help_text="Rows of its tags, of every status."
     )
     pushed_at = models.DateTimeField(null=True, editable=False)
 
@@ -45,9 +50,15 @@ class Image(Timestamped):
         indexes = [
             # With all that a list asks before it knows its page, so that only that page's rows are read.
             models.Index(fields=["namespace", "created_at", "id", "pushed_at"], name="images_of_namespace"),
+            models.Index(
+                fields=["organization_id", "created_at", "id", "pushed_at"], name="images_of_organization"
+            ),
+            models.Index(fields=["organization_id", "name"], name="images_by_name"),
             models.Index(fields=["status"], name="images_by_status"),
             models.Index(
-                fields=["created_at"], condition=models.Q(pushed_at__isnull=True), name="images_never_pushed"
+                fields=["namespace", "created_at"],
+                condition=models.Q(pushed_at__isnull=True),
+                name="images_never_pushed",
             ),
         ]
 

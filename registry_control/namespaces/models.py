@@ -30,6 +30,9 @@ class Namespace(Timestamped):
         default=False,
         help_text="Whether an index may be pushed although manifests of some platforms are not there.",
     )
+    image_rows = models.BigIntegerField(
+        default=0, editable=False, help_text="Rows of its images, of every status, pushed to or not."
+    )
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
     status_message = models.CharField(max_length=255, blank=True, default="")
 

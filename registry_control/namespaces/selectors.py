@@ -44,17 +44,24 @@ def may_see(principal: Principal, namespace: Namespace) -> bool:
     return role_of(principal, facts_of(namespace)) is not Role.NONE
 
 
+def _places(principal: Principal) -> set[UUID | None]:
+    """Projects on all of which the principal has a role; None is all of its organization's."""
+    return {right.project_id for right in principal.rights if right.permission_set in ROLE_OF_PERMISSION_SET}
+
+
+def sees_all(principal: Principal) -> bool:
+    """Whether the principal has a role on all that its organization has."""
+    return None in _places(principal)
+
+
 def visible_to(principal: Principal) -> QuerySet[Namespace]:
     """Every namespace on which the principal has any role; the same rule as `policy.role_of`."""
-    places = {
-        right.project_id for right in principal.rights if right.permission_set in ROLE_OF_PERMISSION_SET
-    }
-    everywhere, projects = None in places, places - {None}
+    projects = _places(principal) - {None}
     mine = Q(owner_user=principal.id) | Q(owner_application=principal.id) | Q(project__in=projects)
     of_organization = Namespace.objects.select_related("project").filter(
         project__organization=principal.organization_id
     )
-    return of_organization if everywhere else of_organization.filter(mine)
+    return of_organization if sees_all(principal) else of_organization.filter(mine)
 
 
 def listed(

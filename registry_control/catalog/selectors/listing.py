@@ -4,38 +4,72 @@ An image is shown from its first manifest on, and until its last row is gone.
 """
 
 from collections.abc import Iterable
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import F, QuerySet
+from django.db.models import F, QuerySet, Sum
 
 from registry_control.access.policy import Principal
 from registry_control.catalog.models import Image, Tag
 from registry_control.common.errors import NotFound
 from registry_control.common.models import Status
 from registry_control.namespaces import selectors as namespaces
+from registry_control.namespaces.models import Namespace
 
 _OF_IMAGE: Final = "namespace__project"
 
 
-def images_visible_to(
-    principal: Principal,
-    *,
-    name: str | None,
-    namespace_id: UUID | None,
-    project_id: UUID | None,
-    organization_id: UUID | None,
-) -> QuerySet[Image]:
-    """Every image of every namespace that the principal may see, narrowed by exact filters."""
-    wanted = {
-        "name": name,
-        "namespace": namespace_id,
-        "namespace__project": project_id,
-        "namespace__project__organization": organization_id,
-    }
-    given = {field: value for field, value in wanted.items() if value is not None}
-    seen = namespaces.visible_to(principal).values("pk")
-    return Image.objects.filter(namespace__in=seen, pushed_at__isnull=False, **given)
+@dataclass(frozen=True, slots=True)
+class ImageFilter:
+    """Which images are wanted, by exact values; None for all."""
+
+    name: str | None = None
+    namespace_id: UUID | None = None
+    project_id: UUID | None = None
+    organization_id: UUID | None = None
+
+    def namespaces(self, principal: Principal) -> QuerySet[Namespace]:
+        """Those that the principal may see and whose images are wanted."""
+        wanted = {
+            "pk": self.namespace_id,
+            "project": self.project_id,
+            "project__organization": self.organization_id,
+        }
+        given = {field: value for field, value in wanted.items() if value is not None}
+        return namespaces.visible_to(principal).filter(**given)
+
+    def is_all_of(self, principal: Principal) -> bool:
+        """Whether no namespace is left out that the principal's organization has."""
+        narrower = (self.namespace_id, self.project_id) != (None, None)
+        own = self.organization_id in (None, principal.organization_id)
+        return namespaces.sees_all(principal) and own and not narrower
+
+
+def images_visible_to(principal: Principal, wanted: ImageFilter) -> QuerySet[Image]:
+    """Every image of every namespace that the principal may see, narrowed by a filter.
+
+    Each case names what its index begins with, since SQLite knows nothing of how much there is.
+    """
+    found = Image.objects.filter(pushed_at__isnull=False)
+    own: dict[str, Any] = {"organization_id": principal.organization_id}
+    if wanted.name is not None:
+        found = found.filter(**own, name=wanted.name)
+    elif wanted.namespace_id is not None:
+        found = found.filter(namespace=wanted.namespace_id)
+    elif wanted.is_all_of(principal):
+        return found.filter(**own)
+    return found.filter(namespace__in=wanted.namespaces(principal).values("pk"))
+
+
+def count_images(principal: Principal, wanted: ImageFilter) -> int:
+    """How many images `images_visible_to` finds, without passing them all."""
+    if wanted.name is not None:
+        return images_visible_to(principal, wanted).count()
+    seen = wanted.namespaces(principal)
+    rows: int | None = seen.aggregate(total=Sum("image_rows"))["total"]
+    never_pushed = Image.objects.filter(pushed_at__isnull=True, namespace__in=seen.values("pk"))
+    return (rows or 0) - never_pushed.count()
 
 
 def get_visible_image(principal: Principal, image_id: UUID, *, lock: bool = False) -> Image:
@@ -53,10 +87,10 @@ def get_visible_image(principal: Principal, image_id: UUID, *, lock: bool = Fals
     return image
 
 
-def tags_of(image: Image, *, name: str | None) -> QuerySet[Tag]:
-    """The tags of an image, deleting ones included."""
+def tags_of(image: Image, *, name: str | None) -> tuple[QuerySet[Tag], int | None]:
+    """The tags of an image, deleting ones included; and how many, where that is known."""
     found = Tag.objects.filter(image=image)
-    return found if name is None else found.filter(name=name)
+    return (found, image.tag_rows) if name is None else (found.filter(name=name), None)
 
 
 def get_visible_tag(principal: Principal, tag_id: UUID, *, lock: bool = False) -> Tag:

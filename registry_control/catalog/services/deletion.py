@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 
 from registry_control.audit.services import SYSTEM, record
 from registry_control.catalog.models import BlobLease, Image, Manifest, Tag, UploadSession
@@ -63,9 +63,25 @@ def _deleting(rows: QuerySet[Any], limit: int) -> list[UUID]:
 
 
 def _tags(limit: int) -> int:
-    doomed = list(Tag.objects.filter(status=Status.DELETING).values_list("pk", flat=True)[:limit])
-    Tag.objects.filter(pk__in=doomed).delete()
+    doomed = list(Tag.objects.filter(status=Status.DELETING).values_list("image_id", "pk")[:limit])
+    of_images: dict[UUID, list[UUID]] = {}
+    for image_id, pk in doomed:
+        of_images.setdefault(image_id, []).append(pk)
+    for image_id, pks in of_images.items():
+        _remove_tags(image_id, pks)
     return len(doomed)
+
+
+@transaction.atomic
+def _remove_tags(image_id: UUID, pks: list[UUID]) -> None:
+    _hold(image_id)
+    removed, _ = Tag.objects.filter(pk__in=pks, status=Status.DELETING).delete()
+    Image.objects.filter(pk=image_id).update(tag_rows=F("tag_rows") - removed)
+
+
+def _hold(image_id: UUID) -> None:
+    """Take an image's row, which comes before those of its tags (invariant 11)."""
+    Image.objects.select_for_update().filter(pk=image_id).values_list("pk").first()
 
 
 def _image(pk: UUID, *, store: BlobStore, limit: int) -> bool:
@@ -74,9 +90,8 @@ def _image(pk: UUID, *, store: BlobStore, limit: int) -> bool:
     sessions = list(UploadSession.objects.filter(image=pk)[:limit])
     for session in sessions:
         uploads.discard(session, store=store)
-    manifests = Manifest.objects.filter(image=pk).order_by("pk").values_list("pk", flat=True)[:limit]
     leases = BlobLease.objects.filter(image=pk).order_by("pk").values_list("pk", flat=True)[:limit]
-    removed = Manifest.objects.filter(pk__in=list(manifests)).only("pk").delete()[0]
+    removed = _remove_manifests(pk, limit=limit)
     removed += BlobLease.objects.filter(pk__in=list(leases)).delete()[0]
     if sessions or removed:
         return True
@@ -85,12 +100,27 @@ def _image(pk: UUID, *, store: BlobStore, limit: int) -> bool:
 
 
 @transaction.atomic
+def _remove_manifests(image_id: UUID, *, limit: int) -> int:
+    """Some manifests with their tags; returns how many rows went."""
+    _hold(image_id)
+    doomed = Manifest.objects.filter(image=image_id).order_by("pk").values_list("pk", flat=True)[:limit]
+    removed, of_models = Manifest.objects.filter(pk__in=list(doomed)).only("pk").delete()
+    if tags := of_models.get("catalog.Tag", 0):
+        Image.objects.filter(pk=image_id).update(tag_rows=F("tag_rows") - tags)
+    return removed
+
+
+@transaction.atomic
 def _remove_image(pk: UUID) -> None:
+    # The namespace's row comes before those of its images (invariant 11).
+    of_image = Image.objects.filter(pk=pk).values("namespace")
+    namespace = Namespace.objects.select_for_update().filter(pk__in=of_image).first()
     found = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
     image = found.filter(pk=pk, status=Status.DELETING).first()
-    if image is not None:
+    if image is not None and namespace is not None:
         record(actor=SYSTEM, verb="image.removed", target=images.target_of(image))
         image.delete()
+        Namespace.objects.filter(pk=namespace.pk).update(image_rows=F("image_rows") - 1)
 
 
 @transaction.atomic

@@ -31,10 +31,11 @@ _BY_NAME: Final = """
 SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND NOT (status = 'deleting')
 """
 _INSERT: Final = """
-INSERT INTO catalog_image (id, namespace_id, name, visibility, status, status_message, size,
-                           created_at, updated_at)
-VALUES (%s, %s, %s, 'inherit', 'ready', '', 0, %s, %s)
+INSERT INTO catalog_image (id, namespace_id, organization_id, name, visibility, status, status_message,
+                           size, tag_rows, created_at, updated_at)
+VALUES (%s, %s, %s, %s, 'inherit', 'ready', '', 0, 0, %s, %s)
 """
+_COUNT: Final = "UPDATE namespaces_namespace SET image_rows = image_rows + 1 WHERE id = %s"
 _HOLD: Final = """
 SELECT n.name, i.name, p.organization_id, i.pushed_at, n.accepts_sparse_indexes
 FROM catalog_image i
@@ -77,7 +78,10 @@ def ensure(*, principal: Principal, namespace_id: UUID, name: str) -> UUID:
     if existing is not None:
         return present_id(existing[0])
     image_id, moment = uuid4(), time_parameter(now())
-    execute(_INSERT, [id_parameter(image_id), id_parameter(namespace_id), name, moment, moment])
+    # The organization's id is still in the database's own form.
+    place = [id_parameter(namespace_id), namespace[1]]
+    execute(_INSERT, [id_parameter(image_id), *place, name, moment, moment])
+    execute(_COUNT, [id_parameter(namespace_id)])
     target = Target("image", image_id, f"{namespace[0]}/{name}", present_id(namespace[1]))
     record(actor=actor_of(principal), verb="image.create", target=target)
     return image_id

@@ -16,6 +16,7 @@ from registry_control.catalog.errors import ManifestGone, MissingContent
 from registry_control.catalog.models import Blob, BlobLink, Image, Manifest
 from registry_control.catalog.services import blobs, conditions, images, sparse, tags
 from registry_control.catalog.services.images import HeldImage
+from registry_control.catalog.services.tags import Change
 from registry_control.common.clock import now
 from registry_control.common.sql import (
     execute,
@@ -63,7 +64,8 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
 _LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id) VALUES"
 _CHILD: Final = "INSERT INTO catalog_manifestchild (parent_id, child_id) VALUES"
 _PUSHED: Final = """
-UPDATE catalog_image SET size = size + %s, pushed_at = %s, updated_at = %s WHERE id = %s
+UPDATE catalog_image SET size = size + %s, tag_rows = tag_rows + %s, pushed_at = %s, updated_at = %s
+WHERE id = %s
 """
 
 
@@ -100,10 +102,10 @@ def put(
         record(actor=actor, verb="manifest.push", target=image.target, digest=new.digest)
     else:
         manifest_id = found[0]
-    changed = [name for name in tag_names if tags.point(image, name, manifest_id, new.digest, actor=actor)]
-    if changed or grown or not image.was_pushed:
+    changes = [tags.point(image, name, manifest_id, new.digest, actor=actor) for name in tag_names]
+    if set(changes) - {Change.NONE} or grown or not image.was_pushed:
         moment = time_parameter(now())
-        execute(_PUSHED, [grown, moment, moment, id_parameter(image_id)])
+        execute(_PUSHED, [grown, changes.count(Change.MADE), moment, moment, id_parameter(image_id)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +218,9 @@ def drop(image: Image, manifest: Manifest, *, actor: Actor) -> None:
     blobs.lease(freed.order_by("digest").values_list("pk", flat=True), image_id=image.pk)
     tag_names = sorted(manifest.tags.values_list("name", flat=True))
     sparse.part(image, manifest)
-    manifest.delete()
-    Image.objects.filter(pk=image.pk).update(size=F("size") - size, updated_at=now())
+    _, removed = manifest.delete()
+    tag_rows = F("tag_rows") - removed.get("catalog.Tag", 0)
+    Image.objects.filter(pk=image.pk).update(size=F("size") - size, tag_rows=tag_rows, updated_at=now())
     record(
         actor=actor,
         verb="manifest.delete",

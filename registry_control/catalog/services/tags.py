@@ -1,9 +1,11 @@
 """What may happen to a tag."""
 
+from enum import Enum
 from typing import Final
 from uuid import UUID, uuid4
 
 from django.db import transaction
+from django.db.models import F
 
 from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
@@ -31,14 +33,22 @@ VALUES (%s, %s, %s, %s, 'ready', %s, %s)
 _MOVE: Final = "UPDATE catalog_tag SET manifest_id = %s, updated_at = %s WHERE id = %s"
 
 
-def point(image: HeldImage, name: str, manifest_id: int, digest: str, *, actor: Actor) -> bool:
-    """Make a tag stand for a manifest of this digest; the last to come wins. False: it did already.
+class Change(Enum):
+    """What became of a tag."""
 
-    A tag that moves keeps its id and the time it was made.
+    NONE = "none"
+    MOVED = "moved"
+    MADE = "made"
+
+
+def point(image: HeldImage, name: str, manifest_id: int, digest: str, *, actor: Actor) -> Change:
+    """Make a tag stand for a manifest of this digest; the last to come wins.
+
+    A tag that moves keeps its id and the time it was made. Whoever makes one counts it with its image.
     """
     existing = tag_row(image.id, name)
     if existing is not None and existing[1] == manifest_id:
-        return False
+        return Change.NONE
     moment = time_parameter(now())
     if existing is None:
         image_id = id_parameter(image.id)
@@ -46,7 +56,7 @@ def point(image: HeldImage, name: str, manifest_id: int, digest: str, *, actor: 
     else:
         execute(_MOVE, [manifest_id, moment, existing[0]])
     record(actor=actor, verb="tag.set", target=image.target, tag=name, digest=digest)
-    return True
+    return Change.MADE if existing is None else Change.MOVED
 
 
 @transaction.atomic
@@ -63,7 +73,7 @@ def untag(*, principal: Principal, image_id: UUID, name: str, only_if: Precondit
         raise TagGone
     conditions.check(image_id, only_if)
     Tag.objects.filter(pk=existing[0]).delete()
-    Image.objects.filter(pk=image_id).update(updated_at=now())
+    Image.objects.filter(pk=image_id).update(updated_at=now(), tag_rows=F("tag_rows") - 1)
     record(actor=actor_of(principal), verb="tag.delete", target=images.target_of(image), tag=name)
 
 

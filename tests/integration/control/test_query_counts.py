@@ -18,11 +18,11 @@ BUDGET = {
     "GET /namespaces/{n}": 2,
     "PATCH /namespaces/{n}": 4,  # key, row, update, audit
     "DELETE /namespaces/{n}": 4,
-    "GET /images": 4,  # key, count, page, names of tags
+    "GET /images": 5,  # key, numbers of namespaces, those never pushed to, page, names of tags
     "GET /images/{i}": 3,
     "PATCH /images/{i}": 5,  # key, row, update, audit, names of tags
     "DELETE /images/{i}": 5,
-    "GET /images/{i}/tags": 4,  # key, image, count, page
+    "GET /images/{i}/tags": 3,  # key, image with the number of its tags, page
     "GET /tags/{t}": 2,
     "DELETE /tags/{t}": 7,  # key, tag, image's row, tag's row, update, image's time, audit
 }

@@ -28,7 +28,7 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "HEAD blob": 2,
     "DELETE blob": 6,  # key, facts, image's row, links, lease, audit
     "POST upload": 5,  # key, facts, how many are under way, image's row, session
-    "POST first upload of an image": 9,  # and namespace's row, image, its row, audit
+    "POST first upload of an image": 10,  # and namespace's row, image, its row, how many there are, audit
     "POST whole blob": 13,
     "PATCH upload": 3,  # key, facts, session
     "PUT upload": 8,  # key, facts, session; image's row, session, blob, its row, lease

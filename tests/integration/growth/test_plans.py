@@ -88,7 +88,8 @@ def _let_expire(giant: Image) -> None:
     session = UploadSession.objects.order_by("pk")[0]
     UploadSession.objects.filter(pk=session.pk).update(expires_at=past)
     long_ago = now() - settings.UPLOAD_LIFE - timedelta(hours=1)
-    Image.objects.create(namespace=giant.namespace, name="never-pushed", created_at=long_ago)
+    place = {"namespace": giant.namespace, "organization_id": giant.organization_id}
+    Image.objects.create(**place, name="never-pushed", created_at=long_ago)
 
 
 def _nothing(giant: Image) -> None:

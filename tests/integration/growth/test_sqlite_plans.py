@@ -35,10 +35,8 @@ def _steps(statements: list[Statement]) -> Iterator[str]:
 def _listed(grown: Grown, kind: str) -> QuerySet[Any]:
     if kind == "tags":
         giant = Image.objects.get(namespace__name=GIANT[0], name=GIANT[1])
-        return listing.tags_of(giant, name=None)
-    return listing.images_visible_to(
-        grown.key.principal, name=None, namespace_id=None, project_id=None, organization_id=None
-    )
+        return listing.tags_of(giant, name=None)[0]
+    return listing.images_visible_to(grown.key.principal, listing.ImageFilter())
 
 
 @pytest.mark.parametrize(

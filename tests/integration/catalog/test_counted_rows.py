@@ -1,0 +1,188 @@
+"""Numbers that are kept with a row instead of being counted: they are right whatever has happened."""
+
+import random
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db.models import Count, F
+
+from registry_control.catalog.errors import CatalogError
+from registry_control.catalog.models import Image, Manifest, Tag
+from registry_control.catalog.selectors import listing
+from registry_control.catalog.services import deletion, images, manifests, tags
+from registry_control.common.errors import ServiceError
+from registry_control.common.models import Status
+from registry_control.namespaces import services as namespaces
+from registry_control.namespaces.models import Namespace
+from registry_data.storage.base import BlobStore
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import TestKey, digest_of, make_key, make_namespace, push_blob, push_image
+from tests.integration.catalog.races import at_once, needs_postgresql
+
+STEPS = 60
+
+
+@pytest.fixture
+def store(tmp_path: Any) -> BlobStore:
+    found = FilesystemStore(tmp_path)
+    found.check()
+    return found
+
+
+class Registry:
+    """Does something at random with two namespaces, as clients and the worker would."""
+
+    def __init__(self, chance: random.Random, store: BlobStore) -> None:
+        self.chance, self.store = chance, store
+        self.owner: TestKey = make_key()
+        self.namespaces = [make_namespace(self.owner) for _ in range(2)]
+        self.moves = [
+            *[self.push] * 6,
+            *[self.untag, self.delete_tag, self.delete_manifest] * 2,
+            *[self.work] * 2,
+            self.ensure,
+            self.delete_image,
+            self.delete_namespace,
+        ]
+
+    def move(self) -> None:
+        with suppress(CatalogError, ServiceError):
+            self.chance.choice(self.moves)()
+
+    def push(self) -> None:
+        namespace, name = self.chance.choice(self.namespaces), self.chance.choice(("a", "b"))
+        names = self.chance.sample(["v1", "v2", "v3", "latest"], self.chance.randrange(4))
+        content = b"%d" % self.chance.randrange(5)
+        push_image(self.owner, namespace, name, tags=names, layers=[content])
+
+    def ensure(self) -> None:
+        namespace = self.chance.choice(self.namespaces)
+        name = f"never-pushed-{self.chance.randrange(3)}"
+        images.ensure(principal=self.owner.principal, namespace_id=namespace.pk, name=name)
+
+    def _some(self, rows: Any) -> Any:
+        found = list(rows.order_by("pk"))
+        return self.chance.choice(found) if found else None
+
+    def untag(self) -> None:
+        if tag := self._some(Tag.objects.exclude(status=Status.DELETING)):
+            tags.untag(principal=self.owner.principal, image_id=tag.image_id, name=tag.name)
+
+    def delete_tag(self) -> None:
+        if tag := self._some(Tag.objects.all()):
+            tags.delete(principal=self.owner.principal, tag_id=tag.pk)
+
+    def delete_manifest(self) -> None:
+        if found := self._some(Manifest.objects.all()):
+            manifests.delete(principal=self.owner.principal, image_id=found.image_id, digest=found.digest)
+
+    def delete_image(self) -> None:
+        if image := self._some(Image.objects.filter(pushed_at__isnull=False)):
+            images.delete(principal=self.owner.principal, image_id=image.pk)
+
+    def delete_namespace(self) -> None:
+        gone = self.namespaces.pop(0)
+        namespaces.delete(principal=self.owner.principal, namespace_id=gone.pk)
+        self.namespaces.append(make_namespace(self.owner))
+
+    def work(self) -> None:
+        deletion.step(store=self.store, limit=self.chance.choice((1, 3, 50)))
+
+
+def check_numbers(owner: TestKey) -> None:
+    wrong_images = Image.objects.annotate(there=Count("tags")).exclude(tag_rows=F("there"))
+    assert list(wrong_images.values_list("pk", "tag_rows", "there")) == []
+    wrong_namespaces = Namespace.objects.annotate(there=Count("images")).exclude(image_rows=F("there"))
+    assert list(wrong_namespaces.values_list("pk", "image_rows", "there")) == []
+    foreign = Image.objects.exclude(organization_id=F("namespace__project__organization"))
+    assert not foreign.exists()
+    everything = listing.ImageFilter()
+    shown = listing.images_visible_to(owner.principal, everything)
+    assert listing.count_images(owner.principal, everything) == shown.count()
+    for namespace in Namespace.objects.all():
+        some = listing.ImageFilter(namespace_id=namespace.pk)
+        shown = listing.images_visible_to(owner.principal, some)
+        assert listing.count_images(owner.principal, some) == shown.count()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happens_the_numbers_are_those_of_the_rows(seed: int, store: BlobStore) -> None:
+    registry = Registry(random.Random(seed), store)
+    for _ in range(STEPS):
+        registry.move()
+        check_numbers(registry.owner)
+
+
+@pytest.mark.django_db
+def test_who_sees_only_some_namespaces_counts_only_theirs() -> None:
+    # given two robots of one organization, of which each owns a namespace and has no other rights
+    first = make_key()
+    second = make_key(organization=first.organization, rights=False)
+    mine, others = make_namespace(first), make_namespace(first)
+    Namespace.objects.filter(pk=mine.pk).update(owner_application=second.principal.id)
+    for namespace in (mine, others):
+        push_image(first, namespace, "app")
+
+    # then the one with rights everywhere counts both, the other one its own
+    everything = listing.ImageFilter()
+    assert listing.count_images(first.principal, everything) == 2
+    assert listing.count_images(second.principal, everything) == 1
+    assert [image.namespace_id for image in listing.images_visible_to(second.principal, everything)] == [
+        mine.pk
+    ]
+
+
+@needs_postgresql
+@pytest.mark.django_db(transaction=True)
+def test_pushes_untags_and_the_worker_at_once_leave_the_right_numbers(store: BlobStore) -> None:
+    # given an image whose tags are being deleted while others come and go
+    owner = make_key()
+    namespace = make_namespace(owner)
+    old = [f"old-{number}" for number in range(8)]
+    image_id = push_image(owner, namespace, tags=old).image_id
+    layer = push_blob(owner, image_id, b"layer")
+    for tag in Tag.objects.filter(name__in=old[:4]):
+        tags.delete(principal=owner.principal, tag_id=tag.pk)
+
+    # when all happens at once
+    results = at_once(
+        *(lambda n=n: _push(owner, image_id, layer, n) for n in range(6)),
+        *(
+            lambda name=name: tags.untag(principal=owner.principal, image_id=image_id, name=name)
+            for name in old[4:6]
+        ),
+        lambda: deletion.step(store=store, limit=2),
+        lambda: deletion.step(store=store, limit=50),
+        lambda: _ensure(owner, namespace.pk, range(6)),
+        lambda: _ensure(owner, namespace.pk, reversed(range(6))),
+    )
+
+    # then nobody was refused, and the numbers are right
+    assert [result for result in results if isinstance(result, BaseException)] == []
+    check_numbers(owner)
+
+
+def _push(owner: TestKey, image_id: UUID, layer: str, number: int) -> None:
+    payload = b'{"number": %d}' % number
+    new = manifests.NewManifest(
+        digest=digest_of(payload),
+        media_type="application/vnd.oci.image.manifest.v1+json",
+        payload=payload,
+        blobs=frozenset({layer}),
+        children=frozenset(),
+        subject="",
+        artifact_type="",
+        annotations={},
+    )
+    manifests.put(
+        principal=owner.principal, image_id=image_id, new=new, tag_names=[f"new-{number}", "latest"]
+    )
+
+
+def _ensure(owner: TestKey, namespace_id: UUID, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        images.ensure(principal=owner.principal, namespace_id=namespace_id, name=f"other-{number}")
