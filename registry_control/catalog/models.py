@@ -56,7 +56,7 @@ class Image(Timestamped):
             models.Index(fields=["organization_id", "name"], name="images_by_name"),
             models.Index(fields=["status"], name="images_by_status"),
             models.Index(
-                fields=["namespace", "created_at"],
+                fields=["organization_id", "namespace", "created_at"],
                 condition=models.Q(pushed_at__isnull=True),
                 name="images_never_pushed",
             ),

@@ -43,7 +43,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='image',
-            index=models.Index(condition=models.Q(('pushed_at__isnull', True)), fields=['namespace', 'created_at'], name='images_never_pushed'),
+            index=models.Index(condition=models.Q(('pushed_at__isnull', True)), fields=['organization_id', 'namespace', 'created_at'], name='images_never_pushed'),
         ),
         migrations.AddIndex(
             model_name='image',

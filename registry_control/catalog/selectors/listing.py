@@ -68,7 +68,8 @@ def count_images(principal: Principal, wanted: ImageFilter) -> int:
         return images_visible_to(principal, wanted).count()
     seen = wanted.namespaces(principal)
     rows: int | None = seen.aggregate(total=Sum("image_rows"))["total"]
-    never_pushed = Image.objects.filter(pushed_at__isnull=True, namespace__in=seen.values("pk"))
+    own: dict[str, Any] = {"organization_id": principal.organization_id}
+    never_pushed = Image.objects.filter(**own, pushed_at__isnull=True, namespace__in=seen.values("pk"))
     return (rows or 0) - never_pushed.count()
 
 

@@ -59,6 +59,15 @@ def test_a_list_of_the_api_reads_the_rows_of_one_page_only(grown: Grown, kind: s
     assert [step for step in of_rows if "COVERING INDEX" not in step and "(id=?)" not in step] == []
 
 
+def test_images_are_counted_without_passing_them(grown: Grown) -> None:
+    asked: list[Statement] = []
+    with noting(asked):
+        assert listing.count_images(grown.key.principal, listing.ImageFilter()) > _PAGE["page_size"]
+    of_images = [step for step in _steps(asked) if "catalog_image" in step]
+    assert of_images
+    assert [step for step in of_images if "images_never_pushed" not in step] == []
+
+
 def test_a_mount_from_anywhere_goes_from_the_blob_to_its_images(grown: Grown) -> None:
     # given a blob that most images have
     blob = Blob.objects.get(digest=f"sha256:{hashlib.sha256(b'{}').hexdigest()}")
