@@ -2,9 +2,11 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from registry_data.freshness import PostgresStamps, SqliteStamps, Stamp
 from registry_data.pipeline import Pipeline
@@ -16,32 +18,62 @@ TABLE = "CREATE TABLE IF NOT EXISTS things (name TEXT)"
 CHANGE = "INSERT INTO things VALUES ('x')"
 
 
-def test_a_commit_of_another_connection_changes_the_stamp_of_sqlite(tmp_path: Path) -> None:
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(tmp_path / "a database.sqlite3", isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute(TABLE)
+    yield connection
+    connection.close()
+
+
+def test_a_commit_of_another_connection_changes_the_stamp_of_sqlite(
+    tmp_path: Path, writer: sqlite3.Connection
+) -> None:
     # given a database in use
-    file = tmp_path / "a database.sqlite3"
-    writer = sqlite3.connect(file, isolation_level=None)
-    writer.execute("PRAGMA journal_mode=WAL")
-    writer.execute(TABLE)
-    stamps = SqliteStamps(file)
+    stamps = SqliteStamps(tmp_path / "a database.sqlite3")
 
     async def ask() -> Stamp | None:
+        await asyncio.sleep(0)  # another turn of the event loop
         return await stamps.now()
 
-    # when nothing happens, something is read, is written and not yet committed, and is committed
-    before, again = asyncio.run(ask()), asyncio.run(ask())
-    writer.execute("SELECT * FROM things").fetchall()
-    after_read = asyncio.run(ask())
-    writer.execute("BEGIN IMMEDIATE")
-    writer.execute(CHANGE)
-    meanwhile = asyncio.run(ask())
-    writer.execute("COMMIT")
-    after = asyncio.run(ask())
+    async def scenario() -> None:
+        # when nothing happens, something is read, is written and not yet committed, and is committed
+        before, again = await ask(), await ask()
+        writer.execute("SELECT * FROM things").fetchall()
+        after_read = await ask()
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute(CHANGE)
+        meanwhile = await ask()
+        writer.execute("COMMIT")
+        after = await ask()
 
-    # then only the commit shows
-    assert before is not None
-    assert before == again == after_read == meanwhile != after
+        # then only the commit shows
+        assert before is not None
+        assert before == again == after_read == meanwhile != after
+
+    asyncio.run(scenario())
     stamps.close()
-    writer.close()
+
+
+def test_whoever_comes_after_a_commit_sees_it_whoever_else_has_just_asked(
+    tmp_path: Path, writer: sqlite3.Connection
+) -> None:
+    stamps = SqliteStamps(tmp_path / "a database.sqlite3")
+
+    async def after_commit() -> tuple[Stamp | None, Stamp | None]:
+        before = await stamps.now()
+        writer.execute(CHANGE)
+        # as the server does it: a request that comes now is a task of its own
+        return before, await asyncio.create_task(stamps.now())
+
+    async def scenario() -> None:
+        for _ in range(5):
+            before, after = await after_commit()
+            assert before != after
+
+    asyncio.run(scenario())
+    stamps.close()
 
 
 def test_a_commit_of_another_connection_changes_the_stamp_of_postgresql(url: str) -> None:
