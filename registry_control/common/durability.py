@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.db import connection, transaction
+from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
+
+from registry_control.common.sqlite.base import DatabaseWrapper
 
 
 @contextmanager
@@ -15,21 +17,17 @@ def unsynced_transaction() -> Iterator[None]:
     session. Inside another transaction, the outer one decides.
     """
     if connection.in_atomic_block:
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             yield
-    elif connection.vendor == "sqlite":
-        _run("PRAGMA synchronous=NORMAL")
+    elif isinstance(here := connections[DEFAULT_DB_ALIAS], DatabaseWrapper):
+        here.waits_for_disk = False
         try:
             with transaction.atomic():
                 yield
         finally:
-            _run("PRAGMA synchronous=FULL")
+            here.waits_for_disk = True
     else:
         with transaction.atomic():
-            _run("SET LOCAL synchronous_commit = off")
+            with here.cursor() as cursor:
+                cursor.execute("SET LOCAL synchronous_commit = off")
             yield
-
-
-def _run(statement: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)

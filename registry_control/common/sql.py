@@ -84,15 +84,22 @@ def _executed(sql: str, parameters: Sequence[Parameter]) -> Any:  # noqa: ANN401
     if connection.execute_wrappers or connection.queries_logged:
         # Somebody watches the queries: let Django run it.
         cursor = connection.cursor()
-        cursor.execute(_without_locks(sql) if connection.vendor == "sqlite" else sql, list(parameters))
+        cursor.execute(_without_locks(sql) if _on_sqlite() else sql, list(parameters))
         return cursor
-    connection.ensure_connection()
+    if connection.connection is None:
+        connection.ensure_connection()
     with connection.wrap_database_errors:
         return _by_driver(connection, sql, parameters)
 
 
+@lru_cache(maxsize=1)
+def _on_sqlite() -> bool:
+    """Whether this process works on SQLite; asked for every value, so it is looked up once."""
+    return connections[DEFAULT_DB_ALIAS].vendor == "sqlite"
+
+
 def _by_driver(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Parameter]) -> Any:  # noqa: ANN401
-    if connection.vendor == "sqlite":
+    if _on_sqlite():
         return connection.connection.execute(_question_marks(sql), parameters)
     return psycopg.Cursor(connection.connection).execute(sql, parameters, prepare=True)
 
@@ -109,19 +116,17 @@ def _without_locks(sql: str) -> str:
 
 def id_parameter(value: UUID) -> str | UUID:
     """An id in the form in which this database stores it."""
-    return value if connections[DEFAULT_DB_ALIAS].features.has_native_uuid_field else value.hex
+    return value.hex if _on_sqlite() else value
 
 
 def time_parameter(value: datetime) -> str | datetime:
     """A time in the form in which this database stores it."""
-    if connections[DEFAULT_DB_ALIAS].vendor == "sqlite":
-        return str(value.astimezone(UTC).replace(tzinfo=None))
-    return value
+    return str(value.astimezone(UTC).replace(tzinfo=None)) if _on_sqlite() else value
 
 
 def json_parameter(value: Mapping[str, object]) -> str | Jsonb:
     """A JSON object in the form in which this database stores it."""
-    return json.dumps(value) if connections[DEFAULT_DB_ALIAS].vendor == "sqlite" else Jsonb(value)
+    return json.dumps(value) if _on_sqlite() else Jsonb(value)
 
 
 def as_json(value: str | dict[str, Any]) -> dict[str, Any]:

@@ -180,7 +180,7 @@ async def _drained(request: Request) -> bool:
 
     One that is announced to be too long is not begun with: whoever listens need not send it.
     """
-    if (content_length(request) or 0) > _DRAINED:
+    if request.is_read or (content_length(request) or 0) > _DRAINED:
         return request.is_read
     try:
         async with asyncio.timeout(_DRAIN_TIME):

@@ -1,7 +1,6 @@
 """Requests and answers as this plane uses them: thin values over ASGI, with Starlette's parsers."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -10,7 +9,7 @@ from typing import Final
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive, Scope
 
 from registry_data.freshness import Stamp
 
@@ -72,18 +71,23 @@ class Request:
         self._scope = scope
         self._receive = receive
         self._idle_time = idle_time
-        self._ended = False
-        self._ahead: asyncio.Future[Message] | None = None
+        self._ahead: asyncio.Task[None] | None = None
+        self._gathers = self._gone = False
         self._parts: list[bytes] = []
+        self._query: QueryParams | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.stamp = stamp
         self.headers = Headers(scope=scope)
+        # Reads have none that anybody looks at, so nobody asks.
+        self._ended = self.method not in ("GET", "HEAD") and self._has_no_body()
 
     @property
     def query(self) -> QueryParams:
         """The query, decoded; unknown parameters are nobody's business (checklist 7)."""
-        return QueryParams(self._scope.get("query_string", b""))
+        if self._query is None:
+            self._query = QueryParams(self._scope.get("query_string", b""))
+        return self._query
 
     @property
     def peer(self) -> str:
@@ -101,6 +105,13 @@ class Request:
         """Whether all of the body has been read."""
         return self._ended
 
+    def _has_no_body(self) -> bool:
+        if "transfer-encoding" in self.headers:
+            return False
+        length = content_length(self)
+        # Only HTTP/1 says of every body that there is one (RFC 9112, 6.3).
+        return length == 0 or (length is None and str(self._scope["http_version"]).startswith("1"))
+
     async def body(self) -> AsyncIterator[bytes]:
         """The body as it comes.
 
@@ -108,28 +119,31 @@ class Request:
             ClientDisconnect: the client went away before its end.
             Idle: it is there, but sends nothing more.
         """
-        while self._parts:
-            yield self._parts.pop(0)
-        while not self._ended:
-            if piece := self._part(await self._next()):
-                yield piece
+        while True:
+            while self._parts:
+                yield self._parts.pop(0)
+            if self._gone:
+                raise ClientDisconnect
+            if self._ended:
+                return
+            await self._more()
 
-    async def _next(self) -> Message:
+    async def _more(self) -> None:
+        """Wait for the next part, as long as it may take."""
         coming, self._ahead = self._ahead, None
         try:
             async with asyncio.timeout(self._idle_time):
-                return await (coming or self._receive())
+                await (coming or self._take())
         except TimeoutError:
             self._ended = True
             raise Idle from None
 
-    def _part(self, message: Message) -> bytes:
-        if message["type"] == "http.disconnect":
-            self._ended = True
-            raise ClientDisconnect
-        self._ended = not message.get("more_body", False)
-        part: bytes = message.get("body", b"")
-        return part
+    async def _take(self) -> None:
+        message = await self._receive()
+        self._gone = message["type"] == "http.disconnect"
+        self._ended = self._gone or not message.get("more_body", False)
+        if part := message.get("body", b""):
+            self._parts.append(part)
 
     async def body_at_once(self, size: int, patience: float) -> list[bytes] | None:
         """The whole body, if it is announced to be at most `size` bytes and here within `patience` seconds.
@@ -139,17 +153,25 @@ class Request:
         length = content_length(self)
         if length is None or length > size or "transfer-encoding" in self.headers:
             return None
-        deadline = time.monotonic() + patience
-        while not self._ended:
-            self._ahead = self._ahead or asyncio.ensure_future(self._receive())
-            # Never cancelled: a part that comes just then would be lost.
-            done, _ = await asyncio.wait((self._ahead,), timeout=max(0.0, deadline - time.monotonic()))
-            if not done or self._ahead.result()["type"] == "http.disconnect":
-                return None
-            self._parts.append(self._part(self._ahead.result()))
-            self._ahead = None
+        if not self._ended and not await self._gathered(patience):
+            return None
         parts, self._parts = self._parts, []
         return parts
+
+    async def _gathered(self, patience: float) -> bool:
+        """Take parts until the end or until patience is; whether that was the end."""
+        self._gathers = True
+        # A task that is left to itself: to cancel it would lose a part that comes just then.
+        self._ahead = asyncio.ensure_future(self._gather())
+        await asyncio.wait((self._ahead,), timeout=patience)
+        self._gathers = False
+        if self._ahead.done():
+            self._ahead = None
+        return self._ended and not self._gone
+
+    async def _gather(self) -> None:
+        while self._gathers and not self._ended:
+            await self._take()
 
     async def pieces(self, size: Callable[[], int]) -> AsyncIterator[list[bytes]]:
         """The body's parts as they came, gathered to at least `size()` bytes, the last ones excepted.

@@ -13,6 +13,7 @@ from registry_control.catalog.errors import UploadGone
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs, uploads
 from registry_control.common.clock import now
+from registry_control.common.durability import unsynced_transaction
 from registry_data.oci.digest import Digest, Hashers
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
@@ -95,8 +96,12 @@ class Append:
             ProtocolError: the storage is full or away.
         """
         with unit():
-            for part in parts:
-                self.writer.write(part)
+            self.write(parts)
+
+    def write(self, parts: Sequence[bytes]) -> None:
+        """Write the next parts, in a unit that is the caller's."""
+        for part in parts:
+            self.writer.write(part)
 
 
 def start(credentials: Credentials, repository: Repository, *, algorithm: str, store: BlobStore) -> UUID:
@@ -110,8 +115,9 @@ def start(credentials: Credentials, repository: Repository, *, algorithm: str, s
         record = resolve.repository(repository.namespace, repository.image)
         admit(caller, Action.PUSH, repository, record)
         store.require_room(0)
-        image_id = image_for_push(caller, repository, record)
-        session_id = uploads.start(principal=caller.principal, image_id=image_id, algorithm=algorithm)
+        with unsynced_transaction():
+            image_id = image_for_push(caller, repository, record)
+            session_id = uploads.start(principal=caller.principal, image_id=image_id, algorithm=algorithm)
         store.create_upload(UploadId(session_id.hex))
         return session_id
 
@@ -159,21 +165,33 @@ def open_append(
         UploadMoved: it ends elsewhere, or another request is writing to it.
     """
     with unit():
-        image_id, session = _session(credentials, repository, session_id)
-        store.require_room(coming)
-        upload = UploadId(session_id.hex)
-        try:
-            writer = store.open_upload(upload, at=at)
-        except WrongOffset as error:
-            raise UploadMoved(
-                f"the upload ends at byte {error.actual}, go on from there", error.actual
-            ) from error
-        except Busy as error:
-            size = store.upload_size(upload)
-            raise UploadMoved(_BUSY, size) from error
-        offset = writer.offset
-        hashers = Hashers([session.algorithm]) if offset == 0 else _running_hashes.take(upload, at=offset)
-        return Append(session, image_id, writer, offset, hashers, offset)
+        return _open(credentials, repository, session_id, at=at, store=store, coming=coming)
+
+
+def _open(
+    credentials: Credentials,
+    repository: Repository,
+    session_id: UUID,
+    *,
+    at: int | None,
+    store: BlobStore,
+    coming: int,
+) -> Append:
+    image_id, session = _session(credentials, repository, session_id)
+    store.require_room(coming)
+    upload = UploadId(session_id.hex)
+    try:
+        writer = store.open_upload(upload, at=at)
+    except WrongOffset as error:
+        raise UploadMoved(
+            f"the upload ends at byte {error.actual}, go on from there", error.actual
+        ) from error
+    except Busy as error:
+        size = store.upload_size(upload)
+        raise UploadMoved(_BUSY, size) from error
+    offset = writer.offset
+    hashers = Hashers([session.algorithm]) if offset == 0 else _running_hashes.take(upload, at=offset)
+    return Append(session, image_id, writer, offset, hashers, offset)
 
 
 def keep(append: Append) -> int:
@@ -183,15 +201,19 @@ def keep(append: Append) -> int:
         ProtocolError: the storage is away.
     """
     with unit():
-        offset = append.writer.offset
-        append.writer.close()
-        hashed = None
-        if append.hashers is not None and append.hashed == offset:
-            _running_hashes.keep(append.upload, offset, append.hashers)
-            if offset - append.began >= _WORTH_A_NOTE:
-                hashed = (offset, str(append.hashers.digest(append.session.algorithm)))
-        uploads.keep(append.session, hashed=hashed)
-        return offset
+        return _keep(append)
+
+
+def _keep(append: Append) -> int:
+    offset = append.writer.offset
+    append.writer.close()
+    hashed = None
+    if append.hashers is not None and append.hashed == offset:
+        _running_hashes.keep(append.upload, offset, append.hashers)
+        if offset - append.began >= _WORTH_A_NOTE:
+            hashed = (offset, str(append.hashers.digest(append.session.algorithm)))
+    uploads.keep(append.session, hashed=hashed)
+    return offset
 
 
 def rewind(append: Append) -> None:
@@ -209,12 +231,16 @@ def finish(append: Append, claimed: Digest, *, store: BlobStore) -> None:
         ProtocolError: the digest is another; the image or session is gone; the storage is full or away.
     """
     with unit():
-        try:
-            _verify(append, claimed, store)
-            _publish(append, claimed, store)
-        finally:
-            append.writer.close()
-        store.discard(append.upload)
+        _finish(append, claimed, store)
+
+
+def _finish(append: Append, claimed: Digest, store: BlobStore) -> None:
+    try:
+        _verify(append, claimed, store)
+        _publish(append, claimed, store)
+    finally:
+        append.writer.close()
+    store.discard(append.upload)
 
 
 def _verify(append: Append, claimed: Digest, store: BlobStore) -> None:
@@ -265,8 +291,8 @@ def append_small(
     Raises:
         Refused, ProtocolError, UploadMoved: see `open_append` and `keep`; nothing of it stays then.
     """
-    append = _taken(parts, credentials, repository, session_id, at=at, store=store)
-    return keep(append)
+    with unit():
+        return _keep(_taken(parts, credentials, repository, session_id, at=at, store=store))
 
 
 def finish_small(
@@ -284,8 +310,9 @@ def finish_small(
     Raises:
         Refused, ProtocolError, UploadMoved: see `open_append` and `finish`; nothing of it stays then.
     """
-    append = _taken(parts, credentials, repository, session_id, at=at, store=store)
-    finish(append, claimed, store=store)
+    with unit():
+        append = _taken(parts, credentials, repository, session_id, at=at, store=store)
+        _finish(append, claimed, store)
 
 
 def _taken(
@@ -297,12 +324,12 @@ def _taken(
     at: int | None,
     store: BlobStore,
 ) -> Append:
-    append = open_append(credentials, repository, session_id, at=at, store=store)
+    append = _open(credentials, repository, session_id, at=at, store=store, coming=0)
     try:
         append.hash(parts)
-        append.store(parts)
+        append.write(parts)
     except BaseException:
-        rewind(append)
+        append.writer.abandon()
         raise
     return append
 

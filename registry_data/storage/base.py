@@ -1,7 +1,8 @@
 """Bytes under keys. Digests, repositories and HTTP are somebody else's business.
 
 Every driver promises (tests/contracts/test_blob_store.py holds each one to it):
-  1. `publish` shows a key whole or not at all, and durable; `read` never sees part of one.
+  1. `publish` shows a key whole or not at all; when it returns, durable. `read` never sees part of one. Of
+     one that has not returned a power failure may leave a part, which `published_as` finds.
   2. What `close` has kept outlives the process and can be gone on with by any other. Of what only `write`
      has taken, a crash may lose the end (a disk loses nothing); `upload_size` says what is left.
   3. An upload has one writer at a time, and is free again as soon as that one ends or dies; seconds after,

@@ -95,10 +95,13 @@ class FilesystemStore:
         return self._pieces(self._upload(upload), 0, None)
 
     def publish(self, upload: UploadId, key: Key) -> None:
-        """Sync the bytes, remember the key, link, sync the folder: in this order."""
+        """Remember the key, link, sync bytes and folder: in this order.
+
+        The disk waits once for all of it. What a power failure leaves of a key before that is found by
+        `published_as`, and no row names it.
+        """
         source, target = self._upload(upload), self.path_of(key)
         with self._translated():
-            sync_file(source)
             with suppress(FileExistsError):
                 source.with_suffix(".key").symlink_to(key)
             try:
@@ -106,6 +109,7 @@ class FilesystemStore:
             except FileExistsError:
                 if not source.samefile(target):
                     raise Unavailable(f"{key} holds something else already") from None
+            sync_file(target)
             sync_folder(target.parent)
 
     def published_as(self, upload: UploadId) -> Key | None:

@@ -61,7 +61,7 @@ class HeldImage:
         return Target("image", self.id, self.name, self.organization_id)
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def ensure(*, principal: Principal, namespace_id: UUID, name: str) -> UUID:
     """The image of that name, made if there is none yet.
 

@@ -1,5 +1,6 @@
-"""Django's SQLite backend, whose transactions take turns (see `turns`)."""
+"""Django's SQLite backend: transactions take turns (`turns`) and wait for the disk after that (`wal`)."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from django.db.backends.sqlite3 import base
 from django.db.utils import OperationalError
 
 from registry_control.common.sqlite.turns import Turn
+from registry_control.common.sqlite.wal import Log
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -14,40 +16,75 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = "default") -> None:
         super().__init__(settings_dict, alias)
+        self.waits_for_disk = True  # whether a commit does, before it returns
         self._turn: Turn | None = None
 
     # The stubs leave out what Django calls private.
     def _start_transaction_under_autocommit(self) -> None:
-        # Tests give the database another name after this object is made.
-        turn = Turn(Path(self.settings_dict["NAME"]))
+        turn = Turn(self._file)
         timeout = self.settings_dict["OPTIONS"]["timeout"]
         if not turn.take(timeout=timeout):
             raise OperationalError(f"database is locked: nobody let us write for {timeout} seconds")
         self._turn = turn
         try:
-            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+            with self.wrap_database_errors:
+                self.connection.execute("PRAGMA synchronous=NORMAL")
+                self.connection.execute("BEGIN IMMEDIATE")
         except BaseException:
-            self._give_turn()
+            self._end_turn()
             raise
 
     def _commit(self) -> None:
         super()._commit()  # type: ignore[misc]
         # Not after a failure: the transaction is still open then, and a rollback follows.
-        self._give_turn()
+        if self._turn is not None:
+            self._end_turn()
+            if self.waits_for_disk:
+                self._sync()
 
     def _rollback(self) -> None:
         try:
             super()._rollback()  # type: ignore[misc]
         finally:
-            self._give_turn()
+            self._end_turn()
 
     def _close(self) -> None:
         try:
             super()._close()  # type: ignore[misc]
         finally:
-            self._give_turn()
+            self._end_turn()
 
-    def _give_turn(self) -> None:
+    def _end_turn(self) -> None:
         if self._turn is not None:
             self._turn.give()
             self._turn = None
+            if self.connection is not None:
+                # Nobody tells us of commits of single statements: SQLite itself waits for those.
+                self.connection.execute("PRAGMA synchronous=FULL")
+
+    def _sync(self) -> None:
+        try:
+            _log(self._file).sync(self._checkpoint)
+        except OSError as error:
+            raise OperationalError(f"disk I/O error: {error}") from error
+
+    def _checkpoint(self) -> bool:
+        """Bring all of the log into the database file, durably; False while others read or write."""
+        with self.wrap_database_errors:
+            busy, frames, _ = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy and frames >= 0  # -1: there is no log, so nothing keeps it either
+
+    @property
+    def _file(self) -> Path:
+        # Asked for anew: tests give the database another name after this object is made.
+        return _path(str(self.settings_dict["NAME"]))
+
+
+@lru_cache(maxsize=8)
+def _path(name: str) -> Path:
+    return Path(name)
+
+
+@lru_cache(maxsize=8)
+def _log(database: Path) -> Log:
+    return Log(database)

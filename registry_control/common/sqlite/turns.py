@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-_LOOK_AGAIN: Final = 0.0005  # seconds
+_LOOK_AGAIN: Final = 0.0001  # seconds
 _locks: Final[defaultdict[Path, threading.Lock]] = defaultdict(threading.Lock)
 
 

@@ -1,20 +1,23 @@
 """Commits that do not wait for the disk: only those that say so, and the next one waits again."""
 
 import pytest
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from registry_control.common.durability import unsynced_transaction
+from registry_control.common.sqlite.base import DatabaseWrapper
 from registry_control.identity.models import Organization
 from tests.factories import make_organization
 
 
 def _synced() -> bool:
-    """Whether a commit made now would wait for the disk."""
-    question = "PRAGMA synchronous" if connection.vendor == "sqlite" else "SHOW synchronous_commit"
-    with connection.cursor() as cursor:
-        cursor.execute(question)
+    """Whether a commit made now would wait for the disk (tests/unit/control/test_wal.py sees it wait)."""
+    here = connections[DEFAULT_DB_ALIAS]
+    if isinstance(here, DatabaseWrapper):
+        return here.waits_for_disk
+    with here.cursor() as cursor:
+        cursor.execute("SHOW synchronous_commit")
         (answer,) = cursor.fetchone()
-    return answer in (2, "on")
+    return bool(answer == "on")
 
 
 @pytest.mark.django_db(transaction=True)
