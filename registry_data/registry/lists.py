@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from registry_control.access.policy import Action
+from registry_control.access.services import Caller
 from registry_control.catalog.selectors import content, resolve
 from registry_control.catalog.selectors.content import Referrer as Referrer
 from registry_data.oci.digest import Digest
@@ -22,26 +23,32 @@ from registry_data.registry.unit import unit
 
 @dataclass(frozen=True, slots=True)
 class TagPage:
-    """Names in byte order; `more` says whether others follow."""
+    """Names in byte order; `more` says whether others follow, `until` how long this caller may see them.
+
+    That ends by the clock alone, in seconds since the epoch.
+    """
 
     names: list[str]
     more: bool
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
 class ReferrerPage:
-    """Referrers in the order in which they came; `more` says whether others follow."""
+    """Referrers in the order in which they came; `more` and `until` as of tags."""
 
     referrers: list[Referrer]
     more: bool
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogPage:
-    """Names of repositories in byte order; `more` says whether others follow."""
+    """Names of repositories in byte order; `more` and `until` as of tags."""
 
     names: list[str]
     more: bool
+    until: float
 
 
 def catalog(credentials: Credentials, page: Page) -> CatalogPage:
@@ -54,16 +61,16 @@ def catalog(credentials: Credentials, page: Page) -> CatalogPage:
         caller = identify(credentials, scope=CATALOG_SCOPE)
         admit_to_catalog(caller)
         if page.n == 0:
-            return CatalogPage([], more=False)
+            return CatalogPage([], more=False, until=caller.ends_at)
         names = content.repository_names(caller.principal, after=page.last or "", limit=page.n + 1)
-        return CatalogPage(names[: page.n], more=len(names) > page.n)
+        return CatalogPage(names[: page.n], more=len(names) > page.n, until=caller.ends_at)
 
 
-def _readable(credentials: Credentials, repository: Repository) -> resolve.RepositoryRecord:
+def _readable(credentials: Credentials, repository: Repository) -> tuple[Caller, resolve.RepositoryRecord]:
     caller = identify(credentials, scope=scope_of(repository, Action.PULL))
     record = resolve.repository(repository.namespace, repository.image)
     admit(caller, Action.PULL, repository, record)
-    return record
+    return caller, record
 
 
 def tags(credentials: Credentials, repository: Repository, page: Page) -> TagPage:
@@ -73,13 +80,13 @@ def tags(credentials: Credentials, repository: Repository, page: Page) -> TagPag
         Refused, ProtocolError: not allowed; no such repository.
     """
     with unit():
-        record = _readable(credentials, repository)
+        caller, record = _readable(credentials, repository)
         if record.image_id is None:
             raise unknown_repository(repository)
         if page.n == 0:
-            return TagPage([], more=False)
+            return TagPage([], more=False, until=caller.ends_at)
         names = content.tag_names(record.image_id, after=page.last or "", limit=page.n + 1)
-        return TagPage(names[: page.n], more=len(names) > page.n)
+        return TagPage(names[: page.n], more=len(names) > page.n, until=caller.ends_at)
 
 
 def referrers(
@@ -97,11 +104,11 @@ def referrers(
         Refused: not allowed.
     """
     with unit():
-        record = _readable(credentials, repository)
+        caller, record = _readable(credentials, repository)
         # PostgreSQL cannot be asked for a NUL, and no type holds one.
         if record.image_id is None or "\0" in (artifact_type or ""):
-            return ReferrerPage([], more=False)
+            return ReferrerPage([], more=False, until=caller.ends_at)
         found = content.referrers(
             record.image_id, str(subject), artifact_type=artifact_type, after=after, limit=limit + 1
         )
-        return ReferrerPage(found[:limit], more=len(found) > limit)
+        return ReferrerPage(found[:limit], more=len(found) > limit, until=caller.ends_at)

@@ -24,7 +24,8 @@ async def tags(plane: Plane, request: Request, route: Route) -> Answer:
     headers = {"content-type": "application/json"}
     if found.more:
         headers["link"] = next_link(f"/v2/{repository}/tags/list", page.n, found.names[-1])
-    return Answer(HTTPStatus.OK, headers, _json({"name": str(repository), "tags": found.names}))
+    body = _json({"name": str(repository), "tags": found.names})
+    return Answer(HTTPStatus.OK, headers, body, repeatable_until=found.until)
 
 
 async def catalog(plane: Plane, request: Request, route: Route) -> Answer:
@@ -35,7 +36,8 @@ async def catalog(plane: Plane, request: Request, route: Route) -> Answer:
     headers = {"content-type": "application/json"}
     if found.more:
         headers["link"] = next_link("/v2/_catalog", page.n, found.names[-1])
-    return Answer(HTTPStatus.OK, headers, _json({"repositories": found.names}))
+    body = _json({"repositories": found.names})
+    return Answer(HTTPStatus.OK, headers, body, repeatable_until=found.until)
 
 
 async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
@@ -63,7 +65,7 @@ async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
         headers["link"] = next_link(path, page.n, str(found.referrers[-1].id), kept)
     descriptors = [_descriptor(referrer) for referrer in found.referrers]
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
-    return Answer(HTTPStatus.OK, headers, _json(index))
+    return Answer(HTTPStatus.OK, headers, _json(index), repeatable_until=found.until)
 
 
 def _number(last: str | None) -> int:
