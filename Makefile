@@ -7,9 +7,10 @@ BIN := .venv/bin
 ARGS ?=
 MINUTES ?= 10
 
-# How both requirements files are made. `make lock ARGS=--upgrade` takes newer versions.
+# How both requirements files are made. `make lock ARGS=--upgrade` takes newer versions. Extras stay in it: pip
+# before 23.3, which comes with Python 3.11, takes `a[b]` for pinned only where it is listed so.
 COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	--no-emit-index-url --no-emit-find-links $(ARGS)
+	--no-strip-extras --no-emit-index-url --no-emit-find-links $(ARGS)
 
 # Commands that look at the code must not touch the data in var/.
 MANAGE := REGISTRY_STATE_DIR=.venv/scratch $(BIN)/python manage.py
