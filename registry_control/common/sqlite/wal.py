@@ -49,7 +49,9 @@ class Log:
         """
         if self._is_sound:
             try:
-                os.fdatasync(self._current().descriptor)
+                # Held by a name: were it forgotten while the disk is waited for, it would close its descriptor.
+                log = self._current()
+                os.fdatasync(log.descriptor)
             except OSError:
                 self._is_sound = False
             else:
@@ -60,8 +62,16 @@ class Log:
 
     def _current(self) -> _File:
         file, found = self._file, self._path.stat()
-        if file is None or file.identity != (found.st_dev, found.st_ino):
-            with self._lock:
-                file = self._file = _File(self._path)
-                sync_folder(self._path.parent)
-        return file
+        if file is not None and file.identity == (found.st_dev, found.st_ino):
+            return file
+        with self._lock:
+            return self._opened()
+
+    def _opened(self) -> _File:
+        """The log that has its name now; by the thread that came first, for those that waited."""
+        found = self._path.stat()
+        if self._file is None or self._file.identity != (found.st_dev, found.st_ino):
+            file = _File(self._path)
+            sync_folder(self._path.parent)
+            self._file = file
+        return self._file
