@@ -49,7 +49,7 @@ class Log:
         """
         if self._is_sound:
             try:
-                # Held by a name: were it forgotten while the disk is waited for, it would close its descriptor.
+                # Held by a name: forgotten while the disk is waited for, it would close its descriptor.
                 log = self._current()
                 os.fdatasync(log.descriptor)
             except OSError:
