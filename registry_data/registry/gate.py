@@ -11,10 +11,12 @@ from django.conf import settings
 from registry_control.access.errors import BadCredentials
 from registry_control.access.policy import Action
 from registry_control.access.services import Caller, RepositoryFacts, authenticate, authorize
+from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.resolve import RepositoryRecord
 from registry_control.catalog.services import images
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository, check_writable_with
+from registry_data.registry.unit import unit
 
 CATALOG_SCOPE: Final = "registry:catalog:*"
 
@@ -142,15 +144,39 @@ def _joined(repository: Repository, action: Action, also: str) -> str:
     return " ".join(filter(None, (scope_of(repository, action), also)))
 
 
-def image_for_push(caller: Caller, repository: Repository, record: RepositoryRecord) -> UUID:
+@dataclass(frozen=True, slots=True)
+class Pusher:
+    """Somebody who may push to a repository, and what it was when that was decided."""
+
+    caller: Caller
+    repository: Repository
+    record: RepositoryRecord
+
+
+def admit_push(credentials: Credentials, repository: Repository) -> Pusher:
+    """Let somebody push, before anything of it is read. It asks the database and changes nothing.
+
+    Raises:
+        Refused, ProtocolError: not allowed; the database is away.
+    """
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
+        record = resolve.repository(repository.namespace, repository.image)
+        admit(caller, Action.PUSH, repository, record)
+        return Pusher(caller, repository, record)
+
+
+def image_for_push(pusher: Pusher) -> UUID:
     """The image that an admitted push goes to, made by the first one (checklist 54).
 
     Raises:
         ProtocolError, CatalogError: the namespace is gone; a name too long to be written after the host.
     """
+    repository, record = pusher.repository, pusher.record
     if record.namespace_id is None:
         raise unknown_repository(repository)
     if record.image_id is not None:
         return record.image_id
     check_writable_with(repository, settings.PUBLIC_HOST)
-    return images.ensure(principal=caller.principal, namespace_id=record.namespace_id, name=repository.image)
+    principal = pusher.caller.principal
+    return images.ensure(principal=principal, namespace_id=record.namespace_id, name=repository.image)

@@ -15,6 +15,7 @@ from registry_data.oci.preconditions import Preconditions
 from registry_data.oci.reference import Repository, Tag
 from registry_data.registry.gate import (
     Credentials,
+    Pusher,
     admit,
     identify,
     image_for_push,
@@ -97,21 +98,8 @@ def unknown(reference: Digest | Tag) -> ProtocolError:
     return ProtocolError(ErrorCode.MANIFEST_UNKNOWN, message, reference=str(reference))
 
 
-def check_push(credentials: Credentials, repository: Repository) -> None:
-    """Refuse a push before its body is read.
-
-    Raises:
-        Refused, ProtocolError: not allowed.
-    """
-    with unit():
-        caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
-        record = resolve.repository(repository.namespace, repository.image)
-        admit(caller, Action.PUSH, repository, record)
-
-
 def put(
-    credentials: Credentials,
-    repository: Repository,
+    pusher: Pusher,
     reference: Digest | Tag,
     *,
     payload: bytes,
@@ -123,20 +111,21 @@ def put(
     """Store a manifest and point tags at it (checklist 87-110).
 
     Raises:
-        Refused, ProtocolError: not allowed; malformed; its digest is another; content is missing; 412;
-            no room is left, be it only the reserve that deletions need.
+        ProtocolError: malformed; its digest is another; content is missing; 412; no room is left, be it only
+            the reserve that deletions need.
     """
     with unit():
-        caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
-        record = resolve.repository(repository.namespace, repository.image)
-        admit(caller, Action.PUSH, repository, record)
         store.require_room(len(payload))
         digest, tag_names = _named(reference, payload, more_tags)
         parsed = parse_manifest(payload, content_type)
-        image_id = image_for_push(caller, repository, record)
+        image_id = image_for_push(pusher)
         new = _new(digest, parsed, payload)
         manifests.put(
-            principal=caller.principal, image_id=image_id, new=new, tag_names=tag_names, only_if=only_if
+            principal=pusher.caller.principal,
+            image_id=image_id,
+            new=new,
+            tag_names=tag_names,
+            only_if=only_if,
         )
         awaited = content.awaited_children(image_id, str(digest)) if parsed.is_index else []
     missing = tuple(platform or child for child, platform in awaited)

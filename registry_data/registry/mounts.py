@@ -9,7 +9,15 @@ from registry_control.catalog.services import blobs
 from registry_control.common.clock import now
 from registry_data.oci.digest import Digest
 from registry_data.oci.reference import Repository
-from registry_data.registry.gate import Credentials, admit, identify, image_for_push, may, scope_of
+from registry_data.registry.gate import (
+    Credentials,
+    Pusher,
+    admit,
+    identify,
+    image_for_push,
+    may,
+    scope_of,
+)
 from registry_data.registry.unit import unit
 
 
@@ -33,7 +41,7 @@ def mount(
             return False
         if not blob.held_at(now()) and not _readable(caller, digest, source, blob.id):
             return False
-        image_id = image_for_push(caller, repository, record)
+        image_id = image_for_push(Pusher(caller, repository, record))
         try:
             blobs.promise(blob_id=blob.id, image_id=image_id)
         except BlobGone:

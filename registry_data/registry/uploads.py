@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from registry_control.access.policy import Action
@@ -17,7 +17,7 @@ from registry_control.common.durability import unsynced_transaction
 from registry_data.oci.digest import Digest, Hashers
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
-from registry_data.registry.gate import Credentials, admit, identify, image_for_push, scope_of
+from registry_data.registry.gate import Credentials, Pusher, admit, identify, image_for_push, scope_of
 from registry_data.registry.unit import unit
 from registry_data.storage.base import BlobStore, Busy, UploadId, UploadWriter, WrongOffset
 from registry_data.storage.keys import blob_key
@@ -63,6 +63,19 @@ _WORTH_A_NOTE: Final = 8 * 1024 * 1024
 _running_hashes: Final = _RunningHashes(capacity=1000)
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An open session, found for somebody who may go on with it."""
+
+    image_id: UUID
+    session: uploads.Session
+
+    @property
+    def id(self) -> UploadId:
+        """The session as the storage knows it."""
+        return UploadId(self.session.id.hex)
+
+
 @dataclass(slots=True)
 class Append:
     """An upload held open by one request, which ends it by one of `keep`, `rewind` or `finish`.
@@ -70,17 +83,11 @@ class Append:
     `hash` and `store` take the same parts and may run side by side.
     """
 
-    session: uploads.Session
-    image_id: UUID
+    upload: Upload
     writer: UploadWriter
     began: int  # where the upload ended before this request, in bytes
     hashers: Hashers | None  # of everything up to `hashed`, when known
     hashed: int
-
-    @property
-    def upload(self) -> UploadId:
-        """The session as the storage knows it."""
-        return UploadId(self.session.id.hex)
 
     def hash(self, parts: Sequence[bytes]) -> None:
         """Take the next parts into the running digest."""
@@ -104,94 +111,82 @@ class Append:
             self.writer.write(part)
 
 
-def start(credentials: Credentials, repository: Repository, *, algorithm: str, store: BlobStore) -> UUID:
+def start(pusher: Pusher, *, algorithm: str, store: BlobStore) -> UUID:
     """Open a session; the first upload to an image makes it (checklist 49, 54).
 
     Raises:
-        Refused, ProtocolError: not allowed; the storage is full or away.
+        ProtocolError: the namespace is gone; the storage is full or away.
     """
     with unit():
-        caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
-        record = resolve.repository(repository.namespace, repository.image)
-        admit(caller, Action.PUSH, repository, record)
         store.require_room(0)
         with unsynced_transaction():
-            image_id = image_for_push(caller, repository, record)
-            session_id = uploads.start(principal=caller.principal, image_id=image_id, algorithm=algorithm)
+            image_id = image_for_push(pusher)
+            principal = pusher.caller.principal
+            session_id = uploads.start(principal=principal, image_id=image_id, algorithm=algorithm)
         store.create_upload(UploadId(session_id.hex))
         return session_id
 
 
-# What clients ask a token for when they look at an upload or cancel it (checklist 147).
-_TO_LOOK: Final = (Action.PULL, Action.PUSH)
-_TO_CANCEL: Final = (Action.PUSH, Action.DELETE)
+# Actions of a token of which one is enough: what clients ask one for when they look at an upload or cancel it
+# (checklist 147). Bytes and their end take a push.
+Purpose: TypeAlias = Collection[Action]
+TO_WRITE: Final[Purpose] = ()
+TO_LOOK: Final[Purpose] = (Action.PULL, Action.PUSH)
+TO_CANCEL: Final[Purpose] = (Action.PUSH, Action.DELETE)
 
 
-def _session(
-    credentials: Credentials, repository: Repository, session_id: UUID, *, by: Collection[Action] = ()
-) -> tuple[UUID, uploads.Session]:
-    caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
-    record = resolve.repository(repository.namespace, repository.image)
-    admit(caller, Action.PUSH, repository, record, by=by)
-    if record.image_id is None:
-        raise UploadGone
-    return record.image_id, uploads.get(session_id=session_id, image_id=record.image_id)
+def find(credentials: Credentials, repository: Repository, session_id: UUID, *, purpose: Purpose) -> Upload:
+    """Find an upload to go on with. It asks the database and changes nothing.
+
+    Raises:
+        Refused, ProtocolError: not allowed; no such upload here.
+    """
+    with unit():
+        caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
+        record = resolve.repository(repository.namespace, repository.image)
+        admit(caller, Action.PUSH, repository, record, by=purpose)
+        if record.image_id is None:
+            raise UploadGone
+        return Upload(record.image_id, uploads.get(session_id=session_id, image_id=record.image_id))
 
 
-def status(credentials: Credentials, repository: Repository, session_id: UUID, *, store: BlobStore) -> int:
+def status(upload: Upload, *, store: BlobStore) -> int:
     """How many bytes an upload has (checklist 69).
 
     Raises:
-        Refused, ProtocolError: not allowed; no such upload here.
+        ProtocolError: the storage is away.
     """
     with unit():
-        _session(credentials, repository, session_id, by=_TO_LOOK)
-        return store.upload_size(UploadId(session_id.hex))
+        return store.upload_size(upload.id)
 
 
-def open_append(
-    credentials: Credentials,
-    repository: Repository,
-    session_id: UUID,
-    *,
-    at: int | None,
-    store: BlobStore,
-    coming: int = 0,
-) -> Append:
+def open_append(upload: Upload, *, at: int | None, store: BlobStore, coming: int = 0) -> Append:
     """Hold an upload open to append from offset `at`, or from its end, `coming` bytes if that is known.
 
     Raises:
-        Refused, ProtocolError: not allowed; no such upload here.
+        ProtocolError: the storage is full or away.
         UploadMoved: it ends elsewhere, or another request is writing to it.
     """
     with unit():
-        return _open(credentials, repository, session_id, at=at, store=store, coming=coming)
+        return _open(upload, at=at, store=store, coming=coming)
 
 
-def _open(
-    credentials: Credentials,
-    repository: Repository,
-    session_id: UUID,
-    *,
-    at: int | None,
-    store: BlobStore,
-    coming: int,
-) -> Append:
-    image_id, session = _session(credentials, repository, session_id)
+def _open(upload: Upload, *, at: int | None, store: BlobStore, coming: int) -> Append:
     store.require_room(coming)
-    upload = UploadId(session_id.hex)
     try:
-        writer = store.open_upload(upload, at=at)
+        writer = store.open_upload(upload.id, at=at)
     except WrongOffset as error:
         raise UploadMoved(
             f"the upload ends at byte {error.actual}, go on from there", error.actual
         ) from error
     except Busy as error:
-        size = store.upload_size(upload)
-        raise UploadMoved(_BUSY, size) from error
+        raise UploadMoved(_BUSY, store.upload_size(upload.id)) from error
     offset = writer.offset
-    hashers = Hashers([session.algorithm]) if offset == 0 else _running_hashes.take(upload, at=offset)
-    return Append(session, image_id, writer, offset, hashers, offset)
+    if offset == 0:
+        hashers: Hashers | None = Hashers([upload.session.algorithm])
+    else:
+        hashers = _running_hashes.take(upload.id, at=offset)
+    return Append(upload, writer, offset, hashers, offset)
 
 
 def keep(append: Append) -> int:
@@ -209,10 +204,10 @@ def _keep(append: Append) -> int:
     append.writer.close()
     hashed = None
     if append.hashers is not None and append.hashed == offset:
-        _running_hashes.keep(append.upload, offset, append.hashers)
+        _running_hashes.keep(append.upload.id, offset, append.hashers)
         if offset - append.began >= _WORTH_A_NOTE:
-            hashed = (offset, str(append.hashers.digest(append.session.algorithm)))
-    uploads.keep(append.session, hashed=hashed)
+            hashed = (offset, str(append.hashers.digest(append.upload.session.algorithm)))
+    uploads.keep(append.upload.session, hashed=hashed)
     return offset
 
 
@@ -240,7 +235,7 @@ def _finish(append: Append, claimed: Digest, store: BlobStore) -> None:
         _publish(append, claimed, store)
     finally:
         append.writer.close()
-    store.discard(append.upload)
+    store.discard(append.upload.id)
 
 
 def _verify(append: Append, claimed: Digest, store: BlobStore) -> None:
@@ -256,10 +251,11 @@ def _verify(append: Append, claimed: Digest, store: BlobStore) -> None:
 
 
 def _publish(append: Append, claimed: Digest, store: BlobStore) -> None:
-    key = blob_key(claimed.algorithm, claimed.encoded, append.upload)
-    store.publish(append.upload, key)
+    upload = append.upload
+    key = blob_key(claimed.algorithm, claimed.encoded, upload.id)
+    store.publish(upload.id, key)
     new = blobs.NewBlob(str(claimed), append.writer.offset, key)
-    if not blobs.record_upload(session_id=append.session.id, image_id=append.image_id, new=new):
+    if not blobs.record_upload(session_id=upload.session.id, image_id=upload.image_id, new=new):
         store.delete(key)
 
 
@@ -268,63 +264,39 @@ def _digest(append: Append, algorithm: str, store: BlobStore) -> Digest:
     whole = append.hashed == append.writer.offset
     if append.hashers is not None and whole and algorithm in append.hashers.algorithms:
         return append.hashers.digest(algorithm)
-    session = append.session
+    session = append.upload.session
     if session.hashed_size == append.writer.offset and session.hashed_digest.startswith(f"{algorithm}:"):
         return Digest.parse(session.hashed_digest)
     hashers = Hashers([algorithm])
-    for piece in store.read_upload(append.upload):
+    for piece in store.read_upload(append.upload.id):
         hashers.update(piece)
     return hashers.digest(algorithm)
 
 
-def append_small(
-    parts: Sequence[bytes],
-    credentials: Credentials,
-    repository: Repository,
-    session_id: UUID,
-    *,
-    at: int | None,
-    store: BlobStore,
-) -> int:
+def append_small(parts: Sequence[bytes], upload: Upload, *, at: int | None, store: BlobStore) -> int:
     """Take a chunk that is here already, whole, in one step. Returns the upload's end.
 
     Raises:
-        Refused, ProtocolError, UploadMoved: see `open_append` and `keep`; nothing of it stays then.
+        ProtocolError, UploadMoved: see `open_append` and `keep`; nothing of it stays then.
     """
     with unit():
-        return _keep(_taken(parts, credentials, repository, session_id, at=at, store=store))
+        return _keep(_taken(parts, upload, at=at, store=store))
 
 
 def finish_small(
-    parts: Sequence[bytes],
-    claimed: Digest,
-    credentials: Credentials,
-    repository: Repository,
-    session_id: UUID,
-    *,
-    at: int | None,
-    store: BlobStore,
+    parts: Sequence[bytes], claimed: Digest, upload: Upload, *, at: int | None, store: BlobStore
 ) -> None:
     """Take the last chunk, which is here already, and make the upload a blob.
 
     Raises:
-        Refused, ProtocolError, UploadMoved: see `open_append` and `finish`; nothing of it stays then.
+        ProtocolError, UploadMoved: see `open_append` and `finish`; nothing of it stays then.
     """
     with unit():
-        append = _taken(parts, credentials, repository, session_id, at=at, store=store)
-        _finish(append, claimed, store)
+        _finish(_taken(parts, upload, at=at, store=store), claimed, store)
 
 
-def _taken(
-    parts: Sequence[bytes],
-    credentials: Credentials,
-    repository: Repository,
-    session_id: UUID,
-    *,
-    at: int | None,
-    store: BlobStore,
-) -> Append:
-    append = _open(credentials, repository, session_id, at=at, store=store, coming=0)
+def _taken(parts: Sequence[bytes], upload: Upload, *, at: int | None, store: BlobStore) -> Append:
+    append = _open(upload, at=at, store=store, coming=0)
     try:
         append.hash(parts)
         append.write(parts)
@@ -334,15 +306,14 @@ def _taken(
     return append
 
 
-def cancel(credentials: Credentials, repository: Repository, session_id: UUID, *, store: BlobStore) -> None:
+def cancel(upload: Upload, *, store: BlobStore) -> None:
     """End an upload and forget its bytes (checklist 71).
 
     Raises:
-        Refused, ProtocolError: not allowed; no such upload here.
+        ProtocolError: it has just ended otherwise; the storage is away.
     """
     with unit():
-        image_id, _ = _session(credentials, repository, session_id, by=_TO_CANCEL)
-        uploads.cancel(session_id=session_id, image_id=image_id, store=store)
+        uploads.cancel(session_id=upload.session.id, image_id=upload.image_id, store=store)
 
 
 def finished_before(credentials: Credentials, repository: Repository, claimed: Digest) -> bool:

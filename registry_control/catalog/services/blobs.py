@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from django.conf import settings
@@ -16,14 +16,15 @@ from registry_control.catalog.errors import BlobGone, BlobInUse, UploadGone
 from registry_control.catalog.models import BlobLease, BlobLink
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
-from registry_control.common.sql import execute, id_parameter, insert_many, row, time_parameter
+from registry_control.common.sql import execute, id_parameter, insert_many, rows, time_parameter
 
 _CLOSE: Final = "UPDATE catalog_uploadsession SET is_open = FALSE WHERE id = %s AND image_id = %s AND is_open"
-_LIVE: Final = "SELECT id, storage_key FROM catalog_blob WHERE digest = %s AND state = 'live' FOR UPDATE"
-_INSERT: Final = """
+# The live blob of a digest, held: this one, or the one that was there, touched.
+_ENSURE: Final = """
 INSERT INTO catalog_blob (digest, size, storage_key, state, created_at, touched_at)
 VALUES (%s, %s, %s, 'live', %s, %s)
-ON CONFLICT (digest) WHERE state = 'live' DO NOTHING RETURNING id, storage_key
+ON CONFLICT (digest) WHERE state = 'live' DO UPDATE SET touched_at = excluded.touched_at
+RETURNING id, storage_key
 """
 _LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
 _RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
@@ -55,16 +56,10 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
         raise UploadGone
     # Where another upload of the same content commits first, its copy is the blob; and where a sweep takes
     # that one before we do, ours is.
-    found = None
-    while found is None:
-        found = row(_LIVE, [new.digest]) or _inserted(new)
-    lease([found[0]], image_id=image_id)
-    return bool(found[1] == new.storage_key)
-
-
-def _inserted(new: NewBlob) -> tuple[Any, ...] | None:
     moment = time_parameter(now())
-    return row(_INSERT, [new.digest, new.size, new.storage_key, moment, moment])
+    ((blob_id, storage_key),) = rows(_ENSURE, [new.digest, new.size, new.storage_key, moment, moment])
+    lease([blob_id], image_id=image_id)
+    return bool(storage_key == new.storage_key)
 
 
 def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:

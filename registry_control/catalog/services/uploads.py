@@ -8,18 +8,21 @@ from uuid import UUID, uuid4
 from django.conf import settings
 
 from registry_control.access.policy import Kind, Principal
-from registry_control.catalog.errors import TooManyUploads, UploadGone
+from registry_control.catalog.errors import ImageGone, TooManyUploads, UploadGone
 from registry_control.catalog.models import Blob, UploadSession
-from registry_control.catalog.services import images
 from registry_control.common.clock import now
 from registry_control.common.durability import unsynced_transaction
 from registry_control.common.sql import execute, id_parameter, present_time, row, time_parameter
 from registry_data.storage.base import BlobStore, UploadId
 
+# Where the image is being deleted, no row.
 _INSERT: Final = """
 INSERT INTO catalog_uploadsession (id, image_id, user_id, application_id, created_at, expires_at,
                                    is_open, algorithm, hashed_size, hashed_digest)
-VALUES (%s, %s, %s, %s, %s, %s, TRUE, %s, 0, '')
+SELECT %s, i.id, %s, %s, %s, %s, TRUE, %s, 0, ''
+FROM catalog_image i
+JOIN namespaces_namespace n ON n.id = i.namespace_id
+WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR UPDATE OF i
 """
 _OPEN: Final = """
 SELECT algorithm, hashed_size, hashed_digest, expires_at FROM catalog_uploadsession
@@ -65,19 +68,20 @@ def start(*, principal: Principal, image_id: UUID, algorithm: str) -> UUID:
     session_id, moment = uuid4(), now()
     holder = id_parameter(principal.id) if principal.id is not None else None
     with unsynced_transaction():
-        images.hold(image_id)
-        execute(
+        inserted = execute(
             _INSERT,
             [
                 id_parameter(session_id),
-                id_parameter(image_id),
                 holder if principal.kind is Kind.USER else None,
                 holder if principal.kind is Kind.APPLICATION else None,
                 time_parameter(moment),
                 time_parameter(moment + settings.UPLOAD_LIFE),
                 algorithm,
+                id_parameter(image_id),
             ],
         )
+    if not inserted:
+        raise ImageGone
     return session_id
 
 

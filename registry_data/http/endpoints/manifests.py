@@ -15,6 +15,7 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.manifest import MANIFEST_SIZE_LIMIT, manifest_too_large
 from registry_data.oci.reference import Tag, parse_reference, parse_repository, parse_tag
 from registry_data.registry import manifests
+from registry_data.registry.gate import admit_push
 
 # A manifest up to this size, which nearly all have, is taken before anybody asks who sends it, if it is here.
 _READ_UNASKED: Final = 64 * 1024  # bytes
@@ -53,13 +54,13 @@ async def put(plane: Plane, request: Request, route: Route) -> Answer:
     who = credentials(request)
     begun = await request.body_at_once(_READ_UNASKED, _AT_ONCE)
     if begun is None:
-        await plane.bridge.run(manifests.check_push, who, repository)
+        await plane.bridge.read(None, admit_push, who, repository)
+    payload = b"".join(begun) if begun is not None else await _payload(request)
     pushed = await plane.bridge.run(
         manifests.put,
-        who,
-        repository,
+        await plane.bridge.read(None, admit_push, who, repository),
         reference,
-        payload=b"".join(begun) if begun is not None else await _payload(request),
+        payload=payload,
         content_type=request.headers.get("content-type"),
         more_tags=more_tags,
         store=plane.store,

@@ -16,7 +16,8 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.ranges import parse_content_range
 from registry_data.oci.reference import Repository, parse_repository
 from registry_data.registry import mounts, uploads
-from registry_data.registry.uploads import Append, UploadMoved
+from registry_data.registry.gate import admit_push
+from registry_data.registry.uploads import Append, Purpose, Upload, UploadMoved
 
 T = TypeVar("T")
 
@@ -32,13 +33,9 @@ async def start(plane: Plane, request: Request, route: Route) -> Answer:
     if "mount" in request.query and await _mounted(plane, request, repository):
         return _created(repository, Digest.parse(request.query["mount"]))
     algorithm = request.query.get("digest-algorithm") or (whole.algorithm if whole else CANONICAL)
-    session_id = await plane.bridge.run(
-        uploads.start,
-        credentials(request),
-        repository,
-        algorithm=check_algorithm(algorithm),
-        store=plane.store,
-    )
+    check_algorithm(algorithm)
+    pusher = await plane.bridge.read(None, admit_push, credentials(request), repository)
+    session_id = await plane.bridge.run(uploads.start, pusher, algorithm=algorithm, store=plane.store)
     if whole is not None and "mount" not in request.query:
         return await _finish(plane, request, repository, session_id, whole)
     return _session(HTTPStatus.ACCEPTED, repository, session_id, 0)
@@ -112,16 +109,16 @@ async def _finish(
 async def status(plane: Plane, request: Request, route: Route) -> Answer:
     """Say how far an upload has come (checklist 69)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
-    offset = await plane.bridge.run(
-        uploads.status, credentials(request), repository, session_id, store=plane.store
-    )
+    upload = await _find(plane, request, repository, session_id, uploads.TO_LOOK)
+    offset = await plane.bridge.run(uploads.status, upload, store=plane.store)
     return _session(HTTPStatus.NO_CONTENT, repository, session_id, offset)
 
 
 async def cancel(plane: Plane, request: Request, route: Route) -> Answer:
     """Forget an upload (checklist 71)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
-    await plane.bridge.run(uploads.cancel, credentials(request), repository, session_id, store=plane.store)
+    upload = await _find(plane, request, repository, session_id, uploads.TO_CANCEL)
+    await plane.bridge.run(uploads.cancel, upload, store=plane.store)
     return Answer(HTTPStatus.NO_CONTENT)
 
 
@@ -130,13 +127,20 @@ async def _at_its_end(
 ) -> T:
     """Run a use case that opens an upload at the offset that Content-Range names, or at its end."""
     at = _first_byte(request)
+    upload = await _find(plane, request, repository, session_id, uploads.TO_WRITE)
     try:
-        return await plane.bridge.run(
-            take, credentials(request), repository, session_id, at=at, store=plane.store
-        )
+        return await plane.bridge.run(take, upload, at=at, store=plane.store)
     except UploadMoved as error:
         error.headers |= _progress(repository, session_id, error.offset)
         raise
+
+
+async def _find(
+    plane: Plane, request: Request, repository: Repository, session_id: UUID, purpose: Purpose
+) -> Upload:
+    return await plane.bridge.read(
+        None, uploads.find, credentials(request), repository, session_id, purpose=purpose
+    )
 
 
 async def _open(plane: Plane, request: Request, repository: Repository, session_id: UUID) -> Append:
