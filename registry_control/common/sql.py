@@ -59,10 +59,9 @@ def row(sql: str, parameters: Sequence[Parameter]) -> tuple[Any, ...] | None:
     return next(iter(rows(sql, parameters)), None)
 
 
-def execute(sql: str, parameters: Sequence[Parameter]) -> int:
-    """Run one statement and return how many rows it changed."""
-    changed: int = _executed(sql, parameters).rowcount
-    return changed
+def execute(sql: str, parameters: Sequence[Parameter]) -> None:
+    """Run one statement; where how much it changed matters, it says so by RETURNING, to `rows`."""
+    _executed(sql, parameters)
 
 
 def insert_many(sql: str, parameters: Iterable[Sequence[Parameter]], *, conflict: str = "") -> None:

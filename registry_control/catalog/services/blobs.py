@@ -16,9 +16,11 @@ from registry_control.catalog.errors import BlobGone, BlobInUse, UploadGone
 from registry_control.catalog.models import BlobLease, BlobLink
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
-from registry_control.common.sql import execute, id_parameter, insert_many, rows, time_parameter
+from registry_control.common.sql import id_parameter, insert_many, rows, time_parameter
 
-_CLOSE: Final = "UPDATE catalog_uploadsession SET is_open = FALSE WHERE id = %s AND image_id = %s AND is_open"
+_CLOSE: Final = """
+UPDATE catalog_uploadsession SET is_open = FALSE WHERE id = %s AND image_id = %s AND is_open RETURNING id
+"""
 # The live blob of a digest, held: this one, or the one that was there, touched.
 _ENSURE: Final = """
 INSERT INTO catalog_blob (digest, size, storage_key, state, created_at, touched_at)
@@ -28,7 +30,7 @@ RETURNING id, storage_key
 """
 _LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
 _RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
-_TOUCH: Final = "UPDATE catalog_blob SET touched_at = %s WHERE id = %s AND state = 'live'"
+_TOUCH: Final = "UPDATE catalog_blob SET touched_at = %s WHERE id = %s AND state = 'live' RETURNING id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
         ImageGone, UploadGone: deleted, cancelled or expired in the meantime; nothing is recorded.
     """
     images.hold(image_id)
-    if not execute(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
+    if not rows(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
         raise UploadGone
     # Where another upload of the same content commits first, its copy is the blob; and where a sweep takes
     # that one before we do, ours is.
@@ -78,7 +80,7 @@ def promise(*, blob_id: int, image_id: UUID) -> None:
     """
     images.hold(image_id)
     # Touching takes the row from a sweep, or finds that a sweep took it from us.
-    if not execute(_TOUCH, [time_parameter(now()), blob_id]):
+    if not rows(_TOUCH, [time_parameter(now()), blob_id]):
         raise BlobGone
     lease([blob_id], image_id=image_id)
 

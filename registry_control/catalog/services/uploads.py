@@ -12,7 +12,7 @@ from registry_control.catalog.errors import ImageGone, TooManyUploads, UploadGon
 from registry_control.catalog.models import Blob, UploadSession
 from registry_control.common.clock import now
 from registry_control.common.durability import unsynced_transaction
-from registry_control.common.sql import execute, id_parameter, present_time, row, time_parameter
+from registry_control.common.sql import id_parameter, present_time, row, rows, time_parameter
 from registry_data.storage.base import BlobStore, UploadId
 
 # Where the image is being deleted, no row.
@@ -22,7 +22,7 @@ INSERT INTO catalog_uploadsession (id, image_id, user_id, application_id, create
 SELECT %s, i.id, %s, %s, %s, %s, TRUE, %s, 0, ''
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
-WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR UPDATE OF i
+WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR UPDATE OF i RETURNING id
 """
 _OPEN: Final = """
 SELECT algorithm, hashed_size, hashed_digest, expires_at FROM catalog_uploadsession
@@ -68,7 +68,7 @@ def start(*, principal: Principal, image_id: UUID, algorithm: str) -> UUID:
     session_id, moment = uuid4(), now()
     holder = id_parameter(principal.id) if principal.id is not None else None
     with unsynced_transaction():
-        inserted = execute(
+        inserted = rows(
             _INSERT,
             [
                 id_parameter(session_id),

@@ -1,5 +1,6 @@
 """One writer at a time, over threads and processes; a turn ends with whoever has it."""
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -86,3 +87,44 @@ def test_many_threads_never_write_at_once(database: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == 1
+
+
+def test_a_process_with_many_writers_lets_others_write(database: Path) -> None:
+    # given threads of this process that never stop asking for turns
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            turn = Turn(database)
+            assert turn.take(timeout=60)
+            turn.give()
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        # when another process asks, then its turn comes
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as holder:
+            assert holder.stdout
+            assert holder.stdout.readline() == b"taken\n"
+            assert not Turn(database).take(timeout=0.05)
+            holder.kill()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_who_waited_in_vain_leaves_the_turn_to_others(database: Path) -> None:
+    """Whoever gives a turn keeps the file for a thread that waits, which may just be giving up."""
+    for _ in range(300):
+        first, second = Turn(database), Turn(database)
+        assert first.take(timeout=1)
+        waiting = threading.Thread(target=lambda turn=second: turn.take(timeout=0.001) and turn.give())
+        waiting.start()
+        first.give()
+        waiting.join()
+    with database.with_name("a.sqlite3-turn").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody of this process holds it
