@@ -10,7 +10,8 @@ import sqlite3
 from pathlib import Path
 from typing import Final, Generic, NewType, Protocol, TypeVar
 
-from registry_data.pipeline import Away, Pipeline, Rows
+from registry_control.common.postgresql.statements import Rows
+from registry_data.pipeline import Away, Pipeline
 
 Stamp = NewType("Stamp", str)
 K = TypeVar("K")

@@ -10,21 +10,18 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import psycopg
 from psycopg import pq
 from psycopg.adapt import PyFormat, Transformer
 
-logger = logging.getLogger(__name__)
+from registry_control.common.postgresql.statements import GOOD, Connection, Rows, Statement, numbered, rows_of
 
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
-Rows: TypeAlias = list[tuple[Any, ...]]
-_Statement: TypeAlias = tuple[str, tuple[int, ...]]  # its text and the types of its parameters
+logger = logging.getLogger(__name__)
 
 _PATIENCE: Final = 5.0  # seconds that an answer may take until the connection counts as lost
 _PAUSE: Final = 1.0  # seconds between attempts to connect
-_GOOD: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 
 class Away(Exception):
@@ -35,7 +32,7 @@ class Away(Exception):
 class _Command:
     """One thing that the server is asked to do; its answer is for nobody when it prepares a statement."""
 
-    statement: _Statement
+    statement: Statement
     asked_at: float  # on the loop's clock
     answer: asyncio.Future[Rows] | None
     result: pq.abc.PGresult | None = None
@@ -52,7 +49,7 @@ class Pipeline:
         self._is_writing = False
         self._is_in_turn = False  # something was asked in this turn of the loop
         self._open: deque[_Command] = deque()
-        self._names: dict[_Statement, bytes] = {}
+        self._names: dict[Statement, bytes] = {}
         self._named = 0
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -86,10 +83,10 @@ class Pipeline:
             loop.call_soon(self._end_turn)
         return answer
 
-    def _prepare(self, pgconn: pq.abc.PGconn, statement: _Statement) -> bytes:
+    def _prepare(self, pgconn: pq.abc.PGconn, statement: Statement) -> bytes:
         self._named += 1
         name = self._names[statement] = b"statement_%d" % self._named
-        pgconn.send_prepare(name, _numbered(statement[0]), statement[1])
+        pgconn.send_prepare(name, numbered(statement[0]), statement[1])
         self._open.append(_Command(statement, asyncio.get_running_loop().time(), None))
         return name
 
@@ -144,23 +141,19 @@ class Pipeline:
             self._answer(command, command.result)
 
     def _answer(self, command: _Command, result: pq.abc.PGresult) -> None:
-        if result.status not in _GOOD:
+        if result.status not in GOOD:
             self._names.pop(command.statement, None)  # it may be what is wrong: it is prepared anew
         if command.answer is None or command.answer.done():  # nobody waits for it, or any more
             return
-        if result.status in _GOOD:
-            command.answer.set_result(self._rows(result))
+        if result.status in GOOD:
+            assert self._connection is not None  # noqa: S101 - it is what gave the result
+            command.answer.set_result(rows_of(result, self._connection))
         elif result.status == pq.ExecStatus.PIPELINE_ABORTED:  # another one of its turn failed
             command.answer.set_exception(Away())
         else:
             error = psycopg.errors.error_from_result(result)
             # The server's trouble, not the question's: the connection ends, or it has no room.
             command.answer.set_exception(Away() if isinstance(error, psycopg.OperationalError) else error)
-
-    def _rows(self, result: pq.abc.PGresult) -> Rows:
-        adapting = Transformer(self._connection)
-        adapting.set_pgresult(result)
-        return adapting.load_rows(0, result.ntuples, tuple)
 
     def _look_at_the_clock(self) -> None:
         self._alarm = None
@@ -217,9 +210,3 @@ class Pipeline:
         for command in unanswered:
             if command.answer is not None and not command.answer.done():
                 command.answer.set_exception(Away())
-
-
-def _numbered(sql: str) -> bytes:
-    """The same statement with PostgreSQL's own placeholders."""
-    first, *others = sql.split("%s")
-    return (first + "".join(f"${number}{part}" for number, part in enumerate(others, 1))).encode()

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 
+from registry_control.common.sql import execute
 from registry_control.common.sqlite.base import DatabaseWrapper
 
 
@@ -28,6 +29,5 @@ def unsynced_transaction() -> Iterator[None]:
             here.waits_for_disk = True
     else:
         with transaction.atomic():
-            with here.cursor() as cursor:
-                cursor.execute("SET LOCAL synchronous_commit = off")
+            execute("SET LOCAL synchronous_commit = off", [])
             yield

@@ -15,10 +15,11 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.types.json import Jsonb
+
+from registry_control.common.postgresql import base as postgresql
 
 Parameter: TypeAlias = Any  # text, numbers, bytes, None, and what the functions below return
 
@@ -50,8 +51,29 @@ def rows(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
 
 def query_here(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
     """All rows of one query, from Django's own connection."""
-    result: list[tuple[Any, ...]] = _executed(sql, parameters).fetchall()
-    return result
+    connection = _here()
+    if _is_watched(connection):
+        with connection.cursor() as cursor:
+            cursor.execute(_without_locks(sql) if _on_sqlite() else sql, list(parameters))
+            return cursor.fetchall() if cursor.description else []
+    with connection.wrap_database_errors:
+        if isinstance(connection, postgresql.DatabaseWrapper):
+            return connection.query(sql, parameters)
+        result: list[tuple[Any, ...]]
+        result = connection.connection.execute(_question_marks(sql), parameters).fetchall()
+        return result
+
+
+def _here() -> BaseDatabaseWrapper:
+    connection = connections[DEFAULT_DB_ALIAS]
+    if connection.connection is None:
+        connection.ensure_connection()
+    return connection
+
+
+def _is_watched(connection: BaseDatabaseWrapper) -> bool:
+    """Whether somebody looks at the queries: then Django runs them."""
+    return bool(connection.execute_wrappers) or connection.queries_logged
 
 
 def row(sql: str, parameters: Sequence[Parameter]) -> tuple[Any, ...] | None:
@@ -60,8 +82,16 @@ def row(sql: str, parameters: Sequence[Parameter]) -> tuple[Any, ...] | None:
 
 
 def execute(sql: str, parameters: Sequence[Parameter]) -> None:
-    """Run one statement; where how much it changed matters, it says so by RETURNING, to `rows`."""
-    _executed(sql, parameters)
+    """Run one statement; where how much it changed matters, it says so by RETURNING, to `rows`.
+
+    Inside a transaction its errors may come with the next statement, or with the commit.
+    """
+    connection = _here()
+    if not isinstance(connection, postgresql.DatabaseWrapper) or _is_watched(connection):
+        query_here(sql, parameters)
+        return
+    with connection.wrap_database_errors:
+        connection.execute(sql, parameters)
 
 
 def insert_many(sql: str, parameters: Iterable[Sequence[Parameter]], *, conflict: str = "") -> None:
@@ -70,7 +100,7 @@ def insert_many(sql: str, parameters: Iterable[Sequence[Parameter]], *, conflict
     while waiting:
         now, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
         values = ", ".join(in_list(each) for each in now)
-        _executed(f"{sql} {values} {conflict}", [value for each in now for value in each])
+        execute(f"{sql} {values} {conflict}", [value for each in now for value in each])
 
 
 def in_list(values: Sequence[Parameter]) -> str:
@@ -78,29 +108,10 @@ def in_list(values: Sequence[Parameter]) -> str:
     return f"({', '.join(['%s'] * len(values))})"
 
 
-def _executed(sql: str, parameters: Sequence[Parameter]) -> Any:  # noqa: ANN401 - a cursor of either driver
-    connection = connections[DEFAULT_DB_ALIAS]
-    if connection.execute_wrappers or connection.queries_logged:
-        # Somebody watches the queries: let Django run it.
-        cursor = connection.cursor()
-        cursor.execute(_without_locks(sql) if _on_sqlite() else sql, list(parameters))
-        return cursor
-    if connection.connection is None:
-        connection.ensure_connection()
-    with connection.wrap_database_errors:
-        return _by_driver(connection, sql, parameters)
-
-
 @lru_cache(maxsize=1)
 def _on_sqlite() -> bool:
     """Whether this process works on SQLite; asked for every value, so it is looked up once."""
     return connections[DEFAULT_DB_ALIAS].vendor == "sqlite"
-
-
-def _by_driver(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Parameter]) -> Any:  # noqa: ANN401
-    if _on_sqlite():
-        return connection.connection.execute(_question_marks(sql), parameters)
-    return psycopg.Cursor(connection.connection).execute(sql, parameters, prepare=True)
 
 
 @lru_cache(maxsize=128)

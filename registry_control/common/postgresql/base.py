@@ -1,12 +1,59 @@
-"""Django's PostgreSQL backend: whether a kept connection still stands is seen, not asked."""
+"""Django's PostgreSQL backend, which waits for the server as seldom as it can."""
 
+from collections.abc import Sequence
 from select import POLLIN, poll
+from typing import Any
 
 from django.db.backends.postgresql import base
+
+from registry_control.common.postgresql.statements import Connection, Rows, Statements
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection."""
+
+    _statements = Statements()
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
+        """Connect; nothing is prepared there yet."""
+        self._statements = Statements()
+        connection: Connection = super().get_new_connection(conn_params)
+        return connection
+
+    def query(self, sql: str, parameters: Sequence[Any]) -> Rows:
+        """Run one of the hand-written statements on the connection, which stands; all of its rows.
+
+        Raises:
+            psycopg.Error: as a cursor does.
+        """
+        return self._statements.run(self.connection, sql, parameters)
+
+    def execute(self, sql: str, parameters: Sequence[Any]) -> None:
+        """Run one whose rows nobody needs: in a transaction not before the next one, or its commit.
+
+        Raises:
+            psycopg.Error: as a cursor does, but it may be the next statement that does.
+        """
+        if self.in_atomic_block:
+            self._statements.defer(self.connection, sql, parameters)
+        else:
+            self._statements.run(self.connection, sql, parameters)
+
+    def create_cursor(self, name: str | None = None) -> Any:  # noqa: ANN401 - Django's own kinds
+        """Make a cursor; what it does comes after what was done before."""
+        self._statements.flush(self.connection)
+        return super().create_cursor(name)
+
+    # The stubs leave out what Django calls private.
+    def _commit(self) -> None:
+        if self.connection is not None:
+            with self.wrap_database_errors:
+                self._statements.flush(self.connection, commit=True)
+        super()._commit()  # type: ignore[misc]
+
+    def _rollback(self) -> None:
+        self._statements.forget()
+        super()._rollback()  # type: ignore[misc]
 
     def is_usable(self) -> bool:
         """Whether the connection still stands.
