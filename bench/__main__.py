@@ -112,7 +112,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     add = parser.add_argument
     known = ",".join(side.name for side in SIDES)
-    add("--sides", type=_sides, default=[side for side in SIDES if side.by_default], help=f"some of {known}")
+    add("--sides", type=_sides, default=list(SIDES), help=f"some of {known}")
     add("--works", type=_works, default=WORKS, help="parts of names of works, with semicolons between them")
     add("--connections", type=_numbers, help="only these numbers of connections, with commas")
     add("--rounds", type=int, help="how often each run is made (3); medians are shown")

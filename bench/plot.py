@@ -14,6 +14,7 @@ _BAR: Final = 11
 _LOWEST, _HIGHEST = 0.1, 100.0  # the ends of the logarithmic axis
 _COLOURS: Final = {
     "docker-registry": "#9aa5b1",
+    "distribution-minio": "#c9b8dd",
     "sqlite": "#1f77b4",
     "postgresql": "#2a9d8f",
     "minio": "#8e6bbf",

@@ -10,6 +10,7 @@ from signal import Signals
 from typing import Final
 
 import httpx
+from minio import Minio
 
 from bench.registry import NAMESPACE, Files, Registry
 from tests.services.child import Child
@@ -21,6 +22,8 @@ from tests.services.tools import tools_folder
 
 _API: Final = "/registry/v1/regions/fr-par"
 _START_TIMEOUT: Final = 30.0  # seconds
+_ACCESS, _SECRET = "benchaccess", "benchsecret"
+REFERENCE_PROGRAM: Final = "distribution-registry"
 
 
 class NotInstalled(Exception):
@@ -40,7 +43,6 @@ class Side:
     needs: tuple[str, ...] = ()
     ours: bool = False
     limit: bool = False
-    by_default: bool = True
 
 
 class Running:
@@ -112,8 +114,9 @@ version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage:
   cache: {{blobdescriptor: inmemory}}
-  filesystem: {{rootdirectory: {folder}/data}}
+  {storage}
   delete: {{enabled: true}}
+  redirect: {{disable: true}}
 http: {{addr: "{host}"}}
 """
 
@@ -122,15 +125,29 @@ def _peer(name: str) -> Start:
     """docker-registry and distribution v3: as they come, without logs of requests."""
 
     def start(folder: Path, cleanup: ExitStack) -> Registry:
-        host = f"127.0.0.1:{free_port()}"
-        settings = folder / "config.yml"
-        settings.write_text(_PEER_SETTINGS.format(folder=folder, host=host), encoding="utf-8")
-        # Version 3 would look for a collector of traces.
-        command = [program(name), "serve", str(settings)]
-        _child(cleanup, folder, command, host, OTEL_TRACES_EXPORTER="none")
-        return Registry(host)
+        return _start_peer(name, folder, cleanup, f"filesystem: {{rootdirectory: {folder}/data}}")
 
     return start
+
+
+def _start_peer(name: str, folder: Path, cleanup: ExitStack, storage: str) -> Registry:
+    host = f"127.0.0.1:{free_port()}"
+    settings = folder / "config.yml"
+    settings.write_text(_PEER_SETTINGS.format(storage=storage, host=host), encoding="utf-8")
+    # Version 3 would look for a collector of traces.
+    _child(cleanup, folder, [program(name), "serve", str(settings)], host, OTEL_TRACES_EXPORTER="none")
+    return Registry(host)
+
+
+def _peer_on_minio(folder: Path, cleanup: ExitStack) -> Registry:
+    """Sends blobs itself, as ours does unless told to redirect."""
+    minio = _minio(folder, cleanup)
+    Minio(minio, access_key=_ACCESS, secret_key=_SECRET, secure=False).make_bucket("bench")
+    storage = (
+        f"s3: {{regionendpoint: 'http://{minio}', region: us-east-1, bucket: bench, accesskey: {_ACCESS}, "
+        f"secretkey: {_SECRET}, secure: false, forcepathstyle: true}}"
+    )
+    return _start_peer(REFERENCE_PROGRAM, folder, cleanup, storage)
 
 
 _NGINX_SETTINGS: Final = """\
@@ -181,18 +198,24 @@ def _on_postgresql(folder: Path, cleanup: ExitStack, **environment: str) -> Regi
 
 
 def _on_postgresql_and_minio(folder: Path, cleanup: ExitStack) -> Registry:
+    storage = f"s3://{_ACCESS}:{_SECRET}@{_minio(folder, cleanup)}/bench?secure=0"
+    return _on_postgresql(folder, cleanup, REGISTRY_STORAGE_URL=storage)
+
+
+def _minio(folder: Path, cleanup: ExitStack) -> str:
+    """Start an object store for one side; returns its host."""
     host = f"127.0.0.1:{free_port()}"
     command = [program("minio"), "server", str(folder / "minio"), "--address", host, "--quiet"]
-    _child(cleanup, folder, command, host, MINIO_ROOT_USER="benchaccess", MINIO_ROOT_PASSWORD="benchsecret")
-    return _on_postgresql(
-        folder, cleanup, REGISTRY_STORAGE_URL=f"s3://benchaccess:benchsecret@{host}/bench?secure=0"
-    )
+    _child(cleanup, folder, command, host, MINIO_ROOT_USER=_ACCESS, MINIO_ROOT_PASSWORD=_SECRET)
+    return host
 
 
 REFERENCE: Final = "distribution"
+REFERENCE_ON_MINIO: Final = "distribution-minio"
 SIDES: Final = (
     Side("docker-registry", "docker-registry 2.8", _peer("docker-registry"), needs=("docker-registry",)),
-    Side(REFERENCE, "distribution v3", _peer("distribution-registry"), needs=("distribution-registry",)),
+    Side(REFERENCE, "distribution v3", _peer(REFERENCE_PROGRAM), needs=(REFERENCE_PROGRAM,)),
+    Side(REFERENCE_ON_MINIO, "distribution v3, MinIO", _peer_on_minio, needs=(REFERENCE_PROGRAM, "minio")),
     Side("sqlite", "Stowage, SQLite + disk", _stowage, ours=True),
     Side("postgresql", "Stowage, PostgreSQL + disk", _on_postgresql, ours=True),
     Side(
@@ -201,7 +224,6 @@ SIDES: Final = (
         _on_postgresql_and_minio,
         needs=("minio",),
         ours=True,
-        by_default=False,
     ),
     Side("nginx", "nginx, plain files (limit)", _nginx, needs=("nginx",), limit=True),
 )

@@ -6,7 +6,7 @@ Statements whose answer nobody needs are sent together with the next one whose a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from select import POLLIN, poll
+from select import POLLIN, POLLOUT, poll
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -154,12 +154,13 @@ def _bound(connection: Connection, sql: str, parameters: Sequence[Any]) -> _Boun
 def _results(pgconn: pq.abc.PGconn) -> list[pq.abc.PGresult]:
     """All results up to the end of the pipeline, waiting without the interpreter's lock."""
     results: list[pq.abc.PGresult] = []
-    arriving = poll()
-    arriving.register(pgconn.socket, POLLIN)
+    server, unsent = poll(), pgconn.flush()
     while True:
-        while pgconn.is_busy():
-            arriving.poll()
+        while unsent or pgconn.is_busy():
+            server.register(pgconn.socket, POLLIN | POLLOUT if unsent else POLLIN)
+            server.poll()
             pgconn.consume_input()
+            unsent = pgconn.flush()
         result = pgconn.get_result()
         if result is not None:
             if result.status == pq.ExecStatus.PIPELINE_SYNC:

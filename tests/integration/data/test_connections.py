@@ -108,6 +108,16 @@ def test_what_waits_comes_before_the_next_one_and_is_committed_with_it(
     assert table.query(READ, []) == [(1,), (2,), (3,)]
 
 
+def test_what_is_larger_than_any_buffer_is_sent_whole(table: DatabaseWrapper) -> None:
+    large = bytes(20 * 1024 * 1024)
+    with transaction.atomic():
+        table.execute("CREATE TABLE b (x bytea)", [])
+        for _ in range(2):
+            table.execute("INSERT INTO b VALUES (%s)", [large])
+        assert table.query("INSERT INTO b VALUES (%s) RETURNING x", [large]) == [(large,)]
+        assert table.query("SELECT x FROM b", []) == [(large,)] * 3
+
+
 def test_a_cursor_comes_after_what_waits(table: DatabaseWrapper) -> None:
     with transaction.atomic():
         table.execute(WRITE, [1])

@@ -27,11 +27,11 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "GET blob": 2,  # key, blob with all the facts
     "HEAD blob": 2,
     "DELETE blob": 6,  # key, facts, image's row, links, lease, audit
-    "POST upload": 5,  # key, facts, how many are under way, image's row, session
-    "POST first upload of an image": 10,  # and namespace's row, image, its row, how many there are, audit
-    "POST whole blob": 13,
+    "POST upload": 4,  # key, facts, how many are under way, session
+    "POST first upload of an image": 9,  # and namespace's row, image, its row, how many there are, audit
+    "POST whole blob": 11,
     "PATCH upload": 3,  # key, facts, session
-    "PUT upload": 8,  # key, facts, session; image's row, session, blob, its row, lease
+    "PUT upload": 7,  # key, facts, session; image's row, session, blob, lease
     "GET upload": 3,
     "DELETE upload": 6,
     "POST mount": 6,  # key, facts, source's facts, image's row, touch, lease
