@@ -10,8 +10,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final, Generic, NewType, Protocol, TypeVar
 
-from registry_control.common.postgresql.statements import Rows
-from registry_data.pipeline import Away, Pipeline
+from registry_data.pipeline import Away, Pipeline, Rows
 
 Stamp = NewType("Stamp", str)
 K = TypeVar("K")

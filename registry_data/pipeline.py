@@ -16,7 +16,8 @@ import psycopg
 from psycopg import pq
 from psycopg.adapt import PyFormat, Transformer
 
-from registry_control.common.postgresql.statements import GOOD, Connection, Rows, Statement, numbered, rows_of
+from registry_control.common.postgresql.statements import GOOD, Connection, Statement, numbered, rows_of
+from registry_control.common.postgresql.statements import Rows as Rows  # for those who ask
 
 logger = logging.getLogger(__name__)
 

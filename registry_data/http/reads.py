@@ -10,9 +10,8 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from registry_control.common.postgresql.statements import Rows
 from registry_data.freshness import Kept, Stamp
-from registry_data.pipeline import Pipeline
+from registry_data.pipeline import Pipeline, Rows
 
 T = TypeVar("T")
 Ask: TypeAlias = Callable[[str, Sequence[Any]], Rows]

@@ -9,8 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from registry_control.common.postgresql.statements import Rows
-from registry_data.pipeline import Away, Pipeline
+from registry_data.pipeline import Away, Pipeline, Rows
 from tests.services.postgres import Postgres
 
 ID = UUID("c0ffee00-0000-4000-8000-000000000000")
