@@ -40,6 +40,7 @@ from registry_data.storage.s3.lease import LEASE, Lease, Snapshot
 from registry_data.storage.s3.state import PART, Places
 from registry_data.storage.s3.upload import S3Writer
 from tests.services.minio import S3Server, running_minio
+from tests.services.processes import freeze
 from tests.services.waiting import wait_until
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow]
@@ -203,7 +204,7 @@ def test_a_writer_that_stalls_loses_the_upload_and_cannot_harm_it(url: str) -> N
     process = FORK.Process(target=_hold, args=(url, upload, os.urandom(PART + 1), ready, go_on, lost))
     process.start()
     assert ready.wait(30)
-    os.kill(process.pid or 0, signal.SIGSTOP)
+    freeze(process.pid or 0)
     with pytest.raises(Busy):
         store.open_upload(upload, at=None)
 
@@ -356,7 +357,7 @@ def test_invariant_7_a_server_that_is_gone_or_hangs_is_unknown_soon(tmp_path: Pa
         store = open_store(server.url())
         store.check()
         upload = new_upload(store)
-        os.kill(server.child.pid, signal.SIGSTOP)
+        freeze(server.child.pid)
         try:
             began = time.monotonic()
             with pytest.raises(Unavailable):

@@ -1,8 +1,10 @@
 """Processes as /proc shows them."""
 
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from signal import SIGSTOP
 
 _PROC = Path("/proc")
 
@@ -35,6 +37,25 @@ def wait_until_gone(pids: Iterable[int], *, timeout: float) -> list[int]:
         time.sleep(0.02)
         left = [pid for pid in left if is_alive(pid)]
     return left
+
+
+def freeze(pid: int, *, timeout: float = 10) -> None:
+    """Stop a process and wait until each of its threads has: until then the others still work.
+
+    Raises:
+        AssertionError: one has not.
+    """
+    os.kill(pid, SIGSTOP)
+    deadline = time.monotonic() + timeout
+    while not all(_is_stopped(thread) for thread in (_PROC / str(pid) / "task").iterdir()):
+        assert time.monotonic() < deadline, f"process {pid} has not stopped within {timeout:g} s"
+        time.sleep(0.01)
+
+
+def _is_stopped(thread: Path) -> bool:
+    return (thread / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[
+        0
+    ] == "T"
 
 
 def resident_bytes(pid: int) -> int:

@@ -15,7 +15,7 @@ import pytest
 from tests.integration.embedded.product import api, count, main_process, serves
 from tests.oci_client import OciClient
 from tests.services.plugin import Backing
-from tests.services.processes import descendants
+from tests.services.processes import descendants, freeze
 from tests.services.redis import running_redis
 from tests.services.stack import ROOT, Stack
 from tests.services.waiting import wait_until
@@ -99,18 +99,23 @@ def test_a_worker_that_is_killed_in_the_middle_goes_on_after_its_restart(product
 
 
 def stop_between_writes(product: Stack, pid: int) -> None:
-    """Stop a process, but not while SQLite waits for it: nobody could write then."""
-    turn = product.state_dir / "registry.sqlite3-turn"
+    """Stop a process, but not while it writes to SQLite or is the next to: nobody could write then."""
     for _ in range(100):
-        os.kill(pid, signal.SIGSTOP)
-        if not turn.exists():
-            return
-        with turn.open() as file, suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        freeze(pid)
+        if all(_is_free(product.state_dir / f"registry.sqlite3-{name}") for name in ("turn", "next")):
             return
         os.kill(pid, signal.SIGCONT)
         time.sleep(0.05)
     raise AssertionError("it was writing all the time")
+
+
+def _is_free(file: Path) -> bool:
+    if not file.exists():
+        return True
+    with file.open() as opened, suppress(BlockingIOError):
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def test_what_was_deleted_while_no_worker_ran_is_gone_after_the_next_start(product: Stack) -> None:
@@ -160,7 +165,7 @@ def test_a_redis_that_hangs_costs_time_and_nothing_else(
         namespace = api(stack, "POST", "/namespaces", name="doomed")
         ours = descendants(os.getpid())
         server = next(pid for pid, command in ours.items() if f"127.0.0.1:{redis.port}" in command)
-        os.kill(server, signal.SIGSTOP)
+        freeze(server)
 
         # when something is deleted, then the answer does not take long
         began = time.monotonic()
