@@ -19,7 +19,7 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
 from registry_data.registry.gate import Credentials, Pusher, admit, identify, image_for_push, scope_of
 from registry_data.registry.unit import unit
-from registry_data.storage.base import BlobStore, Busy, UploadId, UploadWriter, WrongOffset
+from registry_data.storage.base import BlobStore, Busy, Key, UploadId, UploadWriter, WrongOffset
 from registry_data.storage.keys import blob_key
 
 _BUSY: Final = "another request is writing to this upload: ask how far it is when that one has ended"
@@ -232,10 +232,10 @@ def finish(append: Append, claimed: Digest, *, store: BlobStore) -> None:
 def _finish(append: Append, claimed: Digest, store: BlobStore) -> None:
     try:
         _verify(append, claimed, store)
-        _publish(append, claimed, store)
+        key = _publish(append, claimed, store)
     finally:
         append.writer.close()
-    store.discard(append.upload.id)
+    store.discard(append.upload.id, published=key)
 
 
 def _verify(append: Append, claimed: Digest, store: BlobStore) -> None:
@@ -250,13 +250,14 @@ def _verify(append: Append, claimed: Digest, store: BlobStore) -> None:
         )
 
 
-def _publish(append: Append, claimed: Digest, store: BlobStore) -> None:
+def _publish(append: Append, claimed: Digest, store: BlobStore) -> Key:
     upload = append.upload
     key = blob_key(claimed.algorithm, claimed.encoded, upload.id)
     store.publish(upload.id, key)
     new = blobs.NewBlob(str(claimed), append.writer.offset, key)
     if not blobs.record_upload(session_id=upload.session.id, image_id=upload.image_id, new=new):
         store.delete(key)
+    return key
 
 
 def _digest(append: Append, algorithm: str, store: BlobStore) -> Digest:

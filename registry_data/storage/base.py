@@ -122,8 +122,11 @@ class BlobStore(Protocol):
         """The key that an upload was or may have been published under, until it is discarded."""
         ...
 
-    def discard(self, upload: UploadId) -> None:
-        """Forget an upload. What was published of it stays."""
+    def discard(self, upload: UploadId, *, published: Key | None = None) -> None:
+        """Forget an upload. What was published of it stays.
+
+        Whoever has just published it says under which key, which may save a driver to look for that.
+        """
         ...
 
     def size(self, key: Key) -> int:

@@ -1,11 +1,12 @@
 """Blobs and uploads as files below one folder.
 
-    <root>/uploads/<id>          bytes that have come so far; who writes holds a lock on it
-    <root>/uploads/<id>.key      a symbolic link that names the key it is being published under
-    <root>/blobs/<algorithm>/<2 hex>/<hex>.<generation>
+    <root>/uploads/<id>                             bytes that have come so far; who writes holds a lock on it
+    <root>/uploads/<id>.<algorithm>:<hex>           says under which key it is being published
+    <root>/blobs/<algorithm>/<2 hex>/<hex>.<id>
 
-Publishing links the upload's file to its key: both names are one file until the upload is discarded, so
-nothing is copied and a crash in between can be repeated.
+Publishing gives the upload's file these further names: all are one file until the upload is discarded, so
+nothing is copied and a crash in between can be repeated. No file is made for it that would be deleted soon
+after: some file systems are slow to make files where others were just deleted (ext4 passes over them).
 """
 
 import errno
@@ -28,7 +29,7 @@ from registry_data.storage.base import (
     WrongOffset,
 )
 from registry_data.storage.disk import begin_writing, sync_file, sync_folder
-from registry_data.storage.keys import check_key, check_upload
+from registry_data.storage.keys import blob_key, check_key, check_upload, parse_key
 from registry_data.storage.room import Room
 
 _ALGORITHMS: Final = ("sha256", "sha512")
@@ -95,15 +96,19 @@ class FilesystemStore:
         return self._pieces(self._upload(upload), 0, None)
 
     def publish(self, upload: UploadId, key: Key) -> None:
-        """Remember the key, link, sync bytes and folder: in this order.
+        """Note the key, link, sync bytes and folder: in this order.
 
         The disk waits once for all of it. What a power failure leaves of a key before that is found by
         `published_as`, and no row names it.
         """
-        source, target = self._upload(upload), self.path_of(key)
+        source, target, note = self._upload(upload), self.path_of(key), self._note(upload, key)
+        for other in self._noted(upload):
+            if other != key:  # by a try with another algorithm that died
+                self.delete(other)
+                self._note(upload, other).unlink()
         with self._translated():
             with suppress(FileExistsError):
-                source.with_suffix(".key").symlink_to(key)
+                os.link(source, note)
             try:
                 os.link(source, target)
             except FileExistsError:
@@ -113,18 +118,19 @@ class FilesystemStore:
             sync_folder(target.parent)
 
     def published_as(self, upload: UploadId) -> Key | None:
-        """Read the link that `publish` made before the key."""
-        with self._translated():
-            try:
-                return check_key(Key(str(self._upload(upload).with_suffix(".key").readlink())))
-            except FileNotFoundError:
-                return None
+        """Look for the note that `publish` made before the key."""
+        try:
+            return next(iter(self._noted(upload)), None)
+        except NotStored:
+            return None
 
-    def discard(self, upload: UploadId) -> None:
-        """Remove the upload's name and, last, what says where it was published."""
+    def discard(self, upload: UploadId, *, published: Key | None = None) -> None:
+        """Remove what says where the upload was published and, last, its own name."""
+        key = published or self.published_as(upload)
         with self._translated():
+            if key is not None:
+                self._note(upload, key).unlink(missing_ok=True)
             self._upload(upload).unlink(missing_ok=True)
-            self._upload(upload).with_suffix(".key").unlink(missing_ok=True)
 
     def size(self, key: Key) -> int:
         """Ask the file."""
@@ -150,6 +156,24 @@ class FilesystemStore:
 
     def _upload(self, upload: UploadId) -> Path:
         return self._uploads / check_upload(upload)
+
+    def _note(self, upload: UploadId, key: Key) -> Path:
+        digest, generation = parse_key(key)
+        if generation != upload:
+            raise ValueError(f"the key {key} is not one of the upload {upload}")
+        return self._uploads / f"{upload}.{digest}"
+
+    def _noted(self, upload: UploadId) -> list[Key]:
+        """Keys that were noted for an upload; only where it has more than one name are others looked through.
+
+        Raises:
+            NotStored: there is no such upload; its note was removed before it.
+        """
+        with self._translated():
+            if self._upload(upload).stat().st_nlink == 1:
+                return []
+            names = [name for name in os.listdir(self._uploads) if name.startswith(f"{upload}.")]
+        return [blob_key(*name.partition(".")[2].split(":"), upload) for name in names]
 
     def _pieces(self, path: Path, start: int, stop: int | None) -> Iterator[bytes]:
         with self._translated():

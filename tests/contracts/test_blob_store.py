@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from hashlib import sha256
+from hashlib import sha256, sha512
 from uuid import uuid4
 
 import pytest
@@ -90,6 +90,37 @@ def test_publishing_can_be_repeated_until_the_upload_is_discarded(store: BlobSto
     store.discard(upload)
     assert store.published_as(upload) is None
     assert b"".join(store.read(key)) == b"content"
+
+
+def test_who_has_just_published_an_upload_may_discard_it_by_its_key(store: BlobStore) -> None:
+    upload = new_upload(store, b"content")
+    key = key_for(b"content", upload)
+    store.publish(upload, key)
+    store.discard(upload, published=key)
+    assert store.published_as(upload) is None
+    with pytest.raises(NotStored):
+        store.upload_size(upload)
+    assert b"".join(store.read(key)) == b"content"
+
+
+def test_of_two_tries_under_different_digests_the_last_one_counts(store: BlobStore) -> None:
+    # given a try that ended between publishing and whatever was to come after it
+    upload = new_upload(store, b"content")
+    first = key_for(b"content", upload)
+    store.publish(upload, first)
+
+    # when another algorithm is asked for, and the upload is forgotten
+    second = blob_key("sha512", sha512(b"content").hexdigest(), upload)
+    store.publish(upload, second)
+    assert store.published_as(upload) == second
+    store.discard(upload)
+
+    # then the content is there, until its one key is deleted
+    assert b"".join(store.read(second)) == b"content"
+    store.delete(second)
+    for key in (first, second):
+        with pytest.raises(NotStored):
+            store.size(key)
 
 
 def test_what_is_not_there_is_absent_and_can_be_removed_again(store: BlobStore) -> None:

@@ -110,7 +110,7 @@ class S3Store:
             return None
         return check_key(Key(key)) if key else None
 
-    def discard(self, upload: UploadId) -> None:
+    def discard(self, upload: UploadId, *, published: Key | None = None) -> None:
         """Remove what was sent and not published, and the state last: it says what that is."""
         places = Places(upload)
         try:

@@ -64,7 +64,13 @@ def test_invariant_7_a_disk_that_is_gone_is_unknown_and_not_absent(tmp_path: Pat
     with pytest.raises(NotStored):
         store.size(KEY)
     shutil.rmtree(tmp_path / "store")
-    for ask in (lambda: store.size(KEY), lambda: store.read(KEY), lambda: store.upload_size(UPLOAD)):
+    for ask in (
+        lambda: store.size(KEY),
+        lambda: store.read(KEY),
+        lambda: store.upload_size(UPLOAD),
+        lambda: store.published_as(UPLOAD),
+        lambda: store.discard(UPLOAD),
+    ):
         with pytest.raises(Unavailable):
             ask()
 
@@ -87,6 +93,18 @@ def test_another_file_at_a_key_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         store.publish(UPLOAD, KEY)
     assert store.path_of(KEY).read_bytes() == b"theirs"
+
+
+def test_uploads_leave_no_name_but_the_key(tmp_path: Path) -> None:
+    store = FilesystemStore(tmp_path / "store")
+    store.check()
+    for published in (KEY, None):
+        store.create_upload(UPLOAD)
+        store.publish(UPLOAD, KEY)
+        store.discard(UPLOAD, published=published)
+        assert not list((tmp_path / "store" / "uploads").iterdir())
+        assert store.path_of(KEY).stat().st_nlink == 1
+        store.delete(KEY)
 
 
 def test_a_root_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
