@@ -36,6 +36,7 @@ SIGNING_KEY_LIFE: Final = timedelta(days=30)
 _ACTIONS: Final = (Action.PULL, Action.PUSH, Action.DELETE)
 _CATALOG: Final = ("registry", "catalog")
 _SIGNING_KEY: Final = "SELECT 1 FROM access_signingkey WHERE kid = %s"
+_NEWEST_SIGNING_KEY: Final = "SELECT kid FROM access_signingkey ORDER BY created_at DESC LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +232,8 @@ def published_keys() -> list[dict[str, str]]:
 
 
 def _signing_kid() -> str:
-    kid = SigningKey.objects.order_by("-created_at").values_list("kid", flat=True).first()
-    return kid or rotate_signing_keys() or _signing_kid()
+    newest = row(_NEWEST_SIGNING_KEY, [])
+    return str(newest[0]) if newest else rotate_signing_keys() or _signing_kid()
 
 
 @transaction.atomic

@@ -233,9 +233,9 @@ def _finish(append: Append, claimed: Digest, store: BlobStore) -> None:
     try:
         _verify(append, claimed, store)
         key = _publish(append, claimed, store)
+        store.discard(append.upload.id, published=key)
     finally:
         append.writer.close()
-    store.discard(append.upload.id, published=key)
 
 
 def _verify(append: Append, claimed: Digest, store: BlobStore) -> None:

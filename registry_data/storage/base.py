@@ -125,7 +125,8 @@ class BlobStore(Protocol):
     def discard(self, upload: UploadId, *, published: Key | None = None) -> None:
         """Forget an upload. What was published of it stays.
 
-        Whoever has just published it says under which key, which may save a driver to look for that.
+        Whoever has just published it, and may hold it open still, says under which key: a driver need not
+        look for that then.
         """
         ...
 

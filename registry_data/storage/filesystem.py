@@ -172,8 +172,9 @@ class FilesystemStore:
         with self._translated():
             if self._upload(upload).stat().st_nlink == 1:
                 return []
-            names = [name for name in os.listdir(self._uploads) if name.startswith(f"{upload}.")]
-        return [blob_key(*name.partition(".")[2].split(":"), upload) for name in names]
+            notes = [path.name for path in self._uploads.iterdir() if path.name.startswith(f"{upload}.")]
+        digests = [note.partition(".")[2].partition(":") for note in notes]
+        return [blob_key(algorithm, encoded, upload) for algorithm, _, encoded in digests]
 
     def _pieces(self, path: Path, start: int, stop: int | None) -> Iterator[bytes]:
         with self._translated():

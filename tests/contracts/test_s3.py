@@ -324,6 +324,33 @@ def test_what_is_discarded_leaves_nothing(url: str) -> None:
     assert client._list_multipart_uploads(name).uploads == []  # noqa: SLF001
 
 
+@pytest.mark.parametrize("before", [0, 5, PART + 5])
+@pytest.mark.parametrize("size", [0, 5, PART + 5])
+def test_an_upload_that_is_discarded_by_its_writer_leaves_the_blob_and_nothing_else(
+    node: Callable[[], BlobStore], url: str, before: int, size: int
+) -> None:
+    # given an upload that perhaps another node wrote to
+    upload, content = new_upload(node()), os.urandom(before + size)
+    if before:
+        append(node(), upload, content[:before], at=0)
+
+    # when it is published and discarded by the request that holds it
+    store = node()
+    writer = store.open_upload(upload, at=before)
+    writer.write(content[before:])
+    key = publish(store, upload, content)
+    store.discard(upload, published=key)
+    writer.close()
+
+    # then nothing of the upload is left
+    assert b"".join(store.read(key)) == content
+    client, name = sdk(url)
+    assert len(list(client.list_objects(name, recursive=True))) == 1
+    assert client._list_multipart_uploads(name).uploads == []  # noqa: SLF001
+    with pytest.raises(NotStored):
+        store.upload_size(upload)
+
+
 def test_discarding_again_never_takes_what_was_published(url: str) -> None:
     store = open_store(url)
     upload = new_upload(store)

@@ -4,7 +4,7 @@ The SDK has conditional writes and single parts only behind its private methods;
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -123,6 +123,10 @@ class Bucket:
 
     def delete(self, *names: str) -> None:
         """Remove objects; those that are not there are no error."""
+        if len(names) == 1:
+            with suppress(NotStored):
+                self._send("DELETE", names[0])
+            return
         with translated():
             doomed = [DeleteObject(name) for name in names]
             errors = [error.code for error in self._client.remove_objects(self.name, doomed)]

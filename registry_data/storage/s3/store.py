@@ -113,6 +113,10 @@ class S3Store:
     def discard(self, upload: UploadId, *, published: Key | None = None) -> None:
         """Remove what was sent and not published, and the state last: it says what that is."""
         places = Places(upload)
+        writer = self._process.writers.get(upload) if published else None
+        if writer is not None and writer.let_go():
+            self._bucket.delete(places.state)
+            return
         try:
             state = self._snapshot(upload).state
         except NotStored:

@@ -42,6 +42,8 @@ class S3Writer:
             self._began.chain,
         )
         self._changed = False
+        # Whether S3 may hold more of the upload than its state: a state without a stamp had no writer yet.
+        self._sent = bool(self._began.stamp)
         self._ended = False
         self.offset = self._began.size
 
@@ -84,6 +86,14 @@ class S3Writer:
             self.offset = self._began.size
         finally:
             self._end()
+
+    def let_go(self) -> bool:
+        """End without saving anything: the upload has been published and is about to be discarded.
+
+        Returns whether S3 has nothing else of it than its state.
+        """
+        self._end()
+        return not self._sent
 
     def contents(self) -> Iterator[bytes]:
         """All bytes so far."""
@@ -146,6 +156,7 @@ class S3Writer:
 
     def _reopen(self, spool: Spool, size: int) -> None:
         """Begin another multipart upload with the first bytes of the finished object."""
+        self._sent = True
         self._multipart, self._parts, self._chain = "", 0, ""
         while (start := where_part_begins(self._parts)) + (length := part_size(self._parts)) <= size:
             self._multipart = self._multipart or self._bucket.begin(self._places.blob)
@@ -158,6 +169,7 @@ class S3Writer:
             self._fill(spool, self._places.blob, start, size, None)
 
     def _send_part(self, spool: Spool) -> None:
+        self._sent = True
         multipart = self._multipart or self._bucket.begin(self._places.blob)
         number = self._parts + 1
         etag = self._bucket.put_part(self._places.blob, multipart, number, spool.view())
@@ -183,7 +195,7 @@ class S3Writer:
         if not self._spool.size:
             return self._with_parts()
         # Not over the tail that the saved state names: until the new state is saved, that one counts.
-        slot = 1 - self._lease.state.tail_slot
+        self._sent, slot = True, 1 - self._lease.state.tail_slot
         etag = self._bucket.put(self._places.tail(slot), self._spool.view())
         return replace(self._with_parts(), tail=self._spool.size, tail_etag=etag, tail_slot=slot)
 
