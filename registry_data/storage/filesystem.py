@@ -6,7 +6,7 @@
 
 Publishing gives the upload's file these further names: all are one file until the upload is discarded, so
 nothing is copied and a crash in between can be repeated. No file is made for it that would be deleted soon
-after: some file systems are slow to make files where others were just deleted (ext4 passes over them).
+after: decision 29 tells what that costs.
 """
 
 import errno

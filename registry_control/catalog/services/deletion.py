@@ -87,9 +87,8 @@ def _hold(image_id: UUID) -> None:
 def _image(pk: UUID, *, store: BlobStore, limit: int) -> bool:
     """One step for one image, which no push can reach any more; True while there is more of it."""
     UploadSession.objects.filter(image=pk).update(is_open=False)
-    sessions = list(UploadSession.objects.filter(image=pk)[:limit])
-    for session in sessions:
-        uploads.discard(session, store=store)
+    sessions = list(UploadSession.objects.filter(image=pk).values_list("pk", flat=True)[:limit])
+    uploads.discard(sessions, store=store)
     leases = BlobLease.objects.filter(image=pk).order_by("pk").values_list("pk", flat=True)[:limit]
     removed = _remove_manifests(pk, limit=limit)
     removed += BlobLease.objects.filter(pk__in=list(leases)).delete()[0]

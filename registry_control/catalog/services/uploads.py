@@ -1,5 +1,6 @@
 """Upload sessions: rows that say an upload is under way. Bytes are the storage driver's."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -130,7 +131,7 @@ def cancel(*, session_id: UUID, image_id: UUID, store: BlobStore) -> None:
     open_sessions = UploadSession.objects.filter(pk=session_id, image=image_id, is_open=True)
     if not open_sessions.update(is_open=False):
         raise UploadGone
-    discard(UploadSession.objects.get(pk=session_id), store=store)
+    discard([session_id], store=store)
 
 
 def expire(*, store: BlobStore, limit: int) -> int:
@@ -140,18 +141,30 @@ def expire(*, store: BlobStore, limit: int) -> int:
     is safe, and may be done twice.
     """
     UploadSession.objects.filter(expires_at__lte=now(), is_open=True).update(is_open=False)
-    over = list(UploadSession.objects.filter(is_open=False).order_by("expires_at")[:limit])
-    for session in over:
-        discard(session, store=store)
+    closed = UploadSession.objects.filter(is_open=False).order_by("expires_at")
+    over = list(closed.values_list("pk", flat=True)[:limit])
+    discard(over, store=store)
     return len(over)
 
 
-def discard(session: UploadSession, *, store: BlobStore) -> None:
-    """Remove a closed session: published bytes that no blob names, the upload itself, then the row."""
-    upload = UploadId(session.pk.hex)
+def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> None:
+    """Remove closed sessions: what they left in the storage, then the rows of those that left nothing now.
+
+    Most have been finished, so that their rows are all there is: these go together.
+    """
+    empty: list[UUID] = []
+    try:
+        for session_id in session_ids:
+            _remove_bytes(UploadId(session_id.hex), store)
+            empty.append(session_id)
+    finally:
+        UploadSession.objects.filter(pk__in=empty).delete()
+
+
+def _remove_bytes(upload: UploadId, store: BlobStore) -> None:
+    """Remove an upload, and what it was published as where no blob names that."""
     key = store.published_as(upload)
     # A crash between publishing and recording leaves such a key; one that a blob names is no loss.
     if key is not None and not Blob.objects.filter(storage_key=key).exists():
         store.delete(key)
     store.discard(upload)
-    session.delete()

@@ -27,7 +27,7 @@ from registry_control.catalog.services import blobs, deletion, images, manifests
 from registry_control.common.clock import now
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
-from registry_data.storage.base import Key, NotStored, UploadId
+from registry_data.storage.base import Key, NotStored, StorageError, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from tests.factories import TestKey, digest_of, make_key, make_namespace, push_blob, push_image
@@ -121,6 +121,30 @@ def test_invariant_4_expiry_never_takes_bytes_that_a_blob_names(
     UploadSession.objects.update(expires_at=now() - timedelta(seconds=1))
     uploads.expire(store=store, limit=10)
     assert b"".join(store.read(Key(Blob.objects.get(digest=digest).storage_key))) == b"kept"
+    assert not UploadSession.objects.exists()
+
+
+def test_invariant_4_a_session_whose_bytes_cannot_be_removed_now_is_kept_and_others_go(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore, tmp_path: Path
+) -> None:
+    # given three sessions that are over, the second of which has a folder where its file should be
+    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    sessions = [
+        uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256") for _ in range(3)
+    ]
+    in_the_way = tmp_path / "blobs" / "uploads" / sessions[1].hex
+    in_the_way.mkdir()
+    for age, session in enumerate(reversed(sessions), start=1):
+        UploadSession.objects.filter(pk=session).update(expires_at=now() - timedelta(seconds=age))
+
+    # when they are discarded
+    with pytest.raises(StorageError):
+        uploads.expire(store=store, limit=10)
+
+    # then the first one is gone, and the others once nothing is in the way
+    assert set(UploadSession.objects.values_list("pk", flat=True)) == set(sessions[1:])
+    in_the_way.rmdir()
+    assert uploads.expire(store=store, limit=10) == 2
     assert not UploadSession.objects.exists()
 
 

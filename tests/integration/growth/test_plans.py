@@ -112,11 +112,13 @@ def test_a_task_reads_no_big_table_whole(
 ) -> None:
     # given work of its kind, of another, or none
     prepare(Image.objects.select_related("namespace").get(namespace__name=GIANT[0], name=GIANT[1]))
+    store = FilesystemStore(tmp_path)
+    store.check()
 
     # when it runs
     asked: list[Statement] = []
     with noting(asked):
-        TASKS[task](FilesystemStore(tmp_path))
+        TASKS[task](store)
 
     # then it has found its work by an index
     assert asked
