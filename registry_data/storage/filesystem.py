@@ -172,9 +172,13 @@ class FilesystemStore:
         with self._translated():
             if self._upload(upload).stat().st_nlink == 1:
                 return []
-            notes = [path.name for path in self._uploads.iterdir() if path.name.startswith(f"{upload}.")]
-        digests = [note.partition(".")[2].partition(":") for note in notes]
-        return [blob_key(algorithm, encoded, upload) for algorithm, _, encoded in digests]
+            names = [path.name for path in self._uploads.iterdir() if path.name.startswith(f"{upload}.")]
+        digests = [name.partition(".")[2].partition(":") for name in names]
+        return [
+            blob_key(algorithm, encoded, upload)
+            for algorithm, _, encoded in digests
+            if algorithm in _ALGORITHMS
+        ]
 
     def _pieces(self, path: Path, start: int, stop: int | None) -> Iterator[bytes]:
         with self._translated():

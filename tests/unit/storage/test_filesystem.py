@@ -101,10 +101,22 @@ def test_uploads_leave_no_name_but_the_key(tmp_path: Path) -> None:
     for published in (KEY, None):
         store.create_upload(UPLOAD)
         store.publish(UPLOAD, KEY)
+        assert store.published_as(UPLOAD) == KEY
         store.discard(UPLOAD, published=published)
         assert not list((tmp_path / "store" / "uploads").iterdir())
         assert store.path_of(KEY).stat().st_nlink == 1
         store.delete(KEY)
+
+
+def test_a_name_that_is_no_note_is_passed_over(tmp_path: Path) -> None:
+    store = FilesystemStore(tmp_path / "store")
+    store.check()
+    store.create_upload(UPLOAD)
+    (tmp_path / "store" / "uploads" / f"{UPLOAD}.key").symlink_to("somewhere")
+    store.publish(UPLOAD, KEY)
+    assert store.published_as(UPLOAD) == KEY
+    store.discard(UPLOAD)
+    assert store.published_as(UPLOAD) is None
 
 
 def test_a_root_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
