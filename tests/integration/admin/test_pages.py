@@ -186,7 +186,9 @@ def test_a_namespace_with_images_is_deleted_by_the_worker(
     assert namespace.status == Status.DELETING
 
     # when the worker comes, then all of it goes
-    while deletion.step(store=blob_store(), limit=50):
+    store = blob_store()
+    store.check()
+    while deletion.step(store=store, limit=50):
         pass
     assert not Namespace.objects.filter(pk=namespace.pk).exists()
     assert not Image.objects.filter(pk=world.image_id).exists()

@@ -33,7 +33,7 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "PATCH upload": 3,  # key, facts, session
     "PUT upload": 7,  # key, facts, session; image's row, session, blob, lease
     "GET upload": 3,
-    "DELETE upload": 6,
+    "DELETE upload": 5,
     "POST mount": 6,  # key, facts, source's facts, image's row, touch, lease
     "POST mount from anywhere": 8,  # and images that have it, by link and by lease
     "GET tags": 3,  # key, facts, names
