@@ -7,13 +7,14 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from django.conf import settings
+from django.db import transaction
 
 from registry_control.access.policy import Kind, Principal
 from registry_control.catalog.errors import ImageGone, TooManyUploads, UploadGone
 from registry_control.catalog.models import Blob, UploadSession
 from registry_control.common.clock import now
 from registry_control.common.durability import unsynced_transaction
-from registry_control.common.sql import id_parameter, present_time, row, rows, time_parameter
+from registry_control.common.sql import execute, id_parameter, present_time, row, rows, time_parameter
 from registry_data.storage.base import BlobStore, UploadId
 
 # Where the image is being deleted, no row.
@@ -25,6 +26,7 @@ FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
 WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR UPDATE OF i RETURNING id
 """
+_FORGET: Final = "DELETE FROM catalog_uploadsession WHERE id = %s"
 _OPEN: Final = """
 SELECT algorithm, hashed_size, hashed_digest, expires_at FROM catalog_uploadsession
 WHERE id = %s AND image_id = %s AND is_open AND expires_at > %s
@@ -158,7 +160,9 @@ def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> None:
             _remove_bytes(UploadId(session_id.hex), store)
             empty.append(session_id)
     finally:
-        UploadSession.objects.filter(pk__in=empty).delete()
+        with transaction.atomic():
+            for session_id in empty:
+                execute(_FORGET, [id_parameter(session_id)])
 
 
 def _remove_bytes(upload: UploadId, store: BlobStore) -> None:
