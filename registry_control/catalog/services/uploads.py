@@ -160,9 +160,15 @@ def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> None:
             _remove_bytes(UploadId(session_id.hex), store)
             empty.append(session_id)
     finally:
-        with transaction.atomic():
-            for session_id in empty:
-                execute(_FORGET, [id_parameter(session_id)])
+        if empty:
+            _forget(empty)
+
+
+@transaction.atomic
+def _forget(session_ids: Iterable[UUID]) -> None:
+    # Each by its key: for a list of them PostgreSQL may read the whole table.
+    for session_id in session_ids:
+        execute(_FORGET, [id_parameter(session_id)])
 
 
 def _remove_bytes(upload: UploadId, store: BlobStore) -> None:

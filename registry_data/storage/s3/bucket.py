@@ -124,8 +124,8 @@ class Bucket:
     def delete(self, *names: str) -> None:
         """Remove objects; those that are not there are no error."""
         if len(names) == 1:
-            with suppress(NotStored):
-                self._send("DELETE", names[0])
+            with suppress(NotStored), translated():
+                self._client.remove_object(self.name, names[0])
             return
         with translated():
             doomed = [DeleteObject(name) for name in names]

@@ -156,7 +156,6 @@ class S3Writer:
 
     def _reopen(self, spool: Spool, size: int) -> None:
         """Begin another multipart upload with the first bytes of the finished object."""
-        self._sent = True
         self._multipart, self._parts, self._chain = "", 0, ""
         while (start := where_part_begins(self._parts)) + (length := part_size(self._parts)) <= size:
             self._multipart = self._multipart or self._bucket.begin(self._places.blob)
@@ -195,7 +194,8 @@ class S3Writer:
         if not self._spool.size:
             return self._with_parts()
         # Not over the tail that the saved state names: until the new state is saved, that one counts.
-        self._sent, slot = True, 1 - self._lease.state.tail_slot
+        slot = 1 - self._lease.state.tail_slot
+        self._sent = True
         etag = self._bucket.put(self._places.tail(slot), self._spool.view())
         return replace(self._with_parts(), tail=self._spool.size, tail_etag=etag, tail_slot=slot)
 
