@@ -182,7 +182,7 @@ class Growth:
         number, digest = next(self._ids[tables.BLOB]), _digest(content)
         encoded, moment = digest.removeprefix("sha256:"), self._form.time(self._moment)
         key = f"blobs/sha256/{encoded[:2]}/{encoded}.{number:032x}"
-        self._batch[tables.BLOB].append((number, digest, len(content), key, moment, moment))
+        self._batch[tables.BLOB].append((number, digest, len(content), key, moment))
         return _Named(number, digest, len(content))
 
     def _tag(self, repository: _Repository, name: str, manifest: _Named) -> None:

@@ -29,7 +29,7 @@ IMAGE: Final = Table(
         *("pushed_at", "created_at", "updated_at"),
     ),
 )
-BLOB: Final = Table("catalog.Blob", ("id", "digest", "size", "storage_key", "created_at", "touched_at"))
+BLOB: Final = Table("catalog.Blob", ("id", "digest", "size", "storage_key", "created_at"))
 MANIFEST: Final = Table(
     "catalog.Manifest",
     (

@@ -251,7 +251,7 @@ class AwaitedChildAdmin(ReadOnlyAdmin):
 class BlobAdmin(ReadOnlyAdmin):
     """Content; who has it is in links and leases."""
 
-    list_display = ("short_digest", "size_for_people", "state", "created_at", "touched_at")
+    list_display = ("short_digest", "size_for_people", "state", "created_at")
     list_filter = ("state",)
     search_fields = ("digest__startswith", "storage_key")
 

@@ -156,7 +156,6 @@ class Blob(models.Model):
     storage_key = models.CharField(max_length=255, unique=True)
     state = models.CharField(max_length=16, choices=State.choices, default=State.LIVE)
     created_at = models.DateTimeField(default=timezone.now)
-    touched_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         constraints = [

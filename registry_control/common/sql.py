@@ -3,7 +3,7 @@
 Statements go to the driver's own cursor, on Django's connection and in its transactions; PostgreSQL plans
 each once per connection. Values are converted as Django's own fields would: SQLite gives ids as hex text
 and times without a zone, PostgreSQL gives both as they are. Every statement is written for PostgreSQL;
-for SQLite, whose transactions have the whole database, `FOR UPDATE` is left out.
+for SQLite, whose transactions have the whole database, `FOR UPDATE` and `FOR SHARE` are left out.
 """
 
 import json
@@ -27,7 +27,7 @@ Ask: TypeAlias = Callable[[str, Sequence[Parameter]], list[tuple[Any, ...]]]
 
 _ask: ContextVar[Ask | None] = ContextVar("ask", default=None)
 _AT_ONCE: Final = 1000  # rows
-_LOCKING: Final = re.compile(r"\bFOR UPDATE( OF \w+)?")
+_LOCKING: Final = re.compile(r"\bFOR (UPDATE|SHARE)( OF \w+)?")
 
 
 def let_answer(ask: Ask) -> None:
@@ -45,8 +45,11 @@ def rows(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
     ask = _ask.get()
     if ask is None:
         return query_here(sql, parameters)
-    with connections[DEFAULT_DB_ALIAS].wrap_database_errors:
+    try:
         return ask(sql, parameters)
+    except Exception:
+        with connections[DEFAULT_DB_ALIAS].wrap_database_errors:
+            raise
 
 
 def query_here(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
@@ -147,7 +150,10 @@ def as_json(value: str | dict[str, Any]) -> dict[str, Any]:
 
 def present_id(value: str | UUID) -> UUID:
     """An id from a column that is never null."""
-    return UUID(value) if isinstance(value, str) else value
+    return _parsed(value) if isinstance(value, str) else value
+
+
+_parsed: Final = lru_cache(maxsize=10_000)(UUID)  # a pull has eight, of which most come again and again
 
 
 def as_id(value: str | UUID | None) -> UUID | None:

@@ -21,16 +21,14 @@ from registry_control.common.sql import id_parameter, insert_many, rows, time_pa
 _CLOSE: Final = """
 UPDATE catalog_uploadsession SET is_open = FALSE WHERE id = %s AND image_id = %s AND is_open RETURNING id
 """
-# The live blob of a digest, held: this one, or the one that was there, touched.
-_ENSURE: Final = """
-INSERT INTO catalog_blob (digest, size, storage_key, state, created_at, touched_at)
-VALUES (%s, %s, %s, 'live', %s, %s)
-ON CONFLICT (digest) WHERE state = 'live' DO UPDATE SET touched_at = excluded.touched_at
-RETURNING id, storage_key
+_MAKE: Final = """
+INSERT INTO catalog_blob (digest, size, storage_key, state, created_at) VALUES (%s, %s, %s, 'live', %s)
+ON CONFLICT (digest) WHERE state = 'live' DO NOTHING RETURNING id
 """
+_SHARE_BY_DIGEST: Final = "SELECT id FROM catalog_blob WHERE digest = %s AND state = 'live' FOR SHARE"
+_SHARE: Final = "SELECT id FROM catalog_blob WHERE id = %s AND state = 'live' FOR SHARE"
 _LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
 _RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
-_TOUCH: Final = "UPDATE catalog_blob SET touched_at = %s WHERE id = %s AND state = 'live' RETURNING id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +51,25 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
     Raises:
         ImageGone, UploadGone: deleted, cancelled or expired in the meantime; nothing is recorded.
     """
-    images.hold(image_id)
+    images.share(image_id)
     if not rows(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
         raise UploadGone
-    # Where another upload of the same content commits first, its copy is the blob; and where a sweep takes
-    # that one before we do, ours is.
-    moment = time_parameter(now())
-    ((blob_id, storage_key),) = rows(_ENSURE, [new.digest, new.size, new.storage_key, moment, moment])
+    blob_id, is_new = _ensure(new)
     lease([blob_id], image_id=image_id)
-    return bool(storage_key == new.storage_key)
+    return is_new
+
+
+def _ensure(new: NewBlob) -> tuple[int, bool]:
+    """The id of the live blob of a digest, held, and whether it is this one.
+
+    Where another upload of the same content commits first, its copy is the blob; and where a sweep takes
+    that one before we do, ours is.
+    """
+    while True:
+        if made := rows(_MAKE, [new.digest, new.size, new.storage_key, time_parameter(now())]):
+            return made[0][0], True
+        if found := rows(_SHARE_BY_DIGEST, [new.digest]):
+            return found[0][0], False
 
 
 def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:
@@ -78,9 +86,9 @@ def promise(*, blob_id: int, image_id: UUID) -> None:
         ImageGone: the image is being deleted.
         BlobGone: garbage collection took the blob first.
     """
-    images.hold(image_id)
-    # Touching takes the row from a sweep, or finds that a sweep took it from us.
-    if not rows(_TOUCH, [time_parameter(now()), blob_id]):
+    images.share(image_id)
+    # Keeps the row from a sweep, or finds that a sweep took it from us.
+    if not rows(_SHARE, [blob_id]):
         raise BlobGone
     lease([blob_id], image_id=image_id)
 

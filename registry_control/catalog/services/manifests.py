@@ -55,7 +55,6 @@ _LINKED: Final = "EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.image_id = %s
 _LEASED: Final = """
 EXISTS (SELECT 1 FROM catalog_bloblease l WHERE l.image_id = %s AND l.blob_id = b.id AND l.expires_at > %s)
 """
-_TOUCH: Final = "UPDATE catalog_blob SET touched_at = %s WHERE id IN"
 _INSERT: Final = """
 INSERT INTO catalog_manifest (image_id, digest, media_type, artifact_type, subject_digest, annotations,
                               payload, size, created_at)
@@ -70,7 +69,7 @@ WHERE id = %s
 
 
 class _Held(NamedTuple):
-    """A locked blob that the image has; `linked` when a manifest of it says so already."""
+    """A held blob that the image has; `linked` when a manifest of it says so already."""
 
     id: int
     digest: str
@@ -156,7 +155,7 @@ def _locked_children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
 
 
 def _take(image_id: UUID, digests: Sequence[str], moment: datetime) -> list[_Held]:
-    """Lock the live blobs that the image has, in digest order (invariant 11), and touch them."""
+    """Hold the live blobs that the image has, beside others who need them, in digest order (invariant 11)."""
     if not digests:
         return []
     image = id_parameter(image_id)
@@ -164,13 +163,9 @@ def _take(image_id: UUID, digests: Sequence[str], moment: datetime) -> list[_Hel
     sql = f"""
         SELECT b.id, b.digest, b.size, {_LINKED} FROM catalog_blob b
         WHERE b.digest IN {in_list(digests)} AND b.state = 'live' AND ({_LINKED} OR {_LEASED})
-        ORDER BY b.digest FOR UPDATE OF b
+        ORDER BY b.digest FOR SHARE OF b
     """  # noqa: S608
-    held = [_Held(*found) for found in rows(sql, [image, *digests, image, image, time_parameter(moment)])]
-    if held:
-        ids = [blob.id for blob in held]
-        execute(f"{_TOUCH} {in_list(ids)}", [time_parameter(moment), *ids])
-    return held
+    return [_Held(*found) for found in rows(sql, [image, *digests, image, image, time_parameter(moment)])]
 
 
 def _insert(image_id: UUID, new: NewManifest, moment: datetime) -> int:

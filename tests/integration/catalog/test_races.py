@@ -273,6 +273,84 @@ def test_two_uploads_of_the_same_content_keep_one_blob(owner: TestKey, image_id:
     assert BlobLease.objects.filter(image=image_id).count() == 1
 
 
+def uploaded(digest: str, owner: TestKey, image_id: UUID) -> bool:
+    """Finish an upload; whether its bytes are needed."""
+    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    key = blob_key("sha256", digest.removeprefix("sha256:"), session.hex)
+    return blobs.record_upload(session_id=session, image_id=image_id, new=blobs.NewBlob(digest, 5, key))
+
+
+def test_pushes_of_a_layer_that_is_there_do_not_wait_for_each_others_commits(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    # given a base image's layer, and somebody who has pushed it to an image and not committed yet
+    layer, principal = push_blob(owner, image_id, b"layer"), owner.principal
+    another = images.ensure(principal=principal, namespace_id=namespace.pk, name="another")
+    with open_transaction():
+        assert not uploaded(layer, owner, image_id)
+        manifests.put(principal=principal, image_id=image_id, new=manifest_of(layer), tag_names=["t"])
+
+        # when another image gets it: by an upload, by a manifest, by a mount
+        def push() -> None:
+            assert not uploaded(layer, owner, another)
+            manifests.put(principal=principal, image_id=another, new=manifest_of(layer), tag_names=["t"])
+            blobs.promise(blob_id=Blob.objects.get(digest=layer).pk, image_id=another)
+
+        # then it is done while the first one still has the row
+        other = Other(push)
+        other.end()
+    assert BlobLink.objects.filter(blob__digest=layer).count() == 2
+
+
+def test_uploads_to_one_image_do_not_wait_for_each_others_commits(owner: TestKey, image_id: UUID) -> None:
+    with open_transaction():
+        assert uploaded(digest_of(b"one"), owner, image_id)
+        other = Other(lambda: uploaded(digest_of(b"two"), owner, image_id))
+        assert other.end()
+
+
+def test_invariant_2_an_upload_of_what_a_sweep_takes_first_becomes_the_blob(
+    owner: TestKey, image_id: UUID
+) -> None:
+    layer = push_blob(owner, image_id, b"layer")
+    with open_transaction():
+        Blob.objects.select_for_update().filter(digest=layer).update(state=Blob.State.DELETING)
+        other = Other(lambda: uploaded(layer, owner, image_id))
+        assert other.waits
+    assert other.end()
+    assert Blob.objects.filter(digest=layer, state=Blob.State.LIVE).count() == 1
+
+
+def test_invariant_2_a_sweep_waits_for_an_upload_and_then_sees_its_lease(
+    owner: TestKey, image_id: UUID
+) -> None:
+    layer = push_blob(owner, image_id, b"layer")
+    blob_id = Blob.objects.get(digest=layer).pk
+    BlobLease.objects.all().delete()
+
+    def sweep() -> bool:
+        with open_transaction():
+            Blob.objects.select_for_update().get(pk=blob_id)
+            return BlobLease.objects.filter(blob=blob_id).exists()
+
+    with open_transaction():
+        assert not uploaded(layer, owner, image_id)
+        other = Other(sweep)
+        assert other.waits
+    assert other.end()
+
+
+def test_an_upload_waits_for_the_deletion_of_its_image_and_is_told_so(owner: TestKey, image_id: UUID) -> None:
+    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    new = blobs.NewBlob(digest_of(b"x"), 1, blob_key("sha256", digest_of(b"x")[7:], session.hex))
+    with open_transaction():
+        images.start_deletion(images.locked(image_id), actor=SYSTEM)
+        other = Other(lambda: blobs.record_upload(session_id=session, image_id=image_id, new=new))
+        assert other.waits
+    with pytest.raises(ImageGone):
+        other.end()
+
+
 def test_a_session_that_expires_while_it_is_finished_gives_a_blob_or_goes_but_never_both(
     owner: TestKey, image_id: UUID
 ) -> None:

@@ -17,9 +17,9 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "GET manifest by digest": 3,
     "HEAD manifest by tag": 2,
     "HEAD manifest by digest": 2,
-    # key, facts, image's row, manifest, blobs, their touch, manifest's row, links, who awaits it, audit;
-    # tag, its row, audit; image's size and time
-    "PUT manifest": 14,
+    # key, facts, image's row, manifest, blobs, manifest's row, links, who awaits it, audit; tag, its row,
+    # audit; image's size and time
+    "PUT manifest": 13,
     "PUT manifest again": 5,  # key, facts, image's row, manifest, tag
     "PUT index": 14,
     "DELETE tag": 7,  # key, facts, image's row, tag, its deletion, image's time, audit
@@ -34,7 +34,7 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "PUT upload": 7,  # key, facts, session; image's row, session, blob, lease
     "GET upload": 3,
     "DELETE upload": 5,
-    "POST mount": 6,  # key, facts, source's facts, image's row, touch, lease
+    "POST mount": 6,  # key, facts, source's facts, image's row, blob, lease
     "POST mount from anywhere": 8,  # and images that have it, by link and by lease
     "GET tags": 3,  # key, facts, names
     "GET referrers": 3,
