@@ -21,6 +21,7 @@ from granian.server import Server
 
 from registry_control.embedded.addresses import check_addresses, ip_of
 from registry_control.embedded.lifeline import end_with_parent
+from registry_control.embedded.memory import keep_freed_memory, set_aside_what_stays
 from registry_control.embedded.wsgi import WsgiInThreads
 from registry_control.settings.environment import Address
 
@@ -89,6 +90,8 @@ def _serve(plane: _Plane) -> None:
     check_addresses({plane.variable: plane.address})
     import_module(plane.parts)
     _allow_many_files()
+    keep_freed_memory()
+    set_aside_what_stays()
     server = Server(
         plane.name,
         address=ip_of(plane.address, plane.variable),
@@ -111,6 +114,7 @@ def _load(plane: _Plane) -> _Application:
     """Runs in each worker process, right after its fork."""
     end_with_parent()
     application = plane.build()
+    set_aside_what_stays()
     logger.info("%s: process %d serves", plane.name, os.getpid())
     return application
 
