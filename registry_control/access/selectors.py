@@ -1,6 +1,6 @@
 """Who holds a key, with the rights of this moment: one query, no cache (invariant 5)."""
 
-from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -58,12 +58,21 @@ def _principal(sql: str, parameter: str) -> Principal:
     found = rows(sql, [parameter])
     if not found:
         raise BadCredentials(Why.NOT_FOUND)
+    principal, is_active = _read(tuple(found))
+    if not is_active:
+        raise BadCredentials(Why.NOT_FOUND)
+    if principal.ends_at is not None and principal.ends_at <= now():
+        raise BadCredentials(Why.EXPIRED)
+    return principal
+
+
+@lru_cache(maxsize=1000)
+def _read(found: tuple[tuple[Any, ...], ...]) -> tuple[Principal, bool]:
+    """A key's holder, and whether they are active, from its rows: the same for the same rows."""
     first = found[0]
     user, application = first[3:7], first[7:11]
     kind, holder = (Kind.USER, user) if user[0] is not None else (Kind.APPLICATION, application)
-    ends_at = as_time(first[1])
-    _must_stand(expires_at=ends_at, is_active=bool(holder[3]))
-    return Principal(
+    principal = Principal(
         kind=kind,
         id=as_id(holder[0]),
         name=holder[1],
@@ -71,15 +80,9 @@ def _principal(sql: str, parameter: str) -> Principal:
         default_project_id=as_id(first[2]),
         access_key=first[0],
         rights=tuple(_right(row) for row in found if row[11] is not None),
-        ends_at=ends_at,
+        ends_at=as_time(first[1]),
     )
-
-
-def _must_stand(*, expires_at: datetime | None, is_active: bool) -> None:
-    if not is_active:
-        raise BadCredentials(Why.NOT_FOUND)
-    if expires_at is not None and expires_at <= now():
-        raise BadCredentials(Why.EXPIRED)
+    return principal, bool(holder[3])
 
 
 def _right(row: tuple[Any, ...]) -> Right:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from registry_data.http.authentication import challenge
 from registry_data.http.endpoints import blobs, extensions, lists, manifests, service, uploads
 from registry_data.http.errors import to_answer
-from registry_data.http.kept import KeptAnswers, key_of
+from registry_data.http.kept import KeptAnswer, KeptAnswers, key_of
 from registry_data.http.plane import Endpoint, Plane
 from registry_data.http.rates import check_rate
 from registry_data.http.routes import Kind, route
@@ -83,8 +83,7 @@ class App:
         key = key_of(scope) if self._plane.rates is None else None
         stamp = await self._plane.stamps.now() if scope["method"] in _READS else None
         if key is not None and (kept := self._kept.get(key, stamp)) is not None:
-            await send(kept.start)
-            await send(kept.body)
+            await _send_kept(kept, send)
             return
         request = Request(scope, receive, idle_time=self._plane.config.idle_time, stamp=stamp)
         try:
@@ -93,8 +92,9 @@ class App:
                 answer = Answer(answer.status, {**answer.headers, "connection": "close"}, answer.body)
         except ClientDisconnect as error:
             answer = _to_whoever_stopped(request, error)
-        if key is not None:
-            self._kept.put(key, stamp, answer)
+        if key is not None and (kept := self._kept.put(key, stamp, answer)) is not None:
+            await _send_kept(kept, send)
+            return
         await _send(request, answer, self._plane, send)
         if answer.headers.get("connection") == "close":
             await _linger(request)
@@ -194,6 +194,11 @@ async def _linger(request: Request) -> None:
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(_LINGER_TIME):
             await request.drain(_LINGERED)
+
+
+async def _send_kept(kept: KeptAnswer, send: Send) -> None:
+    await send(kept.start)
+    await send(kept.body)
 
 
 async def _send(request: Request, answer: Answer, plane: Plane, send: Send) -> None:

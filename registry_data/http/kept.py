@@ -62,16 +62,17 @@ class KeptAnswers:
         kept = self._kept.get(key, stamp)
         return kept if kept is not None and kept.until > time.time() else None
 
-    def put(self, key: Key, stamp: Stamp | None, answer: Answer) -> None:
-        """Keep an answer that was made after the stamp was taken, if it may be given again."""
+    def put(self, key: Key, stamp: Stamp | None, answer: Answer) -> KeptAnswer | None:
+        """Keep an answer made after the stamp was taken, if it may be given again; as it is sent."""
         if not answer.repeatable_until or not isinstance(answer.body, bytes):
-            return
+            return None
         body = b"" if key[0] == "HEAD" else answer.body
         if len(body) > LARGEST:
-            return
+            return None
         kept = KeptAnswer(
             start={"type": "http.response.start", "status": answer.status, "headers": answer.raw_headers()},
             body={"type": "http.response.body", "body": body},
             until=answer.repeatable_until,
         )
         self._kept.put(key, stamp, kept, _OVERHEAD + len(body))
+        return kept

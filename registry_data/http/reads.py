@@ -45,7 +45,7 @@ class _KeptRows:
         return self._kept.get((sql, tuple(parameters)), stamp)
 
     def put(self, sql: str, parameters: Sequence[Any], stamp: Stamp | None, rows: Rows) -> None:
-        if len(rows) <= _MOST and not any(isinstance(value, bytes) for row in rows for value in row):
+        if stamp is not None and len(rows) <= _MOST and not any(bytes in map(type, row) for row in rows):
             self._kept.put((sql, tuple(parameters)), stamp, rows, _ROW * (1 + len(rows)))
 
 
