@@ -148,12 +148,12 @@ def as_json(value: str | dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+_parsed: Final = lru_cache(maxsize=10_000)(UUID)  # a pull has eight, of which most come again and again
+
+
 def present_id(value: str | UUID) -> UUID:
     """An id from a column that is never null."""
     return _parsed(value) if isinstance(value, str) else value
-
-
-_parsed: Final = lru_cache(maxsize=10_000)(UUID)  # a pull has eight, of which most come again and again
 
 
 def as_id(value: str | UUID | None) -> UUID | None:

@@ -7,7 +7,7 @@ from typing import Final
 # <malloc.h> of glibc; other libraries have no `mallopt`.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-_KEPT: Final = 16 * 1024 * 1024  # bytes that each of its arenas may keep
+_KEPT: Final = 8 * 1024 * 1024  # bytes that each of its arenas may keep
 _MAPPED: Final = 4 * 1024 * 1024  # bytes from which a block is mapped alone and given back when it is freed
 
 

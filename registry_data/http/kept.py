@@ -63,7 +63,10 @@ class KeptAnswers:
         return kept if kept is not None and kept.until > time.time() else None
 
     def put(self, key: Key, stamp: Stamp | None, answer: Answer) -> KeptAnswer | None:
-        """Keep an answer made after the stamp was taken, if it may be given again; as it is sent."""
+        """Keep an answer that was made after the stamp was taken, unless that state has passed.
+
+        Returns it in the form in which it is sent, or None if it may not be given again.
+        """
         if not answer.repeatable_until or not isinstance(answer.body, bytes):
             return None
         body = b"" if key[0] == "HEAD" else answer.body

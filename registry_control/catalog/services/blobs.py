@@ -51,7 +51,7 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
     Raises:
         ImageGone, UploadGone: deleted, cancelled or expired in the meantime; nothing is recorded.
     """
-    images.share(image_id)
+    images.hold(image_id)
     if not rows(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
         raise UploadGone
     blob_id, is_new = _ensure(new)
@@ -86,7 +86,7 @@ def promise(*, blob_id: int, image_id: UUID) -> None:
         ImageGone: the image is being deleted.
         BlobGone: garbage collection took the blob first.
     """
-    images.share(image_id)
+    images.hold(image_id)
     # Keeps the row from a sweep, or finds that a sweep took it from us.
     if not rows(_SHARE, [blob_id]):
         raise BlobGone

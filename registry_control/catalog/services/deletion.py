@@ -38,23 +38,26 @@ def remove_never_pushed(*, limit: int) -> int:
     ).exclude(status=Status.DELETING)
     doomed = list(idle.values_list("pk", flat=True)[:limit])
     for pk in doomed:
-        with transaction.atomic():
-            image = (
-                idle.select_for_update(of=("self",))
-                .select_related("namespace__project")
-                .filter(pk=pk)
-                .first()
-            )
-            if image is not None:
-                images.start_deletion(image, actor=SYSTEM)
+        _remove_if_still(idle, pk)
     return len(doomed)
+
+
+@transaction.atomic
+def _remove_if_still(idle: QuerySet[Image], pk: UUID) -> None:
+    held = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
+    image = held.filter(pk=pk).first()
+    # Asked when the row is ours: a push that we waited for left a session or a lease and the row as it was.
+    if image is not None and idle.filter(pk=pk).exists():
+        images.start_deletion(image, actor=SYSTEM)
 
 
 def remove_expired_leases(*, limit: int) -> int:
     """Forget promises that are over. What nothing else holds is garbage from then on."""
     expired = BlobLease.objects.filter(expires_at__lte=now()).order_by("expires_at")
-    doomed = list(expired.values_list("pk", flat=True)[:limit])
-    return BlobLease.objects.filter(pk__in=doomed, expires_at__lte=now()).delete()[0]
+    # One that somebody renews at this moment is theirs.
+    with transaction.atomic():
+        doomed = list(expired.select_for_update(skip_locked=True).values_list("pk", flat=True)[:limit])
+        return BlobLease.objects.filter(pk__in=doomed).delete()[0]
 
 
 def _deleting(rows: QuerySet[Any], limit: int) -> list[UUID]:

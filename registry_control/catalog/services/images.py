@@ -36,11 +36,6 @@ INSERT INTO catalog_image (id, namespace_id, organization_id, name, visibility, 
 VALUES (%s, %s, %s, %s, 'inherit', 'ready', '', 0, 0, %s, %s)
 """
 _COUNT: Final = "UPDATE namespaces_namespace SET image_rows = image_rows + 1 WHERE id = %s"
-_SHARE: Final = """
-SELECT i.id FROM catalog_image i
-JOIN namespaces_namespace n ON n.id = i.namespace_id
-WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR SHARE OF i
-"""
 _HOLD: Final = """
 SELECT n.name, i.name, p.organization_id, i.pushed_at, n.accepts_sparse_indexes
 FROM catalog_image i
@@ -108,18 +103,6 @@ def hold(image_id: UUID) -> HeldImage:
         was_pushed=bool(found[3]),
         accepts_sparse_indexes=bool(found[4]),
     )
-
-
-def share(image_id: UUID) -> None:
-    """Keep an image from being deleted or changed by others before the present transaction ends.
-
-    Any number of transactions may do so at once: the uploads of an image's layers.
-
-    Raises:
-        ImageGone: deleted, or being deleted.
-    """
-    if row(_SHARE, [id_parameter(image_id)]) is None:
-        raise ImageGone
 
 
 def locked(image_id: UUID) -> Image:

@@ -24,7 +24,7 @@ INSERT INTO catalog_uploadsession (id, image_id, user_id, application_id, create
 SELECT %s, i.id, %s, %s, %s, %s, TRUE, %s, 0, ''
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
-WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR SHARE OF i RETURNING id
+WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR UPDATE OF i RETURNING id
 """
 _FORGET: Final = "DELETE FROM catalog_uploadsession WHERE id = %s"
 _OPEN: Final = """

@@ -6,6 +6,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from django.conf import settings
 from django.db.models import Sum
 
 from registry_control.audit.services import SYSTEM
@@ -28,7 +29,8 @@ from registry_control.catalog.models import (
     Tag,
     UploadSession,
 )
-from registry_control.catalog.services import blobs, images, manifests, tags, uploads
+from registry_control.catalog.services import blobs, deletion, images, manifests, tags, uploads
+from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
@@ -302,13 +304,6 @@ def test_pushes_of_a_layer_that_is_there_do_not_wait_for_each_others_commits(
     assert BlobLink.objects.filter(blob__digest=layer).count() == 2
 
 
-def test_uploads_to_one_image_do_not_wait_for_each_others_commits(owner: TestKey, image_id: UUID) -> None:
-    with open_transaction():
-        assert uploaded(digest_of(b"one"), owner, image_id)
-        other = Other(lambda: uploaded(digest_of(b"two"), owner, image_id))
-        assert other.end()
-
-
 def test_invariant_2_an_upload_of_what_a_sweep_takes_first_becomes_the_blob(
     owner: TestKey, image_id: UUID
 ) -> None:
@@ -376,6 +371,42 @@ def test_a_push_to_an_image_whose_deletion_is_about_to_commit_is_told_so(
         assert other.waits
     with pytest.raises(ImageGone):
         other.end()
+
+
+@pytest.mark.parametrize("how", ["upload", "mount"])
+def test_invariant_2_an_image_that_somebody_has_just_begun_to_push_to_is_not_removed(
+    owner: TestKey, namespace: Namespace, image_id: UUID, how: str
+) -> None:
+    # given an old image that nothing was ever pushed to, and somebody who begins and has not committed yet
+    another = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="another")
+    blob = Blob.objects.get(digest=push_blob(owner, another, b"layer"))
+    Image.objects.update(created_at=now() - settings.UPLOAD_LIFE)
+    with open_transaction():
+        if how == "mount":
+            blobs.promise(blob_id=blob.pk, image_id=image_id)
+        else:
+            uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+
+        # when what was never pushed is removed
+        other = Other(lambda: deletion.remove_never_pushed(limit=10))
+        assert other.waits
+
+    # then the image stays
+    other.end()
+    assert Image.objects.get(pk=image_id).status == Status.READY
+
+
+def test_leases_that_end_are_removed_while_a_deletion_renews_them(owner: TestKey, image_id: UUID) -> None:
+    # given leases that have ended, one of which somebody renews and has not committed yet
+    renewed, _ = (push_blob(owner, image_id, content) for content in (b"one", b"two"))
+    BlobLease.objects.update(expires_at=now() - settings.BLOB_LEASE)
+    with open_transaction():
+        BlobLease.objects.filter(blob__digest=renewed).update(expires_at=now() + settings.BLOB_LEASE)
+
+        # when the worker removes them, then it waits for nobody and takes the other one
+        other = Other(lambda: deletion.remove_expired_leases(limit=10))
+        assert other.end() == 1
+    assert BlobLease.objects.get().blob.digest == renewed
 
 
 def test_deletions_of_one_manifest_and_its_tag_at_once_have_one_outcome_each(

@@ -10,14 +10,14 @@ from registry_control.embedded.memory import keep_freed_memory, set_aside_what_s
 
 only_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
 
-# Takes and frees what sixteen transfers have in hand, in a thread as the servers do, and counts page faults.
+# Takes and frees what some transfers have in hand, in a thread as the servers do, and counts page faults.
 _USE = """
 import resource, threading
 {prepare}
 
 def use():
     for _ in range(20):
-        pieces = [bytes(1024 * 1024) for _ in range(12)]
+        pieces = [bytes(1024 * 1024) for _ in range(6)]
         del pieces
 
 def faults():
