@@ -62,6 +62,11 @@ class UploadWriter(Protocol):
         """Where the upload ends now, in bytes."""
         ...
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the upload was, or may have been, published before it was opened."""
+        ...
+
     def write(self, piece: bytes) -> None:
         """Append a piece of any size."""
         ...
@@ -127,6 +132,9 @@ class BlobStore(Protocol):
 
         Whoever has just published it, and may hold it open still, says under which key: a driver need not
         look for that then.
+
+        Raises:
+            Busy: another writer has it, and would leave bytes that nobody knows of. Its end comes soon.
         """
         ...
 

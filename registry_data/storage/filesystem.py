@@ -83,13 +83,16 @@ class FilesystemStore:
             descriptor = os.open(self._upload(upload), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             try:
                 _lock(descriptor)
-                size = os.fstat(descriptor).st_size
-                if at is not None and at != size:
-                    raise WrongOffset(size)
+                found = os.fstat(descriptor)
+                # Whoever had the lock may have discarded the upload: then this file is a blob, or nothing.
+                if not os.path.samestat(found, self._upload(upload).stat()):
+                    raise NotStored(f"the upload {upload} has ended")
+                if at is not None and at != found.st_size:
+                    raise WrongOffset(found.st_size)
             except BaseException:
                 os.close(descriptor)
                 raise
-            return _FileWriter(self, descriptor, size)
+            return _FileWriter(self, descriptor, found.st_size, is_published=found.st_nlink > 1)
 
     def read_upload(self, upload: UploadId) -> Iterator[bytes]:
         """Read the file from its beginning."""
@@ -102,11 +105,11 @@ class FilesystemStore:
         `published_as`, and no row names it.
         """
         source, target, note = self._upload(upload), self.path_of(key), self._note(upload, key)
-        for other in self._noted(upload):
-            if other != key:  # by a try with another algorithm that died
-                self.delete(other)
-                self._note(upload, other).unlink()
+        others = [other for other in self._noted(upload) if other != key]  # of a try that died
         with self._translated():
+            for other in others:
+                self.path_of(other).unlink(missing_ok=True)
+                self._note(upload, other).unlink(missing_ok=True)
             with suppress(FileExistsError):
                 os.link(source, note)
             try:
@@ -114,8 +117,14 @@ class FilesystemStore:
             except FileExistsError:
                 if not source.samefile(target):
                     raise Unavailable(f"{key} holds something else already") from None
-            sync_file(target)
-            sync_folder(target.parent)
+            try:
+                sync_file(target)
+                sync_folder(target.parent)
+            except OSError:
+                # The kernel says so once: another try would be told that all is well, and it is not.
+                for path in (target, note, source):
+                    path.unlink(missing_ok=True)
+                raise
 
     def published_as(self, upload: UploadId) -> Key | None:
         """Look for the note that `publish` made before the key."""
@@ -125,7 +134,10 @@ class FilesystemStore:
             return None
 
     def discard(self, upload: UploadId, *, published: Key | None = None) -> None:
-        """Remove what says where the upload was published and, last, its own name."""
+        """Remove what says where the upload was published and, last, its own name.
+
+        A writer that has it open goes on with a file that has no name, and ends with `NotStored`.
+        """
         key = published or self.published_as(upload)
         with self._translated():
             if key is not None:
@@ -206,9 +218,9 @@ class FilesystemStore:
 class _FileWriter:
     """See UploadWriter."""
 
-    def __init__(self, store: FilesystemStore, descriptor: int, size: int) -> None:
+    def __init__(self, store: FilesystemStore, descriptor: int, size: int, *, is_published: bool) -> None:
         self._store, self._descriptor, self._began = store, descriptor, size
-        self.offset = size
+        self.offset, self.is_published = size, is_published
 
     def write(self, piece: bytes) -> None:
         """Write all of it; where the disk is full, `offset` says how much there is."""
@@ -229,9 +241,10 @@ class _FileWriter:
 
     def close(self) -> None:
         """Close the file, and so give its lock back."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1  # closed even where that fails
+        if descriptor >= 0:
+            with self._store._translated():  # noqa: SLF001 - the two are one driver
+                os.close(descriptor)
 
     def abandon(self) -> None:
         """Cut off what this writer wrote."""
@@ -271,9 +284,10 @@ class _FileReader:
 
     def close(self) -> None:
         """Close the file; again is no harm."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1  # closed even where that fails
+        if descriptor >= 0:
+            with self._store._translated():  # noqa: SLF001 - the two are one driver
+                os.close(descriptor)
 
     def __del__(self) -> None:
         self.close()

@@ -292,7 +292,7 @@ def test_a_publication_that_was_cut_short_is_known_and_can_be_repeated(
     append(store, upload, content[:70], at=0)
     bucket, places = dying(Address.parse(url)), Places(upload)
     lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
-    writer = S3Writer(bucket, places, lease, Room(tmp_path, 0), lambda: None)
+    writer = S3Writer(bucket, places, lease, Room(tmp_path, 0), lambda: None, is_first=False)
     writer.write(content[70:])
     key = blob_key("sha256", sha256(content).hexdigest(), upload)
     with pytest.raises(PowerCut):

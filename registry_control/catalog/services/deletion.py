@@ -24,9 +24,10 @@ from registry_data.storage.base import BlobStore
 def step(*, store: BlobStore, limit: int) -> bool:
     """Remove at most about `limit` rows of each kind. Returns whether there may be more to do."""
     tags = _tags(limit)
-    images_left = [_image(pk, store=store, limit=limit) for pk in _deleting(Image.objects.all(), limit)]
+    doomed = _deleting(Image.objects.all(), limit)
+    images_left = [_image(pk, store=store, limit=limit) for pk in doomed]
     namespaces_left = [_namespace(pk, limit=limit) for pk in _deleting(Namespace.objects.all(), limit)]
-    return tags == limit or any(images_left) or any(namespaces_left)
+    return limit in (tags, len(doomed)) or any(images_left) or any(namespaces_left)
 
 
 def remove_never_pushed(*, limit: int) -> int:
@@ -88,15 +89,15 @@ def _hold(image_id: UUID) -> None:
 
 
 def _image(pk: UUID, *, store: BlobStore, limit: int) -> bool:
-    """One step for one image, which no push can reach any more; True while there is more of it."""
+    """One step for one image, which no push can reach any more; True while more can be removed at once."""
     UploadSession.objects.filter(image=pk).update(is_open=False)
     sessions = list(UploadSession.objects.filter(image=pk).values_list("pk", flat=True)[:limit])
-    uploads.discard(sessions, store=store)
+    removed = uploads.discard(sessions, store=store)
     leases = BlobLease.objects.filter(image=pk).order_by("pk").values_list("pk", flat=True)[:limit]
-    removed = _remove_manifests(pk, limit=limit)
+    removed += _remove_manifests(pk, limit=limit)
     removed += BlobLease.objects.filter(pk__in=list(leases)).delete()[0]
     if sessions or removed:
-        return True
+        return bool(removed)  # the rest waits for those who still write to it
     _remove_image(pk)
     return False
 
@@ -134,10 +135,11 @@ def _namespace(pk: UUID, *, limit: int) -> bool:
         return False
     left = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
     remaining = list(left.filter(namespace=pk).order_by("pk")[:limit])
-    for image in remaining:
+    begun = [image for image in remaining if image.status != Status.DELETING]
+    for image in begun:
         images.start_deletion(image, actor=SYSTEM)
     if remaining:
-        return True
+        return bool(begun)  # of the others, their own steps say whether there is more
     record(actor=SYSTEM, verb="namespace.removed", target=target_of(namespace))
     namespace.delete()
     return False

@@ -1,5 +1,6 @@
 """Upload sessions: rows that say an upload is under way. Bytes are the storage driver's."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,11 @@ from registry_control.catalog.models import Blob, UploadSession
 from registry_control.common.clock import now
 from registry_control.common.durability import unsynced_transaction
 from registry_control.common.sql import execute, id_parameter, present_time, row, rows, time_parameter
-from registry_data.storage.base import BlobStore, UploadId
+from registry_data.storage.base import BlobStore, Busy, StorageError, UploadId
+
+logger = logging.getLogger(__name__)
+
+_REFUSALS: Final = 3
 
 # Where the image is being deleted, no row.
 _INSERT: Final = """
@@ -31,7 +36,9 @@ _OPEN: Final = """
 SELECT algorithm, hashed_size, hashed_digest, expires_at FROM catalog_uploadsession
 WHERE id = %s AND image_id = %s AND is_open AND expires_at > %s
 """
-
+_HOLD: Final = """
+SELECT id FROM catalog_uploadsession WHERE id = %s AND image_id = %s AND is_open FOR UPDATE
+"""
 
 # Stops counting where it is too many.
 _UNDER_WAY: Final = {
@@ -109,6 +116,17 @@ def get(*, session_id: UUID, image_id: UUID) -> Session:
     return Session(session_id, algorithm, hashed_size, hashed_digest, present_time(expires_at))
 
 
+@transaction.atomic
+def require_open(session: Session, *, image_id: UUID) -> None:
+    """See that a session was not finished since it was found; wait for whoever is about to commit that.
+
+    Raises:
+        UploadGone: it was, or was cancelled.
+    """
+    if not rows(_HOLD, [id_parameter(session.id), id_parameter(image_id)]):
+        raise UploadGone
+
+
 def keep(session: Session, *, hashed: tuple[int, str] | None) -> None:
     """After bytes have come: the session lives on, with size and digest of what was hashed, if given.
 
@@ -122,6 +140,11 @@ def keep(session: Session, *, hashed: tuple[int, str] | None) -> None:
     if changes:
         with unsynced_transaction():
             UploadSession.objects.filter(pk=session.id, is_open=True).update(**changes)
+
+
+def close(*, session_id: UUID) -> None:
+    """End an upload; what there is of it is left to the worker."""
+    UploadSession.objects.filter(pk=session_id).update(is_open=False)
 
 
 def cancel(*, session_id: UUID, image_id: UUID, store: BlobStore) -> None:
@@ -149,19 +172,40 @@ def expire(*, store: BlobStore, limit: int) -> int:
     return len(over)
 
 
-def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> None:
+def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> int:
     """Remove closed sessions: what they left in the storage, then the rows of those that left nothing now.
 
-    Most have been finished, so that their rows are all there is: these go together.
+    Most have been finished, so that their rows are all there is: these go together. One whose bytes cannot be
+    removed now, because somebody still writes or because the storage refuses, comes again after all others.
+    Returns how many went.
+
+    Raises:
+        StorageError: the storage refused several times in a row: it is away, rather than one upload odd.
     """
     empty: list[UUID] = []
+    left: list[UUID] = []
+    refusals = 0
     try:
         for session_id in session_ids:
-            _remove_bytes(UploadId(session_id.hex), store)
-            empty.append(session_id)
+            try:
+                _remove_bytes(UploadId(session_id.hex), store)
+            except Busy:
+                left.append(session_id)
+            except StorageError as error:
+                logger.warning("the upload %s cannot be removed now: %s", session_id, error)
+                left.append(session_id)
+                refusals += 1
+                if refusals == _REFUSALS:
+                    raise
+            else:
+                empty.append(session_id)
+                refusals = 0
     finally:
         if empty:
             _forget(empty)
+        if left:
+            UploadSession.objects.filter(pk__in=left).update(expires_at=now() + settings.UPLOAD_LIFE)
+    return len(empty)
 
 
 @transaction.atomic

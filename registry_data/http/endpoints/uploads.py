@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Final, TypeVar
@@ -37,7 +38,14 @@ async def start(plane: Plane, request: Request, route: Route) -> Answer:
     pusher = await plane.bridge.read(None, admit_push, credentials(request), repository)
     session_id = await plane.bridge.run(uploads.start, pusher, algorithm=algorithm, store=plane.store)
     if whole is not None and "mount" not in request.query:
-        return await _finish(plane, request, repository, session_id, whole)
+        try:
+            return await _finish(plane, request, repository, session_id, whole)
+        except BaseException:
+            with suppress(ProtocolError):  # the worker does it in time
+                await plane.bridge.run(
+                    uploads.drop, credentials(request), repository, session_id, store=plane.store
+                )
+            raise
     return _session(HTTPStatus.ACCEPTED, repository, session_id, 0)
 
 
@@ -96,8 +104,12 @@ async def _finish(
         return _created(repository, digest)
     held = await _open(plane, request, repository, session_id)
     try:
-        await _pump(plane, request, held)
-        _check_length(request, held)
+        there = held.writer.is_published and await plane.bridge.run(
+            uploads.is_there, held, digest, store=plane.store
+        )
+        if not there:
+            await _pump(plane, request, held)
+            _check_length(request, held)
     except BaseException:
         # Another try begins where this one began (checklist 72).
         await plane.bridge.run(uploads.rewind, held)

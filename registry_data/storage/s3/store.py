@@ -69,7 +69,8 @@ class S3Store:
     def open_upload(self, upload: UploadId, *, at: int | None) -> S3Writer:
         """Take the upload's lease."""
         snapshot = self._snapshot(upload)
-        if snapshot.is_held:
+        # One of this process is alive, however old its lease looks.
+        if snapshot.is_held or upload in self._process.writers:
             raise Busy("another writer has the upload")
         if at is not None and at != snapshot.state.size:
             raise WrongOffset(snapshot.state.size)
@@ -80,7 +81,8 @@ class S3Store:
             if process.writers.get(upload) is writer:
                 del process.writers[upload]
 
-        writer = S3Writer(process.bucket, Places(upload), lease, self._room, forget)
+        is_first = not snapshot.state.stamp
+        writer = S3Writer(process.bucket, Places(upload), lease, self._room, forget, is_first=is_first)
         process.writers[upload] = writer
         process.renewal.add(lease)
         return writer
@@ -118,9 +120,12 @@ class S3Store:
             self._bucket.delete(places.state)
             return
         try:
-            state = self._snapshot(upload).state
+            snapshot = self._snapshot(upload)
         except NotStored:
             return
+        if writer is None and (snapshot.is_held or upload in self._process.writers):
+            raise Busy("another writer has the upload")
+        state = snapshot.state
         self._bucket.abort_all(places.blob)
         if not state.key:
             self._bucket.delete(places.blob)

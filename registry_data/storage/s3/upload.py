@@ -31,7 +31,10 @@ class S3Writer:
         lease: Lease,
         room: Room,
         on_end: Callable[[], None],
+        *,
+        is_first: bool,
     ) -> None:
+        """`is_first` says that the upload had no writer before, so that S3 has nothing of it yet."""
         self._bucket, self._places, self._lease = bucket, places, lease
         self._room, self._on_end = room, on_end
         self._began = lease.state
@@ -42,10 +45,9 @@ class S3Writer:
             self._began.chain,
         )
         self._changed = False
-        # Whether S3 may hold more of the upload than its state: a state without a stamp had no writer yet.
-        self._sent = bool(self._began.stamp)
+        self._sent = not is_first  # whether S3 may hold more of the upload than its state
         self._ended = False
-        self.offset = self._began.size
+        self.offset, self.is_published = self._began.size, bool(self._began.key)
 
     def write(self, piece: bytes) -> None:
         """Append to the spool, and send it whenever it is a part."""
@@ -78,7 +80,7 @@ class S3Writer:
         """Go back to the state at the beginning: parts sent since count no more."""
         if self._ended:
             return
-        cut_back = replace(self._lease.state, sealed=self._began.size, key="")
+        cut_back = replace(self._lease.state, sealed=self._began.size)
         before = cut_back if self._is_sealed else self._began
         try:
             with suppress(Changed):  # then it is another's to change
