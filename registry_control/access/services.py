@@ -173,7 +173,7 @@ def issue_token(caller: Caller, asked: Iterable[Scope], facts_of: FactsSource) -
 
 def _granted(caller: Caller, scope: Scope, facts_of: FactsSource) -> frozenset[str]:
     if (scope.type, scope.name) == _CATALOG:
-        return frozenset() if caller.is_anonymous else frozenset({"*"})
+        return frozenset({"*"}) & scope.actions if not caller.is_anonymous else frozenset()
     if scope.type != "repository":
         return frozenset()
     asked = [action for action in _ACTIONS if {action, "*"} & scope.actions]
@@ -194,7 +194,8 @@ class _VerifiedTokens:
     """Signatures already checked, until they expire: what cannot change may be remembered."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        """`capacity` is in bytes, about."""
+        self._left = capacity
         self._claims: dict[str, tokens.Claims] = {}
         self._lock = threading.Lock()
 
@@ -204,12 +205,20 @@ class _VerifiedTokens:
 
     def put(self, token: str, claims: tokens.Claims) -> None:
         with self._lock:
-            if len(self._claims) >= self._capacity:
-                self._claims.pop(next(iter(self._claims)))
-            self._claims[token] = claims
+            if token not in self._claims:
+                self._claims[token] = claims
+                self._left -= self._cost(token)
+            while self._left < 0:
+                oldest = next(iter(self._claims))
+                del self._claims[oldest]
+                self._left += self._cost(oldest)
+
+    def _cost(self, token: str) -> int:
+        """What a token and its claims take, in bytes, about: each scope is objects of its own."""
+        return 1024 + 8 * len(token)
 
 
-_verified_tokens: Final = _VerifiedTokens(capacity=10_000)
+_verified_tokens: Final = _VerifiedTokens(capacity=32 * 1024 * 1024)
 
 
 def _verified(token: str) -> tokens.Claims:

@@ -210,10 +210,18 @@ async def _send(request: Request, answer: Answer, plane: Plane, send: Send) -> N
     elif isinstance(answer.body, FileBody):
         await send({"type": "http.response.pathsend", "path": str(answer.body.path)})
     else:
-        await _send_pieces(answer.body, plane, send)
+        await _send_pieces(request, answer.body, plane, send)
 
 
-async def _send_pieces(pieces: Iterator[bytes], plane: Plane, send: Send) -> None:
-    while (piece := await plane.bridge.run_bytes(next, pieces, b"")) != b"":
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+async def _send_pieces(request: Request, pieces: Iterator[bytes], plane: Plane, send: Send) -> None:
+    """Read and send until the end, or until nobody listens: the server's `send` does not say so."""
+    gone = asyncio.ensure_future(request.gone())
+    try:
+        while (piece := await plane.bridge.run_bytes(next, pieces, b"")) != b"":
+            if gone.done():
+                logger.info("client went away during %s %s", request.method, request.path)
+                return
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        gone.cancel()

@@ -9,8 +9,8 @@ from registry_data.http.wire import Request
 from registry_data.registry.gate import Credentials, Refused
 
 _NOTHING: Final = Credentials()
-# No token or secret is near it; hashing a longer one would only cost time.
-_LIMIT: Final = 16 * 1024
+# The longest token that we issue is shorter; hashing a longer one would only cost time.
+_LIMIT: Final = 64 * 1024
 
 
 def credentials(request: Request) -> Credentials:
@@ -45,7 +45,7 @@ def basic_pair(value: str) -> tuple[str, str] | None:
 
 def realm(request: Request, *, scheme: str) -> str:
     """The token endpoint, on the host that the client itself used (checklist 14, 163)."""
-    return f"{scheme}://{request.headers.get('host', 'localhost')}/token"
+    return f"{scheme}://{request.headers.get('host') or 'localhost'}/token"
 
 
 def challenge(refused: Refused, request: Request, config: Config) -> str | None:

@@ -9,7 +9,7 @@ def not_modified(request: Request, digest: str) -> bool:
 
     Weak, unquoted and `*` are all accepted: content under one digest is one content.
     """
-    header = request.headers.get("if-none-match")
+    header = _whole(request, "if-none-match")
     return header is not None and matches(header, digest)
 
 

@@ -77,5 +77,6 @@ class KeptAnswers:
             body={"type": "http.response.body", "body": body},
             until=answer.repeatable_until,
         )
-        self._kept.put(key, stamp, kept, _OVERHEAD + len(body))
+        asked = sum(map(len, key))
+        self._kept.put(key, stamp, kept, _OVERHEAD + asked + len(body))
         return kept

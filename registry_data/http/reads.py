@@ -21,6 +21,7 @@ LetAnswer: TypeAlias = Callable[[Ask], None]
 _CAPACITY: Final = 32 * 1024 * 1024  # bytes
 _ROW: Final = 2048  # bytes, about
 _MOST: Final = 20  # rows of one query that are kept
+_LONGEST: Final = 1024  # characters of a text in them, or in what was asked
 
 
 class Reads(Protocol):
@@ -36,7 +37,7 @@ class Reads(Protocol):
 
 
 class _KeptRows:
-    """Rows of one state of the database, by statement and parameters; no contents of manifests."""
+    """Rows of one state of the database, by statement and parameters; no contents, and no long texts."""
 
     def __init__(self) -> None:
         self._kept: Kept[tuple[str, tuple[Any, ...]], Rows] = Kept(_CAPACITY)
@@ -45,8 +46,14 @@ class _KeptRows:
         return self._kept.get((sql, tuple(parameters)), stamp)
 
     def put(self, sql: str, parameters: Sequence[Any], stamp: Stamp | None, rows: Rows) -> None:
-        if stamp is not None and len(rows) <= _MOST and not any(bytes in map(type, row) for row in rows):
+        if stamp is None or len(rows) > _MOST:
+            return
+        if all(map(_is_small, parameters)) and all(_is_small(value) for row in rows for value in row):
             self._kept.put((sql, tuple(parameters)), stamp, rows, _ROW * (1 + len(rows)))
+
+
+def _is_small(value: object) -> bool:
+    return len(value) <= _LONGEST if isinstance(value, str) else not isinstance(value, bytes | dict)
 
 
 class ReadsInline:

@@ -197,6 +197,12 @@ class Request:
         if gathered:
             yield gathered
 
+    async def gone(self) -> None:
+        """Wait until the client has gone away."""
+        while not self._gone:
+            await self._take()
+            self._parts.clear()
+
     async def drain(self, limit: int) -> bool:
         """Read and drop up to `limit` bytes of what is left, so that a refusal can be heard (4).
 

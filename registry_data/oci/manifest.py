@@ -1,6 +1,7 @@
 """Manifests and indexes as pushed: what they must look like and what they refer to (checklist 90-107).
 
-Pure: whether the things referred to exist is the caller's question, with `required_blobs` and `children`.
+Pure: whether the things referred to exist is the caller's question, with `required_blobs`, `optional_blobs`
+and `children`.
 """
 
 import re
@@ -70,6 +71,11 @@ class ParsedManifest:
         """The blobs that must exist, each once: config and layers, less those that live elsewhere."""
         config = () if self.config is None else (self.config,)
         return _distinct((*config, *(layer for layer in self.layers if not layer.is_foreign)))
+
+    @property
+    def optional_blobs(self) -> tuple[Digest, ...]:
+        """The layers that may live elsewhere: what of them is here belongs to the manifest like any other."""
+        return _distinct(layer for layer in self.layers if layer.is_foreign)
 
     @property
     def children(self) -> tuple[Digest, ...]:

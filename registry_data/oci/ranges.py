@@ -11,8 +11,8 @@ from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 
 RANGE_LIMIT: Final = 1024  # ranges of one request; pullers of parts of a layer ask for a few hundred
 
-# 18 digits say any size there is, and int() never meets more than it converts.
-_NUMBER: Final = "[0-9]{1,18}"
+# More than any size there is: some say "to the end" by the largest number they know.
+_NUMBER: Final = "[0-9]{1,40}"
 _RANGE: Final = re.compile(rf"bytes=\s*(?:({_NUMBER})-({_NUMBER})?|-({_NUMBER}))\s*", re.IGNORECASE)
 _CONTENT_RANGE: Final = re.compile(
     rf"(?:bytes[ =])?\s*({_NUMBER})-({_NUMBER})(?:/(?:{_NUMBER}|\*))?\s*", re.IGNORECASE

@@ -97,6 +97,18 @@ def read(store: BlobStore, key: Key, *, start: int, stop: int) -> Iterator[bytes
             raise unavailable("the blob's bytes cannot be read just now") from error
 
 
+def check_readable(store: BlobStore, blob: StoredBlob) -> None:
+    """See that a blob's bytes can be read, all of them: whoever sends a file by its path does not say so.
+
+    Raises:
+        ProtocolError: they cannot, now; the row says that they are there, so it is no 404.
+    """
+    with unit():
+        read(store, blob.key, start=0, stop=0)
+        if store.size(blob.key) != blob.size:
+            raise unavailable("the blob's bytes cannot be read just now")
+
+
 def recent(key: Key) -> bytes | None:
     """A small blob's bytes, if this process has read them lately: what a key stands for never changes."""
     return _recent.get(key)

@@ -108,7 +108,7 @@ def referrers(
         # PostgreSQL cannot be asked for a NUL, and no type holds one.
         if record.image_id is None or "\0" in (artifact_type or ""):
             return ReferrerPage([], more=False, until=caller.ends_at)
-        found = content.referrers(
-            record.image_id, str(subject), artifact_type=artifact_type, after=after, limit=limit + 1
+        found, more = content.referrers(
+            record.image_id, str(subject), artifact_type=artifact_type, after=after, limit=limit
         )
-        return ReferrerPage(found[:limit], more=len(found) > limit, until=caller.ends_at)
+        return ReferrerPage(found, more, until=caller.ends_at)

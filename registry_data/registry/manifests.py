@@ -155,6 +155,7 @@ def _new(digest: Digest, parsed: ParsedManifest, payload: bytes) -> manifests.Ne
         media_type=parsed.media_type,
         payload=payload,
         blobs=frozenset(map(str, parsed.required_blobs)),
+        optional_blobs=frozenset(map(str, parsed.optional_blobs)),
         children=frozenset(map(str, parsed.children)),
         subject=str(parsed.subject.digest) if parsed.subject else "",
         artifact_type=parsed.artifact_type or "",

@@ -54,7 +54,8 @@ def unit() -> Iterator[None]:
         raise _too_many(error.limit) from error
     except catalog.CatalogError as error:
         code, message = _CATALOG[type(error)]
-        raise ProtocolError(code, message) from error
+        headers = {"Allow": "GET, HEAD"} if isinstance(error, catalog.BlobInUse) else None
+        raise ProtocolError(code, message, headers=headers) from error
     except (OperationalError, InterfaceError) as error:
         if _is_full(error):
             raise _no_room("database") from error

@@ -1,5 +1,6 @@
 """What an image has: bytes of manifests, pages of tags and referrers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -18,12 +19,14 @@ _TAG: Final = """
 SELECT id, manifest_id FROM catalog_tag WHERE image_id = %s AND name = %s AND NOT (status = 'deleting')
 """
 _PAYLOAD: Final = "SELECT payload FROM catalog_manifest WHERE id = %s"
-_REFERRERS: Final = """
-SELECT id, digest, media_type, size, artifact_type, annotations FROM catalog_manifest
-WHERE image_id = %s AND subject_digest = %s AND id > %s
-"""
+_REFERRER: Final = "FROM catalog_manifest WHERE image_id = %s AND subject_digest = %s AND id > %s"
+_SIZES: Final = f"SELECT id, size {_REFERRER}"
+_REFERRERS: Final = (
+    f"SELECT id, digest, media_type, size, artifact_type, annotations {_REFERRER} AND id <= %s"
+)
 _OF_TYPE: Final = " AND artifact_type = %s"
-_IN_ORDER: Final = " ORDER BY id LIMIT %s"
+_IN_ORDER: Final = " ORDER BY id"
+_LIMIT: Final = " LIMIT %s"
 _TAG_NAMES: Final = """
 SELECT name FROM catalog_tag
 WHERE image_id = %s AND NOT (status = 'deleting') AND name > %s ORDER BY name LIMIT %s
@@ -32,6 +35,7 @@ WHERE image_id = %s AND NOT (status = 'deleting') AND name > %s ORDER BY name LI
 # Not the order of the names alone: `a-b/` comes before `a/`.
 _PATH: Final = Concat("name", Value("/"), output_field=ByteOrderedField())
 _NAMESPACES_AT_ONCE: Final = 400
+PAGE_SIZE: Final = 4 * 1024 * 1024  # bytes (checklist 127)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +116,30 @@ def awaited_children(image_id: UUID, index_digest: str) -> list[tuple[str, str]]
 
 def referrers(
     image_id: UUID, subject: str, *, artifact_type: str | None, after: int, limit: int
-) -> list[Referrer]:
-    """Manifests of the image whose subject it is, in the order in which they came (checklist 128)."""
-    sql = _REFERRERS + ("" if artifact_type is None else _OF_TYPE) + _IN_ORDER
-    of_type = [] if artifact_type is None else [artifact_type]
-    found = rows(sql, [id_parameter(image_id), subject, after, *of_type, limit])
-    return [Referrer(*(*described, as_json(annotations))) for *described, annotations in found]
+) -> tuple[list[Referrer], bool]:
+    """Manifests of the image whose subject it is, in the order in which they came (checklist 127-128).
+
+    At most `limit`, and no more than PAGE_SIZE of them together, but for a single one; and whether there are
+    others behind them. Their annotations, which are shown, are a part of their bytes.
+    """
+    only, of_type = ("", []) if artifact_type is None else (_OF_TYPE, [artifact_type])
+    of_subject = [id_parameter(image_id), subject, after]
+    sizes = rows(_SIZES + only + _IN_ORDER + _LIMIT, [*of_subject, *of_type, limit + 1])
+    page = _page(sizes[:limit])
+    if not page:
+        return [], bool(sizes)
+    found = rows(_REFERRERS + only + _IN_ORDER, [*of_subject, page[-1], *of_type])
+    listed = [Referrer(*(*described, as_json(annotations))) for *described, annotations in found]
+    return listed, len(page) < len(sizes)
+
+
+def _page(sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """The ids of the first ones that go into one answer."""
+    page: list[int] = []
+    together = 0
+    for id_, size in sizes:
+        together += size
+        if page and together > PAGE_SIZE:
+            break
+        page.append(id_)
+    return page

@@ -35,6 +35,8 @@ from registry_data.oci.preconditions import Preconditions
 class NewManifest:
     """A manifest as pushed and as read. `children` may be manifests or, from BuildKit, blobs.
 
+    `optional_blobs` need not be there; those that are belong to it as well (checklist 98).
+
     `platforms` are those children which by their type are manifests, each with its platform, "" for none.
     """
 
@@ -47,6 +49,7 @@ class NewManifest:
     artifact_type: str
     annotations: dict[str, str]
     platforms: Mapping[str, str] = field(default_factory=dict)
+    optional_blobs: frozenset[str] = frozenset()
 
 
 _BY_DIGEST: Final = "SELECT id FROM catalog_manifest WHERE image_id = %s AND digest = %s"
@@ -137,7 +140,7 @@ def _content(image: HeldImage, new: NewManifest, moment: datetime) -> _Content:
     """
     children = _locked_children(image.id, new.children)
     needed = new.blobs | (new.children - children.keys())
-    held = _take(image.id, sorted(needed), moment)
+    held = _take(image.id, sorted(needed | new.optional_blobs), moment)
     missing = sorted(needed - {blob.digest for blob in held})
     dispensable = new.platforms if image.accepts_sparse_indexes else {}
     if refused := [digest for digest in missing if digest not in dispensable]:

@@ -64,6 +64,7 @@ async def _content(
     if isinstance(plane.store, SignsUrls):
         return _redirect(plane.store.url_for(found.key, expires_in=_URL_LIFE), digest)
     if part is None and isinstance(plane.store, HasPaths) and request.sends_paths:
+        await plane.bridge.run_bytes(blobs.check_readable, plane.store, found)
         return Answer(HTTPStatus.OK, headers, FileBody(plane.store.path_of(found.key)))
     pieces = await plane.bridge.run_bytes(blobs.read, plane.store, found.key, start=start, stop=stop)
     if part is None:

@@ -1,6 +1,7 @@
 """Lists: tags, repositories and referrers."""
 
 import json
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -10,6 +11,7 @@ from registry_data.http.plane import Plane
 from registry_data.http.routes import Route
 from registry_data.http.wire import Answer, Request
 from registry_data.oci.digest import Digest
+from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.media_types import OCI_INDEX
 from registry_data.oci.paging import next_link, parse_page
 from registry_data.registry import lists
@@ -42,9 +44,17 @@ async def catalog(plane: Plane, request: Request, route: Route) -> Answer:
 
 async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
     """Send an index of what refers to a subject, empty when nothing does (checklist 123-128)."""
-    repository, subject = repository_to_read(route), Digest.parse(route.reference)
-    query = request.query
+    subject, query = Digest.parse(route.reference), request.query
     artifact_type = query.get("artifactType")
+    headers = {"content-type": OCI_INDEX, "cache-control": "private, no-cache"}
+    if artifact_type is not None:
+        headers["oci-filters-applied"] = "artifactType"
+    try:
+        repository = repository_to_read(route)
+    except ProtocolError as error:
+        if error.code is not ErrorCode.NAME_UNKNOWN:
+            raise
+        return Answer(HTTPStatus.OK, headers, _index([]))  # a name that there can be none of (124)
     page = parse_page(query.get("n"), None, maximum=plane.config.page_size)
     found = await plane.bridge.read(
         request.stamp,
@@ -56,21 +66,21 @@ async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
         after=_number(query.get("last")),
         limit=page.n,
     )
-    headers = {"content-type": OCI_INDEX, "cache-control": "private, no-cache"}
-    if artifact_type is not None:
-        headers["oci-filters-applied"] = "artifactType"
     if found.more and found.referrers:
         kept = {} if artifact_type is None else {"artifactType": artifact_type}
         path = f"/v2/{repository}/referrers/{subject}"
         headers["link"] = next_link(path, page.n, str(found.referrers[-1].id), kept)
-    descriptors = [_descriptor(referrer) for referrer in found.referrers]
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
-    return Answer(HTTPStatus.OK, headers, _json(index), repeatable_until=found.until)
+    return Answer(HTTPStatus.OK, headers, _index(found.referrers), repeatable_until=found.until)
 
 
 def _number(last: str | None) -> int:
     """The cursor of a page; one that is none of ours begins at the beginning."""
     return int(last) if last and last.isascii() and last.isdigit() and len(last) < 19 else 0
+
+
+def _index(referrers: Iterable[lists.Referrer]) -> bytes:
+    manifests = [_descriptor(referrer) for referrer in referrers]
+    return _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
 
 
 def _descriptor(referrer: lists.Referrer) -> dict[str, Any]:

@@ -138,8 +138,14 @@ async def _at_its_end(
     plane: Plane, request: Request, repository: Repository, session_id: UUID, take: Callable[..., T]
 ) -> T:
     """Run a use case that opens an upload at the offset that Content-Range names, or at its end."""
-    at = _first_byte(request)
     upload = await _find(plane, request, repository, session_id, uploads.TO_WRITE)
+    try:
+        at = _first_byte(request)
+    except ProtocolError as error:
+        if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            offset = await plane.bridge.run(uploads.status, upload, store=plane.store)
+            error.headers |= _progress(repository, session_id, offset)
+        raise
     try:
         return await plane.bridge.run(take, upload, at=at, store=plane.store)
     except UploadMoved as error:

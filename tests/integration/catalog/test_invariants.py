@@ -138,13 +138,29 @@ def test_invariant_4_a_session_whose_bytes_cannot_be_removed_now_is_kept_and_oth
         UploadSession.objects.filter(pk=session).update(expires_at=now() - timedelta(seconds=age))
 
     # when they are discarded
+    uploads.expire(store=store, limit=10)
+
+    # then it alone is left, to come after all others, and goes once nothing is in the way
+    assert list(UploadSession.objects.values_list("pk", flat=True)) == [sessions[1]]
+    assert UploadSession.objects.get().expires_at > now()
+    in_the_way.rmdir()
+    assert uploads.expire(store=store, limit=10) == 1
+    assert not UploadSession.objects.exists()
+
+
+def test_a_storage_that_is_away_ends_the_removal_of_uploads(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore, tmp_path: Path
+) -> None:
+    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    for _ in range(5):
+        uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    UploadSession.objects.update(expires_at=now() - timedelta(seconds=1))
+    (tmp_path / "blobs").rename(tmp_path / "away")
     with pytest.raises(StorageError):
         uploads.expire(store=store, limit=10)
-
-    # then the first one is gone, and the others once nothing is in the way
-    assert set(UploadSession.objects.values_list("pk", flat=True)) == set(sessions[1:])
-    in_the_way.rmdir()
-    assert uploads.expire(store=store, limit=10) == 2
+    assert UploadSession.objects.filter(is_open=False).count() == 5
+    (tmp_path / "away").rename(tmp_path / "blobs")
+    uploads.expire(store=store, limit=10)
     assert not UploadSession.objects.exists()
 
 

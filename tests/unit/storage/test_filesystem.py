@@ -1,7 +1,10 @@
 """What only a disk can do wrong."""
 
+import errno
 import os
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from registry_data.storage.base import Full, Key, NotStored, Unavailable, UploadId
+from registry_data.storage import filesystem
+from registry_data.storage.base import Busy, Full, Key, NotStored, Unavailable, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from tests.services.disks import small_disk
@@ -153,3 +157,64 @@ def test_an_upload_that_the_disk_begins_with_early_reads_back_whole(tmp_path: Pa
 
     # then every byte is there
     assert b"".join(store.read(key)) == content
+
+
+def test_invariant_4_nobody_writes_to_what_has_just_been_published_and_discarded(tmp_path: Path) -> None:
+    # given an upload after the other, each published and discarded by who holds it
+    store = FilesystemStore(tmp_path / "store")
+    store.check()
+    ended = threading.Event()
+
+    def write_to(upload: UploadId) -> None:
+        """Try to get hold of it, again and again."""
+        while not ended.is_set():
+            try:
+                writer = store.open_upload(upload, at=None)
+            except (Busy, NotStored):
+                continue
+            writer.write(b"tail")
+            writer.close()
+
+    for number in range(100):
+        upload = UploadId(f"{number:032x}")
+        key = blob_key("sha256", f"{number:064x}", upload)
+        store.create_upload(upload)
+        writer = store.open_upload(upload, at=0)
+        ended.clear()
+        others = [threading.Thread(target=write_to, args=(upload,)) for _ in range(4)]
+        for other in others:
+            other.start()
+        writer.write(b"content")
+        store.publish(upload, key)
+        store.discard(upload, published=key)
+        writer.close()
+        time.sleep(0.001)
+        ended.set()
+        for other in others:
+            other.join()
+
+        # then no other request has written to a blob
+        assert b"".join(store.read(key)) == b"content"
+
+
+def test_invariant_4_what_could_not_be_synced_is_not_believed_at_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a disk that fails once, and then says that all is well, as kernels do
+    store = FilesystemStore(tmp_path / "store")
+    store.check()
+    store.create_upload(UPLOAD)
+
+    def fails(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(filesystem, "sync_file", fails)
+        with pytest.raises(Unavailable):
+            store.publish(UPLOAD, KEY)
+
+    # then there is nothing left to be published: the client begins anew
+    with pytest.raises(NotStored):
+        store.publish(UPLOAD, KEY)
+    with pytest.raises(NotStored):
+        store.size(KEY)
