@@ -465,7 +465,7 @@ def test_a_part_that_somebody_replaced_makes_no_blob(url: str) -> None:
 
 
 def _open_when_free(store: BlobStore, upload: UploadId) -> UploadWriter:
-    for _ in _ticks(20):
+    for _ in _ticks(LEASE.total_seconds() + 10):
         with suppress(Busy):
             return store.open_upload(upload, at=None)
     raise AssertionError("the upload did not become free")

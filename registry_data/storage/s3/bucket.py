@@ -201,7 +201,9 @@ class Bucket:
     def complete(self, name: str, multipart: str, parts: list[Part]) -> None:
         """Make these parts the object; S3 checks that they are still the ones with these ETags."""
         with translated():
-            self._client._complete_multipart_upload(self.name, name, multipart, parts)  # noqa: SLF001
+            done = self._client._complete_multipart_upload(self.name, name, multipart, parts)  # noqa: SLF001
+        if not done.etag:  # an error may come with the status 200, when it took long
+            raise Unavailable("S3 did not complete the multipart upload")
 
     def abort_all(self, name: str) -> None:
         """End every multipart upload to a name, whoever began it."""

@@ -8,6 +8,8 @@ write of the state that it has lost: what it wrote since counts for nothing.
 
 import threading
 import time
+from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,8 +21,10 @@ from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.process import is_known_dead, this_process
 from registry_data.storage.s3.state import State
 
-LEASE: Final = timedelta(seconds=6)
-_RENEWED_EVERY: Final = 2.0  # seconds
+# Longer than a request to S3 may take until it is given up, so that a slow one loses nobody's lease.
+LEASE: Final = timedelta(seconds=20)
+_RENEWED_EVERY: Final = 3.0  # seconds
+_AT_ONCE: Final = 8  # leases that a process renews side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +105,14 @@ class Lease:
 
     def renew(self) -> None:
         """Save `state` if that was not done lately. A failure shows at the next save."""
-        with self._lock, suppress(StorageError):
+        if not self._lock.acquire(blocking=False):
+            return  # its writer is saving it
+        try:
             if not self.is_over and time.monotonic() - self._saved_at > _RENEWED_EVERY / 2:
-                self.save(self.state)
+                with suppress(StorageError):
+                    self.save(self.state)
+        finally:
+            self._lock.release()
 
     def _put(self, state: State) -> None:
         stamped = replace(state, stamp=uuid4().hex)
@@ -121,7 +130,10 @@ class Lease:
 
 
 class Renewal:
-    """Renews all leases of a process, from one thread that is there while there are any."""
+    """Renews all leases of a process, from threads that are there while there are any.
+
+    One that S3 does not answer keeps none of the others waiting.
+    """
 
     def __init__(self) -> None:
         self._leases: set[Lease] = set()
@@ -137,13 +149,18 @@ class Renewal:
                 self._thread.start()
 
     def _run(self) -> None:
-        while True:
-            time.sleep(_RENEWED_EVERY)
-            with self._lock:
-                self._leases = {lease for lease in self._leases if not lease.is_over}
-                leases = list(self._leases)
-                if not leases:
-                    self._thread = None
-                    return
-            for lease in leases:
-                lease.renew()
+        begun: dict[Lease, Future[None]] = {}
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="s3-lease") as pool:
+            while leases := self._after_a_while():
+                again = [lease for lease in leases if lease not in begun or begun[lease].done()]
+                begun = {lease: begun[lease] for lease in leases if lease not in again}
+                begun |= {lease: pool.submit(lease.renew) for lease in again}
+
+    def _after_a_while(self) -> Collection[Lease]:
+        """The leases to renew; none, and this thread is forgotten."""
+        time.sleep(_RENEWED_EVERY)
+        with self._lock:
+            self._leases = {lease for lease in self._leases if not lease.is_over}
+            if not self._leases:
+                self._thread = None
+            return list(self._leases)
