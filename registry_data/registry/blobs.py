@@ -105,7 +105,11 @@ def check_readable(store: BlobStore, blob: StoredBlob) -> None:
     """
     with unit():
         read(store, blob.key, start=0, stop=0)
-        if store.size(blob.key) != blob.size:
+        try:
+            whole = store.size(blob.key) == blob.size
+        except NotStored:
+            whole = False
+        if not whole:
             raise unavailable("the blob's bytes cannot be read just now")
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, TypeAlias
@@ -263,11 +264,12 @@ def _verified(append: Append, claimed: Digest, store: BlobStore) -> Append:
         return append
     had_body = append.writer.offset > append.began
     append.writer.abandon()
-    again = append.began and had_body
-    before = _open(append.upload, at=append.began, store=store, coming=0) if again else None
-    # A request that is sent again because the first try died with its whole body here (checklist 72).
-    if before is not None and _has(before, claimed, store):
-        return before
+    if append.began and had_body:
+        with suppress(UploadMoved):  # another request was faster
+            before = _open(append.upload, at=append.began, store=store, coming=0)
+            # A request that is sent again because the first try died with its whole body here (checklist 72).
+            if _has(before, claimed, store):
+                return before
     raise ProtocolError(
         ErrorCode.DIGEST_INVALID,
         f"the content's digest is {actual}, not {claimed}: nothing was stored",

@@ -123,7 +123,8 @@ class FilesystemStore:
             except OSError:
                 # The kernel says so once: another try would be told that all is well, and it is not.
                 for path in (target, note, source):
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.unlink(missing_ok=True)
                 raise
 
     def published_as(self, upload: UploadId) -> Key | None:

@@ -4,7 +4,7 @@ A row with the status `deleting` is the job (invariant 8). A worker may be kille
 beside another: whoever comes next finds what is left.
 """
 
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -18,16 +18,36 @@ from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.services import target_of
-from registry_data.storage.base import BlobStore
+from registry_data.storage.base import BlobStore, StorageError
+
+_REFUSALS: Final = 3
 
 
 def step(*, store: BlobStore, limit: int) -> bool:
     """Remove at most about `limit` rows of each kind. Returns whether there may be more to do."""
     tags = _tags(limit)
-    doomed = _deleting(Image.objects.all(), limit)
-    images_left = [_image(pk, store=store, limit=limit) for pk in doomed]
+    images_left, refusals = _images(store, limit)
     namespaces_left = [_namespace(pk, limit=limit) for pk in _deleting(Namespace.objects.all(), limit)]
-    return limit in (tags, len(doomed)) or any(images_left) or any(namespaces_left)
+    if refusals:
+        raise refusals[-1]
+    return tags == limit or images_left or any(namespaces_left)
+
+
+def _images(store: BlobStore, limit: int) -> tuple[bool, list[StorageError]]:
+    """A step for each image: whether anything went, and what the storage refused until it seemed away."""
+    went, refusals = False, list[StorageError]()
+    for pk in _deleting(Image.objects.all(), limit):
+        gone = False
+        try:
+            gone = _image(pk, store=store, limit=limit)
+        except StorageError as error:
+            refusals.append(error)
+        if not gone:  # others first, the next time
+            Image.objects.filter(pk=pk, status=Status.DELETING).update(updated_at=now())
+        went |= gone
+        if len(refusals) == _REFUSALS:
+            break
+    return went, refusals
 
 
 def remove_never_pushed(*, limit: int) -> int:
@@ -89,9 +109,10 @@ def _hold(image_id: UUID) -> None:
 
 
 def _image(pk: UUID, *, store: BlobStore, limit: int) -> bool:
-    """One step for one image, which no push can reach any more; True while more can be removed at once."""
-    UploadSession.objects.filter(image=pk).update(is_open=False)
-    sessions = list(UploadSession.objects.filter(image=pk).values_list("pk", flat=True)[:limit])
+    """One step for one image, which no push can reach any more; whether anything went."""
+    of_image = UploadSession.objects.filter(image=pk)
+    of_image.filter(is_open=True).update(is_open=False)
+    sessions = list(of_image.order_by("expires_at").values_list("pk", flat=True)[:limit])
     removed = uploads.discard(sessions, store=store)
     leases = BlobLease.objects.filter(image=pk).order_by("pk").values_list("pk", flat=True)[:limit]
     removed += _remove_manifests(pk, limit=limit)
@@ -99,7 +120,7 @@ def _image(pk: UUID, *, store: BlobStore, limit: int) -> bool:
     if sessions or removed:
         return bool(removed)  # the rest waits for those who still write to it
     _remove_image(pk)
-    return False
+    return True
 
 
 @transaction.atomic

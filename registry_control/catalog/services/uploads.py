@@ -163,13 +163,12 @@ def expire(*, store: BlobStore, limit: int) -> int:
     """Discard up to `limit` sessions that are over: expired, or closed by whoever died after that.
 
     Closing is a step of its own: after it no commit can make a blob of the bytes, so removing them
-    is safe, and may be done twice.
+    is safe, and may be done twice. Returns how many were looked at, unless none of them could be removed.
     """
     UploadSession.objects.filter(expires_at__lte=now(), is_open=True).update(is_open=False)
     closed = UploadSession.objects.filter(is_open=False).order_by("expires_at")
     over = list(closed.values_list("pk", flat=True)[:limit])
-    discard(over, store=store)
-    return len(over)
+    return len(over) if discard(over, store=store) else 0
 
 
 def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> int:

@@ -21,9 +21,9 @@ from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.process import is_known_dead, this_process
 from registry_data.storage.s3.state import State
 
-# Longer than a request to S3 may take until it is given up, so that a slow one loses nobody's lease.
-LEASE: Final = timedelta(seconds=20)
-_RENEWED_EVERY: Final = 3.0  # seconds
+# Long enough to outlive some renewals that come late; a client whose last request failed waits as long.
+LEASE: Final = timedelta(seconds=10)
+_RENEWED_EVERY: Final = 2.0  # seconds
 _AT_ONCE: Final = 8  # leases that a process renews side by side
 
 

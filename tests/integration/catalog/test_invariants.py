@@ -148,6 +148,32 @@ def test_invariant_4_a_session_whose_bytes_cannot_be_removed_now_is_kept_and_oth
     assert not UploadSession.objects.exists()
 
 
+def test_an_image_whose_upload_cannot_be_removed_now_keeps_no_other_one_waiting(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore, tmp_path: Path
+) -> None:
+    # given two deleted images, the first of which has a folder where an upload's file should be
+    odd, other = (
+        images.ensure(principal=owner.principal, namespace_id=namespace.pk, name=name) for name in ("a", "b")
+    )
+    session = uploads.start(principal=owner.principal, image_id=odd, algorithm="sha256")
+    in_the_way = tmp_path / "blobs" / "uploads" / session.hex
+    in_the_way.mkdir()
+    for image_id in (odd, other):
+        with transaction.atomic():
+            images.start_deletion(images.locked(image_id), actor=SYSTEM)
+
+    # when the worker takes them one by one
+    for _ in range(3):
+        deletion.step(store=store, limit=1)
+
+    # then it alone is left, and goes once nothing is in the way
+    assert Image.objects.get().pk == odd
+    in_the_way.rmdir()
+    while deletion.step(store=store, limit=1):
+        pass
+    assert not Image.objects.exists()
+
+
 def test_a_storage_that_is_away_ends_the_removal_of_uploads(
     owner: TestKey, namespace: Namespace, store: FilesystemStore, tmp_path: Path
 ) -> None:
