@@ -351,6 +351,25 @@ def test_an_upload_that_is_discarded_by_its_writer_leaves_the_blob_and_nothing_e
         store.upload_size(upload)
 
 
+def test_a_small_blob_takes_six_requests(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    # given an upload that had no writer before
+    store, content = open_store(url), b"a small layer"
+    caplog.set_level(logging.DEBUG, "urllib3.connectionpool")
+    upload = new_upload(store)
+
+    # when all of it comes, is published and discarded
+    writer = store.open_upload(upload, at=0)
+    writer.write(content)
+    key = blob_key("sha256", sha256(content).hexdigest(), upload)
+    store.publish(upload, key)
+    store.discard(upload, published=key)
+    writer.close()
+
+    # then the state was made, read, taken, said to be published and removed; and the blob was written
+    asked = [record.getMessage() for record in caplog.records if "HTTP/1.1" in record.getMessage()]
+    assert [line.split('"')[1].split()[0] for line in asked] == ["PUT", "GET", "PUT", "PUT", "PUT", "DELETE"]
+
+
 def test_discarding_again_never_takes_what_was_published(url: str) -> None:
     store = open_store(url)
     upload = new_upload(store)
