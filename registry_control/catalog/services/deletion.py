@@ -4,7 +4,7 @@ A row with the status `deleting` is the job (invariant 8). A worker may be kille
 beside another: whoever comes next finds what is left.
 """
 
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -19,8 +19,6 @@ from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.services import target_of
 from registry_data.storage.base import BlobStore, StorageError
-
-_REFUSALS: Final = 3
 
 
 def step(*, store: BlobStore, limit: int) -> bool:
@@ -45,7 +43,7 @@ def _images(store: BlobStore, limit: int) -> tuple[bool, list[StorageError]]:
         if not gone:  # others first, the next time
             Image.objects.filter(pk=pk, status=Status.DELETING).update(updated_at=now())
         went |= gone
-        if len(refusals) == _REFUSALS:
+        if len(refusals) == uploads.REFUSALS:
             break
     return went, refusals
 

@@ -20,7 +20,7 @@ from registry_data.storage.base import BlobStore, Busy, StorageError, UploadId
 
 logger = logging.getLogger(__name__)
 
-_REFUSALS: Final = 3
+REFUSALS: Final = 3  # in a row, after which the storage counts as away
 
 # Where the image is being deleted, no row.
 _INSERT: Final = """
@@ -194,7 +194,7 @@ def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> int:
                 logger.warning("the upload %s cannot be removed now: %s", session_id, error)
                 left.append(session_id)
                 refusals += 1
-                if refusals == _REFUSALS:
+                if refusals == REFUSALS:
                     raise
             else:
                 empty.append(session_id)

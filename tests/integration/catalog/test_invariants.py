@@ -30,7 +30,7 @@ from registry_control.namespaces.models import Namespace
 from registry_data.storage.base import Key, NotStored, StorageError, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
-from tests.factories import TestKey, digest_of, make_key, make_namespace, push_blob, push_image
+from tests.factories import TestKey, digest_of, make_namespace, push_blob, push_image
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -44,16 +44,6 @@ def store(tmp_path: Path) -> FilesystemStore:
     made = FilesystemStore(tmp_path / "blobs")
     made.check()
     return made
-
-
-@pytest.fixture
-def owner() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
-def namespace(owner: TestKey) -> Namespace:
-    return make_namespace(owner)
 
 
 def test_invariant_1_a_digest_uploaded_again_gets_another_key(

@@ -9,6 +9,7 @@ import pytest
 
 from registry_control.catalog.models import Blob, UploadSession
 from registry_control.catalog.services import blobs, images, uploads
+from registry_control.namespaces.models import Namespace
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.registry.uploads import Upload, append_small, finish_small
@@ -17,7 +18,7 @@ from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.store import S3Store
-from tests.factories import TestKey, make_key, make_namespace
+from tests.factories import TestKey
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -35,13 +36,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
 
 
 @pytest.fixture
-def owner() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
-def image_id(owner: TestKey) -> UUID:
-    return images.ensure(principal=owner.principal, namespace_id=make_namespace(owner).pk, name="app")
+def image_id(owner: TestKey, namespace: Namespace) -> UUID:
+    return images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
 
 
 @pytest.fixture

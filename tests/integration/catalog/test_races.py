@@ -36,20 +36,10 @@ from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.preconditions import Preconditions
 from registry_data.storage.keys import blob_key
-from tests.factories import TestKey, digest_of, make_key, make_namespace, push_blob, push_image
+from tests.factories import TestKey, digest_of, make_namespace, push_blob, push_image
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
 
 pytestmark = [pytest.mark.django_db(transaction=True), needs_postgresql]
-
-
-@pytest.fixture
-def owner() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
-def namespace(owner: TestKey) -> Namespace:
-    return make_namespace(owner)
 
 
 @pytest.fixture
