@@ -1,5 +1,6 @@
 """What every endpoint is given."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -23,6 +24,8 @@ class Plane:
     store: BlobStore
     stamps: Stamps
     rates: Rates | None  # where nobody can ask too often
+    # So many uploads are read once more at a time: most threads for bytes are for those who send some.
+    reading_again: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     gathering: Share = field(default_factory=lambda: Share(64 * 1024 * 1024, most=1024 * 1024))
 
 

@@ -51,6 +51,18 @@ class Hashers:
         """The algorithms that `digest` can answer for."""
         return frozenset(self._running)
 
+    def copy(self) -> "Hashers":
+        """The digests as they are now; the two go on apart."""
+        copied = Hashers(())
+        copied._running = {name: hasher.copy() for name, hasher in self._running.items()}
+        return copied
+
+    def joined(self, other: "Hashers") -> "Hashers":
+        """The digests of both, which have taken the same bytes."""
+        copied = self.copy()
+        copied._running |= other.copy()._running  # noqa: SLF001 - one more of this class
+        return copied
+
     def update(self, piece: bytes | memoryview) -> None:
         """Take the stream's next bytes. Long pieces are hashed without holding the interpreter's lock."""
         for hasher in self._running.values():

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from uuid import UUID
 
 from registry_control.access.policy import Action
-from registry_control.catalog.errors import UploadGone
+from registry_control.catalog.errors import BlobGone, UploadGone
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs, uploads
 from registry_control.common.clock import now
@@ -20,7 +20,15 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
 from registry_data.registry.gate import Credentials, Pusher, admit, identify, image_for_push, scope_of
 from registry_data.registry.unit import unit
-from registry_data.storage.base import BlobStore, Busy, Key, UploadId, UploadWriter, WrongOffset
+from registry_data.storage.base import (
+    BlobStore,
+    Busy,
+    Key,
+    Unavailable,
+    UploadId,
+    UploadWriter,
+    WrongOffset,
+)
 from registry_data.storage.keys import blob_key
 
 _BUSY: Final = "another request is writing to this upload: ask how far it is when that one has ended"
@@ -59,8 +67,9 @@ class _RunningHashes:
                 self._states.popitem(last=False)
 
 
-# To read fewer bytes again, should another process close the upload, costs less than to note their digest.
-_WORTH_A_NOTE: Final = 8 * 1024 * 1024
+# To read fewer bytes again, should another process close the upload, costs less than to note their digest,
+# and than to have another thread read them.
+_FEW: Final = 8 * 1024 * 1024
 _running_hashes: Final = _RunningHashes(capacity=1000)
 
 
@@ -87,8 +96,48 @@ class Append:
     upload: Upload
     writer: UploadWriter
     began: int  # where the upload ended before this request, in bytes
+    before: Hashers | None  # of everything up to `began`, when known
     hashers: Hashers | None  # of everything up to `hashed`, when known
     hashed: int
+
+    def digest(self, algorithm: str) -> Digest | None:
+        """The digest of all bytes, from the running state or from the session's row; None: read them."""
+        end = self.writer.offset
+        if self.hashers is not None and self.hashed == end and algorithm in self.hashers.algorithms:
+            return self.hashers.digest(algorithm)
+        return self._noted(algorithm, end)
+
+    def digest_before(self, algorithm: str) -> Digest | None:
+        """The digest of the bytes that were there before this request, when known."""
+        if self.before is not None and algorithm in self.before.algorithms:
+            return self.before.digest(algorithm)
+        return self._noted(algorithm, self.began)
+
+    def _noted(self, algorithm: str, end: int) -> Digest | None:
+        session = self.upload.session
+        is_noted = session.hashed_size == end and session.hashed_digest.startswith(f"{algorithm}:")
+        return Digest.parse(session.hashed_digest) if is_noted else None
+
+    def read_again(self, algorithm: str, store: BlobStore) -> None:
+        """Make the digest known by reading what is stored; what was known before stays so.
+
+        Raises:
+            StorageError: it cannot be read, or is not as long as the upload.
+        """
+        hashers, before, size = Hashers([algorithm]), None, 0
+        for read in store.read_upload(self.upload.id):
+            piece = memoryview(read)
+            new = max(self.began - size, 0)  # where what came with this request begins in the piece
+            hashers.update(piece[:new])
+            if before is None and new < len(piece):
+                before = hashers.copy()
+            hashers.update(piece[new:])
+            size += len(piece)
+        if size != self.writer.offset:
+            raise Unavailable(f"{size} bytes were read of an upload that has {self.writer.offset}")
+        is_known = self.hashers is not None and self.hashed == size
+        self.before = _joined(before or hashers.copy(), self.before)
+        self.hashers, self.hashed = _joined(hashers, self.hashers if is_known else None), size
 
     def hash(self, parts: Sequence[bytes]) -> None:
         """Take the next parts into the running digest."""
@@ -110,6 +159,10 @@ class Append:
         """Write the next parts, in a unit that is the caller's."""
         for part in parts:
             self.writer.write(part)
+
+
+def _joined(hashers: Hashers, others: Hashers | None) -> Hashers:
+    return hashers if others is None else hashers.joined(others)
 
 
 def start(pusher: Pusher, *, algorithm: str, store: BlobStore) -> UUID:
@@ -193,7 +246,7 @@ def _open(upload: Upload, *, at: int | None, store: BlobStore, coming: int) -> A
         hashers: Hashers | None = Hashers([upload.session.algorithm])
     else:
         hashers = _running_hashes.take(upload.id, at=offset)
-    return Append(upload, writer, offset, hashers, offset)
+    return Append(upload, writer, offset, hashers and hashers.copy(), hashers, offset)
 
 
 def _check_unfinished(upload: Upload, writer: UploadWriter) -> None:
@@ -224,7 +277,7 @@ def _keep(append: Append) -> int:
     hashed = None
     if append.hashers is not None and append.hashed == offset:
         _running_hashes.keep(append.upload.id, offset, append.hashers)
-        if offset - append.began >= _WORTH_A_NOTE:
+        if offset - append.began >= _FEW:
             hashed = (offset, str(append.hashers.digest(append.upload.session.algorithm)))
     uploads.keep(append.upload.session, hashed=hashed)
     return offset
@@ -234,6 +287,18 @@ def rewind(append: Append) -> None:
     """End a request and forget what it wrote."""
     with unit():
         append.writer.abandon()
+
+
+def catch_up(append: Append, claimed: Digest, *, store: BlobStore) -> None:
+    """Read again what nobody remembers the digest of, so that `finish` need not.
+
+    It takes as long as the upload is big, and must not hold up those who ask the database.
+
+    Raises:
+        ProtocolError: the storage is away.
+    """
+    with unit():
+        append.read_again(claimed.algorithm, store)
 
 
 def finish(append: Append, claimed: Digest, *, store: BlobStore) -> None:
@@ -259,34 +324,25 @@ def _finish(append: Append, claimed: Digest, store: BlobStore) -> None:
 
 def _verified(append: Append, claimed: Digest, store: BlobStore) -> Append:
     """The upload, held open, with the content that is claimed."""
-    actual = _digest(append, claimed.algorithm, store)
+    if (actual := append.digest(claimed.algorithm)) is None:
+        append.read_again(claimed.algorithm, store)
+        actual = append.digest(claimed.algorithm)
     if actual == claimed:
         return append
     had_body = append.writer.offset > append.began
     append.writer.abandon()
-    if append.began and had_body:
+    if append.began and append.before is not None:
+        _running_hashes.keep(append.upload.id, append.began, append.before)
+    # A request that is sent again because the first try died with its whole body here (checklist 72).
+    if append.began and had_body and append.digest_before(claimed.algorithm) == claimed:
         with suppress(UploadMoved):  # another request was faster
-            before = _open(append.upload, at=append.began, store=store, coming=0)
-            # A request that is sent again because the first try died with its whole body here (checklist 72).
-            if _has(before, claimed, store):
-                return before
+            return _open(append.upload, at=append.began, store=store, coming=0)
     raise ProtocolError(
         ErrorCode.DIGEST_INVALID,
         f"the content's digest is {actual}, not {claimed}: nothing was stored",
         expected=str(claimed),
         got=str(actual),
     )
-
-
-def _has(append: Append, claimed: Digest, store: BlobStore) -> bool:
-    """Whether an upload has the content that is claimed; if not, it is let go."""
-    found = False
-    try:
-        found = _digest(append, claimed.algorithm, store) == claimed
-    finally:
-        if not found:
-            append.writer.close()
-    return found
 
 
 def is_there(append: Append, claimed: Digest, *, store: BlobStore) -> bool:
@@ -307,23 +363,15 @@ def _publish(append: Append, claimed: Digest, store: BlobStore) -> Key:
     key = blob_key(claimed.algorithm, claimed.encoded, upload.id)
     store.publish(upload.id, key)
     new = blobs.NewBlob(str(claimed), append.writer.offset, key)
-    if not blobs.record_upload(session_id=upload.session.id, image_id=upload.image_id, new=new):
+    try:
+        is_needed = blobs.record_upload(session_id=upload.session.id, image_id=upload.image_id, new=new)
+    except UploadGone:
+        # Whoever ended the session may have looked for the key before it was there.
+        uploads.remove_unless_named(key, store=store)
+        raise
+    if not is_needed and not blobs.take_the_place_of_lost_bytes(new, store=store):
         store.delete(key)
     return key
-
-
-def _digest(append: Append, algorithm: str, store: BlobStore) -> Digest:
-    """The digest of all bytes: from the running state, from the session's row, or by reading them."""
-    whole = append.hashed == append.writer.offset
-    if append.hashers is not None and whole and algorithm in append.hashers.algorithms:
-        return append.hashers.digest(algorithm)
-    session = append.upload.session
-    if session.hashed_size == append.writer.offset and session.hashed_digest.startswith(f"{algorithm}:"):
-        return Digest.parse(session.hashed_digest)
-    hashers = Hashers([algorithm])
-    for piece in store.read_upload(append.upload.id):
-        hashers.update(piece)
-    return hashers.digest(algorithm)
 
 
 def append_small(parts: Sequence[bytes], upload: Upload, *, at: int | None, store: BlobStore) -> int:
@@ -338,14 +386,20 @@ def append_small(parts: Sequence[bytes], upload: Upload, *, at: int | None, stor
 
 def finish_small(
     parts: Sequence[bytes], claimed: Digest, upload: Upload, *, at: int | None, store: BlobStore
-) -> None:
+) -> Append | None:
     """Take the last chunk, which is here already, and make the upload a blob.
+
+    Returns the upload, held open, where much of it has to be read again: for `catch_up` and `finish`.
 
     Raises:
         ProtocolError, UploadMoved: see `open_append` and `finish`; nothing of it stays then.
     """
     with unit():
-        _finish(_taken(parts, upload, at=at, store=store, claimed=claimed), claimed, store)
+        append = _taken(parts, upload, at=at, store=store, claimed=claimed)
+        if append.writer.offset > _FEW and append.digest(claimed.algorithm) is None:
+            return append
+        _finish(append, claimed, store)
+        return None
 
 
 def _taken(
@@ -383,9 +437,18 @@ def drop(credentials: Credentials, repository: Repository, session_id: UUID, *, 
 
 
 def finished_before(credentials: Credentials, repository: Repository, claimed: Digest) -> bool:
-    """Whether the image has the blob already: a closing request whose first answer got lost (166)."""
+    """Whether the image has the blob already, which is a promise (invariant 2).
+
+    So that a closing request whose first answer got lost may be sent again (checklist 166).
+    """
     with unit():
         caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
         record, blob = resolve.blob(repository.namespace, repository.image, str(claimed))
         admit(caller, Action.PUSH, repository, record)
-        return blob is not None and blob.held_at(now())
+        if blob is None or record.image_id is None or not blob.held_at(now()):
+            return False
+        try:
+            blobs.promise(blob_id=blob.id, image_id=record.image_id)
+        except BlobGone:
+            return False
+        return True

@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,25 +14,12 @@ _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h: begin, wait for nothing
 def begin_writing(descriptor: int, start: int, stop: int) -> None:
     """Have the bytes from `start` up to `stop` begin their way to the disk (sync_file_range(2)).
 
-    A hint that makes nothing durable. What goes wrong is for `sync_file` to say: the kernel keeps an error of
+    A hint that makes nothing durable. What goes wrong is for a sync to say: the kernel keeps an error of
     writing until somebody who syncs was told of it.
     """
     _libc.sync_file_range(
         descriptor, ctypes.c_int64(start), ctypes.c_int64(stop - start), _SYNC_FILE_RANGE_WRITE
     )
-
-
-def sync_file(path: Path) -> None:
-    """Wait until a file's bytes, and what is needed to find them, are on the disk.
-
-    Raises:
-        OSError: they are not.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_folder(path: Path) -> None:
@@ -39,8 +28,15 @@ def sync_folder(path: Path) -> None:
     Raises:
         OSError: they are not.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(path) as descriptor:
         os.fsync(descriptor)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A descriptor of a file or folder, to sync it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -28,7 +28,7 @@ from registry_data.storage.base import (
     UploadId,
     WrongOffset,
 )
-from registry_data.storage.disk import begin_writing, sync_file, sync_folder
+from registry_data.storage.disk import begin_writing, opened, sync_folder
 from registry_data.storage.keys import blob_key, check_key, check_upload, parse_key
 from registry_data.storage.room import Room
 
@@ -117,15 +117,16 @@ class FilesystemStore:
             except FileExistsError:
                 if not source.samefile(target):
                     raise Unavailable(f"{key} holds something else already") from None
-            try:
-                sync_file(target)
-                sync_folder(target.parent)
-            except OSError:
-                # The kernel says so once: another try would be told that all is well, and it is not.
-                for path in (target, note, source):
-                    with suppress(OSError):
-                        path.unlink(missing_ok=True)
-                raise
+            with opened(target) as file, opened(target.parent) as folder:
+                try:
+                    os.fdatasync(file)
+                    os.fsync(folder)
+                except OSError:
+                    # The kernel says so once: another try would be told that all is well, and it is not.
+                    for path in (target, note, source):
+                        with suppress(OSError):
+                            path.unlink(missing_ok=True)
+                    raise
 
     def published_as(self, upload: UploadId) -> Key | None:
         """Look for the note that `publish` made before the key."""

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,12 +12,14 @@ from datetime import timedelta
 from hashlib import sha256
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 import urllib3
 from minio import Minio
 from minio.commonconfig import ENABLED, Filter
+from minio.datatypes import Part
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from minio.versioningconfig import VersioningConfig
 
@@ -36,7 +39,9 @@ from registry_data.storage.opening import open_store
 from registry_data.storage.room import Room
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.bucket import Bucket
+from registry_data.storage.s3.check import prepare
 from registry_data.storage.s3.lease import LEASE, Lease, Snapshot
+from registry_data.storage.s3.process import this_process
 from registry_data.storage.s3.state import PART, Places
 from registry_data.storage.s3.upload import S3Writer
 from tests.services.minio import S3Server, running_minio
@@ -45,6 +50,7 @@ from tests.services.waiting import wait_until
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow]
 
+KILLED = -signal.SIGKILL
 FORK = multiprocessing.get_context("fork")
 
 
@@ -115,7 +121,7 @@ def test_every_request_of_an_upload_may_come_to_another_node(
     assert tags == {"digest": f"sha256:{sha256(content).hexdigest()}"}
 
 
-@pytest.mark.parametrize("kept", [3, PART, 2 * PART + 7])
+@pytest.mark.parametrize("kept", [0, 3, PART, 2 * PART + 7])
 def test_an_upload_that_was_read_can_be_gone_on_with_and_cut_back(
     node: Callable[[], BlobStore], kept: int
 ) -> None:
@@ -140,7 +146,7 @@ def test_an_upload_that_was_read_can_be_gone_on_with_and_cut_back(
     assert b"".join(store.read(key)) == content
 
 
-@pytest.mark.parametrize("kept", [3, PART, 2 * PART + 7])
+@pytest.mark.parametrize("kept", [0, 3, PART, 2 * PART + 7])
 def test_an_upload_that_was_cut_back_can_be_published_as_it_is(
     node: Callable[[], BlobStore], kept: int
 ) -> None:
@@ -306,6 +312,148 @@ def test_a_publication_that_was_cut_short_is_known_and_can_be_repeated(
     assert b"".join(store.read(key)) == content
 
 
+def test_an_upload_whose_completion_failed_can_be_gone_on_with(url: str, tmp_path: Path) -> None:
+    # given an upload that was to be read back, and S3 did not finish it
+    store, content = open_store(url), os.urandom(2 * PART + 5)
+    upload = new_upload(store)
+    append(store, upload, content[: PART + 2], at=0)
+    bucket, places = DiesBeforeCompletion(Address.parse(url)), Places(upload)
+    lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
+    writer = S3Writer(bucket, places, lease, Room(tmp_path, 0), lambda: None, is_first=False)
+    with pytest.raises(PowerCut):
+        writer.contents()
+    writer.close()
+
+    # when more of it comes
+    append(store, upload, content[PART + 2 :], at=PART + 2)
+
+    # then nothing was lost
+    assert b"".join(store.read(publish(store, upload, content))) == content
+
+
+class AnswersTooLate(Bucket):
+    def complete(self, name: str, multipart: str, parts: list[Part]) -> None:
+        super().complete(name, multipart, parts)
+        super().complete(name, multipart, parts)
+
+
+def test_a_completion_whose_answer_was_lost_is_not_taken_for_a_loss(url: str, tmp_path: Path) -> None:
+    store, content = open_store(url), os.urandom(PART + 5)
+    upload = new_upload(store)
+    bucket, places = AnswersTooLate(Address.parse(url)), Places(upload)
+    lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
+    writer = S3Writer(bucket, places, lease, Room(tmp_path, 0), lambda: None, is_first=True)
+    writer.write(content)
+    key = blob_key("sha256", sha256(content).hexdigest(), upload)
+    writer.publish(key)
+    writer.close()
+    assert b"".join(store.read(key)) == content
+
+
+def test_a_writer_that_stalls_cannot_write_over_what_another_published(url: str, tmp_path: Path) -> None:
+    # given a writer that stops just before it writes the blob, for longer than its lease lasts
+    store = open_store(url)
+    upload = new_upload(store)
+    key, places = blob_key("sha256", sha256(b"second").hexdigest(), upload), Places(upload)
+
+    class Stalls(Bucket):
+        def put(self, name: str, *arguments: Any, **options: Any) -> str:
+            if name == places.blob and not store.published_as(upload):
+                other = _open_when_free(store, upload)
+                other.write(b"second")
+                store.publish(upload, key)
+                other.close()
+            return super().put(name, *arguments, **options)
+
+    bucket = Stalls(Address.parse(url))
+    lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
+    writer = S3Writer(bucket, places, lease, Room(tmp_path, 0), lambda: None, is_first=True)
+    writer.write(b"first")
+
+    # when it goes on
+    with pytest.raises(Unavailable):
+        writer.publish(blob_key("sha256", sha256(b"first").hexdigest(), upload))
+    with suppress(StorageError):
+        writer.close()
+
+    # then it has changed nothing
+    assert b"".join(store.read(key)) == b"second"
+
+
+def test_who_comes_while_an_upload_is_discarded_cannot_write_to_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given another node that wants an upload in the middle of its removal
+    store, other, remove = open_store(url), open_store(url), Bucket.abort_all
+    upload = new_upload(store)
+    append(store, upload, b"content", at=0)
+    refused: list[object] = []
+
+    def interrupted(bucket: Bucket, name: str) -> None:
+        with pytest.raises(Busy) as caught:
+            other.open_upload(upload, at=None)
+        refused.append(caught.value)
+        remove(bucket, name)
+
+    # when it is removed
+    monkeypatch.setattr(Bucket, "abort_all", interrupted)
+    store.discard(upload)
+
+    # then that one was refused, and nothing is left
+    assert refused
+    client, name = sdk(url)
+    assert list(client.list_objects(name, recursive=True)) == []
+
+
+def test_an_upload_that_could_not_be_discarded_is_free_for_the_next_try(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(url)
+    upload = new_upload(store)
+    append(store, upload, b"content", at=0)
+
+    def fails(bucket: Bucket, name: str) -> None:
+        raise Unavailable(f"{bucket.name} does not answer for {name}")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Bucket, "abort_all", fails)
+        with pytest.raises(Unavailable):
+            store.discard(upload)
+    store.discard(upload)
+    with pytest.raises(NotStored):
+        store.upload_size(upload)
+
+
+def test_where_no_thread_can_be_had_an_upload_is_free_again_and_the_next_is_renewed(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a process at its limit of threads
+    store = open_store(url)
+    upload = new_upload(store)
+
+    def fails(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", fails)
+        with pytest.raises(Unavailable):
+            store.open_upload(upload, at=0)
+
+    # when there is room again, then the upload can be had and is kept
+    writer = store.open_upload(upload, at=0)
+    time.sleep(LEASE.total_seconds() + 2)
+    with pytest.raises(Busy):
+        open_store(url).open_upload(upload, at=None)
+    writer.close()
+
+
+def test_nothing_between_two_places_is_not_asked_for(url: str) -> None:
+    bucket = Bucket(Address.parse(url))
+    bucket.put("object", b"content")
+    with pytest.raises(ValueError, match="no range"):
+        bucket.read("object", 3, 3)
+
+
 def test_what_is_discarded_leaves_nothing(url: str) -> None:
     # given an upload with parts, a tail and a multipart upload that a crash forgot
     store = open_store(url)
@@ -440,6 +588,33 @@ def test_settings_that_keep_or_delete_too_much_are_reported(
     assert "versioning is Enabled" in said
     assert "object lock is on" in said
     assert "lifecycle rule old expires objects" in said
+
+
+def test_a_start_removes_what_a_process_left_that_was_killed_in_its_check(url: str) -> None:
+    # given one that dies in its check, and one that is at it now
+    client, bucket = sdk(url)
+    child = FORK.Process(target=_die_in_the_check, args=(url,))
+    child.start()
+    child.join()
+    assert child.exitcode == KILLED
+    [left] = client.list_objects(bucket, prefix="check/", recursive=True)
+    Bucket(Address.parse(url)).put("check/of-a-live-process", this_process().encode())
+
+    # when the registry starts again
+    open_store(url).check()
+
+    # then only the dead one's is gone
+    names = {found.object_name for found in client.list_objects(bucket, recursive=True)}
+    assert left.object_name not in names
+    assert names == {"check/of-a-live-process"}
+
+
+def _die_in_the_check(url: str) -> None:
+    class Dying(Bucket):
+        def delete(self, *names: str) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    prepare(Dying(Address.parse(url)))
 
 
 def test_an_ordinary_bucket_gives_no_cause_for_concern(

@@ -1,5 +1,6 @@
 """Promises about blobs, and how uploaded bytes become one."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,9 @@ from registry_control.catalog.models import BlobLease, BlobLink
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
 from registry_control.common.sql import id_parameter, insert_many, rows, time_parameter
+from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
+
+logger = logging.getLogger(__name__)
 
 _CLOSE: Final = """
 UPDATE catalog_uploadsession SET is_open = FALSE WHERE id = %s AND image_id = %s AND is_open RETURNING id
@@ -26,6 +30,11 @@ INSERT INTO catalog_blob (digest, size, storage_key, state, created_at) VALUES (
 ON CONFLICT (digest) WHERE state = 'live' DO NOTHING RETURNING id
 """
 _SHARE_BY_DIGEST: Final = "SELECT id FROM catalog_blob WHERE digest = %s AND state = 'live' FOR SHARE"
+_BYTES_OF: Final = "SELECT size, storage_key FROM catalog_blob WHERE digest = %s AND state = 'live'"
+_REPLACE: Final = """
+UPDATE catalog_blob SET size = %s, storage_key = %s
+WHERE digest = %s AND state = 'live' AND storage_key = %s RETURNING id
+"""
 _SHARE: Final = "SELECT id FROM catalog_blob WHERE id = %s AND state = 'live' FOR SHARE"
 _LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
 _RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
@@ -70,6 +79,35 @@ def _ensure(new: NewBlob) -> tuple[int, bool]:
             return made[0][0], True
         if found := rows(_SHARE_BY_DIGEST, [new.digest]):
             return found[0][0], False
+
+
+def take_the_place_of_lost_bytes(new: NewBlob, *, store: BlobStore) -> bool:
+    """Where a blob's stored bytes are known to be gone, let it have these, which came again.
+
+    So that pushing an image once more mends what a disk or a person has destroyed. Returns whether it does.
+
+    Raises:
+        StorageError: what there is of the old bytes cannot be removed.
+    """
+    found = rows(_BYTES_OF, [new.digest])
+    if not found or not _are_lost(found[0][1], found[0][0], new, store):
+        return False
+    old_key = found[0][1]
+    with transaction.atomic():
+        if not rows(_REPLACE, [new.size, new.storage_key, new.digest, old_key]):
+            return False  # another upload was faster
+    logger.warning("the bytes of %s were gone and have been replaced by an upload", new.digest)
+    store.delete(Key(old_key))
+    return True
+
+
+def _are_lost(key: str, size: int, new: NewBlob, store: BlobStore) -> bool:
+    try:
+        return size != new.size or store.size(Key(key)) != new.size
+    except NotStored:
+        return True
+    except StorageError:
+        return False  # not known
 
 
 def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:

@@ -16,7 +16,7 @@ from registry_control.catalog.models import Blob, UploadSession
 from registry_control.common.clock import now
 from registry_control.common.durability import unsynced_transaction
 from registry_control.common.sql import execute, id_parameter, present_time, row, rows, time_parameter
-from registry_data.storage.base import BlobStore, Busy, StorageError, UploadId
+from registry_data.storage.base import BlobStore, Busy, Key, StorageError, UploadId
 
 logger = logging.getLogger(__name__)
 
@@ -216,8 +216,13 @@ def _forget(session_ids: Iterable[UUID]) -> None:
 
 def _remove_bytes(upload: UploadId, store: BlobStore) -> None:
     """Remove an upload, and what it was published as where no blob names that."""
-    key = store.published_as(upload)
-    # A crash between publishing and recording leaves such a key; one that a blob names is no loss.
-    if key is not None and not Blob.objects.filter(storage_key=key).exists():
-        store.delete(key)
+    # A crash between publishing and recording leaves such a key.
+    if (key := store.published_as(upload)) is not None:
+        remove_unless_named(key, store=store)
     store.discard(upload)
+
+
+def remove_unless_named(key: Key, *, store: BlobStore) -> None:
+    """Remove what a closed session was published as, unless it became a blob before it was closed."""
+    if not Blob.objects.filter(storage_key=key).exists():
+        store.delete(key)

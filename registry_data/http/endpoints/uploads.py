@@ -99,8 +99,10 @@ async def _finish(
     plane: Plane, request: Request, repository: Repository, session_id: UUID, digest: Digest
 ) -> Answer:
     if (small := await request.body_at_once(plane.config.piece_size, _AT_ONCE)) is not None:
-        take = partial(uploads.finish_small, small, digest)
-        await _at_its_end(plane, request, repository, session_id, take)
+        take_all = partial(uploads.finish_small, small, digest)
+        rest = await _at_its_end(plane, request, repository, session_id, take_all)
+        if rest is not None:
+            await _close(plane, rest, digest)
         return _created(repository, digest)
     held = await _open(plane, request, repository, session_id)
     try:
@@ -114,8 +116,20 @@ async def _finish(
         # Another try begins where this one began (checklist 72).
         await plane.bridge.run(uploads.rewind, held)
         raise
-    await plane.bridge.run(uploads.finish, held, digest, store=plane.store)
+    await _close(plane, held, digest)
     return _created(repository, digest)
+
+
+async def _close(plane: Plane, held: Append, digest: Digest) -> None:
+    """Make the upload a blob; where its bytes have to be read again for that, few do so at a time."""
+    if held.digest(digest.algorithm) is None:
+        try:
+            async with plane.reading_again:
+                await plane.bridge.run_bytes(uploads.catch_up, held, digest, store=plane.store)
+        except BaseException:
+            await plane.bridge.run(uploads.rewind, held)
+            raise
+    await plane.bridge.run(uploads.finish, held, digest, store=plane.store)
 
 
 async def status(plane: Plane, request: Request, route: Route) -> Answer:

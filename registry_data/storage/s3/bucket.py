@@ -8,13 +8,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 from xml.etree.ElementTree import ParseError
 
 from minio import Minio
 from minio.commonconfig import Tags
-from minio.datatypes import Part
+from minio.datatypes import Object, Part
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchUpload"})
 _NO_ROOM: Final = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
-_NO_ROOM_STATUS: Final = 507
 
 # At worst two tries of 3 + 12 seconds, or four short ones where the server answers that it is busy.
 _TIMEOUT: Final = Timeout(connect=3, read=12)
@@ -105,17 +105,32 @@ class Bucket:
 
         Raises:
             NotStored, Changed: it is not there, or has not this ETag.
+            ValueError: there is nothing between the two. S3 would send all of the object.
         """
+        if stop is not None and stop <= start:
+            raise ValueError(f"no range: from {start} to {stop}")
         headers = {"If-Match": f'"{etag}"'} if etag else {}
-        if start or stop is not None:
+        is_part = start > 0 or stop is not None
+        if is_part:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        return Reader(self._send("GET", name, headers=headers, preload=False))
+        answer = self._send("GET", name, headers=headers, preload=False)
+        if is_part and answer.status != HTTPStatus.PARTIAL_CONTENT:
+            answer.close()
+            raise Unavailable(f"S3 answered {answer.status} where a part of the object was asked for")
+        return Reader(answer)
 
     def size(self, name: str) -> int:
         """How many bytes an object has."""
+        return self._stat(name).size or 0
+
+    def etag(self, name: str) -> str:
+        """The ETag of what an object has now."""
+        return (self._stat(name).etag or "").strip('"')
+
+    def _stat(self, name: str) -> Object:
         try:
             with translated():
-                return self._client.stat_object(self.name, name).size or 0
+                return self._client.stat_object(self.name, name)
         except NotStored:
             # The answer to a HEAD does not say what is missing: the object, or all of the bucket (7).
             self.require()
@@ -282,7 +297,7 @@ def _storage_error(error: S3Error) -> StorageError:
         return NotStored(text)
     if error.code in ("PreconditionFailed", "ConditionalRequestConflict"):
         return Changed(text)
-    if error.code in _NO_ROOM or error.response.status == _NO_ROOM_STATUS:
+    if error.code in _NO_ROOM or error.response.status == HTTPStatus.INSUFFICIENT_STORAGE:
         return Full(text)
     return Unavailable(text)
 

@@ -3,18 +3,22 @@
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
 from minio.commonconfig import ENABLED
 from minio.lifecycleconfig import Rule
 
-from registry_data.storage.base import StorageError, Unavailable
+from registry_data.storage.base import NotStored, StorageError, Unavailable
 from registry_data.storage.s3.bucket import Bucket, Changed, translated
+from registry_data.storage.s3.process import is_known_dead, this_process
 
 logger = logging.getLogger(__name__)
 
 _OLD_UPLOADS: Final = 7  # days after which nobody goes on with an upload
+_PROBES: Final = "check/"
+_LONGEST_CHECK: Final = timedelta(hours=1)  # longer than all its requests take that fail at their slowest
 
 
 def prepare(bucket: Bucket) -> None:
@@ -29,6 +33,7 @@ def prepare(bucket: Bucket) -> None:
                 bucket.client.make_bucket(bucket.name)
         except StorageError:
             bucket.require()  # else another process was faster
+    _remove_old_probes(bucket)
     _require_conditional_writes(bucket)
     for text in concerns(bucket):
         logger.warning("bucket %s: %s", bucket.name, text)
@@ -36,21 +41,33 @@ def prepare(bucket: Bucket) -> None:
 
 def _require_conditional_writes(bucket: Bucket) -> None:
     """Two writers of one upload are kept apart by these alone; a store that ignores them would lose bytes."""
-    name = f"check/{uuid4().hex}"
-    etag = bucket.put(name, b"1", only_new=True)
+    name = f"{_PROBES}{uuid4().hex}"
+    body = this_process().encode()
+    etag = bucket.put(name, body, only_new=True)
     try:
         for condition in ({"only_new": True}, {"if_match": "0" * len(etag)}):
             try:
-                bucket.put(name, b"2", **condition)
+                bucket.put(name, body, **condition)
             except Changed:
                 continue
             raise Unavailable(
                 "this S3 ignores If-Match or If-None-Match in PUT, which the registry relies on"
             )
-        bucket.put(name, b"3", if_match=etag)
+        bucket.put(name, body, if_match=etag)
     finally:
         with suppress(StorageError):
             bucket.delete(name)
+
+
+def _remove_old_probes(bucket: Bucket) -> None:
+    """Remove what processes left that were killed during their check; who may not list leaves it there."""
+    with suppress(StorageError), translated():
+        for found in bucket.client.list_objects(bucket.name, prefix=_PROBES):
+            name = str(found.object_name)
+            with suppress(NotStored):
+                probe = bucket.get(name)
+                if probe.age > _LONGEST_CHECK or is_known_dead(probe.body.decode(errors="replace")):
+                    bucket.delete(name)
 
 
 def concerns(bucket: Bucket) -> list[str]:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
-from registry_data.storage.base import Busy, NotStored, StorageError
+from registry_data.storage.base import Busy, NotStored, StorageError, Unavailable
 from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.process import is_known_dead, this_process
 from registry_data.storage.s3.state import State
@@ -138,15 +138,24 @@ class Renewal:
     def __init__(self) -> None:
         self._leases: set[Lease] = set()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._is_running = False
 
     def add(self, lease: Lease) -> None:
-        """Renew a lease from now on, until it is over."""
+        """Renew a lease from now on, until it is over.
+
+        Raises:
+            Unavailable: the system has no thread for that.
+        """
         with self._lock:
             self._leases.add(lease)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="s3-leases", daemon=True)
-                self._thread.start()
+            if self._is_running:
+                return
+            thread = threading.Thread(target=self._run, name="s3-leases", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise Unavailable(f"leases of uploads cannot be renewed: {error}") from error
+            self._is_running = True
 
     def _run(self) -> None:
         begun: dict[Lease, Future[None]] = {}
@@ -154,13 +163,13 @@ class Renewal:
             while leases := self._after_a_while():
                 again = [lease for lease in leases if lease not in begun or begun[lease].done()]
                 begun = {lease: begun[lease] for lease in leases if lease not in again}
-                begun |= {lease: pool.submit(lease.renew) for lease in again}
+                with suppress(RuntimeError):  # no thread can be had now: those that are there go on
+                    begun |= {lease: pool.submit(lease.renew) for lease in again}
 
     def _after_a_while(self) -> Collection[Lease]:
         """The leases to renew; none, and this thread is forgotten."""
         time.sleep(_RENEWED_EVERY)
         with self._lock:
             self._leases = {lease for lease in self._leases if not lease.is_over}
-            if not self._leases:
-                self._thread = None
+            self._is_running = bool(self._leases)
             return list(self._leases)

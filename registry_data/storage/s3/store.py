@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from registry_data.storage.base import Busy, Key, NotStored, UploadId, WrongOffset
+from registry_data.storage.base import Busy, Key, NotStored, StorageError, Unavailable, UploadId, WrongOffset
 from registry_data.storage.keys import check_key, parse_key
 from registry_data.storage.room import Room
 from registry_data.storage.s3.address import Address
@@ -68,10 +68,7 @@ class S3Store:
 
     def open_upload(self, upload: UploadId, *, at: int | None) -> S3Writer:
         """Take the upload's lease."""
-        snapshot = self._snapshot(upload)
-        # One of this process is alive, however old its lease looks.
-        if snapshot.is_held or upload in self._process.writers:
-            raise Busy("another writer has the upload")
+        snapshot = self._free(upload)
         if at is not None and at != snapshot.state.size:
             raise WrongOffset(snapshot.state.size)
         lease = Lease(self._bucket, Places(upload).state, snapshot)
@@ -84,7 +81,11 @@ class S3Store:
         is_first = not snapshot.state.stamp
         writer = S3Writer(process.bucket, Places(upload), lease, self._room, forget, is_first=is_first)
         process.writers[upload] = writer
-        process.renewal.add(lease)
+        try:
+            process.renewal.add(lease)
+        except Unavailable:
+            writer.close()
+            raise
         return writer
 
     def read_upload(self, upload: UploadId) -> Iterator[bytes]:
@@ -116,21 +117,29 @@ class S3Store:
         """Remove what was sent and not published, and the state last: it says what that is."""
         places = Places(upload)
         writer = self._process.writers.get(upload) if published else None
-        if writer is not None and writer.let_go():
+        if writer is not None:
+            if not writer.let_go():
+                self._remove(places, is_blob=True)
             self._bucket.delete(places.state)
             return
         try:
-            snapshot = self._snapshot(upload)
+            # Whoever comes from now on is too late to leave anything behind.
+            lease = Lease(self._bucket, places.state, self._free(upload))
         except NotStored:
             return
-        if writer is None and (snapshot.is_held or upload in self._process.writers):
-            raise Busy("another writer has the upload")
-        state = snapshot.state
+        try:
+            self._remove(places, is_blob=bool(lease.state.key))
+        except StorageError:
+            with suppress(StorageError):
+                lease.release(lease.state)
+            raise
+        self._bucket.delete(places.state)
+
+    def _remove(self, places: Places, *, is_blob: bool) -> None:
         self._bucket.abort_all(places.blob)
-        if not state.key:
+        if not is_blob:
             self._bucket.delete(places.blob)
         self._bucket.delete(places.tail(0), places.tail(1))
-        self._bucket.delete(places.state)
 
     def size(self, key: Key) -> int:
         """Ask for the object."""
@@ -159,6 +168,14 @@ class S3Store:
 
     def _snapshot(self, upload: UploadId) -> Snapshot:
         return Snapshot.read(self._bucket, Places(upload).state)
+
+    def _free(self, upload: UploadId) -> Snapshot:
+        """The state of an upload that has no writer."""
+        snapshot = self._snapshot(upload)
+        # One of this process is alive, however old its lease looks.
+        if snapshot.is_held or upload in self._process.writers:
+            raise Busy("another writer has the upload")
+        return snapshot
 
     @contextmanager
     def _writer(self, upload: UploadId) -> Iterator[S3Writer]:

@@ -5,7 +5,7 @@ cannot be read, though: whoever wants to read an upload that has parts has it fi
 whoever appends to a sealed one begins another with the parts copied on the server. Both are rare.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -99,6 +99,8 @@ class S3Writer:
 
     def contents(self) -> Iterator[bytes]:
         """All bytes so far."""
+        if not self.offset:
+            return iter(())  # there may be more in S3: parts that were sent and do not count
         if self._is_in_spool:
             return self._spooled().pieces()
         self._seal()
@@ -112,12 +114,24 @@ class S3Writer:
             if self._bucket.size(self._places.blob) != self.offset:
                 self._spooled()  # the finished object has more than the upload: take its beginning
         if self._is_in_spool:
-            with_digest = {"digest": digest}
-            self._bucket.put(self._places.blob, self._spooled().view(), tags=with_digest)
+            self._put_whole({"digest": digest})
             self._note_sealed(key)
             return
         self._seal(key)
         self._bucket.tag(self._places.blob, {"digest": digest})
+
+    def _put_whole(self, tags: Mapping[str, str]) -> None:
+        """Make the blob of what is in the spool, over nothing but what a try left that died.
+
+        A writer that stalled and has lost its lease must not write over what another one published.
+        """
+        blob, view = self._places.blob, self._spooled().view()
+        try:
+            self._bucket.put(blob, view, tags=tags, only_new=True)
+        except Changed:
+            found = self._bucket.etag(blob)
+            self._lease.save(self._lease.state)  # ours until now, so that nobody else's is there
+            self._bucket.put(blob, view, tags=tags, if_match=found)
 
     @property
     def _is_sealed(self) -> bool:
@@ -158,6 +172,8 @@ class S3Writer:
 
     def _reopen(self, spool: Spool, size: int) -> None:
         """Begin another multipart upload with the first bytes of the finished object."""
+        if self._multipart:
+            self._complete()  # whoever sealed it may have died, or failed, before that
         self._multipart, self._parts, self._chain = "", 0, ""
         while (start := where_part_begins(self._parts)) + (length := part_size(self._parts)) <= size:
             self._multipart = self._multipart or self._bucket.begin(self._places.blob)
@@ -223,7 +239,8 @@ class S3Writer:
             chain = chained(chain, part.etag)
         if chain != self._chain:
             raise self._damaged()
-        self._bucket.complete(self._places.blob, self._multipart, parts)
+        with suppress(NotStored):  # finished by a try whose answer came too late
+            self._bucket.complete(self._places.blob, self._multipart, parts)
 
     def _note_sealed(self, key: Key | None) -> None:
         state = self._lease.state if self._spool is None else self._with_parts()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import shutil
 import threading
 import time
@@ -12,7 +13,6 @@ from uuid import uuid4
 
 import pytest
 
-from registry_data.storage import filesystem
 from registry_data.storage.base import Busy, Full, Key, NotStored, Unavailable, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
@@ -205,11 +205,11 @@ def test_invariant_4_what_could_not_be_synced_is_not_believed_at_the_next_try(
     store.check()
     store.create_upload(UPLOAD)
 
-    def fails(path: Path) -> None:
-        raise OSError(errno.EIO, "Input/output error", str(path))
+    def fails(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error", descriptor)
 
     with monkeypatch.context() as failing:
-        failing.setattr(filesystem, "sync_file", fails)
+        failing.setattr(os, "fdatasync", fails)
         with pytest.raises(Unavailable):
             store.publish(UPLOAD, KEY)
 
@@ -218,3 +218,23 @@ def test_invariant_4_what_could_not_be_synced_is_not_believed_at_the_next_try(
         store.publish(UPLOAD, KEY)
     with pytest.raises(NotStored):
         store.size(KEY)
+
+
+def test_publishing_that_could_not_begin_leaves_the_upload_for_the_next_try(tmp_path: Path) -> None:
+    # given a process that has no descriptor left
+    store = FilesystemStore(tmp_path / "store")
+    store.check()
+    store.create_upload(UPLOAD)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used[0] + 1, limits[1]))
+    try:
+        with pytest.raises(Unavailable):
+            store.publish(UPLOAD, KEY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        os.close(used[0])
+
+    # then nothing was lost
+    store.publish(UPLOAD, KEY)
+    assert store.size(KEY) == 0
