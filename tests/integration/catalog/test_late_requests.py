@@ -1,19 +1,34 @@
 """Requests that come to an upload after it has ended elsewhere, or after another try has half ended it."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from hashlib import sha256, sha512
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from django.conf import settings
 
-from registry_control.catalog.models import Blob, UploadSession
+from registry_control.catalog.models import Blob, BlobLease, UploadSession
 from registry_control.catalog.services import blobs, images, uploads
+from registry_control.common.clock import now
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
-from registry_data.registry.uploads import Upload, append_small, finish_small
-from registry_data.storage.base import BlobStore, Key, NotStored, UploadId
+from registry_data.oci.reference import Repository
+from registry_data.registry.gate import Credentials
+from registry_data.registry.uploads import (
+    Upload,
+    append_small,
+    catch_up,
+    finish,
+    finish_small,
+    finished_before,
+    open_append,
+    rewind,
+)
+from registry_data.storage.base import BlobStore, Key, NotStored, Unavailable, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from registry_data.storage.s3.address import Address
@@ -41,11 +56,26 @@ def image_id(owner: TestKey, namespace: Namespace) -> UUID:
 
 
 @pytest.fixture
-def upload(owner: TestKey, image_id: UUID, store: BlobStore) -> Upload:
-    """An upload that has the content, as a request finds it."""
-    session_id = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
-    store.create_upload(UploadId(session_id.hex))
-    found = Upload(image_id, uploads.get(session_id=session_id, image_id=image_id))
+def start(owner: TestKey, image_id: UUID, store: BlobStore) -> Callable[[], Upload]:
+    """Begins an upload; returns it as a request finds it."""
+
+    def begun() -> Upload:
+        session_id = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+        store.create_upload(UploadId(session_id.hex))
+        return again(Upload(image_id, uploads.get(session_id=session_id, image_id=image_id)))
+
+    return begun
+
+
+def again(upload: Upload) -> Upload:
+    """The upload as the next request finds it."""
+    return Upload(upload.image_id, uploads.get(session_id=upload.session.id, image_id=upload.image_id))
+
+
+@pytest.fixture
+def upload(start: Callable[[], Upload], store: BlobStore) -> Upload:
+    """An upload that has the content."""
+    found = start()
     append_small([CONTENT], found, at=0, store=store)
     return found
 
@@ -143,3 +173,133 @@ def test_an_upload_that_ends_while_somebody_writes_leaves_nothing_in_the_end(
     if isinstance(store, S3Store):
         left = store._bucket.client.list_objects(store._bucket.name, recursive=True)  # noqa: SLF001
         assert [found.object_name for found in left if upload.id in (found.object_name or "")] == []
+
+
+def test_invariant_1_an_upload_that_was_cut_back_is_not_taken_for_what_it_had(
+    start: Callable[[], Upload], store: BlobStore
+) -> None:
+    # given a whole body whose digest, of an algorithm that nobody counted along, was wrong
+    upload, content = start(), os.urandom(9 * 1024 * 1024)
+    append = open_append(upload, at=0, store=store)
+    append.hash([content])
+    append.store([content])
+    with pytest.raises(ProtocolError):
+        finish(append, Digest.of(b"other", "sha512"), store=store)
+
+    # when the true one is claimed, and nothing is sent
+    for algorithm in ("sha512", "sha256"):
+        with pytest.raises(ProtocolError) as refused:
+            finish_small([], Digest.of(content, algorithm), upload, at=None, store=store)
+        assert refused.value.code is ErrorCode.DIGEST_INVALID
+    assert not Blob.objects.exists()
+
+    # then all of it has to be sent again
+    finish_small([content], Digest.of(content), upload, at=0, store=store)
+    assert content_of(store) == content
+
+
+def test_what_was_pushed_again_mends_a_blob_whose_bytes_are_gone(
+    start: Callable[[], Upload], upload: Upload, store: BlobStore
+) -> None:
+    finish_small([], DIGEST, upload, at=None, store=store)
+    store.delete(Key(Blob.objects.get().storage_key))
+    finish_small([CONTENT], DIGEST, start(), at=0, store=store)
+    assert content_of(store) == CONTENT
+
+
+def test_what_was_pushed_again_is_not_kept_where_the_blob_is_sound_or_cannot_be_looked_at(
+    start: Callable[[], Upload], upload: Upload, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish_small([], DIGEST, upload, at=None, store=store)
+    key = Blob.objects.get().storage_key
+
+    def is_away(key: Key) -> int:
+        raise Unavailable(f"{key} cannot be looked at")
+
+    for sizes in (store.size, is_away):
+        other = start()
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "size", sizes)
+            finish_small([CONTENT], DIGEST, other, at=0, store=store)
+        assert Blob.objects.get().storage_key == key
+        with pytest.raises(NotStored):
+            store.size(key_of(other))
+
+
+def test_bytes_that_were_published_for_a_session_that_has_ended_are_removed(
+    upload: Upload, store: BlobStore
+) -> None:
+    uploads.close(session_id=upload.session.id)
+    with pytest.raises(ProtocolError) as refused:
+        finish_small([], DIGEST, upload, at=None, store=store)
+    assert refused.value.code is ErrorCode.BLOB_UPLOAD_UNKNOWN
+    with pytest.raises(NotStored):
+        store.size(key_of(upload))
+
+
+def test_much_that_has_to_be_read_again_is_read_once_and_remembered(
+    start: Callable[[], Upload], store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given much that was counted under one algorithm and is closed under another one, wrongly
+    upload, content = start(), os.urandom(9 * 1024 * 1024)
+    append_small([content], upload, at=0, store=store)
+    reads: list[object] = []
+    read = store.read_upload
+
+    def counted(upload: UploadId) -> Iterator[bytes]:
+        reads.append(upload)
+        return read(upload)
+
+    monkeypatch.setattr(store, "read_upload", counted)
+    claims = [Digest.of(b"other", "sha512"), Digest.of(b"other"), Digest.of(content, "sha512")]
+    held = finish_small([], claims[0], again(upload), at=None, store=store)
+
+    # then it is given back to be read elsewhere
+    assert held is not None
+    assert not reads
+    catch_up(held, claims[0], store=store)
+    with pytest.raises(ProtocolError):
+        finish(held, claims[0], store=store)
+
+    # and no later try reads it again
+    with pytest.raises(ProtocolError):
+        finish_small([], claims[1], again(upload), at=None, store=store)
+    assert finish_small([], claims[2], again(upload), at=None, store=store) is None
+    assert len(reads) == 1
+    assert content_of(store) == content
+
+
+def test_an_upload_that_cannot_be_read_again_stays_for_the_next_try(
+    upload: Upload, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a storage that has lost the end of what it said it had
+    claimed = Digest.of(CONTENT, "sha512")
+    append = open_append(upload, at=None, store=store)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "read_upload", lambda _: iter([CONTENT[:5]]))
+        with pytest.raises(ProtocolError) as refused:
+            catch_up(append, claimed, store=store)
+        rewind(append)
+    assert refused.value.code is ErrorCode.UNAVAILABLE
+
+    # when it has it again
+    finish_small([], claimed, again(upload), at=None, store=store)
+    assert content_of(store) == CONTENT
+
+
+@pytest.mark.oci(166)
+def test_invariant_2_a_closing_request_that_is_repeated_promises_the_blob_anew(
+    owner: TestKey, namespace: Namespace, upload: Upload, store: BlobStore
+) -> None:
+    # given a blob whose promise is nearly over
+    finish_small([], DIGEST, upload, at=None, store=store)
+    BlobLease.objects.update(expires_at=now() + timedelta(seconds=20))
+    credentials, repository = Credentials(secret=owner.secret), Repository(namespace.name, "app")
+
+    # when it is said to be there, then it is for as long as any other
+    assert finished_before(credentials, repository, DIGEST)
+    assert BlobLease.objects.get().expires_at > now() + settings.BLOB_LEASE / 2
+
+    # and when that is over, it is not there
+    BlobLease.objects.update(expires_at=now() - timedelta(seconds=1))
+    assert not finished_before(credentials, repository, DIGEST)
