@@ -118,10 +118,9 @@ class ImageAdmin(PushedAdmin):
         return link_to_list(Tag, "its tags", image__id__exact=image.pk)
 
     def save_model(self, request: HttpRequest, obj: Image, form: "ModelForm[Any]", change: bool) -> None:
-        """Change visibility through the service, with the row held."""
-        images.change_visibility(
-            images.locked(obj.pk), to=form.cleaned_data["visibility"], actor=actor_of(request)
-        )
+        """Change visibility through the service, with the row held; administrators may where it is locked."""
+        for image in _locked(Image.objects.filter(pk=obj.pk)):
+            images.change_visibility(image, to=form.cleaned_data["visibility"], actor=actor_of(request))
 
     @admin.action(description="Make public: anyone may pull", permissions=["change"])
     def make_public(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:

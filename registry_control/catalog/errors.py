@@ -15,6 +15,14 @@ class ImageGone(CatalogError):
     """No such image, or it is being deleted."""
 
 
+class ImageLocked(CatalogError):
+    """An administrator has locked the image of this name, or its namespace: pulls work, changes do not."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 class UploadGone(CatalogError):
     """The session was cancelled, finished, or has expired."""
 

@@ -57,7 +57,8 @@ def promise(credentials: Credentials, repository: Repository, digest: Digest) ->
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
         record, blob = _held(caller, repository, digest)
         if record.image_id is not None:
-            blobs.promise(blob_id=blob.id, image_id=record.image_id)
+            # A HEAD is a part of pulling, which goes on while an image is locked.
+            blobs.promise(blob_id=blob.id, image_id=record.image_id, even_locked=True)
 
 
 def _held(

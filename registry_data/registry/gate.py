@@ -16,7 +16,7 @@ from registry_control.catalog.selectors.resolve import RepositoryRecord
 from registry_control.catalog.services import images
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository, check_writable_with
-from registry_data.registry.unit import unit
+from registry_data.registry.unit import locked, unit
 
 CATALOG_SCOPE: Final = "registry:catalog:*"
 
@@ -95,8 +95,7 @@ def admit(
     """
     if authorize(caller, action, str(repository), record.facts, by=by).allowed:
         if record.locked and action is not Action.PULL:
-            said = f"an administrator has locked {repository}: pulls work, pushes and deletions do not"
-            raise ProtocolError(ErrorCode.DENIED, said, name=str(repository))
+            raise locked(str(repository))
         return
     raise _refused(caller, action, repository, _joined(repository, action, also))
 

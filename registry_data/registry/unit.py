@@ -50,6 +50,8 @@ def unit() -> Iterator[None]:
     except catalog.ConditionUnmet as error:
         # Refused for good as it stands, so none of the codes after which clients try again (checklist 143).
         raise ProtocolError(ErrorCode.DENIED, str(error), status=HTTPStatus.PRECONDITION_FAILED) from error
+    except catalog.ImageLocked as error:
+        raise locked(error.name) from error
     except catalog.TooManyUploads as error:
         raise _too_many(error.limit) from error
     except catalog.CatalogError as error:
@@ -67,6 +69,12 @@ def unit() -> Iterator[None]:
 def unavailable(message: str) -> ProtocolError:
     """Build the answer to a dependency that is away: the same request may succeed later."""
     return ProtocolError(ErrorCode.UNAVAILABLE, message, headers=RETRY_AFTER)
+
+
+def locked(repository: str) -> ProtocolError:
+    """Build the answer to a change of what an administrator has locked."""
+    said = f"an administrator has locked {repository}: pulls work, pushes and deletions do not"
+    return ProtocolError(ErrorCode.DENIED, said, name=repository)
 
 
 def _no_room(what: str) -> ProtocolError:

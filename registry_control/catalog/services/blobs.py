@@ -58,7 +58,8 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
     blob already, so that the caller removes its own copy after the commit.
 
     Raises:
-        ImageGone, UploadGone: deleted, cancelled or expired in the meantime; nothing is recorded.
+        ImageGone, ImageLocked, UploadGone: deleted, locked, cancelled or expired in the meantime; nothing
+            is recorded.
     """
     images.hold(image_id)
     if not rows(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
@@ -117,14 +118,14 @@ def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = N
 
 
 @transaction.atomic
-def promise(*, blob_id: int, image_id: UUID) -> None:
-    """Lease a blob to an image: a mount, or a HEAD that answered 200.
+def promise(*, blob_id: int, image_id: UUID, even_locked: bool = False) -> None:
+    """Lease a blob to an image: a mount, or, of a locked one too, a HEAD that answered 200.
 
     Raises:
-        ImageGone: the image is being deleted.
+        ImageGone, ImageLocked: the image is being deleted, or locked by an administrator.
         BlobGone: garbage collection took the blob first.
     """
-    images.hold(image_id)
+    images.hold(image_id, even_locked=even_locked)
     # Keeps the row from a sweep, or finds that a sweep took it from us.
     if not rows(_SHARE, [blob_id]):
         raise BlobGone
@@ -138,6 +139,7 @@ def remove(*, principal: Principal, image_id: UUID, blob_id: int, digest: str) -
     Raises:
         BlobInUse: a manifest needs it; deleting it would break what somebody pulls.
         BlobGone, ImageGone: there is nothing to remove.
+        ImageLocked: an administrator wants it to stay.
     """
     image = images.hold(image_id)
     if BlobLink.objects.filter(image=image_id, blob=blob_id).exists():

@@ -9,7 +9,7 @@ from django.db import transaction
 from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, Target, record
-from registry_control.catalog.errors import ImageGone, NamespaceGone
+from registry_control.catalog.errors import ImageGone, ImageLocked, NamespaceGone
 from registry_control.catalog.models import Image
 from registry_control.catalog.selectors.listing import get_visible_image
 from registry_control.common.clock import now
@@ -22,10 +22,10 @@ from registry_control.namespaces.selectors import may
 from registry_control.namespaces.services import FINISH_DELETIONS
 
 _HOLD_NAMESPACE: Final = """
-SELECT n.name, p.organization_id
+SELECT n.name, p.organization_id, n.status
 FROM namespaces_namespace n
 JOIN identity_project p ON p.id = n.project_id
-WHERE n.id = %s AND n.status = 'ready' FOR UPDATE OF n
+WHERE n.id = %s AND NOT (n.status = 'deleting') FOR UPDATE OF n
 """
 _BY_NAME: Final = """
 SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND NOT (status = 'deleting')
@@ -37,11 +37,17 @@ VALUES (%s, %s, %s, %s, 'inherit', 'ready', '', 0, 0, %s, %s)
 """
 _COUNT: Final = "UPDATE namespaces_namespace SET image_rows = image_rows + 1 WHERE id = %s"
 _HOLD: Final = """
-SELECT n.name, i.name, p.organization_id, i.pushed_at, n.accepts_sparse_indexes
+SELECT n.name, i.name, p.organization_id, i.pushed_at, n.accepts_sparse_indexes, n.status, i.status
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
 JOIN identity_project p ON p.id = n.project_id
 WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR UPDATE OF i
+"""
+_NAME: Final = """
+SELECT n.name, i.name
+FROM catalog_image i
+JOIN namespaces_namespace n ON n.id = i.namespace_id
+WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting')
 """
 
 
@@ -69,11 +75,13 @@ def ensure(*, principal: Principal, namespace_id: UUID, name: str) -> UUID:
     first pushes make one image.
 
     Raises:
-        NamespaceGone: deleted in the meantime.
+        NamespaceGone, ImageLocked: the namespace was deleted or locked in the meantime.
     """
     namespace = row(_HOLD_NAMESPACE, [id_parameter(namespace_id)])
     if namespace is None:
         raise NamespaceGone
+    if namespace[2] == Status.LOCKED:
+        raise ImageLocked(f"{namespace[0]}/{name}")
     existing = row(_BY_NAME, [id_parameter(namespace_id), name])
     if existing is not None:
         return present_id(existing[0])
@@ -87,34 +95,50 @@ def ensure(*, principal: Principal, namespace_id: UUID, name: str) -> UUID:
     return image_id
 
 
-def hold(image_id: UUID) -> HeldImage:
+def hold(image_id: UUID, *, even_locked: bool = False) -> HeldImage:
     """Take an image's row for the present transaction: what a push needs of it.
+
+    Whoever may push was let in before, maybe long before: the row may have been waited for. `even_locked`
+    is for what is a part of pulling.
 
     Raises:
         ImageGone: deleted, or being deleted.
+        ImageLocked: locked by an administrator.
     """
     found = row(_HOLD, [id_parameter(image_id)])
     if found is None:
         raise ImageGone
+    name = f"{found[0]}/{found[1]}"
+    if Status.LOCKED in found[5:7] and not even_locked:
+        raise ImageLocked(name)
     return HeldImage(
         id=image_id,
-        name=f"{found[0]}/{found[1]}",
+        name=name,
         organization_id=present_id(found[2]),
         was_pushed=bool(found[3]),
         accepts_sparse_indexes=bool(found[4]),
     )
 
 
+def refusal(image_id: UUID) -> ImageGone | ImageLocked:
+    """Why an image takes nothing, which the statement that found so has not said."""
+    found = row(_NAME, [id_parameter(image_id)])
+    return ImageGone() if found is None else ImageLocked(f"{found[0]}/{found[1]}")
+
+
 def locked(image_id: UUID) -> Image:
-    """Take an image's row for the present transaction.
+    """Take an image's row for the present transaction, to change what the image holds.
 
     Raises:
         ImageGone: deleted, or being deleted.
+        ImageLocked: locked by an administrator.
     """
     found = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
     image = found.filter(pk=image_id).exclude(status=Status.DELETING).first()
     if image is None or image.namespace.status == Status.DELETING:
         raise ImageGone
+    if Status.LOCKED in (image.status, image.namespace.status):
+        raise ImageLocked(str(image))
     return image
 
 

@@ -92,7 +92,7 @@ def put(
     """Validate, store, link and tag in one transaction (invariant 3); again is the same answer.
 
     Raises:
-        ImageGone: the image or its namespace is being deleted.
+        ImageGone, ImageLocked: the image or its namespace is being deleted, or locked by an administrator.
         ConditionUnmet: what the client wants to hold before does not.
         MissingContent: digests that the image does not have.
     """
@@ -199,6 +199,7 @@ def delete(
 
     Raises:
         ImageGone, ManifestGone: there is none.
+        ImageLocked: an administrator wants it to stay.
         ConditionUnmet: what the client wants to hold before does not.
     """
     image = images.locked(image_id)

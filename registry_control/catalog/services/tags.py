@@ -65,6 +65,7 @@ def untag(*, principal: Principal, image_id: UUID, name: str, only_if: Precondit
 
     Raises:
         ImageGone, TagGone: there is none.
+        ImageLocked: an administrator wants it to stay.
         ConditionUnmet: what the client wants to hold before does not.
     """
     image = images.locked(image_id)

@@ -11,8 +11,9 @@ from django.conf import settings
 from django.db import transaction
 
 from registry_control.access.policy import Kind, Principal
-from registry_control.catalog.errors import ImageGone, TooManyUploads, UploadGone
+from registry_control.catalog.errors import TooManyUploads, UploadGone
 from registry_control.catalog.models import Blob, UploadSession
+from registry_control.catalog.services import images
 from registry_control.common.clock import now
 from registry_control.common.durability import unsynced_transaction
 from registry_control.common.sql import execute, id_parameter, present_time, row, rows, time_parameter
@@ -22,14 +23,15 @@ logger = logging.getLogger(__name__)
 
 REFUSALS: Final = 3  # in a row, after which the storage counts as away
 
-# Where the image is being deleted, no row.
+# Where the image is being deleted or locked, no row.
 _INSERT: Final = """
 INSERT INTO catalog_uploadsession (id, image_id, user_id, application_id, created_at, expires_at,
                                    is_open, algorithm, hashed_size, hashed_digest)
 SELECT %s, i.id, %s, %s, %s, %s, TRUE, %s, 0, ''
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
-WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR UPDATE OF i RETURNING id
+WHERE i.id = %s AND i.status NOT IN ('deleting', 'locked') AND n.status NOT IN ('deleting', 'locked')
+FOR UPDATE OF i RETURNING id
 """
 _FORGET: Final = "DELETE FROM catalog_uploadsession WHERE id = %s"
 _OPEN: Final = """
@@ -70,7 +72,7 @@ def start(*, principal: Principal, image_id: UUID, algorithm: str) -> UUID:
     """Begin an upload to an image.
 
     Raises:
-        ImageGone: the image is being deleted.
+        ImageGone, ImageLocked: the image is being deleted, or locked by an administrator.
         TooManyUploads: the principal has as many under way as anybody may have. Requests at the same
             moment may still exceed that by one each.
     """
@@ -91,7 +93,7 @@ def start(*, principal: Principal, image_id: UUID, algorithm: str) -> UUID:
             ],
         )
     if not inserted:
-        raise ImageGone
+        raise images.refusal(image_id)
     return session_id
 
 

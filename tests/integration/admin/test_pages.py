@@ -299,3 +299,9 @@ def test_only_staff_comes_in_and_sees_what_it_may(namespace: Namespace, world: P
     client.force_login(User.objects.get(pk=staff.pk))
     assert client.get(url(Namespace, "changelist")).status_code == 403
     assert client.post(url(Namespace, "delete", namespace.pk), {"post": "yes"}).status_code == 403
+
+
+def test_privacy_of_a_locked_image_is_the_administrators_to_change(pages: Client, world: Pushed) -> None:
+    Image.objects.filter(pk=world.image_id).update(status=Status.LOCKED)
+    assert pages.post(url(Image, "change", world.image_id), {"visibility": "private"}).status_code == 302
+    assert world.image.visibility == "private"

@@ -10,14 +10,16 @@ from uuid import UUID
 import pytest
 from django.conf import settings
 
-from registry_control.catalog.models import Blob, BlobLease, UploadSession
+from registry_control.catalog.models import Blob, BlobLease, Image, UploadSession
 from registry_control.catalog.services import blobs, images, uploads
 from registry_control.common.clock import now
+from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
-from registry_data.registry.gate import Credentials
+from registry_data.registry.blobs import promise
+from registry_data.registry.gate import Credentials, admit_push
 from registry_data.registry.uploads import (
     Upload,
     append_small,
@@ -303,3 +305,28 @@ def test_invariant_2_a_closing_request_that_is_repeated_promises_the_blob_anew(
     # and when that is over, it is not there
     BlobLease.objects.update(expires_at=now() - timedelta(seconds=1))
     assert not finished_before(credentials, repository, DIGEST)
+
+
+def test_an_image_that_is_locked_meanwhile_answers_as_one_that_was_locked_before(
+    owner: TestKey, namespace: Namespace, upload: Upload, store: BlobStore
+) -> None:
+    # given an upload to an image that an administrator has locked since
+    Image.objects.update(status=Status.LOCKED)
+    repository = Repository(namespace.name, "app")
+    with pytest.raises(ProtocolError) as before:
+        admit_push(Credentials(secret=owner.secret), repository)
+
+    # when it is finished, then the answer is the same
+    with pytest.raises(ProtocolError) as late:
+        finish_small([], DIGEST, upload, at=None, store=store)
+    assert (late.value.status, late.value.errors) == (before.value.status, before.value.errors)
+    assert late.value.errors[0].code is ErrorCode.DENIED
+    assert not Blob.objects.exists()
+
+
+def test_a_head_of_a_locked_image_is_answered(
+    owner: TestKey, namespace: Namespace, upload: Upload, store: BlobStore
+) -> None:
+    finish_small([], DIGEST, upload, at=None, store=store)
+    Image.objects.update(status=Status.LOCKED)
+    promise(Credentials(secret=owner.secret), Repository(namespace.name, "app"), DIGEST)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from registry_control.catalog.errors import (
     BlobGone,
     ConditionUnmet,
     ImageGone,
+    ImageLocked,
     MissingContent,
     NamespaceGone,
     UploadGone,
@@ -36,7 +38,7 @@ from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.preconditions import Preconditions
 from registry_data.storage.keys import blob_key
-from tests.factories import TestKey, digest_of, make_namespace, push_blob, push_image
+from tests.factories import Pushed, TestKey, digest_of, make_namespace, push_blob, push_image
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
 
 pytestmark = [pytest.mark.django_db(transaction=True), needs_postgresql]
@@ -429,3 +431,74 @@ def test_sizes_are_right_after_pushes_at_once(owner: TestKey, image_id: UUID) ->
     linked = Blob.objects.filter(links__image=image_id).distinct()
     total = Blob.objects.filter(pk__in=linked.values("pk")).aggregate(total=Sum("size"))["total"]
     assert Image.objects.get(pk=image_id).size == total == 100
+
+
+LOCKED_MEANWHILE: dict[str, Callable[[TestKey, Pushed], object]] = {
+    "manifest": lambda owner, pushed: manifests.put(
+        principal=owner.principal, image_id=pushed.image_id, new=manifest_of(), tag_names=["t"]
+    ),
+    "manifest delete": lambda owner, pushed: manifests.delete(
+        principal=owner.principal, image_id=pushed.image_id, digest=pushed.digest
+    ),
+    "untag": lambda owner, pushed: tags.untag(
+        principal=owner.principal, image_id=pushed.image_id, name="latest"
+    ),
+    "upload": lambda owner, pushed: uploads.start(
+        principal=owner.principal, image_id=pushed.image_id, algorithm="sha256"
+    ),
+    "mount": lambda _, pushed: blobs.promise(blob_id=a_blob(pushed), image_id=pushed.image_id),
+    "blob delete": lambda owner, pushed: blobs.remove(
+        principal=owner.principal, image_id=pushed.image_id, blob_id=a_blob(pushed), digest=pushed.blobs[0]
+    ),
+    "new image": lambda owner, pushed: images.ensure(
+        principal=owner.principal, namespace_id=pushed.image.namespace_id, name="another"
+    ),
+}
+
+
+def a_blob(pushed: Pushed) -> int:
+    return Blob.objects.get(digest=pushed.blobs[0]).pk
+
+
+def lock(model: type[Image] | type[Namespace], pk: UUID) -> None:
+    """What the administration's action does."""
+    model.objects.filter(pk=pk).update(status=Status.LOCKED)
+
+
+@pytest.mark.parametrize("what", LOCKED_MEANWHILE)
+def test_what_waits_for_an_image_that_is_being_locked_is_refused(
+    owner: TestKey, namespace: Namespace, what: str
+) -> None:
+    # given an administrator who has locked the image, or for a new image its namespace, and not committed yet
+    pushed = push_image(owner, namespace)
+    before = (Tag.objects.count(), Manifest.objects.count(), UploadSession.objects.count())
+    model, pk = (Namespace, namespace.pk) if what == "new image" else (Image, pushed.image_id)
+    with open_transaction():
+        lock(model, pk)
+
+        # when somebody who was let in before changes it
+        other = Other(lambda: LOCKED_MEANWHILE[what](owner, pushed))
+        assert other.waits
+
+    # then they are told so, and nothing has changed
+    with pytest.raises(ImageLocked) as refused:
+        other.end()
+    assert refused.value.name == f"{namespace.name}/{'another' if what == 'new image' else 'app'}"
+    assert (Tag.objects.count(), Manifest.objects.count(), UploadSession.objects.count()) == before
+
+
+def test_an_upload_whose_image_is_locked_before_its_end_is_not_recorded(
+    owner: TestKey, image_id: UUID
+) -> None:
+    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    new = blobs.NewBlob(digest_of(b"x"), 1, blob_key("sha256", digest_of(b"x")[7:], session.hex))
+    with open_transaction():
+        lock(Image, image_id)
+        other = Other(lambda: blobs.record_upload(session_id=session, image_id=image_id, new=new))
+        assert other.waits
+    with pytest.raises(ImageLocked):
+        other.end()
+    # and may be finished when the image is unlocked
+    assert UploadSession.objects.get(pk=session).is_open
+    Image.objects.update(status=Status.READY)
+    assert blobs.record_upload(session_id=session, image_id=image_id, new=new)
