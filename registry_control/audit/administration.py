@@ -11,8 +11,11 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils.html import format_html
 
+from registry_control.audit.forms import OvertakenForm, columns_changed
 from registry_control.audit.models import ActorKind
 from registry_control.audit.services import Actor, Target, record
+from registry_control.common.clock import now
+from registry_control.common.models import Timestamped
 
 if TYPE_CHECKING:
     from django.forms import ModelForm
@@ -47,13 +50,43 @@ class AuditedAdmin(_ModelAdmin):
     A page whose change is made by a service calls that instead, and the service leaves the row.
     """
 
+    form = OvertakenForm
     list_per_page = 50
     show_full_result_count = False
+    lock_order: ClassVar[tuple[str, ...]] = ("pk",)
+    """In which order a transaction that takes several rows takes them, whoever it is of."""
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Find a row, and in a transaction, where it is to be changed or deleted, hold it first."""
+        found = super().get_object(request, object_id, from_field)
+        if found is None or not transaction.get_connection().in_atomic_block:
+            return found
+        self.hold(found)
+        # Again: whoever had it may have changed or deleted it. And pages count along, which no lock can.
+        return super().get_object(request, object_id, from_field)
+
+    def hold(self, row: models.Model) -> bool:
+        """Take a row for the present transaction; whether it is there still."""
+        held = self.model._default_manager.select_for_update().filter(pk=row.pk)
+        return held.values_list("pk").first() is not None
 
     def save_model(self, request: HttpRequest, obj: Any, form: "ModelForm[Any]", change: bool) -> None:
         """Save and remember what was changed; values stay out, some are secret."""
-        super().save_model(request, obj, form, change)
+        if not change:
+            super().save_model(request, obj, form, change)
+        elif form.changed_data:
+            self._save_changed(obj, form)
+        else:
+            return
         self.remember(request, obj, "update" if change else "create", fields=", ".join(form.changed_data))
+
+    def _save_changed(self, row: Any, form: "ModelForm[Any]") -> None:
+        """Write nothing but what the person changed: the rest of the row belongs to others."""
+        fields = columns_changed(form)
+        if isinstance(row, Timestamped):
+            row.updated_at = now()
+            fields.append("updated_at")
+        row.save(update_fields=fields)
 
     def save_formset(
         self,
@@ -75,12 +108,13 @@ class AuditedAdmin(_ModelAdmin):
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         """Remember first: afterwards the row has no id."""
-        self.remember(request, obj, "delete")
-        super().delete_model(request, obj)
+        if self.hold(obj):
+            self.remember(request, obj, "delete")
+            super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
-        """Delete one by one, each with its row."""
-        for obj in queryset:
+        """Delete one by one, each with its audit row, in the order that everybody keeps."""
+        for obj in queryset.order_by(*self.lock_order):
             self.delete_model(request, obj)
 
     def remember(self, request: HttpRequest, row: models.Model, verb: str, **detail: str) -> None:
@@ -120,9 +154,10 @@ class ServiceDeletedAdmin(AuditedAdmin):
     """The service: called with the locked row and `actor`."""
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """Mark it."""
-        locked = type(obj)._default_manager.select_for_update(of=("self",)).get(pk=obj.pk)
-        type(self).start_deletion(locked, actor=actor_of(request))
+        """Mark it, unless it is gone by now."""
+        self.hold(obj)
+        for held in self.model._default_manager.filter(pk=obj.pk):
+            type(self).start_deletion(held, actor=actor_of(request))
 
     def get_deleted_objects(
         self, objs: Iterable[models.Model] | models.QuerySet[Any], request: HttpRequest

@@ -85,8 +85,8 @@ class ImageAdmin(PushedAdmin):
         return found.annotate(tags_there=Count("tags", filter=~Q(tags__status=Status.DELETING)))
 
     def has_change_permission(self, request: HttpRequest, obj: Image | None = None) -> bool:
-        """Nothing changes on one that is being deleted."""
-        going = obj is not None and obj.status == Status.DELETING
+        """Nothing changes on one that is being deleted, or whose namespace is."""
+        going = obj is not None and Status.DELETING in (obj.status, obj.namespace.status)
         return not going and super().has_change_permission(request, obj)
 
     @admin.display(description="image", ordering="name")
@@ -119,7 +119,7 @@ class ImageAdmin(PushedAdmin):
 
     def save_model(self, request: HttpRequest, obj: Image, form: "ModelForm[Any]", change: bool) -> None:
         """Change visibility through the service, with the row held; administrators may where it is locked."""
-        for image in _locked(Image.objects.filter(pk=obj.pk)):
+        for image in _locked(Image.objects.filter(pk=obj.pk)) if form.changed_data else ():
             images.change_visibility(image, to=form.cleaned_data["visibility"], actor=actor_of(request))
 
     @admin.action(description="Make public: anyone may pull", permissions=["change"])
@@ -172,6 +172,7 @@ class TagAdmin(PushedAdmin):
     """Deleting a tag leaves its manifest and its siblings."""
 
     start_deletion = staticmethod(tags.start_deletion)
+    lock_order = ("image_id", "pk")
     list_display = ("name", "image", "digest", "status", "created_at", "updated_at")
     list_filter = ("status",)
     list_select_related = ("image__namespace", "manifest")
@@ -181,6 +182,11 @@ class TagAdmin(PushedAdmin):
         """Without the manifests' bytes."""
         found: QuerySet[Tag] = super().get_queryset(request)
         return found.defer("manifest__payload", "manifest__annotations")
+
+    def hold(self, row: Any) -> bool:
+        """Take the image's row first, as every push does (invariant 11)."""
+        Image.objects.select_for_update().filter(pk=row.image_id).values_list("pk").first()
+        return super().hold(row)
 
     def has_change_permission(self, request: HttpRequest, obj: Tag | None = None) -> bool:
         """Only a push moves a tag."""

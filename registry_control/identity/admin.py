@@ -2,14 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
 
 from registry_control.audit.administration import AuditedAdmin, actor_of, link_to, target_of
+from registry_control.audit.forms import OvertakenForm
 from registry_control.audit.services import record
 from registry_control.identity import services
 from registry_control.identity.models import (
@@ -23,11 +26,14 @@ from registry_control.identity.models import (
 )
 
 if TYPE_CHECKING:
-    _Form = forms.ModelForm[Any]
+    from django.forms import ModelForm
+
+    _Form = ModelForm[Any]
     _UserAdmin = UserAdmin[User]
+    _UserForm = UserChangeForm[User]
     _Inline = admin.TabularInline[PolicyRule, Policy]
 else:
-    _Form, _UserAdmin, _Inline = forms.ModelForm, UserAdmin, admin.TabularInline
+    _UserAdmin, _UserForm, _Inline = UserAdmin, UserChangeForm, admin.TabularInline
 
 admin.site.unregister(Group)  # permissions of administrators are given one by one, tenants have policies
 
@@ -40,7 +46,7 @@ class OrganizationAdmin(AuditedAdmin):
     search_fields = ("name", "id")
     readonly_fields = ("id", "created_at", "updated_at")
 
-    def save_model(self, request: HttpRequest, obj: Organization, form: _Form, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Organization, form: "_Form", change: bool) -> None:
         """Create through the service, which makes the default project."""
         if change:
             super().save_model(request, obj, form, change)
@@ -70,10 +76,15 @@ class ProjectAdmin(AuditedAdmin):
         return not is_default and super().has_delete_permission(request, obj)
 
 
+class UserForm(OvertakenForm, _UserForm):
+    """A person's page, without the password."""
+
+
 @admin.register(User)
 class RegistryUserAdmin(AuditedAdmin, _UserAdmin):
     """People: staff administer here, an organization gives tenant rights."""
 
+    form = UserForm
     list_display = ("username", "organization", "email", "is_staff", "is_active", "last_login")
     list_filter = ("is_staff", "is_superuser", "is_active", "organization")
     list_select_related = ("organization",)
@@ -99,6 +110,11 @@ class RegistryUserAdmin(AuditedAdmin, _UserAdmin):
         has_keys = obj is not None and obj.api_keys.exists()
         return (*self.readonly_fields, *(("organization",) if has_keys else ()))
 
+    @transaction.atomic
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002 - Django's
+        """Hold the row, as on every other page: all of it is saved."""
+        return super().user_change_password(request, id, form_url)
+
     def log_change(self, request: HttpRequest, obj: User, message: Any) -> Any:
         """Django's page for passwords saves by itself; this is where it says so."""
         if "password" in str(message).lower():
@@ -121,12 +137,12 @@ class ApplicationAdmin(AuditedAdmin):
         return ("id", "created_at", "updated_at", *(("organization",) if obj else ()))
 
 
-class HeldForm(_Form):
+class HeldForm(OvertakenForm):
     """For what belongs to a user or an application: exactly one, and everything of one organization."""
 
     def clean(self) -> dict[str, Any]:
         """Refuse what a database constraint would, in words."""
-        cleaned: dict[str, Any] = super().clean() or {}
+        cleaned = super().clean()
         user = cleaned.get("user") or self.instance.user
         application = cleaned.get("application") or self.instance.application
         if bool(user) == bool(application):
@@ -168,7 +184,7 @@ class ApiKeyAdmin(AuditedAdmin):
         """Whose it is."""
         return link_to(key.user or key.application)
 
-    def save_model(self, request: HttpRequest, obj: ApiKey, form: _Form, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: "_Form", change: bool) -> None:
         """Create through the service and show the secret this once."""
         if change:
             super().save_model(request, obj, form, change)
@@ -196,12 +212,12 @@ class ApiKeyAdmin(AuditedAdmin):
         services.delete_api_key(actor=actor_of(request), api_key=obj)
 
 
-class RuleForm(_Form):
+class RuleForm(OvertakenForm):
     """A rule's project is one of the policy's own organization."""
 
     def clean(self) -> dict[str, Any]:
         """Refuse another organization's project."""
-        cleaned: dict[str, Any] = super().clean() or {}
+        cleaned = super().clean()
         project, policy = cleaned.get("project"), cleaned.get("policy")
         if project is not None and policy is not None and project.organization_id != policy.organization_id:
             raise ValidationError("The project belongs to another organization.")
@@ -215,6 +231,11 @@ class RuleInline(_Inline):
     form = RuleForm
     extra = 1
     autocomplete_fields = ("project",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[PolicyRule]:
+        """Hold them where they are to be changed, as their policy is."""
+        found: QuerySet[PolicyRule] = super().get_queryset(request)
+        return found.select_for_update() if transaction.get_connection().in_atomic_block else found
 
 
 @admin.register(Policy)

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Q, QuerySet, Sum
 from django.http import HttpRequest
 
 from registry_control.audit.administration import ServiceDeletedAdmin, actor_of, human_size
+from registry_control.audit.forms import OvertakenForm
 from registry_control.audit.services import record
 from registry_control.common.clock import now
 from registry_control.common.errors import InvalidArgument
@@ -18,12 +18,10 @@ from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.policy import check_name
 
 if TYPE_CHECKING:
-    _Form = forms.ModelForm[Namespace]
-else:
-    _Form = forms.ModelForm
+    from django.forms import ModelForm
 
 
-class NamespaceForm(_Form):
+class NamespaceForm(OvertakenForm):
     """The rules of the API, in a form."""
 
     def clean_name(self) -> str:
@@ -41,7 +39,7 @@ class NamespaceForm(_Form):
 
     def clean(self) -> dict[str, Any]:
         """An owner is one principal, of the project's organization."""
-        cleaned: dict[str, Any] = super().clean() or {}
+        cleaned = super().clean()
         user, application = cleaned.get("owner_user"), cleaned.get("owner_application")
         if user and application:
             raise ValidationError("An owner is a user or an application, not both.")
@@ -111,10 +109,15 @@ class NamespaceAdmin(ServiceDeletedAdmin):
         """Bytes of its images."""
         return human_size(namespace.total or 0)
 
-    def save_model(self, request: HttpRequest, obj: Namespace, form: _Form, change: bool) -> None:
-        """Set the time that the API shows."""
-        obj.updated_at = now()
-        super().save_model(request, obj, form, change)
+    def save_model(
+        self, request: HttpRequest, obj: Namespace, form: "ModelForm[Namespace]", change: bool
+    ) -> None:
+        """Change through the service what the person changed, with the row held."""
+        if not change:
+            super().save_model(request, obj, form, change)
+        elif form.changed_data:
+            changes = {name: form.cleaned_data[name] for name in form.changed_data}
+            services.change(obj, actor=actor_of(request), **changes)
 
     @admin.action(description="Make public: anyone may pull images that inherit", permissions=["change"])
     def make_public(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:

@@ -1,5 +1,6 @@
 """What may happen to a namespace: one verb, one transaction, one audit row."""
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -11,7 +12,7 @@ from registry_control.common.clock import now
 from registry_control.common.errors import AlreadyExists, InvalidArgument, PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.nudge import nudge
-from registry_control.identity.models import Project
+from registry_control.identity.models import Application, Project, User
 from registry_control.namespaces import selectors
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.policy import check_deletable, check_name, check_writable
@@ -99,13 +100,21 @@ def update(
     return namespace
 
 
-def change(namespace: Namespace, *, actor: Actor, **changes: str | bool) -> None:
+def change(namespace: Namespace, *, actor: Actor, **changes: str | bool | User | Application | None) -> None:
     """Set fields of a locked row; a privacy change decides the very next pull."""
     for field, value in changes.items():
         setattr(namespace, field, value)
     namespace.updated_at = now()
     namespace.save(update_fields=[*changes, "updated_at"])
-    record(actor=actor, verb="namespace.update", target=target_of(namespace), **changes)
+    record(actor=actor, verb="namespace.update", target=target_of(namespace), **_recorded(changes))
+
+
+def _recorded(changes: Mapping[str, str | bool | User | Application | None]) -> dict[str, str | bool | None]:
+    """Values as audit rows remember them: an owner by its id."""
+    return {
+        field: str(value.pk) if isinstance(value, User | Application) else value
+        for field, value in changes.items()
+    }
 
 
 @transaction.atomic

@@ -1,6 +1,5 @@
 """The administration pages: every model has them, and none of them breaks an invariant."""
 
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,7 +9,6 @@ from django.db import connection
 from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
 
 from registry_control.access.services import authenticate, rotate_signing_keys
 from registry_control.audit.models import AuditEvent
@@ -31,34 +29,13 @@ from registry_control.common.store import blob_store
 from registry_control.identity.models import ApiKey, Organization, Policy, PolicyRule, Project, User
 from registry_control.namespaces.models import Namespace
 from tests.factories import Pushed, TestKey, make_key, make_namespace, make_user, push_image, unique
+from tests.integration.admin.forms import url
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 OURS = [model for model in apps.get_models() if model.__module__.startswith("registry_control")]
 MODELS = [model for model in OURS if model is not PolicyRule]  # a part of the policy's page
 READ_ONLY = {AwaitedChild, Blob, BlobLease, BlobLink, Manifest, ManifestChild, UploadSession, AuditEvent}
-
-
-@pytest.fixture
-def administrator() -> User:
-    return make_user(password="correct horse battery", is_administrator=True)
-
-
-@pytest.fixture
-def pages(administrator: User) -> Client:
-    client = Client()
-    client.force_login(administrator)
-    return client
-
-
-@pytest.fixture
-def owner() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
-def namespace(owner: TestKey) -> Namespace:
-    return make_namespace(owner)
 
 
 @pytest.fixture
@@ -74,10 +51,6 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
     uploads.start(principal=owner.principal, image_id=pushed.image_id, algorithm="sha256")
     rotate_signing_keys()
     return pushed
-
-
-def url(model: type[Model], page: str, *arguments: Any) -> str:
-    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=arguments)
 
 
 def test_every_model_of_ours_has_pages() -> None:

@@ -1,0 +1,105 @@
+"""Administrators and others at the same time, on two real PostgreSQL connections."""
+
+import pytest
+from django.test import Client
+
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.models import Tag
+from registry_control.catalog.services import images
+from registry_control.common.models import Status
+from registry_control.identity import services as identity
+from registry_control.identity.models import ApiKey
+from registry_control.namespaces import services as namespaces
+from registry_control.namespaces.models import Namespace
+from tests.factories import TestKey, push_image
+from tests.integration.admin.forms import fields, url
+from tests.integration.catalog.races import Other, needs_postgresql, open_transaction
+
+pytestmark = [pytest.mark.django_db(transaction=True), needs_postgresql]
+
+
+def test_a_key_that_is_revoked_while_its_page_is_saved_stays_revoked(pages: Client, owner: TestKey) -> None:
+    key = ApiKey.objects.get(pk=owner.access_key)
+    page = url(ApiKey, "change", key.pk)
+    form = fields(pages.get(page).content) | {"description": "new"}
+    with open_transaction():
+        identity.delete_api_key(actor=SYSTEM, api_key=key)
+        other = Other(lambda: pages.post(page, form, follow=True))
+        assert other.waits
+    assert "Perhaps it was deleted?" in other.end().content.decode()
+    assert not ApiKey.objects.exists()
+
+
+def test_a_namespace_that_is_deleted_while_its_page_is_saved_stays_so(
+    pages: Client, owner: TestKey, namespace: Namespace
+) -> None:
+    page = url(Namespace, "change", namespace.pk)
+    form = fields(pages.get(page).content) | {"description": "new"}
+    principal = owner.principal
+    with open_transaction():
+        namespaces.delete(principal=principal, namespace_id=namespace.pk)
+        other = Other(lambda: pages.post(page, form))
+        assert other.waits
+    assert other.end().status_code == 403
+    namespace.refresh_from_db()
+    assert (namespace.status, namespace.description) == (Status.DELETING, "")
+
+
+def test_an_image_that_is_made_while_its_namespaces_page_is_saved_is_counted(
+    pages: Client, owner: TestKey, namespace: Namespace
+) -> None:
+    page = url(Namespace, "change", namespace.pk)
+    form = fields(pages.get(page).content) | {"description": "new"}
+    principal = owner.principal
+    with open_transaction():
+        images.ensure(principal=principal, namespace_id=namespace.pk, name="app")
+        other = Other(lambda: pages.post(page, form))
+        assert other.waits
+    assert other.end().status_code == 302
+    namespace.refresh_from_db()
+    assert (namespace.image_rows, namespace.description) == (1, "new")
+
+
+@pytest.mark.parametrize("way", ["page", "action"])
+def test_invariant_11_a_tag_is_deleted_after_a_push_that_moves_it(
+    pages: Client, owner: TestKey, namespace: Namespace, way: str
+) -> None:
+    # given a push that has the image and not yet the tag
+    pushed = push_image(owner, namespace)
+    tag = pushed.tag("latest")
+    if way == "page":
+        page, form = url(Tag, "delete", tag.pk), {"post": "yes"}
+    else:
+        page = url(Tag, "changelist")
+        form = {"action": "delete_selected", "_selected_action": str(tag.pk), "post": "yes"}
+    with open_transaction():
+        images.hold(pushed.image_id)
+
+        # when an administrator deletes the tag, then the push ends, and after it the deletion
+        other = Other(lambda: pages.post(page, form))
+        assert other.waits
+        push_image(owner, namespace, config=b'{"another": 1}')
+    assert other.end().status_code == 302
+    tag.refresh_from_db()
+    assert tag.status == Status.DELETING
+
+
+def test_invariant_11_tags_of_several_images_are_deleted_in_the_order_of_the_images(
+    pages: Client, owner: TestKey, namespace: Namespace
+) -> None:
+    # given two images, the tag of the later one first in the list, and somebody who has the earlier one
+    pushed = [push_image(owner, namespace, name) for name in ("one", "two")]
+    first, second = sorted(pushed, key=lambda each: each.image_id)
+    Tag.objects.filter(image=first.image_id).update(name="z")
+    Tag.objects.filter(image=second.image_id).update(name="a")
+    chosen = [str(pk) for pk in Tag.objects.values_list("pk", flat=True)]
+    form = {"action": "delete_selected", "_selected_action": chosen, "post": "yes"}
+    with open_transaction():
+        images.hold(first.image_id)
+        other = Other(lambda: pages.post(f"{url(Tag, 'changelist')}?o=1", form))
+        assert other.waits
+
+        # when they take the later one, then nobody has it
+        images.hold(second.image_id)
+    assert other.end().status_code == 302
+    assert set(Tag.objects.values_list("status", flat=True)) == {Status.DELETING}
