@@ -178,14 +178,15 @@ def _read_only(endpoints: Mapping[str, Endpoint]) -> ProtocolError:
 async def _drained(request: Request) -> bool:
     """Read and drop what nobody wanted of a body; whether that was all.
 
-    One that is announced to be too long is not begun with: whoever listens need not send it.
+    One that is announced to be too long is not begun with: whoever listens need not send it. Nor does it
+    matter to the answer, which is clear, that the rest never comes.
     """
     if request.is_read or (content_length(request) or 0) > _DRAINED:
         return request.is_read
     try:
         async with asyncio.timeout(_DRAIN_TIME):
             return await request.drain(_DRAINED)
-    except TimeoutError:
+    except (TimeoutError, ClientDisconnect):
         return False
 
 

@@ -18,6 +18,7 @@ API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
 
 
 _PARTS: Final = 1000  # that are gathered at most
+_DIGITS: Final = 20  # of a length; the server takes none that has more
 
 
 class Idle(ClientDisconnect):
@@ -108,9 +109,10 @@ class Request:
     def _has_no_body(self) -> bool:
         if "transfer-encoding" in self.headers:
             return False
-        length = content_length(self)
+        if "content-length" in self.headers:
+            return content_length(self) == 0
         # Only HTTP/1 says of every body that there is one (RFC 9112, 6.3).
-        return length == 0 or (length is None and str(self._scope["http_version"]).startswith("1"))
+        return str(self._scope["http_version"]).startswith("1")
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body as it comes.
@@ -218,4 +220,7 @@ class Request:
 def content_length(request: Request) -> int | None:
     """The announced length in bytes, None for a chunked body."""
     value = request.headers.get("content-length", "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
+    if not (value.isascii() and value.isdigit()):
+        return None
+    digits = value.lstrip("0")
+    return int(digits or "0") if len(digits) <= _DIGITS else None

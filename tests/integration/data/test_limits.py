@@ -120,6 +120,34 @@ def test_a_body_that_stops_coming_is_given_up_and_what_came_is_kept(make_stack: 
         assert rest.status_code == 201, rest.text
 
 
+@pytest.mark.oci(4)
+def test_an_answer_that_is_clear_does_not_wait_for_a_body_that_stops_coming(make_stack: MakeStack) -> None:
+    stack = make_stack(REGISTRY_IDLE_TIMEOUT="1").start()
+    with pushing(stack) as (owner, name), ExitStack() as cleanup:
+        owner.push_image(name, "victim", b"a layer")
+
+        # when clients stop in the middle of bodies that nobody wants
+        requests = (
+            (None, "POST", "blobs/uploads/", 401),
+            (owner.secret, "POST", "blobs/uploads/", 202),
+            (owner.secret, "POST", "manifests/x", 405),
+            (owner.secret, "DELETE", "manifests/victim", 202),
+        )
+        wires = []
+        for secret, method, path, status in requests:
+            wire = cleanup.enter_context(Wire(owner.host, secret))
+            wire.begin(method, f"/v2/{name}/{path}", "Content-Length: 5000")
+            wire.send(b"hello")
+            wires.append((wire, method, status))
+
+        # then they hear what became of their requests, and the connections end
+        for wire, method, status in wires:
+            reply = wire.reply(method)
+            assert (reply.status, reply.headers["connection"]) == (status, "close")
+            assert wire.is_over()
+        assert owner.pull_status(name, "victim") == 404
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     with small_disk(tmp_path / "disk", mib=40) as folder:

@@ -186,3 +186,79 @@ def test_an_answer_that_needs_no_body_reaches_a_client_that_sends_one(
     query = f"?mount={image.layer}&from={image.name}&digest={image.layer}"
     answer = wire().request("POST", f"/v2/{target}/blobs/uploads/{query}", body=bytes(40 * MIB))
     assert answer.status == 201
+
+
+UNWANTED = {
+    "nobody": ("POST", "blobs/uploads/", 401),
+    "owner": ("POST", "blobs/uploads/", 202),
+    "no method": ("POST", "manifests/x", 405),
+    "no route": ("PUT", "nothing/x", 404),
+}
+
+
+@pytest.mark.oci(4)
+@pytest.mark.parametrize("who", UNWANTED)
+def test_an_answer_that_is_clear_does_not_wait_for_a_body_that_nobody_wants(
+    tenants: Tenants, wire: Connect, who: str
+) -> None:
+    # given a client that ends its sending side in the middle of a body
+    repository, (method, path, status) = tenants.repository(), UNWANTED[who]
+    connection = wire(secret_of(who, tenants))
+    connection.begin(method, f"/v2/{repository}/{path}", "Content-Length: 5000")
+    connection.send(b"hello")
+    connection.hang_up()
+
+    # then it hears what it would have heard at the end, and the connection is over
+    answer = connection.reply(method)
+    assert (answer.status, answer.headers["Connection"]) == (status, "close")
+    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+    assert ("Allow" in answer.headers) == (status == 405)
+    assert ("Docker-Upload-UUID" in answer.headers) == (status == 202)
+    assert connection.is_over()
+
+
+@pytest.mark.oci(4, 134)
+def test_a_deletion_is_said_to_whoever_stops_sending_in_the_middle_of_a_body(
+    tenants: Tenants, wire: Connect
+) -> None:
+    repository, connection = tenants.repository(), wire()
+    tenants.owner.push_image(repository, "victim", LAYER)
+    connection.begin("DELETE", f"/v2/{repository}/manifests/victim", "Content-Length: 5000")
+    connection.send(b"hello")
+    connection.hang_up()
+    assert connection.reply("DELETE").status == 202
+    assert tenants.owner.on(repository, "GET", "manifests/victim").status_code == 404
+
+
+@pytest.mark.oci(49, 61)
+@pytest.mark.parametrize("zeros", [0, 18, 40, 5000])
+def test_a_length_may_have_zeros_before_it(tenants: Tenants, wire: Connect, zeros: int) -> None:
+    repository, connection = tenants.repository(), wire()
+    upload = tenants.owner.start_upload(repository)
+    connection.begin("PATCH", f"/v2/{repository}/{upload}", f"Content-Length: {'0' * zeros}5")
+    connection.send(b"hello")
+    answer = connection.reply("PATCH")
+    assert (answer.status, answer.headers["Range"]) == (202, "0-4")
+    empty = connection.request("PATCH", f"/v2/{repository}/{upload}", f"Content-Length: {'0' * zeros}0")
+    assert (empty.status, empty.headers["Range"]) == (202, "0-4")
+
+
+@pytest.mark.oci(175)
+@pytest.mark.parametrize("length", [10**17, 10**18, 10**19])
+def test_a_length_that_no_disk_has_is_refused_as_such(tenants: Tenants, wire: Connect, length: int) -> None:
+    repository, connection = tenants.repository(), wire()
+    upload = tenants.owner.start_upload(repository)
+    connection.begin("PATCH", f"/v2/{repository}/{upload}", f"Content-Length: {length}")
+    assert connection.reply("PATCH").status == 507
+
+
+@pytest.mark.oci(58)
+def test_a_length_that_is_none_is_refused(tenants: Tenants, wire: Connect) -> None:
+    repository = tenants.repository()
+    upload = tenants.owner.start_upload(repository)
+    for length in ("", "-1", "+5", "x", "9" * 30):
+        connection = wire()
+        connection.begin("PATCH", f"/v2/{repository}/{upload}", f"Content-Length: {length}")
+        connection.send(b"hello")
+        assert connection.reply("PATCH").status == 400
+    assert tenants.owner.on(repository, "GET", upload).headers["range"] == "0-0"
