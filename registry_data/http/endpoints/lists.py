@@ -45,7 +45,7 @@ async def catalog(plane: Plane, request: Request, route: Route) -> Answer:
 async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
     """Send an index of what refers to a subject, empty when nothing does (checklist 123-128)."""
     subject, query = Digest.parse(route.reference), request.query
-    artifact_type = query.get("artifactType")
+    artifact_type = _artifact_type(query.get("artifactType"))
     headers = {"content-type": OCI_INDEX, "cache-control": "private, no-cache"}
     if artifact_type is not None:
         headers["oci-filters-applied"] = "artifactType"
@@ -71,6 +71,11 @@ async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
         path = f"/v2/{repository}/referrers/{subject}"
         headers["link"] = next_link(path, page.n, str(found.referrers[-1].id), kept)
     return Answer(HTTPStatus.OK, headers, _index(found.referrers), repeatable_until=found.until)
+
+
+def _artifact_type(value: str | None) -> str | None:
+    """The type to filter by, if any. Types hold no space: what was read as one is the + of `...+json` (6)."""
+    return value.replace(" ", "+") if value else None
 
 
 def _number(last: str | None) -> int:

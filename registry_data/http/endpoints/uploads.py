@@ -31,7 +31,7 @@ async def start(plane: Plane, request: Request, route: Route) -> Answer:
     """Mount a blob, take one whole, or open a session (checklist 49-56, 80-86)."""
     repository = parse_repository(route.name)
     whole = _digest(request) if "digest" in request.query else None
-    if "mount" in request.query and await _mounted(plane, request, repository):
+    if request.query.get("mount") and await _mounted(plane, request, repository):
         return _created(repository, Digest.parse(request.query["mount"]))
     algorithm = request.query.get("digest-algorithm") or (whole.algorithm if whole else CANONICAL)
     check_algorithm(algorithm)

@@ -166,7 +166,13 @@ def test_a_descriptor_has_all_that_the_referrer_says(tenants: Tenants, repositor
 @pytest.mark.oci(126)
 @pytest.mark.parametrize(
     ("artifact_type", "matches"),
-    [("application/vnd.a%2Bb;c=d", 1), ("application/vnd.a", 0), ("application/*", 0), ("", 0), ("%00", 0)],
+    [
+        ("application/vnd.a%2Bb;c=d", 1),
+        ("application/vnd.a+b;c=d", 1),
+        ("application/vnd.a", 0),
+        ("application/*", 0),
+        ("%00", 0),
+    ],
 )
 def test_a_filter_is_matched_whole_and_said_also_when_nothing_is_left(
     tenants: Tenants, repository: str, artifact_type: str, matches: int
@@ -178,6 +184,29 @@ def test_a_filter_is_matched_whole_and_said_also_when_nothing_is_left(
     assert answer.headers["oci-filters-applied"] == "artifactType"
     assert len(answer.json()["manifests"]) == matches
     assert "oci-filters-applied" not in tenants.owner.on(repository, "GET", f"referrers/{subject}").headers
+
+
+@pytest.mark.oci(6, 126, 127)
+def test_the_next_page_keeps_a_filter_with_a_plus(tenants: Tenants, repository: str) -> None:
+    subject = digest_of(os.urandom(9))
+    for number in range(2):
+        notes = {"number": str(number)}
+        refer(tenants, repository, subject, artifactType="application/vnd.x+json", annotations=notes)
+    first = tenants.owner.on(
+        repository, "GET", f"referrers/{subject}?n=1&artifactType=application/vnd.x+json"
+    )
+    rest = first.links["next"]["url"].removeprefix(f"/v2/{repository}/")
+    found = [*first.json()["manifests"], *tenants.owner.on(repository, "GET", rest).json()["manifests"]]
+    assert [entry["annotations"]["number"] for entry in found] == ["0", "1"]
+
+
+@pytest.mark.oci(126)
+def test_an_empty_filter_is_none(tenants: Tenants, repository: str) -> None:
+    subject = digest_of(os.urandom(9))
+    refer(tenants, repository, subject)
+    answer = tenants.owner.on(repository, "GET", f"referrers/{subject}?artifactType=")
+    assert len(answer.json()["manifests"]) == 1
+    assert "oci-filters-applied" not in answer.headers
 
 
 @pytest.mark.oci(106, 107, 128)

@@ -48,6 +48,16 @@ def test_a_blob_that_cannot_be_mounted_is_offered_to_be_uploaded(
     assert connection.request("PUT", f"{session}?digest={digest_of(data)}", body=data).status == 201
 
 
+@pytest.mark.oci(81)
+@pytest.mark.parametrize("query", ["?mount=", "?mount=&from=", "?mount=&from={image}", "?mount"])
+def test_a_mount_of_nothing_is_the_start_of_an_upload(
+    tenants: Tenants, image: Pushed, wire: Connect, query: str
+) -> None:
+    path = f"/v2/{tenants.repository()}/blobs/uploads/{query.format(image=image.name)}"
+    answer = wire().request("POST", path, body=b"")
+    assert (answer.status, answer.headers["Range"]) == (202, "0-0")
+
+
 @pytest.mark.oci(81, 83)
 def test_a_source_that_lacks_the_blob_is_no_source_even_when_another_has_it(
     tenants: Tenants, image: Pushed, wire: Connect
