@@ -1,7 +1,22 @@
 """Conditional requests; the entity tag of content is its digest (checklist 36, 46)."""
 
+from http import HTTPStatus
+
 from registry_data.http.wire import Request
-from registry_data.oci.preconditions import Preconditions, parse_preconditions
+from registry_data.oci.errors import ErrorCode, ProtocolError, shown
+from registry_data.oci.preconditions import Preconditions, names, parse_preconditions
+
+
+def check_match(request: Request, digest: str) -> None:
+    """Hold a read of this content to its If-Match (RFC 9110, section 13.1.1).
+
+    Raises:
+        ProtocolError: 412; it names other content only.
+    """
+    header = _whole(request, "if-match")
+    if header is not None and not names(header, digest, weak=False):
+        message = f"what is here is {digest}, not {shown(header)} of If-Match"
+        raise ProtocolError(ErrorCode.DENIED, message, status=HTTPStatus.PRECONDITION_FAILED)
 
 
 def not_modified(request: Request, digest: str) -> bool:
@@ -10,13 +25,7 @@ def not_modified(request: Request, digest: str) -> bool:
     Weak, unquoted and `*` are all accepted: content under one digest is one content.
     """
     header = _whole(request, "if-none-match")
-    return header is not None and matches(header, digest)
-
-
-def matches(header: str, digest: str) -> bool:
-    """Whether a list of entity tags names the digest."""
-    tags = (tag.strip().removeprefix("W/").strip('"') for tag in header.split(","))
-    return any(tag in (digest, "*") for tag in tags)
+    return header is not None and names(header, digest, weak=True)
 
 
 def preconditions(request: Request, reference: str) -> Preconditions | None:
@@ -31,6 +40,9 @@ def _whole(request: Request, name: str) -> str | None:
 
 
 def range_applies(request: Request, digest: str) -> bool:
-    """Whether a Range is meant for this content (If-Range, RFC 9110 section 13.1.5)."""
+    """Whether a Range is meant for this content (If-Range, RFC 9110 section 13.1.5).
+
+    Only one strong entity tag says so; to any other value the answer is the whole.
+    """
     header = request.headers.get("if-range")
-    return header is None or matches(header, digest)
+    return header is None or header.strip().strip('"') == digest

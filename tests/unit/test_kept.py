@@ -121,6 +121,7 @@ def test_requests_that_differ_in_what_decides_have_different_keys() -> None:
         scope("DELETE"),
         scope(headers=[(b"range", b"bytes=0-1")]),
         scope(headers=[(b"if-none-match", b'"x"')]),
+        scope(headers=[(b"if-match", b'"x"')]),
         scope(headers=[(b"authorization", b"Bearer x"), (b"authorization", b"Bearer y")]),
     ],
 )

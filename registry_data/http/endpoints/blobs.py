@@ -7,7 +7,7 @@ from typing import Final
 
 from registry_data.http.authentication import credentials
 from registry_data.http.byteranges import ByteRanges
-from registry_data.http.conditions import not_modified, range_applies
+from registry_data.http.conditions import check_match, not_modified, range_applies
 from registry_data.http.endpoints.manifests import IMMUTABLE
 from registry_data.http.names import repository_to_read
 from registry_data.http.plane import Plane
@@ -29,6 +29,7 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
     found = await plane.bridge.read(
         request.stamp, blobs.find, who, repository, digest, lease=plane.config.blob_lease
     )
+    check_match(request, str(digest))
     if request.method == "HEAD" and found.promise_is_due and not plane.config.read_only:
         await plane.bridge.run(blobs.promise, who, repository, digest)
     headers = {

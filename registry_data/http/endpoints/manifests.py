@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Final
 
 from registry_data.http.authentication import credentials
-from registry_data.http.conditions import not_modified, preconditions
+from registry_data.http.conditions import check_match, not_modified, preconditions
 from registry_data.http.names import reference_to_read, repository_to_read
 from registry_data.http.plane import Plane
 from registry_data.http.routes import Route
@@ -36,6 +36,7 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
         reference,
         with_payload=request.method == "GET",
     )
+    check_match(request, found.digest)
     headers = {
         "docker-content-digest": found.digest,
         "etag": f'"{found.digest}"',

@@ -1,8 +1,8 @@
-"""If-Match and If-None-Match on changes: compare and swap of a tag (checklist 110)."""
+"""If-Match and If-None-Match: compare and swap of a tag (checklist 110), reads of what is expected."""
 
 import pytest
 
-from tests.oci_client import OCI_MANIFEST, image_manifest
+from tests.oci_client import OCI_MANIFEST, digest_of, image_manifest
 from tests.tenants import Tenants
 
 CONFIG = b"{}"
@@ -119,3 +119,49 @@ def test_a_digest_may_be_asked_to_be_new_as_well(tenants: Tenants, repository: s
     assert tenants.owner.put_manifest(repository, str(before), body).status_code == 201
     answer = tenants.owner.on(repository, "DELETE", f"manifests/{before}", headers={"If-Match": f'"{OTHER}"'})
     assert answer.status_code == 412
+
+
+@pytest.mark.parametrize("form", ['"{}"', "{}", f'"{OTHER}", "{{}}"', "*"])
+@pytest.mark.parametrize("kind", ["manifests/t", "manifests/{manifest}", "blobs/{blob}"])
+def test_a_read_goes_ahead_when_it_finds_what_the_client_thinks(
+    tenants: Tenants, repository: str, kind: str, form: str
+) -> None:
+    path, digest = content(tenants, repository, kind)
+    for method in ("GET", "HEAD"):
+        answer = tenants.owner.on(repository, method, path, headers={"If-Match": form.format(digest)})
+        assert (answer.status_code, answer.headers["docker-content-digest"]) == (200, digest)
+
+
+@pytest.mark.oci(46)
+@pytest.mark.parametrize("form", [f'"{OTHER}"', 'W/"{}"', "", "nonsense"])
+@pytest.mark.parametrize("kind", ["manifests/t", "manifests/{manifest}", "blobs/{blob}"])
+def test_a_read_of_something_else_is_refused(tenants: Tenants, repository: str, kind: str, form: str) -> None:
+    # given content that has just been read, so that its answer may be kept
+    path, digest = content(tenants, repository, kind)
+    assert tenants.owner.on(repository, "GET", path).status_code == 200
+
+    # when a client wants other content, or a part of it, or none if it is unchanged
+    for more in ({}, {"Range": "bytes=0-0"}, {"If-None-Match": f'"{digest}"'}):
+        headers = {"If-Match": form.format(digest), **more}
+        refused = tenants.owner.on(repository, "GET", path, headers=headers)
+
+        # then it gets nothing of it
+        assert refused.status_code == 412
+        (error,) = refused.json()["errors"]
+        assert error["code"] == "DENIED"
+        assert digest in error["message"]
+        assert "If-Match" in error["message"]
+        head = tenants.owner.on(repository, "HEAD", path, headers=headers)
+        assert (head.status_code, head.content) == (412, b"")
+
+
+def test_what_is_not_there_is_unknown_whatever_it_should_match(tenants: Tenants, repository: str) -> None:
+    for path in ("manifests/none", f"manifests/{OTHER}", f"blobs/{OTHER}"):
+        assert tenants.owner.on(repository, "GET", path, headers={"If-Match": "*"}).status_code == 404
+
+
+def content(tenants: Tenants, repository: str, kind: str) -> tuple[str, str]:
+    """The path of something in the repository, and its digest."""
+    manifest = str(present(tenants, repository))
+    path = kind.format(manifest=manifest, blob=digest_of(CONFIG))
+    return path, manifest if path.startswith("manifests") else digest_of(CONFIG)
