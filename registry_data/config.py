@@ -10,6 +10,7 @@ class Config:
     """The data plane's own settings, checked where the environment is read."""
 
     public_scheme: str  # http or https: what clients see, also behind a proxy
+    public_host: str  # with its port, as clients write it
     service: str  # the audience that tokens name
     database_threads: int = 8
     storage_threads: int = 8

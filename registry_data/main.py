@@ -31,6 +31,7 @@ def build() -> "App":
 
     config = Config(
         public_scheme=settings.PUBLIC_SCHEME,
+        public_host=settings.PUBLIC_HOST,
         service=SERVICE,
         blob_lease=settings.BLOB_LEASE,
         read_only=settings.READ_ONLY,

@@ -14,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 from registry_data.http.authentication import challenge
 from registry_data.http.endpoints import blobs, extensions, lists, manifests, service, uploads
 from registry_data.http.errors import to_answer
+from registry_data.http.hosts import check_host
 from registry_data.http.kept import KeptAnswer, KeptAnswers, key_of
 from registry_data.http.plane import Endpoint, Plane
 from registry_data.http.rates import check_rate
-from registry_data.http.routes import Kind, route
+from registry_data.http.routes import Kind, Route, route
 from registry_data.http.wire import Answer, FileBody, Idle, Request, content_length
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 from registry_data.registry.gate import Refused
@@ -101,9 +102,7 @@ class App:
 
     async def _answer(self, request: Request) -> Answer:
         try:
-            found = route(request.path)
-            if found is None:
-                raise _nothing_at(request.path)
+            found = _find(request)
             if found.kind is not Kind.HEALTH:
                 await check_rate(self._plane, request)
             endpoints = ENDPOINTS[found.kind]
@@ -147,6 +146,21 @@ def _to_whoever_stopped(request: Request, error: ClientDisconnect) -> Answer:
         return to_answer(ProtocolError(ErrorCode.SIZE_INVALID, said, status=status, headers=headers))
     logger.info("client went away during %s %s", request.method, request.path)
     return to_answer(ProtocolError(ErrorCode.SIZE_INVALID, "the body ended early: send it again"))
+
+
+def _find(request: Request) -> Route:
+    """What the request is about.
+
+    Raises:
+        ProtocolError: it does not say which host it is for, or there is nothing at its path.
+    """
+    found = route(request.path)
+    if found is not None and found.kind is Kind.HEALTH:
+        return found  # whoever watches over this process may not know the registry's name
+    check_host(request)
+    if found is None:
+        raise _nothing_at(request.path)
+    return found
 
 
 def _nothing_at(path: str) -> ProtocolError:

@@ -43,9 +43,9 @@ def basic_pair(value: str) -> tuple[str, str] | None:
     return (user, password) if colon else None
 
 
-def realm(request: Request, *, scheme: str) -> str:
-    """The token endpoint, on the host that the client itself used (checklist 14, 163)."""
-    return f"{scheme}://{request.headers.get('host') or 'localhost'}/token"
+def realm(request: Request, config: Config) -> str:
+    """The token endpoint, on the host that the client itself used, if it said which (checklist 14, 163)."""
+    return f"{config.public_scheme}://{request.headers.get('host') or config.public_host}/token"
 
 
 def challenge(refused: Refused, request: Request, config: Config) -> str | None:
@@ -54,8 +54,7 @@ def challenge(refused: Refused, request: Request, config: Config) -> str | None:
         return None
     if config.asks_for_basic:
         return f'Basic realm="{config.service}", charset="UTF-8"'
-    token_endpoint = realm(request, scheme=config.public_scheme)
-    parameters = {"realm": token_endpoint, "service": config.service, **refused.challenge}
+    parameters = {"realm": realm(request, config), "service": config.service, **refused.challenge}
     return "Bearer " + ",".join(f'{name}="{_quotable(value)}"' for name, value in parameters.items())
 
 

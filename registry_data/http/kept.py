@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from starlette.types import Message, Scope
 
 from registry_data.freshness import Kept, Stamp
+from registry_data.http.hosts import is_host
 from registry_data.http.wire import Answer
 
 Key: TypeAlias = tuple[str, str, bytes, bytes]
@@ -36,18 +37,27 @@ class KeptAnswer:
 
 
 def key_of(scope: Scope) -> Key | None:
-    """What an answer depends on besides the database; None when it must be made for this request alone."""
+    """What an answer depends on besides the database; None when it must be made for this request alone.
+
+    That is also so without one proper Host: what such a request gets is a refusal, or for HTTP/1.0 an answer.
+    """
     method: str = scope["method"]
     if method not in ("GET", "HEAD"):
         return None
-    authorization = b""
+    authorization = host = b""
     for name, value in scope["headers"]:
         if name == b"authorization":
             if authorization:
                 return None
             authorization = value
+        elif name == b"host":
+            if host or not is_host(value):
+                return None
+            host = value
         elif name in _CONDITIONS:
             return None
+    if not host:
+        return None
     return method, scope["path"], scope["query_string"], authorization
 
 

@@ -91,6 +91,11 @@ class Request:
         return self._query
 
     @property
+    def http_version(self) -> str:
+        """Such as 1.1."""
+        return str(self._scope["http_version"])
+
+    @property
     def peer(self) -> str:
         """The address that the connection comes from: a proxy's, where there is one."""
         client: tuple[str, int] | None = self._scope.get("client")
@@ -112,7 +117,7 @@ class Request:
         if "content-length" in self.headers:
             return content_length(self) == 0
         # Only HTTP/1 says of every body that there is one (RFC 9112, 6.3).
-        return str(self._scope["http_version"]).startswith("1")
+        return self.http_version.startswith("1")
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body as it comes.

@@ -25,7 +25,7 @@ def scope(
         "method": method,
         "path": "/v2/a/b/manifests/1",
         "query_string": query,
-        "headers": headers or [],
+        "headers": [(b"host", b"registry.example:5000"), *(headers or [])],
     }
 
 
@@ -112,6 +112,14 @@ def test_requests_that_differ_in_what_decides_have_different_keys() -> None:
         scope(headers=[(b"authorization", b"Bearer y")]),
     ]
     assert len({key_of(request) for request in requests}) == len(requests)
+
+
+def test_hosts_share_their_answers_and_a_request_without_a_proper_one_has_no_key() -> None:
+    elsewhere = {**scope(), "headers": [(b"host", b"[::1]:5000")]}
+    assert key_of(elsewhere) == key_of(scope())
+    assert key_of({**scope(), "headers": []}) is None
+    assert key_of({**scope(), "headers": [(b"host", b"a b")]}) is None
+    assert key_of(scope(headers=[(b"host", b"registry.example:5000")])) is None  # a second one
 
 
 @pytest.mark.parametrize(

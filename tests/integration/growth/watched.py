@@ -98,7 +98,12 @@ async def _request(folder: Path, method: str, path: str, arguments: dict[str, An
     store = FilesystemStore(folder)
     store.check()
     bridge = WatchedBridge()
-    config = Config(public_scheme="http", service="registry", blob_lease=settings.BLOB_LEASE)
+    config = Config(
+        public_scheme="http",
+        public_host="registry.test",
+        service="registry",
+        blob_lease=settings.BLOB_LEASE,
+    )
     transport = httpx.ASGITransport(App(Plane(config, bridge, store, NoStamps(), None)))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://registry.test") as client:

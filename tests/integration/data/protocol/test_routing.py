@@ -9,9 +9,11 @@ import pytest
 from tests.integration.data.protocol.conftest import Pushed
 from tests.integration.data.protocol.wire import Wire
 from tests.oci_client import digest_of
+from tests.services.stack import Stack
 from tests.tenants import Tenants
 
 Connect = Callable[..., Wire]
+MakeStack = Callable[..., Stack]
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 
 
@@ -178,6 +180,78 @@ def test_links_and_realm_stay_on_the_host_that_the_client_used(
     assert started.headers["Location"].startswith(f"/v2/{repository}/blobs/uploads/")
     ping = wire(None).request("GET", "/v2/", f"Host: {host}")
     assert ping.headers["WWW-Authenticate"] == f'Bearer realm="http://{host}/token",service="registry"'
+
+
+PATHS = ("/v2/", "/v2/nothing", "/token", "{base}/manifests/latest", "{base}/blobs/uploads/")
+
+
+@pytest.mark.oci(14, 141)
+@pytest.mark.parametrize(
+    ("hosts", "says"),
+    [
+        ([], "no Host"),
+        (["registry.example", "registry.example"], "several Host"),
+        (["registry.example", "other.example"], "several Host"),
+        ([""], "no Host"),
+        (["a b"], "'a b'"),
+        (['registry.example/",service="x'], "no host"),
+        (["user@registry.example"], "no host"),
+        (["x" * 2000], "no host"),
+    ],
+)
+def test_a_request_that_does_not_say_for_which_host_it_is_is_refused(
+    image: Pushed, wire: Connect, hosts: list[str], says: str
+) -> None:
+    for path in PATHS:
+        connection, method = wire(None), "POST" if path.endswith("uploads/") else "GET"
+        # given answers that may be kept
+        assert connection.request(method, path.format(base=image.base)).status != 400
+        connection.send(head(f"{method} {path.format(base=image.base)} HTTP/1.1", hosts))
+        answer = connection.reply(method)
+        assert (answer.status, answer.codes) == (400, ["UNSUPPORTED"])
+        assert says in answer.body.decode()
+
+
+@pytest.mark.oci(14)
+def test_an_answer_that_is_kept_is_not_given_to_a_request_without_a_host(
+    tenants: Tenants, wire: Connect
+) -> None:
+    repository = tenants.image_with_policies(is_public=True, visibility="public")
+    connection, path = wire(None), f"/v2/{repository}/manifests/latest"
+    for _ in range(20):  # some of them by the same process
+        assert connection.request("GET", path).status == 200
+    connection.send(head(f"GET {path} HTTP/1.1", []))
+    assert connection.reply().status == 400
+    connection.send(head(f"GET {path} HTTP/1.0", []))
+    assert connection.reply().status == 200
+
+
+@pytest.mark.oci(14)
+@pytest.mark.parametrize("hosts", [[], ["a b"], ["a", "b"]])
+def test_a_health_check_needs_no_host(wire: Connect, hosts: list[str]) -> None:
+    for version in ("1.0", "1.1"):
+        connection = wire(None)
+        connection.send(head(f"GET /healthz HTTP/{version}", hosts))
+        assert connection.reply().status == 200
+
+
+@pytest.mark.oci(14, 163)
+def test_an_old_client_that_names_no_host_is_shown_to_the_public_one(make_stack: MakeStack) -> None:
+    stack = make_stack(REGISTRY_PUBLIC_HOST="registry.example:5000").start()
+    challenges = []
+    for hosts in ([], ["other.example"]):
+        with Wire(stack.environment["REGISTRY_DATA_ADDR"], None) as connection:
+            connection.send(head("GET /v2/ HTTP/1.0", hosts))
+            challenges.append(connection.reply().headers["WWW-Authenticate"])
+    assert challenges == [
+        f'Bearer realm="http://{host}/token",service="registry"'
+        for host in ("registry.example:5000", "other.example")
+    ]
+
+
+def head(line: str, hosts: list[str]) -> bytes:
+    """A request's head with these Host headers."""
+    return "\r\n".join([line, *(f"Host: {host}" for host in hosts), "", ""]).encode()
 
 
 @pytest.mark.oci(27)

@@ -1,0 +1,47 @@
+"""The Host that a client asked for: one, in the form that hosts have (RFC 9112, section 3.2).
+
+It comes back to the client in the challenge, so nothing else may stand there.
+"""
+
+import re
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final
+
+from registry_data.http.wire import Request
+from registry_data.oci.errors import ErrorCode, ProtocolError, shown
+
+_NAME: Final = rb"(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+"
+_HOST: Final = re.compile(rb"(?:" + _NAME + rb"|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+_LONGEST: Final = 253 + 6  # characters of a name in the DNS, with a port
+_KNOWN: Final = 64  # hosts; a registry has a few
+
+
+def is_host(value: bytes) -> bool:
+    """Whether a header's value is a host, perhaps with a port."""
+    return len(value) <= _LONGEST and _has_form(value)
+
+
+@lru_cache(_KNOWN)
+def _has_form(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
+
+
+def check_host(request: Request) -> None:
+    """Refuse a request that does not say whom it is for; HTTP/1.0 need not say it.
+
+    Raises:
+        ProtocolError: 400.
+    """
+    first, *more = request.headers.getlist("host") or [""]
+    if more:
+        raise _refused("the request has several Host headers: send one")
+    if not first:  # the server adds an empty one where there is none
+        if request.http_version == "1.1":
+            raise _refused("the request has no Host header: send one with the registry's host")
+    elif not is_host(first.encode("latin-1")):
+        raise _refused(f"the Host header {shown(first)} is no host: send it as <name> or <name>:<port>")
+
+
+def _refused(message: str) -> ProtocolError:
+    return ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.BAD_REQUEST)
