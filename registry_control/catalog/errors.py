@@ -39,6 +39,14 @@ class ManifestGone(CatalogError):
     """No such manifest in the image."""
 
 
+class StoredAsAnotherType(CatalogError):
+    """The image has the manifest, but as `media_type`."""
+
+    def __init__(self, media_type: str) -> None:
+        super().__init__(media_type)
+        self.media_type = media_type
+
+
 class TagGone(CatalogError):
     """No such tag in the image."""
 

@@ -52,6 +52,8 @@ def unit() -> Iterator[None]:
         raise ProtocolError(ErrorCode.DENIED, str(error), status=HTTPStatus.PRECONDITION_FAILED) from error
     except catalog.ImageLocked as error:
         raise locked(error.name) from error
+    except catalog.StoredAsAnotherType as error:
+        raise _of_another_type(error.media_type) from error
     except catalog.TooManyUploads as error:
         raise _too_many(error.limit) from error
     except catalog.CatalogError as error:
@@ -97,6 +99,14 @@ def _too_many(limit: int) -> ProtocolError:
         f"you have {limit} uploads under way, which is as many as one may have: finish or cancel some; "
         "those that rest are removed by and by",
         headers={"Retry-After": "60"},
+    )
+
+
+def _of_another_type(media_type: str) -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.MANIFEST_INVALID,
+        f"this digest is stored as {media_type}: push it with that Content-Type, or write the type that it "
+        "shall have into the manifest as its mediaType",
     )
 
 

@@ -12,7 +12,7 @@ from django.db.models import Exists, F, OuterRef, QuerySet, Sum
 from registry_control.access.policy import Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
-from registry_control.catalog.errors import ManifestGone, MissingContent
+from registry_control.catalog.errors import ManifestGone, MissingContent, StoredAsAnotherType
 from registry_control.catalog.models import Blob, BlobLink, Image, Manifest
 from registry_control.catalog.services import blobs, conditions, images, sparse, tags
 from registry_control.catalog.services.images import HeldImage
@@ -52,7 +52,7 @@ class NewManifest:
     optional_blobs: frozenset[str] = frozenset()
 
 
-_BY_DIGEST: Final = "SELECT id FROM catalog_manifest WHERE image_id = %s AND digest = %s"
+_BY_DIGEST: Final = "SELECT id, media_type FROM catalog_manifest WHERE image_id = %s AND digest = %s"
 _CHILDREN: Final = "SELECT digest, id FROM catalog_manifest WHERE image_id = %s AND digest IN"
 _LINKED: Final = "EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id = b.id)"
 _LEASED: Final = """
@@ -95,6 +95,7 @@ def put(
         ImageGone, ImageLocked: the image or its namespace is being deleted, or locked by an administrator.
         ConditionUnmet: what the client wants to hold before does not.
         MissingContent: digests that the image does not have.
+        StoredAsAnotherType: these bytes are there, and every client would go on getting them as they are.
     """
     image, actor = images.hold(image_id), actor_of(principal)
     conditions.check(image_id, only_if)
@@ -103,7 +104,9 @@ def put(
         manifest_id, grown = _create(image, new)
         record(actor=actor, verb="manifest.push", target=image.target, digest=new.digest)
     else:
-        manifest_id = found[0]
+        manifest_id, media_type = found
+        if media_type != new.media_type:
+            raise StoredAsAnotherType(media_type)
     changes = [tags.point(image, name, manifest_id, new.digest, actor=actor) for name in tag_names]
     if set(changes) - {Change.NONE} or grown or not image.was_pushed:
         moment = time_parameter(now())

@@ -89,6 +89,31 @@ def test_a_manifest_has_the_type_it_was_pushed_with(
     assert connection.request("HEAD", path).headers["Content-Type"] == media_type
 
 
+@pytest.mark.oci(90, 92)
+@pytest.mark.parametrize("by", ["tag", "digest"])
+@pytest.mark.parametrize(("first", "second"), [(OCI_MANIFEST, DOCKER_MANIFEST), (DOCKER_LIST, OCI_INDEX)])
+def test_the_same_bytes_are_not_taken_as_another_type(
+    repository: str, wire: Connect, first: str, second: str, by: str
+) -> None:
+    # given a manifest that does not say its type itself
+    document = index_of() if first == DOCKER_LIST else image_manifest(CONFIG, [])
+    del document["mediaType"]
+    body, connection = json.dumps(document).encode(), wire()
+    path = f"/v2/{repository}/manifests"
+    assert connection.request("PUT", f"{path}/t", f"Content-Type: {first}", body=body).status == 201
+
+    # when it is pushed again under another, then that is refused, and nothing has changed
+    reference = "new" if by == "tag" else digest_of(body)
+    refused = connection.request("PUT", f"{path}/{reference}", f"Content-Type: {second}", body=body)
+    assert (refused.status, refused.codes) == (400, ["MANIFEST_INVALID"])
+    assert f"stored as {first}" in refused.body.decode()
+    assert connection.request("HEAD", f"{path}/{digest_of(body)}").headers["Content-Type"] == first
+    assert connection.request("HEAD", f"{path}/new").status == 404
+
+    # and under its own it may come again
+    assert connection.request("PUT", f"{path}/new", f"Content-Type: {first}", body=body).status == 201
+
+
 @pytest.mark.oci(91)
 def test_without_any_type_the_shape_says_what_a_manifest_is(repository: str, wire: Connect) -> None:
     connection = wire()
