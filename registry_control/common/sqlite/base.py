@@ -1,5 +1,6 @@
 """Django's SQLite backend: transactions take turns (`turns`) and wait for the disk after that (`wal`)."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,7 @@ def _path(name: str) -> Path:
 @lru_cache(maxsize=8)
 def _log(database: Path) -> Log:
     return Log(database)
+
+
+# A file that is open in both is told of an error once for both.
+os.register_at_fork(after_in_child=_log.cache_clear)

@@ -16,17 +16,39 @@ from registry_data.storage.disk import sync_folder
 
 
 class _File:
-    """The log as it was found: another one takes its name when all connections have been closed meanwhile."""
+    """The log as it was found: another one takes its name when all connections have been closed meanwhile.
+
+    The kernel tells of what it could not write once to each who had the file open then. So each thread has it
+    open for itself, and keeps it open.
+    """
 
     def __init__(self, path: Path) -> None:
-        # Kept open, since the kernel tells of what it could not write only who had the file open then. SQLite
-        # takes no locks on this file, which to close it would give away.
-        self.descriptor: Final = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        found = os.fstat(self.descriptor)
-        self.identity: Final = (found.st_dev, found.st_ino)
+        # SQLite takes no locks on this file, which to close it would give away.
+        self._descriptor: Final = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        found = os.fstat(self._descriptor)
+        self._identity: Final = (found.st_dev, found.st_ino)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether it is this log that has the name now."""
+        found = path.stat()
+        return self._identity == (found.st_dev, found.st_ino)
+
+    def sync(self) -> None:
+        """Wait until all of it is on the disk.
+
+        Raises:
+            OSError: something was not written since this was opened, of which it was not told before.
+        """
+        os.fdatasync(self._descriptor)
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        os.close(self._descriptor)
+
+
+class _Own(threading.local):
+    """What a thread has of its own."""
+
+    file: _File | None = None
 
 
 class Log:
@@ -34,9 +56,11 @@ class Log:
 
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(database.name + "-wal")
-        self._lock = threading.Lock()
-        self._file: _File | None = None
-        self._is_sound = True
+        self._lock = threading.RLock()  # of what is below
+        self._own = _Own()
+        self._spare: _File | None = None  # for the next thread that comes; nobody has synced it
+        self._failures = 0
+        self._mended = 0  # of the failures
 
     def sync(self, checkpoint: Callable[[], bool]) -> None:
         """Wait until everything that was committed before is on the disk.
@@ -47,31 +71,48 @@ class Log:
         Raises:
             OSError: it is not, and the checkpoint failed as well.
         """
-        if self._is_sound:
-            try:
-                # Held by a name: forgotten while the disk is waited for, it would close its descriptor.
-                log = self._current()
-                os.fdatasync(log.descriptor)
-            except OSError:
-                self._is_sound = False
-            else:
-                return
+        if self._is_written():
+            return
+        known = self._failures
         if not checkpoint():
             raise OSError("the log of the database could not be written to the disk")
-        self._is_sound = True
-
-    def _current(self) -> _File:
-        file, found = self._file, self._path.stat()
-        if file is not None and file.identity == (found.st_dev, found.st_ino):
-            return file
         with self._lock:
-            return self._opened()
+            # Not those of which somebody was told meanwhile: they may be about what came after it.
+            self._mended = max(self._mended, known)
 
-    def _opened(self) -> _File:
-        """The log that has its name now; by the thread that came first, for those that waited."""
-        found = self._path.stat()
-        if self._file is None or self._file.identity != (found.st_dev, found.st_ino):
-            file = _File(self._path)
-            sync_folder(self._path.parent)
-            self._file = file
-        return self._file
+    def _is_written(self) -> bool:
+        """Wait for the disk; whether what the kernel says of it can be believed."""
+        if self._mended != self._failures:
+            return False
+        own = self._own.file
+        try:
+            if own is not None and own.is_at(self._path):
+                self._sync(own)
+            else:
+                self._sync_first()
+        except OSError:
+            return False
+        return self._mended == self._failures
+
+    def _sync_first(self) -> None:
+        """Wait for the disk in a thread that comes for the first time.
+
+        A file that it opened now would not tell of an error before, of which somebody else was told already
+        and has not said so yet. So it takes one that was opened earlier, and leaves another. That one tells
+        of all errors from now on; those before are told by this one, and noted when the next thread comes.
+        """
+        with self._lock:
+            own, self._spare = self._spare, _File(self._path)
+            if own is None or not own.is_at(self._path):  # the first thread of all
+                own = _File(self._path)
+                sync_folder(self._path.parent)
+            self._own.file = own
+            self._sync(own)
+
+    def _sync(self, file: _File) -> None:
+        try:
+            file.sync()
+        except OSError:
+            with self._lock:
+                self._failures += 1
+            raise

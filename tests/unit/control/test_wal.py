@@ -4,7 +4,7 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.utils import ConnectionHandler, OperationalError
 from pytest_django import DjangoDbBlocker
 
-from registry_control.common.sqlite import wal
+from registry_control.common.sqlite import base, wal
 from registry_control.common.sqlite.base import DatabaseWrapper
 from registry_control.common.sqlite.turns import Turn
 
@@ -180,3 +180,127 @@ def test_threads_that_commit_at_once_are_all_synced(database: DatabaseWrapper, d
         for thread in threads:
             thread.join()
         assert disk.synced == ["a.sqlite3-wal"] * len(threads)
+
+
+class Kernel:
+    """Loses what it was to write, and tells of it once to each who had the file open then, as Linux does."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self.told: set[int] = set()  # descriptors
+        self.waiting: Callable[[], object] = lambda: None  # done while the disk is waited for
+
+    def fdatasync(self, descriptor: int) -> None:
+        self.waiting()
+        if self.lost and descriptor not in self.told:
+            self.told.add(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    kernel = Kernel()
+    monkeypatch.setattr(os, "fdatasync", kernel.fdatasync)
+    return kernel
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> wal.Log:
+    tmp_path.joinpath("a-wal").touch()
+    return wal.Log(tmp_path / "a")
+
+
+def _believe(log: wal.Log, *, checkpoint: bool = False) -> bool:
+    """Whether a commit is said to be on the disk."""
+    try:
+        log.sync(lambda: checkpoint)
+    except OSError:
+        return False
+    return True
+
+
+def test_all_threads_that_wait_when_the_disk_fails_are_told(log: wal.Log, kernel: Kernel) -> None:
+    # given threads that have committed before, and do so again at the same time
+    together, believed = threading.Barrier(4), list[bool]()
+
+    def commit() -> None:
+        log.sync(lambda: False)
+        together.wait()
+        kernel.lost, kernel.waiting = True, together.wait
+        believed.append(_believe(log))
+
+    threads = [threading.Thread(target=commit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    # then none of them is told that its commit is on the disk
+    assert believed == [False] * 4
+
+
+def test_a_thread_that_comes_after_an_error_of_which_another_has_not_said_yet_is_told(
+    log: wal.Log, kernel: Kernel
+) -> None:
+    # given a thread that the kernel has told of an error, and which has not gone on yet
+    log.sync(lambda: False)
+    believed = list[bool]()
+
+    def late() -> None:
+        kernel.waiting = lambda: None
+        believed.extend(_believe(log) for _ in range(2))
+
+    def somebody_comes() -> None:
+        kernel.lost = True
+        opened_later = threading.Thread(target=late)
+        opened_later.start()
+        opened_later.join(20)
+
+    kernel.waiting = somebody_comes
+
+    # when another one comes that has never waited for this log, then neither is told of success
+    assert not _believe(log)
+    assert believed == [False, False]
+
+    # and all are when the log has been brought into the database
+    assert _believe(log, checkpoint=True)
+    assert _believe(log)
+
+
+def test_an_error_that_is_told_during_a_checkpoint_is_not_mended_by_it(log: wal.Log, kernel: Kernel) -> None:
+    # given a thread that waits for the disk until another one has begun with a checkpoint
+    ready, told = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        if threading.current_thread() is slow:
+            ready.set()
+            told.wait(20)
+
+    def commit() -> None:
+        log.sync(lambda: False)
+        kernel.waiting = wait
+        _believe(log)
+
+    def checkpoint() -> bool:
+        told.set()
+        slow.join(20)
+        return True
+
+    log.sync(lambda: False)
+    slow = threading.Thread(target=commit)
+    slow.start()
+    assert ready.wait(20)
+    kernel.lost = True
+
+    # when the checkpoint succeeds, then that does not make up for what the thread was told meanwhile
+    log.sync(checkpoint)
+    assert not _believe(log)
+    assert _believe(log, checkpoint=True)
+
+
+def test_a_child_process_opens_the_log_for_itself(tmp_path: Path) -> None:
+    log = base._log(tmp_path / "a")  # noqa: SLF001 - there is no other way to see whose it is
+    child = os.fork()
+    if child == 0:
+        os._exit(base._log(tmp_path / "a") is log)  # noqa: SLF001
+    assert os.waitpid(child, 0)[1] == 0
