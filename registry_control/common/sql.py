@@ -69,6 +69,8 @@ def query_here(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...
 
 def _here() -> BaseDatabaseWrapper:
     connection = connections[DEFAULT_DB_ALIAS]
+    if not connection.in_atomic_block:  # its beginning saw to that, and nothing may be made anew within it
+        connection.close_if_health_check_failed()  # once in each use case, as before Django's own queries
     if connection.connection is None:
         connection.ensure_connection()
     return connection
