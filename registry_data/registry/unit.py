@@ -9,7 +9,7 @@ from typing import Final
 
 from django.db import InterfaceError, close_old_connections
 from django.db.utils import OperationalError
-from psycopg.errors import DiskFull
+from psycopg.errors import DiskFull, LockNotAvailable, ReadOnlySqlTransaction
 
 from registry_control.catalog import errors as catalog
 from registry_data.oci.errors import ErrorCode, ErrorItem, ProtocolError
@@ -61,9 +61,7 @@ def unit() -> Iterator[None]:
         headers = {"Allow": "GET, HEAD"} if isinstance(error, catalog.BlobInUse) else None
         raise ProtocolError(code, message, headers=headers) from error
     except (OperationalError, InterfaceError) as error:
-        if _is_full(error):
-            raise _no_room("database") from error
-        raise unavailable("the database did not answer; try again") from error
+        raise _database(error) from error
     except storage.StorageError as error:
         raise _storage(error) from error
 
@@ -77,6 +75,18 @@ def locked(repository: str) -> ProtocolError:
     """Build the answer to a change of what an administrator has locked."""
     said = f"an administrator has locked {repository}: pulls work, pushes and deletions do not"
     return ProtocolError(ErrorCode.DENIED, said, name=repository)
+
+
+def _database(error: OperationalError | InterfaceError) -> ProtocolError:
+    if _is_full(error):
+        return _no_room("database")
+    match error.__cause__:
+        case ReadOnlySqlTransaction():
+            return unavailable("the registry's database takes no changes at present; try again")
+        case LockNotAvailable():
+            return unavailable("another request holds what this one needs in the database; try again")
+        case _:
+            return unavailable("the database did not answer; try again")
 
 
 def _no_room(what: str) -> ProtocolError:

@@ -2,23 +2,54 @@
 
 from collections.abc import Sequence
 from select import POLLIN, poll
-from typing import Any
+from types import TracebackType
+from typing import Any, Final
 
 from django.db.backends.postgresql import base
+from django.db.utils import DatabaseErrorWrapper, OperationalError
+from django.utils.functional import cached_property
+from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 
 from registry_control.common.postgresql.statements import Connection, Rows, Statements
+
+# Internal errors to psycopg and to Django, but no fault of ours: a later session can do what this one cannot.
+_OF_THE_SESSION: Final = (ReadOnlySqlTransaction, IdleInTransactionSessionTimeout)
+
+
+class _Errors(DatabaseErrorWrapper):
+    """Makes Django's errors of psycopg's."""
+
+    wrapper: "DatabaseWrapper"
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(exc_value, _OF_THE_SESSION):
+            self.wrapper.is_spent = True
+            raise OperationalError(*exc_value.args).with_traceback(traceback) from exc_value
+        super().__exit__(exc_type, exc_value, traceback)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection."""
 
     _statements = Statements()
+    is_spent = False  # whether the next use case needs another one
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """Connect; nothing is prepared there yet."""
         self._statements = Statements()
+        self.is_spent = False
         connection: Connection = super().get_new_connection(conn_params)
         return connection
+
+    @cached_property
+    def wrap_database_errors(self) -> DatabaseErrorWrapper:
+        """What turns the driver's errors into Django's."""
+        return _Errors(self)
 
     def query(self, sql: str, parameters: Sequence[Any]) -> Rows:
         """Run one of the hand-written statements on the connection, which stands; all of its rows.
@@ -60,7 +91,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
         A server that ends one says so on it, or its kernel does, and says nothing else while it rests. So
         only where something has come must it be asked, which took every use case a turn to it and back.
+        A session that may not write goes on saying so after its server takes changes again.
         """
+        if self.is_spent:
+            return False
         here = self.connection
         if here is not None and not here.closed and not _has_come(here.fileno()):
             return True
