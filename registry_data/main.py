@@ -62,14 +62,14 @@ def _on_sqlite() -> "tuple[Stamps, Reads]":
 
 
 def _on_postgresql() -> "tuple[Stamps, Reads]":
-    import psycopg
     from django.db import connection
 
+    from registry_control.common.postgresql import waits
     from registry_control.common.sql import let_answer
     from registry_data.freshness import PostgresStamps
     from registry_data.http.reads import ReadsInTurns
     from registry_data.pipeline import Pipeline
 
     parameters = connection.get_connection_params()
-    pipeline = Pipeline(lambda: psycopg.connect(**parameters))
+    pipeline = Pipeline(lambda: waits.connect(parameters))
     return PostgresStamps(pipeline), ReadsInTurns(let_answer, pipeline)

@@ -51,6 +51,7 @@ def prepare_database() -> None:
         raise ConfigurationError(
             f"REGISTRY_DATABASE_URL: {_place()} cannot be used: {one_line(error)}"
         ) from error
+    connection.close()  # migrations may wait for ever on it, what follows may not
 
 
 def first_start(file: CredentialsFile, *, control_url: str, registry_host: str) -> Credentials | None:

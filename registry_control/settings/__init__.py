@@ -116,6 +116,12 @@ def _database(url: str) -> dict[str, Any]:
         config["CONN_HEALTH_CHECKS"] = True
         config["OPTIONS"] = {
             "connect_timeout": 10,
+            # A server that vanished without a word counts as lost after 25 seconds, asked or waited for. How
+            # long one that is there lets us wait is in common/postgresql/waits.py.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 25_000,
             # Without one, as Django has it, psycopg prepares nothing, whatever a statement asks for. Django's
             # own queries are not prepared with it either; those of common/sql.py are, at once.
             "prepare_threshold": 5,

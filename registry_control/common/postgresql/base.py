@@ -10,6 +10,7 @@ from django.db.utils import DatabaseErrorWrapper, OperationalError
 from django.utils.functional import cached_property
 from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 
+from registry_control.common.postgresql import waits
 from registry_control.common.postgresql.statements import Connection, Rows, Statements
 
 # Internal errors to psycopg and to Django, but no fault of ours: a later session can do what this one cannot.
@@ -45,6 +46,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.is_spent = False
         connection: Connection = super().get_new_connection(conn_params)
         return connection
+
+    def init_connection_state(self) -> None:
+        """See that nobody waits for ever on the new connection, or for it."""
+        super().init_connection_state()
+        waits.limit(self.connection)
+
+    def prepare_database(self) -> None:
+        """Before migrations: let them wait for others, who may be migrating too, for as long as it takes."""
+        super().prepare_database()
+        self.ensure_connection()
+        with self.wrap_database_errors:
+            waits.free(self.connection)
 
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrorWrapper:

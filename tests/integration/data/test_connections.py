@@ -1,34 +1,39 @@
 """Our connections to PostgreSQL: whether one still stands, and statements that are sent together."""
 
+import os
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 
-import dj_database_url
 import psycopg
 import pytest
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.utils import ConnectionHandler, IntegrityError, OperationalError
 from pytest_django import DjangoDbBlocker
 
+from registry_control.common import sql as hand_written
+from registry_control.common.postgresql import waits
 from registry_control.common.postgresql.base import DatabaseWrapper
+from registry_control.settings import _database as settings_of
+from registry_data.oci.errors import ProtocolError
+from registry_data.registry.unit import unit
 
 
 @pytest.fixture
-def connection(
-    url: str, monkeypatch: pytest.MonkeyPatch, django_db_blocker: DjangoDbBlocker
-) -> Iterator[DatabaseWrapper]:
-    settings = {
-        **dj_database_url.parse(url),
-        "ENGINE": "registry_control.common.postgresql",
-        "CONN_HEALTH_CHECKS": True,
-    }
-    connection = ConnectionHandler({"default": settings})["default"]
-    assert isinstance(connection, DatabaseWrapper)
-    # Django finds the connection of a transaction by its name.
-    monkeypatch.setattr(transaction, "get_connection", lambda using=None: connection)
+def connection(url: str, django_db_blocker: DjangoDbBlocker) -> Iterator[DatabaseWrapper]:
+    connection, before = _connection_to(url), connections["default"]
+    connections["default"] = connection  # where transactions and hand-written statements find it
     with django_db_blocker.unblock():  # it knows one database, which is not this one
         connection.connect()
         yield connection
         connection.close()
+    connections["default"] = before
+
+
+def _connection_to(url: str) -> DatabaseWrapper:
+    connection = ConnectionHandler({"default": settings_of(url)})["default"]
+    assert isinstance(connection, DatabaseWrapper)
+    return connection
 
 
 def _backend(connection: DatabaseWrapper) -> int:
@@ -218,3 +223,149 @@ def test_a_connection_that_is_lost_is_said_to_be(table: DatabaseWrapper, url: st
     table.close_if_unusable_or_obsolete()
     assert _backend(table) != backend
     assert _seen_by_others(url) == []
+
+
+def _end(url: str, backend: int) -> None:
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
+
+
+def test_hand_written_statements_notice_that_the_server_has_ended_a_connection(
+    table: DatabaseWrapper, url: str
+) -> None:
+    # given a connection that was kept from one use case to the next while its server was started anew
+    _end(url, _backend(table))
+    for run in (lambda: hand_written.rows(READ, []), lambda: hand_written.execute(WRITE, [1])):
+        # when the first thing that a use case does is a hand-written statement, then it gets a new one
+        with unit():
+            run()
+        _end(url, _backend(table))
+    assert _seen_by_others(url) == [1]
+
+
+def test_a_connection_that_ends_in_a_transaction_is_not_made_anew_within_it(
+    table: DatabaseWrapper, url: str
+) -> None:
+    def write() -> None:
+        with unit(), transaction.atomic():
+            hand_written.rows("INSERT INTO a VALUES (1) RETURNING n", [])
+            _end(url, _backend(table))
+            hand_written.rows("INSERT INTO a VALUES (2) RETURNING n", [])
+
+    with pytest.raises(ProtocolError, match="UNAVAILABLE"):
+        write()
+    assert _seen_by_others(url) == []
+
+
+def _write() -> None:
+    with unit(), transaction.atomic():
+        hand_written.rows("INSERT INTO a VALUES (1) RETURNING n", [])
+
+
+@pytest.mark.parametrize("while_it_connects", [True, False])
+def test_a_database_that_takes_no_changes_is_said_to_be_away_until_it_does(
+    table: DatabaseWrapper, url: str, while_it_connects: bool
+) -> None:
+    # given a database that may only be read, or a session that was told so
+    name = url.rsplit("/", 1)[1]
+    with psycopg.connect(url, autocommit=True) as administrator:
+        administrator.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        if while_it_connects:
+            table.close()
+        else:
+            table.execute("SET default_transaction_read_only = on", [])
+
+        # when somebody writes, then the answer is that they may try again
+        with pytest.raises(ProtocolError, match=r"UNAVAILABLE: .* takes no changes"):
+            _write()
+        administrator.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+
+    # when it takes changes again, then so does the very next use case
+    _write()
+    assert _seen_by_others(url) == [1]
+
+
+def test_who_waits_for_a_row_that_nobody_gives_back_is_told_to_try_again(
+    table: DatabaseWrapper, url: str
+) -> None:
+    # given somebody who holds a row and does not go on
+    table.execute(WRITE, [1])
+    table.execute("SET lock_timeout = '100ms'", [])  # it is ten seconds otherwise, as the next test says
+    with psycopg.connect(url) as holder:
+        holder.execute("SELECT n FROM a FOR UPDATE")
+
+        # when another one wants it, then it is told so, and the connection goes on
+        def hold() -> None:
+            with unit(), transaction.atomic():
+                hand_written.rows("SELECT n FROM a FOR UPDATE", [])
+
+        with pytest.raises(ProtocolError, match=r"UNAVAILABLE: another request holds"):
+            hold()
+    hold()
+
+
+def _limits(connection: psycopg.Connection[tuple[str, ...]]) -> tuple[str, ...] | None:
+    names = ("lock_timeout", "idle_in_transaction_session_timeout")
+    return connection.execute("SELECT current_setting(%s), current_setting(%s)", names).fetchone()
+
+
+def test_every_connection_ends_waits_for_locks_and_transactions_that_rest(
+    connection: DatabaseWrapper,
+) -> None:
+    assert _limits(connection.connection) == ("10s", "30s")
+    with closing(waits.connect(connection.get_connection_params())) as of_the_reads:
+        assert _limits(of_the_reads) == ("10s", "30s")
+
+
+def test_other_limits_of_the_operators_own_are_kept(url: str, django_db_blocker: DjangoDbBlocker) -> None:
+    # given a limit in the URL, and one of the database
+    name = url.rsplit("/", 1)[1]
+    with psycopg.connect(url, autocommit=True) as administrator:
+        administrator.execute(f"ALTER DATABASE \"{name}\" SET idle_in_transaction_session_timeout = '7s'")
+    connection = _connection_to(f"{url}?options=-c%20lock_timeout%3D3s&keepalives_idle=77")
+    with django_db_blocker.unblock(), closing(connection):
+        connection.connect()
+        assert _limits(connection.connection) == ("3s", "7s")
+        assert _of_socket(connection, socket.TCP_KEEPIDLE) == 77
+
+
+def test_migrations_wait_for_as_long_as_it_takes(connection: DatabaseWrapper) -> None:
+    connection.prepare_database()
+    assert _limits(connection.connection) == ("0", "0")
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_transaction_that_rests_ends_and_gives_back_what_it_held(
+    table: DatabaseWrapper, url: str, by_hand: bool
+) -> None:
+    # given a use case that stands still in a transaction, as its machine does
+    table.execute(WRITE, [1])
+    table.execute("SET idle_in_transaction_session_timeout = '100ms'", [])
+
+    def stand_still() -> None:
+        with unit(), transaction.atomic():
+            hand_written.rows("SELECT n FROM a FOR UPDATE", [])
+            with psycopg.connect(url) as other:
+                other.execute("SELECT n FROM a FOR UPDATE")  # others come by
+            if by_hand:
+                hand_written.rows(READ, [])
+            else:
+                table.cursor().execute(READ)
+
+    # then it is told so when it goes on, and the next one gets another connection
+    with pytest.raises(ProtocolError, match="UNAVAILABLE"):
+        stand_still()
+    with unit():
+        assert hand_written.rows(READ, []) == [(1,)]
+
+
+def _of_socket(connection: DatabaseWrapper, option: int) -> int:
+    with socket.socket(fileno=os.dup(connection.connection.fileno())) as of_server:
+        return of_server.getsockopt(socket.IPPROTO_TCP, option)
+
+
+def test_a_server_that_vanished_is_noticed_in_half_a_minute(connection: DatabaseWrapper) -> None:
+    asked = _of_socket(connection, socket.TCP_KEEPIDLE)
+    asked += _of_socket(connection, socket.TCP_KEEPINTVL) * _of_socket(connection, socket.TCP_KEEPCNT)
+    assert asked <= 30
+    assert 0 < _of_socket(connection, socket.TCP_USER_TIMEOUT) <= 30_000  # milliseconds
