@@ -1,15 +1,20 @@
 """Finishes what a DELETE began: bounded steps, each of its own transaction, each repeatable.
 
 A row with the status `deleting` is the job (invariant 8). A worker may be killed at any line, or run
-beside another: whoever comes next finds what is left.
+beside another: whoever comes next finds what is left. What somebody else holds at this moment is left for
+later: one push that hangs must not keep the worker from all that is to be removed.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
+from psycopg.errors import LockNotAvailable
 
 from registry_control.audit.services import SYSTEM, record
 from registry_control.catalog.models import BlobLease, Image, Manifest, Tag, UploadSession
@@ -20,15 +25,30 @@ from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.services import target_of
 from registry_data.storage.base import BlobStore, StorageError
 
+logger = logging.getLogger(__name__)
+
 
 def step(*, store: BlobStore, limit: int) -> bool:
     """Remove at most about `limit` rows of each kind. Returns whether there may be more to do."""
     tags = _tags(limit)
     images_left, refusals = _images(store, limit)
-    namespaces_left = [_namespace(pk, limit=limit) for pk in _deleting(Namespace.objects.all(), limit)]
+    namespaces_left = _namespaces(limit)
     if refusals:
         raise refusals[-1]
-    return tags == limit or images_left or any(namespaces_left)
+    return tags == limit or images_left or namespaces_left
+
+
+@contextmanager
+def _unless_held() -> Iterator[None]:
+    """Do something now if the rows that it needs can be had, and leave it for the next step if not."""
+    try:
+        yield
+    except OperationalError as error:
+        if not isinstance(error.__cause__, LockNotAvailable):
+            raise
+        logger.warning(
+            "something that is being deleted is held by somebody, and is left for later: %s", error
+        )
 
 
 def _images(store: BlobStore, limit: int) -> tuple[bool, list[StorageError]]:
@@ -37,15 +57,32 @@ def _images(store: BlobStore, limit: int) -> tuple[bool, list[StorageError]]:
     for pk in _deleting(Image.objects.all(), limit):
         gone = False
         try:
-            gone = _image(pk, store=store, limit=limit)
+            with _unless_held():
+                gone = _image(pk, store=store, limit=limit)
         except StorageError as error:
             refusals.append(error)
-        if not gone:  # others first, the next time
-            Image.objects.filter(pk=pk, status=Status.DELETING).update(updated_at=now())
+        if not gone:
+            _others_first(pk)
         went |= gone
         if len(refusals) == uploads.REFUSALS:
             break
     return went, refusals
+
+
+@transaction.atomic
+def _others_first(pk: UUID) -> None:
+    """Have an image come after all others the next time; one that is held is passed over as it is."""
+    held = Image.objects.select_for_update(skip_locked=True).filter(pk=pk, status=Status.DELETING)
+    Image.objects.filter(pk__in=list(held.values_list("pk", flat=True))).update(updated_at=now())
+
+
+def _namespaces(limit: int) -> bool:
+    """A step for each namespace; whether anything went that leaves more to do."""
+    more = False
+    for pk in _deleting(Namespace.objects.all(), limit):
+        with _unless_held():
+            more |= _namespace(pk, limit=limit)
+    return more
 
 
 def remove_never_pushed(*, limit: int) -> int:
@@ -57,7 +94,8 @@ def remove_never_pushed(*, limit: int) -> int:
     ).exclude(status=Status.DELETING)
     doomed = list(idle.values_list("pk", flat=True)[:limit])
     for pk in doomed:
-        _remove_if_still(idle, pk)
+        with _unless_held():
+            _remove_if_still(idle, pk)
     return len(doomed)
 
 
@@ -79,8 +117,10 @@ def remove_expired_leases(*, limit: int) -> int:
         return BlobLease.objects.filter(pk__in=doomed).delete()[0]
 
 
+@transaction.atomic
 def _deleting(rows: QuerySet[Any], limit: int) -> list[UUID]:
-    found = rows.filter(status=Status.DELETING).order_by("updated_at")
+    """Those of the rows that are to go and that nobody holds; the one that waits longest first."""
+    found = rows.filter(status=Status.DELETING).order_by("updated_at").select_for_update(skip_locked=True)
     return list(found.values_list("pk", flat=True)[:limit])
 
 
@@ -89,9 +129,12 @@ def _tags(limit: int) -> int:
     of_images: dict[UUID, list[UUID]] = {}
     for image_id, pk in doomed:
         of_images.setdefault(image_id, []).append(pk)
+    went = 0
     for image_id, pks in of_images.items():
-        _remove_tags(image_id, pks)
-    return len(doomed)
+        with _unless_held():
+            _remove_tags(image_id, pks)
+            went += len(pks)
+    return went
 
 
 @transaction.atomic

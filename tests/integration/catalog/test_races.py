@@ -4,10 +4,12 @@ import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.db.models import Sum
 
 from registry_control.audit.services import SYSTEM
@@ -37,6 +39,7 @@ from registry_control.common.models import Status
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.preconditions import Preconditions
+from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from tests.factories import Pushed, TestKey, digest_of, make_namespace, push_blob, push_image
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
@@ -399,6 +402,109 @@ def test_leases_that_end_are_removed_while_a_deletion_renews_them(owner: TestKey
         other = Other(lambda: deletion.remove_expired_leases(limit=10))
         assert other.end() == 1
     assert BlobLease.objects.get().blob.digest == renewed
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FilesystemStore:
+    made = FilesystemStore(tmp_path / "blobs")
+    made.check()
+    return made
+
+
+def _impatiently(call: Callable[[], bool | int]) -> Other:
+    """Run something that waits a tenth of a second for a lock, instead of the seconds that it has."""
+
+    def run() -> bool | int:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '100ms'")
+        return call()
+
+    return Other(run)
+
+
+def test_an_image_that_somebody_holds_keeps_no_other_one_waiting(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    # given two deleted images, one of which is held by somebody who does not go on
+    held, other = (push_image(owner, namespace, name).image_id for name in ("held", "other"))
+    with open_transaction():
+        for image_id in (held, other):
+            images.start_deletion(images.locked(image_id), actor=SYSTEM)
+    with open_transaction():
+        Image.objects.select_for_update().get(pk=held)
+
+        # when the worker takes them one by one, then it waits for nobody and comes to an end
+        Other(lambda: _finish(store, limit=1)).end()
+        assert Image.objects.get().pk == held
+
+    # when it is let go, then it goes as well
+    _finish(store, limit=1)
+    assert not Image.objects.exists()
+
+
+def _finish(store: FilesystemStore, *, limit: int) -> bool:
+    while deletion.step(store=store, limit=limit):
+        pass
+    return False
+
+
+def test_what_hangs_on_a_deleted_image_and_is_held_keeps_no_other_image_waiting(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    held, other = (push_image(owner, namespace, name).image_id for name in ("held", "other"))
+    with open_transaction():
+        for image_id in (held, other):
+            images.start_deletion(images.locked(image_id), actor=SYSTEM)
+    with open_transaction():
+        assert list(Manifest.objects.select_for_update().filter(image=held))
+        _impatiently(lambda: _finish(store, limit=10)).end()
+        assert Image.objects.get().pk == held
+    _finish(store, limit=10)
+    assert not Image.objects.exists()
+
+
+def test_tags_of_an_image_that_somebody_holds_keep_no_others_waiting(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    held, other = (push_image(owner, namespace, name, tags=("a", "b")).image_id for name in ("held", "other"))
+    for tag in Tag.objects.filter(image__in=(held, other), name="a"):
+        tags.delete(principal=owner.principal, tag_id=tag.pk)
+    with open_transaction():
+        Image.objects.select_for_update().get(pk=held)
+        _impatiently(lambda: _finish(store, limit=10)).end()
+        assert Tag.objects.get(status=Status.DELETING).image_id == held
+    _finish(store, limit=10)
+    assert not Tag.objects.filter(status=Status.DELETING).exists()
+
+
+def test_a_namespace_with_an_image_that_somebody_holds_keeps_no_other_one_waiting(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    held = push_image(owner, namespace, "held").image_id
+    for each in (namespace, make_namespace(owner)):
+        namespaces.delete(principal=owner.principal, namespace_id=each.pk)
+    with open_transaction():
+        Image.objects.select_for_update().get(pk=held)
+        _impatiently(lambda: _finish(store, limit=10)).end()
+        assert Namespace.objects.get().pk == namespace.pk
+    _finish(store, limit=10)
+    assert not Namespace.objects.exists()
+
+
+def test_an_image_never_pushed_that_somebody_holds_keeps_no_other_one_waiting(
+    owner: TestKey, namespace: Namespace
+) -> None:
+    held, other = (
+        images.ensure(principal=owner.principal, namespace_id=namespace.pk, name=name)
+        for name in ("held", "other")
+    )
+    Image.objects.update(created_at=now() - settings.UPLOAD_LIFE)
+    with open_transaction():
+        Image.objects.select_for_update().get(pk=held)
+        _impatiently(lambda: deletion.remove_never_pushed(limit=10)).end()
+        assert Image.objects.get(status=Status.DELETING).pk == other
+    deletion.remove_never_pushed(limit=10)
+    assert Image.objects.filter(status=Status.DELETING).count() == 2
 
 
 def test_deletions_of_one_manifest_and_its_tag_at_once_have_one_outcome_each(
