@@ -41,7 +41,7 @@ async def _caller(plane: Plane, request: Request) -> tuple[str, int]:
         return name, plane.config.rate_limit
     forwarded = request.headers.getlist("x-forwarded-for")
     address = client_address(request.peer, ",".join(forwarded), plane.config.trusted_proxies)
-    return f"address {address}", plane.config.rate_limit_anonymous
+    return f"address {block(address)}", plane.config.rate_limit_anonymous
 
 
 def client_address(
@@ -50,9 +50,21 @@ def client_address(
     """The last address on the way here that is none of our own proxies."""
     for text in [peer, *reversed(forwarded.split(","))]:
         try:
-            address = ip_address(text.strip())
+            address = _plain(ip_address(text.strip()))
         except ValueError:
             break
         if not any(address in network for network in trusted):
             return address
     return peer
+
+
+def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """An IPv4 address as one, also where a socket for both kinds shows it as one of IPv6."""
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def block(address: IPv4Address | IPv6Address | str) -> str:
+    """What counts as one caller: of IPv6 the block that a single customer gets (RFC 6177)."""
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address), 64), strict=False))
+    return str(address)

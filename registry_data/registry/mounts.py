@@ -1,5 +1,7 @@
 """Mounts: a blob that another image has, promised to this one without sending it (checklist 80-86)."""
 
+from typing import Final
+
 from registry_control.access.policy import Action
 from registry_control.access.services import Caller
 from registry_control.catalog.errors import BlobGone
@@ -20,6 +22,8 @@ from registry_data.registry.gate import (
 )
 from registry_data.registry.unit import unit
 
+_NO_BLOB: Final = 0  # an id that none has
+
 
 def mount(
     credentials: Credentials, repository: Repository, digest: Digest, *, source: Repository | None
@@ -37,9 +41,11 @@ def mount(
         record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
         also = scope_of(source, Action.PULL) if source else ""
         admit(caller, Action.PUSH, repository, record, also=also)
-        if blob is None:
+        is_here = blob is not None and blob.held_at(now())
+        # Where the registry lacks the blob too: how long it takes must not tell what other tenants have.
+        if not is_here and not _readable(caller, digest, source, blob.id if blob else _NO_BLOB):
             return False
-        if not blob.held_at(now()) and not _readable(caller, digest, source, blob.id):
+        if blob is None:
             return False
         image_id = image_for_push(Pusher(caller, repository, record))
         try:

@@ -1,14 +1,14 @@
 """How often a caller may ask."""
 
 import itertools
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_data.http.rates import client_address
+from registry_data.http.rates import block, client_address
 from registry_data.rates import Rates, wait
 
 times = st.floats(0, 1e6, allow_nan=False)
@@ -71,6 +71,8 @@ def test_callers_do_not_share_a_count(tmp_path: Path) -> None:
         ("10.0.0.1", "", "10.0.0.1"),
         ("10.0.0.1", "unknown", "10.0.0.1"),
         ("10.0.0.1", "2001:db8::7", "2001:db8::7"),
+        ("::ffff:10.0.0.1", "198.51.100.1", "198.51.100.1"),  # as a socket for both kinds shows IPv4
+        ("::ffff:203.0.113.5", "", "203.0.113.5"),
         ("", "", ""),
     ],
 )
@@ -78,3 +80,11 @@ def test_an_address_is_believed_as_far_as_proxies_are_trusted(
     peer: str, forwarded: str, address: str
 ) -> None:
     assert str(client_address(peer, forwarded, [ip_network("10.0.0.0/8")])) == address
+
+
+def test_what_one_customer_gets_of_ipv6_counts_as_one_caller() -> None:
+    first, other, neighbour = (ip_address(f"2001:db8:0:{text}") for text in ("1::1", "1:ffff::2", "2::1"))
+    assert block(first) == block(other) == "2001:db8:0:1::/64"
+    assert block(neighbour) != block(first)
+    assert block(ip_address("203.0.113.5")) == "203.0.113.5"
+    assert block("unix:") == "unix:"

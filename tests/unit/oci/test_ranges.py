@@ -3,7 +3,7 @@ from http import HTTPStatus
 import pytest
 
 from registry_data.oci.errors import ErrorCode, ProtocolError
-from registry_data.oci.ranges import ByteRange, parse_content_range, parse_range
+from registry_data.oci.ranges import RANGE_LIMIT, ByteRange, parse_content_range, parse_range, parse_ranges
 
 
 @pytest.mark.oci(42)
@@ -111,3 +111,9 @@ def test_a_content_range_that_ends_before_it_begins_is_416() -> None:
     with pytest.raises(ProtocolError, match="ends before it begins") as refused:
         parse_content_range("10-9")
     assert refused.value.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+
+
+def test_more_ranges_than_are_served_are_not_looked_at_one_by_one() -> None:
+    assert parse_ranges("bytes=" + ",".join(["0-0"] * RANGE_LIMIT), 10) == (ByteRange(0, 1),)
+    assert parse_ranges("bytes=" + ",".join(["0-0"] * (RANGE_LIMIT + 1)), 10) == ()
+    assert parse_ranges("bytes=0-0" + "," * 3 * RANGE_LIMIT, 10) == ()

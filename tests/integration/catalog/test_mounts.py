@@ -1,0 +1,64 @@
+"""What a mount asks, whoever has the blob."""
+
+from operator import attrgetter
+
+import pytest
+
+from registry_control.catalog.services import blobs, images, uploads
+from registry_control.namespaces.models import Namespace
+from registry_data.oci.digest import Digest
+from registry_data.oci.reference import Repository
+from registry_data.registry import mounts
+from registry_data.registry.gate import Credentials
+from registry_data.storage.keys import blob_key
+from tests.factories import TestKey, make_key, make_namespace
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DIGEST = Digest.of(b"what a tenant keeps to itself")
+
+
+@pytest.fixture
+def private_blob(owner: TestKey, namespace: Namespace) -> None:
+    """A blob that an image of another tenant has."""
+    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    key = blob_key(DIGEST.algorithm, DIGEST.encoded, session.hex)
+    blobs.record_upload(session_id=session, image_id=image_id, new=blobs.NewBlob(str(DIGEST), 29, key))
+
+
+def _note(monkeypatch: pytest.MonkeyPatch, name: str, asked: list[str]) -> None:
+    """Write down whenever this is called."""
+    real = attrgetter(name)(mounts)
+
+    def noted(*arguments: object, **options: object) -> object:
+        asked.append(name)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(f"{mounts.__name__}.{name}", noted)
+
+
+@pytest.mark.oci(83)
+@pytest.mark.parametrize("source", [None, "there/app"])
+@pytest.mark.usefixtures("private_blob")
+def test_invariant_9_a_mount_asks_the_same_whether_another_tenant_has_the_blob_or_nobody(
+    monkeypatch: pytest.MonkeyPatch, source: str | None
+) -> None:
+    # given a stranger, and everything that a mount asks
+    stranger = make_key()
+    target = Repository(make_namespace(stranger).name, "app")
+    asked: list[str] = []
+    for name in ("identify", "resolve.blob", "images_with", "may"):
+        _note(monkeypatch, name, asked)
+
+    # when it tries to mount one that another tenant has, and one that nobody has
+    paths = []
+    for digest in (DIGEST, Digest.of(b"nowhere")):
+        asked.clear()
+        from_ = Repository(*source.split("/")) if source else None
+        assert not mounts.mount(Credentials(secret=stranger.secret), target, digest, source=from_)
+        paths.append(list(asked))
+
+    # then the way to the same answer is the same
+    assert paths[0] == paths[1]
+    assert ("images_with" in paths[0]) == (source is None)
