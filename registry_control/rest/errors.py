@@ -32,6 +32,9 @@ _REASONS: Final = {
     "invalid_choice": "constraint",
 }
 
+_AWAY: Final = "the database did not answer; try again"
+_RETRY: Final = {"Retry-After": "5"}  # seconds
+
 
 def handle(error: Exception, context: Mapping[str, Any]) -> Response | None:
     """Render what a view raised; None for what is our fault, which Django logs and `server_error` answers."""
@@ -43,7 +46,7 @@ def handle(error: Exception, context: Mapping[str, Any]) -> Response | None:
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = context["view"].get_authenticate_header(context["request"])
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = "5"
+        headers |= _RETRY
         logger.error("the database did not answer", exc_info=error)
     return Response(body, status=status, headers=headers)
 
@@ -61,7 +64,7 @@ def _rendered(error: Exception, path: str) -> tuple[HTTPStatus, dict[str, object
         case RequestDataTooBig():
             return _framework(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large", path)
         case OperationalError() | InterfaceError():
-            return _framework(HTTPStatus.SERVICE_UNAVAILABLE, "the database did not answer; try again", path)
+            return _framework(HTTPStatus.SERVICE_UNAVAILABLE, _AWAY, path)
         case _:
             return None
 
@@ -134,6 +137,16 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if request.path.startswith(PAGES):
         return defaults.server_error(request)
     return _json(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
+
+
+def database_away(request: HttpRequest) -> HttpResponse:
+    """Answer where the same request may succeed soon."""
+    if request.path.startswith(PAGES):
+        content = "<h1>Try again</h1><p>The database did not answer, or somebody else is changing this.</p>"
+        return HttpResponse(content, status=HTTPStatus.SERVICE_UNAVAILABLE, headers=_RETRY)
+    answer = _json(request, HTTPStatus.SERVICE_UNAVAILABLE, _AWAY)
+    answer.headers["Retry-After"] = _RETRY["Retry-After"]
+    return answer
 
 
 def _json(request: HttpRequest, status: HTTPStatus, message: str) -> HttpResponse:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from http import HTTPStatus
 from uuid import uuid4
 
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from registry_control.rest.errors import length_required
+from registry_control.rest.errors import database_away, length_required
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,24 @@ class RequestId:
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("request %s was answered with %d", request_id, response.status_code)
         return response
+
+
+class DatabaseAway:
+    """Says so where a page could not be made because the database did not answer, or somebody held a row."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Answer as ever."""
+        return self._get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
+        """Answer for a view; those of the API have their own words (`errors.handle`)."""
+        if not isinstance(error, OperationalError | InterfaceError):
+            return None
+        logger.error("the database did not answer", exc_info=error)
+        return database_away(request)
 
 
 class KnownLength:

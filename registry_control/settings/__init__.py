@@ -78,6 +78,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "registry_control.rest.middleware.DatabaseAway",
     "registry_control.rest.middleware.KnownLength",
 ]
 ROOT_URLCONF = "registry_control.urls"

@@ -25,7 +25,7 @@ class Plane:
     stamps: Stamps
     rates: Rates | None  # where nobody can ask too often
     # So many uploads are read once more at a time: most threads for bytes are for those who send some.
-    reading_again: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    reading_again: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
     gathering: Share = field(default_factory=lambda: Share(64 * 1024 * 1024, most=1024 * 1024))
 
 

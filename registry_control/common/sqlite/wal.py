@@ -102,11 +102,11 @@ class Log:
         of all errors from now on; those before are told by this one, and noted when the next thread comes.
         """
         with self._lock:
-            own, self._spare = self._spare, _File(self._path)
+            own, spare = self._spare, _File(self._path)
             if own is None or not own.is_at(self._path):  # the first thread of all
                 own = _File(self._path)
                 sync_folder(self._path.parent)
-            self._own.file = own
+            self._own.file, self._spare = own, spare
             self._sync(own)
 
     def _sync(self, file: _File) -> None:

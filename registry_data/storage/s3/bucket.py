@@ -114,7 +114,8 @@ class Bucket:
         if is_part:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         answer = self._send("GET", name, headers=headers, preload=False)
-        if is_part and answer.status != HTTPStatus.PARTIAL_CONTENT:
+        is_all = start == 0 and answer.headers.get("Content-Length") == str(stop)
+        if is_part and answer.status != HTTPStatus.PARTIAL_CONTENT and not is_all:
             answer.close()
             raise Unavailable(f"S3 answered {answer.status} where a part of the object was asked for")
         return Reader(answer)

@@ -1,5 +1,7 @@
 """Administrators and others at the same time, on two real PostgreSQL connections."""
 
+from typing import Any
+
 import pytest
 from django.test import Client
 
@@ -7,6 +9,7 @@ from registry_control.audit.services import SYSTEM
 from registry_control.catalog.models import Tag
 from registry_control.catalog.services import images
 from registry_control.common.models import Status
+from registry_control.common.sql import execute
 from registry_control.identity import services as identity
 from registry_control.identity.models import ApiKey
 from registry_control.namespaces import services as namespaces
@@ -103,3 +106,18 @@ def test_invariant_11_tags_of_several_images_are_deleted_in_the_order_of_the_ima
         images.hold(second.image_id)
     assert other.end().status_code == 302
     assert set(Tag.objects.values_list("status", flat=True)) == {Status.DELETING}
+
+
+def test_a_page_whose_row_cannot_be_had_says_to_try_again(pages: Client, namespace: Namespace) -> None:
+    page = url(Namespace, "change", namespace.pk)
+    form = fields(pages.get(page).content) | {"description": "new"}
+
+    def save() -> Any:
+        execute("SET lock_timeout = '200ms'", [])
+        return pages.post(page, form)
+
+    with open_transaction():
+        Namespace.objects.select_for_update().get(pk=namespace.pk)
+        answer = Other(save).end()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert "Try again" in answer.content.decode()
