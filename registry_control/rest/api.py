@@ -1,13 +1,18 @@
 """What is asked about the control plane itself, by anyone."""
 
 import threading
+from functools import cache
 from typing import Any, Final
 
 from django.conf import settings
 from django.db import connection
+from django.http import HttpResponse
+from django.utils.encoding import force_bytes
+from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.permissions import AllowAny
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -16,15 +21,32 @@ from rest_framework.views import APIView
 _one_at_a_time: Final = threading.Lock()
 
 
+@cache
+def document(renderer: type[BaseRenderer]) -> bytes:
+    """The description in one of its few forms.
+
+    Made for nobody's request in particular, because everybody is given it, and once: it takes a tenth of a
+    second and more, and anyone may ask.
+    """
+    described = SchemaGenerator().get_schema(public=True)  # type: ignore[no-untyped-call]
+    return force_bytes(renderer().render(described, renderer_context={}))
+
+
 @extend_schema(exclude=True)
 class Schema(SpectacularAPIView):
     """The description of the v1 API."""
 
-    def get(self, request: Request, *arguments: Any, **options: Any) -> Response:
-        """Generate it, one request after the other."""
+    def get(self, request: Request, *_: Any, **__: Any) -> HttpResponse:
+        """Answer in the form that was asked for; indents and versions in the request make no further ones."""
+        renderer = request.accepted_renderer
         with _one_at_a_time:
-            response: Response = super().get(request, *arguments, **options)  # type: ignore[no-untyped-call]
-        return response
+            described = document(type(renderer))  # type: ignore[arg-type]
+        name = self._get_filename(request, None)  # type: ignore[no-untyped-call]
+        return HttpResponse(
+            described,
+            content_type=f"{renderer.media_type}; charset=utf-8" if renderer.charset else renderer.media_type,
+            headers={"Content-Disposition": f'inline; filename="{name}"'},
+        )
 
 
 @extend_schema(exclude=True)

@@ -8,6 +8,9 @@ import pytest
 import yaml
 from django.core.management import call_command
 from django.test import Client
+from drf_spectacular.generators import SchemaGenerator
+
+from registry_control.rest import api
 
 WRITTEN = Path(__file__).parents[3] / "docs" / "openapi.yaml"
 OPERATIONS = {
@@ -72,6 +75,41 @@ def test_the_served_description_needs_no_key() -> None:
     answer = Client().get("/api/schema/", headers={"Accept": "application/json"})
     assert answer.status_code == 200
     assert answer.json()["paths"].keys() == yaml.safe_load(WRITTEN.read_text())["paths"].keys()
+
+
+@pytest.mark.django_db
+def test_the_served_description_is_the_written_one_whoever_asks_first() -> None:
+    api.document.cache_clear()
+    for host in ("localhost", "127.0.0.1"):
+        answer = Client(headers={"Host": host}).get("/api/schema/?version=v7&lang=xx")
+        assert answer.content.decode() == WRITTEN.read_text()
+        assert answer.headers["Content-Type"] == "application/vnd.oai.openapi; charset=utf-8"
+        assert answer.headers["Content-Disposition"] == 'inline; filename="Stowage registry API.yaml"'
+
+
+@pytest.mark.django_db
+def test_the_description_is_made_once_for_each_of_its_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a process that has not been asked, and an eye on what it makes
+    made: list[object] = []
+    make: Any = SchemaGenerator.get_schema
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        made.append(None)
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(SchemaGenerator, "get_schema", counted)
+    api.document.cache_clear()
+
+    # when it is asked in many words
+    browser = Client()
+    forms = ("application/json", "application/yaml", "application/vnd.oai.openapi", "*/*")
+    for asked in (f"{form}; indent={number}" for number in range(3) for form in forms):
+        answer = browser.get(f"/api/schema/?version={len(asked)}", headers={"Accept": asked})
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].split(";")[0] in asked.replace("*/*", forms[2])
+
+    # then there are as many documents as forms
+    assert len(made) == 3
 
 
 @pytest.mark.django_db
