@@ -1,6 +1,6 @@
 """Organizations, projects, people, robots, keys and policies."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
@@ -76,13 +76,20 @@ class ProjectAdmin(AuditedAdmin):
         return not is_default and super().has_delete_permission(request, obj)
 
 
+MAKES_ADMINISTRATORS: Final = ("is_staff", "is_superuser", "user_permissions")
+"""What is a superuser's to give: who may edit people must not thereby become one."""
+
+
 class UserForm(OvertakenForm, _UserForm):
     """A person's page, without the password."""
 
 
 @admin.register(User)
 class RegistryUserAdmin(AuditedAdmin, _UserAdmin):
-    """People: staff administer here, an organization gives tenant rights."""
+    """People: staff administer here, an organization gives tenant rights.
+
+    Only a superuser may make administrators, and change or delete another superuser.
+    """
 
     form = UserForm
     list_display = ("username", "organization", "email", "is_staff", "is_active", "last_login")
@@ -101,14 +108,29 @@ class RegistryUserAdmin(AuditedAdmin, _UserAdmin):
     add_fieldsets = (
         (
             None,
-            {"fields": ("username", "organization", "usable_password", "password1", "password2", "is_staff")},
+            {"fields": ("username", "organization", "usable_password", "password1", "password2")},
         ),
+        ("Administration", {"fields": ("is_staff",)}),
     )
+
+    def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Whether a new person is staff is asked of superusers only."""
+        shown = super().get_fieldsets(request, obj)
+        return shown if obj or request.user.is_superuser else shown[:1]
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
         """An organization is for good once there are keys: they would reach into the new one."""
         has_keys = obj is not None and obj.api_keys.exists()
-        return (*self.readonly_fields, *(("organization",) if has_keys else ()))
+        given = () if request.user.is_superuser else MAKES_ADMINISTRATORS
+        return (*self.readonly_fields, *(("organization",) if has_keys else ()), *given)
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """Asked for the password's page as well."""
+        return _may_touch(request, obj) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """Asked for each row that a deletion takes along, on whatever page it begins."""
+        return _may_touch(request, obj) and super().has_delete_permission(request, obj)
 
     @transaction.atomic
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002 - Django's
@@ -120,6 +142,11 @@ class RegistryUserAdmin(AuditedAdmin, _UserAdmin):
         if "password" in str(message).lower():
             record(actor=actor_of(request), verb="user.password", target=target_of(obj))
         return super().log_change(request, obj, message)
+
+
+def _may_touch(request: HttpRequest, user: User | None) -> bool:
+    """Whether somebody else's being a superuser stands in the way."""
+    return user is None or not user.is_superuser or request.user.is_superuser
 
 
 @admin.register(Application)
