@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group
@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 
 from registry_control.audit.administration import AuditedAdmin, actor_of, link_to, target_of
 from registry_control.audit.forms import OvertakenForm
@@ -212,7 +213,7 @@ class ApiKeyAdmin(AuditedAdmin):
         return link_to(key.user or key.application)
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: "_Form", change: bool) -> None:
-        """Create through the service and show the secret this once."""
+        """Create through the service; `response_add` shows the secret."""
         if change:
             super().save_model(request, obj, form, change)
             return
@@ -228,11 +229,28 @@ class ApiKeyAdmin(AuditedAdmin):
         )
         obj.access_key, obj.secret_hmac = issued.api_key.access_key, issued.api_key.secret_hmac
         obj._state.adding = False
-        self.message_user(
-            request,
-            f"The secret key of {obj.access_key} is {issued.secret} - note it now, it is not shown again.",
-            messages.WARNING,
-        )
+        # Django hands on nothing but these two, and the row has no place for a secret.
+        vars(request)["issued_secret"] = issued.secret
+
+    def response_add(
+        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """Show the secret in this very answer, whichever button was pressed.
+
+        A message would carry it to the next page in a cookie, which browsers send to every port of the host.
+        """
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "The API key was made",
+            "opts": self.opts,
+            "api_key": obj,
+            "secret": vars(request).pop("issued_secret"),
+            "has_view_permission": self.has_view_permission(request, obj),
+        }
+        request.current_app = self.admin_site.name
+        answer = TemplateResponse(request, "admin/identity/apikey/issued.html", context)
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
         """Revoke through the service."""

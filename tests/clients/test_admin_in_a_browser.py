@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Page, Response, sync_playwright
 
@@ -105,6 +106,29 @@ def test_every_list_opens_and_an_action_makes_a_namespace_public(
     page.screenshot(path=tmp_path / "image.png")
     page.click("input[name=_save]")
     assert tenants.anonymous.on(repository, "GET", "manifests/latest").status_code == 401
+
+
+def test_a_new_keys_secret_is_read_off_the_page_and_is_in_no_cookie(
+    page: Page, stack: Stack, tmp_path: Path
+) -> None:
+    # given the holder of the first key
+    base = sign_in(page, stack)
+    page.goto(f"{base}identity/apikey/?q={stack.credentials.access_key}")
+    kind, holder = (page.get_attribute(".field-holder a", "href") or "").split("/")[3:5]
+
+    # when it gets another one
+    page.goto(f"{base}identity/apikey/add/?{kind}={holder}&default_project={stack.credentials.project_id}")
+    page.click("input[name=_save]")
+    page.screenshot(path=tmp_path / "secret.png")
+    secret = page.inner_text("#secret-key")
+
+    # then it works, and goes nowhere from here
+    namespaces = f"{stack.credentials.control_url}/registry/v1/regions/fr-par/namespaces"
+    assert httpx.get(namespaces, headers={"X-Auth-Token": secret}).status_code == 200
+    assert "messages" not in {cookie["name"] for cookie in page.context.cookies()}
+    page.click("text=Go on to the API key")
+    assert page.locator("#id_description").count() == 1
+    assert secret not in page.content()
 
 
 def test_the_api_pages_need_no_internet(page: Page, stack: Stack, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """The administration pages: every model has them, and none of them breaks an invariant."""
 
+import logging
+import re
 from uuid import uuid4
 
 import pytest
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.db.models import Model
 from django.test import Client
@@ -196,22 +199,35 @@ def test_an_organization_gets_its_default_project(pages: Client) -> None:
     assert AuditEvent.objects.filter(target_id=str(organization.pk)).count() == 1
 
 
-def test_a_secret_is_shown_once_and_nowhere_else(pages: Client, owner: TestKey) -> None:
+@pytest.mark.parametrize("button", ["_save", "_continue", "_addanother", "_popup"])
+def test_a_secret_is_shown_once_and_nowhere_else(
+    pages: Client, owner: TestKey, caplog: pytest.LogCaptureFixture, button: str
+) -> None:
+    # given a key that was made just now
+    caplog.set_level(logging.DEBUG)
     form = {
         "application": str(owner.holder.pk),
         "user": "",
         "default_project": str(owner.organization.pk),
         "description": "from the admin",
+        button: "1",
     }
-    answer = pages.post(url(ApiKey, "add"), form, follow=True)
+    answer = pages.post(url(ApiKey, "add"), form)
     key = ApiKey.objects.get(description="from the admin")
-    text = answer.content.decode()
-    assert f"The secret key of {key.access_key} is " in text
-    secret = text.split(f"The secret key of {key.access_key} is ")[1].split(" ")[0]
+
+    # then this very answer has the secret, for nobody to keep
+    [secret] = re.findall(r'id="secret-key">([^<]+)<', answer.content.decode())
     assert authenticate(secret=secret).principal.id == owner.holder.pk
+    assert answer.status_code == 200
+    assert "no-store" in answer.headers["Cache-Control"]
+    assert url(ApiKey, "change", key.pk) in answer.content.decode()
+
+    # and nothing else has it: no cookie, session, log or later page
+    assert "messages" not in pages.cookies
+    assert secret not in f"{answer.headers}{answer.cookies}{dict(pages.session)}{caplog.text}"
     assert secret not in pages.get(url(ApiKey, "changelist")).content.decode()
     assert secret not in pages.get(url(ApiKey, "change", key.pk)).content.decode()
-    assert secret not in str(list(AuditEvent.objects.values()))
+    assert secret not in str([*AuditEvent.objects.values(), *LogEntry.objects.values()])
 
     # and deleting it revokes it
     pages.post(url(ApiKey, "delete", key.pk), {"post": "yes"})
