@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class OciClient:
     secret: str | None
     http: httpx.Client = field(init=False)
     tokens: dict[str, str] = field(default_factory=dict)
+    renewed_at: dict[str, float] = field(default_factory=dict)  # by the monotonic clock
 
     def __post_init__(self) -> None:
         self.http = httpx.Client(base_url=f"http://{self.host}", timeout=60)
@@ -36,15 +38,16 @@ class OciClient:
         self.http.close()
 
     def token(self, *scopes: str) -> str:
-        """A token for these scopes; kept, so that later calls use one that was issued before."""
+        """A token for these scopes; kept for a while, so that later calls use one that was issued before."""
         key = " ".join(scopes)
-        if key not in self.tokens:
+        if key not in self.tokens or time.monotonic() > self.renewed_at[key]:
             auth = None if self.secret is None else ("anyone", self.secret)
             answer = self.http.get(
                 "/token", params={"service": "registry", "scope": key}, auth=auth or httpx.USE_CLIENT_DEFAULT
             )
             answer.raise_for_status()
             self.tokens[key] = answer.json()["token"]
+            self.renewed_at[key] = time.monotonic() + answer.json()["expires_in"] / 2
         return self.tokens[key]
 
     def call(self, method: str, path: str, *, scope: str, **arguments: Any) -> httpx.Response:

@@ -5,13 +5,14 @@ from select import POLLIN, poll
 from types import TracebackType
 from typing import Any, Final
 
-from django.db.backends.postgresql import base
+from django.db.backends.postgresql import base, schema
 from django.db.utils import DatabaseErrorWrapper, OperationalError
 from django.utils.functional import cached_property
 from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 
 from registry_control.common.postgresql import waits
 from registry_control.common.postgresql.statements import Connection, Rows, Statements
+from registry_control.common.schema import WritesDownWhatItDoes
 
 # Internal errors to psycopg and to Django, but no fault of ours: a later session can do what this one cannot.
 _OF_THE_SESSION: Final = (ReadOnlySqlTransaction, IdleInTransactionSessionTimeout)
@@ -34,9 +35,14 @@ class _Errors(DatabaseErrorWrapper):
         super().__exit__(exc_type, exc_value, traceback)
 
 
+class SchemaEditor(WritesDownWhatItDoes, schema.DatabaseSchemaEditor):
+    """Makes tables."""
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection."""
 
+    SchemaEditorClass = SchemaEditor
     _statements = Statements()
     is_spent = False  # whether the next use case needs another one
 

@@ -5,15 +5,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from django.db.backends.sqlite3 import base
+from django.db.backends.sqlite3 import base, schema
 from django.db.utils import OperationalError
 
+from registry_control.common.schema import WritesDownWhatItDoes
 from registry_control.common.sqlite.turns import Turn
 from registry_control.common.sqlite.wal import Log
 
 
+class SchemaEditor(WritesDownWhatItDoes, schema.DatabaseSchemaEditor):
+    """Makes tables."""
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection. Statements outside of transactions rely on SQLite's own waiting, as ever."""
+
+    SchemaEditorClass = SchemaEditor
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = "default") -> None:
         super().__init__(settings_dict, alias)

@@ -88,6 +88,39 @@ def test_first_starts_that_are_killed_leave_nothing_that_stops_the_next(
     assert api(stack, "GET", "/namespaces")["total_count"] == 0
 
 
+# Migrates, and kills itself as soon as one migration is committed.
+CUT_SHORT = """
+import os, signal
+import django
+from django.core.management import call_command
+from django.db import connection
+
+django.setup()
+leave = connection.SchemaEditorClass.__exit__
+
+def left(editor, kind, error, traceback):
+    leave(editor, kind, error, traceback)
+    if kind is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+connection.SchemaEditorClass.__exit__ = left
+call_command("migrate", verbosity=0)
+"""
+
+
+def test_migrations_that_are_killed_when_they_are_committed_go_on(make_stack: Callable[..., Stack]) -> None:
+    # given migrations that are killed one after another
+    stack = make_stack()
+    environment = stack.environment | {"DJANGO_SETTINGS_MODULE": "registry_control.settings"}
+    for _ in range(12):
+        done = subprocess.run([sys.executable, "-c", CUT_SHORT], cwd=ROOT, env=environment, check=False)
+        assert done.returncode == -signal.SIGKILL
+
+    # when one is not, then all is there
+    stack.start()
+    assert api(stack, "GET", "/namespaces")["total_count"] == 0
+
+
 def test_a_start_without_the_file_says_how_to_get_another_key(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack().start()
     (stack.state_dir / "credentials.json").unlink()
