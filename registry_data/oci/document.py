@@ -73,10 +73,13 @@ class Fields:
         return tuple(_as_text(value, f"{self.path(name)}[{at}]") for at, value in enumerate(self._list(name)))
 
     def text_map(self, name: str) -> dict[str, str]:
-        """Return an object that maps texts to texts, empty when absent."""
+        """Return an object that maps texts to texts, empty when absent; null is the empty text, as to Go."""
         value: dict[str, object] = self._typed(name, dict, "an object") or {}
         path = self.path(name)
-        return {_storable(key, path): _as_text(text, f"{path}[{shown(key)}]") for key, text in value.items()}
+        return {
+            _storable(key, path): "" if text is None else _as_text(text, f"{path}[{shown(key)}]")
+            for key, text in value.items()
+        }
 
     def refuse_lookalikes(self, names: Iterable[str]) -> None:
         """Refuse a field called like one of `names` but for its case.

@@ -112,6 +112,8 @@ def test_the_artifact_type_falls_back_to_that_of_the_config(
 def test_annotations_are_given_as_they_are() -> None:
     annotations = {"org.example/ä": "two\nlines", "": "", "Key": "1", "key": "2", "nested": '{"[": "\\""}'}
     assert parse_manifest(encode(image(annotations=annotations)), None).annotations == annotations
+    # Clients that are written in Go read null as an empty text, and may mirror what has it.
+    assert parse_manifest(encode(image(annotations={"a": None})), None).annotations == {"a": ""}
 
 
 @pytest.mark.oci(95, 101, 105)
