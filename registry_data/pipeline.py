@@ -22,6 +22,9 @@ from registry_control.common.postgresql.statements import Rows as Rows  # for th
 logger = logging.getLogger(__name__)
 
 _PATIENCE: Final = 5.0  # seconds that an answer may take until the connection counts as lost
+# The connection ends, the server has no room, or a statement of an earlier turn was never made: the same
+# question may be answered on another connection.
+_OF_THE_SERVER: Final = (psycopg.OperationalError, psycopg.errors.InvalidSqlStatementName)
 _PAUSE: Final = 1.0  # seconds between attempts to connect
 
 
@@ -153,8 +156,7 @@ class Pipeline:
             command.answer.set_exception(Away())
         else:
             error = psycopg.errors.error_from_result(result)
-            # The server's trouble, not the question's: the connection ends, or it has no room.
-            command.answer.set_exception(Away() if isinstance(error, psycopg.OperationalError) else error)
+            command.answer.set_exception(Away() if isinstance(error, _OF_THE_SERVER) else error)
 
     def _look_at_the_clock(self) -> None:
         self._alarm = None
@@ -170,23 +172,26 @@ class Pipeline:
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            connection = await loop.run_in_executor(None, self._prepared)
-        except psycopg.Error:  # who asks elsewhere instead will be told what is wrong
+            connection, self._socket = await loop.run_in_executor(None, self._prepared)
+        except (psycopg.Error, OSError):  # who asks elsewhere instead will be told what is wrong
             await asyncio.sleep(_PAUSE)
         else:
             self._connection = connection
-            # A socket of our own: when the connection is lost, its own is closed behind the loop's back.
-            self._socket = os.dup(connection.pgconn.socket)
             loop.add_reader(self._socket, self._readable, connection.pgconn)
         finally:
             self._connecting = None
 
-    def _prepared(self) -> Connection:
+    def _prepared(self) -> tuple[Connection, int]:
+        """A new connection, and a socket of our own: its own is closed behind the loop's back."""
         connection = self._connect_now()
-        connection.autocommit = True
-        connection.pgconn.nonblocking = 1
-        connection.pgconn.enter_pipeline_mode()
-        return connection
+        try:
+            connection.autocommit = True
+            connection.pgconn.nonblocking = 1
+            connection.pgconn.enter_pipeline_mode()
+            return connection, os.dup(connection.pgconn.socket)
+        except BaseException:
+            connection.close()
+            raise
 
     def _lose(self) -> None:
         """Give the connection up; the next question begins a new one."""

@@ -7,6 +7,7 @@ long that may take is for whoever sent the signal to say, with SIGKILL.
 import logging
 import os
 import resource
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -112,6 +113,9 @@ def _serve(plane: _Plane) -> None:
 
 def _load(plane: _Plane) -> _Application:
     """Runs in each worker process, right after its fork."""
+    # Until the worker has handlers of its own it has its master's, which would only note that it is to end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     end_with_parent()
     application = plane.build()
     set_aside_what_stays()

@@ -63,6 +63,10 @@ _DRAIN_TIME: Final = 10  # seconds
 # What it may send after an answer that ends the connection.
 _LINGERED: Final = 1024 * 1024 * 1024  # bytes
 _LINGER_TIME: Final = 30  # seconds
+# What a client may take for one piece of a body, 1 MiB at most: who takes nothing must not hold it for ever.
+_PIECE_TIME: Final = 600  # seconds
+# Room for the longest token that is accepted, and all else. Some headers are lists that are looked through.
+_HEADERS: Final = 128 * 1024  # bytes
 
 
 class App:
@@ -152,8 +156,11 @@ def _find(request: Request) -> Route:
     """What the request is about.
 
     Raises:
-        ProtocolError: it does not say which host it is for, or there is nothing at its path.
+        ProtocolError: its headers are too large, it does not say which host it is for, or there is nothing at
+            its path.
     """
+    if sum(len(name) + len(value) for name, value in request.headers.raw) > _HEADERS:
+        raise _headers_too_large()
     found = route(request.path)
     if found is not None and found.kind is Kind.HEALTH:
         return found  # whoever watches over this process may not know the registry's name
@@ -161,6 +168,11 @@ def _find(request: Request) -> Route:
     if found is None:
         raise _nothing_at(request.path)
     return found
+
+
+def _headers_too_large() -> ProtocolError:
+    message = f"the headers are too large; {_HEADERS} bytes at most are allowed"
+    return ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
 
 def _nothing_at(path: str) -> ProtocolError:
@@ -236,7 +248,12 @@ async def _send_pieces(request: Request, pieces: Iterator[bytes], plane: Plane, 
             if gone.done():
                 logger.info("client went away during %s %s", request.method, request.path)
                 return
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            try:
+                async with asyncio.timeout(_PIECE_TIME):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            except TimeoutError:
+                logger.info("client took nothing more during %s %s", request.method, request.path)
+                return
         await send({"type": "http.response.body", "body": b""})
     finally:
         gone.cancel()

@@ -3,9 +3,13 @@
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from registry_data.oci.media_types import OCTET_STREAM
 from registry_data.oci.ranges import ByteRange
+
+# Bytes that are worth being sent by themselves: a thousand parts of one byte are not.
+_ENOUGH: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class ByteRanges:
 
     def pieces(self, read: Callable[[ByteRange], Iterator[bytes]]) -> Iterator[bytes]:
         """The answer's body, opening one part at a time; the first at the call, so that it fails there."""
-        return self._from(read(self.parts[0]), read)
+        return _gathered(self._from(read(self.parts[0]), read))
 
     def _from(self, first: Iterator[bytes], read: Callable[[ByteRange], Iterator[bytes]]) -> Iterator[bytes]:
         yield self._head(self.parts[0])
@@ -47,3 +51,18 @@ class ByteRanges:
     @property
     def _tail(self) -> bytes:
         return f"\r\n--{self.boundary}--\r\n".encode()
+
+
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes, small pieces made one."""
+    few = bytearray()
+    for piece in pieces:
+        if few or len(piece) < _ENOUGH:
+            few += piece
+        else:
+            yield piece
+        if len(few) >= _ENOUGH:
+            yield bytes(few)
+            few.clear()
+    if few:
+        yield bytes(few)

@@ -9,6 +9,7 @@ from typing import Final
 
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 
+_LONGEST_UNIT: Final = 16  # characters: there is none but bytes
 RANGE_LIMIT: Final = 1024  # ranges of one request; pullers of parts of a layer ask for a few hundred
 
 # More than any size there is: some say "to the end" by the largest number they know.
@@ -48,7 +49,7 @@ def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...]:
         part = parse_range(header, size)
         return () if part is None else (part,)
     unit, _, listed = header.partition("=")
-    if listed.count(",") > 2 * RANGE_LIMIT:
+    if listed.count(",") > 2 * RANGE_LIMIT or len(unit) > _LONGEST_UNIT:
         return ()
     # An element of a list may be empty (RFC 9110, section 5.6.1).
     matches = [_RANGE.fullmatch(f"{unit}={text}") for text in listed.split(",") if text.strip()]

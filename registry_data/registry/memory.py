@@ -2,6 +2,9 @@
 
 import threading
 from collections import OrderedDict
+from typing import Final
+
+_OVERHEAD: Final = 400  # bytes that an entry takes besides its content, its name included
 
 
 class RecentBytes:
@@ -25,6 +28,6 @@ class RecentBytes:
         with self._lock:
             if name not in self._kept:
                 self._kept[name] = content
-                self._left -= len(content)
+                self._left -= len(content) + _OVERHEAD
             while self._left < 0:
-                self._left += len(self._kept.popitem(last=False)[1])
+                self._left += len(self._kept.popitem(last=False)[1]) + _OVERHEAD

@@ -1,6 +1,8 @@
 """One connection for many questions: each gets its own answer, whatever happens to the others."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -168,3 +170,35 @@ def test_without_a_server_there_is_no_answer(postgres: Postgres) -> None:
                 await asyncio.sleep(0.05)
 
     asyncio.run(scenario())
+
+
+def test_statements_that_the_server_has_forgotten_are_asked_elsewhere_and_made_anew(url: str) -> None:
+    async def scenario(pipeline: Pipeline) -> None:
+        await pipeline.ask("DEALLOCATE ALL", ())
+        with pytest.raises(Away):
+            await pipeline.ask("SELECT 1", ())
+        assert await connected(pipeline) == [(1,)]
+
+    with_pipeline(url, scenario)
+
+
+def test_a_process_without_descriptors_connects_when_it_has_some(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a process that can open nothing more just when it has connected
+    duplicate, tries = os.dup, []
+
+    def fails_once(descriptor: int) -> int:
+        tries.append(descriptor)
+        if len(tries) == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return duplicate(descriptor)
+
+    monkeypatch.setattr(os, "dup", fails_once)
+
+    # then questions are answered as soon as it can
+    async def scenario(pipeline: Pipeline) -> None:
+        assert await pipeline.ask("SELECT 2", ()) == [(2,)]
+
+    with_pipeline(url, scenario)
+    assert len(tries) == 2

@@ -291,3 +291,9 @@ def test_any_valid_login_passes_the_ping(tenants: Tenants, wire: Connect) -> Non
         ).json()["token"]
         # then that token passes too
         assert wire().request("GET", "/v2/", f"Authorization: Bearer {token}").status == 200
+
+
+def test_headers_that_hold_more_than_anybody_needs_are_refused(wire: Connect) -> None:
+    answer = wire().request("GET", "/v2/", f"If-Match: {',' * 200_000}")
+    assert answer.status == 431
+    assert "headers are too large" in answer.body.decode()
