@@ -39,15 +39,45 @@ def fork(run: Callable[[], int], *, title: str) -> int:
     return child
 
 
+class _AtForks:
+    """What is done around each fork."""
+
+    def __init__(self) -> None:
+        self._before: set[int | signal.Signals] = set()
+
+    def block(self) -> None:
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+
+    def unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+    def be_child(self) -> None:
+        _forget_handlers()
+        self.unblock()
+
+
+def let_children_end() -> None:
+    """From now on children that a library forks end when told, until they have handlers of their own.
+
+    They would have their parent's, which only notes that it is to end, in vain.
+    """
+    forks = _AtForks()
+    os.register_at_fork(before=forks.block, after_in_parent=forks.unblock, after_in_child=forks.be_child)
+
+
+def _forget_handlers() -> None:
+    for number in _HANDLED:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _be_child(run: Callable[[], int], *, parent: int, title: str) -> None:
     """Does not return: what the parent's code would do next is not for the child."""
     status = 1
     try:
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
-        for number in _HANDLED:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, signal.SIG_DFL)
+        _forget_handlers()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         end_with_parent(parent)
         retitle(title)

@@ -7,7 +7,6 @@ long that may take is for whoever sent the signal to say, with SIGKILL.
 import logging
 import os
 import resource
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,6 +22,7 @@ from granian.server import Server
 from registry_control.embedded.addresses import check_addresses, ip_of
 from registry_control.embedded.lifeline import end_with_parent
 from registry_control.embedded.memory import keep_freed_memory, set_aside_what_stays
+from registry_control.embedded.process import let_children_end
 from registry_control.embedded.wsgi import WsgiInThreads
 from registry_control.settings.environment import Address
 
@@ -108,14 +108,12 @@ def _serve(plane: _Plane) -> None:
         log_level=LogLevels.warning,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING", "propagate": True}}},
     )
+    let_children_end()
     server.serve(target_loader=lambda: _load(plane), wrap_loader=False)
 
 
 def _load(plane: _Plane) -> _Application:
     """Runs in each worker process, right after its fork."""
-    # Until the worker has handlers of its own it has its master's, which would only note that it is to end.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
     end_with_parent()
     application = plane.build()
     set_aside_what_stays()

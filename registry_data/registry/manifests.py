@@ -60,6 +60,7 @@ def get(
 
     Raises:
         Refused, ProtocolError: not allowed; no such repository or manifest.
+        DeletedMeanwhile: it was there a moment ago.
     """
     with unit():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
@@ -85,17 +86,27 @@ def _payload(manifest: resolve.ManifestRecord, reference: Digest | Tag) -> bytes
     payload = _payloads.get(manifest.digest)
     if payload is None:
         payload = content.payload(manifest.id)
-        if payload is None:  # deleted between the two queries
-            raise unknown(reference)
+        if payload is None:
+            raise DeletedMeanwhile(reference)
         _payloads.put(manifest.digest, payload)
     return payload
 
 
 def unknown(reference: Digest | Tag) -> ProtocolError:
     """Build the answer to a reference that stands for nothing here."""
+    return ProtocolError(ErrorCode.MANIFEST_UNKNOWN, _said(reference), reference=str(reference))
+
+
+class DeletedMeanwhile(ProtocolError):
+    """A manifest went between two queries. A tag may stand for another one by now: ask again (171)."""
+
+    def __init__(self, reference: Digest | Tag) -> None:
+        super().__init__(ErrorCode.MANIFEST_UNKNOWN, _said(reference), reference=str(reference))
+
+
+def _said(reference: Digest | Tag) -> str:
     kind = "manifest" if isinstance(reference, Digest) else "tag"
-    message = f"this repository has no {kind} {reference}: it was never pushed, or has been deleted"
-    return ProtocolError(ErrorCode.MANIFEST_UNKNOWN, message, reference=str(reference))
+    return f"this repository has no {kind} {reference}: it was never pushed, or has been deleted"
 
 
 def put(

@@ -8,7 +8,7 @@ from django.db import transaction
 
 from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
-from registry_control.audit.services import Actor, Target, record
+from registry_control.audit.services import SYSTEM, Actor, Target, record
 from registry_control.catalog.errors import ImageGone, ImageLocked, NamespaceGone
 from registry_control.catalog.models import Image
 from registry_control.catalog.selectors.listing import get_visible_image
@@ -192,7 +192,8 @@ def start_deletion(image: Image, *, actor: Actor) -> None:
         image.updated_at = now()
         image.save(update_fields=["status", "updated_at"])
         record(actor=actor, verb="image.delete", target=target_of(image))
-    nudge(FINISH_DELETIONS)
+    if actor != SYSTEM:  # the worker goes on by itself, and must not be told once for each image
+        nudge(FINISH_DELETIONS)
 
 
 def target_of(image: Image) -> Target:

@@ -1,6 +1,6 @@
 """Putting and deleting manifests: what an image holds changes here and nowhere else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -54,9 +54,13 @@ class NewManifest:
 
 _BY_DIGEST: Final = "SELECT id, media_type FROM catalog_manifest WHERE image_id = %s AND digest = %s"
 _CHILDREN: Final = "SELECT digest, id FROM catalog_manifest WHERE image_id = %s AND digest IN"
-_LINKED: Final = "EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id = b.id)"
+# Not EXISTS: PostgreSQL might gather all links of the image for it, of which there may be a million.
+_LINKED: Final = """
+(SELECT k.id FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id = b.id LIMIT 1) IS NOT NULL
+"""
 _LEASED: Final = """
-EXISTS (SELECT 1 FROM catalog_bloblease l WHERE l.image_id = %s AND l.blob_id = b.id AND l.expires_at > %s)
+(SELECT l.id FROM catalog_bloblease l
+ WHERE l.image_id = %s AND l.blob_id = b.id AND l.expires_at > %s LIMIT 1) IS NOT NULL
 """
 _INSERT: Final = """
 INSERT INTO catalog_manifest (image_id, digest, media_type, artifact_type, subject_digest, annotations,
@@ -64,6 +68,7 @@ INSERT INTO catalog_manifest (image_id, digest, media_type, artifact_type, subje
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
 """
 _LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id) VALUES"
+_ONCE: Final = "ON CONFLICT (manifest_id, blob_id) DO NOTHING"
 _CHILD: Final = "INSERT INTO catalog_manifestchild (parent_id, child_id) VALUES"
 _PUSHED: Final = """
 UPDATE catalog_image SET size = size + %s, tag_rows = tag_rows + %s, pushed_at = %s, updated_at = %s
@@ -107,6 +112,7 @@ def put(
         manifest_id, media_type = found
         if media_type != new.media_type:
             raise StoredAsAnotherType(media_type)
+        grown = _take_in(image, manifest_id, new.optional_blobs)
     changes = [tags.point(image, name, manifest_id, new.digest, actor=actor) for name in tag_names]
     if set(changes) - {Change.NONE} or grown or not image.was_pushed:
         moment = time_parameter(now())
@@ -133,6 +139,14 @@ def _create(image: HeldImage, new: NewManifest) -> tuple[int, int]:
     sparse.expect(image.id, manifest_id, content.awaited)
     sparse.join(image.id, manifest_id, new.digest)
     return manifest_id, sum(blob.size for blob in content.blobs if not blob.linked)
+
+
+def _take_in(image: HeldImage, manifest_id: int, digests: Iterable[str]) -> int:
+    """Link what has come since the manifest was pushed first and could do without it; returns its bytes."""
+    held = _take(image.id, sorted(digests), now())
+    image_id = id_parameter(image.id)
+    insert_many(_LINK, ([image_id, manifest_id, blob.id] for blob in held), conflict=_ONCE)
+    return sum(blob.size for blob in held if not blob.linked)
 
 
 def _content(image: HeldImage, new: NewManifest, moment: datetime) -> _Content:

@@ -43,6 +43,11 @@ class _Bound:
     formats: Sequence[pq.Format] | None
 
 
+# Lists come in all lengths, and each length is another statement, which the server would keep: so long ones
+# are not prepared.
+_MOST_PARAMETERS: Final = 64
+
+
 class Statements:
     """The statements of one connection: those it has prepared, and those that wait to be sent.
 
@@ -120,6 +125,10 @@ class Statements:
 
     def _send(self, pgconn: pq.abc.PGconn, bound: _Bound) -> None:
         """Send one, prepared before if it has never been."""
+        if len(bound.values) > _MOST_PARAMETERS:
+            sql, types = bound.statement
+            pgconn.send_query_params(numbered(sql), bound.values, types, bound.formats, pq.Format.BINARY)
+            return
         name = self._names.get(bound.statement)
         if name is None:
             self._named += 1

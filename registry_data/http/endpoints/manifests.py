@@ -1,6 +1,7 @@
 """GET, HEAD, PUT and DELETE of manifests."""
 
 from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -28,14 +29,12 @@ REVALIDATE: Final = "private, no-cache"
 async def get(plane: Plane, request: Request, route: Route) -> Answer:
     """Send a manifest exactly as it was pushed, whatever Accept says (checklist 30-36)."""
     repository, reference = repository_to_read(route), reference_to_read(route)
-    found = await plane.bridge.read(
-        request.stamp,
-        manifests.get,
-        credentials(request),
-        repository,
-        reference,
-        with_payload=request.method == "GET",
-    )
+    with_payload = request.method == "GET"
+    find = partial(manifests.get, credentials(request), repository, reference, with_payload=with_payload)
+    try:
+        found = await plane.bridge.read(request.stamp, find)
+    except manifests.DeletedMeanwhile:
+        found = await plane.bridge.read(None, find)
     check_match(request, found.digest)
     headers = {
         "docker-content-digest": found.digest,

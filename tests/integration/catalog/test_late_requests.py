@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256, sha512
 from pathlib import Path
 from uuid import UUID
@@ -17,7 +18,8 @@ from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
-from registry_data.oci.reference import Repository
+from registry_data.oci.reference import Repository, Tag
+from registry_data.registry import manifests
 from registry_data.registry.blobs import promise
 from registry_data.registry.gate import Credentials, admit_push
 from registry_data.registry.uploads import (
@@ -35,7 +37,7 @@ from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.store import S3Store
-from tests.factories import TestKey
+from tests.factories import TestKey, push_image
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -287,6 +289,25 @@ def test_an_upload_that_cannot_be_read_again_stays_for_the_next_try(
     # when it has it again
     finish_small([], claimed, again(upload), at=None, store=store)
     assert content_of(store) == CONTENT
+
+
+@pytest.mark.oci(171)
+def test_a_tag_whose_manifest_went_between_two_queries_is_to_be_asked_for_again(
+    owner: TestKey, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = push_image(owner, namespace)
+    find = partial(
+        manifests.get,
+        Credentials(secret=owner.secret),
+        Repository(namespace.name, pushed.image.name),
+        Tag("latest"),
+        with_payload=True,
+    )
+    with monkeypatch.context() as deleted:
+        deleted.setattr(f"{manifests.__name__}.content.payload", lambda _: None)
+        with pytest.raises(manifests.DeletedMeanwhile):
+            find()
+    assert find().payload
 
 
 @pytest.mark.oci(166)

@@ -32,6 +32,46 @@ def test_a_foreign_layer_that_was_pushed_belongs_to_its_manifest(tenants: Tenant
     assert tenants.owner.on(repository, "GET", f"blobs/{digest_of(layer)}").content == layer
 
 
+@pytest.mark.oci(98, 109, 136)
+def test_a_foreign_layer_that_comes_after_its_manifest_belongs_to_it_once_that_comes_again(
+    tenants: Tenants,
+) -> None:
+    # given a manifest that was pushed without its foreign layer, which clients may be told to send later
+    repository, config, layer = f"{tenants.repository()}/late", b"{}", os.urandom(100)
+    tenants.owner.push_blob(repository, config)
+    manifest = image_manifest(config, [layer])
+    manifest["layers"][0] |= {"mediaType": FOREIGN, "urls": ["https://example.com/layer"]}
+    assert tenants.owner.put_manifest(repository, "1", manifest).status_code == 201
+    tenants.owner.push_blob(repository, layer)
+    size = _size_of(tenants, repository)
+
+    # when the same is pushed again, twice
+    for _ in range(2):
+        assert tenants.owner.put_manifest(repository, "1", manifest).status_code == 201
+
+    # then the layer is one of the image, and counted once
+    refused = tenants.owner.on(repository, "DELETE", f"blobs/{digest_of(layer)}")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    assert _size_of(tenants, repository) == size + len(layer)
+
+
+def _size_of(tenants: Tenants, repository: str) -> int:
+    name = repository.partition("/")[2]
+    found = tenants.api("GET", f"/images?name={name}")["images"]
+    return int(found[0]["size"])
+
+
+@pytest.mark.oci(100)
+def test_an_image_may_have_hundreds_of_layers(tenants: Tenants) -> None:
+    repository, config = tenants.repository(), b"{}"
+    layers = [b"layer %d" % number for number in range(300)]
+    for blob in (config, *layers):
+        tenants.owner.push_blob(repository, blob)
+    for count in (300, 200, 63, 65):
+        manifest = image_manifest(config, layers[:count])
+        assert tenants.owner.put_manifest(repository, f"of-{count}", manifest).status_code == 201
+
+
 @pytest.mark.oci(127)
 def test_a_page_of_referrers_is_no_larger_than_a_manifest_may_be(tenants: Tenants) -> None:
     # given three signatures with very long annotations

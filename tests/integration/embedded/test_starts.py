@@ -164,3 +164,25 @@ def test_one_server_of_a_forgotten_start_is_not_joined(make_stack: Callable[...,
     assert done.returncode == 1
     assert done.stderr.startswith(f"stowage: REGISTRY_DATA_ADDR: {stack.environment['REGISTRY_DATA_ADDR']}")
     assert server.returncode == 0
+
+
+@pytest.mark.parametrize("plane", ["data", "control"])
+def test_a_server_that_is_asked_to_end_at_any_moment_of_its_start_ends(
+    make_stack: Callable[..., Stack], plane: str
+) -> None:
+    # given a database that is ready
+    stack = make_stack().start()
+    stack.stop()
+
+    # when a server is asked to end, at one moment of its start after another, then it does
+    for moment in range(8):
+        with subprocess.Popen(
+            [sys.executable, "manage.py", "serve", plane],
+            cwd=ROOT,
+            env=stack.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as server:
+            time.sleep(0.4 + 0.15 * moment)
+            server.terminate()
+            server.wait(timeout=20)
