@@ -54,6 +54,10 @@ class Bridge:
         except asyncio.CancelledError:
             await asyncio.wait([future])
             raise
+        finally:
+            # An error would hold this frame, which holds the error by the future: the request, and with it
+            # the connection, would be there until the collector of cycles comes by.
+            del future
 
     def close(self) -> None:
         """Let running calls end, start no more."""

@@ -205,8 +205,11 @@ async def _pump(plane: Plane, request: Request, held: Append) -> None:
                     plane.bridge.run_bytes(held.hash, piece), plane.bridge.run_bytes(held.store, piece)
                 )
         finally:
-            if working is not None:
-                await working
+            try:
+                if working is not None:
+                    await working
+            finally:
+                working = None  # or an error would hold this frame by it, and so the connection: see Bridge
 
 
 def _check_length(request: Request, held: Append) -> None:

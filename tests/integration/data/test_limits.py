@@ -132,6 +132,7 @@ def test_an_answer_that_is_clear_does_not_wait_for_a_body_that_stops_coming(make
             (owner.secret, "POST", "blobs/uploads/", 202),
             (owner.secret, "POST", "manifests/x", 405),
             (owner.secret, "DELETE", "manifests/victim", 202),
+            *[(owner.secret, "DELETE", f"manifests/not-there-{number}", 404) for number in range(10)],
         )
         wires = []
         for secret, method, path, status in requests:
@@ -140,10 +141,11 @@ def test_an_answer_that_is_clear_does_not_wait_for_a_body_that_stops_coming(make
             wire.send(b"hello")
             wires.append((wire, method, status))
 
-        # then they hear what became of their requests, and that the connections end
+        # then they hear what became of their requests, and the connections end
         for wire, method, status in wires:
             reply = wire.reply(method)
             assert (reply.status, reply.headers["connection"]) == (status, "close")
+            assert wire.is_over()
         assert owner.pull_status(name, "victim") == 404
 
 
