@@ -52,8 +52,8 @@ class Backing:
         if self.postgres:
             variables["REGISTRY_DATABASE_URL"] = self.postgres.create_database(f"stack_{number}")
         if self.redis:
-            # 0 belongs to this process. Redis has 16; a run with more products than that shares some.
-            variables["REGISTRY_REDIS_URL"] = self.redis.url(1 + (number - 1) % 15)
+            # 0 belongs to this process.
+            variables["REGISTRY_REDIS_URL"] = self.redis.url(number)
         return variables
 
 

@@ -14,6 +14,7 @@ from tests.services.child import Child
 from tests.services.ports import free_port
 
 _START_TIMEOUT: Final = 30.0  # seconds
+_DATABASES: Final = 10_000  # more than products are started in one run; the last one is for `spare`
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,12 @@ class Redis:
     port: int
 
     def url(self, database: int = 0) -> str:
-        """What REGISTRY_REDIS_URL wants; there are the databases 0 to 15."""
+        """What REGISTRY_REDIS_URL wants. Of two products in one database, either worker takes both's tasks."""
         return f"redis://127.0.0.1:{self.port}/{database}"
+
+    def spare(self) -> str:
+        """The same, with a database that is given to no product otherwise."""
+        return self.url(_DATABASES - 1)
 
     def answers(self) -> bool:
         """Whether it takes commands yet."""
@@ -46,6 +51,7 @@ def running_redis(folder: Path) -> Iterator[Redis]:
     folder.mkdir()
     server = Redis(free_port())
     options = ["--port", str(server.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    options += ["--databases", str(_DATABASES)]
     child = Child([REDIS_SERVER_PATH, *options], log=folder / "redis.log", stop_signal=Signals.SIGTERM)
     try:
         child.wait_until(server.answers, timeout=_START_TIMEOUT)

@@ -41,7 +41,7 @@ def product(
     """One for each broker, whatever the rest of the run uses."""
     environment = {**backing.fresh_environment(), "REGISTRY_REDIS_URL": ""}
     if request.param == "redis":
-        environment["REGISTRY_REDIS_URL"] = request.getfixturevalue("redis").url(15)
+        environment["REGISTRY_REDIS_URL"] = request.getfixturevalue("redis").spare()
     with Stack(tmp_path_factory.mktemp("worker"), environment=environment) as stack:
         yield stack
 
