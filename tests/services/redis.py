@@ -24,7 +24,7 @@ class Redis:
     port: int
 
     def url(self, database: int = 0) -> str:
-        """What REGISTRY_REDIS_URL wants. Of two products in one database, either worker takes both's tasks."""
+        """What REGISTRY_REDIS_URL wants. Products in one database would take each other's tasks."""
         return f"redis://127.0.0.1:{self.port}/{database}"
 
     def spare(self) -> str:
