@@ -1,5 +1,7 @@
 """Administrators and others at the same time, on two real PostgreSQL connections."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -33,17 +35,22 @@ def test_a_key_that_is_revoked_while_its_page_is_saved_stays_revoked(pages: Clie
     assert not ApiKey.objects.exists()
 
 
+def _saved_during(change: Callable[[], object], namespace: Namespace, pages: Client) -> int:
+    """The status for saving a page whose namespace is being changed."""
+    page = url(Namespace, "change", namespace.pk)
+    form = fields(pages.get(page).content) | {"description": "new"}
+    with open_transaction():
+        change()
+        other = Other(lambda: pages.post(page, form).status_code)
+        assert other.waits
+    return int(other.end())
+
+
 def test_a_namespace_that_is_deleted_while_its_page_is_saved_stays_so(
     pages: Client, owner: TestKey, namespace: Namespace
 ) -> None:
-    page = url(Namespace, "change", namespace.pk)
-    form = fields(pages.get(page).content) | {"description": "new"}
-    principal = owner.principal
-    with open_transaction():
-        namespaces.delete(principal=principal, namespace_id=namespace.pk)
-        other = Other(lambda: pages.post(page, form))
-        assert other.waits
-    assert other.end().status_code == 403
+    delete = partial(namespaces.delete, principal=owner.principal, namespace_id=namespace.pk)
+    assert _saved_during(delete, namespace, pages) == 403
     namespace.refresh_from_db()
     assert (namespace.status, namespace.description) == (Status.DELETING, "")
 
@@ -51,14 +58,8 @@ def test_a_namespace_that_is_deleted_while_its_page_is_saved_stays_so(
 def test_an_image_that_is_made_while_its_namespaces_page_is_saved_is_counted(
     pages: Client, owner: TestKey, namespace: Namespace
 ) -> None:
-    page = url(Namespace, "change", namespace.pk)
-    form = fields(pages.get(page).content) | {"description": "new"}
-    principal = owner.principal
-    with open_transaction():
-        images.ensure(principal=principal, namespace_id=namespace.pk, name="app")
-        other = Other(lambda: pages.post(page, form))
-        assert other.waits
-    assert other.end().status_code == 302
+    push = partial(images.ensure, principal=owner.principal, namespace_id=namespace.pk, name="app")
+    assert _saved_during(push, namespace, pages) == 302
     namespace.refresh_from_db()
     assert (namespace.image_rows, namespace.description) == (1, "new")
 

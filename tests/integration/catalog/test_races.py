@@ -422,14 +422,20 @@ def _impatiently(call: Callable[[], bool | int]) -> Other:
     return Other(run)
 
 
-def test_an_image_that_somebody_holds_keeps_no_other_one_waiting(
-    owner: TestKey, namespace: Namespace, store: FilesystemStore
-) -> None:
-    # given two deleted images, one of which is held by somebody who does not go on
+def _one_of_two_deleted(owner: TestKey, namespace: Namespace) -> UUID:
+    """The first of two images that are to be removed."""
     held, other = (push_image(owner, namespace, name).image_id for name in ("held", "other"))
     with open_transaction():
         for image_id in (held, other):
             images.start_deletion(images.locked(image_id), actor=SYSTEM)
+    return held
+
+
+def test_an_image_that_somebody_holds_keeps_no_other_one_waiting(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    # given two deleted images, one of which is held by somebody who does not go on
+    held = _one_of_two_deleted(owner, namespace)
     with open_transaction():
         Image.objects.select_for_update().get(pk=held)
 
@@ -451,10 +457,7 @@ def _finish(store: FilesystemStore, *, limit: int) -> bool:
 def test_what_hangs_on_a_deleted_image_and_is_held_keeps_no_other_image_waiting(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
-    held, other = (push_image(owner, namespace, name).image_id for name in ("held", "other"))
-    with open_transaction():
-        for image_id in (held, other):
-            images.start_deletion(images.locked(image_id), actor=SYSTEM)
+    held = _one_of_two_deleted(owner, namespace)
     with open_transaction():
         assert list(Manifest.objects.select_for_update().filter(image=held))
         _impatiently(lambda: _finish(store, limit=10)).end()
