@@ -37,9 +37,6 @@ def refusal(error: BadCredentials) -> dict[str, Any]:
     return {"errors": errors, "message": said, "details": said}
 
 
-GET_PARAMETERS: Final = ("scope", "offline_token")
-
-
 def answer_get(
     *, parameters: Mapping[str, Sequence[str]], basic: tuple[str, str] | None, facts_of: FactsSource
 ) -> dict[str, Any]:

@@ -108,15 +108,18 @@ class ReadsInTurns:
         running = _Running(call, stamp)
         running.gr_context = self._context.copy()
         wanted = running.switch()
-        while not running.dead:
-            try:
-                rows = await wanted
-            except BaseException as error:  # noqa: BLE001 - it goes to whom it concerns, a cancellation too
-                wanted = running.throw(error)
-            else:
-                wanted = running.switch(rows)
-        result: T = wanted
-        return result
+        try:
+            while not running.dead:
+                try:
+                    rows = await wanted
+                except BaseException as error:  # noqa: BLE001 - it goes to whom it concerns, a cancellation too
+                    wanted = running.throw(error)
+                else:
+                    wanted = running.switch(rows)
+            result: T = wanted
+            return result
+        finally:
+            del wanted  # an error would hold this frame by it, and so the connection (see Bridge)
 
     def _ask(self, sql: str, parameters: Sequence[Any]) -> Rows:
         """Let the present use case rest until the rows are there."""

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 from django.db import connection
 
 from registry_control.access.docker_token import (
-    GET_PARAMETERS,
     UNSUPPORTED_GRANT,
     UnsupportedGrant,
     answer_get,
@@ -22,8 +21,6 @@ from registry_data.oci.reference import Repository
 from registry_data.registry.gate import Credentials, Refused, admit, identify, scope_of, unknown_repository
 from registry_data.registry.unit import unit
 from registry_data.storage.base import BlobStore
-
-TOKEN_PARAMETERS: Final = GET_PARAMETERS
 
 
 def check_login(credentials: Credentials) -> None:

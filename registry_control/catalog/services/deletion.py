@@ -86,17 +86,21 @@ def _namespaces(limit: int) -> bool:
 
 
 def remove_never_pushed(*, limit: int) -> int:
-    """Remove images that an upload made and no manifest ever followed, once nothing promises them."""
+    """Remove images that an upload made and no manifest ever followed, once nothing promises them.
+
+    Returns how many were looked at; those that somebody holds are not.
+    """
     uploading = UploadSession.objects.filter(image=OuterRef("pk"))
     promised = BlobLease.objects.filter(image=OuterRef("pk"), expires_at__gt=now())
     idle = Image.objects.filter(
         ~Exists(uploading), ~Exists(promised), pushed_at=None, created_at__lte=now() - settings.UPLOAD_LIFE
     ).exclude(status=Status.DELETING)
-    doomed = list(idle.values_list("pk", flat=True)[:limit])
-    for pk in doomed:
+    looked_at = 0
+    for pk in list(idle.values_list("pk", flat=True)[:limit]):
         with _unless_held():
             _remove_if_still(idle, pk)
-    return len(doomed)
+            looked_at += 1
+    return looked_at
 
 
 @transaction.atomic

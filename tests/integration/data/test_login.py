@@ -67,11 +67,3 @@ def test_nobody_is_given_a_token_but_nothing_to_keep(tenants: Tenants) -> None:
     answer = tenants.anonymous.http.get("/token", params=DOCKER)
     assert answer.status_code == 200
     assert "refresh_token" not in answer.json()
-
-
-def test_thousands_of_parameters_that_mean_nothing_are_passed_over(tenants: Tenants) -> None:
-    # To look each of these up among all of them would take longer than any client waits.
-    noise = "&".join(f"{number:x}" for number in range(12_000))
-    answer = tenants.owner.http.get(f"/token?{noise}&scope=registry:catalog:*")
-    assert answer.status_code == 200
-    assert answer.json()["token"]
