@@ -2,8 +2,8 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, TypeAlias
@@ -12,6 +12,7 @@ from uuid import UUID
 from registry_control.access.policy import Action
 from registry_control.catalog.errors import BlobGone, UploadGone
 from registry_control.catalog.selectors import resolve
+from registry_control.catalog.selectors.holders import StoredBlob, blob_near
 from registry_control.catalog.services import blobs, uploads
 from registry_control.common.clock import now
 from registry_control.common.durability import unsynced_transaction
@@ -24,6 +25,7 @@ from registry_data.storage.base import (
     BlobStore,
     Busy,
     Key,
+    StorageError,
     Unavailable,
     UploadId,
     UploadWriter,
@@ -103,9 +105,13 @@ class Append:
     def digest(self, algorithm: str) -> Digest | None:
         """The digest of all bytes, from the running state or from the session's row; None: read them."""
         end = self.writer.offset
-        if self.hashers is not None and self.hashed == end and algorithm in self.hashers.algorithms:
-            return self.hashers.digest(algorithm)
-        return self._noted(algorithm, end)
+        return (self.digest_ahead(algorithm) if self.hashed == end else None) or self._noted(algorithm, end)
+
+    def digest_ahead(self, algorithm: str) -> Digest | None:
+        """The digest of all that was hashed, be it written yet or not, when known."""
+        if self.hashers is None or algorithm not in self.hashers.algorithms:
+            return None
+        return self.hashers.digest(algorithm)
 
     def digest_before(self, algorithm: str) -> Digest | None:
         """The digest of the bytes that were there before this request, when known."""
@@ -313,13 +319,42 @@ def finish(append: Append, claimed: Digest, *, store: BlobStore) -> None:
         _finish(append, claimed, store)
 
 
-def _finish(append: Append, claimed: Digest, store: BlobStore) -> None:
+def _finish(append: Append, claimed: Digest, store: BlobStore, *, is_new: bool = False) -> None:
+    """`is_new` says that `_shared` was asked already."""
     try:
         append = _verified(append, claimed, store)
-        key = _publish(append, claimed, store)
-        store.discard(append.upload.id, published=key)
+        if is_new or not _shared(append, claimed, append.writer.offset, store):
+            key = _publish(append, claimed, store)
+            store.discard(append.upload.id, published=key)
     finally:
         append.writer.close()
+
+
+def _shared(append: Append, claimed: Digest, size: int, store: BlobStore) -> bool:
+    """Let the image have the blob that another one has, instead of storing the same bytes once more.
+
+    Of its own organization only: how long an upload takes must not tell what other tenants have.
+    """
+    if append.writer.is_published:
+        return False
+    upload, blob = append.upload, blob_near(str(claimed), image_id=append.upload.image_id)
+    if blob is None or blob.size != size or not _is_whole(blob, store):
+        return False
+    try:
+        blobs.record_again(session_id=upload.session.id, image_id=upload.image_id, blob_id=blob.id)
+    except BlobGone:
+        return False
+    store.discard(upload.id, held=True)
+    append.writer.close()
+    return True
+
+
+def _is_whole(blob: StoredBlob, store: BlobStore) -> bool:
+    """Whether a blob's bytes are known to be there: else these may take their place (decision 34)."""
+    try:
+        return store.size(Key(blob.storage_key)) == blob.size
+    except StorageError:
+        return False
 
 
 def _verified(append: Append, claimed: Digest, store: BlobStore) -> Append:
@@ -381,7 +416,11 @@ def append_small(parts: Sequence[bytes], upload: Upload, *, at: int | None, stor
         ProtocolError, UploadMoved: see `open_append` and `keep`; nothing of it stays then.
     """
     with unit():
-        return _keep(_taken(parts, upload, at=at, store=store))
+        append = _open(upload, at=at, store=store, coming=0)
+        with _abandoned_on_error(append):
+            append.hash(parts)
+            append.write(parts)
+        return _keep(append)
 
 
 def finish_small(
@@ -395,26 +434,28 @@ def finish_small(
         ProtocolError, UploadMoved: see `open_append` and `finish`; nothing of it stays then.
     """
     with unit():
-        append = _taken(parts, upload, at=at, store=store, claimed=claimed)
+        append, is_new = _open(upload, at=at, store=store, coming=0), False
+        with _abandoned_on_error(append):
+            if not is_there(append, claimed, store=store):
+                append.hash(parts)
+                is_new = append.digest_ahead(claimed.algorithm) == claimed
+                # What need not be stored is not even written.
+                if is_new and _shared(append, claimed, append.hashed, store):
+                    return None
+                append.write(parts)
         if append.writer.offset > _FEW and append.digest(claimed.algorithm) is None:
             return append
-        _finish(append, claimed, store)
+        _finish(append, claimed, store, is_new=is_new)
         return None
 
 
-def _taken(
-    parts: Sequence[bytes], upload: Upload, *, at: int | None, store: BlobStore, claimed: Digest | None = None
-) -> Append:
-    append = _open(upload, at=at, store=store, coming=0)
+@contextmanager
+def _abandoned_on_error(append: Append) -> Iterator[None]:
     try:
-        if claimed is not None and is_there(append, claimed, store=store):
-            return append
-        append.hash(parts)
-        append.write(parts)
+        yield
     except BaseException:
         append.writer.abandon()
         raise
-    return append
 
 
 def cancel(upload: Upload, *, store: BlobStore) -> None:

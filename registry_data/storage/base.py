@@ -127,11 +127,11 @@ class BlobStore(Protocol):
         """The key that an upload was or may have been published under, until it is discarded."""
         ...
 
-    def discard(self, upload: UploadId, *, published: Key | None = None) -> None:
+    def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
         """Forget an upload. What was published of it stays.
 
         Whoever has just published it, and may hold it open still, says under which key: a driver need not
-        look for that then.
+        look for that then. `held` is for whoever holds it open, and knows that it was not published.
 
         Raises:
             Busy: another writer has it, and would leave bytes that nobody knows of. Its end comes soon.

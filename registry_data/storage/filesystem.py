@@ -135,12 +135,12 @@ class FilesystemStore:
         except NotStored:
             return None
 
-    def discard(self, upload: UploadId, *, published: Key | None = None) -> None:
+    def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
         """Remove what says where the upload was published and, last, its own name.
 
         A writer that has it open goes on with a file that has no name, and ends with `NotStored`.
         """
-        key = published or self.published_as(upload)
+        key = published if published or held else self.published_as(upload)
         with self._translated():
             if key is not None:
                 self._note(upload, key).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from functools import partial
 from hashlib import sha256, sha512
 from uuid import uuid4
 
@@ -101,6 +102,18 @@ def test_who_has_just_published_an_upload_may_discard_it_by_its_key(store: BlobS
     with pytest.raises(NotStored):
         store.upload_size(upload)
     assert b"".join(store.read(key)) == b"content"
+
+
+def test_who_holds_an_upload_may_discard_it(store: BlobStore) -> None:
+    for before in (b"", b"content"):
+        upload = new_upload(store, before)
+        writer = store.open_upload(upload, at=None)
+        writer.write(b"more")
+        store.discard(upload, held=True)
+        writer.close()
+        for ask in (store.upload_size, store.read_upload, partial(store.open_upload, at=None)):
+            with pytest.raises(NotStored):
+                ask(upload)
 
 
 def test_of_two_tries_under_different_digests_the_last_one_counts(store: BlobStore) -> None:

@@ -474,26 +474,27 @@ def test_what_is_discarded_leaves_nothing(url: str) -> None:
 
 @pytest.mark.parametrize("before", [0, 5, PART + 5])
 @pytest.mark.parametrize("size", [0, 5, PART + 5])
+@pytest.mark.parametrize("published", [True, False])
 def test_an_upload_that_is_discarded_by_its_writer_leaves_the_blob_and_nothing_else(
-    node: Callable[[], BlobStore], url: str, before: int, size: int
+    node: Callable[[], BlobStore], url: str, before: int, size: int, *, published: bool
 ) -> None:
     # given an upload that perhaps another node wrote to
     upload, content = new_upload(node()), os.urandom(before + size)
     if before:
         append(node(), upload, content[:before], at=0)
 
-    # when it is published and discarded by the request that holds it
+    # when it is perhaps published, and discarded by the request that holds it
     store = node()
     writer = store.open_upload(upload, at=before)
     writer.write(content[before:])
-    key = publish(store, upload, content)
-    store.discard(upload, published=key)
+    key = publish(store, upload, content) if published else None
+    store.discard(upload, published=key, held=True)
     writer.close()
 
     # then nothing of the upload is left
-    assert b"".join(store.read(key)) == content
+    assert key is None or b"".join(store.read(key)) == content
     client, name = sdk(url)
-    assert len(list(client.list_objects(name, recursive=True))) == 1
+    assert len(list(client.list_objects(name, recursive=True))) == published
     assert client._list_multipart_uploads(name).uploads == []  # noqa: SLF001
     with pytest.raises(NotStored):
         store.upload_size(upload)

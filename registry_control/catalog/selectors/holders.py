@@ -1,11 +1,12 @@
 """Which images have a blob."""
 
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from registry_control.catalog.models import BlobLease
 from registry_control.common.clock import now
-from registry_control.common.sql import id_parameter, rows
+from registry_control.common.sql import id_parameter, row, rows
 
 # Looking further would cost more than sending the blob; a client may always name the source itself.
 _LOOKED_AT: Final = 20
@@ -29,6 +30,33 @@ CROSS JOIN identity_project p
 WHERE i.id = h.image_id AND n.id = i.namespace_id AND p.id = n.project_id AND p.organization_id = %s
 ORDER BY h.number LIMIT 20
 """
+
+# No further than a few images, by the index: should they be others' only, the bytes are stored as new ones.
+_NEAR: Final = """
+SELECT b.id, b.size, b.storage_key FROM catalog_blob b
+WHERE b.digest = %s AND b.state = 'live' AND EXISTS (
+    SELECT 1
+    FROM (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = b.id ORDER BY k.image_id LIMIT 20) h
+    CROSS JOIN catalog_image i
+    CROSS JOIN catalog_image here
+    WHERE i.id = h.image_id AND here.id = %s AND i.organization_id = here.organization_id
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A live blob and where its bytes are."""
+
+    id: int
+    size: int  # bytes
+    storage_key: str
+
+
+def blob_near(digest: str, *, image_id: UUID) -> StoredBlob | None:
+    """The blob of that digest, if an image of the same organization as this one is known to have it."""
+    found = row(_NEAR, [digest, id_parameter(image_id)])
+    return None if found is None else StoredBlob(*found)
 
 
 def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]:

@@ -61,12 +61,31 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
         ImageGone, ImageLocked, UploadGone: deleted, locked, cancelled or expired in the meantime; nothing
             is recorded.
     """
-    images.hold(image_id)
-    if not rows(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
-        raise UploadGone
+    _close(session_id, image_id)
     blob_id, is_new = _ensure(new)
     lease([blob_id], image_id=image_id)
     return is_new
+
+
+@transaction.atomic
+def record_again(*, session_id: UUID, image_id: UUID, blob_id: int) -> None:
+    """Lease a blob to the image to which the same bytes came once more, and close the session.
+
+    Raises:
+        ImageGone, ImageLocked, UploadGone: see `record_upload`.
+        BlobGone: garbage collection took the blob first; nothing has changed.
+    """
+    _close(session_id, image_id)
+    if not rows(_SHARE, [blob_id]):
+        raise BlobGone
+    lease([blob_id], image_id=image_id)
+
+
+def _close(session_id: UUID, image_id: UUID) -> None:
+    """Hold the image and end the session, in the transaction that makes the upload a blob."""
+    images.hold(image_id)
+    if not rows(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
+        raise UploadGone
 
 
 def _ensure(new: NewBlob) -> tuple[int, bool]:

@@ -113,13 +113,13 @@ class S3Store:
             return None
         return check_key(Key(key)) if key else None
 
-    def discard(self, upload: UploadId, *, published: Key | None = None) -> None:
+    def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
         """Remove what was sent and not published, and the state last: it says what that is."""
         places = Places(upload)
-        writer = self._process.writers.get(upload) if published else None
+        writer = self._process.writers.get(upload) if published or held else None
         if writer is not None:
             if not writer.let_go():
-                self._remove(places, is_blob=True)
+                self._remove(places, is_blob=bool(published))
             self._bucket.delete(places.state)
             return
         try:

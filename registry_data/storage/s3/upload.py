@@ -90,7 +90,7 @@ class S3Writer:
             self._end()
 
     def let_go(self) -> bool:
-        """End without saving anything: the upload has been published and is about to be discarded.
+        """End without saving anything: the upload is about to be discarded.
 
         Returns whether S3 has nothing else of it than its state.
         """

@@ -37,7 +37,7 @@ from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.store import S3Store
-from tests.factories import TestKey, push_image
+from tests.factories import TestKey, make_key, make_namespace, push_image
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -228,6 +228,152 @@ def test_what_was_pushed_again_is_not_kept_where_the_blob_is_sound_or_cannot_be_
         assert Blob.objects.get().storage_key == key
         with pytest.raises(NotStored):
             store.size(key_of(other))
+
+
+def close_at_once(upload: Upload, store: BlobStore) -> None:
+    finish_small([CONTENT], DIGEST, upload, at=0, store=store)
+
+
+def close_after_a_chunk(upload: Upload, store: BlobStore) -> None:
+    append_small([CONTENT], upload, at=0, store=store)
+    finish_small([], DIGEST, again(upload), at=None, store=store)
+
+
+def close_a_stream(upload: Upload, store: BlobStore) -> None:
+    append = open_append(upload, at=0, store=store)
+    append.hash([CONTENT])
+    append.store([CONTENT])
+    finish(append, DIGEST, store=store)
+
+
+@pytest.fixture(params=[close_at_once, close_after_a_chunk, close_a_stream])
+def close(request: pytest.FixtureRequest) -> Callable[[Upload, BlobStore], None]:
+    """A way to send the content once more."""
+    way: Callable[[Upload, BlobStore], None] = request.param
+    return way
+
+
+@pytest.fixture
+def published(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> list[UploadId]:
+    """What is published in the storage from now on."""
+    noted: list[UploadId] = []
+    publish = store.publish
+
+    def note(upload: UploadId, key: Key) -> None:
+        noted.append(upload)
+        publish(upload, key)
+
+    monkeypatch.setattr(store, "publish", note)
+    return noted
+
+
+def ended(upload: Upload, store: BlobStore) -> bool:
+    """Whether an upload is over, and nothing of it is left but a row for the worker."""
+    for ask in (partial(store.size, key_of(upload)), partial(store.upload_size, upload.id)):
+        with pytest.raises(NotStored):
+            ask()
+    return not UploadSession.objects.filter(is_open=True).exists()
+
+
+@pytest.mark.oci(165)
+def test_what_another_image_of_the_organization_has_is_shared_and_not_stored_again(
+    owner: TestKey,
+    namespace: Namespace,
+    start: Callable[[], Upload],
+    store: BlobStore,
+    published: list[UploadId],
+    close: Callable[[Upload, BlobStore], None],
+) -> None:
+    # given an image with a layer
+    push_image(owner, namespace, "base", layers=[CONTENT], store=store)
+    published.clear()
+
+    # when the same comes to another one
+    upload = start()
+    close(upload, store)
+
+    # then that one has it too, and nothing was stored
+    assert BlobLease.objects.filter(image=upload.image_id, blob__digest=str(DIGEST)).exists()
+    assert ended(upload, store)
+    assert not published
+    assert b"".join(store.read(Key(Blob.objects.get(digest=str(DIGEST)).storage_key))) == CONTENT
+
+
+def test_invariant_9_what_another_tenant_has_is_stored_as_if_nobody_had_it(
+    start: Callable[[], Upload],
+    store: BlobStore,
+    published: list[UploadId],
+    close: Callable[[Upload, BlobStore], None],
+) -> None:
+    stranger = make_key()
+    push_image(stranger, make_namespace(stranger), layers=[CONTENT], store=store)
+    published.clear()
+    upload = start()
+    close(upload, store)
+    assert published == [upload.id]
+    assert ended(upload, store)
+
+
+def test_invariant_2_what_a_sweep_takes_before_it_is_shared_is_stored_after_all(
+    owner: TestKey,
+    namespace: Namespace,
+    start: Callable[[], Upload],
+    store: BlobStore,
+    monkeypatch: pytest.MonkeyPatch,
+    close: Callable[[Upload, BlobStore], None],
+) -> None:
+    # given a layer that garbage collection takes just when the same is pushed
+    push_image(owner, namespace, "base", layers=[CONTENT], store=store)
+    size, swept = store.size, Blob.objects.filter(digest=str(DIGEST), state=Blob.State.LIVE)
+
+    def sweep(key: Key) -> int:
+        swept.update(state=Blob.State.DELETING)
+        return size(key)
+
+    upload = start()
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "size", sweep)
+        close(upload, store)
+
+    # then the new bytes are the blob
+    blob = Blob.objects.get(digest=str(DIGEST), state=Blob.State.LIVE)
+    assert blob.storage_key == key_of(upload)
+    assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
+    assert BlobLease.objects.filter(image=upload.image_id, blob=blob).exists()
+
+
+def test_what_is_shared_has_to_be_sent(
+    owner: TestKey, namespace: Namespace, start: Callable[[], Upload], store: BlobStore
+) -> None:
+    push_image(owner, namespace, "base", layers=[CONTENT], store=store)
+    upload = start()
+    for sent in ([], [CONTENT[:-1]], [CONTENT, b"more"]):
+        with pytest.raises(ProtocolError) as refused:
+            finish_small(sent, DIGEST, upload, at=0, store=store)
+        assert refused.value.code is ErrorCode.DIGEST_INVALID
+    assert not BlobLease.objects.filter(image=upload.image_id).exists()
+    close_at_once(upload, store)
+
+
+@pytest.mark.parametrize("size", [None, 5])
+def test_bytes_of_an_image_that_are_gone_or_cut_are_mended_by_another_one(
+    owner: TestKey,
+    namespace: Namespace,
+    start: Callable[[], Upload],
+    store: BlobStore,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int | None,
+) -> None:
+    push_image(owner, namespace, "base", layers=[CONTENT], store=store)
+    blob = Blob.objects.get(digest=str(DIGEST))
+    if size is None:
+        store.delete(Key(blob.storage_key))
+    with monkeypatch.context() as patched:
+        if size is not None:
+            patched.setattr(store, "size", lambda _: size)
+        close_at_once(start(), store)
+    blob.refresh_from_db()
+    assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
 
 
 def test_bytes_that_were_published_for_a_session_that_has_ended_are_removed(

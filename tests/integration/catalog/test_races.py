@@ -277,6 +277,13 @@ def uploaded(digest: str, owner: TestKey, image_id: UUID) -> bool:
     return blobs.record_upload(session_id=session, image_id=image_id, new=blobs.NewBlob(digest, 5, key))
 
 
+def shared(digest: str, owner: TestKey, image_id: UUID) -> None:
+    """Finish an upload of what the registry has."""
+    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    blob_id = Blob.objects.get(digest=digest).pk
+    blobs.record_again(session_id=session, image_id=image_id, blob_id=blob_id)
+
+
 def test_pushes_of_a_layer_that_is_there_do_not_wait_for_each_others_commits(
     owner: TestKey, namespace: Namespace, image_id: UUID
 ) -> None:
@@ -290,6 +297,7 @@ def test_pushes_of_a_layer_that_is_there_do_not_wait_for_each_others_commits(
         # when another image gets it: by an upload, by a manifest, by a mount
         def push() -> None:
             assert not uploaded(layer, owner, another)
+            shared(layer, owner, another)
             manifests.put(principal=principal, image_id=another, new=manifest_of(layer), tag_names=["t"])
             blobs.promise(blob_id=Blob.objects.get(digest=layer).pk, image_id=another)
 
@@ -311,8 +319,9 @@ def test_invariant_2_an_upload_of_what_a_sweep_takes_first_becomes_the_blob(
     assert Blob.objects.filter(digest=layer, state=Blob.State.LIVE).count() == 1
 
 
+@pytest.mark.parametrize("finish", [uploaded, shared])
 def test_invariant_2_a_sweep_waits_for_an_upload_and_then_sees_its_lease(
-    owner: TestKey, image_id: UUID
+    owner: TestKey, image_id: UUID, finish: Callable[[str, TestKey, UUID], object]
 ) -> None:
     layer = push_blob(owner, image_id, b"layer")
     blob_id = Blob.objects.get(digest=layer).pk
@@ -324,10 +333,21 @@ def test_invariant_2_a_sweep_waits_for_an_upload_and_then_sees_its_lease(
             return BlobLease.objects.filter(blob=blob_id).exists()
 
     with open_transaction():
-        assert not uploaded(layer, owner, image_id)
+        finish(layer, owner, image_id)
         other = Other(sweep)
         assert other.waits
     assert other.end()
+
+
+def test_invariant_2_what_a_sweep_takes_first_is_not_shared(owner: TestKey, image_id: UUID) -> None:
+    layer = push_blob(owner, image_id, b"layer")
+    with open_transaction():
+        Blob.objects.select_for_update().filter(digest=layer).update(state=Blob.State.DELETING)
+        other = Other(lambda: shared(layer, owner, image_id))
+        assert other.waits
+    with pytest.raises(BlobGone):
+        other.end()
+    assert UploadSession.objects.filter(is_open=True).count() == 1
 
 
 def test_an_upload_waits_for_the_deletion_of_its_image_and_is_told_so(owner: TestKey, image_id: UUID) -> None:

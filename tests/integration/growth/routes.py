@@ -126,6 +126,12 @@ def _close_upload(scene: Scene) -> Watched:
     return scene.send("PUT", scene.new_upload(data), params={"digest": digest_of(data)})
 
 
+def _close_upload_again(scene: Scene) -> Watched:
+    digest = scene.pushed.blobs[1]
+    data = scene.send("GET", f"blobs/{digest}").response.content
+    return scene.send("PUT", scene.new_upload(data), params={"digest": digest})
+
+
 def _at_upload(method: str, scene: Scene) -> Watched:
     return scene.send(method, scene.new_upload(uuid4().bytes))
 
@@ -181,6 +187,7 @@ ROUTES: Final[Mapping[str, Callable[[Scene], Watched]]] = MappingProxyType(
         "POST whole blob": _whole_upload,
         "PATCH upload": _patch,
         "PUT upload": _close_upload,
+        "PUT upload of what is there": _close_upload_again,
         "GET upload": partial(_at_upload, "GET"),
         "DELETE upload": partial(_at_upload, "DELETE"),
         "POST mount": partial(_mount, _IMAGE),

@@ -29,9 +29,10 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "DELETE blob": 6,  # key, facts, image's row, links, lease, audit
     "POST upload": 4,  # key, facts, how many are under way, session
     "POST first upload of an image": 9,  # and namespace's row, image, its row, how many there are, audit
-    "POST whole blob": 11,
+    "POST whole blob": 12,
     "PATCH upload": 3,  # key, facts, session
-    "PUT upload": 7,  # key, facts, session; image's row, session, blob, lease
+    "PUT upload": 8,  # key, facts, session; whether it is there, image's row, session, blob, lease
+    "PUT upload of what is there": 8,
     "GET upload": 3,
     "DELETE upload": 5,
     "POST mount": 6,  # key, facts, source's facts, image's row, blob, lease
