@@ -319,11 +319,11 @@ def finish(append: Append, claimed: Digest, *, store: BlobStore) -> None:
         _finish(append, claimed, store)
 
 
-def _finish(append: Append, claimed: Digest, store: BlobStore, *, is_new: bool = False) -> None:
-    """`is_new` says that `_shared` was asked already."""
+def _finish(append: Append, claimed: Digest, store: BlobStore, *, was_asked: bool = False) -> None:
+    """`was_asked` says that `_shared` was, and nothing came of it."""
     try:
         append = _verified(append, claimed, store)
-        if is_new or not _shared(append, claimed, append.writer.offset, store):
+        if was_asked or not _shared(append, claimed, append.writer.offset, store):
             key = _publish(append, claimed, store)
             store.discard(append.upload.id, published=key)
     finally:
@@ -434,18 +434,18 @@ def finish_small(
         ProtocolError, UploadMoved: see `open_append` and `finish`; nothing of it stays then.
     """
     with unit():
-        append, is_new = _open(upload, at=at, store=store, coming=0), False
+        append, was_asked = _open(upload, at=at, store=store, coming=0), False
         with _abandoned_on_error(append):
             if not is_there(append, claimed, store=store):
                 append.hash(parts)
-                is_new = append.digest_ahead(claimed.algorithm) == claimed
+                was_asked = append.digest_ahead(claimed.algorithm) == claimed
                 # What need not be stored is not even written.
-                if is_new and _shared(append, claimed, append.hashed, store):
+                if was_asked and _shared(append, claimed, append.hashed, store):
                     return None
                 append.write(parts)
         if append.writer.offset > _FEW and append.digest(claimed.algorithm) is None:
             return append
-        _finish(append, claimed, store, is_new=is_new)
+        _finish(append, claimed, store, was_asked=was_asked)
         return None
 
 
