@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from types import MappingProxyType
@@ -15,11 +15,12 @@ from registry_data.http.authentication import challenge
 from registry_data.http.endpoints import blobs, extensions, lists, manifests, service, uploads
 from registry_data.http.errors import to_answer
 from registry_data.http.hosts import check_host
-from registry_data.http.kept import KeptAnswer, KeptAnswers, key_of
+from registry_data.http.kept import KeptAnswers, key_of
 from registry_data.http.plane import Endpoint, Plane
 from registry_data.http.rates import check_rate
 from registry_data.http.routes import Kind, Route, route
-from registry_data.http.wire import Answer, FileBody, Idle, Request, content_length
+from registry_data.http.sending import send_answer, send_kept
+from registry_data.http.wire import Answer, Idle, Request, content_length
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 from registry_data.registry.gate import Refused
 
@@ -63,8 +64,6 @@ _DRAIN_TIME: Final = 10  # seconds
 # What it may send after an answer that ends the connection.
 _LINGERED: Final = 1024 * 1024 * 1024  # bytes
 _LINGER_TIME: Final = 30  # seconds
-# What a client may take for one piece of a body, 1 MiB at most: who takes nothing must not hold it for ever.
-_PIECE_TIME: Final = 600  # seconds
 # Room for the longest token that is accepted, and all else. Some headers are lists that are looked through.
 _HEADERS: Final = 128 * 1024  # bytes
 
@@ -88,7 +87,7 @@ class App:
         key = key_of(scope) if self._plane.rates is None else None
         stamp = await self._plane.stamps.now() if scope["method"] in _READS else None
         if key is not None and (kept := self._kept.get(key, stamp)) is not None:
-            await _send_kept(kept, send)
+            await send_kept(kept, send)
             return
         request = Request(scope, receive, idle_time=self._plane.config.idle_time, stamp=stamp)
         try:
@@ -98,9 +97,9 @@ class App:
         except ClientDisconnect as error:
             answer = _to_whoever_stopped(request, error)
         if key is not None and (kept := self._kept.put(key, stamp, answer)) is not None:
-            await _send_kept(kept, send)
+            await send_kept(kept, send)
             return
-        await _send(request, answer, self._plane, send)
+        await send_answer(request, answer, self._plane, send)
         if answer.headers.get("connection") == "close":
             await _linger(request)
 
@@ -221,39 +220,3 @@ async def _linger(request: Request) -> None:
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(_LINGER_TIME):
             await request.drain(_LINGERED)
-
-
-async def _send_kept(kept: KeptAnswer, send: Send) -> None:
-    await send(kept.start)
-    await send(kept.body)
-
-
-async def _send(request: Request, answer: Answer, plane: Plane, send: Send) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.raw_headers()})
-    if request.method == "HEAD":
-        await send({"type": "http.response.body", "body": b""})
-    elif isinstance(answer.body, bytes):
-        await send({"type": "http.response.body", "body": answer.body})
-    elif isinstance(answer.body, FileBody):
-        await send({"type": "http.response.pathsend", "path": str(answer.body.path)})
-    else:
-        await _send_pieces(request, answer.body, plane, send)
-
-
-async def _send_pieces(request: Request, pieces: Iterator[bytes], plane: Plane, send: Send) -> None:
-    """Read and send until the end, or until nobody listens: the server's `send` does not say so."""
-    gone = asyncio.ensure_future(request.gone())
-    try:
-        while (piece := await plane.bridge.run_bytes(next, pieces, b"")) != b"":
-            if gone.done():
-                logger.info("client went away during %s %s", request.method, request.path)
-                return
-            try:
-                async with asyncio.timeout(_PIECE_TIME):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except TimeoutError:
-                logger.info("client took nothing more during %s %s", request.method, request.path)
-                return
-        await send({"type": "http.response.body", "body": b""})
-    finally:
-        gone.cancel()

@@ -12,7 +12,7 @@ from registry_data.http.routes import Route
 from registry_data.http.share import Share
 from registry_data.http.wire import Answer, Request
 from registry_data.rates import Rates
-from registry_data.storage.base import BlobStore
+from registry_data.storage.base import PIECE, BlobStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,9 @@ class Plane:
     rates: Rates | None  # where nobody can ask too often
     # So many uploads are read once more at a time: most threads for bytes are for those who send some.
     reading_again: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
-    gathering: Share = field(default_factory=lambda: Share(64 * 1024 * 1024, most=1024 * 1024))
+    gathering: Share = field(default_factory=lambda: Share(64 * 1024 * 1024, most=PIECE))
+    # The server keeps up to five parts of an answer that its client does not take.
+    sending: Share = field(default_factory=lambda: Share(16 * 1024 * 1024, most=PIECE))
 
 
 Endpoint: TypeAlias = Callable[[Plane, Request, Route], Awaitable[Answer]]

@@ -51,6 +51,7 @@ from tests.services.waiting import wait_until
 pytestmark = [pytest.mark.clients, pytest.mark.slow]
 
 KILLED = -signal.SIGKILL
+FEW = 10
 FORK = multiprocessing.get_context("fork")
 
 
@@ -452,6 +453,51 @@ def test_nothing_between_two_places_is_not_asked_for(url: str) -> None:
     bucket.put("object", b"content")
     with pytest.raises(ValueError, match="no range"):
         bucket.read("object", 3, 3)
+
+
+def _connections(server: S3Server) -> int:
+    """How many connections are open to a server."""
+    lines = Path("/proc/self/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    ends = [line.split()[2:4] for line in lines]
+    return sum(int(remote.partition(":")[2], 16) == server.port and state == "01" for remote, state in ends)
+
+
+def test_many_that_take_nothing_leave_the_server_to_others(url: str, server: S3Server) -> None:
+    # given many readers of one blob, each somewhere else in it
+    store, content, size = open_store(url), os.urandom(24_000_000), 20_000_000
+    upload = new_upload(store)
+    append(store, upload, content, at=0)
+    key = publish(store, upload, content)
+    starts = range(0, 70_000, 1000)
+    readers = [store.read(key, start=start, stop=start + size) for start in starts]
+    read = [next(reader) for reader in readers]
+    assert _connections(server) >= len(readers)
+
+    # when they do not read on, then they hold no connection
+    wait_until(lambda: _connections(server) < FEW, timeout=10)
+
+    # and when they do, they get the rest; few may wait without being asked again
+    for start, reader, first in zip(starts, readers, read, strict=True):
+        assert first + b"".join(reader) == content[start : start + size]
+    few = [store.read(key) for _ in range(FEW)]
+    read = [next(reader) for reader in few]
+    time.sleep(3)
+    assert _connections(server) >= FEW
+    for reader, first in zip(few, read, strict=True):
+        assert first + b"".join(reader) == content
+
+
+def test_a_reader_that_waited_is_told_when_the_blob_is_gone(url: str, server: S3Server) -> None:
+    store, content = open_store(url), os.urandom(24_000_000)
+    upload = new_upload(store)
+    append(store, upload, content, at=0)
+    key = publish(store, upload, content)
+    readers = [store.read(key) for _ in range(70)]
+    wait_until(lambda: _connections(server) < FEW, timeout=10)
+    store.delete(key)
+    for reader in readers:
+        with pytest.raises(NotStored):
+            next(reader)
 
 
 def test_what_is_discarded_leaves_nothing(url: str) -> None:

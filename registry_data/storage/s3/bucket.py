@@ -273,6 +273,16 @@ class Reader:
             raise StopIteration
         return piece
 
+    @property
+    def etag(self) -> str:
+        """The object's ETag."""
+        return _etag(self._answer)
+
+    @property
+    def length(self) -> int:
+        """How many bytes the answer has in all."""
+        return int(self._answer.headers["Content-Length"])
+
     def close(self) -> None:
         """Drop what has not been read; again is no harm."""
         self._answer.close()

@@ -19,6 +19,7 @@ from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.check import prepare
 from registry_data.storage.s3.lease import Lease, Renewal, Snapshot
+from registry_data.storage.s3.reading import PatientReader, Readers
 from registry_data.storage.s3.spool import translated
 from registry_data.storage.s3.state import Places, State, blob_object, part_size
 from registry_data.storage.s3.upload import S3Writer
@@ -31,6 +32,7 @@ class _Process:
         self.pid = os.getpid()
         self.bucket = Bucket(address)
         self.renewal = Renewal()
+        self.readers = Readers()
         self.writers: dict[UploadId, S3Writer] = {}
         self.is_checked = False
 
@@ -147,10 +149,13 @@ class S3Store:
 
     def read(self, key: Key, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Begin the answer now, read it as it comes."""
-        if stop is None or start < stop:
-            return self._bucket.read(_object(key), start, stop)
-        self.size(key)
-        return iter(())
+        if stop is not None and start >= stop:
+            self.size(key)
+            return iter(())
+        process = self._process
+        reader = PatientReader(process.bucket, _object(key), start, stop)
+        process.readers.add(reader)
+        return reader
 
     def delete(self, key: Key) -> None:
         """Remove the object."""

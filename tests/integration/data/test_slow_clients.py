@@ -18,6 +18,8 @@ KIB, MIB = 1024, 1024 * 1024
 EACH = 150
 UPLOADS = 200
 ALLOWED = 300  # MiB of growth
+READERS = 400
+ALLOWED_EACH = 5  # MiB, of which the buffers that the HTTP server has for each are a good half
 
 
 class Slow:
@@ -89,6 +91,34 @@ def test_slow_clients_do_not_hold_up_others(tenants: Tenants) -> None:
             assert await reader.read(len(layer)) == layer
         for slow in [*heads, *bodies, *readers]:
             slow.close()
+
+    asyncio.run(slowly())
+
+
+def test_the_more_downloads_nobody_takes_the_less_memory_each_of_them_has(
+    stack: Stack, tenants: Tenants
+) -> None:
+    # given a layer of which only parts are asked for: the server does not send its file by itself
+    owner, name = tenants.owner, tenants.repository()
+    layer = os.urandom(24 * MIB)
+    owner.push_image(name, "1", layer)
+    before = memory(stack)
+
+    async def slowly() -> None:
+        # when hundreds ask and take nothing
+        line = f"GET /v2/{name}/blobs/{digest_of(layer)}"
+        part = f"Range: bytes=1-{len(layer) - 1}"
+        clients = [await Slow.begin(owner.host, owner.secret, line, part, limit=1) for _ in range(READERS)]
+        heads = [await client.head() for client in clients]
+
+        # then others are answered, the memory stays within bounds, and all of it arrives
+        assert await asyncio.to_thread(owner.pull_status, name, "1") == 200
+        assert all(b" 206 " in head for head in heads)
+        await asyncio.sleep(2)
+        assert memory(stack) - before < READERS * ALLOWED_EACH
+        for client in clients:
+            assert await client.read(len(layer) - 1) == layer[1:]
+            client.close()
 
     asyncio.run(slowly())
 
