@@ -281,7 +281,8 @@ class Reader:
     @property
     def length(self) -> int:
         """How many bytes the answer has in all."""
-        return int(self._answer.headers["Content-Length"])
+        with translated():
+            return int(self._answer.headers.get("Content-Length", "no length"))
 
     def close(self) -> None:
         """Drop what has not been read; again is no harm."""
