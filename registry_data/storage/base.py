@@ -143,7 +143,7 @@ class BlobStore(Protocol):
         ...
 
     def read(self, key: Key, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """The bytes from `start` up to `stop`, in pieces; who reads on survives the key's deletion.
+        """The bytes from `start` up to `stop`, in pieces; the key may be deleted while it is read.
 
         Raises:
             NotStored: at the call, not at the first piece.
