@@ -11,9 +11,9 @@ from django.urls import include, path, register_converter
 from drf_spectacular.views import SpectacularSwaggerView
 
 from registry_control.access.api import Keys, Tokens
-from registry_control.catalog.api import Images, OneImage, OneTag, Tags
+from registry_control.catalog.api import ImageDetail, ImageList, TagDetail, TagList
 from registry_control.catalog.selectors.resolve import repository_facts
-from registry_control.namespaces.api import Namespaces, OneNamespace
+from registry_control.namespaces.api import NamespaceDetail, NamespaceList
 from registry_control.rest import errors
 from registry_control.rest.api import Health, Metadata, Schema
 from registry_control.rest.identifiers import OtherRegion, OwnRegion
@@ -25,12 +25,12 @@ register_converter(OtherRegion, "other_region")
 admin.autodiscover()
 
 _REGISTRY_V1 = [
-    path("namespaces", Namespaces.as_view()),
-    path("namespaces/<str:namespace_id>", OneNamespace.as_view()),
-    path("images", Images.as_view()),
-    path("images/<str:image_id>", OneImage.as_view()),
-    path("images/<str:image_id>/tags", Tags.as_view()),
-    path("tags/<str:tag_id>", OneTag.as_view()),
+    path("namespaces", NamespaceList.as_view()),
+    path("namespaces/<str:namespace_id>", NamespaceDetail.as_view()),
+    path("images", ImageList.as_view()),
+    path("images/<str:image_id>", ImageDetail.as_view()),
+    path("images/<str:image_id>/tags", TagList.as_view()),
+    path("tags/<str:tag_id>", TagDetail.as_view()),
 ]
 _unknown_region = partial(errors.unknown_region, served=settings.REGION)
 

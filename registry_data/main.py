@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import django
 
 if TYPE_CHECKING:
-    from registry_data.freshness import Stamps
+    from registry_data.freshness import VersionSource
     from registry_data.http.app import App
-    from registry_data.http.reads import Reads
+    from registry_data.http.read_executor import ReadExecutor
 
 
 def build() -> "App":
@@ -25,8 +25,8 @@ def build() -> "App":
     from registry_control.common.store import blob_store
     from registry_data.config import Config
     from registry_data.http.app import App
+    from registry_data.http.app_context import AppContext
     from registry_data.http.bridge import Bridge
-    from registry_data.http.plane import Plane
     from registry_data.rates import Rates
 
     config = Config(
@@ -46,30 +46,32 @@ def build() -> "App":
         database_threads=config.database_threads, storage_threads=config.storage_threads, reads=reads
     )
     rates = Rates(settings.STATE_DIR / "rates") if config.limits_rates else None
-    return App(Plane(config, bridge, blob_store(), stamps, rates))
+    return App(AppContext(config, bridge, blob_store(), stamps, rates))
 
 
-def _on_sqlite() -> "tuple[Stamps, Reads]":
+def _on_sqlite() -> "tuple[VersionSource, ReadExecutor]":
     from django.db import connection
 
-    from registry_control.common.sql import let_answer, query_here
-    from registry_data.freshness import SqliteStamps
-    from registry_data.http.reads import ReadsInline
+    from registry_control.db.sql import query_on_connection, use_query_executor
+    from registry_data.freshness import SqliteVersionSource
+    from registry_data.http.read_executor import InlineReads
 
     # Django would not have a query in the event loop, where this one is meant to be.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-    return SqliteStamps(Path(connection.settings_dict["NAME"])), ReadsInline(let_answer, query_here)
+    return SqliteVersionSource(Path(connection.settings_dict["NAME"])), InlineReads(
+        use_query_executor, query_on_connection
+    )
 
 
-def _on_postgresql() -> "tuple[Stamps, Reads]":
+def _on_postgresql() -> "tuple[VersionSource, ReadExecutor]":
     from django.db import connection
 
-    from registry_control.common.postgresql import waits
-    from registry_control.common.sql import let_answer
-    from registry_data.freshness import PostgresStamps
-    from registry_data.http.reads import ReadsInTurns
-    from registry_data.pipeline import Pipeline
+    from registry_control.db.postgresql import timeouts
+    from registry_control.db.postgresql.pipeline import Pipeline
+    from registry_control.db.sql import use_query_executor
+    from registry_data.freshness import PostgresVersionSource
+    from registry_data.http.read_executor import GreenletReads
 
     parameters = connection.get_connection_params()
-    pipeline = Pipeline(lambda: waits.connect(parameters))
-    return PostgresStamps(pipeline), ReadsInTurns(let_answer, pipeline)
+    pipeline = Pipeline(lambda: timeouts.connect(parameters))
+    return PostgresVersionSource(pipeline), GreenletReads(use_query_executor, pipeline)

@@ -28,7 +28,7 @@ def scans(sql: str, parameters: Parameters, *, big: Collection[str]) -> list[str
     """The big tables that the statement would read from end to end, as the plans say.
 
     PostgreSQL plans a statement that it meets often also without its parameters; both plans count for
-    those that are written by hand, which alone are prepared (registry_control.common.sql).
+    those that are written by hand, which alone are prepared (registry_control.db.sql).
     """
     if connection.vendor == "sqlite":
         return _sqlite_scans(sql, parameters, big)

@@ -3,7 +3,7 @@
 from django.contrib import admin
 
 from registry_control.access.models import SigningKey
-from registry_control.audit.administration import ReadOnlyAdmin
+from registry_control.administration.base import ReadOnlyAdmin
 
 
 @admin.register(SigningKey)

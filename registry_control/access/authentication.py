@@ -6,7 +6,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from registry_control.access.errors import BadCredentials, Why
+from registry_control.access.errors import BadCredentials, Reason
 from registry_control.access.policy import Principal
 from registry_control.access.services import authenticate
 from registry_control.common.errors import DeniedAuthentication
@@ -15,9 +15,9 @@ if TYPE_CHECKING:  # rest_framework.views imports this module
     from rest_framework.views import APIView
 
 _HELP: Final = {
-    Why.INVALID_ARGUMENT: "X-Auth-Token is no secret key: those are lower-case UUIDs with hyphens",
-    Why.NOT_FOUND: "no API key has this secret key: it was deleted, or never was",
-    Why.EXPIRED: "the API key has expired: create another one",
+    Reason.INVALID_ARGUMENT: "X-Auth-Token is no secret key: those are lower-case UUIDs with hyphens",
+    Reason.NOT_FOUND: "no API key has this secret key: it was deleted, or never was",
+    Reason.EXPIRED: "the API key has expired: create another one",
 }
 
 
@@ -46,11 +46,11 @@ class SecretKeyAuthentication(BaseAuthentication):
 def _nothing_usable(request: Request) -> DeniedAuthentication:
     if "X-Session-Token" in request.headers:
         return DeniedAuthentication(
-            Why.INVALID_ARGUMENT,
+            Reason.INVALID_ARGUMENT,
             "X-Session-Token is not accepted here: send a secret key as X-Auth-Token",
             method="jwt",
         )
-    return DeniedAuthentication(Why.INVALID_ARGUMENT, "send the secret key of an API key as X-Auth-Token")
+    return DeniedAuthentication(Reason.INVALID_ARGUMENT, "send the secret key of an API key as X-Auth-Token")
 
 
 class IsPrincipal(BasePermission):

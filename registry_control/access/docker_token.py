@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from registry_control.access.errors import BadCredentials, LoginEnded
+from registry_control.access.errors import BadCredentials, InvalidRefreshToken
 from registry_control.access.services import (
     Caller,
     FactsSource,
     IssuedToken,
     authenticate,
-    authenticate_again,
+    authenticate_refresh_token,
     issue_token,
     refresh_token_of,
 )
@@ -32,7 +32,7 @@ def refusal(error: BadCredentials) -> dict[str, Any]:
 
     docker shows `message` or `details`, others read `errors` (checklist 152).
     """
-    said = _ENDED if isinstance(error, LoginEnded) else _WRONG
+    said = _ENDED if isinstance(error, InvalidRefreshToken) else _WRONG
     errors = [{"code": "UNAUTHORIZED", "message": said}]
     return {"errors": errors, "message": said, "details": said}
 
@@ -75,7 +75,7 @@ def _granted_to(form: Mapping[str, Sequence[str]]) -> Caller:
         case ["password"]:
             return _caller(_one(form, "password"))
         case ["refresh_token"]:
-            return authenticate_again(_one(form, "refresh_token"))
+            return authenticate_refresh_token(_one(form, "refresh_token"))
         case _:
             raise UnsupportedGrant
 

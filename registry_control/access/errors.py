@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 
-class Why(StrEnum):
+class Reason(StrEnum):
     """In the words of the v1 API's `denied_authentication`."""
 
     INVALID_ARGUMENT = "invalid_argument"
@@ -14,10 +14,10 @@ class Why(StrEnum):
 class BadCredentials(Exception):
     """The secret key or token proves nobody."""
 
-    def __init__(self, why: Why) -> None:
+    def __init__(self, why: Reason) -> None:
         super().__init__(why)
         self.why = why
 
 
-class LoginEnded(BadCredentials):
+class InvalidRefreshToken(BadCredentials):
     """The refresh token of an earlier login proves nobody, or no longer."""

@@ -8,7 +8,7 @@ import re
 from hmac import compare_digest
 from typing import Final
 
-from registry_control.access.errors import LoginEnded, Why
+from registry_control.access.errors import InvalidRefreshToken, Reason
 from registry_control.common.secrets import keyed_hash
 
 _FORM: Final = re.compile(r"stowage_([A-Z0-9]{20})_[0-9a-f]{64}")
@@ -28,7 +28,7 @@ def access_key_of(refresh_token: str) -> str:
     """
     match = _FORM.fullmatch(refresh_token)
     if match is None:
-        raise LoginEnded(Why.INVALID_ARGUMENT)
+        raise InvalidRefreshToken(Reason.INVALID_ARGUMENT)
     return match[1]
 
 
@@ -39,4 +39,4 @@ def check(refresh_token: str, access_key: str, stored_hash: str) -> None:
         LoginEnded: it was not made from this key.
     """
     if not compare_digest(refresh_token.encode(), make(access_key, stored_hash).encode()):
-        raise LoginEnded(Why.NOT_FOUND)
+        raise InvalidRefreshToken(Reason.NOT_FOUND)

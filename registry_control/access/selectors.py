@@ -4,10 +4,10 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from registry_control.access.errors import BadCredentials, Why
+from registry_control.access.errors import BadCredentials, Reason
 from registry_control.access.policy import Kind, Principal, Right
 from registry_control.common.clock import now
-from registry_control.common.sql import as_id, as_time, rows
+from registry_control.db.sql import optional_time, optional_uuid, rows
 from registry_control.identity.credentials import secret_hmac
 
 _KEY: Final = """
@@ -35,7 +35,7 @@ def principal_by_secret(secret: str) -> Principal:
         BadCredentials: not the form of a secret key, unknown, or expired.
     """
     if not _is_uuid(secret):
-        raise BadCredentials(Why.INVALID_ARGUMENT)
+        raise BadCredentials(Reason.INVALID_ARGUMENT)
     return _principal(_BY_SECRET, secret_hmac(secret.lower()))
 
 
@@ -57,13 +57,13 @@ def stored_hash_of(access_key: str) -> str | None:
 def _principal(sql: str, parameter: str) -> Principal:
     found = rows(sql, [parameter])
     if not found:
-        raise BadCredentials(Why.NOT_FOUND)
+        raise BadCredentials(Reason.NOT_FOUND)
     read = _read_before if len(found) <= _FEW else _read
     principal, is_active = read(tuple(found))
     if not is_active:
-        raise BadCredentials(Why.NOT_FOUND)
+        raise BadCredentials(Reason.NOT_FOUND)
     if principal.ends_at is not None and principal.ends_at <= now():
-        raise BadCredentials(Why.EXPIRED)
+        raise BadCredentials(Reason.EXPIRED)
     return principal
 
 
@@ -74,13 +74,13 @@ def _read(found: tuple[tuple[Any, ...], ...]) -> tuple[Principal, bool]:
     kind, holder = (Kind.USER, user) if user[0] is not None else (Kind.APPLICATION, application)
     principal = Principal(
         kind=kind,
-        id=as_id(holder[0]),
+        id=optional_uuid(holder[0]),
         name=holder[1],
-        organization_id=as_id(holder[2]),
-        default_project_id=as_id(first[2]),
+        organization_id=optional_uuid(holder[2]),
+        default_project_id=optional_uuid(first[2]),
         access_key=first[0],
         rights=tuple(_right(row) for row in found if row[11] is not None),
-        ends_at=as_time(first[1]),
+        ends_at=optional_time(first[1]),
     )
     return principal, bool(holder[3])
 
@@ -90,7 +90,7 @@ _read_before: Final = lru_cache(maxsize=1000)(_read)
 
 
 def _right(row: tuple[Any, ...]) -> Right:
-    return Right(permission_set=row[11], project_id=as_id(row[12]))
+    return Right(permission_set=row[11], project_id=optional_uuid(row[12]))
 
 
 def _is_uuid(text: str) -> bool:

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 
 from registry_control.access import refresh_tokens, tokens
-from registry_control.access.errors import BadCredentials, LoginEnded, Why
+from registry_control.access.errors import BadCredentials, InvalidRefreshToken, Reason
 from registry_control.access.models import SigningKey
 from registry_control.access.policy import (
     ANONYMOUS,
@@ -29,7 +29,7 @@ from registry_control.access.selectors import principal_by_access_key, principal
 from registry_control.audit.models import ActorKind
 from registry_control.audit.services import SYSTEM, Actor, Target, record
 from registry_control.common.clock import now
-from registry_control.common.sql import row
+from registry_control.db.sql import row
 from registry_data.oci.scopes import Scope
 
 SIGNING_KEY_LIFE: Final = timedelta(days=30)
@@ -112,7 +112,7 @@ def refresh_token_of(caller: Caller) -> str | None:
     return None if stored_hash is None else refresh_tokens.make(access_key, stored_hash)
 
 
-def authenticate_again(refresh_token: str) -> Caller:
+def authenticate_refresh_token(refresh_token: str) -> Caller:
     """Who logged in and was given this refresh token, with the rights of this moment.
 
     Raises:
@@ -121,12 +121,12 @@ def authenticate_again(refresh_token: str) -> Caller:
     access_key = refresh_tokens.access_key_of(refresh_token)
     stored_hash = stored_hash_of(access_key)
     if stored_hash is None:
-        raise LoginEnded(Why.NOT_FOUND)
+        raise InvalidRefreshToken(Reason.NOT_FOUND)
     refresh_tokens.check(refresh_token, access_key, stored_hash)
     try:
         return Caller(principal_by_access_key(access_key), None)
     except BadCredentials as error:
-        raise LoginEnded(error.why) from error
+        raise InvalidRefreshToken(error.why) from error
 
 
 def authorize(
@@ -226,7 +226,7 @@ def _verified(token: str) -> tokens.Claims:
     if claims is None:
         kid = tokens.kid_of(token)
         if row(_SIGNING_KEY, [kid]) is None:
-            raise BadCredentials(Why.INVALID_ARGUMENT)
+            raise BadCredentials(Reason.INVALID_ARGUMENT)
         claims = tokens.verify(token, kid=kid)
         _verified_tokens.put(token, claims)
     return claims

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.utils import base64url_encode
 
-from registry_control.access.errors import BadCredentials, Why
+from registry_control.access.errors import BadCredentials, Reason
 from registry_control.common.secrets import derived_key
 from registry_data.oci.scopes import Scope
 
@@ -88,10 +88,10 @@ def kid_of(token: str) -> str:
     try:
         header = jwt.get_unverified_header(token)
     except jwt.InvalidTokenError as error:
-        raise BadCredentials(Why.INVALID_ARGUMENT) from error
+        raise BadCredentials(Reason.INVALID_ARGUMENT) from error
     kid = header.get("kid")
     if header.get("alg") != ALGORITHM or not isinstance(kid, str) or not kid.isalnum():
-        raise BadCredentials(Why.INVALID_ARGUMENT)
+        raise BadCredentials(Reason.INVALID_ARGUMENT)
     return kid
 
 
@@ -113,9 +113,9 @@ def verify(token: str, *, kid: str) -> Claims:
         )
         return _claims(claims)
     except jwt.ExpiredSignatureError as error:
-        raise BadCredentials(Why.EXPIRED) from error
+        raise BadCredentials(Reason.EXPIRED) from error
     except (jwt.InvalidTokenError, KeyError, TypeError, AttributeError) as error:
-        raise BadCredentials(Why.INVALID_ARGUMENT) from error
+        raise BadCredentials(Reason.INVALID_ARGUMENT) from error
 
 
 def _claims(claims: dict[str, Any]) -> Claims:

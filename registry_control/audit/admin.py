@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from registry_control.audit.administration import ReadOnlyAdmin
+from registry_control.administration.base import ReadOnlyAdmin
 from registry_control.audit.models import AuditEvent
 
 admin.site.site_header = "Stowage administration"

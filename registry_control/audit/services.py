@@ -6,7 +6,7 @@ from uuid import UUID
 
 from registry_control.audit.models import ActorKind
 from registry_control.common.clock import now
-from registry_control.common.sql import execute, id_parameter, json_parameter, time_parameter
+from registry_control.db.sql import execute, id_parameter, json_parameter, time_parameter
 
 _INSERT: Final = """
 INSERT INTO audit_auditevent (at, organization_id, actor_kind, actor_id, actor_name, verb,

@@ -7,7 +7,7 @@ from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 
 from registry_control.access.policy import Visibility
-from registry_control.audit.administration import (
+from registry_control.administration.base import (
     ReadOnlyAdmin,
     ServiceDeletedAdmin,
     actor_of,
@@ -18,13 +18,13 @@ from registry_control.audit.administration import (
 )
 from registry_control.audit.services import record
 from registry_control.catalog.models import (
-    AwaitedChild,
     Blob,
     BlobLease,
     BlobLink,
     Image,
     Manifest,
     ManifestChild,
+    MissingChild,
     Tag,
     UploadSession,
 )
@@ -238,17 +238,17 @@ class ManifestChildAdmin(ReadOnlyAdmin):
         return found.defer("parent__payload", "parent__annotations", "child__payload", "child__annotations")
 
 
-@admin.register(AwaitedChild)
-class AwaitedChildAdmin(ReadOnlyAdmin):
+@admin.register(MissingChild)
+class MissingChildAdmin(ReadOnlyAdmin):
     """Which sparse index names which manifest that is not there."""
 
     list_display = ("parent", "digest", "platform", "image")
     list_select_related = ("parent", "image__namespace")
     search_fields = ("parent__digest__startswith", "digest__startswith")
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[AwaitedChild]:
+    def get_queryset(self, request: HttpRequest) -> QuerySet[MissingChild]:
         """Without the manifests' bytes."""
-        found: QuerySet[AwaitedChild] = super().get_queryset(request)
+        found: QuerySet[MissingChild] = super().get_queryset(request)
         return found.defer("parent__payload", "parent__annotations")
 
 

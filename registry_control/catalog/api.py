@@ -36,7 +36,7 @@ _FORCE: Final = OpenApiParameter(
 )
 
 
-class Images(APIView):
+class ImageList(APIView):
     """All that the caller may see. Images are made by pushing."""
 
     @operation(
@@ -62,7 +62,7 @@ class Images(APIView):
         return Response(ImageListSerializer(answer, context=_tags_of(page)).data)
 
 
-class OneImage(APIView):
+class ImageDetail(APIView):
     """One image by its id."""
 
     @operation(
@@ -109,7 +109,7 @@ class OneImage(APIView):
         return _shown(images.delete(principal=principal_of(request), image_id=id_of("image", image_id)))
 
 
-class Tags(APIView):
+class TagList(APIView):
     """The tags of one image. They are made by pushing."""
 
     @operation(
@@ -128,7 +128,7 @@ class Tags(APIView):
         return Response(TagListSerializer({"tags": page, "total_count": total}).data)
 
 
-class OneTag(APIView):
+class TagDetail(APIView):
     """One tag by its id."""
 
     @operation("GetTag", tag=_TAGS, answer=TagSerializer, parameters=[_TAG_ID], errors=[HTTPStatus.NOT_FOUND])

@@ -7,8 +7,8 @@ from django.db import models
 from django.utils import timezone
 
 from registry_control.access.policy import Visibility
-from registry_control.common.fields import ByteOrderedField
 from registry_control.common.models import NOT_DELETING, Status, Timestamped
+from registry_control.db.fields import ByteOrderedField
 from registry_control.identity.models import Application
 from registry_control.namespaces.models import Namespace
 
@@ -98,20 +98,20 @@ class ManifestChild(models.Model):
         constraints = [models.UniqueConstraint(fields=["parent", "child"], name="manifest_child_once")]
 
 
-class AwaitedChild(models.Model):
+class MissingChild(models.Model):
     """A sparse index names a manifest that its image does not have; it becomes a child when it is pushed.
 
     `image` repeats the parent's own.
     """
 
-    image = models.ForeignKey(Image, models.PROTECT, related_name="awaited_children", db_index=False)
+    image = models.ForeignKey(Image, models.PROTECT, related_name="missing_children", db_index=False)
     parent = models.ForeignKey(Manifest, models.CASCADE, related_name="awaited", db_index=False)
     digest = models.CharField(max_length=DIGEST_LENGTH)
     platform = models.CharField(max_length=128, blank=True, default="")
 
     class Meta:
         verbose_name_plural = "awaited children"
-        constraints = [models.UniqueConstraint(fields=["parent", "digest"], name="awaited_child_once")]
+        constraints = [models.UniqueConstraint(fields=["parent", "digest"], name="missing_child_once")]
         indexes = [models.Index(fields=["image", "digest"], name="awaited_in_image")]
 
 

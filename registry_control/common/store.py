@@ -5,7 +5,7 @@ from functools import lru_cache
 from django.conf import settings
 
 from registry_data.storage.base import BlobStore
-from registry_data.storage.opening import open_store
+from registry_data.storage.factory import open_store
 
 
 @lru_cache(maxsize=1)

@@ -12,8 +12,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from registry_control.audit.administration import AuditedAdmin, actor_of, link_to, target_of
-from registry_control.audit.forms import OvertakenForm
+from registry_control.administration.base import AuditedAdmin, actor_of, link_to, target_of
+from registry_control.administration.forms import OptimisticForm
 from registry_control.audit.services import record
 from registry_control.identity import services
 from registry_control.identity.models import (
@@ -81,7 +81,7 @@ MAKES_ADMINISTRATORS: Final = ("is_staff", "is_superuser", "user_permissions")
 """What is a superuser's to give: who may edit people must not thereby become one."""
 
 
-class UserForm(OvertakenForm, _UserForm):
+class UserForm(OptimisticForm, _UserForm):
     """A person's page, without the password."""
 
 
@@ -165,7 +165,7 @@ class ApplicationAdmin(AuditedAdmin):
         return ("id", "created_at", "updated_at", *(("organization",) if obj else ()))
 
 
-class HeldForm(OvertakenForm):
+class HeldForm(OptimisticForm):
     """For what belongs to a user or an application: exactly one, and everything of one organization."""
 
     def clean(self) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class ApiKeyAdmin(AuditedAdmin):
         services.delete_api_key(actor=actor_of(request), api_key=obj)
 
 
-class RuleForm(OvertakenForm):
+class RuleForm(OptimisticForm):
     """A rule's project is one of the policy's own organization."""
 
     def clean(self) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import Count, Q, QuerySet, Sum
 from django.http import HttpRequest
 
-from registry_control.audit.administration import ServiceDeletedAdmin, actor_of, human_size
-from registry_control.audit.forms import OvertakenForm
+from registry_control.administration.base import ServiceDeletedAdmin, actor_of, human_size
+from registry_control.administration.forms import OptimisticForm
 from registry_control.audit.services import record
 from registry_control.common.clock import now
 from registry_control.common.errors import InvalidArgument
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from django.forms import ModelForm
 
 
-class NamespaceForm(OvertakenForm):
+class NamespaceForm(OptimisticForm):
     """The rules of the API, in a form."""
 
     def clean_name(self) -> str:

@@ -26,7 +26,7 @@ _TAG: Final = "namespaces"
 _ID: Final = id_parameter("namespace_id")
 
 
-class Namespaces(APIView):
+class NamespaceList(APIView):
     """All that the caller may see."""
 
     @operation(
@@ -61,7 +61,7 @@ class Namespaces(APIView):
         return _shown(services.create(principal=principal_of(request), **body))
 
 
-class OneNamespace(APIView):
+class NamespaceDetail(APIView):
     """One namespace by its id."""
 
     @operation(

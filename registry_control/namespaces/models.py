@@ -5,8 +5,8 @@ import uuid
 from django.conf import settings
 from django.db import models
 
-from registry_control.common.fields import ByteOrderedField
 from registry_control.common.models import NOT_DELETING, Status, Timestamped
+from registry_control.db.fields import ByteOrderedField
 from registry_control.identity.models import Application, Project
 
 

@@ -51,11 +51,13 @@ ALLOWED_HOSTS = [
 ]
 
 INSTALLED_APPS = [
-    "registry_control.embedded",
+    "registry_control.standalone",
+    "registry_control.serving",
     "registry_control.catalog",
     "registry_control.namespaces",
     "registry_control.access",
     "registry_control.identity",
+    "registry_control.administration",
     "registry_control.audit",
     "registry_control.common",
     "django.contrib.admin.apps.SimpleAdminConfig",
@@ -103,7 +105,7 @@ def _database(url: str) -> dict[str, Any]:
     """SQLite as safe as PostgreSQL is by default; PostgreSQL with connections that are kept."""
     config: dict[str, Any] = dict(dj_database_url.parse(url))
     if config["ENGINE"].endswith("sqlite3"):
-        config["ENGINE"] = "registry_control.common.sqlite"
+        config["ENGINE"] = "registry_control.db.sqlite"
         config["CONN_MAX_AGE"] = None
         config["OPTIONS"] = {
             "timeout": 20,
@@ -112,19 +114,19 @@ def _database(url: str) -> dict[str, Any]:
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
         }
     else:
-        config["ENGINE"] = "registry_control.common.postgresql"
+        config["ENGINE"] = "registry_control.db.postgresql"
         config["CONN_MAX_AGE"] = 600
         config["CONN_HEALTH_CHECKS"] = True
         config["OPTIONS"] = {
             "connect_timeout": 10,
             # A server that vanished without a word counts as lost after 25 seconds, asked or waited for. How
-            # long one that is there lets us wait is in common/postgresql/waits.py.
+            # long one that is there lets us wait is in db/postgresql/timeouts.py.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 25_000,
             # Without one, as Django has it, psycopg prepares nothing, whatever a statement asks for. Django's
-            # own queries are not prepared with it either; those of common/sql.py are, at once.
+            # own queries are not prepared with it either; those of db/sql.py are, at once.
             "prepare_threshold": 5,
             **config.get("OPTIONS", {}),
         }
@@ -184,7 +186,7 @@ SPECTACULAR_SETTINGS = {
 }
 
 CELERY_BROKER_URL = REDIS_URL or "filesystem://localhost"
-CELERY_BROKER_TRANSPORT = None if REDIS_URL else "registry_control.embedded.broker:Transport"
+CELERY_BROKER_TRANSPORT = None if REDIS_URL else "registry_control.serving.broker:Transport"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
     # A Redis that is away or hangs costs a request that wants to nudge a few seconds, and nothing else.
     {"socket_timeout": 3, "socket_connect_timeout": 2, "max_retries": 1, "interval_start": 0}

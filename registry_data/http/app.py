@@ -11,18 +11,18 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from registry_data.http.app_context import AppContext, Endpoint
 from registry_data.http.authentication import challenge
 from registry_data.http.endpoints import blobs, extensions, lists, manifests, service, uploads
 from registry_data.http.errors import to_answer
 from registry_data.http.hosts import check_host
-from registry_data.http.kept import KeptAnswers, key_of
-from registry_data.http.plane import Endpoint, Plane
+from registry_data.http.messages import Idle, Request, Response, content_length
 from registry_data.http.rates import check_rate
+from registry_data.http.response_cache import ResponseCache, key_of
 from registry_data.http.routes import Kind, Route, route
 from registry_data.http.sending import send_answer, send_kept
-from registry_data.http.wire import Answer, Idle, Request, content_length
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
-from registry_data.registry.gate import Refused
+from registry_data.registry.authorization import AccessDenied
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +71,9 @@ _HEADERS: Final = 128 * 1024  # bytes
 class App:
     """The ASGI callable."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: AppContext) -> None:
         self._plane = plane
-        self._kept = KeptAnswers()
+        self._kept = ResponseCache()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the server's start and stop."""
@@ -93,7 +93,7 @@ class App:
         try:
             answer = await self._answer(request)
             if request.method not in _READS and not await _drained(request):
-                answer = Answer(answer.status, {**answer.headers, "connection": "close"}, answer.body)
+                answer = Response(answer.status, {**answer.headers, "connection": "close"}, answer.body)
         except ClientDisconnect as error:
             answer = _to_whoever_stopped(request, error)
         if key is not None and (kept := self._kept.put(key, stamp, answer)) is not None:
@@ -103,7 +103,7 @@ class App:
         if answer.headers.get("connection") == "close":
             await _linger(request)
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> Response:
         try:
             found = _find(request)
             if found.kind is not Kind.HEALTH:
@@ -120,12 +120,12 @@ class App:
         except Exception as error:  # noqa: BLE001 - the one place where all that is left becomes an answer
             return await self._refusal(request, error)
 
-    async def _refusal(self, request: Request, error: Exception) -> Answer:
+    async def _refusal(self, request: Request, error: Exception) -> Response:
         answer = to_answer(error)
-        if isinstance(error, Refused):
+        if isinstance(error, AccessDenied):
             header = challenge(error, request, self._plane.config)
             if header is not None:
-                answer = Answer(answer.status, {**answer.headers, "www-authenticate": header}, answer.body)
+                answer = Response(answer.status, {**answer.headers, "www-authenticate": header}, answer.body)
         return answer
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -140,7 +140,7 @@ class App:
                 return
 
 
-def _to_whoever_stopped(request: Request, error: ClientDisconnect) -> Answer:
+def _to_whoever_stopped(request: Request, error: ClientDisconnect) -> Response:
     """Whoever has only stopped sending can still hear it, and without any answer the server says 500."""
     if isinstance(error, Idle):
         logger.info("client sends nothing more during %s %s", request.method, request.path)

@@ -5,8 +5,8 @@ import binascii
 from typing import Final
 
 from registry_data.config import Config
-from registry_data.http.wire import Request
-from registry_data.registry.gate import Credentials, Refused
+from registry_data.http.messages import Request
+from registry_data.registry.authorization import AccessDenied, Credentials
 
 _NOTHING: Final = Credentials()
 # The longest token that we issue is shorter; hashing a longer one would only cost time.
@@ -48,7 +48,7 @@ def realm(request: Request, config: Config) -> str:
     return f"{config.public_scheme}://{request.headers.get('host') or config.public_host}/token"
 
 
-def challenge(refused: Refused, request: Request, config: Config) -> str | None:
+def challenge(refused: AccessDenied, request: Request, config: Config) -> str | None:
     """The WWW-Authenticate header for a refusal, if logging in could help."""
     if refused.challenge is None:
         return None

@@ -7,9 +7,8 @@ from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from registry_data.freshness import Stamp
-from registry_data.http.reads import Reads
-from registry_data.pipeline import Away
+from registry_data.freshness import ConnectionUnavailable, DatabaseVersion
+from registry_data.http.read_executor import ReadExecutor
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,7 +20,7 @@ class Bridge:
     Threads of use cases keep their own database connection; their number is the process's most.
     """
 
-    def __init__(self, *, database_threads: int, storage_threads: int, reads: Reads) -> None:
+    def __init__(self, *, database_threads: int, storage_threads: int, reads: ReadExecutor) -> None:
         self._reads = reads
         self._use_cases = ThreadPoolExecutor(database_threads, thread_name_prefix="use-case")
         self._bytes = ThreadPoolExecutor(storage_threads, thread_name_prefix="bytes")
@@ -31,14 +30,14 @@ class Bridge:
         return await self._in(self._use_cases, partial(function, *args, **kwargs))
 
     async def read(
-        self, stamp: Stamp | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+        self, stamp: DatabaseVersion | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a use case that asks queries of common/sql.py and nothing else.
+        """Run a use case that asks queries of db/sql.py and nothing else.
 
         `stamp` is one that was taken since the request came, or none.
         """
         call = partial(function, *args, **kwargs)
-        with suppress(Away):  # a thread makes a connection of its own, or says what is wrong
+        with suppress(ConnectionUnavailable):  # a thread makes a connection of its own, or says what is wrong
             return await self._reads.run(stamp, call)
         return await self._in(self._use_cases, call)
 

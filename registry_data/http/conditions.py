@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from registry_data.http.wire import Request
+from registry_data.http.messages import Request
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 from registry_data.oci.preconditions import Preconditions, names, parse_preconditions
 

@@ -5,13 +5,13 @@ import logging
 from collections.abc import Iterable
 from http import HTTPStatus
 
-from registry_data.http.wire import Answer
+from registry_data.http.messages import Response
 from registry_data.oci.errors import ErrorCode, ErrorItem, ProtocolError
 
 logger = logging.getLogger(__name__)
 
 
-def to_answer(error: Exception) -> Answer:
+def to_answer(error: Exception) -> Response:
     """Say in the protocol's words what went wrong."""
     if isinstance(error, ProtocolError):
         headers = {name.lower(): value for name, value in error.headers.items()}
@@ -22,9 +22,9 @@ def to_answer(error: Exception) -> Answer:
     return _answer(unknown.status, {}, [ErrorItem(unknown, unknown.message)])
 
 
-def _answer(status: HTTPStatus, headers: dict[str, str], errors: Iterable[ErrorItem]) -> Answer:
+def _answer(status: HTTPStatus, headers: dict[str, str], errors: Iterable[ErrorItem]) -> Response:
     body = {"errors": [_entry(item) for item in errors]}
-    return Answer(status, {**headers, "content-type": "application/json"}, json.dumps(body).encode())
+    return Response(status, {**headers, "content-type": "application/json"}, json.dumps(body).encode())
 
 
 def _entry(item: ErrorItem) -> dict[str, object]:

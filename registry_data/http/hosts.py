@@ -8,7 +8,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
-from registry_data.http.wire import Request
+from registry_data.http.messages import Request
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 
 _NAME: Final = rb"(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+"

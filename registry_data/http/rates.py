@@ -4,15 +4,15 @@ import math
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
-from registry_data.http.plane import Plane
-from registry_data.http.wire import Request
+from registry_data.http.messages import Request
 from registry_data.oci.errors import ErrorCode, ProtocolError
-from registry_data.registry.gate import Credentials
+from registry_data.registry.authorization import Credentials
 from registry_data.registry.service import name_of_caller
 
 
-async def check_rate(plane: Plane, request: Request) -> None:
+async def check_rate(plane: AppContext, request: Request) -> None:
     """Count the request.
 
     Raises:
@@ -30,7 +30,7 @@ async def check_rate(plane: Plane, request: Request) -> None:
         )
 
 
-async def _caller(plane: Plane, request: Request) -> tuple[str, int]:
+async def _caller(plane: AppContext, request: Request) -> tuple[str, int]:
     """Under which name to count, and how many requests a minute it may make.
 
     Who proves nothing counts as the address it comes from: else every wrong key would begin anew.

@@ -7,9 +7,9 @@ from typing import Final
 
 from starlette.types import Send
 
-from registry_data.http.kept import KeptAnswer
-from registry_data.http.plane import Plane
-from registry_data.http.wire import Answer, FileBody, Request
+from registry_data.http.app_context import AppContext
+from registry_data.http.messages import FileBody, Request, Response
+from registry_data.http.response_cache import KeptAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ async def send_kept(kept: KeptAnswer, send: Send) -> None:
     await send(kept.body)
 
 
-async def send_answer(request: Request, answer: Answer, plane: Plane, send: Send) -> None:
+async def send_answer(request: Request, answer: Response, plane: AppContext, send: Send) -> None:
     """Send an answer, whatever its body is."""
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.raw_headers()})
     if request.method == "HEAD":
@@ -36,7 +36,7 @@ async def send_answer(request: Request, answer: Answer, plane: Plane, send: Send
         await _send_pieces(request, answer.body, plane, send)
 
 
-async def _send_pieces(request: Request, pieces: Iterator[bytes], plane: Plane, send: Send) -> None:
+async def _send_pieces(request: Request, pieces: Iterator[bytes], plane: AppContext, send: Send) -> None:
     """Read and send until the end, or until nobody listens: the server's `send` does not say so.
 
     The server keeps several parts of a body for a client that takes nothing, so the more downloads there are,

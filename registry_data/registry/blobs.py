@@ -13,9 +13,9 @@ from registry_control.common.clock import now
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
-from registry_data.registry.gate import Credentials, admit, identify, may, scope_of
+from registry_data.registry.authorization import Credentials, identify, may, require, scope_of
 from registry_data.registry.memory import RecentBytes
-from registry_data.registry.unit import unavailable, unit
+from registry_data.registry.use_case import unavailable, use_case
 from registry_data.storage.base import BlobStore, Key, NotStored
 
 SMALL: Final = 64 * 1024  # bytes; a blob up to this size is sent from memory
@@ -38,7 +38,7 @@ def find(credentials: Credentials, repository: Repository, digest: Digest, *, le
     Raises:
         Refused, ProtocolError: not allowed; the image does not have it.
     """
-    with unit():
+    with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
         record, blob = _held(caller, repository, digest)
         due = _runs_out(blob, now(), lease) and may(caller, Action.PUSH, repository, record.facts)
@@ -53,7 +53,7 @@ def promise(credentials: Credentials, repository: Repository, digest: Digest) ->
     Raises:
         Refused, ProtocolError: not allowed; the image does not have it any more.
     """
-    with unit():
+    with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
         record, blob = _held(caller, repository, digest)
         if record.image_id is not None:
@@ -65,7 +65,7 @@ def _held(
     caller: Caller, repository: Repository, digest: Digest
 ) -> tuple[resolve.RepositoryRecord, resolve.BlobRecord]:
     record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
-    admit(caller, Action.PULL, repository, record)
+    require(caller, Action.PULL, repository, record)
     if blob is None or not blob.held_at(now()):
         raise unknown(digest)
     return record, blob
@@ -91,7 +91,7 @@ def read(store: BlobStore, key: Key, *, start: int, stop: int) -> Iterator[bytes
     Raises:
         ProtocolError: the storage is away; the row says that the bytes are there, so absence is no 404.
     """
-    with unit():
+    with use_case():
         try:
             return store.read(key, start=start, stop=stop)
         except NotStored as error:
@@ -104,7 +104,7 @@ def check_readable(store: BlobStore, blob: StoredBlob) -> None:
     Raises:
         ProtocolError: they cannot, now; the row says that they are there, so it is no 404.
     """
-    with unit():
+    with use_case():
         read(store, blob.key, start=0, stop=0)
         try:
             whole = store.size(blob.key) == blob.size
@@ -125,7 +125,7 @@ def read_small(store: BlobStore, blob: StoredBlob) -> bytes:
     Raises:
         ProtocolError: the storage is away, or has something else.
     """
-    with unit():
+    with use_case():
         content = b"".join(read(store, blob.key, start=0, stop=blob.size))
         if len(content) != blob.size:
             raise unavailable("the blob's bytes cannot be read just now")
@@ -139,10 +139,10 @@ def delete(credentials: Credentials, repository: Repository, digest: Digest) -> 
     Raises:
         Refused, ProtocolError: not allowed; not there; needed by a manifest.
     """
-    with unit():
+    with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.DELETE))
         record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
-        admit(caller, Action.DELETE, repository, record)
+        require(caller, Action.DELETE, repository, record)
         if blob is None or record.image_id is None or not blob.held_at(now()):
             raise unknown(digest)
         blobs.remove(

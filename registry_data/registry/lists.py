@@ -9,16 +9,16 @@ from registry_control.catalog.selectors.content import Referrer as Referrer
 from registry_data.oci.digest import Digest
 from registry_data.oci.paging import Page
 from registry_data.oci.reference import Repository
-from registry_data.registry.gate import (
+from registry_data.registry.authorization import (
     CATALOG_SCOPE,
     Credentials,
-    admit,
-    admit_to_catalog,
     identify,
+    require,
+    require_catalog_access,
     scope_of,
     unknown_repository,
 )
-from registry_data.registry.unit import unit
+from registry_data.registry.use_case import use_case
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ def catalog(credentials: Credentials, page: Page) -> CatalogPage:
     Raises:
         Refused: nobody has proved to be somebody, or with a token for something else.
     """
-    with unit():
+    with use_case():
         caller = identify(credentials, scope=CATALOG_SCOPE)
-        admit_to_catalog(caller)
+        require_catalog_access(caller)
         if page.n == 0:
             return CatalogPage([], more=False, until=caller.ends_at)
         names = content.repository_names(caller.principal, after=page.last or "", limit=page.n + 1)
@@ -69,7 +69,7 @@ def catalog(credentials: Credentials, page: Page) -> CatalogPage:
 def _readable(credentials: Credentials, repository: Repository) -> tuple[Caller, resolve.RepositoryRecord]:
     caller = identify(credentials, scope=scope_of(repository, Action.PULL))
     record = resolve.repository(repository.namespace, repository.image)
-    admit(caller, Action.PULL, repository, record)
+    require(caller, Action.PULL, repository, record)
     return caller, record
 
 
@@ -79,7 +79,7 @@ def tags(credentials: Credentials, repository: Repository, page: Page) -> TagPag
     Raises:
         Refused, ProtocolError: not allowed; no such repository.
     """
-    with unit():
+    with use_case():
         caller, record = _readable(credentials, repository)
         if record.image_id is None:
             raise unknown_repository(repository)
@@ -103,7 +103,7 @@ def referrers(
     Raises:
         Refused: not allowed.
     """
-    with unit():
+    with use_case():
         caller, record = _readable(credentials, repository)
         # PostgreSQL cannot be asked for a NUL, and no type holds one.
         if record.image_id is None or "\0" in (artifact_type or ""):

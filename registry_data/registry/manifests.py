@@ -13,17 +13,17 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.manifest import ParsedManifest, parse_manifest
 from registry_data.oci.preconditions import Preconditions
 from registry_data.oci.reference import Repository, Tag
-from registry_data.registry.gate import (
+from registry_data.registry.authorization import (
     Credentials,
     Pusher,
-    admit,
     identify,
     image_for_push,
+    require,
     scope_of,
     unknown_repository,
 )
 from registry_data.registry.memory import RecentBytes
-from registry_data.registry.unit import unit
+from registry_data.registry.use_case import use_case
 from registry_data.storage.base import BlobStore
 
 TAGS_PER_PUSH: Final = 100  # the spec asks for at least 10 (checklist 108)
@@ -62,10 +62,10 @@ def get(
         Refused, ProtocolError: not allowed; no such repository or manifest.
         DeletedMeanwhile: it was there a moment ago.
     """
-    with unit():
+    with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
         record, manifest = _find(repository, reference)
-        admit(caller, Action.PULL, repository, record)
+        require(caller, Action.PULL, repository, record)
         if record.image_id is None:
             raise unknown_repository(repository)
         if manifest is None:
@@ -125,8 +125,8 @@ def put(
         ProtocolError: malformed; its digest is another; content is missing; 412; no room is left, be it only
             the reserve that deletions need.
     """
-    with unit():
-        store.require_room(len(payload))
+    with use_case():
+        store.ensure_capacity(len(payload))
         digest, tag_names = _named(reference, payload, more_tags)
         parsed = parse_manifest(payload, content_type)
         image_id = image_for_push(pusher)
@@ -138,7 +138,7 @@ def put(
             tag_names=tag_names,
             only_if=only_if,
         )
-        awaited = content.awaited_children(image_id, str(digest)) if parsed.is_index else []
+        awaited = content.missing_children(image_id, str(digest)) if parsed.is_index else []
     missing = tuple(platform or child for child, platform in awaited)
     return Pushed(digest, parsed.subject.digest if parsed.subject else None, tuple(tag_names), missing)
 
@@ -187,10 +187,10 @@ def delete(
     Raises:
         Refused, ProtocolError: not allowed; there is none; 412.
     """
-    with unit():
+    with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.DELETE))
         record, manifest = _find(repository, reference)
-        admit(caller, Action.DELETE, repository, record)
+        require(caller, Action.DELETE, repository, record)
         if record.image_id is None or manifest is None:
             raise unknown(reference)
         principal, image_id = caller.principal, record.image_id

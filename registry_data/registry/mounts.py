@@ -11,16 +11,16 @@ from registry_control.catalog.services import blobs
 from registry_control.common.clock import now
 from registry_data.oci.digest import Digest
 from registry_data.oci.reference import Repository
-from registry_data.registry.gate import (
+from registry_data.registry.authorization import (
     Credentials,
     Pusher,
-    admit,
     identify,
     image_for_push,
     may,
+    require,
     scope_of,
 )
-from registry_data.registry.unit import unit
+from registry_data.registry.use_case import use_case
 
 _NO_BLOB: Final = 0  # an id that none has
 
@@ -35,12 +35,12 @@ def mount(
     Raises:
         Refused, ProtocolError: the caller may not push here.
     """
-    with unit():
+    with use_case():
         scope = scope_of(repository, Action.PUSH)
         caller = identify(credentials, scope=scope)
         record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
         also = scope_of(source, Action.PULL) if source else ""
-        admit(caller, Action.PUSH, repository, record, also=also)
+        require(caller, Action.PUSH, repository, record, also=also)
         is_here = blob is not None and blob.held_at(now())
         # Where the registry lacks the blob too: how long it takes must not tell what other tenants have.
         if not is_here and not _readable(caller, digest, source, blob.id if blob else _NO_BLOB):

@@ -18,8 +18,15 @@ from registry_control.access.policy import Action
 from registry_control.access.services import published_keys
 from registry_control.catalog.selectors import resolve
 from registry_data.oci.reference import Repository
-from registry_data.registry.gate import Credentials, Refused, admit, identify, scope_of, unknown_repository
-from registry_data.registry.unit import unit
+from registry_data.registry.authorization import (
+    AccessDenied,
+    Credentials,
+    identify,
+    require,
+    scope_of,
+    unknown_repository,
+)
+from registry_data.registry.use_case import use_case
 from registry_data.storage.base import BlobStore
 
 
@@ -29,7 +36,7 @@ def check_login(credentials: Credentials) -> None:
     Raises:
         Refused: they prove nobody.
     """
-    with unit():
+    with use_case():
         identify(credentials)
 
 
@@ -39,10 +46,10 @@ def name_of_caller(credentials: Credentials) -> str:
     Raises:
         ProtocolError: the database is away.
     """
-    with unit():
+    with use_case():
         try:
             principal = identify(credentials).principal
-        except Refused:
+        except AccessDenied:
             return ""
         return "" if principal.id is None else f"{principal.kind} {principal.id}"
 
@@ -53,10 +60,10 @@ def check_readable(credentials: Credentials, repository: Repository) -> None:
     Raises:
         Refused, ProtocolError: not allowed; no such repository.
     """
-    with unit():
+    with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
         record = resolve.repository(repository.namespace, repository.image)
-        admit(caller, Action.PULL, repository, record)
+        require(caller, Action.PULL, repository, record)
         if record.image_id is None:
             raise unknown_repository(repository)
 
@@ -65,7 +72,7 @@ def token(
     parameters: Mapping[str, Sequence[str]], basic: tuple[str, str] | None
 ) -> tuple[HTTPStatus, dict[str, Any]]:
     """Answer a GET of the token endpoint."""
-    with unit():
+    with use_case():
         try:
             return HTTPStatus.OK, answer_get(
                 parameters=parameters, basic=basic, facts_of=resolve.repository_facts
@@ -76,7 +83,7 @@ def token(
 
 def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[str, Any]]:
     """Answer a POST of the token endpoint."""
-    with unit():
+    with use_case():
         try:
             return HTTPStatus.OK, answer_post(form=form, facts_of=resolve.repository_facts)
         except BadCredentials as error:
@@ -87,7 +94,7 @@ def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[s
 
 def keys() -> list[dict[str, str]]:
     """The public keys that tokens may be signed with now."""
-    with unit():
+    with use_case():
         return published_keys()
 
 
@@ -97,7 +104,7 @@ def check_health(store: BlobStore) -> None:
     Raises:
         ProtocolError: one does not answer.
     """
-    with unit():
+    with use_case():
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         store.check()

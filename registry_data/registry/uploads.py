@@ -12,15 +12,22 @@ from uuid import UUID
 from registry_control.access.policy import Action
 from registry_control.catalog.errors import BlobGone, UploadGone
 from registry_control.catalog.selectors import resolve
-from registry_control.catalog.selectors.holders import StoredBlob, blob_near
+from registry_control.catalog.selectors.holders import StoredBlob, find_blob_in_organization
 from registry_control.catalog.services import blobs, uploads
 from registry_control.common.clock import now
-from registry_control.common.durability import unsynced_transaction
+from registry_control.db.durability import unsynced_transaction
 from registry_data.oci.digest import Digest, Hashers
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
-from registry_data.registry.gate import Credentials, Pusher, admit, identify, image_for_push, scope_of
-from registry_data.registry.unit import unit
+from registry_data.registry.authorization import (
+    Credentials,
+    Pusher,
+    identify,
+    image_for_push,
+    require,
+    scope_of,
+)
+from registry_data.registry.use_case import use_case
 from registry_data.storage.base import (
     BlobStore,
     Busy,
@@ -158,7 +165,7 @@ class Append:
         Raises:
             ProtocolError: the storage is full or away.
         """
-        with unit():
+        with use_case():
             self.write(parts)
 
     def write(self, parts: Sequence[bytes]) -> None:
@@ -177,8 +184,8 @@ def start(pusher: Pusher, *, algorithm: str, store: BlobStore) -> UUID:
     Raises:
         ProtocolError: the namespace is gone; the storage is full or away.
     """
-    with unit():
-        store.require_room(0)
+    with use_case():
+        store.ensure_capacity(0)
         with unsynced_transaction():
             image_id = image_for_push(pusher)
             principal = pusher.caller.principal
@@ -205,10 +212,10 @@ def find(credentials: Credentials, repository: Repository, session_id: UUID, *, 
     Raises:
         Refused, ProtocolError: not allowed; no such upload here.
     """
-    with unit():
+    with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
         record = resolve.repository(repository.namespace, repository.image)
-        admit(caller, Action.PUSH, repository, record, by=purpose)
+        require(caller, Action.PUSH, repository, record, by=purpose)
         if record.image_id is None:
             raise UploadGone
         return Upload(record.image_id, uploads.get(session_id=session_id, image_id=record.image_id))
@@ -220,7 +227,7 @@ def status(upload: Upload, *, store: BlobStore) -> int:
     Raises:
         ProtocolError: the storage is away.
     """
-    with unit():
+    with use_case():
         return store.upload_size(upload.id)
 
 
@@ -231,12 +238,12 @@ def open_append(upload: Upload, *, at: int | None, store: BlobStore, coming: int
         ProtocolError: the storage is full or away.
         UploadMoved: it ends elsewhere, or another request is writing to it.
     """
-    with unit():
+    with use_case():
         return _open(upload, at=at, store=store, coming=coming)
 
 
 def _open(upload: Upload, *, at: int | None, store: BlobStore, coming: int) -> Append:
-    store.require_room(coming)
+    store.ensure_capacity(coming)
     try:
         writer = store.open_upload(upload.id, at=at)
     except WrongOffset as error:
@@ -273,7 +280,7 @@ def keep(append: Append) -> int:
     Raises:
         ProtocolError: the storage is away.
     """
-    with unit():
+    with use_case():
         return _keep(append)
 
 
@@ -291,7 +298,7 @@ def _keep(append: Append) -> int:
 
 def rewind(append: Append) -> None:
     """End a request and forget what it wrote."""
-    with unit():
+    with use_case():
         append.writer.abandon()
 
 
@@ -303,7 +310,7 @@ def catch_up(append: Append, claimed: Digest, *, store: BlobStore) -> None:
     Raises:
         ProtocolError: the storage is away.
     """
-    with unit():
+    with use_case():
         append.read_again(claimed.algorithm, store)
 
 
@@ -315,7 +322,7 @@ def finish(append: Append, claimed: Digest, *, store: BlobStore) -> None:
     Raises:
         ProtocolError: the digest is another; the image or session is gone; the storage is full or away.
     """
-    with unit():
+    with use_case():
         _finish(append, claimed, store)
 
 
@@ -337,11 +344,11 @@ def _shared(append: Append, claimed: Digest, size: int, store: BlobStore) -> boo
     """
     if append.writer.is_published:
         return False
-    upload, blob = append.upload, blob_near(str(claimed), image_id=append.upload.image_id)
+    upload, blob = append.upload, find_blob_in_organization(str(claimed), image_id=append.upload.image_id)
     if blob is None or blob.size != size or not _is_whole(blob, store):
         return False
     try:
-        blobs.record_again(session_id=upload.session.id, image_id=upload.image_id, blob_id=blob.id)
+        blobs.record_duplicate(session_id=upload.session.id, image_id=upload.image_id, blob_id=blob.id)
     except BlobGone:
         return False
     store.discard(upload.id, held=True)
@@ -388,7 +395,7 @@ def is_there(append: Append, claimed: Digest, *, store: BlobStore) -> bool:
     """
     if not append.writer.is_published:
         return False
-    with unit():
+    with use_case():
         key = blob_key(claimed.algorithm, claimed.encoded, append.upload.id)
         return store.published_as(append.upload.id) == key
 
@@ -404,7 +411,7 @@ def _publish(append: Append, claimed: Digest, store: BlobStore) -> Key:
         # Whoever ended the session may have looked for the key before it was there.
         uploads.remove_unless_named(key, store=store)
         raise
-    if not is_needed and not blobs.take_the_place_of_lost_bytes(new, store=store):
+    if not is_needed and not blobs.repair_missing_content(new, store=store):
         store.delete(key)
     return key
 
@@ -415,7 +422,7 @@ def append_small(parts: Sequence[bytes], upload: Upload, *, at: int | None, stor
     Raises:
         ProtocolError, UploadMoved: see `open_append` and `keep`; nothing of it stays then.
     """
-    with unit():
+    with use_case():
         append = _open(upload, at=at, store=store, coming=0)
         with _abandoned_on_error(append):
             append.hash(parts)
@@ -433,7 +440,7 @@ def finish_small(
     Raises:
         ProtocolError, UploadMoved: see `open_append` and `finish`; nothing of it stays then.
     """
-    with unit():
+    with use_case():
         append, was_asked = _open(upload, at=at, store=store, coming=0), False
         with _abandoned_on_error(append):
             if not is_there(append, claimed, store=store):
@@ -464,7 +471,7 @@ def cancel(upload: Upload, *, store: BlobStore) -> None:
     Raises:
         ProtocolError: it has just ended otherwise; the storage is away.
     """
-    with unit():
+    with use_case():
         uploads.cancel(session_id=upload.session.id, image_id=upload.image_id, store=store)
 
 
@@ -477,15 +484,15 @@ def drop(credentials: Credentials, repository: Repository, session_id: UUID, *, 
     cancel(find(credentials, repository, session_id, purpose=TO_WRITE), store=store)
 
 
-def finished_before(credentials: Credentials, repository: Repository, claimed: Digest) -> bool:
+def already_stored(credentials: Credentials, repository: Repository, claimed: Digest) -> bool:
     """Whether the image has the blob already, which is a promise (invariant 2).
 
     So that a closing request whose first answer got lost may be sent again (checklist 166).
     """
-    with unit():
+    with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
         record, blob = resolve.blob(repository.namespace, repository.image, str(claimed))
-        admit(caller, Action.PUSH, repository, record)
+        require(caller, Action.PUSH, repository, record)
         if blob is None or record.image_id is None or not blob.held_at(now()):
             return False
         try:

@@ -91,7 +91,7 @@ class BlobStore(Protocol):
         """
         ...
 
-    def require_room(self, size: int) -> None:
+    def ensure_capacity(self, size: int) -> None:
         """See that so many bytes more would fit, as far as that can be known beforehand.
 
         Raises:

@@ -29,8 +29,8 @@ from registry_data.storage.base import (
     WrongOffset,
 )
 from registry_data.storage.disk import begin_writing, opened, sync_folder
+from registry_data.storage.free_space import FreeSpace
 from registry_data.storage.keys import blob_key, check_key, check_upload, parse_key
-from registry_data.storage.room import Room
 
 _ALGORITHMS: Final = ("sha256", "sha512")
 _STRETCH: Final = 4 * 1024 * 1024  # bytes of an upload that the disk is given at once
@@ -43,7 +43,7 @@ class FilesystemStore:
     def __init__(self, root: Path, *, reserve: int | None = None) -> None:
         """`reserve` is what stays free of the disk, in bytes (see Room)."""
         self._root = root
-        self._room = Room(root, reserve)
+        self._room = FreeSpace(root, reserve)
 
     def check(self) -> None:
         """Make the folders, all shards included, so that a push syncs one folder only."""
@@ -62,7 +62,7 @@ class FilesystemStore:
         for folder in (shards, shards.parent, self._root):
             sync_folder(folder)
 
-    def require_room(self, size: int) -> None:
+    def ensure_capacity(self, size: int) -> None:
         """Ask the disk."""
         with self._translated():
             self._room.require(size)
@@ -226,7 +226,7 @@ class _FileWriter:
 
     def write(self, piece: bytes) -> None:
         """Write all of it; where the disk is full, `offset` says how much there is."""
-        self._store.require_room(len(piece))
+        self._store.ensure_capacity(len(piece))
         began, left = self.offset, memoryview(piece)
         with self._store._translated():  # noqa: SLF001 - the two are one driver
             while left:

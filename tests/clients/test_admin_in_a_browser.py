@@ -34,7 +34,7 @@ LISTS = [
     "catalog/tag",
     "catalog/manifest",
     "catalog/manifestchild",
-    "catalog/awaitedchild",
+    "catalog/missingchild",
     "catalog/blob",
     "catalog/bloblink",
     "catalog/bloblease",

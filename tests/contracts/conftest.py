@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from registry_data.storage.base import BlobStore
-from registry_data.storage.opening import open_store
+from registry_data.storage.factory import open_store
 
 Make = Callable[[pytest.FixtureRequest, Path], str]
 

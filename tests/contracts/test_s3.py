@@ -34,15 +34,15 @@ from registry_data.storage.base import (
     UploadId,
     UploadWriter,
 )
+from registry_data.storage.factory import open_store
+from registry_data.storage.free_space import FreeSpace
 from registry_data.storage.keys import blob_key
-from registry_data.storage.opening import open_store
-from registry_data.storage.room import Room
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.bucket import Bucket
 from registry_data.storage.s3.check import prepare
 from registry_data.storage.s3.lease import LEASE, Lease, Snapshot
-from registry_data.storage.s3.process import this_process
-from registry_data.storage.s3.state import PART, Places
+from registry_data.storage.s3.process_identity import this_process
+from registry_data.storage.s3.state import PART, ObjectNames
 from registry_data.storage.s3.upload import S3Writer
 from tests.services.minio import S3Server, running_minio
 from tests.services.processes import freeze
@@ -297,9 +297,9 @@ def test_a_publication_that_was_cut_short_is_known_and_can_be_repeated(
     store, content = open_store(url), os.urandom(PART + 77)
     upload = new_upload(store)
     append(store, upload, content[:70], at=0)
-    bucket, places = dying(Address.parse(url)), Places(upload)
+    bucket, places = dying(Address.parse(url)), ObjectNames(upload)
     lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
-    writer = S3Writer(bucket, places, lease, Room(tmp_path, 0), lambda: None, is_first=False)
+    writer = S3Writer(bucket, places, lease, FreeSpace(tmp_path, 0), lambda: None, is_first=False)
     writer.write(content[70:])
     key = blob_key("sha256", sha256(content).hexdigest(), upload)
     with pytest.raises(PowerCut):
@@ -318,9 +318,9 @@ def test_an_upload_whose_completion_failed_can_be_gone_on_with(url: str, tmp_pat
     store, content = open_store(url), os.urandom(2 * PART + 5)
     upload = new_upload(store)
     append(store, upload, content[: PART + 2], at=0)
-    bucket, places = DiesBeforeCompletion(Address.parse(url)), Places(upload)
+    bucket, places = DiesBeforeCompletion(Address.parse(url)), ObjectNames(upload)
     lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
-    writer = S3Writer(bucket, places, lease, Room(tmp_path, 0), lambda: None, is_first=False)
+    writer = S3Writer(bucket, places, lease, FreeSpace(tmp_path, 0), lambda: None, is_first=False)
     with pytest.raises(PowerCut):
         writer.contents()
     writer.close()
@@ -341,9 +341,9 @@ class AnswersTooLate(Bucket):
 def test_a_completion_whose_answer_was_lost_is_not_taken_for_a_loss(url: str, tmp_path: Path) -> None:
     store, content = open_store(url), os.urandom(PART + 5)
     upload = new_upload(store)
-    bucket, places = AnswersTooLate(Address.parse(url)), Places(upload)
+    bucket, places = AnswersTooLate(Address.parse(url)), ObjectNames(upload)
     lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
-    writer = S3Writer(bucket, places, lease, Room(tmp_path, 0), lambda: None, is_first=True)
+    writer = S3Writer(bucket, places, lease, FreeSpace(tmp_path, 0), lambda: None, is_first=True)
     writer.write(content)
     key = blob_key("sha256", sha256(content).hexdigest(), upload)
     writer.publish(key)
@@ -355,7 +355,7 @@ def test_a_writer_that_stalls_cannot_write_over_what_another_published(url: str,
     # given a writer that stops just before it writes the blob, for longer than its lease lasts
     store = open_store(url)
     upload = new_upload(store)
-    key, places = blob_key("sha256", sha256(b"second").hexdigest(), upload), Places(upload)
+    key, places = blob_key("sha256", sha256(b"second").hexdigest(), upload), ObjectNames(upload)
 
     class Stalls(Bucket):
         def put(self, name: str, *arguments: Any, **options: Any) -> str:
@@ -368,7 +368,7 @@ def test_a_writer_that_stalls_cannot_write_over_what_another_published(url: str,
 
     bucket = Stalls(Address.parse(url))
     lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
-    writer = S3Writer(bucket, places, lease, Room(tmp_path, 0), lambda: None, is_first=True)
+    writer = S3Writer(bucket, places, lease, FreeSpace(tmp_path, 0), lambda: None, is_first=True)
     writer.write(b"first")
 
     # when it goes on
@@ -506,7 +506,7 @@ def test_what_is_discarded_leaves_nothing(url: str) -> None:
     upload = new_upload(store)
     append(store, upload, os.urandom(PART + 5), at=0)
     bucket = Bucket(Address.parse(url))
-    bucket.begin(Places(upload).blob)
+    bucket.begin(ObjectNames(upload).blob)
 
     # when it is discarded, twice
     store.discard(upload)
@@ -696,7 +696,7 @@ def test_a_part_that_somebody_replaced_makes_no_blob(url: str) -> None:
     store, content = open_store(url), os.urandom(PART + 1)
     upload = new_upload(store)
     append(store, upload, content, at=0)
-    bucket, places = Bucket(Address.parse(url)), Places(upload)
+    bucket, places = Bucket(Address.parse(url)), ObjectNames(upload)
     multipart = Snapshot.read(bucket, places.state).state.multipart
     bucket.put_part(places.blob, multipart, 1, memoryview(os.urandom(PART)))
 

@@ -2,7 +2,7 @@
 
 import django.db.models.deletion
 import django.utils.timezone
-import registry_control.common.fields
+import registry_control.db.fields
 import uuid
 from django.conf import settings
 from django.db import migrations, models
@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('updated_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', registry_control.common.fields.ByteOrderedField(max_length=255)),
+                ('name', registry_control.db.fields.ByteOrderedField(max_length=255)),
                 ('visibility', models.CharField(choices=[('inherit', 'inherit'), ('public', 'public'), ('private', 'private')], default='inherit', max_length=16)),
                 ('status', models.CharField(choices=[('ready', 'Ready'), ('deleting', 'Deleting'), ('error', 'Error'), ('locked', 'Locked')], default='ready', max_length=16)),
                 ('status_message', models.CharField(blank=True, default='', max_length=255)),
@@ -99,7 +99,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('updated_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', registry_control.common.fields.ByteOrderedField(max_length=128)),
+                ('name', registry_control.db.fields.ByteOrderedField(max_length=128)),
                 ('status', models.CharField(choices=[('ready', 'Ready'), ('deleting', 'Deleting'), ('error', 'Error'), ('locked', 'Locked')], default='ready', max_length=16)),
                 ('image', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='tags', to='catalog.image')),
                 ('manifest', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='tags', to='catalog.manifest')),

@@ -9,10 +9,10 @@ from django.db.models import QuerySet, Value
 from django.db.models.functions import Concat
 
 from registry_control.access.policy import Principal
-from registry_control.catalog.models import AwaitedChild, Image, Manifest
-from registry_control.common.fields import ByteOrderedField
+from registry_control.catalog.models import Image, Manifest, MissingChild
 from registry_control.common.models import Status
-from registry_control.common.sql import as_json, id_parameter, row, rows
+from registry_control.db.fields import ByteOrderedField
+from registry_control.db.sql import id_parameter, json_from_db, row, rows
 from registry_control.namespaces.selectors import visible_to
 
 _TAG: Final = """
@@ -108,9 +108,9 @@ def _names_in(namespaces: list[UUID], *, after: str, limit: int) -> list[str]:
     return [f"{namespace}/{name}" for namespace, name in found.values_list("namespace__name", "name")[:limit]]
 
 
-def awaited_children(image_id: UUID, index_digest: str) -> list[tuple[str, str]]:
+def missing_children(image_id: UUID, index_digest: str) -> list[tuple[str, str]]:
     """Digest and platform of each manifest that an index names and the image does not have."""
-    found = AwaitedChild.objects.filter(parent__image=image_id, parent__digest=index_digest)
+    found = MissingChild.objects.filter(parent__image=image_id, parent__digest=index_digest)
     return list(found.order_by("digest").values_list("digest", "platform"))
 
 
@@ -129,7 +129,7 @@ def referrers(
     if not page:
         return [], bool(sizes)
     found = rows(_REFERRERS + only + _IN_ORDER, [*of_subject, page[-1], *of_type])
-    listed = [Referrer(*(*described, as_json(annotations))) for *described, annotations in found]
+    listed = [Referrer(*(*described, json_from_db(annotations))) for *described, annotations in found]
     return listed, len(page) < len(sizes)
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from registry_control.catalog.models import BlobLease
 from registry_control.common.clock import now
-from registry_control.common.sql import id_parameter, row, rows
+from registry_control.db.sql import id_parameter, row, rows
 
 # Looking further would cost more than sending the blob; a client may always name the source itself.
 _LOOKED_AT: Final = 20
@@ -53,7 +53,7 @@ class StoredBlob:
     storage_key: str
 
 
-def blob_near(digest: str, *, image_id: UUID) -> StoredBlob | None:
+def find_blob_in_organization(digest: str, *, image_id: UUID) -> StoredBlob | None:
     """The blob of that digest, if an image of the same organization as this one is known to have it."""
     found = row(_NEAR, [digest, id_parameter(image_id)])
     return None if found is None else StoredBlob(*found)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from registry_control.access.policy import NamespaceFacts, Visibility
 from registry_control.access.services import RepositoryFacts
-from registry_control.common.sql import as_id, as_time, present_id, row
+from registry_control.db.sql import optional_time, optional_uuid, row, uuid_from_db
 
 _REPOSITORY_COLUMNS: Final = """
 SELECT n.id, n.project_id, p.organization_id, COALESCE(n.owner_user_id, n.owner_application_id),
@@ -123,7 +123,7 @@ def blob(namespace: str, image: str, digest: str) -> tuple[RepositoryRecord, Blo
     if found is None or found[9] is None:
         return _record(found), None
     id_, size, key, leased_until, linked = found[9:14]
-    return _record(found), BlobRecord(id_, size, key, as_time(leased_until), bool(linked))
+    return _record(found), BlobRecord(id_, size, key, optional_time(leased_until), bool(linked))
 
 
 def _with_manifest(found: tuple[Any, ...] | None) -> tuple[RepositoryRecord, ManifestRecord | None]:
@@ -136,15 +136,15 @@ def _record(found: tuple[Any, ...] | None) -> RepositoryRecord:
     if found is None:
         return UNKNOWN
     namespace = NamespaceFacts(
-        project_id=present_id(found[1]),
-        organization_id=present_id(found[2]),
-        owner_id=as_id(found[3]),
+        project_id=uuid_from_db(found[1]),
+        organization_id=uuid_from_db(found[2]),
+        owner_id=optional_uuid(found[3]),
         is_public=bool(found[4]),
     )
     visibility = Visibility(found[7]) if found[6] is not None else None
     return RepositoryRecord(
         facts=RepositoryFacts(namespace, visibility),
-        namespace_id=as_id(found[0]),
-        image_id=as_id(found[6]),
+        namespace_id=optional_uuid(found[0]),
+        image_id=optional_uuid(found[6]),
         locked="locked" in (found[5], found[8]),
     )

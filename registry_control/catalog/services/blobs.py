@@ -17,7 +17,7 @@ from registry_control.catalog.errors import BlobGone, BlobInUse, UploadGone
 from registry_control.catalog.models import BlobLease, BlobLink
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
-from registry_control.common.sql import id_parameter, insert_many, rows, time_parameter
+from registry_control.db.sql import id_parameter, insert_many, rows, time_parameter
 from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
 
 
 @transaction.atomic
-def record_again(*, session_id: UUID, image_id: UUID, blob_id: int) -> None:
+def record_duplicate(*, session_id: UUID, image_id: UUID, blob_id: int) -> None:
     """Lease a blob to the image to which the same bytes came once more, and close the session.
 
     Raises:
@@ -101,7 +101,7 @@ def _ensure(new: NewBlob) -> tuple[int, bool]:
             return found[0][0], False
 
 
-def take_the_place_of_lost_bytes(new: NewBlob, *, store: BlobStore) -> bool:
+def repair_missing_content(new: NewBlob, *, store: BlobStore) -> bool:
     """Where a blob's stored bytes are known to be gone, let it have these, which came again.
 
     So that pushing an image once more mends what a disk or a person has destroyed. Returns whether it does.

@@ -16,7 +16,7 @@ from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.nudge import nudge
-from registry_control.common.sql import execute, id_parameter, present_id, row, time_parameter
+from registry_control.db.sql import execute, id_parameter, row, time_parameter, uuid_from_db
 from registry_control.namespaces.policy import check_deletable, check_writable
 from registry_control.namespaces.selectors import may
 from registry_control.namespaces.services import FINISH_DELETIONS
@@ -84,13 +84,13 @@ def ensure(*, principal: Principal, namespace_id: UUID, name: str) -> UUID:
         raise ImageLocked(f"{namespace[0]}/{name}")
     existing = row(_BY_NAME, [id_parameter(namespace_id), name])
     if existing is not None:
-        return present_id(existing[0])
+        return uuid_from_db(existing[0])
     image_id, moment = uuid4(), time_parameter(now())
     # The organization's id is still in the database's own form.
     place = [id_parameter(namespace_id), namespace[1]]
     execute(_INSERT, [id_parameter(image_id), *place, name, moment, moment])
     execute(_COUNT, [id_parameter(namespace_id)])
-    target = Target("image", image_id, f"{namespace[0]}/{name}", present_id(namespace[1]))
+    target = Target("image", image_id, f"{namespace[0]}/{name}", uuid_from_db(namespace[1]))
     record(actor=actor_of(principal), verb="image.create", target=target)
     return image_id
 
@@ -114,7 +114,7 @@ def hold(image_id: UUID, *, even_locked: bool = False) -> HeldImage:
     return HeldImage(
         id=image_id,
         name=name,
-        organization_id=present_id(found[2]),
+        organization_id=uuid_from_db(found[2]),
         was_pushed=bool(found[3]),
         accepts_sparse_indexes=bool(found[4]),
     )

@@ -18,12 +18,12 @@ from registry_control.catalog.services import blobs, conditions, images, sparse,
 from registry_control.catalog.services.images import HeldImage
 from registry_control.catalog.services.tags import Change
 from registry_control.common.clock import now
-from registry_control.common.sql import (
+from registry_control.db.sql import (
     execute,
     id_parameter,
-    in_list,
     insert_many,
     json_parameter,
+    placeholders,
     row,
     rows,
     time_parameter,
@@ -170,7 +170,7 @@ def _locked_children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
     if not digests:
         return {}
     wanted = sorted(digests)
-    sql = f"{_CHILDREN} {in_list(wanted)} ORDER BY digest FOR UPDATE"
+    sql = f"{_CHILDREN} {placeholders(wanted)} ORDER BY digest FOR UPDATE"
     return dict(rows(sql, [id_parameter(image_id), *wanted]))
 
 
@@ -182,7 +182,7 @@ def _take(image_id: UUID, digests: Sequence[str], moment: datetime) -> list[_Hel
     # Nothing but placeholders is put together.
     sql = f"""
         SELECT b.id, b.digest, b.size, {_LINKED} FROM catalog_blob b
-        WHERE b.digest IN {in_list(digests)} AND b.state = 'live' AND ({_LINKED} OR {_LEASED})
+        WHERE b.digest IN {placeholders(digests)} AND b.state = 'live' AND ({_LINKED} OR {_LEASED})
         ORDER BY b.digest FOR SHARE OF b
     """  # noqa: S608
     return [_Held(*found) for found in rows(sql, [image, *digests, image, image, time_parameter(moment)])]

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
-from registry_control.catalog.models import AwaitedChild, Image, Manifest, ManifestChild
-from registry_control.common.sql import id_parameter, insert_many, rows
+from registry_control.catalog.models import Image, Manifest, ManifestChild, MissingChild
+from registry_control.db.sql import id_parameter, insert_many, rows
 
-_EXPECT: Final = "INSERT INTO catalog_awaitedchild (image_id, parent_id, digest, platform) VALUES"
-_AWAITING: Final = "SELECT parent_id FROM catalog_awaitedchild WHERE image_id = %s AND digest = %s"
+_EXPECT: Final = "INSERT INTO catalog_missingchild (image_id, parent_id, digest, platform) VALUES"
+_AWAITING: Final = "SELECT parent_id FROM catalog_missingchild WHERE image_id = %s AND digest = %s"
 
 
 def expect(image_id: UUID, index_id: int, platforms: Mapping[str, str]) -> None:
@@ -27,12 +27,12 @@ def join(image_id: UUID, manifest_id: int, digest: str) -> None:
         ManifestChild.objects.bulk_create(
             ManifestChild(parent_id=parent, child_id=manifest_id) for parent in parents
         )
-        AwaitedChild.objects.filter(image=image_id, digest=digest).delete()
+        MissingChild.objects.filter(image=image_id, digest=digest).delete()
 
 
 def part(image: Image, manifest: Manifest) -> None:
     """Have the indexes that name a manifest wait for it, which is about to be deleted, to come back."""
     parents = list(manifest.parents.values_list("parent_id", flat=True))
-    AwaitedChild.objects.bulk_create(
-        AwaitedChild(image=image, parent_id=pk, digest=manifest.digest) for pk in parents
+    MissingChild.objects.bulk_create(
+        MissingChild(image=image, parent_id=pk, digest=manifest.digest) for pk in parents
     )

@@ -20,7 +20,7 @@ from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.nudge import nudge
-from registry_control.common.sql import execute, id_parameter, time_parameter
+from registry_control.db.sql import execute, id_parameter, time_parameter
 from registry_control.namespaces.policy import check_deletable
 from registry_control.namespaces.selectors import may
 from registry_control.namespaces.services import FINISH_DELETIONS

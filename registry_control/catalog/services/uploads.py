@@ -15,8 +15,8 @@ from registry_control.catalog.errors import TooManyUploads, UploadGone
 from registry_control.catalog.models import Blob, UploadSession
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
-from registry_control.common.durability import unsynced_transaction
-from registry_control.common.sql import execute, id_parameter, present_time, row, rows, time_parameter
+from registry_control.db.durability import unsynced_transaction
+from registry_control.db.sql import execute, id_parameter, row, rows, time_from_db, time_parameter
 from registry_data.storage.base import BlobStore, Busy, Key, StorageError, UploadId
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def get(*, session_id: UUID, image_id: UUID) -> Session:
     if found is None:
         raise UploadGone
     algorithm, hashed_size, hashed_digest, expires_at = found
-    return Session(session_id, algorithm, hashed_size, hashed_digest, present_time(expires_at))
+    return Session(session_id, algorithm, hashed_size, hashed_digest, time_from_db(expires_at))
 
 
 @transaction.atomic

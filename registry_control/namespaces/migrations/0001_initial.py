@@ -2,7 +2,7 @@
 
 import django.db.models.deletion
 import django.utils.timezone
-import registry_control.common.fields
+import registry_control.db.fields
 import uuid
 from django.conf import settings
 from django.db import migrations, models
@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('updated_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', registry_control.common.fields.ByteOrderedField(max_length=63)),
+                ('name', registry_control.db.fields.ByteOrderedField(max_length=63)),
                 ('description', models.TextField(blank=True, default='')),
                 ('is_public', models.BooleanField(default=False, help_text='Whether anyone may pull its images that inherit.')),
                 ('status', models.CharField(choices=[('ready', 'Ready'), ('deleting', 'Deleting'), ('error', 'Error'), ('locked', 'Locked')], default='ready', max_length=16)),

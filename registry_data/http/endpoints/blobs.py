@@ -5,14 +5,14 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Final
 
+from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
 from registry_data.http.byteranges import ByteRanges
 from registry_data.http.conditions import check_match, not_modified, range_applies
 from registry_data.http.endpoints.manifests import IMMUTABLE
-from registry_data.http.names import repository_to_read
-from registry_data.http.plane import Plane
+from registry_data.http.messages import FileBody, Request, Response
+from registry_data.http.path_parameters import repository_to_read
 from registry_data.http.routes import Route
-from registry_data.http.wire import Answer, FileBody, Request
 from registry_data.oci.digest import Digest
 from registry_data.oci.ranges import ByteRange, parse_ranges
 from registry_data.registry import blobs
@@ -22,7 +22,7 @@ from registry_data.storage.base import HasPaths, SignsUrls
 _URL_LIFE: Final = timedelta(minutes=15)
 
 
-async def get(plane: Plane, request: Request, route: Route) -> Answer:
+async def get(plane: AppContext, request: Request, route: Route) -> Response:
     """Send a blob, or the part of it that a Range asks for (checklist 39-47)."""
     digest = Digest.parse(route.reference)
     repository, who = repository_to_read(route), credentials(request)
@@ -39,17 +39,17 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
         "accept-ranges": "bytes",
     }
     if not_modified(request, str(digest)):
-        return Answer(HTTPStatus.NOT_MODIFIED, headers)
+        return Response(HTTPStatus.NOT_MODIFIED, headers)
     headers["content-type"] = "application/octet-stream"
     if request.method == "HEAD":
         headers["content-length"] = str(found.size)
-        return Answer(HTTPStatus.OK, headers, repeatable_until=found.until)
+        return Response(HTTPStatus.OK, headers, cacheable_until=found.until)
     return await _content(plane, request, str(digest), found, headers)
 
 
 async def _content(
-    plane: Plane, request: Request, digest: str, found: blobs.StoredBlob, headers: dict[str, str]
-) -> Answer:
+    plane: AppContext, request: Request, digest: str, found: blobs.StoredBlob, headers: dict[str, str]
+) -> Response:
     header = request.headers.get("range") if range_applies(request, digest) else None
     parts = parse_ranges(header, found.size)
     if len(parts) > 1:
@@ -61,28 +61,28 @@ async def _content(
         content = blobs.recent(found.key)
         if content is None:
             content = await plane.bridge.run_bytes(blobs.read_small, plane.store, found)
-        return Answer(HTTPStatus.OK, headers, content, repeatable_until=found.until)
+        return Response(HTTPStatus.OK, headers, content, cacheable_until=found.until)
     if isinstance(plane.store, SignsUrls):
         return _redirect(plane.store.url_for(found.key, expires_in=_URL_LIFE), digest)
     if part is None and isinstance(plane.store, HasPaths) and request.sends_paths:
         await plane.bridge.run_bytes(blobs.check_readable, plane.store, found)
-        return Answer(HTTPStatus.OK, headers, FileBody(plane.store.path_of(found.key)))
+        return Response(HTTPStatus.OK, headers, FileBody(plane.store.path_of(found.key)))
     pieces = await plane.bridge.run_bytes(blobs.read, plane.store, found.key, start=start, stop=stop)
     if part is None:
-        return Answer(HTTPStatus.OK, headers, pieces)
+        return Response(HTTPStatus.OK, headers, pieces)
     headers["content-range"] = part.content_range(found.size)
-    return Answer(HTTPStatus.PARTIAL_CONTENT, headers, pieces)
+    return Response(HTTPStatus.PARTIAL_CONTENT, headers, pieces)
 
 
-def _redirect(location: str, digest: str) -> Answer:
+def _redirect(location: str, digest: str) -> Response:
     """Show the way to the store itself (checklist 12, 48); not to be kept, since the way is closed again."""
     headers = {"location": location, "docker-content-digest": digest, "cache-control": "no-store"}
-    return Answer(HTTPStatus.TEMPORARY_REDIRECT, headers)
+    return Response(HTTPStatus.TEMPORARY_REDIRECT, headers)
 
 
 async def _several(
-    plane: Plane, found: blobs.StoredBlob, headers: dict[str, str], ranges: ByteRanges
-) -> Answer:
+    plane: AppContext, found: blobs.StoredBlob, headers: dict[str, str], ranges: ByteRanges
+) -> Response:
     """Send several parts of a blob in one answer, one after the other (checklist 45)."""
 
     def read(part: ByteRange) -> Iterator[bytes]:
@@ -90,11 +90,11 @@ async def _several(
 
     pieces = await plane.bridge.run_bytes(ranges.pieces, read)
     headers |= {"content-type": ranges.content_type, "content-length": str(ranges.length)}
-    return Answer(HTTPStatus.PARTIAL_CONTENT, headers, pieces)
+    return Response(HTTPStatus.PARTIAL_CONTENT, headers, pieces)
 
 
-async def delete(plane: Plane, request: Request, route: Route) -> Answer:
+async def delete(plane: AppContext, request: Request, route: Route) -> Response:
     """Take a blob out of this repository (checklist 136)."""
     digest = Digest.parse(route.reference)
     await plane.bridge.run(blobs.delete, credentials(request), repository_to_read(route), digest)
-    return Answer(HTTPStatus.ACCEPTED)
+    return Response(HTTPStatus.ACCEPTED)

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
+from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
 from registry_data.http.endpoints.service import check_login
-from registry_data.http.names import repository_to_read
-from registry_data.http.plane import Plane
+from registry_data.http.messages import Request, Response
+from registry_data.http.path_parameters import repository_to_read
 from registry_data.http.routes import Route
-from registry_data.http.wire import Answer, Request
 from registry_data.registry import service
 
 _OCI: Final = {
@@ -27,19 +27,19 @@ _CATALOG: Final = {
 }
 
 
-async def of_registry(plane: Plane, request: Request, route: Route) -> Answer:
+async def of_registry(plane: AppContext, request: Request, route: Route) -> Response:
     """List what there is at `/v2/_<extension>/`, to whoever may log in."""
     await check_login(plane, request)
     return _listing(_OCI, _CATALOG)
 
 
-async def of_repository(plane: Plane, request: Request, route: Route) -> Answer:
+async def of_repository(plane: AppContext, request: Request, route: Route) -> Response:
     """List what there is at `/v2/<name>/_<extension>/`, to whoever may pull."""
     repository = repository_to_read(route)
     await plane.bridge.read(request.stamp, service.check_readable, credentials(request), repository)
     return _listing(_OCI)
 
 
-def _listing(*extensions: Mapping[str, object]) -> Answer:
+def _listing(*extensions: Mapping[str, object]) -> Response:
     body = json.dumps({"extensions": extensions}).encode()
-    return Answer(HTTPStatus.OK, {"content-type": "application/json"}, body)
+    return Response(HTTPStatus.OK, {"content-type": "application/json"}, body)

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
+from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
-from registry_data.http.names import repository_to_read
-from registry_data.http.plane import Plane
+from registry_data.http.messages import Request, Response
+from registry_data.http.path_parameters import repository_to_read
 from registry_data.http.routes import Route
-from registry_data.http.wire import Answer, Request
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.media_types import OCI_INDEX
@@ -17,7 +17,7 @@ from registry_data.oci.paging import next_link, parse_page
 from registry_data.registry import lists
 
 
-async def tags(plane: Plane, request: Request, route: Route) -> Answer:
+async def tags(plane: AppContext, request: Request, route: Route) -> Response:
     """Send a page of tags in byte order (checklist 116-120)."""
     repository = repository_to_read(route)
     query = request.query
@@ -27,10 +27,10 @@ async def tags(plane: Plane, request: Request, route: Route) -> Answer:
     if found.more:
         headers["link"] = next_link(f"/v2/{repository}/tags/list", page.n, found.names[-1])
     body = _json({"name": str(repository), "tags": found.names})
-    return Answer(HTTPStatus.OK, headers, body, repeatable_until=found.until)
+    return Response(HTTPStatus.OK, headers, body, cacheable_until=found.until)
 
 
-async def catalog(plane: Plane, request: Request, route: Route) -> Answer:
+async def catalog(plane: AppContext, request: Request, route: Route) -> Response:
     """Send a page of the repositories that the caller has a role on (checklist 121)."""
     query = request.query
     page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
@@ -39,10 +39,10 @@ async def catalog(plane: Plane, request: Request, route: Route) -> Answer:
     if found.more:
         headers["link"] = next_link("/v2/_catalog", page.n, found.names[-1])
     body = _json({"repositories": found.names})
-    return Answer(HTTPStatus.OK, headers, body, repeatable_until=found.until)
+    return Response(HTTPStatus.OK, headers, body, cacheable_until=found.until)
 
 
-async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
+async def referrers(plane: AppContext, request: Request, route: Route) -> Response:
     """Send an index of what refers to a subject, empty when nothing does (checklist 123-128)."""
     subject, query = Digest.parse(route.reference), request.query
     artifact_type = _artifact_type(query.get("artifactType"))
@@ -54,7 +54,7 @@ async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
     except ProtocolError as error:
         if error.code is not ErrorCode.NAME_UNKNOWN:
             raise
-        return Answer(HTTPStatus.OK, headers, _index([]))  # a name that there can be none of (124)
+        return Response(HTTPStatus.OK, headers, _index([]))  # a name that there can be none of (124)
     page = parse_page(query.get("n"), None, maximum=plane.config.page_size)
     found = await plane.bridge.read(
         request.stamp,
@@ -70,7 +70,7 @@ async def referrers(plane: Plane, request: Request, route: Route) -> Answer:
         kept = {} if artifact_type is None else {"artifactType": artifact_type}
         path = f"/v2/{repository}/referrers/{subject}"
         headers["link"] = next_link(path, page.n, str(found.referrers[-1].id), kept)
-    return Answer(HTTPStatus.OK, headers, _index(found.referrers), repeatable_until=found.until)
+    return Response(HTTPStatus.OK, headers, _index(found.referrers), cacheable_until=found.until)
 
 
 def _artifact_type(value: str | None) -> str | None:

@@ -5,18 +5,18 @@ from functools import partial
 from http import HTTPStatus
 from typing import Final
 
+from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
 from registry_data.http.conditions import check_match, not_modified, preconditions
-from registry_data.http.names import reference_to_read, repository_to_read
-from registry_data.http.plane import Plane
+from registry_data.http.messages import Request, Response, content_length
+from registry_data.http.path_parameters import reference_to_read, repository_to_read
 from registry_data.http.routes import Route
-from registry_data.http.wire import Answer, Request, content_length
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.manifest import MANIFEST_SIZE_LIMIT, manifest_too_large
 from registry_data.oci.reference import Tag, parse_reference, parse_repository, parse_tag
 from registry_data.registry import manifests
-from registry_data.registry.gate import admit_push
+from registry_data.registry.authorization import require_push
 
 # A manifest up to this size, which nearly all have, is taken before anybody asks who sends it, if it is here.
 _READ_UNASKED: Final = 64 * 1024  # bytes
@@ -26,7 +26,7 @@ _SHOWN_MISSING: Final = 20  # a Warning takes 4096 bytes at most, a digest 135
 REVALIDATE: Final = "private, no-cache"
 
 
-async def get(plane: Plane, request: Request, route: Route) -> Answer:
+async def get(plane: AppContext, request: Request, route: Route) -> Response:
     """Send a manifest exactly as it was pushed, whatever Accept says (checklist 30-36)."""
     repository, reference = repository_to_read(route), reference_to_read(route)
     with_payload = request.method == "GET"
@@ -42,23 +42,23 @@ async def get(plane: Plane, request: Request, route: Route) -> Answer:
         "cache-control": IMMUTABLE if isinstance(reference, Digest) else REVALIDATE,
     }
     if not_modified(request, found.digest):
-        return Answer(HTTPStatus.NOT_MODIFIED, headers)
+        return Response(HTTPStatus.NOT_MODIFIED, headers)
     headers |= {"content-type": found.media_type, "content-length": str(found.size)}
-    return Answer(HTTPStatus.OK, headers, found.payload, repeatable_until=found.until)
+    return Response(HTTPStatus.OK, headers, found.payload, cacheable_until=found.until)
 
 
-async def put(plane: Plane, request: Request, route: Route) -> Answer:
+async def put(plane: AppContext, request: Request, route: Route) -> Response:
     """Store a manifest, by tag or by digest with any number of tags (checklist 87-110)."""
     repository, reference = parse_repository(route.name), parse_reference(route.reference)
     more_tags = _more_tags(request)
     who = credentials(request)
     begun = await request.body_at_once(_READ_UNASKED, _AT_ONCE)
     if begun is None:
-        await plane.bridge.read(None, admit_push, who, repository)
+        await plane.bridge.read(None, require_push, who, repository)
     payload = b"".join(begun) if begun is not None else await _payload(request)
     pushed = await plane.bridge.run(
         manifests.put,
-        await plane.bridge.read(None, admit_push, who, repository),
+        await plane.bridge.read(None, require_push, who, repository),
         reference,
         payload=payload,
         content_type=request.headers.get("content-type"),
@@ -76,7 +76,7 @@ async def put(plane: Plane, request: Request, route: Route) -> Answer:
         headers["warning"] = _sparse(pushed.missing)
     if more_tags:
         headers["oci-tag"] = ", ".join(pushed.tags)
-    return Answer(HTTPStatus.CREATED, headers)
+    return Response(HTTPStatus.CREATED, headers)
 
 
 def _sparse(missing: Sequence[str]) -> str:
@@ -104,7 +104,7 @@ async def _payload(request: Request) -> bytes:
     return bytes(payload)
 
 
-async def delete(plane: Plane, request: Request, route: Route) -> Answer:
+async def delete(plane: AppContext, request: Request, route: Route) -> Response:
     """Delete a tag, or by digest a manifest with its tags (checklist 134-135)."""
     await plane.bridge.run(
         manifests.delete,
@@ -113,4 +113,4 @@ async def delete(plane: Plane, request: Request, route: Route) -> Answer:
         reference_to_read(route),
         only_if=preconditions(request, route.reference),
     )
-    return Answer(HTTPStatus.ACCEPTED)
+    return Response(HTTPStatus.ACCEPTED)

@@ -6,29 +6,29 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
+from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import basic_pair, credentials
-from registry_data.http.plane import Plane
+from registry_data.http.messages import Idle, Request, Response
 from registry_data.http.routes import Route
-from registry_data.http.wire import Answer, Idle, Request
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.registry import service
-from registry_data.registry.gate import Credentials, Refused
+from registry_data.registry.authorization import AccessDenied, Credentials
 
 _FORM_LIMIT = 64 * 1024  # bytes; a form with a hundred scopes is far below
 _JSON = {"content-type": "application/json"}
 _UNCACHED = {**_JSON, "cache-control": "no-store"}
 
 
-async def ping(plane: Plane, request: Request, route: Route) -> Answer:
+async def ping(plane: AppContext, request: Request, route: Route) -> Response:
     """Say that this is a registry, to whoever proves to be somebody (checklist 27-29).
 
     Anonymous callers get the challenge even though public images need none: clients learn it only here.
     """
     await check_login(plane, request)
-    return Answer(HTTPStatus.OK, _JSON, b"{}")
+    return Response(HTTPStatus.OK, _JSON, b"{}")
 
 
-async def check_login(plane: Plane, request: Request) -> None:
+async def check_login(plane: AppContext, request: Request) -> None:
     """Let whoever proves to be somebody pass.
 
     Raises:
@@ -36,11 +36,11 @@ async def check_login(plane: Plane, request: Request) -> None:
     """
     who = credentials(request)
     if who == Credentials():
-        raise Refused(ErrorCode.UNAUTHORIZED, None, {})
+        raise AccessDenied(ErrorCode.UNAUTHORIZED, None, {})
     await plane.bridge.read(request.stamp, service.check_login, who)
 
 
-async def token_by_get(plane: Plane, request: Request, route: Route) -> Answer:
+async def token_by_get(plane: AppContext, request: Request, route: Route) -> Response:
     """Issue a token to the caller of a Basic header, or to nobody (checklist 150-153, 157)."""
     parameters: dict[str, list[str]] = {}
     for name, value in request.query.multi_items():  # once: `getlist` looks through all for each name
@@ -48,7 +48,7 @@ async def token_by_get(plane: Plane, request: Request, route: Route) -> Answer:
     return _token(await plane.bridge.run(service.token, parameters, _basic(request)))
 
 
-async def token_by_post(plane: Plane, request: Request, route: Route) -> Answer:
+async def token_by_post(plane: AppContext, request: Request, route: Route) -> Response:
     """Issue a token by the OAuth2 form (checklist 155)."""
     try:
         # Anybody may send one: it must be here soon, however alive the client is.
@@ -78,10 +78,10 @@ async def _form(request: Request) -> bytes:
     return bytes(body)
 
 
-def _token(answer: tuple[HTTPStatus, dict[str, Any]]) -> Answer:
+def _token(answer: tuple[HTTPStatus, dict[str, Any]]) -> Response:
     status, body = answer
     headers = {**_UNCACHED, "www-authenticate": 'Basic realm="stowage"'} if status == 401 else _UNCACHED
-    return Answer(status, headers, json.dumps(body).encode())
+    return Response(status, headers, json.dumps(body).encode())
 
 
 def _basic(request: Request) -> tuple[str, str] | None:
@@ -91,14 +91,14 @@ def _basic(request: Request) -> tuple[str, str] | None:
     return (scheme.lower() == "basic" and basic_pair(value.strip())) or ("", "malformed")
 
 
-async def keys(plane: Plane, request: Request, route: Route) -> Answer:
+async def keys(plane: AppContext, request: Request, route: Route) -> Response:
     """Publish the keys that tokens are signed with (RFC 7517)."""
     found = await plane.bridge.run(service.keys)
     headers = {**_JSON, "cache-control": "public, max-age=300"}
-    return Answer(HTTPStatus.OK, headers, json.dumps({"keys": found}).encode())
+    return Response(HTTPStatus.OK, headers, json.dumps({"keys": found}).encode())
 
 
-async def health(plane: Plane, request: Request, route: Route) -> Answer:
+async def health(plane: AppContext, request: Request, route: Route) -> Response:
     """Say whether database and storage answer; 503 when one does not."""
     await plane.bridge.run(service.check_health, plane.store)
-    return Answer(HTTPStatus.OK, _JSON, b'{"status":"ok"}')
+    return Response(HTTPStatus.OK, _JSON, b'{"status":"ok"}')

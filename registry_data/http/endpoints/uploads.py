@@ -8,16 +8,16 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 from uuid import UUID
 
+from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
-from registry_data.http.plane import Plane
+from registry_data.http.messages import Request, Response, content_length
 from registry_data.http.routes import Route
-from registry_data.http.wire import Answer, Request, content_length
 from registry_data.oci.digest import CANONICAL, Digest, check_algorithm
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.ranges import parse_content_range
 from registry_data.oci.reference import Repository, parse_repository
 from registry_data.registry import mounts, uploads
-from registry_data.registry.gate import admit_push
+from registry_data.registry.authorization import require_push
 from registry_data.registry.uploads import Append, Purpose, Upload, UploadMoved
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ T = TypeVar("T")
 _AT_ONCE: Final = 0.05  # seconds
 
 
-async def start(plane: Plane, request: Request, route: Route) -> Answer:
+async def start(plane: AppContext, request: Request, route: Route) -> Response:
     """Mount a blob, take one whole, or open a session (checklist 49-56, 80-86)."""
     repository = parse_repository(route.name)
     whole = _digest(request) if "digest" in request.query else None
@@ -35,7 +35,7 @@ async def start(plane: Plane, request: Request, route: Route) -> Answer:
         return _created(repository, Digest.parse(request.query["mount"]))
     algorithm = request.query.get("digest-algorithm") or (whole.algorithm if whole else CANONICAL)
     check_algorithm(algorithm)
-    pusher = await plane.bridge.read(None, admit_push, credentials(request), repository)
+    pusher = await plane.bridge.read(None, require_push, credentials(request), repository)
     session_id = await plane.bridge.run(uploads.start, pusher, algorithm=algorithm, store=plane.store)
     if whole is not None and "mount" not in request.query:
         try:
@@ -49,7 +49,7 @@ async def start(plane: Plane, request: Request, route: Route) -> Answer:
     return _session(HTTPStatus.ACCEPTED, repository, session_id, 0)
 
 
-async def _mounted(plane: Plane, request: Request, repository: Repository) -> bool:
+async def _mounted(plane: AppContext, request: Request, repository: Repository) -> bool:
     digest = Digest.parse(request.query["mount"])
     source = request.query.get("from")
     try:
@@ -59,7 +59,7 @@ async def _mounted(plane: Plane, request: Request, repository: Repository) -> bo
     return await plane.bridge.run(mounts.mount, credentials(request), repository, digest, source=parsed)
 
 
-async def append(plane: Plane, request: Request, route: Route) -> Answer:
+async def append(plane: AppContext, request: Request, route: Route) -> Response:
     """Take a chunk, or everything, at the upload's end (checklist 61-68)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
     if (small := await request.body_at_once(plane.config.piece_size, _AT_ONCE)) is not None:
@@ -81,14 +81,14 @@ async def append(plane: Plane, request: Request, route: Route) -> Answer:
     return _session(HTTPStatus.ACCEPTED, repository, session_id, offset)
 
 
-async def finish(plane: Plane, request: Request, route: Route) -> Answer:
+async def finish(plane: AppContext, request: Request, route: Route) -> Response:
     """Take what is left of an upload and make it a blob (checklist 55-60, 66, 78)."""
     repository, session_id, digest = parse_repository(route.name), _session_id(route), _digest(request)
     try:
         return await _finish(plane, request, repository, session_id, digest)
     except ProtocolError as error:
         again = error.code is ErrorCode.BLOB_UPLOAD_UNKNOWN and await plane.bridge.run(
-            uploads.finished_before, credentials(request), repository, digest
+            uploads.already_stored, credentials(request), repository, digest
         )
         if not again:
             raise
@@ -96,8 +96,8 @@ async def finish(plane: Plane, request: Request, route: Route) -> Answer:
 
 
 async def _finish(
-    plane: Plane, request: Request, repository: Repository, session_id: UUID, digest: Digest
-) -> Answer:
+    plane: AppContext, request: Request, repository: Repository, session_id: UUID, digest: Digest
+) -> Response:
     if (small := await request.body_at_once(plane.config.piece_size, _AT_ONCE)) is not None:
         take_all = partial(uploads.finish_small, small, digest)
         rest = await _at_its_end(plane, request, repository, session_id, take_all)
@@ -120,7 +120,7 @@ async def _finish(
     return _created(repository, digest)
 
 
-async def _close(plane: Plane, held: Append, digest: Digest) -> None:
+async def _close(plane: AppContext, held: Append, digest: Digest) -> None:
     """Make the upload a blob; where its bytes have to be read again for that, few do so at a time."""
     if held.digest(digest.algorithm) is None:
         try:
@@ -132,7 +132,7 @@ async def _close(plane: Plane, held: Append, digest: Digest) -> None:
     await plane.bridge.run(uploads.finish, held, digest, store=plane.store)
 
 
-async def status(plane: Plane, request: Request, route: Route) -> Answer:
+async def status(plane: AppContext, request: Request, route: Route) -> Response:
     """Say how far an upload has come (checklist 69)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
     upload = await _find(plane, request, repository, session_id, uploads.TO_LOOK)
@@ -140,16 +140,16 @@ async def status(plane: Plane, request: Request, route: Route) -> Answer:
     return _session(HTTPStatus.NO_CONTENT, repository, session_id, offset)
 
 
-async def cancel(plane: Plane, request: Request, route: Route) -> Answer:
+async def cancel(plane: AppContext, request: Request, route: Route) -> Response:
     """Forget an upload (checklist 71)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
     upload = await _find(plane, request, repository, session_id, uploads.TO_CANCEL)
     await plane.bridge.run(uploads.cancel, upload, store=plane.store)
-    return Answer(HTTPStatus.NO_CONTENT)
+    return Response(HTTPStatus.NO_CONTENT)
 
 
 async def _at_its_end(
-    plane: Plane, request: Request, repository: Repository, session_id: UUID, take: Callable[..., T]
+    plane: AppContext, request: Request, repository: Repository, session_id: UUID, take: Callable[..., T]
 ) -> T:
     """Run a use case that opens an upload at the offset that Content-Range names, or at its end."""
     upload = await _find(plane, request, repository, session_id, uploads.TO_WRITE)
@@ -168,14 +168,14 @@ async def _at_its_end(
 
 
 async def _find(
-    plane: Plane, request: Request, repository: Repository, session_id: UUID, purpose: Purpose
+    plane: AppContext, request: Request, repository: Repository, session_id: UUID, purpose: Purpose
 ) -> Upload:
     return await plane.bridge.read(
         None, uploads.find, credentials(request), repository, session_id, purpose=purpose
     )
 
 
-async def _open(plane: Plane, request: Request, repository: Repository, session_id: UUID) -> Append:
+async def _open(plane: AppContext, request: Request, repository: Repository, session_id: UUID) -> Append:
     take = partial(uploads.open_append, coming=content_length(request) or 0)
     return await _at_its_end(plane, request, repository, session_id, take)
 
@@ -193,7 +193,7 @@ def _first_byte(request: Request) -> int | None:
     return first
 
 
-async def _pump(plane: Plane, request: Request, held: Append) -> None:
+async def _pump(plane: AppContext, request: Request, held: Append) -> None:
     """Hash and write one piece side by side while the next one arrives: two pieces at most in memory."""
     working: asyncio.Future[tuple[None, None]] | None = None
     with plane.gathering.part() as size:
@@ -247,10 +247,10 @@ def _progress(repository: Repository, session_id: UUID, offset: int) -> dict[str
     }
 
 
-def _session(status: HTTPStatus, repository: Repository, session_id: UUID, offset: int) -> Answer:
-    return Answer(status, _progress(repository, session_id, offset))
+def _session(status: HTTPStatus, repository: Repository, session_id: UUID, offset: int) -> Response:
+    return Response(status, _progress(repository, session_id, offset))
 
 
-def _created(repository: Repository, digest: Digest) -> Answer:
+def _created(repository: Repository, digest: Digest) -> Response:
     headers = {"location": f"/v2/{repository}/blobs/{digest}", "docker-content-digest": str(digest)}
-    return Answer(HTTPStatus.CREATED, headers)
+    return Response(HTTPStatus.CREATED, headers)

@@ -12,7 +12,7 @@ from minio.lifecycleconfig import Rule
 
 from registry_data.storage.base import NotStored, StorageError, Unavailable
 from registry_data.storage.s3.bucket import Bucket, Changed, translated
-from registry_data.storage.s3.process import is_known_dead, this_process
+from registry_data.storage.s3.process_identity import is_known_dead, this_process
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from registry_data.storage.base import Busy, NotStored, StorageError, Unavailable
 from registry_data.storage.s3.bucket import Bucket, Changed
-from registry_data.storage.s3.process import is_known_dead, this_process
+from registry_data.storage.s3.process_identity import is_known_dead, this_process
 from registry_data.storage.s3.state import State
 
 # Long enough to outlive some renewals that come late; a client whose last request failed waits as long.

@@ -18,7 +18,7 @@ _MANY: Final = 64
 _IDLE: Final = 1.0  # seconds
 
 
-class PatientReader:
+class ResumableReader:
     """An iterator over a part of an object, which holds a connection only while it is read, or few are."""
 
     def __init__(self, bucket: Bucket, name: str, start: int, stop: int | None) -> None:
@@ -34,7 +34,7 @@ class PatientReader:
         self._at, self._stop = start, start + self._answer.length
         self._read_at = time.monotonic()
 
-    def __iter__(self) -> "PatientReader":
+    def __iter__(self) -> "ResumableReader":
         return self
 
     def __next__(self) -> bytes:
@@ -73,11 +73,11 @@ class Readers:
     """All readers of a process; a thread looks after them while there are any."""
 
     def __init__(self) -> None:
-        self._readers: WeakSet[PatientReader] = WeakSet()
+        self._readers: WeakSet[ResumableReader] = WeakSet()
         self._lock = threading.Lock()
         self._is_running = False
 
-    def add(self, reader: PatientReader) -> None:
+    def add(self, reader: ResumableReader) -> None:
         """Look after a reader until it is forgotten."""
         with self._lock:
             self._readers.add(reader)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from registry_data.storage.base import PIECE, Full, Unavailable
-from registry_data.storage.room import Room
+from registry_data.storage.free_space import FreeSpace
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -17,7 +17,7 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Spool:
     """A file without a name: it goes with the process, and never needs to outlive it."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: FreeSpace) -> None:
         self._room = room
         with translated():
             self._file = tempfile.TemporaryFile(dir=room.folder, buffering=0)  # noqa: SIM115 - `close` closes it

@@ -65,13 +65,13 @@ def where_part_begins(index: int) -> int:
     return PART * (_PARTS_OF_A_SIZE * ((1 << doublings) - 1) + rest * (1 << doublings))
 
 
-def chained(chain: str, etag: str) -> str:
+def parts_checksum(chain: str, etag: str) -> str:
     """The chain with one more part."""
     return sha256(f"{chain} {etag}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ObjectNames:
     """The names of an upload's objects."""
 
     upload: UploadId

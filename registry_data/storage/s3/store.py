@@ -13,15 +13,15 @@ from datetime import timedelta
 from pathlib import Path
 
 from registry_data.storage.base import Busy, Key, NotStored, StorageError, Unavailable, UploadId, WrongOffset
+from registry_data.storage.free_space import FreeSpace
 from registry_data.storage.keys import check_key, parse_key
-from registry_data.storage.room import Room
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.check import prepare
 from registry_data.storage.s3.lease import Lease, Renewal, Snapshot
-from registry_data.storage.s3.reading import PatientReader, Readers
+from registry_data.storage.s3.reading import Readers, ResumableReader
 from registry_data.storage.s3.spool import translated
-from registry_data.storage.s3.state import Places, State, blob_object, part_size
+from registry_data.storage.s3.state import ObjectNames, State, blob_object, part_size
 from registry_data.storage.s3.upload import S3Writer
 
 
@@ -43,7 +43,7 @@ class S3Store:
     def __init__(self, address: Address, *, reserve: int | None = None) -> None:
         """Nothing is asked of S3 yet. `reserve` is what stays free of the spool's disk, in bytes."""
         self._address = address
-        self._room = Room(address.spool or Path(tempfile.gettempdir()), reserve)
+        self._room = FreeSpace(address.spool or Path(tempfile.gettempdir()), reserve)
         self._process_or_parent = _Process(address)
 
     def check(self) -> None:
@@ -54,7 +54,7 @@ class S3Store:
             prepare(self._bucket)
             self._process.is_checked = True
 
-    def require_room(self, size: int) -> None:
+    def ensure_capacity(self, size: int) -> None:
         """Ask the disk that parts pass over; how much room the bucket has, only S3 knows."""
         with translated():
             self._room.require(min(size, part_size(0)))
@@ -62,7 +62,7 @@ class S3Store:
     def create_upload(self, upload: UploadId) -> None:
         """Write the first state, or leave the one that is there."""
         with suppress(Changed):
-            self._bucket.put(Places(upload).state, State().dump(), only_new=True)
+            self._bucket.put(ObjectNames(upload).state, State().dump(), only_new=True)
 
     def upload_size(self, upload: UploadId) -> int:
         """Ask the state."""
@@ -73,7 +73,7 @@ class S3Store:
         snapshot = self._free(upload)
         if at is not None and at != snapshot.state.size:
             raise WrongOffset(snapshot.state.size)
-        lease = Lease(self._bucket, Places(upload).state, snapshot)
+        lease = Lease(self._bucket, ObjectNames(upload).state, snapshot)
         process = self._process
 
         def forget() -> None:
@@ -81,7 +81,7 @@ class S3Store:
                 del process.writers[upload]
 
         is_first = not snapshot.state.stamp
-        writer = S3Writer(process.bucket, Places(upload), lease, self._room, forget, is_first=is_first)
+        writer = S3Writer(process.bucket, ObjectNames(upload), lease, self._room, forget, is_first=is_first)
         process.writers[upload] = writer
         try:
             process.renewal.add(lease)
@@ -94,7 +94,7 @@ class S3Store:
         """Read what is in parts or in the tail; more than one part has to be finished for that."""
         state = self._snapshot(upload).state
         if upload not in self._process.writers and not state.parts and state.sealed is None:
-            tail = Places(upload).tail(state.tail_slot)
+            tail = ObjectNames(upload).tail(state.tail_slot)
             return self._bucket.read(tail, 0, None, etag=state.tail_etag) if state.tail else iter(())
         with self._writer(upload) as writer:
             return writer.contents()
@@ -117,7 +117,7 @@ class S3Store:
 
     def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
         """Remove what was sent and not published, and the state last: it says what that is."""
-        places = Places(upload)
+        places = ObjectNames(upload)
         writer = self._process.writers.get(upload) if published or held else None
         if writer is not None:
             if not writer.let_go():
@@ -137,7 +137,7 @@ class S3Store:
             raise
         self._bucket.delete(places.state)
 
-    def _remove(self, places: Places, *, is_blob: bool) -> None:
+    def _remove(self, places: ObjectNames, *, is_blob: bool) -> None:
         self._bucket.abort_all(places.blob)
         if not is_blob:
             self._bucket.delete(places.blob)
@@ -153,7 +153,7 @@ class S3Store:
             self.size(key)
             return iter(())
         process = self._process
-        reader = PatientReader(process.bucket, _object(key), start, stop)
+        reader = ResumableReader(process.bucket, _object(key), start, stop)
         process.readers.add(reader)
         return reader
 
@@ -172,7 +172,7 @@ class S3Store:
         return self._process.bucket
 
     def _snapshot(self, upload: UploadId) -> Snapshot:
-        return Snapshot.read(self._bucket, Places(upload).state)
+        return Snapshot.read(self._bucket, ObjectNames(upload).state)
 
     def _free(self, upload: UploadId) -> Snapshot:
         """The state of an upload that has no writer."""

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from registry_data.storage.base import Key, NotStored, Unavailable
+from registry_data.storage.free_space import FreeSpace
 from registry_data.storage.keys import parse_key
-from registry_data.storage.room import Room
 from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.lease import Lease
 from registry_data.storage.s3.spool import Spool
-from registry_data.storage.s3.state import Places, State, chained, part_size, where_part_begins
+from registry_data.storage.s3.state import ObjectNames, State, part_size, parts_checksum, where_part_begins
 
 
 class S3Writer:
@@ -27,9 +27,9 @@ class S3Writer:
     def __init__(
         self,
         bucket: Bucket,
-        places: Places,
+        places: ObjectNames,
         lease: Lease,
-        room: Room,
+        room: FreeSpace,
         on_end: Callable[[], None],
         *,
         is_first: bool,
@@ -181,7 +181,7 @@ class S3Writer:
             etag = self._bucket.copy_part(
                 self._places.blob, self._multipart, number, start=start, stop=start + length
             )
-            self._parts, self._chain = number, chained(self._chain, etag)
+            self._parts, self._chain = number, parts_checksum(self._chain, etag)
         if start < size:
             self._fill(spool, self._places.blob, start, size, None)
 
@@ -190,7 +190,7 @@ class S3Writer:
         multipart = self._multipart or self._bucket.begin(self._places.blob)
         number = self._parts + 1
         etag = self._bucket.put_part(self._places.blob, multipart, number, spool.view())
-        self._multipart, self._parts, self._chain = multipart, number, chained(self._chain, etag)
+        self._multipart, self._parts, self._chain = multipart, number, parts_checksum(self._chain, etag)
         spool.clear()
         self._changed = True
         self._lease.note(self._with_parts())
@@ -236,7 +236,7 @@ class S3Writer:
             return  # finished before
         chain = ""
         for part in parts:
-            chain = chained(chain, part.etag)
+            chain = parts_checksum(chain, part.etag)
         if chain != self._chain:
             raise self._damaged()
         with suppress(NotStored):  # finished by a try whose answer came too late

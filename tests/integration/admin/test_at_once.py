@@ -11,7 +11,7 @@ from registry_control.audit.services import SYSTEM
 from registry_control.catalog.models import Tag
 from registry_control.catalog.services import images
 from registry_control.common.models import Status
-from registry_control.common.sql import execute
+from registry_control.db.sql import execute
 from registry_control.identity import services as identity
 from registry_control.identity.models import ApiKey
 from registry_control.namespaces import services as namespaces

@@ -16,13 +16,13 @@ from django.test.utils import CaptureQueriesContext
 from registry_control.access.services import authenticate, rotate_signing_keys
 from registry_control.audit.models import AuditEvent
 from registry_control.catalog.models import (
-    AwaitedChild,
     Blob,
     BlobLease,
     BlobLink,
     Image,
     Manifest,
     ManifestChild,
+    MissingChild,
     Tag,
     UploadSession,
 )
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 OURS = [model for model in apps.get_models() if model.__module__.startswith("registry_control")]
 MODELS = [model for model in OURS if model is not PolicyRule]  # a part of the policy's page
-READ_ONLY = {AwaitedChild, Blob, BlobLease, BlobLink, Manifest, ManifestChild, UploadSession, AuditEvent}
+READ_ONLY = {MissingChild, Blob, BlobLease, BlobLink, Manifest, ManifestChild, UploadSession, AuditEvent}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
         image_id=pushed.image_id, digest=f"sha256:{uuid4().hex * 2}", media_type="x", payload=b"", size=0
     )
     ManifestChild.objects.create(parent=parent, child=first)
-    AwaitedChild.objects.create(image_id=pushed.image_id, parent=parent, digest=f"sha256:{uuid4().hex * 2}")
+    MissingChild.objects.create(image_id=pushed.image_id, parent=parent, digest=f"sha256:{uuid4().hex * 2}")
     uploads.start(principal=owner.principal, image_id=pushed.image_id, algorithm="sha256")
     rotate_signing_keys()
     return pushed

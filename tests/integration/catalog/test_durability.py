@@ -3,17 +3,17 @@
 import pytest
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from registry_control.common.durability import unsynced_transaction
-from registry_control.common.sqlite.base import DatabaseWrapper
+from registry_control.db.durability import unsynced_transaction
+from registry_control.db.sqlite.base import DatabaseWrapper
 from registry_control.identity.models import Organization
 from tests.factories import make_organization
 
 
 def _synced() -> bool:
-    """Whether a commit made now would wait for the disk (tests/unit/control/test_wal.py sees it wait)."""
+    """Whether a commit made now waits for the disk (tests/unit/control/test_wal_sync.py sees it wait)."""
     here = connections[DEFAULT_DB_ALIAS]
     if isinstance(here, DatabaseWrapper):
-        return here.waits_for_disk
+        return here.sync_on_commit
     with here.cursor() as cursor:
         cursor.execute("SHOW synchronous_commit")
         (answer,) = cursor.fetchone()

@@ -13,13 +13,13 @@ from django.db import connection, transaction
 from registry_control.audit.models import AuditEvent
 from registry_control.audit.services import SYSTEM
 from registry_control.catalog.models import (
-    AwaitedChild,
     Blob,
     BlobLease,
     BlobLink,
     Image,
     Manifest,
     ManifestChild,
+    MissingChild,
     Tag,
     UploadSession,
 )
@@ -198,7 +198,7 @@ def test_invariant_8_a_deletion_that_dies_at_any_step_is_finished_by_the_next(
 
         # then nothing is left of the namespace
         assert not Namespace.objects.filter(pk=namespace.pk).exists()
-        for model in (Image, Tag, Manifest, ManifestChild, AwaitedChild, BlobLink, BlobLease, UploadSession):
+        for model in (Image, Tag, Manifest, ManifestChild, MissingChild, BlobLink, BlobLease, UploadSession):
             assert not model.objects.exists(), model
         if not died:
             assert dies_at > 10

@@ -20,15 +20,15 @@ from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository, Tag
 from registry_data.registry import manifests
+from registry_data.registry.authorization import Credentials, require_push
 from registry_data.registry.blobs import promise
-from registry_data.registry.gate import Credentials, admit_push
 from registry_data.registry.uploads import (
     Upload,
+    already_stored,
     append_small,
     catch_up,
     finish,
     finish_small,
-    finished_before,
     open_append,
     rewind,
 )
@@ -466,12 +466,12 @@ def test_invariant_2_a_closing_request_that_is_repeated_promises_the_blob_anew(
     credentials, repository = Credentials(secret=owner.secret), Repository(namespace.name, "app")
 
     # when it is said to be there, then it is for as long as any other
-    assert finished_before(credentials, repository, DIGEST)
+    assert already_stored(credentials, repository, DIGEST)
     assert BlobLease.objects.get().expires_at > now() + settings.BLOB_LEASE / 2
 
     # and when that is over, it is not there
     BlobLease.objects.update(expires_at=now() - timedelta(seconds=1))
-    assert not finished_before(credentials, repository, DIGEST)
+    assert not already_stored(credentials, repository, DIGEST)
 
 
 def test_an_image_that_is_locked_meanwhile_answers_as_one_that_was_locked_before(
@@ -481,7 +481,7 @@ def test_an_image_that_is_locked_meanwhile_answers_as_one_that_was_locked_before
     Image.objects.update(status=Status.LOCKED)
     repository = Repository(namespace.name, "app")
     with pytest.raises(ProtocolError) as before:
-        admit_push(Credentials(secret=owner.secret), repository)
+        require_push(Credentials(secret=owner.secret), repository)
 
     # when it is finished, then the answer is the same
     with pytest.raises(ProtocolError) as late:

@@ -9,7 +9,7 @@ from registry_control.namespaces.models import Namespace
 from registry_data.oci.digest import Digest
 from registry_data.oci.reference import Repository
 from registry_data.registry import mounts
-from registry_data.registry.gate import Credentials
+from registry_data.registry.authorization import Credentials
 from registry_data.storage.keys import blob_key
 from tests.factories import TestKey, make_key, make_namespace
 

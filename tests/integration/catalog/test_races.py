@@ -23,13 +23,13 @@ from registry_control.catalog.errors import (
     UploadGone,
 )
 from registry_control.catalog.models import (
-    AwaitedChild,
     Blob,
     BlobLease,
     BlobLink,
     Image,
     Manifest,
     ManifestChild,
+    MissingChild,
     Tag,
     UploadSession,
 )
@@ -142,7 +142,7 @@ def test_a_sparse_index_and_its_manifests_pushed_at_once_find_each_other(
     assert results == [None] * 4
     named = ManifestChild.objects.filter(parent__digest=index.digest).values_list("child__digest", flat=True)
     assert set(named) == set(platforms)
-    assert not AwaitedChild.objects.exists()
+    assert not MissingChild.objects.exists()
 
 
 def test_the_same_manifest_pushed_at_once_is_stored_once(owner: TestKey, image_id: UUID) -> None:
@@ -281,7 +281,7 @@ def shared(digest: str, owner: TestKey, image_id: UUID) -> None:
     """Finish an upload of what the registry has."""
     session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
     blob_id = Blob.objects.get(digest=digest).pk
-    blobs.record_again(session_id=session, image_id=image_id, blob_id=blob_id)
+    blobs.record_duplicate(session_id=session, image_id=image_id, blob_id=blob_id)
 
 
 def test_pushes_of_a_layer_that_is_there_do_not_wait_for_each_others_commits(

@@ -20,14 +20,14 @@ MODELS: dict[str, type[Namespace] | type[Image] | type[Tag]] = {
 LISTS = sorted(MODELS)
 
 
-Ask = Callable[..., Answer]
+QueryExecutor = Callable[..., Answer]
 
 
 @pytest.fixture
-def fill(key: TestKey) -> Callable[[str, int], Ask]:
+def fill(key: TestKey) -> Callable[[str, int], QueryExecutor]:
     """Make so many rows of a kind, `row-00` and on; return how to list them."""
 
-    def make(what: str, count: int) -> Ask:
+    def make(what: str, count: int) -> QueryExecutor:
         names = [f"row-{number:02}" for number in range(count)]
         path = f"/{what}"
         if what == "namespaces":
@@ -52,7 +52,9 @@ def names(answer: Answer, what: str) -> list[str]:
 
 
 @pytest.mark.parametrize("what", LISTS)
-def test_a_page_has_twenty_rows_unless_it_is_told(what: str, fill: Callable[[str, int], Ask]) -> None:
+def test_a_page_has_twenty_rows_unless_it_is_told(
+    what: str, fill: Callable[[str, int], QueryExecutor]
+) -> None:
     ask = fill(what, 23)
     rows = [f"row-{number:02}" for number in range(23)]
     assert names(ask(), what) == names(ask(page=1), what) == names(ask(page=0), what) == rows[:20]
@@ -68,7 +70,7 @@ def test_a_page_has_twenty_rows_unless_it_is_told(what: str, fill: Callable[[str
 @pytest.mark.parametrize("what", LISTS)
 @pytest.mark.parametrize("page", [3, 999, 2**31, 2**63, 10**30, "9" * 900])
 def test_past_the_end_is_an_empty_page_with_the_true_count(
-    what: str, page: object, fill: Callable[[str, int], Ask]
+    what: str, page: object, fill: Callable[[str, int], QueryExecutor]
 ) -> None:
     answer = fill(what, 2)(page=page, page_size=1)
     assert (answer.status, answer.body) == (200, {what: [], "total_count": 2})
@@ -94,13 +96,15 @@ def test_past_the_end_is_an_empty_page_with_the_true_count(
     ],
 )
 def test_bad_pages_and_orders_are_refused_and_not_adjusted(
-    what: str, field: str, value: str, reason: str, fill: Callable[[str, int], Ask]
+    what: str, field: str, value: str, reason: str, fill: Callable[[str, int], QueryExecutor]
 ) -> None:
     assert details(fill(what, 1)(**{field: value})) == {field: reason}
 
 
 @pytest.mark.parametrize("what", LISTS)
-def test_orders_go_by_time_and_by_name_both_ways(what: str, fill: Callable[[str, int], Ask]) -> None:
+def test_orders_go_by_time_and_by_name_both_ways(
+    what: str, fill: Callable[[str, int], QueryExecutor]
+) -> None:
     # given three rows whose names and times are in different orders
     ask = fill(what, 3)
     start = datetime(2026, 1, 1, tzinfo=UTC)
@@ -134,7 +138,7 @@ def test_namespaces_can_be_ordered_by_description(key: TestKey) -> None:
 @pytest.mark.parametrize("what", LISTS)
 @pytest.mark.parametrize("direction", ["asc", "desc"])
 def test_rows_of_one_moment_are_each_on_exactly_one_page(
-    what: str, direction: str, fill: Callable[[str, int], Ask]
+    what: str, direction: str, fill: Callable[[str, int], QueryExecutor]
 ) -> None:
     ask = fill(what, 9)
     MODELS[what].objects.update(created_at=datetime(2026, 1, 1, tzinfo=UTC))
@@ -144,7 +148,7 @@ def test_rows_of_one_moment_are_each_on_exactly_one_page(
 
 
 @pytest.mark.parametrize("what", LISTS)
-def test_a_name_is_matched_as_a_whole(what: str, fill: Callable[[str, int], Ask]) -> None:
+def test_a_name_is_matched_as_a_whole(what: str, fill: Callable[[str, int], QueryExecutor]) -> None:
     ask = fill(what, 2)
     assert names(ask(name="row-01"), what) == ["row-01"]
     for other in ("row", "row-0", "ROW-01", "row-01 ", "%", "row-0_"):

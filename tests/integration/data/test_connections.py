@@ -11,12 +11,12 @@ from django.db import connections, transaction
 from django.db.utils import ConnectionHandler, IntegrityError, OperationalError
 from pytest_django import DjangoDbBlocker
 
-from registry_control.common import sql as hand_written
-from registry_control.common.postgresql import waits
-from registry_control.common.postgresql.base import DatabaseWrapper
+from registry_control.db import sql as hand_written
+from registry_control.db.postgresql import timeouts
+from registry_control.db.postgresql.base import DatabaseWrapper
 from registry_control.settings import _database as settings_of
 from registry_data.oci.errors import ProtocolError
-from registry_data.registry.unit import unit
+from registry_data.registry.use_case import use_case
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_hand_written_statements_notice_that_the_server_has_ended_a_connection(
     _end(url, _backend(table))
     for run in (lambda: hand_written.rows(READ, []), lambda: hand_written.execute(WRITE, [1])):
         # when the first thing that a use case does is a hand-written statement, then it gets a new one
-        with unit():
+        with use_case():
             run()
         _end(url, _backend(table))
     assert _seen_by_others(url) == [1]
@@ -247,7 +247,7 @@ def test_a_connection_that_ends_in_a_transaction_is_not_made_anew_within_it(
     table: DatabaseWrapper, url: str
 ) -> None:
     def write() -> None:
-        with unit(), transaction.atomic():
+        with use_case(), transaction.atomic():
             hand_written.rows("INSERT INTO a VALUES (1) RETURNING n", [])
             _end(url, _backend(table))
             hand_written.rows("INSERT INTO a VALUES (2) RETURNING n", [])
@@ -258,7 +258,7 @@ def test_a_connection_that_ends_in_a_transaction_is_not_made_anew_within_it(
 
 
 def _write() -> None:
-    with unit(), transaction.atomic():
+    with use_case(), transaction.atomic():
         hand_written.rows("INSERT INTO a VALUES (1) RETURNING n", [])
 
 
@@ -296,7 +296,7 @@ def test_who_waits_for_a_row_that_nobody_gives_back_is_told_to_try_again(
 
         # when another one wants it, then it is told so, and the connection goes on
         def hold() -> None:
-            with unit(), transaction.atomic():
+            with use_case(), transaction.atomic():
                 hand_written.rows("SELECT n FROM a FOR UPDATE", [])
 
         with pytest.raises(ProtocolError, match=r"UNAVAILABLE: another request holds"):
@@ -313,7 +313,7 @@ def test_every_connection_ends_waits_for_locks_and_transactions_that_rest(
     connection: DatabaseWrapper,
 ) -> None:
     assert _limits(connection.connection) == ("10s", "30s")
-    with closing(waits.connect(connection.get_connection_params())) as of_the_reads:
+    with closing(timeouts.connect(connection.get_connection_params())) as of_the_reads:
         assert _limits(of_the_reads) == ("10s", "30s")
 
 
@@ -343,7 +343,7 @@ def test_a_transaction_that_rests_ends_and_gives_back_what_it_held(
     table.execute("SET idle_in_transaction_session_timeout = '100ms'", [])
 
     def stand_still() -> None:
-        with unit(), transaction.atomic():
+        with use_case(), transaction.atomic():
             hand_written.rows("SELECT n FROM a FOR UPDATE", [])
             with psycopg.connect(url) as other:
                 other.execute("SELECT n FROM a FOR UPDATE")  # others come by
@@ -355,7 +355,7 @@ def test_a_transaction_that_rests_ends_and_gives_back_what_it_held(
     # then it is told so when it goes on, and the next one gets another connection
     with pytest.raises(ProtocolError, match="UNAVAILABLE"):
         stand_still()
-    with unit():
+    with use_case():
         assert hand_written.rows(READ, []) == [(1,)]
 
 

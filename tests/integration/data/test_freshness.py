@@ -10,8 +10,8 @@ import httpx
 import psycopg
 import pytest
 
-from registry_data.freshness import PostgresStamps, SqliteStamps, Stamp
-from registry_data.pipeline import Pipeline
+from registry_control.db.postgresql.pipeline import Pipeline
+from registry_data.freshness import DatabaseVersion, PostgresVersionSource, SqliteVersionSource
 from tests.oci_client import OCI_MANIFEST, OciClient, descriptor, image_manifest
 from tests.services.postgres import Postgres
 from tests.tenants import LAYER, Tenants
@@ -33,9 +33,9 @@ def test_a_commit_of_another_connection_changes_the_stamp_of_sqlite(
     tmp_path: Path, writer: sqlite3.Connection
 ) -> None:
     # given a database in use
-    stamps = SqliteStamps(tmp_path / "a database.sqlite3")
+    stamps = SqliteVersionSource(tmp_path / "a database.sqlite3")
 
-    async def ask() -> Stamp | None:
+    async def ask() -> DatabaseVersion | None:
         await asyncio.sleep(0)  # another turn of the event loop
         return await stamps.now()
 
@@ -61,9 +61,9 @@ def test_a_commit_of_another_connection_changes_the_stamp_of_sqlite(
 def test_whoever_comes_after_a_commit_sees_it_whoever_else_has_just_asked(
     tmp_path: Path, writer: sqlite3.Connection
 ) -> None:
-    stamps = SqliteStamps(tmp_path / "a database.sqlite3")
+    stamps = SqliteVersionSource(tmp_path / "a database.sqlite3")
 
-    async def after_commit() -> tuple[Stamp | None, Stamp | None]:
+    async def after_commit() -> tuple[DatabaseVersion | None, DatabaseVersion | None]:
         before = await stamps.now()
         writer.execute(CHANGE)
         # as the server does it: a request that comes now is a task of its own
@@ -80,7 +80,7 @@ def test_whoever_comes_after_a_commit_sees_it_whoever_else_has_just_asked(
 
 def test_a_commit_of_another_connection_changes_the_stamp_of_postgresql(url: str) -> None:
     async def scenario() -> None:
-        stamps = PostgresStamps(Pipeline(lambda: psycopg.connect(url)))
+        stamps = PostgresVersionSource(Pipeline(lambda: psycopg.connect(url)))
         with psycopg.connect(url) as writer:
             writer.execute(TABLE)
             writer.commit()
@@ -100,7 +100,7 @@ def test_a_commit_of_another_connection_changes_the_stamp_of_postgresql(url: str
 
 def test_many_ask_at_once_and_a_cancelled_one_disturbs_nobody(url: str) -> None:
     async def scenario() -> None:
-        stamps = PostgresStamps(Pipeline(lambda: psycopg.connect(url)))
+        stamps = PostgresVersionSource(Pipeline(lambda: psycopg.connect(url)))
         await _first(stamps)
         asking = [asyncio.create_task(stamps.now()) for _ in range(50)]
         await asyncio.sleep(0)
@@ -117,7 +117,7 @@ def test_many_ask_at_once_and_a_cancelled_one_disturbs_nobody(url: str) -> None:
 
 def test_a_lost_connection_gives_no_stamp_and_is_made_anew(url: str) -> None:
     async def scenario() -> None:
-        stamps = PostgresStamps(Pipeline(lambda: psycopg.connect(url, application_name="stamps")))
+        stamps = PostgresVersionSource(Pipeline(lambda: psycopg.connect(url, application_name="stamps")))
         await _first(stamps)
         with psycopg.connect(url, autocommit=True) as killer:
             killer.execute(
@@ -133,7 +133,7 @@ def test_a_lost_connection_gives_no_stamp_and_is_made_anew(url: str) -> None:
 
 def test_a_server_that_is_away_gives_no_stamp(postgres: Postgres) -> None:
     async def scenario() -> None:
-        stamps = PostgresStamps(Pipeline(lambda: psycopg.connect(postgres.url("no_such_database"))))
+        stamps = PostgresVersionSource(Pipeline(lambda: psycopg.connect(postgres.url("no_such_database"))))
         for _ in range(3):
             assert await stamps.now() is None
             await asyncio.sleep(0.05)
@@ -142,7 +142,7 @@ def test_a_server_that_is_away_gives_no_stamp(postgres: Postgres) -> None:
     asyncio.run(scenario())
 
 
-async def _first(stamps: PostgresStamps) -> Stamp:
+async def _first(stamps: PostgresVersionSource) -> DatabaseVersion:
     """The first stamp there is; until the connection stands there is none."""
     for _ in range(1500):
         if (stamp := await stamps.now()) is not None:

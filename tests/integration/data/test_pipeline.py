@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from registry_data.pipeline import Away, Pipeline, Rows
+from registry_control.db.postgresql.pipeline import ConnectionUnavailable, Pipeline, Rows
 from tests.services.postgres import Postgres
 
 ID = UUID("c0ffee00-0000-4000-8000-000000000000")
@@ -44,7 +44,7 @@ async def connected(pipeline: Pipeline) -> Rows:
     for _ in range(1500):
         try:
             return await pipeline.ask("SELECT 1", ())
-        except Away:
+        except ConnectionUnavailable:
             await asyncio.sleep(0.02)
     raise AssertionError("no connection came")
 
@@ -97,9 +97,9 @@ def test_an_error_is_told_to_whom_it_concerns_and_the_next_ones_are_answered(url
             failing = pipeline.ask(wrong, (0,) * wrong.count("%s"))
             after = pipeline.ask("SELECT 'after'", ())
             assert await before == [("before",)]
-            with pytest.raises((psycopg.errors.DivisionByZero, Away)):
+            with pytest.raises((psycopg.errors.DivisionByZero, ConnectionUnavailable)):
                 await failing
-            with pytest.raises(Away):  # of the same turn
+            with pytest.raises(ConnectionUnavailable):  # of the same turn
                 await after
             assert await pipeline.ask("SELECT 'later'", ()) == [("later",)]
 
@@ -131,7 +131,7 @@ def test_a_lost_connection_is_told_and_made_anew(url: str) -> None:
         await asyncio.sleep(0)
         with psycopg.connect(url, autocommit=True) as killer:
             await asyncio.to_thread(killer.execute, END)
-        with pytest.raises(Away):
+        with pytest.raises(ConnectionUnavailable):
             await waiting
         assert await connected(pipeline) == [(1,)]
 
@@ -142,7 +142,7 @@ def test_a_server_that_is_silent_for_long_counts_as_lost(url: str) -> None:
     async def scenario(pipeline: Pipeline) -> None:
         waiting = [pipeline.ask("SELECT pg_sleep(100)", ()), pipeline.ask("SELECT 1", ())]
         for answer in waiting:
-            with pytest.raises(Away):
+            with pytest.raises(ConnectionUnavailable):
                 await asyncio.wait_for(answer, 60)
         assert await connected(pipeline) == [(1,)]
 
@@ -165,7 +165,7 @@ def test_without_a_server_there_is_no_answer(postgres: Postgres) -> None:
     async def scenario() -> None:
         with pipeline_to(postgres.url("no_such_database")) as pipeline:
             for _ in range(3):
-                with pytest.raises(Away):
+                with pytest.raises(ConnectionUnavailable):
                     pipeline.ask("SELECT 1", ())
                 await asyncio.sleep(0.05)
 
@@ -175,7 +175,7 @@ def test_without_a_server_there_is_no_answer(postgres: Postgres) -> None:
 def test_statements_that_the_server_has_forgotten_are_asked_elsewhere_and_made_anew(url: str) -> None:
     async def scenario(pipeline: Pipeline) -> None:
         await pipeline.ask("DEALLOCATE ALL", ())
-        with pytest.raises(Away):
+        with pytest.raises(ConnectionUnavailable):
             await pipeline.ask("SELECT 1", ())
         assert await connected(pipeline) == [(1,)]
 

@@ -10,25 +10,25 @@ import pytest
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DataError
 
-from registry_control.common.sql import let_answer, row, rows
+from registry_control.db.postgresql.pipeline import Pipeline
+from registry_control.db.sql import row, rows, use_query_executor
 from registry_control.identity.models import Organization
-from registry_data.freshness import PostgresStamps, Stamp
-from registry_data.http.reads import ReadsInTurns
-from registry_data.pipeline import Pipeline
+from registry_data.freshness import DatabaseVersion, PostgresVersionSource
+from registry_data.http.read_executor import GreenletReads
 
 
 def with_reads(
-    url: str, scenario: Callable[[ReadsInTurns, PostgresStamps], Coroutine[Any, Any, None]]
+    url: str, scenario: Callable[[GreenletReads, PostgresVersionSource], Coroutine[Any, Any, None]]
 ) -> None:
     async def run() -> None:
         pipeline = Pipeline(lambda: psycopg.connect(url))
-        stamps = PostgresStamps(pipeline)
+        stamps = PostgresVersionSource(pipeline)
         for _ in range(1500):
             if await stamps.now() is not None:
                 break
             await asyncio.sleep(0.02)
         try:
-            await scenario(ReadsInTurns(let_answer, pipeline), stamps)
+            await scenario(GreenletReads(use_query_executor, pipeline), stamps)
         finally:
             pipeline.close()
 
@@ -43,7 +43,7 @@ def test_many_wait_at_once_in_one_thread(url: str) -> None:
         assert second is not None
         return first[0], second[0], threading.get_ident()
 
-    async def scenario(reads: ReadsInTurns, _: PostgresStamps) -> None:
+    async def scenario(reads: GreenletReads, _: PostgresVersionSource) -> None:
         results = await asyncio.gather(*(reads.run(None, lambda n=n: several(n)) for n in range(100)))  # type: ignore[misc]
         assert results == [(n, n + 1, threading.get_ident()) for n in range(100)]
 
@@ -57,7 +57,7 @@ def test_errors_go_through_the_core_to_the_caller(url: str) -> None:
         except (DataError, psycopg.DataError) as error:  # Django's, where Django itself uses PostgreSQL
             raise LookupError("seen") from error
 
-    async def scenario(reads: ReadsInTurns, _: PostgresStamps) -> None:
+    async def scenario(reads: GreenletReads, _: PostgresVersionSource) -> None:
         with pytest.raises(LookupError, match="seen"):
             await reads.run(None, careful)
 
@@ -73,7 +73,7 @@ def test_a_cancelled_use_case_ends_where_it_waits(url: str) -> None:
         finally:
             ended.append("cleaned up")
 
-    async def scenario(reads: ReadsInTurns, _: PostgresStamps) -> None:
+    async def scenario(reads: GreenletReads, _: PostgresVersionSource) -> None:
         task = asyncio.create_task(reads.run(None, long))
         await asyncio.sleep(0.1)
         task.cancel()
@@ -88,8 +88,8 @@ def test_a_cancelled_use_case_ends_where_it_waits(url: str) -> None:
 def test_rows_are_kept_while_the_database_is_what_it_was(url: str) -> None:
     statement = "SELECT count(*)::int FROM things"
 
-    async def scenario(reads: ReadsInTurns, stamps: PostgresStamps) -> None:
-        async def read(stamp: Stamp | None) -> list[tuple[Any, ...]]:
+    async def scenario(reads: GreenletReads, stamps: PostgresVersionSource) -> None:
+        async def read(stamp: DatabaseVersion | None) -> list[tuple[Any, ...]]:
             return await reads.run(stamp, lambda: rows(statement, []))
 
         with psycopg.connect(url, autocommit=True) as writer:
@@ -108,7 +108,7 @@ def test_rows_are_kept_while_the_database_is_what_it_was(url: str) -> None:
 
 
 def test_a_query_of_the_orm_cannot_block_the_event_loop_unseen(url: str) -> None:
-    async def scenario(reads: ReadsInTurns, _: PostgresStamps) -> None:
+    async def scenario(reads: GreenletReads, _: PostgresVersionSource) -> None:
         with pytest.raises(SynchronousOnlyOperation):
             await reads.run(None, lambda: Organization.objects.count())
 

@@ -13,12 +13,12 @@ import httpx
 from django.conf import settings
 from django.db import connection
 
+from registry_control.db.postgresql.pipeline import ConnectionUnavailable
 from registry_data.config import Config
-from registry_data.freshness import Stamp
+from registry_data.freshness import DatabaseVersion
 from registry_data.http.app import App
+from registry_data.http.app_context import AppContext
 from registry_data.http.bridge import Bridge
-from registry_data.http.plane import Plane
-from registry_data.pipeline import Away
 from registry_data.storage.filesystem import FilesystemStore
 
 T = TypeVar("T")
@@ -49,8 +49,8 @@ def noting(statements: list[Statement]) -> Iterator[None]:
 class InThreads:
     """Sends every read to a thread, as while PostgreSQL cannot be asked from the event loop."""
 
-    async def run(self, stamp: Stamp | None, call: Callable[[], T]) -> T:
-        raise Away
+    async def run(self, stamp: DatabaseVersion | None, call: Callable[[], T]) -> T:
+        raise ConnectionUnavailable
 
 
 class WatchedBridge(Bridge):
@@ -74,7 +74,7 @@ class WatchedBridge(Bridge):
 class NoStamps:
     """Nothing is kept without stamps: every request asks the database all it has to ask."""
 
-    async def now(self) -> Stamp | None:
+    async def now(self) -> DatabaseVersion | None:
         return None
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ async def _request(folder: Path, method: str, path: str, arguments: dict[str, An
         service="registry",
         blob_lease=settings.BLOB_LEASE,
     )
-    transport = httpx.ASGITransport(App(Plane(config, bridge, store, NoStamps(), None)))
+    transport = httpx.ASGITransport(App(AppContext(config, bridge, store, NoStamps(), None)))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://registry.test") as client:
             return Watched(await client.request(method, path, **arguments), bridge.statements)

@@ -53,13 +53,13 @@ def test_what_would_not_fit_beside_the_reserve_is_not_begun(small: Path) -> None
 
     # when more is announced, or comes
     with pytest.raises(Full):
-        store.require_room(600_000)
+        store.ensure_capacity(600_000)
     with pytest.raises(Full):
         writer.write(b"x" * 600_000)
 
     # then nothing of it was written
     assert writer.offset == store.upload_size(UPLOAD) == 500_000
-    store.require_room(100_000)
+    store.ensure_capacity(100_000)
 
 
 def test_invariant_7_a_disk_that_is_gone_is_unknown_and_not_absent(tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""The two HTTP servers: Granian, with the control plane or the data plane as its application.
+
+On SIGTERM they take no more connections, close the idle ones, and end with the last open transfer. How
+long that may take is for whoever sent the signal to say, with SIGKILL.
+"""
+
+import logging
+import os
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final, TypeAlias
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server import Server
+
+from registry_control.serving.addresses import check_addresses, ip_of
+from registry_control.serving.parent_death import end_with_parent
+from registry_control.serving.process import let_children_end
+from registry_control.serving.process_tuning import keep_freed_memory, set_aside_what_stays
+from registry_control.serving.wsgi import WsgiInThreads
+from registry_control.settings.environment import Address
+
+logger = logging.getLogger(__name__)
+
+_Application: TypeAlias = Callable[..., Any]
+_Build: TypeAlias = Callable[[], _Application]
+
+_CONTROL: Final = "registry_control.wsgi.application"
+_DATA: Final = "registry_data.main.build"
+_CONTROL_THREADS: Final = 8
+# Of one worker process, idle ones included: an idle one costs some memory, but one too many is not answered.
+_CONNECTIONS: Final = 10_000
+_OPEN_FILES: Final = 65_536
+_BACKLOG: Final = 1024
+# Bytes of a body: the buffer grows to it while its client keeps it full. Each part is a hop to Python.
+_READ_AT_ONCE: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Plane:
+    name: str
+    address: Address
+    variable: str  # where the address comes from
+    # Imported once, before the workers are forked: they start sooner, again and again, and share the memory.
+    parts: str
+    build: _Build
+    workers: int
+
+
+def serve_control() -> None:
+    """Serve the management API and the administration pages until SIGTERM."""
+    _serve(
+        _Plane(
+            name="control",
+            address=settings.CONTROL_ADDR,
+            variable="REGISTRY_CONTROL_ADDR",
+            parts="registry_control.urls",
+            build=_build_control,
+            workers=1,
+        )
+    )
+
+
+def serve_data() -> None:
+    """Serve the OCI distribution API until SIGTERM."""
+    _serve(
+        _Plane(
+            name="data",
+            address=settings.DATA_ADDR,
+            variable="REGISTRY_DATA_ADDR",
+            parts="registry_data.http.app",
+            build=lambda: import_string(_DATA)(),
+            workers=settings.DATA_WORKERS,
+        )
+    )
+
+
+def _build_control() -> _Application:
+    return WsgiInThreads(
+        import_string(_CONTROL), threads=_CONTROL_THREADS, max_body=settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    )
+
+
+def _serve(plane: _Plane) -> None:
+    check_addresses({plane.variable: plane.address})
+    import_module(plane.parts)
+    _allow_many_files()
+    keep_freed_memory()
+    set_aside_what_stays()
+    server = Server(
+        plane.name,
+        address=ip_of(plane.address, plane.variable),
+        port=plane.address.port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        workers=plane.workers,
+        backlog=_BACKLOG,
+        backpressure=_CONNECTIONS,
+        respawn_failed_workers=True,
+        http1_settings=HTTP1Settings(max_buffer_size=_READ_AT_ONCE),
+        log_level=LogLevels.warning,
+        log_dictconfig={"loggers": {"_granian": {"level": "WARNING", "propagate": True}}},
+    )
+    let_children_end()
+    server.serve(target_loader=lambda: _load(plane), wrap_loader=False)
+
+
+def _load(plane: _Plane) -> _Application:
+    """Runs in each worker process, right after its fork."""
+    end_with_parent()
+    application = plane.build()
+    set_aside_what_stays()
+    logger.info("%s: process %d serves", plane.name, os.getpid())
+    return application
+
+
+def _allow_many_files() -> None:
+    """Every connection is an open file, and the usual soft limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,42 @@
+"""What the processes of one machine leave for each other in the state folder."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry_control.settings.environment import ConfigurationError
+
+
+@contextmanager
+def only_one(state_dir: Path) -> Iterator[None]:
+    """Make the folder, and keep every other `up` out of it for as long as this process lives.
+
+    Raises:
+        ConfigurationError: another one is in, or the folder cannot be used.
+    """
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"REGISTRY_STATE_DIR: cannot use {state_dir}: {error}") from error
+    try:
+        _take(descriptor, state_dir)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, state_dir: Path) -> None:
+    try:
+        # The kernel gives it back when this process and the last that it has forked have ended.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        raise ConfigurationError(
+            f"REGISTRY_STATE_DIR: {state_dir} is in use by another `up` (process {holder}):"
+            " stop that one, or set REGISTRY_STATE_DIR to another folder"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -1,0 +1,76 @@
+"""`manage.py up`: the whole registry on one machine, from nothing to `ready`, until SIGTERM."""
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any, TextIO
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from registry_control.serving import broker
+from registry_control.serving.addresses import check_addresses, reachable
+from registry_control.settings.environment import ConfigurationError
+from registry_control.standalone import bootstrap
+from registry_control.standalone.credentials import CredentialsFile
+from registry_control.standalone.lockfile import only_one
+from registry_control.standalone.preflight import check_redis, check_storage
+from registry_control.standalone.quickstart import quickstart
+from registry_control.standalone.signals import Signals
+from registry_control.standalone.supervisor import supervise
+
+
+class Command(BaseCommand):
+    """Prepares, then supervises; standard output gets the `ready` text, standard error all else."""
+
+    help = "Prepare the database and the first credentials, then run all three processes until SIGTERM."
+    requires_system_checks = ()
+
+    def handle(self, *_: Any, **__: Any) -> None:
+        """Run until somebody asks to stop."""
+        os.umask(0o077)  # The database knows password hashes; no file made here is for other users.
+        try:
+            with only_one(settings.STATE_DIR):
+                text = _prepare()
+                with Signals() as signals:
+                    supervise(signals, on_ready=lambda: _print(text, sys.stdout), say=_say)
+        except (ConfigurationError, OSError) as error:
+            sys.exit(f"stowage: {error}")
+        except KeyboardInterrupt:
+            sys.exit("stowage: stopped before the start was complete; the next one goes on from there")
+
+
+def _prepare() -> str:
+    """Look at everything, make what is missing; return what to say when it serves."""
+    check_addresses(
+        {"REGISTRY_CONTROL_ADDR": settings.CONTROL_ADDR, "REGISTRY_DATA_ADDR": settings.DATA_ADDR}
+    )
+    check_storage(settings.STORAGE_URL)
+    if settings.REDIS_URL is not None:
+        check_redis(settings.REDIS_URL)
+    bootstrap.prepare_database()
+    broker.empty_folder()
+    return _first_start()
+
+
+def _first_start() -> str:
+    control_url = f"http://{reachable(settings.CONTROL_ADDR)}"
+    file = CredentialsFile(settings.STATE_DIR)
+    found = bootstrap.first_start(file, control_url=control_url, registry_host=settings.PUBLIC_HOST)
+    return quickstart(
+        control_url=control_url,
+        registry_host=settings.PUBLIC_HOST,
+        region=settings.REGION,
+        file=file.path,
+        credentials=found if found and bootstrap.works(found) else None,
+    )
+
+
+def _say(line: str) -> None:
+    _print(f"stowage: {line}", sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    # Nobody may be reading any more; that is no reason to stop serving.
+    with suppress(OSError):
+        print(text, file=stream, flush=True)

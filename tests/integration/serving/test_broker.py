@@ -1,0 +1,92 @@
+"""The folder of messages: what is sent arrives once, whole, and nothing of it stays."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty
+
+import pytest
+from django.conf import LazySettings
+from kombu import Connection
+from kombu.simple import SimpleQueue
+
+from registry_control.serving import broker
+
+MESSAGES = 200
+
+
+@pytest.fixture
+def folder(settings: LazySettings, tmp_path: Path) -> Path:
+    settings.REDIS_URL = None
+    settings.CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(tmp_path / "broker")}
+    broker.make_folder()
+    return tmp_path / "broker"
+
+
+@pytest.fixture
+def connection(folder: Path) -> Iterator[Connection]:
+    with connect() as connected:
+        yield connected
+
+
+def connect() -> Connection:
+    return Connection("filesystem://localhost", transport="registry_control.serving.broker:Transport")
+
+
+def received(queue: SimpleQueue) -> object:
+    message = queue.get(timeout=5)
+    message.ack()
+    return message.payload
+
+
+def test_messages_arrive_in_order_and_leave_no_file(connection: Connection, folder: Path) -> None:
+    with connection.SimpleQueue("work") as queue:
+        for number in range(5):
+            queue.put({"number": number})
+        assert [received(queue) for _ in range(5)] == [{"number": number} for number in range(5)]
+        with pytest.raises(Empty):
+            queue.get(block=False)
+    assert list(folder.iterdir()) == []
+
+
+def test_no_reader_ever_meets_half_a_message(connection: Connection, folder: Path) -> None:
+    # given a sender and a reader at full speed
+    def send() -> None:
+        with connect() as own, own.SimpleQueue("work") as queue:
+            for number in range(MESSAGES):
+                queue.put({"number": number, "padding": "x" * 10_000})
+
+    sender = threading.Thread(target=send)
+    sender.start()
+
+    # when all are read
+    with connection.SimpleQueue("work") as queue:
+        numbers = [received(queue)["number"] for _ in range(MESSAGES)]  # type: ignore[index]
+    sender.join()
+
+    # then each came once
+    assert numbers == list(range(MESSAGES))
+    assert list(folder.iterdir()) == []
+
+
+def test_a_message_that_cannot_be_read_is_dropped(
+    connection: Connection, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given two files that no sender of ours has made, and a message
+    (folder / "00_a.work.msg").write_text("{", encoding="utf-8")
+    (folder / "00_b.work.msg").write_bytes(b"\xff\xfe")
+    with connection.SimpleQueue("work") as queue:
+        queue.put("good")
+
+        # when the queue is read, then only the message comes
+        assert received(queue) == "good"
+    assert list(folder.iterdir()) == []
+    assert caplog.text.count("dropped a message that cannot be read") == 2
+
+
+def test_what_an_earlier_run_left_is_forgotten(connection: Connection, folder: Path) -> None:
+    with connection.SimpleQueue("work") as queue:
+        queue.put("old")
+        assert queue.qsize() == 1
+        broker.empty_folder()
+        assert queue.qsize() == 0

@@ -1,0 +1,250 @@
+"""The control plane behind its server: slow, broken and greedy clients hold up nobody else."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import ExitStack
+from typing import Any
+from urllib.parse import urlsplit
+from wsgiref.types import StartResponse
+from wsgiref.validate import validator
+
+import httpx
+import pytest
+
+from registry_control.serving.wsgi import WsgiInThreads
+from tests.services.stack import Stack
+
+HALF_A_REQUEST = (
+    b"POST /registry/v1/regions/fr-par/namespaces HTTP/1.1\r\n"
+    b"Host: 127.0.0.1\r\nX-Auth-Token: %s\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    b'{"name'
+)
+
+
+def address(stack: Stack) -> tuple[str, int]:
+    parts = urlsplit(stack.credentials.control_url)
+    assert parts.hostname
+    assert parts.port
+    return parts.hostname, parts.port
+
+
+def test_clients_that_fall_silent_hold_up_nobody(stack: Stack) -> None:
+    # given far more clients than threads, all of which have sent half a request
+    with ExitStack() as open_connections:
+        for _ in range(50):
+            connection = open_connections.enter_context(socket.create_connection(address(stack)))
+            connection.sendall(HALF_A_REQUEST % stack.credentials.secret_key.encode())
+
+        # when somebody asks for something, then the answer comes at once
+        began = time.monotonic()
+        answer = httpx.get(f"{stack.credentials.control_url}/healthz")
+    assert answer.status_code == 200
+    assert time.monotonic() - began < 2
+
+
+def test_clients_that_go_away_leave_no_trace(stack: Stack) -> None:
+    # given clients that leave before their request is whole, or before it is answered
+    said = len(stack.log)
+    for request in (
+        HALF_A_REQUEST % b"x",
+        b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ):
+        with socket.create_connection(address(stack)) as connection:
+            connection.sendall(request)
+
+    # then the server goes on, and the log has no errors
+    assert httpx.get(f"{stack.credentials.control_url}/healthz").status_code == 200
+    assert "Traceback" not in stack.log[said:]
+
+
+@pytest.mark.parametrize("path", ["/%ff", "/%00", "/x?%ff=%00", "//", "/..;/admin", "/a%2Fb"])
+def test_odd_paths_are_ordinary_errors(stack: Stack, path: str) -> None:
+    with httpx.Client() as client:
+        answer = client.get(stack.credentials.control_url + path)
+    assert answer.status_code in (400, 404)
+    assert answer.json()["type"]
+
+
+def test_a_query_of_raw_bytes_is_no_fault_of_ours(stack: Stack) -> None:
+    with socket.create_connection(address(stack)) as connection:
+        connection.sendall(
+            b"GET /healthz?name=\xff\xfe HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        )
+        status = int(connection.makefile("rb").readline().split()[1])
+    assert status in (200, 400)
+
+
+def test_head_is_get_without_a_body(stack: Stack) -> None:
+    whole = httpx.get(f"{stack.credentials.control_url}/healthz")
+    head = httpx.head(f"{stack.credentials.control_url}/healthz")
+    assert head.status_code == whole.status_code == 200
+    assert head.content == b""
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(stack: Stack) -> None:
+    with socket.create_connection(address(stack)) as connection:
+        connection.sendall(
+            b"POST /admin/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000000\r\n\r\nx"
+        )
+        status_line, _, rest = connection.recv(65536).partition(b"\r\n")
+    assert b" 413 " in status_line
+    assert json.loads(rest.partition(b"\r\n\r\n")[2])["type"] == "request_entity_too_large"
+
+
+Message = MutableMapping[str, Any]
+
+
+def call(
+    application: WsgiInThreads, *messages: Message, then_silence: bool = False, **scope: object
+) -> tuple[int, dict[bytes, bytes], bytes] | None:
+    """One ASGI call; None when nothing was answered."""
+    sent: list[Message] = []
+    waiting = list(messages)
+
+    async def receive() -> Message:
+        if not waiting and then_silence:
+            await asyncio.sleep(60)
+        return waiting.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    request: Message = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"host", b"registry.example")],
+        "server": ("127.0.0.1", 8000),
+        "client": ("127.0.0.1", 50000),
+        **scope,
+    }
+    asyncio.run(application(request, receive, send))
+    if not sent:
+        return None
+    start, body = sent
+    return start["status"], dict(start["headers"]), body["body"]
+
+
+def body(data: bytes, *, more: bool = False) -> Message:
+    return {"type": "http.request", "body": data, "more_body": more}
+
+
+def echo(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    answer = {name: value for name, value in environ.items() if isinstance(value, str)}
+    answer["body"] = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])).decode("latin-1")
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(answer).encode()]
+
+
+def in_threads(application: Callable[..., Iterable[bytes]], **options: Any) -> WsgiInThreads:
+    return WsgiInThreads(application, **{"threads": 2, "max_body": 100, **options})
+
+
+def test_the_application_gets_what_the_wsgi_standard_says() -> None:
+    # given an application that is watched by the standard library's checker
+    application = in_threads(validator(echo))
+
+    # when it is called with a body in two pieces, headers that repeat, and one that is a forgery
+    answered = call(
+        application,
+        body(b"{", more=True),
+        body(b"}"),
+        path="/caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+        query_string=b"a=%C3%A9&b=\xff",
+        headers=[
+            (b"host", b"registry.example"),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"2"),
+            (b"accept", b"a"),
+            (b"accept", b"b"),
+            (b"cookie", b"a=1"),
+            (b"cookie", b"b=2"),
+            (b"x-auth-token", b"real"),
+            (b"x_auth_token", b"forged"),
+        ],
+    )
+
+    # then it sees all of it, in the standard's terms
+    assert answered is not None
+    environ = json.loads(answered[2])
+    assert environ["body"] == "{}"
+    assert environ["CONTENT_LENGTH"] == "2"
+    assert environ["CONTENT_TYPE"] == "application/json"
+    assert environ["PATH_INFO"].encode("latin-1").decode() == "/caf\N{LATIN SMALL LETTER E WITH ACUTE}"
+    assert environ["QUERY_STRING"].encode("latin-1") == b"a=%C3%A9&b=\xff"
+    assert environ["HTTP_ACCEPT"] == "a,b"
+    assert environ["HTTP_COOKIE"] == "a=1; b=2"
+    assert environ["HTTP_X_AUTH_TOKEN"] == "real"
+    assert environ["REMOTE_ADDR"] == "127.0.0.1"
+
+
+def test_a_body_in_pieces_has_the_same_limit() -> None:
+    answered = call(in_threads(echo), body(b"x" * 60, more=True), body(b"x" * 60))
+    assert answered is not None
+    assert answered[0] == 413
+    assert answered[1][b"connection"] == b"close"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    answered = call(in_threads(echo, body_time=0.05), body(b"{", more=True), then_silence=True)
+    assert answered is not None
+    assert answered[0] == 408
+    assert json.loads(answered[2])["type"] == "request_timeout"
+
+
+def test_a_client_that_is_gone_gets_no_answer() -> None:
+    assert call(in_threads(echo), body(b"{", more=True), {"type": "http.disconnect"}) is None
+
+
+def test_an_application_that_fails_answers_500_and_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def failing(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield b"half an answer"
+        raise ValueError("a secret detail")
+
+    answered = call(in_threads(failing), body(b""))
+    assert answered is not None
+    assert answered[0] == 500
+    assert b"secret" not in answered[2]
+    assert "a secret detail" in caplog.text
+
+
+def test_no_more_requests_than_threads_are_worked_on_at_once() -> None:
+    # given an application that counts how many are inside
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def counting(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        nonlocal inside, most
+        with lock:
+            inside, most = inside + 1, max(most, inside + 1)
+        time.sleep(0.05)
+        with lock:
+            inside -= 1
+        start_response("204 No Content", [])
+        return []
+
+    application = in_threads(counting)
+
+    async def send(_: Message) -> None: ...
+
+    async def request() -> None:
+        async def receive() -> Message:
+            return body(b"")
+
+        scope = {"type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "path": "/"}
+        await application({**scope, "query_string": b"", "headers": []}, receive, send)
+
+    async def many() -> None:
+        await asyncio.gather(*(request() for _ in range(10)))
+
+    # when ten come at once, then two at a time are worked on
+    asyncio.run(many())
+    assert most == 2

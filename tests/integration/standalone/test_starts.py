@@ -1,0 +1,188 @@
+"""`manage.py up` as a user meets it: the first start, the second, and those that were cut short."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.standalone.product import api, count
+from tests.oci_client import OciClient
+from tests.services.processes import descendants, wait_until_gone
+from tests.services.stack import ROOT, Stack
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_second_start_finds_everything_as_it_was(make_stack: Callable[..., Stack]) -> None:
+    # given a first start, and an image
+    stack = make_stack().start()
+    file = stack.state_dir / "credentials.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    first, written = stack.credentials, file.stat().st_mtime_ns
+    api(stack, "POST", "/namespaces", name="kept")
+    with OciClient(first.registry_host, first.secret_key) as client:
+        digest = client.push_image("kept/app", "latest", b"a layer")
+    users = count(stack, "identity_user")
+
+    # when it is stopped and started again
+    assert stack.stop() == 0
+    stack.start()
+
+    # then nothing was made anew, and everything is there
+    assert stack.credentials == first
+    assert file.stat().st_mtime_ns == written
+    assert count(stack, "identity_user") == users
+    with OciClient(first.registry_host, first.secret_key) as client:
+        pulled = client.on("kept/app", "GET", "manifests/latest")
+    assert pulled.headers["docker-content-digest"] == digest
+
+    # and in all this no log line has told a secret, nor any file of it is for others
+    assert first.secret_key not in stack.log
+    assert first.admin_password not in stack.log
+    assert (stack.state_dir / "secret_key").read_text(encoding="ascii") not in stack.log
+    others = [path for path in stack.state_dir.rglob("*") if path.stat().st_mode & 0o077]
+    assert others == []
+
+
+def test_the_printed_commands_make_a_namespace(make_stack: Callable[..., Stack]) -> None:
+    # given the text that follows `ready`
+    stack = make_stack().start()
+    assert re.search(r"^ready", stack.log, re.MULTILINE)
+    commands = stack.log.partition("first push and pull:\n")[2].partition("  secret | docker")[0]
+
+    # when its first commands are pasted
+    done = subprocess.run(["bash", "-euc", commands], capture_output=True, text=True, timeout=30, check=False)
+
+    # then there is a namespace
+    assert done.returncode == 0, done.stderr
+    assert api(stack, "GET", "/namespaces?name=hello")["total_count"] == 1
+
+
+def test_first_starts_that_are_killed_leave_nothing_that_stops_the_next(
+    make_stack: Callable[..., Stack],
+) -> None:
+    # given first starts that are killed at one moment after another
+    stack = make_stack()
+    for moment in (0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.5, 3.0):
+        with subprocess.Popen(
+            [sys.executable, "manage.py", "up"],
+            cwd=ROOT,
+            env=stack.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as up:
+            time.sleep(moment)
+            started = descendants(up.pid)
+            up.kill()
+        assert wait_until_gone(started, timeout=2) == []
+
+    # when one is not, then there is one of each, and the key works
+    stack.start()
+    assert count(stack, "identity_organization") == 1
+    assert count(stack, "identity_user") == 1
+    assert count(stack, "identity_apikey") == 1
+    assert api(stack, "GET", "/namespaces")["total_count"] == 0
+
+
+# Migrates, and kills itself as soon as one migration is committed.
+CUT_SHORT = """
+import os, signal
+import django
+from django.core.management import call_command
+from django.db import connection
+
+django.setup()
+leave = connection.SchemaEditorClass.__exit__
+
+def left(editor, kind, error, traceback):
+    leave(editor, kind, error, traceback)
+    if kind is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+connection.SchemaEditorClass.__exit__ = left
+call_command("migrate", verbosity=0)
+"""
+
+
+def test_migrations_that_are_killed_when_they_are_committed_go_on(make_stack: Callable[..., Stack]) -> None:
+    # given migrations that are killed one after another
+    stack = make_stack()
+    environment = stack.environment | {"DJANGO_SETTINGS_MODULE": "registry_control.settings"}
+    for _ in range(12):
+        done = subprocess.run([sys.executable, "-c", CUT_SHORT], cwd=ROOT, env=environment, check=False)
+        assert done.returncode == -signal.SIGKILL
+
+    # when one is not, then all is there
+    stack.start()
+    assert api(stack, "GET", "/namespaces")["total_count"] == 0
+
+
+def test_a_start_without_the_file_says_how_to_get_another_key(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack().start()
+    (stack.state_dir / "credentials.json").unlink()
+    stack.restart()
+    last = stack.log.rpartition("\nready")[2]
+    assert "credentials.json has no key that works" in last
+    assert "manage.py create_key" in last
+    assert not (stack.state_dir / "credentials.json").exists()
+
+
+def test_a_second_up_on_the_same_folder_ends_at_once_and_disturbs_nothing(
+    make_stack: Callable[..., Stack],
+) -> None:
+    # given a product that runs
+    stack = make_stack().start()
+
+    # when another is started on its folder
+    done = stack.manage("up", check=False)
+
+    # then it says so in one line, and the first one serves on
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"stowage: REGISTRY_STATE_DIR: {stack.state_dir} is in use by another `up` (process {stack.pid}):"
+        " stop that one, or set REGISTRY_STATE_DIR to another folder\n"
+    )
+    assert api(stack, "GET", "/namespaces")["total_count"] == 0
+
+
+def test_one_server_of_a_forgotten_start_is_not_joined(make_stack: Callable[..., Stack]) -> None:
+    # given a data plane that somebody has started by itself
+    stack = make_stack()
+    stack.manage("migrate")
+    with subprocess.Popen(
+        [sys.executable, "manage.py", "serve", "data"], cwd=ROOT, env=stack.environment
+    ) as server:
+        time.sleep(3)
+
+        # when another one is started on its port, then that refuses
+        done = stack.manage("serve", "data", check=False)
+        server.send_signal(signal.SIGTERM)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"stowage: REGISTRY_DATA_ADDR: {stack.environment['REGISTRY_DATA_ADDR']}")
+    assert server.returncode == 0
+
+
+@pytest.mark.parametrize("plane", ["data", "control"])
+def test_a_server_that_is_asked_to_end_at_any_moment_of_its_start_ends(
+    make_stack: Callable[..., Stack], plane: str
+) -> None:
+    # given a database that is ready
+    stack = make_stack().start()
+    stack.stop()
+
+    # when a server is asked to end, at one moment of its start after another, then it does
+    for moment in range(8):
+        with subprocess.Popen(
+            [sys.executable, "manage.py", "serve", plane],
+            cwd=ROOT,
+            env=stack.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as server:
+            time.sleep(0.4 + 0.15 * moment)
+            server.terminate()
+            server.wait(timeout=20)

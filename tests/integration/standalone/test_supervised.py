@@ -1,0 +1,126 @@
+"""Looking after one process: it is started again as often as it ends, with nothing of it left behind."""
+
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from registry_control.serving.process import fork
+from registry_control.standalone.supervised import Child
+from tests.services.processes import is_alive, wait_until_gone
+
+# Writes its own id and that of a process that it starts, both of which ignore SIGTERM, and waits.
+STUBBORN = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+grandchild = os.fork()
+if grandchild:
+    open(sys.argv[1], "a").write(f"{os.getpid()} {grandchild}\\n")
+time.sleep(60)
+"""
+
+
+class Watched:
+    """A child, what was said about it, and the processes it had."""
+
+    def __init__(self, folder: Path, program: str) -> None:
+        self.pids = folder / "pids"
+        self.said: list[str] = []
+        command = [sys.executable, "-c", program, str(self.pids)]
+        self.child = Child(
+            "data",
+            start=lambda: fork(lambda: os.execv(command[0], command), title="data"),
+            is_ready=self._is_ready,
+            say=self.said.append,
+        )
+
+    def starts(self) -> list[tuple[int, int]]:
+        """One for each start so far: the process and what it had started."""
+        lines = self.pids.read_text(encoding="ascii").splitlines() if self.pids.exists() else []
+        return [(int(line.split()[0]), int(line.split()[1])) for line in lines]
+
+    def tick_until(self, condition: Callable[[], bool], *, timeout: float = 10) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, self.said
+            self.child.tick()
+            time.sleep(0.01)
+
+    def _is_ready(self, pid: int) -> bool:
+        return any(pid == started for started, _ in self.starts())
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Callable[[str], Watched]]:
+    made: list[Watched] = []
+
+    def start(program: str) -> Watched:
+        made.append(Watched(tmp_path, program))
+        return made[-1]
+
+    yield start
+    for watched in made:
+        watched.child.clear()
+
+
+def test_a_child_that_is_killed_is_started_again_and_what_it_had_started_is_ended(
+    watch: Callable[[str], Watched],
+) -> None:
+    # given a child that serves
+    watched = watch(STUBBORN)
+    watched.tick_until(lambda: watched.child.ready)
+    (pid, grandchild) = watched.starts()[0]
+
+    # when it is killed
+    os.kill(pid, signal.SIGKILL)
+    watched.tick_until(lambda: len(watched.starts()) == 2 and watched.child.ready)
+
+    # then its own child did not outlive it, and the operator was told
+    assert wait_until_gone([grandchild], timeout=2) == []
+    assert watched.said == [
+        "data ended with signal 9 (SIGKILL); it is started again in 0.2 s",
+        "data serves again",
+    ]
+
+
+def test_a_child_that_ends_again_and_again_gets_longer_and_longer_rests(
+    watch: Callable[[str], Watched],
+) -> None:
+    watched = watch("import sys; sys.exit(3)")
+    watched.tick_until(lambda: len(watched.said) == 3)
+    assert watched.said == [
+        f"data ended with exit status 3; it is started again in {delay} s" for delay in ("0.2", "0.4", "0.8")
+    ]
+
+
+def test_a_process_that_cannot_be_made_is_tried_again_too() -> None:
+    # given a machine that has no room for another process
+    def no_room() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    said: list[str] = []
+    child = Child("data", start=no_room, is_ready=lambda _: True, say=said.append)
+    child.tick()
+    assert not child.ready
+    assert said[0].startswith("data could not be started (")
+
+
+def test_a_child_that_does_not_end_when_asked_can_be_cleared_away(watch: Callable[[str], Watched]) -> None:
+    # given a child that ignores SIGTERM, as one with an endless transfer seems to
+    watched = watch(STUBBORN)
+    watched.tick_until(lambda: watched.child.ready)
+    (pid, grandchild) = watched.starts()[0]
+    watched.child.ask_to_end()
+    time.sleep(0.2)
+    assert not watched.child.has_ended()
+    assert is_alive(grandchild)
+
+    # when it is cleared away, then nothing of it is left
+    watched.child.clear()
+    assert watched.child.has_ended()
+    assert wait_until_gone([pid, grandchild], timeout=2) == []

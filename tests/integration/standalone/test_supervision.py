@@ -1,0 +1,155 @@
+"""Processes that are killed come back, and a stop ends all of them in time."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.integration.standalone.product import api, main_process, server_process, serves
+from tests.oci_client import OciClient, digest_of
+from tests.services.plugin import Backing
+from tests.services.processes import is_alive, wait_until_gone
+from tests.services.stack import Stack
+from tests.services.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+LAYER = os.urandom(64_000_000)
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory, backing: Backing) -> Iterator[Stack]:
+    """One with an image in it; tests may kill what they like, and need not start it again."""
+    environment = {**backing.fresh_environment(), "REGISTRY_DATA_WORKERS": "2"}
+    with Stack(tmp_path_factory.mktemp("supervised"), environment=environment) as stack:
+        api(stack, "POST", "/namespaces", name="supervised")
+        credentials = stack.credentials
+        with OciClient(credentials.registry_host, credentials.secret_key) as client:
+            client.push_image("supervised/app", "latest", LAYER)
+        yield stack
+
+
+@pytest.fixture
+def running(product: Stack) -> Stack:
+    if not product.is_running:
+        product.start()
+    return product
+
+
+@pytest.mark.parametrize("name", ["control", "data", "worker"])
+def test_a_killed_process_is_started_again_and_said_so(running: Stack, name: str) -> None:
+    # given a process and all that it has started
+    victim, said = main_process(running, name), len(running.log)
+    family = [pid for pid, command in running.processes().items() if f"serve {name}" in command]
+
+    # when it is killed
+    os.kill(victim, signal.SIGKILL)
+
+    # then its own processes end too, and another one takes its place
+    assert wait_until_gone(family, timeout=3) == []
+    wait_until(lambda: f"{name} serves again" in running.log[said:], timeout=20)
+    assert serves(running, name)
+    assert main_process(running, name) != victim
+    assert f"stowage: {name} ended with signal 9 (SIGKILL); it is started again in 0" in running.log[said:]
+
+
+@pytest.mark.parametrize("name", ["control", "data"])
+def test_a_killed_process_of_a_server_is_replaced_and_said_so(running: Stack, name: str) -> None:
+    # given one of the processes that answer requests
+    main, victim, said = main_process(running, name), server_process(running, name), len(running.log)
+
+    # when it is killed
+    os.kill(victim, signal.SIGKILL)
+
+    # then its server stays, and has another one
+    wait_until(lambda: f"{name}: process " in running.log[said:], timeout=20)
+    assert "Unexpected exit from worker" in running.log[said:]
+    wait_until(lambda: serves(running, name), timeout=10)
+    assert main_process(running, name) == main
+    assert not is_alive(victim)
+
+
+def test_nothing_outlives_a_killed_up_and_the_next_start_finds_its_ports(running: Stack) -> None:
+    # given all processes of a product
+    started = running.processes()
+    assert len(started) == 6  # three, and the servers' own: one of control, two of data
+
+    # when `up` itself is killed
+    os.kill(running.pid, signal.SIGKILL)
+
+    # then all of them end by themselves, and a new start works at once
+    assert wait_until_gone(started, timeout=2) == []
+    wait_until(lambda: not running.is_running, timeout=2)
+    running.start()
+    assert serves(running, "data")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stop_ends_everything_and_is_no_failure(running: Stack, number: signal.Signals) -> None:
+    # given a product at rest, with a connection that a client keeps open
+    started, credentials, began = running.processes(), running.credentials, time.monotonic()
+    with httpx.Client(base_url=f"http://{credentials.registry_host}") as client:
+        assert client.get("/healthz").status_code == 200
+
+        # when it is asked to stop
+        os.kill(running.pid, number)
+        wait_until(lambda: not running.is_running, timeout=10)
+
+    # then it does so soon, and leaves nothing
+    assert time.monotonic() - began < 5
+    assert running.exit_code == 0
+    assert wait_until_gone(started, timeout=0) == []
+
+
+def test_a_stop_lets_an_open_download_finish(running: Stack) -> None:
+    # given a download that a client takes its time for
+    credentials, began = running.credentials, threading.Event()
+    received = bytearray()
+    download = threading.Thread(target=_download_slowly, args=(running, received, began))
+    download.start()
+    assert began.wait(20)
+
+    # when the product is asked to stop
+    code = running.stop()
+    download.join(20)
+
+    # then the client gets all of it
+    assert code == 0
+    assert digest_of(bytes(received)) == digest_of(LAYER)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://{credentials.registry_host}/healthz")
+
+
+def test_a_stop_waits_for_no_client_that_has_gone_to_sleep(running: Stack) -> None:
+    # given a download of which the client does not take more than the beginning
+    credentials, started = running.credentials, running.processes()
+    with (
+        OciClient(credentials.registry_host, credentials.secret_key) as client,
+        client.stream("supervised/app", f"blobs/{digest_of(LAYER)}") as answer,
+    ):
+        pieces = answer.iter_raw(1000)
+        next(pieces)  # not the last reference to it: a generator that ends closes the connection
+
+        # when the product is asked to stop, then it ends within 10 s all the same
+        began = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - began < 10
+    assert wait_until_gone(started, timeout=0) == []
+    assert "stowage: data had not finished: killed" in running.log
+
+
+def _download_slowly(stack: Stack, received: bytearray, began: threading.Event) -> None:
+    """Takes about three seconds."""
+    credentials = stack.credentials
+    with (
+        OciClient(credentials.registry_host, credentials.secret_key) as client,
+        client.stream("supervised/app", f"blobs/{digest_of(LAYER)}") as answer,
+    ):
+        for piece in answer.iter_raw(1_000_000):
+            received += piece
+            began.set()
+            time.sleep(0.05)

@@ -1,0 +1,198 @@
+"""The worker does its work on both brokers, in about two seconds, and again after it was killed."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.integration.standalone.product import api, count, main_process, serves
+from tests.oci_client import OciClient
+from tests.services.plugin import Backing
+from tests.services.processes import descendants, freeze
+from tests.services.redis import running_redis
+from tests.services.stack import ROOT, Stack
+from tests.services.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+# Rows only, and many of them: a deletion that takes several seconds, in steps.
+FILL = """
+from registry_control.catalog.models import Image, Manifest
+image = Image.objects.get(namespace__name="large")
+made = (
+    Manifest(image=image, digest=f"sha256:{number:064x}", media_type="x", payload=b"{}", size=2)
+    for number in range(20_000)
+)
+Manifest.objects.bulk_create(made, batch_size=500)
+"""
+
+
+@pytest.fixture(scope="module", params=["a folder", "redis"])
+def product(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, backing: Backing
+) -> Iterator[Stack]:
+    """One for each broker, whatever the rest of the run uses."""
+    environment = {**backing.fresh_environment(), "REGISTRY_REDIS_URL": ""}
+    if request.param == "redis":
+        environment["REGISTRY_REDIS_URL"] = request.getfixturevalue("redis").spare()
+    with Stack(tmp_path_factory.mktemp("worker"), environment=environment) as stack:
+        yield stack
+
+
+def push(stack: Stack, repository: str, *tags: str) -> None:
+    credentials = stack.credentials
+    with OciClient(credentials.registry_host, credentials.secret_key) as client:
+        for tag in tags:
+            client.push_image(repository, tag, f"the layer of {repository}:{tag}".encode())
+
+
+def rows(stack: Stack) -> dict[str, int]:
+    tables = ("namespaces_namespace", "catalog_image", "catalog_tag", "catalog_manifest", "catalog_bloblink")
+    return {table: count(stack, table) for table in tables}
+
+
+def delete(stack: Stack, namespace_id: object) -> None:
+    assert api(stack, "DELETE", f"/namespaces/{namespace_id}")["status"] == "deleting"
+
+
+def test_a_deleted_namespace_and_all_below_it_is_gone_in_two_seconds(product: Stack) -> None:
+    # given a namespace with two images
+    before = rows(product)
+    namespace = api(product, "POST", "/namespaces", name="doomed")
+    push(product, "doomed/one", "a", "b", "c")
+    push(product, "doomed/two", "a")
+
+    # when it is deleted, then its name is free at once, and its rows are soon gone
+    delete(product, namespace["id"])
+    began = time.monotonic()
+    again = api(product, "POST", "/namespaces", name="doomed")
+    wait_until(lambda: rows(product)["catalog_image"] == before["catalog_image"], timeout=5)
+    wait_until(lambda: rows(product)["namespaces_namespace"] == before["namespaces_namespace"] + 1, timeout=5)
+    assert time.monotonic() - began < 4  # two, and room for a slow machine
+    delete(product, again["id"])
+    wait_until(lambda: rows(product) == before, timeout=5)
+
+
+def test_a_worker_that_is_killed_in_the_middle_goes_on_after_its_restart(product: Stack) -> None:
+    # given a namespace with so much in it that deleting it takes a while
+    before = rows(product)
+    namespace = api(product, "POST", "/namespaces", name="large")
+    push(product, "large/app", "latest")
+    product.manage("shell", "-c", FILL)
+
+    # when the worker is killed while some of it is gone and some is not
+    delete(product, namespace["id"])
+    wait_until(lambda: count(product, "catalog_manifest") < 15_000, timeout=20)
+    os.kill(main_process(product, "worker"), signal.SIGKILL)
+    assert count(product, "catalog_manifest") > before["catalog_manifest"]
+
+    # then the next one finishes it
+    wait_until(lambda: serves(product, "worker"), timeout=10)
+    wait_until(lambda: rows(product) == before, timeout=60)
+
+
+def stop_between_writes(product: Stack, pid: int) -> None:
+    """Stop a process, but not while it writes to SQLite or is the next to: nobody could write then."""
+    for _ in range(100):
+        freeze(pid)
+        if all(_is_free(product.state_dir / f"registry.sqlite3-{name}") for name in ("turn", "next")):
+            return
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
+    raise AssertionError("it was writing all the time")
+
+
+def _is_free(file: Path) -> bool:
+    if not file.exists():
+        return True
+    with file.open() as opened, suppress(BlockingIOError):
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def test_what_was_deleted_while_no_worker_ran_is_gone_after_the_next_start(product: Stack) -> None:
+    # given a worker that cannot run, and a deletion
+    before = rows(product)
+    namespace = api(product, "POST", "/namespaces", name="waiting")
+    push(product, "waiting/app", "latest")
+    stop_between_writes(product, main_process(product, "worker"))
+    delete(product, namespace["id"])
+    product.kill()
+
+    # when the product is started again, then the deletion is finished, whatever became of its message
+    product.start()
+    wait_until(lambda: rows(product) == before, timeout=5)
+
+
+@pytest.mark.parametrize("product", ["a folder"], indirect=True)
+def test_messages_of_another_time_do_no_harm(product: Stack) -> None:
+    # given a broker folder in which all sorts of things were left
+    product.stop()
+    folder = product.state_dir / "broker"
+    for number in range(50):
+        (folder / f"{number:020d}_x.stowage.msg").write_text('{"half": ', encoding="utf-8")
+    (folder / "1_x.stowage.draft").touch()
+
+    # when the product is started, then it works, and the folder is empty again
+    product.start()
+    assert serves(product, "worker")
+    wait_until(lambda: list(folder.iterdir()) == [], timeout=5)
+    assert "Traceback" not in product.log
+
+
+@pytest.mark.parametrize("product", ["a folder"], indirect=True)
+def test_messages_do_not_pile_up(product: Stack) -> None:
+    for number in range(10):
+        delete(product, api(product, "POST", "/namespaces", name=f"short-lived-{number}")["id"])
+    wait_until(lambda: list((product.state_dir / "broker").iterdir()) == [], timeout=10)
+    assert {entry.name for entry in product.state_dir.iterdir()} >= {"broker", "run"}
+
+
+def test_a_redis_that_hangs_costs_time_and_nothing_else(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    # given a product whose Redis stops answering
+    with running_redis(tmp_path / "redis") as redis:
+        stack = make_stack(REGISTRY_REDIS_URL=redis.url()).start()
+        namespace = api(stack, "POST", "/namespaces", name="doomed")
+        ours = descendants(os.getpid())
+        server = next(pid for pid, command in ours.items() if f"127.0.0.1:{redis.port}" in command)
+        freeze(server)
+
+        # when something is deleted, then the answer does not take long
+        began = time.monotonic()
+        delete(stack, namespace["id"])
+        assert time.monotonic() - began < 8
+
+        # and the deletion is finished once Redis is back
+        os.kill(server, signal.SIGCONT)
+        wait_until(lambda: count(stack, "namespaces_namespace") == 0, timeout=30)
+        stack.stop()
+
+
+def test_a_worker_by_itself_ends_soon_when_asked(make_stack: Callable[..., Stack]) -> None:
+    # given a worker as a container runs it
+    stack = make_stack()
+    stack.manage("migrate")
+    with subprocess.Popen(
+        [sys.executable, "manage.py", "serve", "worker"], cwd=ROOT, env=stack.environment
+    ) as worker:
+        sign = stack.state_dir / "run" / "worker.pid"
+        wait_until(sign.exists, timeout=20)
+
+        # when it is asked to end
+        began = time.monotonic()
+        worker.send_signal(signal.SIGTERM)
+
+    # then it does, and takes its sign of life away
+    assert worker.returncode == 0
+    assert time.monotonic() - began < 5
+    assert not sign.exists()

@@ -1,0 +1,16 @@
+"""A budget of memory for bodies under way."""
+
+from contextlib import ExitStack
+
+from registry_data.http.memory_budget import MemoryBudget
+
+
+def test_few_get_what_they_want_and_many_share_the_budget() -> None:
+    share = MemoryBudget(10_000_000, most=1_000_000)
+    with ExitStack() as users:
+        sizes = [users.enter_context(share.part()) for _ in range(10)]
+        assert {size() for size in sizes} == {1_000_000}
+        sizes += [users.enter_context(share.part()) for _ in range(90)]
+        assert {size() for size in sizes} == {100_000}
+    with share.part() as size:
+        assert size() == 1_000_000
