@@ -14,6 +14,7 @@ from django.conf import settings
 from tests.oci_client import OciClient
 from tests.services.docker import DockerEngine, running_docker
 from tests.services.minio import S3Server, running_minio, running_versitygw
+from tests.services.nginx import TlsProxy, make_tls_proxy
 from tests.services.plugin import BACKING, Backing
 from tests.services.stack import Stack
 from tests.tenants import Tenants
@@ -70,6 +71,12 @@ def make_stack(backing: Backing, tmp_path: Path) -> Iterator[Callable[..., Stack
             return made
 
         yield make
+
+
+@pytest.fixture
+def tls_proxy(tmp_path: Path) -> TlsProxy:
+    """A proxy with TLS that does not run yet: start a product with its `environment`, then `forwarding()`."""
+    return make_tls_proxy(tmp_path / "proxy")
 
 
 @pytest.fixture(scope="session")

@@ -134,6 +134,16 @@ class Stack:
         return done
 
     @property
+    def control_address(self) -> str:
+        """HOST:PORT on which the control plane listens, whatever its public URL is."""
+        return self.environment["REGISTRY_CONTROL_ADDR"]
+
+    @property
+    def data_address(self) -> str:
+        """HOST:PORT on which the data plane listens, whatever its public host is."""
+        return self.environment["REGISTRY_DATA_ADDR"]
+
+    @property
     def pid(self) -> int:
         """The supervisor, `manage.py up`."""
         return self._running().pid
