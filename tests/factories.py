@@ -15,8 +15,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from registry_control.access.policy import Principal
-from registry_control.access.services import authenticate
-from registry_control.audit.services import SYSTEM
+from registry_control.access.services import actor_of, authenticate
+from registry_control.audit.services import SYSTEM, Actor
 from registry_control.catalog.models import Image, Tag
 from registry_control.catalog.services import blobs, images, manifests, uploads
 from registry_control.identity import services as identity
@@ -86,6 +86,11 @@ class TestKey:
         """The holder with the rights of this moment, as a request with the secret finds it."""
         return authenticate(secret=self.secret).principal
 
+    @property
+    def actor(self) -> Actor:
+        """The holder as services and audit rows name it."""
+        return actor_of(self.principal)
+
 
 def make_key(
     *permission_sets: PermissionSet,
@@ -150,7 +155,7 @@ def push_image(
     store: BlobStore | None = None,
 ) -> Pushed:
     """Push as the data plane does: upload sessions, blobs, manifest, tags. Bytes only go to a `store`."""
-    image_id = images.ensure(principal=pusher.principal, namespace_id=namespace.pk, name=name)
+    image_id = images.get_or_create(actor=pusher.actor, namespace_id=namespace.pk, name=name)
     contents = (config, *layers)
     digests = tuple(push_blob(pusher, image_id, content, store=store) for content in contents)
     payload = _manifest(digests, contents)
@@ -164,14 +169,14 @@ def push_image(
         artifact_type="",
         annotations={},
     )
-    manifests.put(principal=pusher.principal, image_id=image_id, new=pushed, tag_names=tags)
+    manifests.put(actor=pusher.actor, image_id=image_id, new=pushed, tag_names=tags)
     size = sum(len(content) for content in dict(zip(digests, contents, strict=True)).values())
     return Pushed(image_id, pushed.digest, digests, size)
 
 
 def push_blob(pusher: TestKey, image_id: UUID, content: bytes, *, store: BlobStore | None = None) -> str:
     """Upload one blob; its digest."""
-    session = uploads.start(principal=pusher.principal, image_id=image_id, algorithm="sha256")
+    session = uploads.start(actor=pusher.actor, image_id=image_id, algorithm="sha256")
     digest = digest_of(content)
     key = blob_key("sha256", digest.removeprefix("sha256:"), session.hex)
     if store is not None:

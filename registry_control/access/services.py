@@ -66,6 +66,11 @@ class Caller:
         return self.token_ends_at if key is None else min(self.token_ends_at, key.timestamp())
 
     @property
+    def actor(self) -> Actor:
+        """The principal as services and audit rows name it."""
+        return actor_of(self.principal)
+
+    @property
     def is_anonymous(self) -> bool:
         """Whether it is nobody, with a token or without."""
         return self.principal.kind is Kind.ANONYMOUS

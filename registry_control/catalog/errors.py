@@ -7,15 +7,15 @@ class CatalogError(Exception):
     """The base of all."""
 
 
-class NamespaceGone(CatalogError):
+class NamespaceNotFound(CatalogError):
     """No such namespace, or it is being deleted."""
 
 
-class ImageGone(CatalogError):
+class ImageNotFound(CatalogError):
     """No such image, or it is being deleted."""
 
 
-class ImageLocked(CatalogError):
+class ImageReadOnly(CatalogError):
     """An administrator has locked the image of this name, or its namespace: pulls work, changes do not."""
 
     def __init__(self, name: str) -> None:
@@ -23,7 +23,7 @@ class ImageLocked(CatalogError):
         self.name = name
 
 
-class UploadGone(CatalogError):
+class UploadNotFound(CatalogError):
     """The session was cancelled, finished, or has expired."""
 
 
@@ -35,7 +35,7 @@ class TooManyUploads(CatalogError):
         self.limit = limit
 
 
-class ManifestGone(CatalogError):
+class ManifestNotFound(CatalogError):
     """No such manifest in the image."""
 
 
@@ -47,11 +47,11 @@ class StoredAsAnotherType(CatalogError):
         self.media_type = media_type
 
 
-class TagGone(CatalogError):
+class TagNotFound(CatalogError):
     """No such tag in the image."""
 
 
-class BlobGone(CatalogError):
+class BlobNotFound(CatalogError):
     """The image does not have the blob."""
 
 

@@ -12,7 +12,7 @@ _BATCH = 200
 @shared_task(name="catalog.finish_deletions", autoretry_for=(Unavailable,), retry_backoff=True, max_retries=8)
 def finish_deletions(limit: int = _BATCH) -> None:
     """Remove what DELETE requests left behind."""
-    if deletion.step(store=blob_store(), limit=limit):
+    if deletion.run_batch(store=blob_store(), limit=limit):
         finish_deletions.delay(limit=limit)
 
 

@@ -94,7 +94,7 @@ def require(
         Refused: with the challenge that tells a client what to ask a token for.
     """
     if authorize(caller, action, str(repository), record.facts, by=by).allowed:
-        if record.locked and action is not Action.PULL:
+        if record.read_only and action is not Action.PULL:
             raise locked(str(repository))
         return
     raise _refused(caller, action, repository, _joined(repository, action, also))
@@ -177,5 +177,6 @@ def image_for_push(pusher: Pusher) -> UUID:
     if record.image_id is not None:
         return record.image_id
     check_writable_with(repository, settings.PUBLIC_HOST)
-    principal = pusher.caller.principal
-    return images.ensure(principal=principal, namespace_id=record.namespace_id, name=repository.image)
+    return images.get_or_create(
+        actor=pusher.caller.actor, namespace_id=record.namespace_id, name=repository.image
+    )

@@ -58,7 +58,7 @@ def promise(credentials: Credentials, repository: Repository, digest: Digest) ->
         record, blob = _held(caller, repository, digest)
         if record.image_id is not None:
             # A HEAD is a part of pulling, which goes on while an image is locked.
-            blobs.promise(blob_id=blob.id, image_id=record.image_id, even_locked=True)
+            blobs.promise(blob_id=blob.id, image_id=record.image_id, even_read_only=True)
 
 
 def _held(
@@ -145,6 +145,4 @@ def delete(credentials: Credentials, repository: Repository, digest: Digest) -> 
         require(caller, Action.DELETE, repository, record)
         if blob is None or record.image_id is None or not blob.held_at(now()):
             raise unknown(digest)
-        blobs.remove(
-            principal=caller.principal, image_id=record.image_id, blob_id=blob.id, digest=str(digest)
-        )
+        blobs.remove(actor=caller.actor, image_id=record.image_id, blob_id=blob.id, digest=str(digest))

@@ -132,7 +132,7 @@ def put(
         image_id = image_for_push(pusher)
         new = _new(digest, parsed, payload)
         manifests.put(
-            principal=pusher.caller.principal,
+            actor=pusher.caller.actor,
             image_id=image_id,
             new=new,
             tag_names=tag_names,
@@ -193,8 +193,8 @@ def delete(
         require(caller, Action.DELETE, repository, record)
         if record.image_id is None or manifest is None:
             raise unknown(reference)
-        principal, image_id = caller.principal, record.image_id
+        actor, image_id = caller.actor, record.image_id
         if isinstance(reference, Digest):
-            manifests.delete(principal=principal, image_id=image_id, digest=str(reference), only_if=only_if)
+            manifests.delete(actor=actor, image_id=image_id, digest=str(reference), only_if=only_if)
         else:
-            tags.untag(principal=principal, image_id=image_id, name=reference, only_if=only_if)
+            tags.untag(actor=actor, image_id=image_id, name=reference, only_if=only_if)

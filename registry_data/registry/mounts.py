@@ -4,7 +4,7 @@ from typing import Final
 
 from registry_control.access.policy import Action
 from registry_control.access.services import Caller
-from registry_control.catalog.errors import BlobGone
+from registry_control.catalog.errors import BlobNotFound
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.holders import images_with
 from registry_control.catalog.services import blobs
@@ -50,7 +50,7 @@ def mount(
         image_id = image_for_push(Pusher(caller, repository, record))
         try:
             blobs.promise(blob_id=blob.id, image_id=image_id)
-        except BlobGone:
+        except BlobNotFound:
             return False
         return True
 

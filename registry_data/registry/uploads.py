@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from uuid import UUID
 
 from registry_control.access.policy import Action
-from registry_control.catalog.errors import BlobGone, UploadGone
+from registry_control.catalog.errors import BlobNotFound, UploadNotFound
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.holders import StoredBlob, find_blob_in_organization
 from registry_control.catalog.services import blobs, uploads
@@ -96,8 +96,8 @@ class Upload:
 
 
 @dataclass(slots=True)
-class Append:
-    """An upload held open by one request, which ends it by one of `keep`, `rewind` or `finish`.
+class OpenUpload:
+    """An upload held open by one request, which ends it by one of `save_progress`, `rollback` or `finish`.
 
     `hash` and `store` take the same parts and may run side by side.
     """
@@ -188,8 +188,7 @@ def start(pusher: Pusher, *, algorithm: str, store: BlobStore) -> UUID:
         store.ensure_capacity(0)
         with unsynced_transaction():
             image_id = image_for_push(pusher)
-            principal = pusher.caller.principal
-            session_id = uploads.start(principal=principal, image_id=image_id, algorithm=algorithm)
+            session_id = uploads.start(actor=pusher.caller.actor, image_id=image_id, algorithm=algorithm)
         try:
             store.create_upload(UploadId(session_id.hex))
         except BaseException:
@@ -217,7 +216,7 @@ def find(credentials: Credentials, repository: Repository, session_id: UUID, *, 
         record = resolve.repository(repository.namespace, repository.image)
         require(caller, Action.PUSH, repository, record, by=purpose)
         if record.image_id is None:
-            raise UploadGone
+            raise UploadNotFound
         return Upload(record.image_id, uploads.get(session_id=session_id, image_id=record.image_id))
 
 
@@ -231,7 +230,7 @@ def status(upload: Upload, *, store: BlobStore) -> int:
         return store.upload_size(upload.id)
 
 
-def open_append(upload: Upload, *, at: int | None, store: BlobStore, coming: int = 0) -> Append:
+def open_upload(upload: Upload, *, at: int | None, store: BlobStore, coming: int = 0) -> OpenUpload:
     """Hold an upload open to append from offset `at`, or from its end, `coming` bytes if that is known.
 
     Raises:
@@ -242,7 +241,7 @@ def open_append(upload: Upload, *, at: int | None, store: BlobStore, coming: int
         return _open(upload, at=at, store=store, coming=coming)
 
 
-def _open(upload: Upload, *, at: int | None, store: BlobStore, coming: int) -> Append:
+def _open(upload: Upload, *, at: int | None, store: BlobStore, coming: int) -> OpenUpload:
     store.ensure_capacity(coming)
     try:
         writer = store.open_upload(upload.id, at=at)
@@ -259,7 +258,7 @@ def _open(upload: Upload, *, at: int | None, store: BlobStore, coming: int) -> A
         hashers: Hashers | None = Hashers([upload.session.algorithm])
     else:
         hashers = _running_hashes.take(upload.id, at=offset)
-    return Append(upload, writer, offset, hashers and hashers.copy(), hashers, offset)
+    return OpenUpload(upload, writer, offset, hashers and hashers.copy(), hashers, offset)
 
 
 def _check_unfinished(upload: Upload, writer: UploadWriter) -> None:
@@ -274,17 +273,17 @@ def _check_unfinished(upload: Upload, writer: UploadWriter) -> None:
         raise
 
 
-def keep(append: Append) -> int:
+def save_progress(append: OpenUpload) -> int:
     """End a request and keep what it wrote, for the next one to go on from. Returns the upload's end.
 
     Raises:
         ProtocolError: the storage is away.
     """
     with use_case():
-        return _keep(append)
+        return _save_progress(append)
 
 
-def _keep(append: Append) -> int:
+def _save_progress(append: OpenUpload) -> int:
     offset = append.writer.offset
     append.writer.close()
     hashed = None
@@ -292,17 +291,17 @@ def _keep(append: Append) -> int:
         _running_hashes.keep(append.upload.id, offset, append.hashers)
         if offset - append.began >= _FEW:
             hashed = (offset, str(append.hashers.digest(append.upload.session.algorithm)))
-    uploads.keep(append.upload.session, hashed=hashed)
+    uploads.save_progress(append.upload.session, hashed=hashed)
     return offset
 
 
-def rewind(append: Append) -> None:
+def rollback(append: OpenUpload) -> None:
     """End a request and forget what it wrote."""
     with use_case():
         append.writer.abandon()
 
 
-def catch_up(append: Append, claimed: Digest, *, store: BlobStore) -> None:
+def rehash(append: OpenUpload, claimed: Digest, *, store: BlobStore) -> None:
     """Read again what nobody remembers the digest of, so that `finish` need not.
 
     It takes as long as the upload is big, and must not hold up those who ask the database.
@@ -314,7 +313,7 @@ def catch_up(append: Append, claimed: Digest, *, store: BlobStore) -> None:
         append.read_again(claimed.algorithm, store)
 
 
-def finish(append: Append, claimed: Digest, *, store: BlobStore) -> None:
+def finish(append: OpenUpload, claimed: Digest, *, store: BlobStore) -> None:
     """Make the upload a blob of its image: verified, durable, recorded, in this order (invariant 4).
 
     A wrong digest forgets what this request wrote and leaves the session for another try (checklist 57).
@@ -326,18 +325,18 @@ def finish(append: Append, claimed: Digest, *, store: BlobStore) -> None:
         _finish(append, claimed, store)
 
 
-def _finish(append: Append, claimed: Digest, store: BlobStore, *, was_asked: bool = False) -> None:
-    """`was_asked` says that `_shared` was, and nothing came of it."""
+def _finish(append: OpenUpload, claimed: Digest, store: BlobStore, *, tried: bool = False) -> None:
+    """`tried`: `_deduplicate` was called before and found nothing to share."""
     try:
         append = _verified(append, claimed, store)
-        if was_asked or not _shared(append, claimed, append.writer.offset, store):
+        if tried or not _deduplicate(append, claimed, append.writer.offset, store):
             key = _publish(append, claimed, store)
             store.discard(append.upload.id, published=key)
     finally:
         append.writer.close()
 
 
-def _shared(append: Append, claimed: Digest, size: int, store: BlobStore) -> bool:
+def _deduplicate(append: OpenUpload, claimed: Digest, size: int, store: BlobStore) -> bool:
     """Let the image have the blob that another one has, instead of storing the same bytes once more.
 
     Of its own organization only: how long an upload takes must not tell what other tenants have.
@@ -349,7 +348,7 @@ def _shared(append: Append, claimed: Digest, size: int, store: BlobStore) -> boo
         return False
     try:
         blobs.record_duplicate(session_id=upload.session.id, image_id=upload.image_id, blob_id=blob.id)
-    except BlobGone:
+    except BlobNotFound:
         return False
     store.discard(upload.id, held=True)
     append.writer.close()
@@ -364,7 +363,7 @@ def _is_whole(blob: StoredBlob, store: BlobStore) -> bool:
         return False
 
 
-def _verified(append: Append, claimed: Digest, store: BlobStore) -> Append:
+def _verified(append: OpenUpload, claimed: Digest, store: BlobStore) -> OpenUpload:
     """The upload, held open, with the content that is claimed."""
     if (actual := append.digest(claimed.algorithm)) is None:
         append.read_again(claimed.algorithm, store)
@@ -387,7 +386,7 @@ def _verified(append: Append, claimed: Digest, store: BlobStore) -> Append:
     )
 
 
-def is_there(append: Append, claimed: Digest, *, store: BlobStore) -> bool:
+def already_published(append: OpenUpload, claimed: Digest, *, store: BlobStore) -> bool:
     """Whether the upload was published as what is claimed: a request that repeats its bytes adds nothing.
 
     Raises:
@@ -400,14 +399,14 @@ def is_there(append: Append, claimed: Digest, *, store: BlobStore) -> bool:
         return store.published_as(append.upload.id) == key
 
 
-def _publish(append: Append, claimed: Digest, store: BlobStore) -> Key:
+def _publish(append: OpenUpload, claimed: Digest, store: BlobStore) -> Key:
     upload = append.upload
     key = blob_key(claimed.algorithm, claimed.encoded, upload.id)
     store.publish(upload.id, key)
     new = blobs.NewBlob(str(claimed), append.writer.offset, key)
     try:
         is_needed = blobs.record_upload(session_id=upload.session.id, image_id=upload.image_id, new=new)
-    except UploadGone:
+    except UploadNotFound:
         # Whoever ended the session may have looked for the key before it was there.
         uploads.remove_unless_named(key, store=store)
         raise
@@ -420,44 +419,44 @@ def append_small(parts: Sequence[bytes], upload: Upload, *, at: int | None, stor
     """Take a chunk that is here already, whole, in one step. Returns the upload's end.
 
     Raises:
-        ProtocolError, UploadMoved: see `open_append` and `keep`; nothing of it stays then.
+        ProtocolError, UploadMoved: see `open_upload` and `save_progress`; nothing of it stays then.
     """
     with use_case():
         append = _open(upload, at=at, store=store, coming=0)
         with _abandoned_on_error(append):
             append.hash(parts)
             append.write(parts)
-        return _keep(append)
+        return _save_progress(append)
 
 
 def finish_small(
     parts: Sequence[bytes], claimed: Digest, upload: Upload, *, at: int | None, store: BlobStore
-) -> Append | None:
+) -> OpenUpload | None:
     """Take the last chunk, which is here already, and make the upload a blob.
 
-    Returns the upload, held open, where much of it has to be read again: for `catch_up` and `finish`.
+    Returns the upload, held open, where much of it has to be read again: for `rehash` and `finish`.
 
     Raises:
-        ProtocolError, UploadMoved: see `open_append` and `finish`; nothing of it stays then.
+        ProtocolError, UploadMoved: see `open_upload` and `finish`; nothing of it stays then.
     """
     with use_case():
-        append, was_asked = _open(upload, at=at, store=store, coming=0), False
+        append, tried = _open(upload, at=at, store=store, coming=0), False
         with _abandoned_on_error(append):
-            if not is_there(append, claimed, store=store):
+            if not already_published(append, claimed, store=store):
                 append.hash(parts)
-                was_asked = append.digest_ahead(claimed.algorithm) == claimed
+                tried = append.digest_ahead(claimed.algorithm) == claimed
                 # What need not be stored is not even written.
-                if was_asked and _shared(append, claimed, append.hashed, store):
+                if tried and _deduplicate(append, claimed, append.hashed, store):
                     return None
                 append.write(parts)
         if append.writer.offset > _FEW and append.digest(claimed.algorithm) is None:
             return append
-        _finish(append, claimed, store, was_asked=was_asked)
+        _finish(append, claimed, store, tried=tried)
         return None
 
 
 @contextmanager
-def _abandoned_on_error(append: Append) -> Iterator[None]:
+def _abandoned_on_error(append: OpenUpload) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -497,6 +496,6 @@ def already_stored(credentials: Credentials, repository: Repository, claimed: Di
             return False
         try:
             blobs.promise(blob_id=blob.id, image_id=record.image_id)
-        except BlobGone:
+        except BlobNotFound:
             return False
         return True

@@ -18,15 +18,15 @@ from registry_data.storage import base as storage
 RETRY_AFTER: Final = {"Retry-After": "5"}
 
 _CATALOG: Final[dict[type[catalog.CatalogError], tuple[ErrorCode, str | None]]] = {
-    catalog.NamespaceGone: (ErrorCode.NAME_UNKNOWN, "the namespace has just been deleted"),
-    catalog.ImageGone: (
+    catalog.NamespaceNotFound: (ErrorCode.NAME_UNKNOWN, "the namespace has just been deleted"),
+    catalog.ImageNotFound: (
         ErrorCode.NAME_UNKNOWN,
         "the repository has just been deleted: push everything again to make a new one",
     ),
-    catalog.UploadGone: (ErrorCode.BLOB_UPLOAD_UNKNOWN, None),
-    catalog.ManifestGone: (ErrorCode.MANIFEST_UNKNOWN, "the manifest has just been deleted"),
-    catalog.TagGone: (ErrorCode.MANIFEST_UNKNOWN, "the tag has just been deleted"),
-    catalog.BlobGone: (ErrorCode.BLOB_UNKNOWN, "the blob has just been deleted: push it again"),
+    catalog.UploadNotFound: (ErrorCode.BLOB_UPLOAD_UNKNOWN, None),
+    catalog.ManifestNotFound: (ErrorCode.MANIFEST_UNKNOWN, "the manifest has just been deleted"),
+    catalog.TagNotFound: (ErrorCode.MANIFEST_UNKNOWN, "the tag has just been deleted"),
+    catalog.BlobNotFound: (ErrorCode.BLOB_UNKNOWN, "the blob has just been deleted: push it again"),
     catalog.BlobInUse: (
         ErrorCode.UNSUPPORTED,
         "a manifest of this repository needs the blob: delete the manifest first",
@@ -50,7 +50,7 @@ def use_case() -> Iterator[None]:
     except catalog.ConditionUnmet as error:
         # Refused for good as it stands, so none of the codes after which clients try again (checklist 143).
         raise ProtocolError(ErrorCode.DENIED, str(error), status=HTTPStatus.PRECONDITION_FAILED) from error
-    except catalog.ImageLocked as error:
+    except catalog.ImageReadOnly as error:
         raise locked(error.name) from error
     except catalog.StoredAsAnotherType as error:
         raise _of_another_type(error.media_type) from error

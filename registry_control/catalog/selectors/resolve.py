@@ -63,7 +63,7 @@ class RepositoryRecord:
     facts: RepositoryFacts
     namespace_id: UUID | None
     image_id: UUID | None
-    locked: bool
+    read_only: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class BlobRecord:
         return self.linked or (self.leased_until is not None and self.leased_until > moment)
 
 
-UNKNOWN: Final = RepositoryRecord(RepositoryFacts(None, None), None, None, locked=False)
+UNKNOWN: Final = RepositoryRecord(RepositoryFacts(None, None), None, None, read_only=False)
 
 
 def repository(namespace: str, image: str) -> RepositoryRecord:
@@ -146,5 +146,5 @@ def _record(found: tuple[Any, ...] | None) -> RepositoryRecord:
         facts=RepositoryFacts(namespace, visibility),
         namespace_id=optional_uuid(found[0]),
         image_id=optional_uuid(found[6]),
-        locked="locked" in (found[5], found[8]),
+        read_only="locked" in (found[5], found[8]),
     )

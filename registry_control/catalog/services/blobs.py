@@ -10,10 +10,8 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
-from registry_control.access.policy import Principal
-from registry_control.access.services import actor_of
-from registry_control.audit.services import record
-from registry_control.catalog.errors import BlobGone, BlobInUse, UploadGone
+from registry_control.audit.services import Actor, record
+from registry_control.catalog.errors import BlobInUse, BlobNotFound, UploadNotFound
 from registry_control.catalog.models import BlobLease, BlobLink
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
@@ -58,8 +56,8 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
     blob already, so that the caller removes its own copy after the commit.
 
     Raises:
-        ImageGone, ImageLocked, UploadGone: deleted, locked, cancelled or expired in the meantime; nothing
-            is recorded.
+        ImageNotFound, ImageReadOnly, UploadNotFound: deleted, locked, cancelled or expired in the meantime;
+            nothing is recorded.
     """
     _close(session_id, image_id)
     blob_id, is_new = _ensure(new)
@@ -72,20 +70,20 @@ def record_duplicate(*, session_id: UUID, image_id: UUID, blob_id: int) -> None:
     """Lease a blob to the image to which the same bytes came once more, and close the session.
 
     Raises:
-        ImageGone, ImageLocked, UploadGone: see `record_upload`.
-        BlobGone: garbage collection took the blob first; nothing has changed.
+        ImageNotFound, ImageReadOnly, UploadNotFound: see `record_upload`.
+        BlobNotFound: garbage collection took the blob first; nothing has changed.
     """
     _close(session_id, image_id)
     if not rows(_SHARE, [blob_id]):
-        raise BlobGone
+        raise BlobNotFound
     lease([blob_id], image_id=image_id)
 
 
 def _close(session_id: UUID, image_id: UUID) -> None:
     """Hold the image and end the session, in the transaction that makes the upload a blob."""
-    images.hold(image_id)
+    images.lock_for_update(image_id)
     if not rows(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
-        raise UploadGone
+        raise UploadNotFound
 
 
 def _ensure(new: NewBlob) -> tuple[int, bool]:
@@ -137,32 +135,32 @@ def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = N
 
 
 @transaction.atomic
-def promise(*, blob_id: int, image_id: UUID, even_locked: bool = False) -> None:
+def promise(*, blob_id: int, image_id: UUID, even_read_only: bool = False) -> None:
     """Lease a blob to an image: a mount, or, of a locked one too, a HEAD that answered 200.
 
     Raises:
-        ImageGone, ImageLocked: the image is being deleted, or locked by an administrator.
-        BlobGone: garbage collection took the blob first.
+        ImageNotFound, ImageReadOnly: the image is being deleted, or locked by an administrator.
+        BlobNotFound: garbage collection took the blob first.
     """
-    images.hold(image_id, even_locked=even_locked)
+    images.lock_for_update(image_id, even_read_only=even_read_only)
     # Keeps the row from a sweep, or finds that a sweep took it from us.
     if not rows(_SHARE, [blob_id]):
-        raise BlobGone
+        raise BlobNotFound
     lease([blob_id], image_id=image_id)
 
 
 @transaction.atomic
-def remove(*, principal: Principal, image_id: UUID, blob_id: int, digest: str) -> None:
+def remove(*, actor: Actor, image_id: UUID, blob_id: int, digest: str) -> None:
     """Take a blob out of this image only (checklist 136).
 
     Raises:
         BlobInUse: a manifest needs it; deleting it would break what somebody pulls.
-        BlobGone, ImageGone: there is nothing to remove.
-        ImageLocked: an administrator wants it to stay.
+        BlobNotFound, ImageNotFound: there is nothing to remove.
+        ImageReadOnly: an administrator wants it to stay.
     """
-    image = images.hold(image_id)
+    image = images.lock_for_update(image_id)
     if BlobLink.objects.filter(image=image_id, blob=blob_id).exists():
         raise BlobInUse
     if not BlobLease.objects.filter(image=image_id, blob=blob_id).delete()[0]:
-        raise BlobGone
-    record(actor=actor_of(principal), verb="blob.delete", target=image.target, digest=digest)
+        raise BlobNotFound
+    record(actor=actor, verb="blob.delete", target=image.target, digest=digest)

@@ -28,7 +28,7 @@ from registry_data.storage.base import BlobStore, StorageError
 logger = logging.getLogger(__name__)
 
 
-def step(*, store: BlobStore, limit: int) -> bool:
+def run_batch(*, store: BlobStore, limit: int) -> bool:
     """Remove at most about `limit` rows of each kind. Returns whether there may be more to do."""
     tags = _tags(limit)
     images_left, refusals = _images(store, limit)
@@ -39,7 +39,7 @@ def step(*, store: BlobStore, limit: int) -> bool:
 
 
 @contextmanager
-def _unless_held() -> Iterator[None]:
+def _skip_locked() -> Iterator[None]:
     """Do something now if the rows that it needs can be had, and leave it for the next step if not."""
     try:
         yield
@@ -57,12 +57,12 @@ def _images(store: BlobStore, limit: int) -> tuple[bool, list[StorageError]]:
     for pk in _deleting(Image.objects.all(), limit):
         gone = False
         try:
-            with _unless_held():
+            with _skip_locked():
                 gone = _image(pk, store=store, limit=limit)
         except StorageError as error:
             refusals.append(error)
         if not gone:
-            _others_first(pk)
+            _requeue(pk)
         went |= gone
         if len(refusals) == uploads.REFUSALS:
             break
@@ -70,7 +70,7 @@ def _images(store: BlobStore, limit: int) -> tuple[bool, list[StorageError]]:
 
 
 @transaction.atomic
-def _others_first(pk: UUID) -> None:
+def _requeue(pk: UUID) -> None:
     """Have an image come after all others the next time; one that is held is passed over as it is."""
     held = Image.objects.select_for_update(skip_locked=True).filter(pk=pk, status=Status.DELETING)
     Image.objects.filter(pk__in=list(held.values_list("pk", flat=True))).update(updated_at=now())
@@ -80,7 +80,7 @@ def _namespaces(limit: int) -> bool:
     """A step for each namespace; whether anything went that leaves more to do."""
     more = False
     for pk in _deleting(Namespace.objects.all(), limit):
-        with _unless_held():
+        with _skip_locked():
             more |= _namespace(pk, limit=limit)
     return more
 
@@ -97,7 +97,7 @@ def remove_never_pushed(*, limit: int) -> int:
     ).exclude(status=Status.DELETING)
     looked_at = 0
     for pk in list(idle.values_list("pk", flat=True)[:limit]):
-        with _unless_held():
+        with _skip_locked():
             _remove_if_still(idle, pk)
             looked_at += 1
     return looked_at
@@ -135,7 +135,7 @@ def _tags(limit: int) -> int:
         of_images.setdefault(image_id, []).append(pk)
     went = 0
     for image_id, pks in of_images.items():
-        with _unless_held():
+        with _skip_locked():
             _remove_tags(image_id, pks)
             went += len(pks)
     return went

@@ -9,7 +9,7 @@ from django.db import transaction
 from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import SYSTEM, Actor, Target, record
-from registry_control.catalog.errors import ImageGone, ImageLocked, NamespaceGone
+from registry_control.catalog.errors import ImageNotFound, ImageReadOnly, NamespaceNotFound
 from registry_control.catalog.models import Image
 from registry_control.catalog.selectors.listing import get_visible_image
 from registry_control.common.clock import now
@@ -52,7 +52,7 @@ WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting')
 
 
 @dataclass(frozen=True, slots=True)
-class HeldImage:
+class ImageForUpdate:
     """An image whose row the present transaction holds."""
 
     id: UUID
@@ -68,20 +68,20 @@ class HeldImage:
 
 
 @transaction.atomic(savepoint=False)
-def ensure(*, principal: Principal, namespace_id: UUID, name: str) -> UUID:
+def get_or_create(*, actor: Actor, namespace_id: UUID, name: str) -> UUID:
     """The image of that name, made if there is none yet.
 
     The namespace's row is held, so an image never appears in one that is being deleted, and two
     first pushes make one image.
 
     Raises:
-        NamespaceGone, ImageLocked: the namespace was deleted or locked in the meantime.
+        NamespaceNotFound, ImageReadOnly: the namespace was deleted or locked in the meantime.
     """
     namespace = row(_HOLD_NAMESPACE, [id_parameter(namespace_id)])
     if namespace is None:
-        raise NamespaceGone
+        raise NamespaceNotFound
     if namespace[2] == Status.LOCKED:
-        raise ImageLocked(f"{namespace[0]}/{name}")
+        raise ImageReadOnly(f"{namespace[0]}/{name}")
     existing = row(_BY_NAME, [id_parameter(namespace_id), name])
     if existing is not None:
         return uuid_from_db(existing[0])
@@ -91,27 +91,27 @@ def ensure(*, principal: Principal, namespace_id: UUID, name: str) -> UUID:
     execute(_INSERT, [id_parameter(image_id), *place, name, moment, moment])
     execute(_COUNT, [id_parameter(namespace_id)])
     target = Target("image", image_id, f"{namespace[0]}/{name}", uuid_from_db(namespace[1]))
-    record(actor=actor_of(principal), verb="image.create", target=target)
+    record(actor=actor, verb="image.create", target=target)
     return image_id
 
 
-def hold(image_id: UUID, *, even_locked: bool = False) -> HeldImage:
+def lock_for_update(image_id: UUID, *, even_read_only: bool = False) -> ImageForUpdate:
     """Take an image's row for the present transaction: what a push needs of it.
 
-    Whoever may push was let in before, maybe long before: the row may have been waited for. `even_locked`
+    Whoever may push was let in before, maybe long before: the row may have been waited for. `even_read_only`
     is for what is a part of pulling.
 
     Raises:
-        ImageGone: deleted, or being deleted.
-        ImageLocked: locked by an administrator.
+        ImageNotFound: deleted, or being deleted.
+        ImageReadOnly: locked by an administrator.
     """
     found = row(_HOLD, [id_parameter(image_id)])
     if found is None:
-        raise ImageGone
+        raise ImageNotFound
     name = f"{found[0]}/{found[1]}"
-    if Status.LOCKED in found[5:7] and not even_locked:
-        raise ImageLocked(name)
-    return HeldImage(
+    if Status.LOCKED in found[5:7] and not even_read_only:
+        raise ImageReadOnly(name)
+    return ImageForUpdate(
         id=image_id,
         name=name,
         organization_id=uuid_from_db(found[2]),
@@ -120,25 +120,25 @@ def hold(image_id: UUID, *, even_locked: bool = False) -> HeldImage:
     )
 
 
-def refusal(image_id: UUID) -> ImageGone | ImageLocked:
+def not_writable(image_id: UUID) -> ImageNotFound | ImageReadOnly:
     """Why an image takes nothing, which the statement that found so has not said."""
     found = row(_NAME, [id_parameter(image_id)])
-    return ImageGone() if found is None else ImageLocked(f"{found[0]}/{found[1]}")
+    return ImageNotFound() if found is None else ImageReadOnly(f"{found[0]}/{found[1]}")
 
 
-def locked(image_id: UUID) -> Image:
+def get_for_update(image_id: UUID) -> Image:
     """Take an image's row for the present transaction, to change what the image holds.
 
     Raises:
-        ImageGone: deleted, or being deleted.
-        ImageLocked: locked by an administrator.
+        ImageNotFound: deleted, or being deleted.
+        ImageReadOnly: locked by an administrator.
     """
     found = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
     image = found.filter(pk=image_id).exclude(status=Status.DELETING).first()
     if image is None or image.namespace.status == Status.DELETING:
-        raise ImageGone
+        raise ImageNotFound
     if Status.LOCKED in (image.status, image.namespace.status):
-        raise ImageLocked(str(image))
+        raise ImageReadOnly(str(image))
     return image
 
 

@@ -9,13 +9,11 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, QuerySet, Sum
 
-from registry_control.access.policy import Principal
-from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
-from registry_control.catalog.errors import ManifestGone, MissingContent, StoredAsAnotherType
+from registry_control.catalog.errors import ManifestNotFound, MissingContent, StoredAsAnotherType
 from registry_control.catalog.models import Blob, BlobLink, Image, Manifest
 from registry_control.catalog.services import blobs, conditions, images, sparse, tags
-from registry_control.catalog.services.images import HeldImage
+from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.catalog.services.tags import Change
 from registry_control.common.clock import now
 from registry_control.db.sql import (
@@ -88,7 +86,7 @@ class _Held(NamedTuple):
 @transaction.atomic
 def put(
     *,
-    principal: Principal,
+    actor: Actor,
     image_id: UUID,
     new: NewManifest,
     tag_names: Sequence[str],
@@ -97,12 +95,12 @@ def put(
     """Validate, store, link and tag in one transaction (invariant 3); again is the same answer.
 
     Raises:
-        ImageGone, ImageLocked: the image or its namespace is being deleted, or locked by an administrator.
+        ImageNotFound, ImageReadOnly: the image or its namespace is being deleted, or is locked.
         ConditionUnmet: what the client wants to hold before does not.
         MissingContent: digests that the image does not have.
         StoredAsAnotherType: these bytes are there, and every client would go on getting them as they are.
     """
-    image, actor = images.hold(image_id), actor_of(principal)
+    image = images.lock_for_update(image_id)
     conditions.check(image_id, only_if)
     found, grown = row(_BY_DIGEST, [id_parameter(image_id), new.digest]), 0
     if found is None:
@@ -113,10 +111,10 @@ def put(
         if media_type != new.media_type:
             raise StoredAsAnotherType(media_type)
         grown = _take_in(image, manifest_id, new.optional_blobs)
-    changes = [tags.point(image, name, manifest_id, new.digest, actor=actor) for name in tag_names]
+    changes = [tags.set_tag(image, name, manifest_id, new.digest, actor=actor) for name in tag_names]
     if set(changes) - {Change.NONE} or grown or not image.was_pushed:
         moment = time_parameter(now())
-        execute(_PUSHED, [grown, changes.count(Change.MADE), moment, moment, id_parameter(image_id)])
+        execute(_PUSHED, [grown, changes.count(Change.CREATED), moment, moment, id_parameter(image_id)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +123,10 @@ class _Content:
 
     children: Sequence[int]
     blobs: Sequence[_Held]
-    awaited: Mapping[str, str]  # digest to platform
+    missing: Mapping[str, str]  # digest to platform
 
 
-def _create(image: HeldImage, new: NewManifest) -> tuple[int, int]:
+def _create(image: ImageForUpdate, new: NewManifest) -> tuple[int, int]:
     """Returns the manifest's id, and how many bytes the image grew by: blobs that it did not link before."""
     moment = now()
     content = _content(image, new, moment)
@@ -136,12 +134,12 @@ def _create(image: HeldImage, new: NewManifest) -> tuple[int, int]:
     image_id = id_parameter(image.id)
     insert_many(_LINK, ([image_id, manifest_id, blob.id] for blob in content.blobs))
     insert_many(_CHILD, ([manifest_id, child] for child in content.children))
-    sparse.expect(image.id, manifest_id, content.awaited)
-    sparse.join(image.id, manifest_id, new.digest)
+    sparse.record_missing_children(image.id, manifest_id, content.missing)
+    sparse.adopt(image.id, manifest_id, new.digest)
     return manifest_id, sum(blob.size for blob in content.blobs if not blob.linked)
 
 
-def _take_in(image: HeldImage, manifest_id: int, digests: Iterable[str]) -> int:
+def _take_in(image: ImageForUpdate, manifest_id: int, digests: Iterable[str]) -> int:
     """Link what has come since the manifest was pushed first and could do without it; returns its bytes."""
     held = _take(image.id, sorted(digests), now())
     image_id = id_parameter(image.id)
@@ -149,7 +147,7 @@ def _take_in(image: HeldImage, manifest_id: int, digests: Iterable[str]) -> int:
     return sum(blob.size for blob in held if not blob.linked)
 
 
-def _content(image: HeldImage, new: NewManifest, moment: datetime) -> _Content:
+def _content(image: ImageForUpdate, new: NewManifest, moment: datetime) -> _Content:
     """Find and hold everything that a manifest names.
 
     Raises:
@@ -209,31 +207,29 @@ def _insert(image_id: UUID, new: NewManifest, moment: datetime) -> int:
 
 
 @transaction.atomic
-def delete(
-    *, principal: Principal, image_id: UUID, digest: str, only_if: Preconditions | None = None
-) -> None:
+def delete(*, actor: Actor, image_id: UUID, digest: str, only_if: Preconditions | None = None) -> None:
     """Delete a manifest and every tag on it (checklist 135).
 
     Raises:
-        ImageGone, ManifestGone: there is none.
-        ImageLocked: an administrator wants it to stay.
+        ImageNotFound, ManifestNotFound: there is none.
+        ImageReadOnly: an administrator wants it to stay.
         ConditionUnmet: what the client wants to hold before does not.
     """
-    image = images.locked(image_id)
+    image = images.get_for_update(image_id)
     manifest = Manifest.objects.select_for_update().filter(image=image, digest=digest).first()
     if manifest is None:
-        raise ManifestGone
+        raise ManifestNotFound
     conditions.check(image_id, only_if)
-    drop(image, manifest, actor=actor_of(principal))
+    delete_locked(image, manifest, actor=actor)
 
 
-def drop(image: Image, manifest: Manifest, *, actor: Actor) -> None:
+def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
     """Remove a manifest of a locked image. What only it needed stays promised for a lease's time."""
     freed = _only_needed_by(manifest)
     size = freed.aggregate(total=Sum("size"))["total"] or 0
     blobs.lease(freed.order_by("digest").values_list("pk", flat=True), image_id=image.pk)
     tag_names = sorted(manifest.tags.values_list("name", flat=True))
-    sparse.part(image, manifest)
+    sparse.orphan(image, manifest)
     _, removed = manifest.delete()
     tag_rows = F("tag_rows") - removed.get("catalog.Tag", 0)
     Image.objects.filter(pk=image.pk).update(size=F("size") - size, tag_rows=tag_rows, updated_at=now())

@@ -10,19 +10,19 @@ from uuid import UUID
 from registry_control.catalog.models import Image, Manifest, ManifestChild, MissingChild
 from registry_control.db.sql import id_parameter, insert_many, rows
 
-_EXPECT: Final = "INSERT INTO catalog_missingchild (image_id, parent_id, digest, platform) VALUES"
-_AWAITING: Final = "SELECT parent_id FROM catalog_missingchild WHERE image_id = %s AND digest = %s"
+_INSERT: Final = "INSERT INTO catalog_missingchild (image_id, parent_id, digest, platform) VALUES"
+_PARENTS: Final = "SELECT parent_id FROM catalog_missingchild WHERE image_id = %s AND digest = %s"
 
 
-def expect(image_id: UUID, index_id: int, platforms: Mapping[str, str]) -> None:
+def record_missing_children(image_id: UUID, index_id: int, platforms: Mapping[str, str]) -> None:
     """Remember what an index does without: digests and their platforms."""
     image = id_parameter(image_id)
-    insert_many(_EXPECT, ([image, index_id, digest, platform] for digest, platform in platforms.items()))
+    insert_many(_INSERT, ([image, index_id, digest, platform] for digest, platform in platforms.items()))
 
 
-def join(image_id: UUID, manifest_id: int, digest: str) -> None:
+def adopt(image_id: UUID, manifest_id: int, digest: str) -> None:
     """Make a new manifest the child of every index that was pushed before it."""
-    parents = [parent for (parent,) in rows(_AWAITING, [id_parameter(image_id), digest])]
+    parents = [parent for (parent,) in rows(_PARENTS, [id_parameter(image_id), digest])]
     if parents:
         ManifestChild.objects.bulk_create(
             ManifestChild(parent_id=parent, child_id=manifest_id) for parent in parents
@@ -30,7 +30,7 @@ def join(image_id: UUID, manifest_id: int, digest: str) -> None:
         MissingChild.objects.filter(image=image_id, digest=digest).delete()
 
 
-def part(image: Image, manifest: Manifest) -> None:
+def orphan(image: Image, manifest: Manifest) -> None:
     """Have the indexes that name a manifest wait for it, which is about to be deleted, to come back."""
     parents = list(manifest.parents.values_list("parent_id", flat=True))
     MissingChild.objects.bulk_create(

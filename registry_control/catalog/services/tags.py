@@ -10,12 +10,12 @@ from django.db.models import F
 from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
-from registry_control.catalog.errors import TagGone
+from registry_control.catalog.errors import TagNotFound
 from registry_control.catalog.models import Image, Tag
 from registry_control.catalog.selectors.content import tag_row
 from registry_control.catalog.selectors.listing import get_visible_tag
 from registry_control.catalog.services import conditions, images
-from registry_control.catalog.services.images import HeldImage
+from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
@@ -38,10 +38,10 @@ class Change(Enum):
 
     NONE = "none"
     MOVED = "moved"
-    MADE = "made"
+    CREATED = "created"
 
 
-def point(image: HeldImage, name: str, manifest_id: int, digest: str, *, actor: Actor) -> Change:
+def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, actor: Actor) -> Change:
     """Make a tag stand for a manifest of this digest; the last to come wins.
 
     A tag that moves keeps its id and the time it was made. Whoever makes one counts it with its image.
@@ -56,26 +56,26 @@ def point(image: HeldImage, name: str, manifest_id: int, digest: str, *, actor: 
     else:
         execute(_MOVE, [manifest_id, moment, existing[0]])
     record(actor=actor, verb="tag.set", target=image.target, tag=name, digest=digest)
-    return Change.MADE if existing is None else Change.MOVED
+    return Change.CREATED if existing is None else Change.MOVED
 
 
 @transaction.atomic
-def untag(*, principal: Principal, image_id: UUID, name: str, only_if: Preconditions | None = None) -> None:
+def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | None = None) -> None:
     """Remove a tag at once; its manifest stays (checklist 134).
 
     Raises:
-        ImageGone, TagGone: there is none.
-        ImageLocked: an administrator wants it to stay.
+        ImageNotFound, TagNotFound: there is none.
+        ImageReadOnly: an administrator wants it to stay.
         ConditionUnmet: what the client wants to hold before does not.
     """
-    image = images.locked(image_id)
+    image = images.get_for_update(image_id)
     existing = tag_row(image_id, name)
     if existing is None:
-        raise TagGone
+        raise TagNotFound
     conditions.check(image_id, only_if)
     Tag.objects.filter(pk=existing[0]).delete()
     Image.objects.filter(pk=image_id).update(updated_at=now(), tag_rows=F("tag_rows") - 1)
-    record(actor=actor_of(principal), verb="tag.delete", target=images.target_of(image), tag=name)
+    record(actor=actor, verb="tag.delete", target=images.target_of(image), tag=name)
 
 
 @transaction.atomic

@@ -10,13 +10,14 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.db import transaction
 
-from registry_control.access.policy import Kind, Principal
-from registry_control.catalog.errors import TooManyUploads, UploadGone
+from registry_control.audit.models import ActorKind
+from registry_control.audit.services import Actor
+from registry_control.catalog.errors import TooManyUploads, UploadNotFound
 from registry_control.catalog.models import Blob, UploadSession
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
 from registry_control.db.durability import unsynced_transaction
-from registry_control.db.sql import execute, id_parameter, row, rows, time_from_db, time_parameter
+from registry_control.db.sql import Parameter, execute, id_parameter, row, rows, time_from_db, time_parameter
 from registry_data.storage.base import BlobStore, Busy, Key, StorageError, UploadId
 
 logger = logging.getLogger(__name__)
@@ -43,13 +44,13 @@ SELECT id FROM catalog_uploadsession WHERE id = %s AND image_id = %s AND is_open
 """
 
 # Stops counting where it is too many.
-_UNDER_WAY: Final = {
-    Kind.USER: """
+_COUNT_OPEN: Final = {
+    ActorKind.USER: """
 SELECT count(*) FROM (
     SELECT 1 FROM catalog_uploadsession WHERE user_id = %s AND is_open LIMIT %s
 ) AS found
 """,
-    Kind.APPLICATION: """
+    ActorKind.APPLICATION: """
 SELECT count(*) FROM (
     SELECT 1 FROM catalog_uploadsession WHERE application_id = %s AND is_open LIMIT %s
 ) AS found
@@ -68,24 +69,23 @@ class Session:
     expires_at: datetime
 
 
-def start(*, principal: Principal, image_id: UUID, algorithm: str) -> UUID:
+def start(*, actor: Actor, image_id: UUID, algorithm: str) -> UUID:
     """Begin an upload to an image.
 
     Raises:
-        ImageGone, ImageLocked: the image is being deleted, or locked by an administrator.
+        ImageNotFound, ImageReadOnly: the image is being deleted, or locked by an administrator.
         TooManyUploads: the principal has as many under way as anybody may have. Requests at the same
             moment may still exceed that by one each.
     """
-    _check_number(principal)
+    _check_number(actor)
     session_id, moment = uuid4(), now()
-    holder = id_parameter(principal.id) if principal.id is not None else None
     with unsynced_transaction():
         inserted = rows(
             _INSERT,
             [
                 id_parameter(session_id),
-                holder if principal.kind is Kind.USER else None,
-                holder if principal.kind is Kind.APPLICATION else None,
+                _id_of(actor, ActorKind.USER),
+                _id_of(actor, ActorKind.APPLICATION),
                 time_parameter(moment),
                 time_parameter(moment + settings.UPLOAD_LIFE),
                 algorithm,
@@ -93,14 +93,24 @@ def start(*, principal: Principal, image_id: UUID, algorithm: str) -> UUID:
             ],
         )
     if not inserted:
-        raise images.refusal(image_id)
+        raise images.not_writable(image_id)
     return session_id
 
 
-def _check_number(principal: Principal) -> None:
-    if principal.id is None:
+def _id_of(actor: Actor, kind: ActorKind) -> Parameter:
+    """The actor's id as a parameter, None if it is of another kind."""
+    return id_parameter(UUID(actor.id)) if actor.kind is kind else None
+
+
+def _check_number(actor: Actor) -> None:
+    """The registry's own uploads (replication) are not limited.
+
+    Raises:
+        TooManyUploads: the actor has `MAX_UPLOADS` open uploads.
+    """
+    if actor.kind not in _COUNT_OPEN:
         return
-    found = row(_UNDER_WAY[principal.kind], [id_parameter(principal.id), settings.MAX_UPLOADS])
+    found = row(_COUNT_OPEN[actor.kind], [_id_of(actor, actor.kind), settings.MAX_UPLOADS])
     if found is not None and found[0] >= settings.MAX_UPLOADS:
         raise TooManyUploads(settings.MAX_UPLOADS)
 
@@ -109,11 +119,11 @@ def get(*, session_id: UUID, image_id: UUID) -> Session:
     """An open session of this image.
 
     Raises:
-        UploadGone: unknown, of another image, cancelled, finished or expired.
+        UploadNotFound: unknown, of another image, cancelled, finished or expired.
     """
     found = row(_OPEN, [id_parameter(session_id), id_parameter(image_id), time_parameter(now())])
     if found is None:
-        raise UploadGone
+        raise UploadNotFound
     algorithm, hashed_size, hashed_digest, expires_at = found
     return Session(session_id, algorithm, hashed_size, hashed_digest, time_from_db(expires_at))
 
@@ -123,13 +133,13 @@ def require_open(session: Session, *, image_id: UUID) -> None:
     """See that a session was not finished since it was found; wait for whoever is about to commit that.
 
     Raises:
-        UploadGone: it was, or was cancelled.
+        UploadNotFound: it was, or was cancelled.
     """
     if not rows(_HOLD, [id_parameter(session.id), id_parameter(image_id)]):
-        raise UploadGone
+        raise UploadNotFound
 
 
-def keep(session: Session, *, hashed: tuple[int, str] | None) -> None:
+def save_progress(session: Session, *, hashed: tuple[int, str] | None) -> None:
     """After bytes have come: the session lives on, with size and digest of what was hashed, if given.
 
     Chunks come by the hundreds: what they need not write they do not.
@@ -153,11 +163,11 @@ def cancel(*, session_id: UUID, image_id: UUID, store: BlobStore) -> None:
     """End an upload and forget its bytes.
 
     Raises:
-        UploadGone: there is none.
+        UploadNotFound: there is none.
     """
     open_sessions = UploadSession.objects.filter(pk=session_id, image=image_id, is_open=True)
     if not open_sessions.update(is_open=False):
-        raise UploadGone
+        raise UploadNotFound
     discard([session_id], store=store)
 
 

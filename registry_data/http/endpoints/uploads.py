@@ -18,7 +18,7 @@ from registry_data.oci.ranges import parse_content_range
 from registry_data.oci.reference import Repository, parse_repository
 from registry_data.registry import mounts, uploads
 from registry_data.registry.authorization import require_push
-from registry_data.registry.uploads import Append, Purpose, Upload, UploadMoved
+from registry_data.registry.uploads import OpenUpload, Purpose, Upload, UploadMoved
 
 T = TypeVar("T")
 
@@ -71,13 +71,13 @@ async def append(plane: AppContext, request: Request, route: Route) -> Response:
         await _pump(plane, request, held)
         _check_length(request, held)
     except ProtocolError:
-        await plane.bridge.run(uploads.rewind, held)
+        await plane.bridge.run(uploads.rollback, held)
         raise
     except BaseException:
         # The client went away, or we are told to stop: what arrived may be gone on from (checklist 73).
-        await plane.bridge.run(uploads.keep, held)
+        await plane.bridge.run(uploads.save_progress, held)
         raise
-    offset = await plane.bridge.run(uploads.keep, held)
+    offset = await plane.bridge.run(uploads.save_progress, held)
     return _session(HTTPStatus.ACCEPTED, repository, session_id, offset)
 
 
@@ -107,27 +107,27 @@ async def _finish(
     held = await _open(plane, request, repository, session_id)
     try:
         there = held.writer.is_published and await plane.bridge.run(
-            uploads.is_there, held, digest, store=plane.store
+            uploads.already_published, held, digest, store=plane.store
         )
         if not there:
             await _pump(plane, request, held)
             _check_length(request, held)
     except BaseException:
         # Another try begins where this one began (checklist 72).
-        await plane.bridge.run(uploads.rewind, held)
+        await plane.bridge.run(uploads.rollback, held)
         raise
     await _close(plane, held, digest)
     return _created(repository, digest)
 
 
-async def _close(plane: AppContext, held: Append, digest: Digest) -> None:
+async def _close(plane: AppContext, held: OpenUpload, digest: Digest) -> None:
     """Make the upload a blob; where its bytes have to be read again for that, few do so at a time."""
     if held.digest(digest.algorithm) is None:
         try:
             async with plane.reading_again:
-                await plane.bridge.run_bytes(uploads.catch_up, held, digest, store=plane.store)
+                await plane.bridge.run_bytes(uploads.rehash, held, digest, store=plane.store)
         except BaseException:
-            await plane.bridge.run(uploads.rewind, held)
+            await plane.bridge.run(uploads.rollback, held)
             raise
     await plane.bridge.run(uploads.finish, held, digest, store=plane.store)
 
@@ -175,8 +175,8 @@ async def _find(
     )
 
 
-async def _open(plane: AppContext, request: Request, repository: Repository, session_id: UUID) -> Append:
-    take = partial(uploads.open_append, coming=content_length(request) or 0)
+async def _open(plane: AppContext, request: Request, repository: Repository, session_id: UUID) -> OpenUpload:
+    take = partial(uploads.open_upload, coming=content_length(request) or 0)
     return await _at_its_end(plane, request, repository, session_id, take)
 
 
@@ -193,7 +193,7 @@ def _first_byte(request: Request) -> int | None:
     return first
 
 
-async def _pump(plane: AppContext, request: Request, held: Append) -> None:
+async def _pump(plane: AppContext, request: Request, held: OpenUpload) -> None:
     """Hash and write one piece side by side while the next one arrives: two pieces at most in memory."""
     working: asyncio.Future[tuple[None, None]] | None = None
     with plane.gathering.part() as size:
@@ -212,7 +212,7 @@ async def _pump(plane: AppContext, request: Request, held: Append) -> None:
                 working = None  # or an error would hold this frame by it, and so the connection: see Bridge
 
 
-def _check_length(request: Request, held: Append) -> None:
+def _check_length(request: Request, held: OpenUpload) -> None:
     """A body that ends early without the connection's end must not count as whole (checklist 58, 67)."""
     header = request.headers.get("content-range")
     if header is None:

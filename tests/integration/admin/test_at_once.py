@@ -58,7 +58,7 @@ def test_a_namespace_that_is_deleted_while_its_page_is_saved_stays_so(
 def test_an_image_that_is_made_while_its_namespaces_page_is_saved_is_counted(
     pages: Client, owner: TestKey, namespace: Namespace
 ) -> None:
-    push = partial(images.ensure, principal=owner.principal, namespace_id=namespace.pk, name="app")
+    push = partial(images.get_or_create, actor=owner.actor, namespace_id=namespace.pk, name="app")
     assert _saved_during(push, namespace, pages) == 302
     namespace.refresh_from_db()
     assert (namespace.image_rows, namespace.description) == (1, "new")
@@ -77,7 +77,7 @@ def test_invariant_11_a_tag_is_deleted_after_a_push_that_moves_it(
         page = url(Tag, "changelist")
         form = {"action": "delete_selected", "_selected_action": str(tag.pk), "post": "yes"}
     with open_transaction():
-        images.hold(pushed.image_id)
+        images.lock_for_update(pushed.image_id)
 
         # when an administrator deletes the tag, then the push ends, and after it the deletion
         other = Other(lambda: pages.post(page, form))
@@ -99,12 +99,12 @@ def test_invariant_11_tags_of_several_images_are_deleted_in_the_order_of_the_ima
     chosen = [str(pk) for pk in Tag.objects.values_list("pk", flat=True)]
     form = {"action": "delete_selected", "_selected_action": chosen, "post": "yes"}
     with open_transaction():
-        images.hold(first.image_id)
+        images.lock_for_update(first.image_id)
         other = Other(lambda: pages.post(f"{url(Tag, 'changelist')}?o=1", form))
         assert other.waits
 
         # when they take the later one, then nobody has it
-        images.hold(second.image_id)
+        images.lock_for_update(second.image_id)
     assert other.end().status_code == 302
     assert set(Tag.objects.values_list("status", flat=True)) == {Status.DELETING}
 

@@ -51,7 +51,7 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
     )
     ManifestChild.objects.create(parent=parent, child=first)
     MissingChild.objects.create(image_id=pushed.image_id, parent=parent, digest=f"sha256:{uuid4().hex * 2}")
-    uploads.start(principal=owner.principal, image_id=pushed.image_id, algorithm="sha256")
+    uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
     rotate_signing_keys()
     return pushed
 
@@ -165,7 +165,7 @@ def test_a_namespace_with_images_is_deleted_by_the_worker(
     # when the worker comes, then all of it goes
     store = blob_store()
     store.check()
-    while deletion.step(store=store, limit=50):
+    while deletion.run_batch(store=store, limit=50):
         pass
     assert not Namespace.objects.filter(pk=namespace.pk).exists()
     assert not Image.objects.filter(pk=world.image_id).exists()

@@ -61,7 +61,7 @@ class Registry:
     def ensure(self) -> None:
         namespace = self.chance.choice(self.namespaces)
         name = f"never-pushed-{self.chance.randrange(3)}"
-        images.ensure(principal=self.owner.principal, namespace_id=namespace.pk, name=name)
+        images.get_or_create(actor=self.owner.actor, namespace_id=namespace.pk, name=name)
 
     def _some(self, rows: Any) -> Any:
         found = list(rows.order_by("pk"))
@@ -69,7 +69,7 @@ class Registry:
 
     def untag(self) -> None:
         if tag := self._some(Tag.objects.exclude(status=Status.DELETING)):
-            tags.untag(principal=self.owner.principal, image_id=tag.image_id, name=tag.name)
+            tags.untag(actor=self.owner.actor, image_id=tag.image_id, name=tag.name)
 
     def delete_tag(self) -> None:
         if tag := self._some(Tag.objects.all()):
@@ -77,7 +77,7 @@ class Registry:
 
     def delete_manifest(self) -> None:
         if found := self._some(Manifest.objects.all()):
-            manifests.delete(principal=self.owner.principal, image_id=found.image_id, digest=found.digest)
+            manifests.delete(actor=self.owner.actor, image_id=found.image_id, digest=found.digest)
 
     def delete_image(self) -> None:
         if image := self._some(Image.objects.filter(pushed_at__isnull=False)):
@@ -89,7 +89,7 @@ class Registry:
         self.namespaces.append(make_namespace(self.owner))
 
     def work(self) -> None:
-        deletion.step(store=self.store, limit=self.chance.choice((1, 3, 50)))
+        deletion.run_batch(store=self.store, limit=self.chance.choice((1, 3, 50)))
 
 
 def check_numbers(owner: TestKey) -> None:
@@ -151,12 +151,9 @@ def test_pushes_untags_and_the_worker_at_once_leave_the_right_numbers(store: Blo
     # when all happens at once
     results = at_once(
         *(lambda n=n: _push(owner, image_id, layer, n) for n in range(6)),
-        *(
-            lambda name=name: tags.untag(principal=owner.principal, image_id=image_id, name=name)
-            for name in old[4:6]
-        ),
-        lambda: deletion.step(store=store, limit=2),
-        lambda: deletion.step(store=store, limit=50),
+        *(lambda name=name: tags.untag(actor=owner.actor, image_id=image_id, name=name) for name in old[4:6]),
+        lambda: deletion.run_batch(store=store, limit=2),
+        lambda: deletion.run_batch(store=store, limit=50),
         lambda: _ensure(owner, namespace.pk, range(6)),
         lambda: _ensure(owner, namespace.pk, reversed(range(6))),
     )
@@ -178,11 +175,9 @@ def _push(owner: TestKey, image_id: UUID, layer: str, number: int) -> None:
         artifact_type="",
         annotations={},
     )
-    manifests.put(
-        principal=owner.principal, image_id=image_id, new=new, tag_names=[f"new-{number}", "latest"]
-    )
+    manifests.put(actor=owner.actor, image_id=image_id, new=new, tag_names=[f"new-{number}", "latest"])
 
 
 def _ensure(owner: TestKey, namespace_id: UUID, numbers: Iterable[int]) -> None:
     for number in numbers:
-        images.ensure(principal=owner.principal, namespace_id=namespace_id, name=f"other-{number}")
+        images.get_or_create(actor=owner.actor, namespace_id=namespace_id, name=f"other-{number}")

@@ -50,7 +50,7 @@ def test_invariant_1_a_digest_uploaded_again_gets_another_key(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
     # given a blob that garbage collection has marked
-    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
     digest = push_blob(owner, image_id, b"content", store=store)
     old = Blob.objects.get(digest=digest)
     Blob.objects.filter(pk=old.pk).update(state=Blob.State.DELETING)
@@ -70,7 +70,7 @@ def test_invariant_2_deleting_a_manifest_leaves_a_promise_for_what_it_held(
 ) -> None:
     pushed = push_image(owner, namespace)
     BlobLease.objects.all().delete()
-    manifests.delete(principal=owner.principal, image_id=pushed.image_id, digest=pushed.digest)
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
     leases = BlobLease.objects.filter(image=pushed.image_id)
     assert {lease.blob.digest for lease in leases} == set(pushed.blobs)
     assert all(lease.expires_at > now() + settings.BLOB_LEASE - timedelta(minutes=1) for lease in leases)
@@ -82,8 +82,8 @@ def test_invariant_4_bytes_that_no_row_names_are_found_by_the_session_and_remove
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
     # given an upload whose process died between publishing and recording
-    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
-    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
+    session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     upload, key = UploadId(session.hex), blob_key("sha256", digest_of(b"x")[7:], session.hex)
     store.create_upload(upload)
     writer = store.open_upload(upload, at=0)
@@ -106,7 +106,7 @@ def test_invariant_4_bytes_that_no_row_names_are_found_by_the_session_and_remove
 def test_invariant_4_expiry_never_takes_bytes_that_a_blob_names(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
-    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
     digest = push_blob(owner, image_id, b"kept", store=store)
     UploadSession.objects.update(expires_at=now() - timedelta(seconds=1))
     uploads.expire(store=store, limit=10)
@@ -118,10 +118,8 @@ def test_invariant_4_a_session_whose_bytes_cannot_be_removed_now_is_kept_and_oth
     owner: TestKey, namespace: Namespace, store: FilesystemStore, tmp_path: Path
 ) -> None:
     # given three sessions that are over, the second of which has a folder where its file should be
-    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
-    sessions = [
-        uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256") for _ in range(3)
-    ]
+    image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
+    sessions = [uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256") for _ in range(3)]
     in_the_way = tmp_path / "blobs" / "uploads" / sessions[1].hex
     in_the_way.mkdir()
     for age, session in enumerate(reversed(sessions), start=1):
@@ -143,23 +141,23 @@ def test_an_image_whose_upload_cannot_be_removed_now_keeps_no_other_one_waiting(
 ) -> None:
     # given two deleted images, the first of which has a folder where an upload's file should be
     odd, other = (
-        images.ensure(principal=owner.principal, namespace_id=namespace.pk, name=name) for name in ("a", "b")
+        images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name=name) for name in ("a", "b")
     )
-    session = uploads.start(principal=owner.principal, image_id=odd, algorithm="sha256")
+    session = uploads.start(actor=owner.actor, image_id=odd, algorithm="sha256")
     in_the_way = tmp_path / "blobs" / "uploads" / session.hex
     in_the_way.mkdir()
     for image_id in (odd, other):
         with transaction.atomic():
-            images.start_deletion(images.locked(image_id), actor=SYSTEM)
+            images.start_deletion(images.get_for_update(image_id), actor=SYSTEM)
 
     # when the worker takes them one by one
     for _ in range(3):
-        deletion.step(store=store, limit=1)
+        deletion.run_batch(store=store, limit=1)
 
     # then it alone is left, and goes once nothing is in the way
     assert Image.objects.get().pk == odd
     in_the_way.rmdir()
-    while deletion.step(store=store, limit=1):
+    while deletion.run_batch(store=store, limit=1):
         pass
     assert not Image.objects.exists()
 
@@ -167,9 +165,9 @@ def test_an_image_whose_upload_cannot_be_removed_now_keeps_no_other_one_waiting(
 def test_a_storage_that_is_away_ends_the_removal_of_uploads(
     owner: TestKey, namespace: Namespace, store: FilesystemStore, tmp_path: Path
 ) -> None:
-    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
     for _ in range(5):
-        uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+        uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     UploadSession.objects.update(expires_at=now() - timedelta(seconds=1))
     (tmp_path / "blobs").rename(tmp_path / "away")
     with pytest.raises(StorageError):
@@ -188,12 +186,12 @@ def test_invariant_8_a_deletion_that_dies_at_any_step_is_finished_by_the_next(
         namespace = make_namespace(owner)
         for name in ("a", "b"):
             pushed = push_image(owner, namespace, name, tags=("1", "2"))
-            uploads.start(principal=owner.principal, image_id=pushed.image_id, algorithm="sha256")
+            uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
         namespaces.delete(principal=owner.principal, namespace_id=namespace.pk)
         died = _die(store, dies_at)
 
         # when another one goes on
-        while deletion.step(store=store, limit=1):
+        while deletion.run_batch(store=store, limit=1):
             pass
 
         # then nothing is left of the namespace
@@ -216,7 +214,7 @@ def _die(store: FilesystemStore, dies_at: int) -> bool:
 
     try:
         with connection.execute_wrapper(count):
-            while deletion.step(store=store, limit=1):
+            while deletion.run_batch(store=store, limit=1):
                 pass
     except PowerCut:
         return True
@@ -229,7 +227,7 @@ def test_invariant_8_two_workers_at_once_and_a_task_run_twice_do_no_harm(
     push_image(owner, namespace)
     namespaces.delete(principal=owner.principal, namespace_id=namespace.pk)
     for _ in range(20):
-        deletion.step(store=store, limit=50)
+        deletion.run_batch(store=store, limit=50)
     assert not Namespace.objects.filter(pk=namespace.pk).exists()
 
 
@@ -245,13 +243,13 @@ def test_invariant_10_every_verb_leaves_one_audit_row(owner: TestKey, store: Fil
     pushed = push_image(owner, namespace, tags=("a", "b"))
     push_image(owner, namespace, tags=("a", "b"))  # the same again changes nothing
     with transaction.atomic():
-        images.change_visibility(images.locked(pushed.image_id), to="private", actor=SYSTEM)
-    tags.untag(principal=principal, image_id=pushed.image_id, name="a")
-    manifests.delete(principal=principal, image_id=pushed.image_id, digest=pushed.digest)
+        images.change_visibility(images.get_for_update(pushed.image_id), to="private", actor=SYSTEM)
+    tags.untag(actor=owner.actor, image_id=pushed.image_id, name="a")
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
     blob = Blob.objects.get(digest=pushed.blobs[0])
-    blobs.remove(principal=principal, image_id=pushed.image_id, blob_id=blob.pk, digest=blob.digest)
+    blobs.remove(actor=owner.actor, image_id=pushed.image_id, blob_id=blob.pk, digest=blob.digest)
     namespaces.delete(principal=principal, namespace_id=namespace.pk)
-    while deletion.step(store=store, limit=10):
+    while deletion.run_batch(store=store, limit=10):
         pass
     assert verbs() == [
         "namespace.create",
@@ -272,7 +270,7 @@ def test_invariant_10_every_verb_leaves_one_audit_row(owner: TestKey, store: Fil
 
 
 def test_invariant_10_a_change_that_fails_leaves_no_audit_row(owner: TestKey, namespace: Namespace) -> None:
-    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
     before = AuditEvent.objects.count()
     new = manifests.NewManifest(
         digest=digest_of(b"m"),
@@ -285,18 +283,18 @@ def test_invariant_10_a_change_that_fails_leaves_no_audit_row(owner: TestKey, na
         annotations={},
     )
     with pytest.raises(Exception, match="sha256"):
-        manifests.put(principal=owner.principal, image_id=image_id, new=new, tag_names=["t"])
+        manifests.put(actor=owner.actor, image_id=image_id, new=new, tag_names=["t"])
     assert AuditEvent.objects.count() == before
 
 
 def test_an_image_that_nothing_was_ever_pushed_to_goes_by_itself(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
-    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="abandoned")
+    image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="abandoned")
     pushed = push_image(owner, namespace, "used")
     Image.objects.update(created_at=now() - settings.UPLOAD_LIFE - timedelta(minutes=1))
     assert deletion.remove_never_pushed(limit=10) == 1
-    while deletion.step(store=store, limit=10):
+    while deletion.run_batch(store=store, limit=10):
         pass
     assert not Image.objects.filter(pk=image_id).exists()
     assert Image.objects.filter(pk=pushed.image_id).exists()

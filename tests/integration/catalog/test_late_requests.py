@@ -26,11 +26,11 @@ from registry_data.registry.uploads import (
     Upload,
     already_stored,
     append_small,
-    catch_up,
     finish,
     finish_small,
-    open_append,
-    rewind,
+    open_upload,
+    rehash,
+    rollback,
 )
 from registry_data.storage.base import BlobStore, Key, NotStored, Unavailable, UploadId
 from registry_data.storage.filesystem import FilesystemStore
@@ -56,7 +56,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
 
 @pytest.fixture
 def image_id(owner: TestKey, namespace: Namespace) -> UUID:
-    return images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    return images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def start(owner: TestKey, image_id: UUID, store: BlobStore) -> Callable[[], Uplo
     """Begins an upload; returns it as a request finds it."""
 
     def begun() -> Upload:
-        session_id = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+        session_id = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
         store.create_upload(UploadId(session_id.hex))
         return again(Upload(image_id, uploads.get(session_id=session_id, image_id=image_id)))
 
@@ -184,7 +184,7 @@ def test_invariant_1_an_upload_that_was_cut_back_is_not_taken_for_what_it_had(
 ) -> None:
     # given a whole body whose digest, of an algorithm that nobody counted along, was wrong
     upload, content = start(), os.urandom(9 * 1024 * 1024)
-    append = open_append(upload, at=0, store=store)
+    append = open_upload(upload, at=0, store=store)
     append.hash([content])
     append.store([content])
     with pytest.raises(ProtocolError):
@@ -240,7 +240,7 @@ def close_after_a_chunk(upload: Upload, store: BlobStore) -> None:
 
 
 def close_a_stream(upload: Upload, store: BlobStore) -> None:
-    append = open_append(upload, at=0, store=store)
+    append = open_upload(upload, at=0, store=store)
     append.hash([CONTENT])
     append.store([CONTENT])
     finish(append, DIGEST, store=store)
@@ -407,7 +407,7 @@ def test_much_that_has_to_be_read_again_is_read_once_and_remembered(
     # then it is given back to be read elsewhere
     assert held is not None
     assert not reads
-    catch_up(held, claims[0], store=store)
+    rehash(held, claims[0], store=store)
     with pytest.raises(ProtocolError):
         finish(held, claims[0], store=store)
 
@@ -424,12 +424,12 @@ def test_an_upload_that_cannot_be_read_again_stays_for_the_next_try(
 ) -> None:
     # given a storage that has lost the end of what it said it had
     claimed = Digest.of(CONTENT, "sha512")
-    append = open_append(upload, at=None, store=store)
+    append = open_upload(upload, at=None, store=store)
     with monkeypatch.context() as patched:
         patched.setattr(store, "read_upload", lambda _: iter([CONTENT[:5]]))
         with pytest.raises(ProtocolError) as refused:
-            catch_up(append, claimed, store=store)
-        rewind(append)
+            rehash(append, claimed, store=store)
+        rollback(append)
     assert refused.value.code is ErrorCode.UNAVAILABLE
 
     # when it has it again

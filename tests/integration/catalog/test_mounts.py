@@ -21,8 +21,8 @@ DIGEST = Digest.of(b"what a tenant keeps to itself")
 @pytest.fixture
 def private_blob(owner: TestKey, namespace: Namespace) -> None:
     """A blob that an image of another tenant has."""
-    image_id = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
-    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
+    session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     key = blob_key(DIGEST.algorithm, DIGEST.encoded, session.hex)
     blobs.record_upload(session_id=session, image_id=image_id, new=blobs.NewBlob(str(DIGEST), 29, key))
 

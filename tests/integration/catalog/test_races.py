@@ -14,13 +14,13 @@ from django.db.models import Sum
 
 from registry_control.audit.services import SYSTEM
 from registry_control.catalog.errors import (
-    BlobGone,
+    BlobNotFound,
     ConditionUnmet,
-    ImageGone,
-    ImageLocked,
+    ImageNotFound,
+    ImageReadOnly,
     MissingContent,
-    NamespaceGone,
-    UploadGone,
+    NamespaceNotFound,
+    UploadNotFound,
 )
 from registry_control.catalog.models import (
     Blob,
@@ -49,7 +49,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), needs_postgresql]
 
 @pytest.fixture
 def image_id(owner: TestKey, namespace: Namespace) -> UUID:
-    return images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="app")
+    return images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
 
 
 def manifest_of(*digests: str) -> manifests.NewManifest:
@@ -68,11 +68,11 @@ def manifest_of(*digests: str) -> manifests.NewManifest:
 
 def test_two_pushes_of_one_tag_leave_one_tag_on_one_of_them(owner: TestKey, image_id: UUID) -> None:
     layer = push_blob(owner, image_id, b"layer")
-    principal = owner.principal
+    actor = owner.actor
     new = [manifest_of(layer) for _ in range(6)]
     results = at_once(
         *(
-            lambda each=each: manifests.put(principal=principal, image_id=image_id, new=each, tag_names=["t"])
+            lambda each=each: manifests.put(actor=actor, image_id=image_id, new=each, tag_names=["t"])
             for each in new
         )
     )
@@ -84,9 +84,9 @@ def test_two_pushes_of_one_tag_leave_one_tag_on_one_of_them(owner: TestKey, imag
 @pytest.mark.oci(110)
 def test_of_pushes_that_all_expect_the_same_present_digest_one_wins(owner: TestKey, image_id: UUID) -> None:
     # given a tag, and several who have read it
-    layer, principal = push_blob(owner, image_id, b"layer"), owner.principal
+    layer, actor = push_blob(owner, image_id, b"layer"), owner.actor
     first = manifest_of(layer)
-    manifests.put(principal=principal, image_id=image_id, new=first, tag_names=["t"])
+    manifests.put(actor=actor, image_id=image_id, new=first, tag_names=["t"])
     only_if = Preconditions("t", if_match=f'"{first.digest}"', if_none_match=None)
 
     # when all of them swap it at once
@@ -94,7 +94,7 @@ def test_of_pushes_that_all_expect_the_same_present_digest_one_wins(owner: TestK
     results = at_once(
         *(
             lambda each=each: manifests.put(
-                principal=principal, image_id=image_id, new=each, tag_names=["t"], only_if=only_if
+                actor=actor, image_id=image_id, new=each, tag_names=["t"], only_if=only_if
             )
             for each in new
         )
@@ -109,14 +109,14 @@ def test_of_pushes_that_all_expect_the_same_present_digest_one_wins(owner: TestK
 
 @pytest.mark.oci(110)
 def test_a_swap_waits_for_a_push_and_then_sees_what_it_did(owner: TestKey, image_id: UUID) -> None:
-    layer, principal = push_blob(owner, image_id, b"layer"), owner.principal
+    layer, actor = push_blob(owner, image_id, b"layer"), owner.actor
     new = [manifest_of(layer) for _ in range(2)]
     only_if = Preconditions("t", if_match=None, if_none_match="*")
     with open_transaction():
-        manifests.put(principal=principal, image_id=image_id, new=new[0], tag_names=["t"])
+        manifests.put(actor=actor, image_id=image_id, new=new[0], tag_names=["t"])
         other = Other(
             lambda: manifests.put(
-                principal=principal, image_id=image_id, new=new[1], tag_names=["t"], only_if=only_if
+                actor=actor, image_id=image_id, new=new[1], tag_names=["t"], only_if=only_if
             )
         )
         assert other.waits
@@ -129,13 +129,13 @@ def test_a_sparse_index_and_its_manifests_pushed_at_once_find_each_other(
     owner: TestKey, namespace: Namespace, image_id: UUID
 ) -> None:
     Namespace.objects.filter(pk=namespace.pk).update(accepts_sparse_indexes=True)
-    layer, principal = push_blob(owner, image_id, b"layer"), owner.principal
+    layer, actor = push_blob(owner, image_id, b"layer"), owner.actor
     children = [manifest_of(layer) for _ in range(3)]
     platforms = {child.digest: "linux/amd64" for child in children}
     index = replace(manifest_of(), children=frozenset(platforms), platforms=platforms, media_type="an index")
     results = at_once(
         *(
-            lambda each=each: manifests.put(principal=principal, image_id=image_id, new=each, tag_names=[])
+            lambda each=each: manifests.put(actor=actor, image_id=image_id, new=each, tag_names=[])
             for each in (children[0], index, *children[1:])
         )
     )
@@ -147,10 +147,10 @@ def test_a_sparse_index_and_its_manifests_pushed_at_once_find_each_other(
 
 def test_the_same_manifest_pushed_at_once_is_stored_once(owner: TestKey, image_id: UUID) -> None:
     new = manifest_of(push_blob(owner, image_id, b"layer"))
-    principal = owner.principal
+    actor = owner.actor
     results = at_once(
         *(
-            lambda name=name: manifests.put(principal=principal, image_id=image_id, new=new, tag_names=[name])
+            lambda name=name: manifests.put(actor=actor, image_id=image_id, new=new, tag_names=[name])
             for name in "abcd"
         )
     )
@@ -160,9 +160,9 @@ def test_the_same_manifest_pushed_at_once_is_stored_once(owner: TestKey, image_i
 
 
 def test_two_first_pushes_make_one_image(owner: TestKey, namespace: Namespace) -> None:
-    principal = owner.principal
+    actor = owner.actor
     made = at_once(
-        *(lambda: images.ensure(principal=principal, namespace_id=namespace.pk, name="new") for _ in range(4))
+        *(lambda: images.get_or_create(actor=actor, namespace_id=namespace.pk, name="new") for _ in range(4))
     )
     assert len(set(made)) == 1
     assert Image.objects.filter(namespace=namespace, name="new").count() == 1
@@ -174,9 +174,9 @@ def test_an_image_is_not_made_in_a_namespace_whose_deletion_is_about_to_commit(
     principal = owner.principal
     with open_transaction():
         namespaces.delete(principal=principal, namespace_id=namespace.pk)
-        other = Other(lambda: images.ensure(principal=principal, namespace_id=namespace.pk, name="late"))
+        other = Other(lambda: images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="late"))
         assert other.waits
-    with pytest.raises(NamespaceGone):
+    with pytest.raises(NamespaceNotFound):
         other.end()
     assert not Image.objects.filter(namespace=namespace).exists()
 
@@ -187,11 +187,11 @@ def test_invariant_3_a_blob_that_a_sweep_takes_first_is_missing_for_the_manifest
 ) -> None:
     # given a sweep that has marked the blob and not committed yet
     layer = push_blob(owner, image_id, b"layer")
-    new, principal = manifest_of(layer), owner.principal
+    new, actor = manifest_of(layer), owner.actor
     with open_transaction():
         Blob.objects.select_for_update().filter(digest=layer).update(state=Blob.State.DELETING)
         # when a manifest that names it is pushed, it waits for the row
-        other = Other(lambda: manifests.put(principal=principal, image_id=image_id, new=new, tag_names=["t"]))
+        other = Other(lambda: manifests.put(actor=actor, image_id=image_id, new=new, tag_names=["t"]))
         assert other.waits
     # then it is told that the blob is missing, and nothing of it is stored
     with pytest.raises(MissingContent):
@@ -213,7 +213,7 @@ def test_invariant_3_a_sweep_waits_for_the_push_and_then_sees_its_link(
             return BlobLink.objects.filter(blob=blob_id).exists()
 
     with open_transaction():
-        manifests.put(principal=owner.principal, image_id=image_id, new=manifest_of(layer), tag_names=["t"])
+        manifests.put(actor=owner.actor, image_id=image_id, new=manifest_of(layer), tag_names=["t"])
         other = Other(sweep)
         assert other.waits
     assert other.end()
@@ -226,7 +226,7 @@ def test_invariant_2_a_promise_of_a_swept_blob_is_not_made(owner: TestKey, image
         Blob.objects.select_for_update().filter(pk=blob_id).update(state=Blob.State.DELETING)
         other = Other(lambda: blobs.promise(blob_id=blob_id, image_id=image_id))
         assert other.waits
-    with pytest.raises(BlobGone):
+    with pytest.raises(BlobNotFound):
         other.end()
 
 
@@ -234,8 +234,8 @@ def test_invariant_11_pushes_that_share_blobs_in_any_order_never_deadlock(owner:
     # given images in two namespaces that all hold the same blobs
     spaces = [make_namespace(owner) for _ in range(4)]
     contents = [os.urandom(10) for _ in range(8)]
-    principal = owner.principal
-    targets = [images.ensure(principal=principal, namespace_id=space.pk, name="app") for space in spaces]
+    actor = owner.actor
+    targets = [images.get_or_create(actor=actor, namespace_id=space.pk, name="app") for space in spaces]
     digests = [digest_of(content) for content in contents]
     for target, content in itertools.product(targets, contents):
         push_blob(owner, target, content)
@@ -244,8 +244,8 @@ def test_invariant_11_pushes_that_share_blobs_in_any_order_never_deadlock(owner:
     def push(target: UUID, order: tuple[str, ...]) -> None:
         for _ in range(5):
             new = manifest_of(*order)
-            manifests.put(principal=principal, image_id=target, new=new, tag_names=["t"])
-            manifests.delete(principal=principal, image_id=target, digest=new.digest)
+            manifests.put(actor=actor, image_id=target, new=new, tag_names=["t"])
+            manifests.delete(actor=actor, image_id=target, digest=new.digest)
 
     orders = itertools.islice(itertools.permutations(digests), 0, 40, 10)
     results = at_once(*(lambda t=t, o=o: push(t, o) for t, o in zip(targets, orders, strict=True)))
@@ -257,8 +257,8 @@ def test_invariant_11_pushes_that_share_blobs_in_any_order_never_deadlock(owner:
 
 @pytest.mark.oci(165)
 def test_two_uploads_of_the_same_content_keep_one_blob(owner: TestKey, image_id: UUID) -> None:
-    digest, principal = digest_of(b"same"), owner.principal
-    sessions = [uploads.start(principal=principal, image_id=image_id, algorithm="sha256") for _ in range(4)]
+    digest, actor = digest_of(b"same"), owner.actor
+    sessions = [uploads.start(actor=actor, image_id=image_id, algorithm="sha256") for _ in range(4)]
 
     def finish(session: UUID) -> bool:
         key = blob_key("sha256", digest.removeprefix("sha256:"), session.hex)
@@ -272,14 +272,14 @@ def test_two_uploads_of_the_same_content_keep_one_blob(owner: TestKey, image_id:
 
 def uploaded(digest: str, owner: TestKey, image_id: UUID) -> bool:
     """Finish an upload; whether its bytes are needed."""
-    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     key = blob_key("sha256", digest.removeprefix("sha256:"), session.hex)
     return blobs.record_upload(session_id=session, image_id=image_id, new=blobs.NewBlob(digest, 5, key))
 
 
 def shared(digest: str, owner: TestKey, image_id: UUID) -> None:
     """Finish an upload of what the registry has."""
-    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     blob_id = Blob.objects.get(digest=digest).pk
     blobs.record_duplicate(session_id=session, image_id=image_id, blob_id=blob_id)
 
@@ -288,17 +288,17 @@ def test_pushes_of_a_layer_that_is_there_do_not_wait_for_each_others_commits(
     owner: TestKey, namespace: Namespace, image_id: UUID
 ) -> None:
     # given a base image's layer, and somebody who has pushed it to an image and not committed yet
-    layer, principal = push_blob(owner, image_id, b"layer"), owner.principal
-    another = images.ensure(principal=principal, namespace_id=namespace.pk, name="another")
+    layer, actor = push_blob(owner, image_id, b"layer"), owner.actor
+    another = images.get_or_create(actor=actor, namespace_id=namespace.pk, name="another")
     with open_transaction():
         assert not uploaded(layer, owner, image_id)
-        manifests.put(principal=principal, image_id=image_id, new=manifest_of(layer), tag_names=["t"])
+        manifests.put(actor=actor, image_id=image_id, new=manifest_of(layer), tag_names=["t"])
 
         # when another image gets it: by an upload, by a manifest, by a mount
         def push() -> None:
             assert not uploaded(layer, owner, another)
             shared(layer, owner, another)
-            manifests.put(principal=principal, image_id=another, new=manifest_of(layer), tag_names=["t"])
+            manifests.put(actor=actor, image_id=another, new=manifest_of(layer), tag_names=["t"])
             blobs.promise(blob_id=Blob.objects.get(digest=layer).pk, image_id=another)
 
         # then it is done while the first one still has the row
@@ -345,32 +345,32 @@ def test_invariant_2_what_a_sweep_takes_first_is_not_shared(owner: TestKey, imag
         Blob.objects.select_for_update().filter(digest=layer).update(state=Blob.State.DELETING)
         other = Other(lambda: shared(layer, owner, image_id))
         assert other.waits
-    with pytest.raises(BlobGone):
+    with pytest.raises(BlobNotFound):
         other.end()
     assert UploadSession.objects.filter(is_open=True).count() == 1
 
 
 def test_an_upload_waits_for_the_deletion_of_its_image_and_is_told_so(owner: TestKey, image_id: UUID) -> None:
-    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     new = blobs.NewBlob(digest_of(b"x"), 1, blob_key("sha256", digest_of(b"x")[7:], session.hex))
     with open_transaction():
-        images.start_deletion(images.locked(image_id), actor=SYSTEM)
+        images.start_deletion(images.get_for_update(image_id), actor=SYSTEM)
         other = Other(lambda: blobs.record_upload(session_id=session, image_id=image_id, new=new))
         assert other.waits
-    with pytest.raises(ImageGone):
+    with pytest.raises(ImageNotFound):
         other.end()
 
 
 def test_a_session_that_expires_while_it_is_finished_gives_a_blob_or_goes_but_never_both(
     owner: TestKey, image_id: UUID
 ) -> None:
-    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     new = blobs.NewBlob(digest_of(b"x"), 1, blob_key("sha256", digest_of(b"x")[7:], session.hex))
     with open_transaction():
         UploadSession.objects.filter(pk=session).update(is_open=False)
         other = Other(lambda: blobs.record_upload(session_id=session, image_id=image_id, new=new))
         assert other.waits
-    with pytest.raises(UploadGone):
+    with pytest.raises(UploadNotFound):
         other.end()
     assert not Blob.objects.filter(digest=new.digest).exists()
 
@@ -379,12 +379,12 @@ def test_a_push_to_an_image_whose_deletion_is_about_to_commit_is_told_so(
     owner: TestKey, image_id: UUID
 ) -> None:
     layer = push_blob(owner, image_id, b"layer")
-    new, principal = manifest_of(layer), owner.principal
+    new, actor = manifest_of(layer), owner.actor
     with open_transaction():
-        images.start_deletion(images.locked(image_id), actor=SYSTEM)
-        other = Other(lambda: manifests.put(principal=principal, image_id=image_id, new=new, tag_names=["t"]))
+        images.start_deletion(images.get_for_update(image_id), actor=SYSTEM)
+        other = Other(lambda: manifests.put(actor=actor, image_id=image_id, new=new, tag_names=["t"]))
         assert other.waits
-    with pytest.raises(ImageGone):
+    with pytest.raises(ImageNotFound):
         other.end()
 
 
@@ -393,14 +393,14 @@ def test_invariant_2_an_image_that_somebody_has_just_begun_to_push_to_is_not_rem
     owner: TestKey, namespace: Namespace, image_id: UUID, how: str
 ) -> None:
     # given an old image that nothing was ever pushed to, and somebody who begins and has not committed yet
-    another = images.ensure(principal=owner.principal, namespace_id=namespace.pk, name="another")
+    another = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="another")
     blob = Blob.objects.get(digest=push_blob(owner, another, b"layer"))
     Image.objects.update(created_at=now() - settings.UPLOAD_LIFE)
     with open_transaction():
         if how == "mount":
             blobs.promise(blob_id=blob.pk, image_id=image_id)
         else:
-            uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+            uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
 
         # when what was never pushed is removed
         other = Other(lambda: deletion.remove_never_pushed(limit=10))
@@ -447,7 +447,7 @@ def _one_of_two_deleted(owner: TestKey, namespace: Namespace) -> UUID:
     held, other = (push_image(owner, namespace, name).image_id for name in ("held", "other"))
     with open_transaction():
         for image_id in (held, other):
-            images.start_deletion(images.locked(image_id), actor=SYSTEM)
+            images.start_deletion(images.get_for_update(image_id), actor=SYSTEM)
     return held
 
 
@@ -469,7 +469,7 @@ def test_an_image_that_somebody_holds_keeps_no_other_one_waiting(
 
 
 def _finish(store: FilesystemStore, *, limit: int) -> bool:
-    while deletion.step(store=store, limit=limit):
+    while deletion.run_batch(store=store, limit=limit):
         pass
     return False
 
@@ -518,7 +518,7 @@ def test_an_image_never_pushed_that_somebody_holds_keeps_no_other_one_waiting(
     owner: TestKey, namespace: Namespace
 ) -> None:
     held, other = (
-        images.ensure(principal=owner.principal, namespace_id=namespace.pk, name=name)
+        images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name=name)
         for name in ("held", "other")
     )
     Image.objects.update(created_at=now() - settings.UPLOAD_LIFE)
@@ -534,10 +534,10 @@ def test_deletions_of_one_manifest_and_its_tag_at_once_have_one_outcome_each(
     owner: TestKey, namespace: Namespace
 ) -> None:
     pushed = push_image(owner, namespace, tags=("a",))
-    principal = owner.principal
+    actor = owner.actor
     results = at_once(
-        lambda: manifests.delete(principal=principal, image_id=pushed.image_id, digest=pushed.digest),
-        lambda: tags.untag(principal=principal, image_id=pushed.image_id, name="a"),
+        lambda: manifests.delete(actor=actor, image_id=pushed.image_id, digest=pushed.digest),
+        lambda: tags.untag(actor=actor, image_id=pushed.image_id, name="a"),
     )
     assert results[0] is None
     assert not Tag.objects.filter(image=pushed.image_id, status=Status.READY).exists()
@@ -547,12 +547,12 @@ def test_deletions_of_one_manifest_and_its_tag_at_once_have_one_outcome_each(
 def test_sizes_are_right_after_pushes_at_once(owner: TestKey, image_id: UUID) -> None:
     contents = [os.urandom(size) for size in (10, 20, 30, 40)]
     digests = [push_blob(owner, image_id, content) for content in contents]
-    principal = owner.principal
+    actor = owner.actor
     pairs = list(itertools.combinations(digests, 2))
     at_once(
         *(
             lambda pair=pair: manifests.put(
-                principal=principal, image_id=image_id, new=manifest_of(*pair), tag_names=[]
+                actor=owner.actor, image_id=image_id, new=manifest_of(*pair), tag_names=[]
             )
             for pair in pairs
         )
@@ -564,23 +564,21 @@ def test_sizes_are_right_after_pushes_at_once(owner: TestKey, image_id: UUID) ->
 
 LOCKED_MEANWHILE: dict[str, Callable[[TestKey, Pushed], object]] = {
     "manifest": lambda owner, pushed: manifests.put(
-        principal=owner.principal, image_id=pushed.image_id, new=manifest_of(), tag_names=["t"]
+        actor=owner.actor, image_id=pushed.image_id, new=manifest_of(), tag_names=["t"]
     ),
     "manifest delete": lambda owner, pushed: manifests.delete(
-        principal=owner.principal, image_id=pushed.image_id, digest=pushed.digest
+        actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest
     ),
-    "untag": lambda owner, pushed: tags.untag(
-        principal=owner.principal, image_id=pushed.image_id, name="latest"
-    ),
+    "untag": lambda owner, pushed: tags.untag(actor=owner.actor, image_id=pushed.image_id, name="latest"),
     "upload": lambda owner, pushed: uploads.start(
-        principal=owner.principal, image_id=pushed.image_id, algorithm="sha256"
+        actor=owner.actor, image_id=pushed.image_id, algorithm="sha256"
     ),
     "mount": lambda _, pushed: blobs.promise(blob_id=a_blob(pushed), image_id=pushed.image_id),
     "blob delete": lambda owner, pushed: blobs.remove(
-        principal=owner.principal, image_id=pushed.image_id, blob_id=a_blob(pushed), digest=pushed.blobs[0]
+        actor=owner.actor, image_id=pushed.image_id, blob_id=a_blob(pushed), digest=pushed.blobs[0]
     ),
-    "new image": lambda owner, pushed: images.ensure(
-        principal=owner.principal, namespace_id=pushed.image.namespace_id, name="another"
+    "new image": lambda owner, pushed: images.get_or_create(
+        actor=owner.actor, namespace_id=pushed.image.namespace_id, name="another"
     ),
 }
 
@@ -610,7 +608,7 @@ def test_what_waits_for_an_image_that_is_being_locked_is_refused(
         assert other.waits
 
     # then they are told so, and nothing has changed
-    with pytest.raises(ImageLocked) as refused:
+    with pytest.raises(ImageReadOnly) as refused:
         other.end()
     assert refused.value.name == f"{namespace.name}/{'another' if what == 'new image' else 'app'}"
     assert (Tag.objects.count(), Manifest.objects.count(), UploadSession.objects.count()) == before
@@ -619,13 +617,13 @@ def test_what_waits_for_an_image_that_is_being_locked_is_refused(
 def test_an_upload_whose_image_is_locked_before_its_end_is_not_recorded(
     owner: TestKey, image_id: UUID
 ) -> None:
-    session = uploads.start(principal=owner.principal, image_id=image_id, algorithm="sha256")
+    session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     new = blobs.NewBlob(digest_of(b"x"), 1, blob_key("sha256", digest_of(b"x")[7:], session.hex))
     with open_transaction():
         lock(Image, image_id)
         other = Other(lambda: blobs.record_upload(session_id=session, image_id=image_id, new=new))
         assert other.waits
-    with pytest.raises(ImageLocked):
+    with pytest.raises(ImageReadOnly):
         other.end()
     # and may be finished when the image is unlocked
     assert UploadSession.objects.get(pk=session).is_open

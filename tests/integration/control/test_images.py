@@ -36,7 +36,7 @@ def test_a_list_shows_an_image_as_it_is_read_alone(api: Api, pushed: Pushed) -> 
 
 def test_an_image_is_shown_from_its_first_manifest_on(api: Api, key: TestKey, namespace: Namespace) -> None:
     # given an image that an upload began
-    image_id = images.ensure(principal=key.principal, namespace_id=namespace.pk, name="begun")
+    image_id = images.get_or_create(actor=key.actor, namespace_id=namespace.pk, name="begun")
     push_blob(key, image_id, b"a blob")
 
     # when nothing else has come, then nothing shows it

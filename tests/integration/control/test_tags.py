@@ -70,7 +70,7 @@ def test_a_tag_that_moves_keeps_its_id_and_the_time_it_was_made(
 def test_a_manifest_that_is_deleted_takes_its_tags_out_of_the_api(
     api: Api, key: TestKey, pushed: Pushed
 ) -> None:
-    manifests.delete(principal=key.principal, image_id=pushed.image_id, digest=pushed.digest)
+    manifests.delete(actor=key.actor, image_id=pushed.image_id, digest=pushed.digest)
     assert not Tag.objects.exists()
     body = api.get(f"/images/{pushed.image_id}").body
     assert (body["tags"], body["size"]) == ([], 0)

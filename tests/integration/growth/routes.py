@@ -137,7 +137,7 @@ def _at_upload(method: str, scene: Scene) -> Watched:
 
 
 def _mount(source: str | None, scene: Scene) -> Watched:
-    images.ensure(principal=scene.key.principal, namespace_id=scene.namespace.pk, name=_OTHER)
+    images.get_or_create(actor=scene.key.actor, namespace_id=scene.namespace.pk, name=_OTHER)
     params = {"mount": scene.pushed.blobs[1]}
     if source is not None:
         params["from"] = f"{scene.namespace.name}/{source}"

@@ -97,7 +97,7 @@ def _nothing(giant: Image) -> None:
 
 
 TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
-    "finish deletions": lambda store: deletion.step(store=store, limit=200),
+    "finish deletions": lambda store: deletion.run_batch(store=store, limit=200),
     "expire uploads": lambda store: uploads.expire(store=store, limit=200),
     "remove images never pushed": lambda store: deletion.remove_never_pushed(limit=200),
     "expire leases": lambda store: deletion.remove_expired_leases(limit=200),
