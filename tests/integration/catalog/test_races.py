@@ -552,7 +552,7 @@ def test_sizes_are_right_after_pushes_at_once(owner: TestKey, image_id: UUID) ->
     at_once(
         *(
             lambda pair=pair: manifests.put(
-                actor=owner.actor, image_id=image_id, new=manifest_of(*pair), tag_names=[]
+                actor=actor, image_id=image_id, new=manifest_of(*pair), tag_names=[]
             )
             for pair in pairs
         )
