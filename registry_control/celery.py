@@ -17,5 +17,6 @@ app.conf.beat_schedule = {
     "finish deletions": {"task": "catalog.finish_deletions", "schedule": 10.0},
     "expire uploads": {"task": "catalog.expire_uploads", "schedule": 300.0},
     "expire leases": {"task": "catalog.expire_leases", "schedule": 300.0},
+    "prune the change log": {"task": "common.prune_changes", "schedule": 300.0},
     "rotate signing keys": {"task": "access.rotate_signing_keys", "schedule": 3600.0},
 }

@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from registry_control.administration.forms import OptimisticForm, columns_changed
 from registry_control.audit.models import ActorKind
 from registry_control.audit.services import Actor, Target, record
+from registry_control.common.changes import EVERYTHING, record_change
 from registry_control.common.clock import now
 from registry_control.common.models import Timestamped
 
@@ -118,7 +119,9 @@ class AuditedAdmin(_ModelAdmin):
             self.delete_model(request, obj)
 
     def remember(self, request: HttpRequest, row: models.Model, verb: str, **detail: str) -> None:
-        """Leave an audit row."""
+        """Leave an audit row, and evict every cached response of the data plane."""
+        # An edited row may have belonged to another scope before the edit, so none is narrow enough.
+        record_change(EVERYTHING)
         record(
             actor=actor_of(request), verb=f"{row._meta.model_name}.{verb}", target=target_of(row), **detail
         )

@@ -29,6 +29,7 @@ from registry_control.catalog.models import (
     UploadSession,
 )
 from registry_control.catalog.services import images, tags
+from registry_control.common.changes import image_scope, record_change
 from registry_control.common.clock import now
 from registry_control.common.models import NOT_DELETING, Status
 
@@ -157,6 +158,7 @@ class ImageAdmin(PushedAdmin):
     ) -> None:
         for image in _locked(queryset).filter(status=before):
             Image.objects.filter(pk=image.pk).update(status=after, updated_at=now())
+            record_change(image_scope(image.pk))
             record(actor=actor_of(request), verb=f"image.{after.value}", target=images.target_of(image))
             messages.info(request, f"Now {after.value}: {image}")
 

@@ -1,4 +1,4 @@
-"""What several models have in common."""
+"""What several models have in common, and the change log."""
 
 from django.db import models
 from django.db.models import Q
@@ -26,3 +26,17 @@ class Status(models.TextChoices):
 
 # A row that is being deleted has given its name back; every unique name is unique among the others.
 NOT_DELETING = ~Q(status=Status.DELETING)
+
+
+class Change(models.Model):
+    """A row of the change log: the transaction of this id changed what depends on a scope (see `changes`).
+
+    On SQLite, where transactions commit in the order of their rows' ids, `transaction_id` is 0.
+    """
+
+    scope = models.CharField(max_length=64, editable=False)
+    transaction_id = models.BigIntegerField(db_index=True, editable=False)
+    created_at = models.DateTimeField(db_index=True, editable=False)
+
+    def __str__(self) -> str:
+        return self.scope

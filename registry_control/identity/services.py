@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from registry_control.audit.services import Actor, Target, record
+from registry_control.common.changes import organization_scope, record_change
 from registry_control.common.errors import AlreadyExists, InvalidArgument
 from registry_control.identity.credentials import new_access_key, new_secret_key, secret_hmac
 from registry_control.identity.models import (
@@ -147,6 +148,7 @@ def delete_api_key(*, actor: Actor, api_key: ApiKey) -> None:
     organization_id = api_key.default_project.organization_id
     target = Target("apikey", api_key.pk, api_key.access_key, organization_id)
     if ApiKey.objects.filter(pk=api_key.pk).delete()[0]:
+        record_change(organization_scope(organization_id))
         record(actor=actor, verb="api_key.delete", target=target)
 
 
@@ -172,6 +174,7 @@ def grant_policy(
     with _unique("policy", name, "the organization has a policy of that name"):
         policy = Policy.objects.create(organization_id=organization_id, name=name, **_held_by(holder))
         PolicyRule.objects.create(policy=policy, permission_set=permission_set, project=project)
+        record_change(organization_scope(organization_id))
         record(
             actor=actor,
             verb="policy.create",

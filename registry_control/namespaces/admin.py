@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from registry_control.administration.base import ServiceDeletedAdmin, actor_of, human_size
 from registry_control.administration.forms import OptimisticForm
 from registry_control.audit.services import record
+from registry_control.common.changes import namespace_scope, record_change
 from registry_control.common.clock import now
 from registry_control.common.errors import InvalidArgument
 from registry_control.common.models import Status
@@ -149,6 +150,7 @@ class NamespaceAdmin(ServiceDeletedAdmin):
     ) -> None:
         for namespace in _locked(queryset).filter(status=before):
             Namespace.objects.filter(pk=namespace.pk).update(status=after, updated_at=now())
+            record_change(namespace_scope(namespace.pk))
             record(
                 actor=actor_of(request),
                 verb=f"namespace.{after.value}",

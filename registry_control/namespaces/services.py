@@ -8,6 +8,7 @@ from django.db import IntegrityError, transaction
 from registry_control.access.policy import Action, Kind, Principal, Role, role_on_project
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, Target, record
+from registry_control.common.changes import namespace_scope, record_change, repositories_scope
 from registry_control.common.clock import now
 from registry_control.common.errors import AlreadyExists, InvalidArgument, PermissionsDenied
 from registry_control.common.models import Status
@@ -106,7 +107,12 @@ def change(namespace: Namespace, *, actor: Actor, **changes: str | bool | User |
         setattr(namespace, field, value)
     namespace.updated_at = now()
     namespace.save(update_fields=[*changes, "updated_at"])
+    _record_change(namespace)
     record(actor=actor, verb="namespace.update", target=target_of(namespace), **_recorded(changes))
+
+
+def _record_change(namespace: Namespace) -> None:
+    record_change(namespace_scope(namespace.pk), repositories_scope(namespace.project.organization_id))
 
 
 def _recorded(changes: Mapping[str, str | bool | User | Application | None]) -> dict[str, str | bool | None]:
@@ -136,6 +142,7 @@ def start_deletion(namespace: Namespace, *, actor: Actor) -> None:
         namespace.status = Status.DELETING
         namespace.updated_at = now()
         namespace.save(update_fields=["status", "updated_at"])
+        _record_change(namespace)
         record(actor=actor, verb="namespace.delete", target=target_of(namespace))
     nudge(FINISH_DELETIONS)
 

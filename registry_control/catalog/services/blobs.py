@@ -14,6 +14,7 @@ from registry_control.audit.services import Actor, record
 from registry_control.catalog.errors import BlobInUse, BlobNotFound, UploadNotFound
 from registry_control.catalog.models import BlobLease, BlobLink
 from registry_control.catalog.services import images
+from registry_control.common.changes import EVERYTHING, record_change
 from registry_control.common.clock import now
 from registry_control.db.sql import id_parameter, insert_many, rows, time_parameter
 from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
@@ -114,6 +115,7 @@ def repair_missing_content(new: NewBlob, *, store: BlobStore) -> bool:
     with transaction.atomic():
         if not rows(_REPLACE, [new.size, new.storage_key, new.digest, old_key]):
             return False  # another upload was faster
+        record_change(EVERYTHING)  # any number of images may have the blob
     logger.warning("the bytes of %s were gone and have been replaced by an upload", new.digest)
     store.delete(Key(old_key))
     return True

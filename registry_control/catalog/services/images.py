@@ -12,6 +12,7 @@ from registry_control.audit.services import SYSTEM, Actor, Target, record
 from registry_control.catalog.errors import ImageNotFound, ImageReadOnly, NamespaceNotFound
 from registry_control.catalog.models import Image
 from registry_control.catalog.selectors.listing import get_visible_image
+from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
@@ -182,6 +183,7 @@ def change_visibility(image: Image, *, to: str, actor: Actor) -> None:
     image.visibility = to
     image.updated_at = now()
     image.save(update_fields=["visibility", "updated_at"])
+    record_change(image_scope(image.pk))
     record(actor=actor, verb="image.visibility", target=target_of(image), visibility=to)
 
 
@@ -191,6 +193,7 @@ def start_deletion(image: Image, *, actor: Actor) -> None:
         image.status = Status.DELETING
         image.updated_at = now()
         image.save(update_fields=["status", "updated_at"])
+        record_change(image_scope(image.pk), repositories_scope(image.organization_id))
         record(actor=actor, verb="image.delete", target=target_of(image))
     if actor != SYSTEM:  # the worker goes on by itself, and must not be told once for each image
         nudge(FINISH_DELETIONS)

@@ -15,6 +15,7 @@ from registry_control.catalog.models import Blob, BlobLink, Image, Manifest
 from registry_control.catalog.services import blobs, conditions, images, sparse, tags
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.catalog.services.tags import Change
+from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import now
 from registry_control.db.sql import (
     execute,
@@ -112,6 +113,10 @@ def put(
             raise StoredAsAnotherType(media_type)
         grown = _take_in(image, manifest_id, new.optional_blobs)
     changes = [tags.set_tag(image, name, manifest_id, new.digest, actor=actor) for name in tag_names]
+    if found is None or set(changes) - {Change.NONE}:
+        record_change(image_scope(image_id))
+    if not image.was_pushed:
+        record_change(repositories_scope(image.organization_id))
     if set(changes) - {Change.NONE} or grown or not image.was_pushed:
         moment = time_parameter(now())
         execute(_PUSHED, [grown, changes.count(Change.CREATED), moment, moment, id_parameter(image_id)])
@@ -231,6 +236,7 @@ def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
     tag_names = sorted(manifest.tags.values_list("name", flat=True))
     sparse.orphan(image, manifest)
     _, removed = manifest.delete()
+    record_change(image_scope(image.pk))
     tag_rows = F("tag_rows") - removed.get("catalog.Tag", 0)
     Image.objects.filter(pk=image.pk).update(size=F("size") - size, tag_rows=tag_rows, updated_at=now())
     record(

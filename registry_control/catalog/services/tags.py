@@ -16,6 +16,7 @@ from registry_control.catalog.selectors.content import tag_row
 from registry_control.catalog.selectors.listing import get_visible_tag
 from registry_control.catalog.services import conditions, images
 from registry_control.catalog.services.images import ImageForUpdate
+from registry_control.common.changes import image_scope, record_change
 from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
@@ -74,6 +75,7 @@ def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | N
         raise TagNotFound
     conditions.check(image_id, only_if)
     Tag.objects.filter(pk=existing[0]).delete()
+    record_change(image_scope(image_id))
     Image.objects.filter(pk=image_id).update(updated_at=now(), tag_rows=F("tag_rows") - 1)
     record(actor=actor, verb="tag.delete", target=images.target_of(image), tag=name)
 
@@ -104,6 +106,7 @@ def start_deletion(tag: Tag, *, actor: Actor) -> None:
         tag.status = Status.DELETING
         tag.updated_at = now()
         tag.save(update_fields=["status", "updated_at"])
+        record_change(image_scope(tag.image_id))
         Image.objects.filter(pk=tag.image_id).update(updated_at=tag.updated_at)
         record(actor=actor, verb="tag.delete", target=images.target_of(tag.image), tag=tag.name)
     nudge(FINISH_DELETIONS)

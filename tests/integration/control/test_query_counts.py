@@ -16,15 +16,16 @@ BUDGET = {
     "GET /namespaces": 3,  # key, count, page with usage
     "POST /namespaces": 5,  # key, project, insert, audit, what is shown
     "GET /namespaces/{n}": 2,
-    "PATCH /namespaces/{n}": 4,  # key, row, update, audit
-    "DELETE /namespaces/{n}": 4,
+    "PATCH /namespaces/{n}": 5,  # key, row, update, change log, audit
+    "DELETE /namespaces/{n}": 5,
     "GET /images": 5,  # key, numbers of namespaces, those never pushed to, page, names of tags
     "GET /images/{i}": 3,
-    "PATCH /images/{i}": 5,  # key, row, update, audit, names of tags
-    "DELETE /images/{i}": 5,
+    "PATCH /images/{i}": 6,  # key, row, update, change log, audit, names of tags
+    "DELETE /images/{i}": 6,
     "GET /images/{i}/tags": 3,  # key, image with the number of its tags, page
     "GET /tags/{t}": 2,
-    "DELETE /tags/{t}": 7,  # key, tag, image's row, tag's row, update, image's time, audit
+    # key, tag, image's row, tag's row, update, change log, image's time, audit
+    "DELETE /tags/{t}": 8,
 }
 BODIES: dict[str, Callable[[], dict[str, object]]] = {
     "POST /namespaces": lambda: {"name": unique("new")},

@@ -18,12 +18,12 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "HEAD manifest by tag": 2,
     "HEAD manifest by digest": 2,
     # key, facts, image's row, manifest, blobs, manifest's row, links, who awaits it, audit; tag, its row,
-    # audit; image's size and time
-    "PUT manifest": 13,
+    # audit; change log; image's size and time
+    "PUT manifest": 14,
     "PUT manifest again": 5,  # key, facts, image's row, manifest, tag
-    "PUT index": 14,
-    "DELETE tag": 7,  # key, facts, image's row, tag, its deletion, image's time, audit
-    "DELETE manifest": 16,
+    "PUT index": 15,
+    "DELETE tag": 8,  # key, facts, image's row, tag, its deletion, change log, image's time, audit
+    "DELETE manifest": 17,
     "GET blob": 2,  # key, blob with all the facts
     "HEAD blob": 2,
     "DELETE blob": 6,  # key, facts, image's row, links, lease, audit
