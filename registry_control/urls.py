@@ -13,6 +13,7 @@ from drf_spectacular.views import SpectacularSwaggerView
 from registry_control.access.api import Keys, Tokens
 from registry_control.catalog.api import ImageDetail, ImageList, TagDetail, TagList
 from registry_control.catalog.selectors.resolve import repository_facts
+from registry_control.common.version import version
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
 from registry_control.rest import errors
 from registry_control.rest.api import Health, Metadata, Schema
@@ -23,6 +24,8 @@ register_converter(OtherRegion, "other_region")
 
 # Only the control plane has pages, so only here are they loaded: the other processes need none of them.
 admin.autodiscover()
+admin.site.site_header = f"Stowage {version()}"
+admin.site.site_title = "Stowage"
 
 _REGISTRY_V1 = [
     path("namespaces", NamespaceList.as_view()),

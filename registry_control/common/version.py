@@ -3,15 +3,17 @@
 import tomllib
 from functools import cache
 from importlib import metadata
+from pathlib import Path
+from typing import Final
 
-from registry_control.settings.environment import PROJECT_ROOT
+_PROJECT_FILE: Final = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @cache
 def version() -> str:
     """Read the version from `pyproject.toml`, or else from the metadata of the installed package."""
     try:
-        project = (PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        project = _PROJECT_FILE.read_text(encoding="utf-8")
     except FileNotFoundError:
         return metadata.version("stowage")
     return str(tomllib.loads(project)["project"]["version"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import dj_database_url
 
+from registry_control.common.version import version
 from registry_control.settings.environment import PROJECT_ROOT, ConfigurationError, Environment
 
 try:
@@ -173,7 +174,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Stowage registry API",
     "DESCRIPTION": "Namespaces, images, tags and their privacy policies.",
-    "VERSION": "v1",
+    "VERSION": version(),
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
     "SERVE_AUTHENTICATION": [],
