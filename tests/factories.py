@@ -167,7 +167,7 @@ def push_image(
         children=frozenset(),
         subject="",
         artifact_type="",
-        annotations={},
+        descriptor=b"",
     )
     manifests.put(actor=pusher.actor, image_id=image_id, new=pushed, tag_names=tags)
     size = sum(len(content) for content in dict(zip(digests, contents, strict=True)).values())

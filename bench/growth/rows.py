@@ -6,6 +6,7 @@ all signatures have the same empty config. So some blobs are needed by one manif
 """
 
 import hashlib
+import json
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -169,8 +170,22 @@ class Growth:
                 *(made.size, self._form.time(self._moment)),
             )
         )
+        if subject:
+            self._referrer(repository, made, artifact_type, subject)
         self._audit("manifest.push", repository, f'{{"digest": "{made.digest}"}}')
         return made
+
+    def _referrer(self, repository: _Repository, made: _Named, artifact_type: str, subject: str) -> None:
+        descriptor = json.dumps(
+            {
+                "mediaType": _MANIFEST,
+                "digest": made.digest,
+                "size": made.size,
+                "artifactType": artifact_type,
+            }
+        ).encode()
+        row = (made.id, repository.id, subject, artifact_type, len(descriptor), descriptor)
+        self._batch[tables.REFERRER].append(row)
 
     def _link(self, repository: _Repository, manifest: _Named, blobs: Iterable[_Named]) -> None:
         for blob in blobs:

@@ -44,6 +44,10 @@ MANIFEST: Final = Table(
         "created_at",
     ),
 )
+REFERRER: Final = Table(
+    "catalog.Referrer",
+    ("manifest_id", "image_id", "subject_digest", "artifact_type", "size", "descriptor"),
+)
 CHILD: Final = Table("catalog.ManifestChild", ("id", "parent_id", "child_id"))
 LINK: Final = Table("catalog.BlobLink", ("id", "image_id", "manifest_id", "blob_id"))
 LEASE: Final = Table("catalog.BlobLease", ("id", "image_id", "blob_id", "expires_at"))
@@ -58,7 +62,7 @@ AUDIT: Final = Table(
         *("verb", "target_kind", "target_id", "target_name", "detail"),
     ),
 )
-TABLES: Final = (NAMESPACE, IMAGE, BLOB, MANIFEST, CHILD, LINK, LEASE, TAG, SESSION, AUDIT)
+TABLES: Final = (NAMESPACE, IMAGE, BLOB, MANIFEST, REFERRER, CHILD, LINK, LEASE, TAG, SESSION, AUDIT)
 NUMBERED: Final = (BLOB, MANIFEST, CHILD, LINK, LEASE, AUDIT)
 """Those whose ids are numbers."""
 

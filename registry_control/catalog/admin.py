@@ -183,7 +183,7 @@ class TagAdmin(PushedAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tag]:
         """Without the manifests' bytes."""
         found: QuerySet[Tag] = super().get_queryset(request)
-        return found.defer("manifest__payload", "manifest__annotations")
+        return found.defer("manifest__payload")
 
     def hold(self, row: Any) -> bool:
         """Take the image's row first, as every push does (invariant 11)."""
@@ -237,7 +237,7 @@ class ManifestChildAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[ManifestChild]:
         """Without the manifests' bytes."""
         found: QuerySet[ManifestChild] = super().get_queryset(request)
-        return found.defer("parent__payload", "parent__annotations", "child__payload", "child__annotations")
+        return found.defer("parent__payload", "child__payload")
 
 
 @admin.register(MissingChild)
@@ -251,7 +251,7 @@ class MissingChildAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[MissingChild]:
         """Without the manifests' bytes."""
         found: QuerySet[MissingChild] = super().get_queryset(request)
-        return found.defer("parent__payload", "parent__annotations")
+        return found.defer("parent__payload")
 
 
 @admin.register(Blob)
@@ -284,7 +284,7 @@ class BlobLinkAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[BlobLink]:
         """Without the manifests' bytes."""
         found: QuerySet[BlobLink] = super().get_queryset(request)
-        return found.defer("manifest__payload", "manifest__annotations")
+        return found.defer("manifest__payload")
 
 
 @admin.register(BlobLease)

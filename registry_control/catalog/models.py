@@ -74,7 +74,6 @@ class Manifest(models.Model):
     media_type = models.CharField(max_length=255)
     artifact_type = models.CharField(max_length=255, blank=True, default="")
     subject_digest = models.CharField(max_length=DIGEST_LENGTH, blank=True, default="")
-    annotations = models.JSONField(default=dict)
     payload = models.BinaryField()
     size = models.BigIntegerField()
     created_at = models.DateTimeField(default=timezone.now)
@@ -85,6 +84,33 @@ class Manifest(models.Model):
 
     def __str__(self) -> str:
         return self.digest
+
+
+class Referrer(models.Model):
+    """A manifest with a subject, as the referrers API lists it (OCI 125).
+
+    The descriptor is the JSON that the list contains, serialized when the manifest is pushed. It is not a
+    column of `Manifest` because SQLite would read past a payload of up to 4 MiB to get to it (ADR 41).
+    `image`, `subject_digest` and `artifact_type` repeat the manifest's own.
+    """
+
+    manifest = models.OneToOneField(Manifest, models.CASCADE, related_name="referrer", primary_key=True)
+    image = models.ForeignKey(Image, models.PROTECT, related_name="referrers", db_index=False)
+    subject_digest = models.CharField(max_length=DIGEST_LENGTH)
+    artifact_type = models.CharField(max_length=255, blank=True, default="")
+    size = models.BigIntegerField(help_text="Bytes of the descriptor.")
+    descriptor = models.BinaryField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["image", "subject_digest", "manifest"], name="referrers_of_subject"),
+            models.Index(
+                fields=["image", "subject_digest", "artifact_type", "manifest"], name="referrers_of_type"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"referrer of {self.subject_digest}"
 
 
 class ManifestChild(models.Model):

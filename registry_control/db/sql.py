@@ -144,12 +144,6 @@ def json_parameter(value: Mapping[str, object]) -> str | Jsonb:
     return json.dumps(value) if _on_sqlite() else Jsonb(value)
 
 
-def json_from_db(value: str | dict[str, Any]) -> dict[str, Any]:
-    """A JSON object as it came from a row."""
-    found: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
-    return found
-
-
 _parsed: Final = lru_cache(maxsize=10_000)(UUID)  # a pull has eight, of which most come again and again
 
 

@@ -14,7 +14,8 @@ from typing import Final, NoReturn, TypeVar
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 
 NESTING_LIMIT: Final = 64  # objects and arrays inside one another; manifests need 5
-CONTAINER_LIMIT: Final = 100_000  # objects and arrays in all: small to send, large in memory
+# A document of few bytes can take much memory and processor time; a manifest needs about 8 values per layer.
+VALUE_LIMIT: Final = 100_000  # values of all objects and arrays together, themselves included
 INTEGER_LIMIT: Final = 2**63 - 1
 
 _TO_BRACES: Final = bytes.maketrans(b"[]", b"{}")
@@ -105,7 +106,7 @@ class Fields:
 
 def read_document(payload: bytes) -> Fields:
     """Read one JSON object in UTF-8, without equal keys, NaN, or more nesting and parts than the limits."""
-    _check_brackets(payload)
+    _check_size(payload)
     try:
         value = json.loads(payload.decode(), object_pairs_hook=_as_object, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -118,17 +119,20 @@ def read_document(payload: bytes) -> Fields:
     return _as_fields(value, "")
 
 
-def _check_brackets(payload: bytes) -> None:
-    """Refuse by the brackets alone what would be too deep or too much to parse.
+def _check_size(payload: bytes) -> None:
+    """Refuse, by its quotes, commas and brackets alone, a document that is too deep or too large to parse.
 
     Bytes are enough: UTF-8 has no quote, backslash or bracket inside another character. Each step runs at the
     speed of C. What is not JSON may be misread here, but only after the point where the parser stops as well.
     """
     unescaped = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if unescaped.count(b'"') > 4 * VALUE_LIMIT:  # a member of an object has two strings at most
+        raise _too_many_values()
     outside_strings = b"".join(unescaped.split(b'"')[::2])
     braces = outside_strings.translate(_TO_BRACES, _NO_BRACKETS)
-    if braces.count(b"{") > CONTAINER_LIMIT:
-        raise invalid(f"the manifest has more than {CONTAINER_LIMIT} objects and arrays")
+    # In a container, each value but the first follows a comma.
+    if outside_strings.count(b",") + braces.count(b"{") > VALUE_LIMIT:
+        raise _too_many_values()
     for _ in range(NESTING_LIMIT):
         if not braces:
             return
@@ -137,6 +141,10 @@ def _check_brackets(payload: bytes) -> None:
         raise invalid(
             f"the manifest is nested more than {NESTING_LIMIT} levels deep, or its brackets do not match"
         )
+
+
+def _too_many_values() -> ProtocolError:
+    return invalid(f"the manifest has too many fields and entries; {VALUE_LIMIT} at most are allowed")
 
 
 def _as_object(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -4,9 +4,10 @@ Pure: whether the things referred to exist is the caller's question, with `requi
 and `children`.
 """
 
+import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
@@ -26,6 +27,8 @@ from registry_data.oci.media_types import (
 
 MANIFEST_SIZE_LIMIT: Final = 4 * 1024 * 1024  # bytes (checklist 96)
 DESCRIPTOR_LIMIT: Final = 10_000  # entries of `layers` or `manifests`
+ANNOTATION_LIMIT: Final = 1000  # annotations of a manifest, those of its descriptors included
+ANNOTATION_SIZE_LIMIT: Final = 256 * 1024  # bytes of their keys and values together
 MEDIA_TYPE_LIMIT: Final = 255  # characters: RFC 6838, section 4.2 allows 127 on each side of the slash
 
 # Another scheme would have clients read their own files for a layer (checklist 99).
@@ -46,6 +49,7 @@ class Descriptor:
     size: int
     urls: tuple[str, ...] = ()
     platform: str = ""  # os/architecture/variant, when it says so in plain words
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_foreign(self) -> bool:
@@ -91,6 +95,15 @@ class ParsedManifest:
             if normalise(child.media_type) in MANIFEST_TYPES
         }
 
+    def descriptor(self, digest: Digest, size: int) -> bytes:
+        """Serialize the entry of this manifest in the referrers list of its subject (OCI 125)."""
+        entry: dict[str, object] = {"mediaType": self.media_type, "digest": str(digest), "size": size}
+        if self.artifact_type:
+            entry["artifactType"] = self.artifact_type
+        if self.annotations:
+            entry["annotations"] = self.annotations
+        return json.dumps(entry, ensure_ascii=False).encode()
+
 
 def parse_manifest(payload: bytes, content_type: str | None) -> ParsedManifest:
     """Read a pushed manifest, `content_type` being the request's header.
@@ -106,7 +119,7 @@ def parse_manifest(payload: bytes, content_type: str | None) -> ParsedManifest:
     is_index = media_type in INDEX_TYPES
     _check_shape(document, is_index=is_index)
     config = _optional_descriptor(document, "config")
-    return ParsedManifest(
+    parsed = ParsedManifest(
         media_type=media_type,
         is_index=is_index,
         config=config,
@@ -116,6 +129,8 @@ def parse_manifest(payload: bytes, content_type: str | None) -> ParsedManifest:
         artifact_type=_media_type_field(document, "artifactType") or (config.media_type if config else None),
         annotations=document.text_map("annotations"),
     )
+    _check_annotations(parsed)
+    return parsed
 
 
 def manifest_too_large() -> ProtocolError:
@@ -125,6 +140,25 @@ def manifest_too_large() -> ProtocolError:
         f"the manifest is too large; {MANIFEST_SIZE_LIMIT} bytes at most are allowed",
         status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     )
+
+
+def _check_annotations(parsed: ParsedManifest) -> None:
+    """Limit annotations, because every response that lists a referrer repeats them (ADR 41)."""
+    single = filter(None, (parsed.config, parsed.subject))
+    descriptors = (*single, *parsed.layers, *parsed.manifests)
+    annotations = [parsed.annotations, *(descriptor.annotations for descriptor in descriptors)]
+    count = sum(map(len, annotations))
+    if count > ANNOTATION_LIMIT:
+        raise invalid(
+            f"the manifest and its descriptors have {count} annotations; "
+            f"{ANNOTATION_LIMIT} at most are allowed"
+        )
+    size = sum(len(key.encode()) + len(value.encode()) for each in annotations for key, value in each.items())
+    if size > ANNOTATION_SIZE_LIMIT:
+        raise invalid(
+            f"the annotations of the manifest and its descriptors have {size} bytes; "
+            f"{ANNOTATION_SIZE_LIMIT} at most are allowed"
+        )
 
 
 def _check_version(document: Fields) -> None:
@@ -193,7 +227,14 @@ def _descriptor(fields: Fields) -> Descriptor:
     media_type = _media_type_field(fields, "mediaType")
     if not media_type:
         raise invalid(f"{fields.path('mediaType')} is missing; every descriptor needs one")
-    return Descriptor(media_type, _digest(fields), fields.integer("size"), _urls(fields), _platform(fields))
+    return Descriptor(
+        media_type=media_type,
+        digest=_digest(fields),
+        size=fields.integer("size"),
+        urls=_urls(fields),
+        platform=_platform(fields),
+        annotations=fields.text_map("annotations"),
+    )
 
 
 def _media_type_field(fields: Fields, name: str) -> str:

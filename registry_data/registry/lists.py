@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from registry_control.access.policy import Action
 from registry_control.access.services import Caller
 from registry_control.catalog.selectors import content, resolve
-from registry_control.catalog.selectors.content import Referrer as Referrer
 from registry_data.oci.digest import Digest
 from registry_data.oci.paging import Page
 from registry_data.oci.reference import Repository
@@ -18,7 +17,7 @@ from registry_data.registry.authorization import (
     scope_of,
     unknown_repository,
 )
-from registry_data.registry.use_case import use_case
+from registry_data.registry.use_case import INLINE_LIMIT, use_case
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +33,15 @@ class TagPage:
 
 
 @dataclass(frozen=True, slots=True)
-class ReferrerPage:
-    """Referrers in the order in which they came; `more` and `until` as of tags."""
+class ReferrersPage:
+    """Where one page of a referrers list is, None when it is empty; `until` as of tags.
 
-    referrers: list[Referrer]
-    more: bool
+    `descriptors` are the entries as JSON, or None when they are so long that `read_descriptors` has to be
+    called in a thread.
+    """
+
+    page: content.ReferrersPage | None
+    descriptors: bytes | None
     until: float
 
 
@@ -97,8 +100,8 @@ def referrers(
     artifact_type: str | None,
     after: int,
     limit: int,
-) -> ReferrerPage:
-    """One page of the manifests that refer to a subject, which need not exist (checklist 123-128).
+) -> ReferrersPage:
+    """One page of the manifests that refer to a subject, which need not exist (OCI 123-128).
 
     Raises:
         Refused: not allowed.
@@ -107,8 +110,24 @@ def referrers(
         caller, record = _readable(credentials, repository)
         # PostgreSQL cannot be asked for a NUL, and no type holds one.
         if record.image_id is None or "\0" in (artifact_type or ""):
-            return ReferrerPage([], more=False, until=caller.ends_at)
-        found, more = content.referrers(
-            record.image_id, str(subject), artifact_type=artifact_type, after=after, limit=limit
-        )
-        return ReferrerPage(found, more, until=caller.ends_at)
+            return ReferrersPage(None, b"", until=caller.ends_at)
+        selected = content.Referrers(record.image_id, str(subject), artifact_type)
+        page = content.referrers_page(selected, after=after, limit=limit)
+        if page is None:
+            return ReferrersPage(None, b"", until=caller.ends_at)
+        descriptors = _joined(page) if page.size <= INLINE_LIMIT else None
+        return ReferrersPage(page, descriptors, until=caller.ends_at)
+
+
+def read_descriptors(page: content.ReferrersPage) -> bytes:
+    """Read the entries of a page as JSON, separated by commas.
+
+    Raises:
+        ProtocolError: UNAVAILABLE when the database does not answer.
+    """
+    with use_case():
+        return _joined(page)
+
+
+def _joined(page: content.ReferrersPage) -> bytes:
+    return b",".join(content.referrer_descriptors(page))

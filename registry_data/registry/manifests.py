@@ -1,7 +1,7 @@
 """Manifests: the pull path as short as it can be, and the one transaction of a push."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
@@ -23,7 +23,7 @@ from registry_data.registry.authorization import (
     unknown_repository,
 )
 from registry_data.registry.memory import RecentBytes
-from registry_data.registry.use_case import use_case
+from registry_data.registry.use_case import INLINE_LIMIT, use_case
 from registry_data.storage.base import BlobStore
 
 TAGS_PER_PUSH: Final = 100  # the spec asks for at least 10 (checklist 108)
@@ -31,13 +31,19 @@ TAGS_PER_PUSH: Final = 100  # the spec asks for at least 10 (checklist 108)
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """A manifest as it is sent: the bytes that were pushed, under their digest (invariant 6)."""
+    """A manifest as it is sent: the bytes that were pushed, under their digest (invariant 6).
 
+    `payload` is empty when only the description is wanted, and None when it is so long that `read_payload`
+    has to be called in a thread. `until` is the Unix time at which the caller's token or key expires.
+    """
+
+    id: int
+    reference: Digest | Tag
     digest: str
     media_type: str
     size: int  # bytes
-    payload: bytes  # empty when only its description was asked for
-    until: float  # when that ends for the caller by the clock alone, in seconds since the epoch
+    payload: bytes | None
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +76,29 @@ def get(
             raise unknown_repository(repository)
         if manifest is None:
             raise unknown(reference)
-        payload = _payload(manifest, reference) if with_payload else b""
-        return StoredManifest(manifest.digest, manifest.media_type, manifest.size, payload, caller.ends_at)
+        found = StoredManifest(
+            id=manifest.id,
+            reference=reference,
+            digest=manifest.digest,
+            media_type=manifest.media_type,
+            size=manifest.size,
+            payload=_payloads.get(manifest.digest) if with_payload else b"",
+            until=caller.ends_at,
+        )
+        if found.payload is None and found.size <= INLINE_LIMIT:
+            return replace(found, payload=_payload(found))
+        return found
+
+
+def read_payload(manifest: StoredManifest) -> bytes:
+    """Read the bytes of a manifest whose description is known.
+
+    Raises:
+        DeletedMeanwhile: it was deleted after its description was read.
+        ProtocolError: UNAVAILABLE when the database does not answer.
+    """
+    with use_case():
+        return _payload(manifest)
 
 
 def _find(
@@ -82,13 +109,11 @@ def _find(
     return resolve.manifest_by_tag(repository.namespace, repository.image, reference)
 
 
-def _payload(manifest: resolve.ManifestRecord, reference: Digest | Tag) -> bytes:
-    payload = _payloads.get(manifest.digest)
+def _payload(manifest: StoredManifest) -> bytes:
+    payload = content.payload(manifest.id)
     if payload is None:
-        payload = content.payload(manifest.id)
-        if payload is None:
-            raise DeletedMeanwhile(reference)
-        _payloads.put(manifest.digest, payload)
+        raise DeletedMeanwhile(manifest.reference)
+    _payloads.put(manifest.digest, payload)
     return payload
 
 
@@ -170,7 +195,7 @@ def _new(digest: Digest, parsed: ParsedManifest, payload: bytes) -> manifests.Ne
         children=frozenset(map(str, parsed.children)),
         subject=str(parsed.subject.digest) if parsed.subject else "",
         artifact_type=parsed.artifact_type or "",
-        annotations=parsed.annotations,
+        descriptor=parsed.descriptor(digest, len(payload)) if parsed.subject else b"",
         platforms={str(child): platform for child, platform in parsed.platforms.items()},
     )
 

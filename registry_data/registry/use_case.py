@@ -15,6 +15,8 @@ from registry_control.catalog import errors as catalog
 from registry_data.oci.errors import ErrorCode, ErrorItem, ProtocolError
 from registry_data.storage import base as storage
 
+# A use case that runs in the event loop reads no more than this; more is read in a thread.
+INLINE_LIMIT: Final = 64 * 1024  # bytes
 RETRY_AFTER: Final = {"Retry-After": "5"}
 
 _CATALOG: Final[dict[type[catalog.CatalogError], tuple[ErrorCode, str | None]]] = {

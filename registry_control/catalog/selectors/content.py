@@ -1,6 +1,5 @@
 """What an image has: bytes of manifests, pages of tags and referrers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -12,21 +11,19 @@ from registry_control.access.policy import Principal
 from registry_control.catalog.models import Image, Manifest, MissingChild
 from registry_control.common.models import Status
 from registry_control.db.fields import ByteOrderedField
-from registry_control.db.sql import id_parameter, json_from_db, row, rows
+from registry_control.db.sql import id_parameter, row, rows
 from registry_control.namespaces.selectors import visible_to
 
 _TAG: Final = """
 SELECT id, manifest_id FROM catalog_tag WHERE image_id = %s AND name = %s AND NOT (status = 'deleting')
 """
 _PAYLOAD: Final = "SELECT payload FROM catalog_manifest WHERE id = %s"
-_REFERRER: Final = "FROM catalog_manifest WHERE image_id = %s AND subject_digest = %s AND id > %s"
-_SIZES: Final = f"SELECT id, size {_REFERRER}"
-_REFERRERS: Final = (
-    f"SELECT id, digest, media_type, size, artifact_type, annotations {_REFERRER} AND id <= %s"
-)
+_OF_SUBJECT: Final = "FROM catalog_referrer WHERE image_id = %s AND subject_digest = %s AND manifest_id > %s"
 _OF_TYPE: Final = " AND artifact_type = %s"
-_IN_ORDER: Final = " ORDER BY id"
-_LIMIT: Final = " LIMIT %s"
+_SIZES: Final = f"SELECT manifest_id, size {_OF_SUBJECT}"
+_DESCRIPTORS: Final = f"SELECT descriptor {_OF_SUBJECT}"
+_FIRST: Final = " ORDER BY manifest_id LIMIT %s"
+_UP_TO: Final = " AND manifest_id <= %s ORDER BY manifest_id"
 _TAG_NAMES: Final = """
 SELECT name FROM catalog_tag
 WHERE image_id = %s AND NOT (status = 'deleting') AND name > %s ORDER BY name LIMIT %s
@@ -35,19 +32,34 @@ WHERE image_id = %s AND NOT (status = 'deleting') AND name > %s ORDER BY name LI
 # Not the order of the names alone: `a-b/` comes before `a/`.
 _PATH: Final = Concat("name", Value("/"), output_field=ByteOrderedField())
 _NAMESPACES_AT_ONCE: Final = 400
-PAGE_SIZE: Final = 4 * 1024 * 1024  # bytes (checklist 127)
+PAGE_SIZE: Final = 1024 * 1024  # bytes of a response's descriptors (OCI 127)
 
 
 @dataclass(frozen=True, slots=True)
-class Referrer:
-    """A manifest with a subject, as the referrers list shows it (checklist 125)."""
+class Referrers:
+    """The referrers of one subject in an image, optionally of one artifact type only."""
 
-    id: int
-    digest: str
-    media_type: str
-    size: int  # bytes
-    artifact_type: str
-    annotations: dict[str, str]
+    image_id: UUID
+    subject: str
+    artifact_type: str | None
+
+    def select(self, columns: str, end: str, *, after: int, stop: int) -> list[tuple[Any, ...]]:
+        """Run one of the queries of this module; `end` orders the rows and bounds them by `stop`."""
+        parameters = [id_parameter(self.image_id), self.subject, after]
+        if self.artifact_type is None:
+            return rows(columns + end, [*parameters, stop])
+        return rows(columns + _OF_TYPE + end, [*parameters, self.artifact_type, stop])
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrersPage:
+    """The part of a referrers list that one response contains: after manifest `after`, up to `last`."""
+
+    referrers: Referrers
+    after: int
+    last: int
+    size: int  # bytes of the descriptors
+    has_more: bool
 
 
 def payload(manifest_id: int) -> bytes | None:
@@ -114,32 +126,22 @@ def missing_children(image_id: UUID, index_digest: str) -> list[tuple[str, str]]
     return list(found.order_by("digest").values_list("digest", "platform"))
 
 
-def referrers(
-    image_id: UUID, subject: str, *, artifact_type: str | None, after: int, limit: int
-) -> tuple[list[Referrer], bool]:
-    """Manifests of the image whose subject it is, in the order in which they came (checklist 127-128).
+def referrers_page(referrers: Referrers, *, after: int, limit: int) -> ReferrersPage | None:
+    """Choose the next page of a list, in the order of the pushes (OCI 127-128); None when it is empty.
 
-    At most `limit`, and no more than PAGE_SIZE of them together, but for a single one; and whether there are
-    others behind them. Their annotations, which are shown, are a part of their bytes.
+    A page has at most `limit` entries and PAGE_SIZE bytes, or a single entry. Only ids and sizes are read
+    here, so the cost does not depend on how long the descriptors are.
     """
-    only, of_type = ("", []) if artifact_type is None else (_OF_TYPE, [artifact_type])
-    of_subject = [id_parameter(image_id), subject, after]
-    sizes = rows(_SIZES + only + _IN_ORDER + _LIMIT, [*of_subject, *of_type, limit + 1])
-    page = _page(sizes[:limit])
-    if not page:
-        return [], bool(sizes)
-    found = rows(_REFERRERS + only + _IN_ORDER, [*of_subject, page[-1], *of_type])
-    listed = [Referrer(*(*described, json_from_db(annotations))) for *described, annotations in found]
-    return listed, len(page) < len(sizes)
+    sizes = referrers.select(_SIZES, _FIRST, after=after, stop=limit + 1)
+    last = total = 0
+    for count, (manifest_id, size) in enumerate(sizes):
+        if count == limit or (count and total + size > PAGE_SIZE):
+            return ReferrersPage(referrers, after, last, total, has_more=True) if count else None
+        last, total = manifest_id, total + size
+    return ReferrersPage(referrers, after, last, total, has_more=False) if sizes else None
 
 
-def _page(sizes: Sequence[tuple[int, int]]) -> list[int]:
-    """The ids of the first ones that go into one answer."""
-    page: list[int] = []
-    together = 0
-    for id_, size in sizes:
-        together += size
-        if page and together > PAGE_SIZE:
-            break
-        page.append(id_)
-    return page
+def referrer_descriptors(page: ReferrersPage) -> list[bytes]:
+    """The descriptors of a page as JSON, in the order of the pushes."""
+    found = page.referrers.select(_DESCRIPTORS, _UP_TO, after=page.after, stop=page.last)
+    return [bytes(descriptor) for (descriptor,) in found]

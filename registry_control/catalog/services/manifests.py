@@ -21,7 +21,6 @@ from registry_control.db.sql import (
     execute,
     id_parameter,
     insert_many,
-    json_parameter,
     placeholders,
     row,
     rows,
@@ -46,7 +45,7 @@ class NewManifest:
     children: frozenset[str]
     subject: str
     artifact_type: str
-    annotations: dict[str, str]
+    descriptor: bytes  # as the referrers of its subject are listed; empty without a subject
     platforms: Mapping[str, str] = field(default_factory=dict)
     optional_blobs: frozenset[str] = frozenset()
 
@@ -62,9 +61,13 @@ _LEASED: Final = """
  WHERE l.image_id = %s AND l.blob_id = b.id AND l.expires_at > %s LIMIT 1) IS NOT NULL
 """
 _INSERT: Final = """
-INSERT INTO catalog_manifest (image_id, digest, media_type, artifact_type, subject_digest, annotations,
-                              payload, size, created_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+INSERT INTO catalog_manifest (image_id, digest, media_type, artifact_type, subject_digest, payload,
+                              size, created_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+"""
+_REFERRER: Final = """
+INSERT INTO catalog_referrer (manifest_id, image_id, subject_digest, artifact_type, size, descriptor)
+VALUES (%s, %s, %s, %s, %s, %s)
 """
 _LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id) VALUES"
 _ONCE: Final = "ON CONFLICT (manifest_id, blob_id) DO NOTHING"
@@ -137,6 +140,9 @@ def _create(image: ImageForUpdate, new: NewManifest) -> tuple[int, int]:
     content = _content(image, new, moment)
     manifest_id = _insert(image.id, new, moment)
     image_id = id_parameter(image.id)
+    if new.subject:
+        listed = (new.subject, new.artifact_type, len(new.descriptor), new.descriptor)
+        execute(_REFERRER, [manifest_id, image_id, *listed])
     insert_many(_LINK, ([image_id, manifest_id, blob.id] for blob in content.blobs))
     insert_many(_CHILD, ([manifest_id, child] for child in content.children))
     sparse.record_missing_children(image.id, manifest_id, content.missing)
@@ -200,7 +206,6 @@ def _insert(image_id: UUID, new: NewManifest, moment: datetime) -> int:
             new.media_type,
             new.artifact_type,
             new.subject,
-            json_parameter(new.annotations),
             new.payload,
             len(new.payload),
             time_parameter(moment),

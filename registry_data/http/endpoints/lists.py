@@ -1,9 +1,8 @@
 """Lists: tags, repositories and referrers."""
 
 import json
-from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Final
 
 from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
@@ -15,6 +14,8 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.media_types import OCI_INDEX
 from registry_data.oci.paging import next_link, parse_page
 from registry_data.registry import lists
+
+_INDEX_START: Final = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}",'.encode()
 
 
 async def tags(plane: AppContext, request: Request, route: Route) -> Response:
@@ -54,7 +55,7 @@ async def referrers(plane: AppContext, request: Request, route: Route) -> Respon
     except ProtocolError as error:
         if error.code is not ErrorCode.NAME_UNKNOWN:
             raise
-        return Response(HTTPStatus.OK, headers, _index([]))  # a name that there can be none of (124)
+        return Response(HTTPStatus.OK, headers, _index(b""))  # no repository can have this name (OCI 124)
     page = parse_page(query.get("n"), None, maximum=plane.config.page_size)
     found = await plane.bridge.read(
         request.stamp,
@@ -66,11 +67,14 @@ async def referrers(plane: AppContext, request: Request, route: Route) -> Respon
         after=_number(query.get("last")),
         limit=page.n,
     )
-    if found.more and found.referrers:
+    if found.page is not None and found.page.has_more:
         kept = {} if artifact_type is None else {"artifactType": artifact_type}
         path = f"/v2/{repository}/referrers/{subject}"
-        headers["link"] = next_link(path, page.n, str(found.referrers[-1].id), kept)
-    return Response(HTTPStatus.OK, headers, _index(found.referrers), cacheable_until=found.until)
+        headers["link"] = next_link(path, page.n, str(found.page.last), kept)
+    descriptors = found.descriptors
+    if descriptors is None and found.page is not None:
+        descriptors = await plane.bridge.run(lists.read_descriptors, found.page)
+    return Response(HTTPStatus.OK, headers, _index(descriptors or b""), cacheable_until=found.until)
 
 
 def _artifact_type(value: str | None) -> str | None:
@@ -83,22 +87,9 @@ def _number(last: str | None) -> int:
     return int(last) if last and last.isascii() and last.isdigit() and len(last) < 19 else 0
 
 
-def _index(referrers: Iterable[lists.Referrer]) -> bytes:
-    manifests = [_descriptor(referrer) for referrer in referrers]
-    return _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests})
-
-
-def _descriptor(referrer: lists.Referrer) -> dict[str, Any]:
-    descriptor: dict[str, Any] = {
-        "mediaType": referrer.media_type,
-        "digest": referrer.digest,
-        "size": referrer.size,
-    }
-    if referrer.artifact_type:
-        descriptor["artifactType"] = referrer.artifact_type
-    if referrer.annotations:
-        descriptor["annotations"] = referrer.annotations
-    return descriptor
+def _index(descriptors: bytes) -> bytes:
+    """The image index that lists these descriptors, which are JSON already."""
+    return b'%s"manifests":[%s]}' % (_INDEX_START, descriptors)
 
 
 def _json(value: object) -> bytes:

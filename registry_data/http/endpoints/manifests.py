@@ -1,6 +1,7 @@
 """GET, HEAD, PUT and DELETE of manifests."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -32,9 +33,9 @@ async def get(plane: AppContext, request: Request, route: Route) -> Response:
     with_payload = request.method == "GET"
     find = partial(manifests.get, credentials(request), repository, reference, with_payload=with_payload)
     try:
-        found = await plane.bridge.read(request.stamp, find)
-    except manifests.DeletedMeanwhile:
-        found = await plane.bridge.read(None, find)
+        found = await _with_payload(plane, await plane.bridge.read(request.stamp, find))
+    except manifests.DeletedMeanwhile:  # the tag may have moved to another manifest
+        found = await _with_payload(plane, await plane.bridge.read(None, find))
     check_match(request, found.digest)
     headers = {
         "docker-content-digest": found.digest,
@@ -44,7 +45,14 @@ async def get(plane: AppContext, request: Request, route: Route) -> Response:
     if not_modified(request, found.digest):
         return Response(HTTPStatus.NOT_MODIFIED, headers)
     headers |= {"content-type": found.media_type, "content-length": str(found.size)}
-    return Response(HTTPStatus.OK, headers, found.payload, cacheable_until=found.until)
+    return Response(HTTPStatus.OK, headers, found.payload or b"", cacheable_until=found.until)
+
+
+async def _with_payload(plane: AppContext, found: manifests.StoredManifest) -> manifests.StoredManifest:
+    """Read a long payload in a thread: the event loop would serve no one else meanwhile."""
+    if found.payload is not None:
+        return found
+    return replace(found, payload=await plane.bridge.run(manifests.read_payload, found))
 
 
 async def put(plane: AppContext, request: Request, route: Route) -> Response:

@@ -173,7 +173,7 @@ def _push(owner: TestKey, image_id: UUID, layer: str, number: int) -> None:
         children=frozenset(),
         subject="",
         artifact_type="",
-        annotations={},
+        descriptor=b"",
     )
     manifests.put(actor=owner.actor, image_id=image_id, new=new, tag_names=[f"new-{number}", "latest"])
 

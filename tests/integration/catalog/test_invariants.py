@@ -280,7 +280,7 @@ def test_invariant_10_a_change_that_fails_leaves_no_audit_row(owner: TestKey, na
         children=frozenset(),
         subject="",
         artifact_type="",
-        annotations={},
+        descriptor=b"",
     )
     with pytest.raises(Exception, match="sha256"):
         manifests.put(actor=owner.actor, image_id=image_id, new=new, tag_names=["t"])

@@ -62,7 +62,7 @@ def manifest_of(*digests: str) -> manifests.NewManifest:
         children=frozenset(),
         subject="",
         artifact_type="",
-        annotations={},
+        descriptor=b"",
     )
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from registry_data.oci.document import CONTAINER_LIMIT, NESTING_LIMIT, read_document
+from registry_data.oci.document import NESTING_LIMIT, VALUE_LIMIT, read_document
 from registry_data.oci.errors import ErrorCode, ProtocolError
 
 
@@ -63,12 +63,18 @@ def test_what_never_closes_is_refused_without_being_parsed(payload: bytes) -> No
         read_document(payload)
 
 
-def test_the_number_of_objects_and_arrays_is_limited() -> None:
-    most = b'{"a":[' + b"[]," * (CONTAINER_LIMIT - 3) + b"[]]}"
-    assert len(json.loads(most)["a"]) == CONTAINER_LIMIT - 2
-    read_document(most)
-    with pytest.raises(ProtocolError, match="more than 100000 objects and arrays"):
-        read_document(most.replace(b"[]]", b"[],[]]"))
+@pytest.mark.parametrize(("value", "count"), [("[]", VALUE_LIMIT // 2), ("1", VALUE_LIMIT - 1)])
+def test_the_number_of_values_is_limited(value: str, count: int) -> None:
+    most = '{"a":[' + ",".join([value] * (count - 1)) + "]}"
+    read_document(most.encode())
+    with pytest.raises(ProtocolError, match="too many fields and entries; 100000 at most"):
+        read_document(most.replace("]}", f",{value},{value}]}}").encode())
+
+
+def test_a_document_with_very_many_fields_is_refused_without_being_parsed() -> None:
+    fields = ",".join(f'"{number}":""' for number in range(4 * VALUE_LIMIT))
+    with pytest.raises(ProtocolError, match="too many fields and entries"):
+        read_document(f'{{"annotations":{{{fields}}}'.encode())  # without the end, so not JSON
 
 
 @pytest.mark.parametrize(

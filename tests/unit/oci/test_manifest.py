@@ -1,9 +1,14 @@
 """What a manifest that keeps the rules of checklist 90-107 says."""
 
+import json
+from collections.abc import Callable
+
 import pytest
 
 from registry_data.oci.digest import Digest
 from registry_data.oci.manifest import (
+    ANNOTATION_LIMIT,
+    ANNOTATION_SIZE_LIMIT,
     DESCRIPTOR_LIMIT,
     MANIFEST_SIZE_LIMIT,
     Descriptor,
@@ -20,6 +25,7 @@ from tests.unit.oci.documents import (
     FOREIGN_TYPE,
     LAYER_TYPE,
     Json,
+    assert_refused,
     descriptor,
     encode,
     image,
@@ -116,6 +122,49 @@ def test_annotations_are_given_as_they_are() -> None:
     assert parse_manifest(encode(image(annotations={"a": None})), None).annotations == {"a": ""}
 
 
+def spread(annotations: dict[str, str]) -> Json:
+    """An index whose annotations are its own, its subject's and those of its children."""
+    first, second, *rest = annotations.items()
+    children = [descriptor(b"child", OCI_MANIFEST, annotations=dict([each])) for each in rest]
+    subject = descriptor(b"subject", OCI_MANIFEST, annotations=dict([second]))
+    return index(annotations=dict([first]), subject=subject, manifests=children)
+
+
+@pytest.mark.parametrize("place", [lambda found: image(annotations=found), spread])
+def test_the_number_of_annotations_is_limited_wherever_they_are(
+    place: Callable[[dict[str, str]], Json],
+) -> None:
+    most = {str(number): "" for number in range(ANNOTATION_LIMIT)}
+    parse_manifest(encode(place(most)), None)
+    assert_refused(place(most | {"more": ""}), "have 1001 annotations; 1000 at most are allowed")
+
+
+@pytest.mark.parametrize("place", [lambda found: image(annotations=found), spread])
+def test_the_length_of_all_annotations_is_limited_in_bytes(place: Callable[[dict[str, str]], Json]) -> None:
+    keys = ("first", "second", "third")
+    half = "ä" * (ANNOTATION_SIZE_LIMIT // 4)  # two bytes each
+    most = {"first": half, "second": half[: -len("".join(keys))], "third": "x" * len("".join(keys))}
+    parse_manifest(encode(place(most)), None)
+    message = f"have {ANNOTATION_SIZE_LIMIT + 1} bytes; {ANNOTATION_SIZE_LIMIT} at most are allowed"
+    assert_refused(place(most | {"third": most["third"] + "x"}), message)
+
+
+@pytest.mark.oci(125)
+def test_a_referrers_descriptor_is_serialized_with_all_its_fields() -> None:
+    annotations = {"org.example": "ä"}
+    parsed = parse_manifest(encode(image(artifactType="application/x", annotations=annotations)), None)
+    entry = json.loads(parsed.descriptor(Digest.of(b"x"), 7))
+    assert entry == {
+        "mediaType": OCI_MANIFEST,
+        "digest": str(Digest.of(b"x")),
+        "size": 7,
+        "artifactType": "application/x",
+        "annotations": annotations,
+    }
+    bare = parse_manifest(encode(index()), None).descriptor(Digest.of(b"x"), 7)
+    assert json.loads(bare).keys() == {"mediaType", "digest", "size"}
+
+
 @pytest.mark.oci(95, 101, 105)
 @pytest.mark.parametrize(
     "document",
@@ -144,7 +193,7 @@ def test_unusual_documents_that_break_no_rule_are_taken(document: Json) -> None:
 def test_the_most_descriptors_and_the_longest_payload_are_taken() -> None:
     layers = image(layers=[descriptor()] * DESCRIPTOR_LIMIT)
     assert len(parse_manifest(encode(layers), None).layers) == DESCRIPTOR_LIMIT
-    short = encode(image(annotations={"pad": ""}))
-    full = encode(image(annotations={"pad": "x" * (MANIFEST_SIZE_LIMIT - len(short))}))
+    short = encode(image(pad=""))
+    full = encode(image(pad="x" * (MANIFEST_SIZE_LIMIT - len(short))))
     assert len(full) == MANIFEST_SIZE_LIMIT
     parse_manifest(full, None)

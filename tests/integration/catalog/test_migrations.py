@@ -1,0 +1,49 @@
+"""Migrations keep what an earlier version stored, forwards and backwards, on a database of their own."""
+
+from collections.abc import Callable
+
+from tests.services.stack import Stack
+
+# Pushes a referrer, goes back to the schema that stored its annotations as JSON, and forward again.
+_REFERRERS = """
+import json
+from django.core.management import call_command
+from django.db import connection
+from registry_control.catalog.models import Manifest, Referrer
+from registry_control.catalog.services import manifests
+from tests.factories import make_key, make_namespace, push_image
+
+owner = make_key()
+pushed = push_image(owner, make_namespace(owner))
+descriptor = '{"mediaType": "application/x", "digest": "sha512:0", "size": 1, "artifactType": "a/b", '
+descriptor = (descriptor + '"annotations": {"one": "\u00e4", "two": ""}}').encode()
+new = manifests.NewManifest(
+    digest="sha512:0",
+    media_type="application/x",
+    payload=b"x",
+    blobs=frozenset(),
+    children=frozenset(),
+    subject=pushed.digest,
+    artifact_type="a/b",
+    descriptor=descriptor,
+)
+manifests.put(principal=owner.principal, image_id=pushed.image_id, new=new, tag_names=())
+
+call_command("migrate", "catalog", "0007", verbosity=0)
+with connection.cursor() as cursor:
+    cursor.execute("SELECT annotations FROM catalog_manifest WHERE digest = 'sha512:0'")
+    found = cursor.fetchone()[0]
+assert (json.loads(found) if isinstance(found, str) else found) == {"one": "\u00e4", "two": ""}, found
+call_command("migrate", "catalog", verbosity=0)
+referrer = Referrer.objects.get()
+assert bytes(referrer.descriptor) == descriptor, bytes(referrer.descriptor)
+assert (referrer.subject_digest, referrer.artifact_type) == (pushed.digest, "a/b")
+assert (str(referrer.image_id), referrer.size) == (str(pushed.image_id), len(descriptor))
+assert referrer.manifest == Manifest.objects.get(digest="sha512:0")
+"""
+
+
+def test_referrers_of_an_earlier_version_are_listed_as_before(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack()
+    stack.manage("migrate")
+    stack.manage("shell", "-c", _REFERRERS)
