@@ -1,6 +1,7 @@
-"""Django's SQLite backend: transactions take turns (`turns`) and wait for the disk after that (`wal`)."""
+"""Django's SQLite backend with a fair write lock (ADR 18) and group commit (ADR 26)."""
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,78 +15,89 @@ from registry_control.db.sqlite.write_lock import WriteLock
 
 
 class SchemaEditor(AtomicMigrationRecord, schema.DatabaseSchemaEditor):
-    """Makes tables."""
+    """SQLite's schema editor, which records a migration in the migration's own transaction."""
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """A connection. Statements outside of transactions rely on SQLite's own waiting, as ever."""
+    """Connection to a SQLite file.
+
+    Statements outside of transactions use neither lock nor group commit: for them SQLite's busy timeout and
+    `synchronous=FULL` apply.
+    """
 
     SchemaEditorClass = SchemaEditor
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = "default") -> None:
         super().__init__(settings_dict, alias)
-        self.sync_on_commit = True  # whether a commit does, before it returns
-        self._turn: WriteLock | None = None
+        self.sync_on_commit = True  # whether COMMIT returns only after the WAL is on the disk
+        self._write_lock: WriteLock | None = None  # acquired while a transaction is open
 
-    # The stubs leave out what Django calls private.
+    # django-stubs omits Django's private methods.
     def _start_transaction_under_autocommit(self) -> None:
-        turn = WriteLock(self._file)
+        lock = WriteLock(self._file)
         timeout = self.settings_dict["OPTIONS"]["timeout"]
-        if not turn.take(timeout=timeout):
-            raise OperationalError(f"database is locked: nobody let us write for {timeout} seconds")
-        self._turn = turn
+        if not lock.acquire(timeout=timeout):
+            raise OperationalError(
+                f"database is locked: another transaction has been writing for {timeout} seconds"
+            )
+        self._write_lock = lock
         try:
             with self.wrap_database_errors:
                 self.connection.execute("PRAGMA synchronous=NORMAL")
                 self.connection.execute("BEGIN IMMEDIATE")
+            _translated(_wal(self._file).open)
         except BaseException:
-            self._end_turn()
+            if self.connection.in_transaction:
+                self.connection.rollback()
+            self._release_write_lock()
             raise
 
     def _commit(self) -> None:
         super()._commit()  # type: ignore[misc]
-        # Not after a failure: the transaction is still open then, and a rollback follows.
-        if self._turn is not None:
-            self._end_turn()
+        # Not after a failed commit: its transaction is still open, and Django rolls it back next.
+        if self._write_lock is not None:
+            self._release_write_lock()
             if self.sync_on_commit:
-                self._sync()
+                _translated(lambda: _wal(self._file).sync(self._checkpoint))
 
     def _rollback(self) -> None:
         try:
             super()._rollback()  # type: ignore[misc]
         finally:
-            self._end_turn()
+            self._release_write_lock()
 
     def _close(self) -> None:
         try:
             super()._close()  # type: ignore[misc]
         finally:
-            self._end_turn()
+            self._release_write_lock()
 
-    def _end_turn(self) -> None:
-        if self._turn is not None:
-            self._turn.give()
-            self._turn = None
+    def _release_write_lock(self) -> None:
+        if self._write_lock is not None:
+            self._write_lock.release()
+            self._write_lock = None
             if self.connection is not None:
-                # Nobody tells us of commits of single statements: SQLite itself waits for those.
+                # Django does not report commits of single statements, so SQLite itself must sync those.
                 self.connection.execute("PRAGMA synchronous=FULL")
 
-    def _sync(self) -> None:
-        try:
-            _log(self._file).sync(self._checkpoint)
-        except OSError as error:
-            raise OperationalError(f"disk I/O error: {error}") from error
-
     def _checkpoint(self) -> bool:
-        """Bring all of the log into the database file, durably; False while others read or write."""
+        """Copy the whole WAL into the database file and sync it. False while others read or write."""
         with self.wrap_database_errors:
             busy, frames, _ = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy and frames >= 0  # -1: there is no log, so nothing keeps it either
+        return not busy and frames >= 0  # -1: the database is not in WAL mode
 
     @property
     def _file(self) -> Path:
-        # Asked for anew: tests give the database another name after this object is made.
+        # Not stored in __init__: tests rename the database after the connection object was made.
         return _path(str(self.settings_dict["NAME"]))
+
+
+def _translated(action: Callable[[], None]) -> None:
+    """Run `action`; an OSError becomes Django's OperationalError."""
+    try:
+        action()
+    except OSError as error:
+        raise OperationalError(f"disk I/O error: {error}") from error
 
 
 @lru_cache(maxsize=8)
@@ -94,9 +106,9 @@ def _path(name: str) -> Path:
 
 
 @lru_cache(maxsize=8)
-def _log(database: Path) -> WalSync:
+def _wal(database: Path) -> WalSync:
     return WalSync(database)
 
 
-# A file that is open in both is told of an error once for both.
-os.register_at_fork(after_in_child=_log.cache_clear)
+# Linux reports a write-back error once per open file description, which a fork would share with its parent.
+os.register_at_fork(after_in_child=_wal.cache_clear)

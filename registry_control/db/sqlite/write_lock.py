@@ -1,10 +1,10 @@
-"""Taking turns at writing to one SQLite file.
+"""Fair lock for writing to one SQLite file (ADR 18).
 
-SQLite has one writer at a time, and lets the others sleep: longer and longer, up to a tenth of a second, in
-no order. Where many threads write short transactions, they sleep most of the time, and some starve.
-So ours wait for each other instead: threads of a process at a lock of that process, processes at a lock on
-a file beside the database, which the kernel takes back when a process dies. A process keeps the file's lock
-for a few of its threads that wait already, since others see only by looking again and again that it is free.
+SQLite allows one writer at a time. A writer that finds the database locked sleeps for up to 100 ms and retries,
+in no order: with many threads writing short transactions, most of the time is spent asleep and some threads
+starve. So a transaction first acquires this lock: threads of a process queue at a lock in memory, processes at
+a lock on a file beside the database, which the kernel releases when its process dies. Because other processes
+can only poll the file lock, a process passes it on to a few of its own waiting threads before it releases it.
 """
 
 import fcntl
@@ -17,83 +17,91 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-_LOOK_AGAIN: Final = 0.00025  # seconds
-_IN_A_ROW: Final = 8  # turns of one process
+_POLL_INTERVAL: Final = 0.00025  # seconds
+_MAX_HANDOVERS: Final = 8  # transactions of one process for one acquisition of the file lock
 
 
-class _Process:
-    """This process among those that write to one database."""
+class _ProcessLock:
+    """What the threads of this process share about one database."""
 
     def __init__(self) -> None:
-        self.turn = threading.Lock()  # among the threads
-        self.counts = threading.Lock()  # of what is below
+        self.lock = threading.Lock()  # held by the thread that writes
+        self.guard = threading.Lock()  # of the attributes below
         self.waiting = 0  # threads
-        self.in_a_row = 0
-        self.descriptor = -1  # of the file, whose lock is held as long as it is open
+        self.handovers = 0  # since the file lock was acquired
+        self.descriptor = -1  # of the lock file; its lock is held as long as it is open
 
 
-_processes: Final[defaultdict[Path, _Process]] = defaultdict(_Process)
+_process_locks: Final[defaultdict[Path, _ProcessLock]] = defaultdict(_ProcessLock)
 
 
 class WriteLock:
-    """One connection's turn at writing. Whoever takes it gives it back, again is no harm."""
+    """The write lock as one connection uses it. Not reentrant; releasing it twice has no effect."""
 
     def __init__(self, database: Path) -> None:
-        self._process = _processes[database]
-        self._file = database.with_name(database.name + "-turn")
-        self._next = database.with_name(database.name + "-next")
-        self._taken = False
+        self._process = _process_locks[database]
+        self._lock_file = database.with_name(database.name + "-write-lock")
+        self._queue_file = database.with_name(database.name + "-write-queue")
+        self._is_acquired = False
 
-    def take(self, *, timeout: float) -> bool:
-        """Wait for the turn, this many seconds at most. Returns whether it came."""
+    def acquire(self, *, timeout: float) -> bool:
+        """Wait for the lock for at most `timeout` seconds. Returns whether it was acquired.
+
+        Raises:
+            OSError: the lock file cannot be opened.
+        """
         deadline = time.monotonic() + timeout
-        self._taken = self._among_threads(timeout)
-        if not self._taken:
+        self._is_acquired = self._acquire_in_process(timeout)
+        if not self._is_acquired:
             return False
-        if self._process.descriptor >= 0:  # handed on by another thread
+        if self._process.descriptor >= 0:  # handed over by another thread
             return True
         try:
-            came = self._among_processes(deadline)
+            acquired = self._acquire_file(deadline)
         except BaseException:
-            self.give()
+            self.release()
             raise
-        if not came:
-            self.give()
-        return came
+        if not acquired:
+            self.release()
+        return acquired
 
-    def _among_threads(self, timeout: float) -> bool:
+    def _acquire_in_process(self, timeout: float) -> bool:
         process = self._process
-        if process.turn.acquire(blocking=False):
+        if process.lock.acquire(blocking=False):
             return True
-        with process.counts:
+        with process.guard:
             process.waiting += 1
-        came = process.turn.acquire(timeout=timeout)
-        with process.counts:
+        acquired = process.lock.acquire(timeout=timeout)
+        with process.guard:
             process.waiting -= 1
-            # Whoever gave it meanwhile counted on us, and may have kept the file for us.
-            return came or process.turn.acquire(blocking=False)
+            # A thread that released the lock after our timeout saw us waiting and may have left the file lock
+            # to us: then we must acquire, or no thread would release the file lock.
+            return acquired or process.lock.acquire(blocking=False)
 
-    def _among_processes(self, deadline: float) -> bool:
-        """Wait to be the next one, then for the turn: so none is passed over by one that was just here."""
-        with _locked(self._next, deadline) as following:
-            if following < 0:
+    def _acquire_file(self, deadline: float) -> bool:
+        """Acquire the queue's lock, then the file lock.
+
+        One process polls the file lock at a time, so the process that has just released it cannot overtake.
+        """
+        with _locked(self._queue_file, deadline) as queue:
+            if queue < 0:
                 return False
-            descriptor = _lock(self._file, deadline)
+            descriptor = _lock(self._lock_file, deadline)
         self._process.descriptor = descriptor
         return descriptor >= 0
 
-    def give(self) -> None:
-        """Let the next one write."""
-        if not self._taken:
+    def release(self) -> None:
+        """Release the lock: to a waiting thread of this process, or to all processes."""
+        if not self._is_acquired:
             return
-        self._taken, process = False, self._process
-        with process.counts:
-            if process.descriptor >= 0 and process.waiting and process.in_a_row < _IN_A_ROW:
-                process.in_a_row += 1
+        self._is_acquired, process = False, self._process
+        with process.guard:
+            if process.descriptor >= 0 and process.waiting and process.handovers < _MAX_HANDOVERS:
+                process.handovers += 1
             elif process.descriptor >= 0:
                 os.close(process.descriptor)
-                process.descriptor, process.in_a_row = -1, 0
-            process.turn.release()
+                process.descriptor, process.handovers = -1, 0
+            process.lock.release()
 
 
 @contextmanager
@@ -107,17 +115,17 @@ def _locked(file: Path, deadline: float) -> Iterator[int]:
 
 
 def _lock(file: Path, deadline: float) -> int:
-    """Wait for a file's lock, which is held as long as the descriptor is open; -1 when it did not come."""
+    """Lock a file until the returned descriptor is closed; -1 if the deadline passed first."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    while not _is_locked(descriptor):
+    while not _try_lock(descriptor):
         if time.monotonic() > deadline:
             os.close(descriptor)
             return -1
-        time.sleep(_LOOK_AGAIN)
+        time.sleep(_POLL_INTERVAL)
     return descriptor
 
 
-def _is_locked(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
