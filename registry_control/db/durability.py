@@ -1,4 +1,4 @@
-"""Which commits wait for the disk: all, but those that nobody would miss."""
+"""Transactions whose COMMIT need not wait for the disk (ADR 17)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,22 +11,22 @@ from registry_control.db.sqlite.base import DatabaseWrapper
 
 @contextmanager
 def unsynced_transaction() -> Iterator[None]:
-    """Run a transaction whose commit does not wait for the disk.
+    """Run a transaction whose COMMIT does not wait for the disk.
 
-    What it wrote outlives every process that is killed. A power failure may take it, as if it had never been,
-    and never takes what was committed before: so it is only for what promises nothing, such as an upload
-    session. Inside another transaction, the outer one decides.
+    Its changes survive a kill of the process. A power failure may undo them, as a whole, but never an earlier
+    commit. So it is only for changes that a client can repeat, such as an upload session. Inside another
+    transaction it has no effect: the outer one decides.
     """
     if connection.in_atomic_block:
         with transaction.atomic(savepoint=False):
             yield
-    elif isinstance(here := connections[DEFAULT_DB_ALIAS], DatabaseWrapper):
-        here.sync_on_commit = False
+    elif isinstance(current := connections[DEFAULT_DB_ALIAS], DatabaseWrapper):
+        current.sync_on_commit = False
         try:
             with transaction.atomic():
                 yield
         finally:
-            here.sync_on_commit = True
+            current.sync_on_commit = True
     else:
         with transaction.atomic():
             execute("SET LOCAL synchronous_commit = off", [])

@@ -1,4 +1,4 @@
-"""Fields whose meaning must be the same on every database."""
+"""Model fields that behave alike on every database."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,13 @@ else:
 
 
 class ByteOrderedField(_Text):
-    """Text that sorts and compares byte by byte, as the OCI tag list does (checklist 117).
+    """Text that sorts and compares by its bytes, as the OCI tag list does (OCI 117).
 
-    SQLite does so by itself; PostgreSQL has to be told, or the database's language decides.
+    That is SQLite's default. PostgreSQL's default is the collation of the database.
     """
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> dict[str, Any]:
-        """Name the collation where the database needs it."""
+        """Add the collation "C" on PostgreSQL."""
         parameters = dict(super().db_parameters(connection))
         if connection.vendor == "postgresql":
             parameters["collation"] = "C"

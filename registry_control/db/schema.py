@@ -1,4 +1,4 @@
-"""Migrations that are whole, whenever somebody is killed."""
+"""Migrations that are atomic together with their record in `django_migrations`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +9,11 @@ else:
 
 
 class FalsyList(list[Any]):
-    """Statements that run at the end of a migration, in its transaction; as if there were none.
+    """A list that is always falsy.
 
-    Where there are some, Django writes a migration down as done after the commit. Who was killed in between
-    could never migrate again: the tables would be there already.
+    Django records a migration inside the migration's own transaction only if `deferred_sql` is falsy,
+    otherwise after COMMIT. A kill in between would leave tables without the record, and every later `migrate`
+    would fail because the tables exist. The deferred statements themselves run before COMMIT either way.
     """
 
     def __bool__(self) -> bool:
@@ -20,13 +21,13 @@ class FalsyList(list[Any]):
 
 
 class AtomicMigrationRecord(_Editor):
-    """A schema editor whose migrations are written down in their own transaction, if they have one."""
+    """Mixin for schema editors: an atomic migration is recorded in its own transaction."""
 
     atomic_migration: bool
 
     @property
     def deferred_sql(self) -> list[Any]:
-        """What runs at the end."""
+        """Statements to run at the end of the migration, for example the creation of foreign keys."""
         return self._deferred
 
     @deferred_sql.setter

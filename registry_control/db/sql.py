@@ -1,9 +1,9 @@
-"""Hand-written SQL for the hot paths, pull and push, where Django costs many times the query.
+"""Hand-written SQL for the hot paths (pull and push), where Django's ORM costs many times the query (ADR 2).
 
-Statements go to the driver's own cursor, on Django's connection and in its transactions; PostgreSQL plans
-each once per connection. Values are converted as Django's own fields would: SQLite gives ids as hex text
-and times without a zone, PostgreSQL gives both as they are. Every statement is written for PostgreSQL;
-for SQLite, whose transactions have the whole database, `FOR UPDATE` and `FOR SHARE` are left out.
+Statements bypass Django's cursors but use its connection and transactions; on PostgreSQL they are prepared.
+The functions below convert values like Django's fields: SQLite stores a UUID as hex text and a time without
+zone, PostgreSQL stores both natively. Statements are written for PostgreSQL. For SQLite, where a writing
+transaction locks the whole database, `FOR UPDATE` and `FOR SHARE` are removed.
 """
 
 import json
@@ -21,41 +21,42 @@ from psycopg.types.json import Jsonb
 
 from registry_control.db.postgresql import base as postgresql
 
-Parameter: TypeAlias = Any  # text, numbers, bytes, None, and what the functions below return
+Parameter: TypeAlias = Any  # str, int, bytes, None, or the result of a *_parameter function below
 
 QueryExecutor: TypeAlias = Callable[[str, Sequence[Parameter]], list[tuple[Any, ...]]]
 
-_ask: ContextVar[QueryExecutor | None] = ContextVar("ask", default=None)
-_AT_ONCE: Final = 1000  # rows
+_executor: ContextVar[QueryExecutor | None] = ContextVar("query_executor", default=None)
+_BATCH: Final = 1000  # rows of one INSERT
 _LOCKING: Final = re.compile(r"\bFOR (UPDATE|SHARE)( OF \w+)?")
 
 
-def use_query_executor(ask: QueryExecutor) -> None:
-    """Have all queries of this context answered by `ask`, which raises the driver's errors, as a cursor does.
+def use_query_executor(executor: QueryExecutor) -> None:
+    """Route every `rows` and `row` call of this contextvars context through `executor`.
 
-    For threads that must not wait for a database. What writes still needs a connection.
+    For the event loop, which must not block on Django's connection. `executor` raises the driver's errors,
+    like a cursor. `execute` and `insert_many` are not routed.
     """
-    _ask.set(ask)
-    # Made now, though not connected: contexts copied from this one share it instead of making their own.
+    _executor.set(executor)
+    # Creates the (unconnected) wrapper now, so that contexts copied from this one share it.
     connections[DEFAULT_DB_ALIAS]
 
 
 def rows(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
-    """All rows of one query. Ids, times and JSON go through the functions below."""
-    ask = _ask.get()
-    if ask is None:
+    """All rows of one query. Convert ids, times and JSON with the *_from_db and optional_* functions."""
+    executor = _executor.get()
+    if executor is None:
         return query_on_connection(sql, parameters)
     try:
-        return ask(sql, parameters)
+        return executor(sql, parameters)
     except Exception:
         with connections[DEFAULT_DB_ALIAS].wrap_database_errors:
             raise
 
 
 def query_on_connection(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
-    """All rows of one query, from Django's own connection."""
-    connection = _here()
-    if _is_watched(connection):
+    """All rows of one query, on this thread's Django connection."""
+    connection = _connection()
+    if _is_instrumented(connection):
         with connection.cursor() as cursor:
             cursor.execute(_without_locks(sql) if _on_sqlite() else sql, list(parameters))
             return cursor.fetchall() if cursor.description else []
@@ -67,32 +68,33 @@ def query_on_connection(sql: str, parameters: Sequence[Parameter]) -> list[tuple
         return result
 
 
-def _here() -> BaseDatabaseWrapper:
+def _connection() -> BaseDatabaseWrapper:
     connection = connections[DEFAULT_DB_ALIAS]
-    if not connection.in_atomic_block:  # its beginning saw to that, and nothing may be made anew within it
-        connection.close_if_health_check_failed()  # once in each use case, as before Django's own queries
+    if not connection.in_atomic_block:  # BEGIN has checked, and a transaction cannot move to a new connection
+        connection.close_if_health_check_failed()  # checks once per use case, like Django's cursors
     if connection.connection is None:
         connection.ensure_connection()
     return connection
 
 
-def _is_watched(connection: BaseDatabaseWrapper) -> bool:
-    """Whether somebody looks at the queries: then Django runs them."""
+def _is_instrumented(connection: BaseDatabaseWrapper) -> bool:
+    """Whether queries are logged or wrapped (by tests, for example). Then Django's cursors run them."""
     return bool(connection.execute_wrappers) or connection.queries_logged
 
 
 def row(sql: str, parameters: Sequence[Parameter]) -> tuple[Any, ...] | None:
-    """The first row of one query, if any."""
+    """The first row of one query, or None."""
     return next(iter(rows(sql, parameters)), None)
 
 
 def execute(sql: str, parameters: Sequence[Parameter]) -> None:
-    """Run one statement; where how much it changed matters, it says so by RETURNING, to `rows`.
+    """Run one statement whose outcome the caller does not need; otherwise use RETURNING with `rows`.
 
-    Inside a transaction its errors may come with the next statement, or with the commit.
+    Inside a transaction on PostgreSQL the statement is queued: its errors surface at a later statement or at
+    the commit (ADR 27).
     """
-    connection = _here()
-    if not isinstance(connection, postgresql.DatabaseWrapper) or _is_watched(connection):
+    connection = _connection()
+    if not isinstance(connection, postgresql.DatabaseWrapper) or _is_instrumented(connection):
         query_on_connection(sql, parameters)
         return
     with connection.wrap_database_errors:
@@ -100,28 +102,28 @@ def execute(sql: str, parameters: Sequence[Parameter]) -> None:
 
 
 def insert_many(sql: str, parameters: Iterable[Sequence[Parameter]], *, conflict: str = "") -> None:
-    """Insert rows, `INSERT INTO table (columns) VALUES` with what is to happen to those that are there."""
-    waiting = list(parameters)
-    while waiting:
-        now, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
-        values = ", ".join(placeholders(each) for each in now)
-        execute(f"{sql} {values} {conflict}", [value for each in now for value in each])
+    """Insert rows in batches. `sql` ends with `VALUES`, `conflict` is the ON CONFLICT clause."""
+    remaining = list(parameters)
+    while remaining:
+        batch, remaining = remaining[:_BATCH], remaining[_BATCH:]
+        values = ", ".join(placeholders(each) for each in batch)
+        execute(f"{sql} {values} {conflict}", [value for each in batch for value in each])
 
 
 def placeholders(values: Sequence[Parameter]) -> str:
-    """The placeholders of as many values, in parentheses; there must be one."""
+    """`(%s, %s, ...)` with one placeholder for each value; `values` must not be empty."""
     return f"({', '.join(['%s'] * len(values))})"
 
 
 @lru_cache(maxsize=1)
 def _on_sqlite() -> bool:
-    """Whether this process works on SQLite; asked for every value, so it is looked up once."""
+    """Whether the database is SQLite. Cached, because it is needed for every converted value."""
     return connections[DEFAULT_DB_ALIAS].vendor == "sqlite"
 
 
 @lru_cache(maxsize=128)
 def _question_marks(sql: str) -> str:
-    """The same statement with SQLite's placeholders; ours hold no other per cent sign."""
+    """The statement with SQLite's placeholders. Statements contain `%` only in `%s`."""
     return _without_locks(sql).replace("%s", "?")
 
 
@@ -130,30 +132,30 @@ def _without_locks(sql: str) -> str:
 
 
 def id_parameter(value: UUID) -> str | UUID:
-    """An id in the form in which this database stores it."""
+    """A UUID as this database stores it."""
     return value.hex if _on_sqlite() else value
 
 
 def time_parameter(value: datetime) -> str | datetime:
-    """A time in the form in which this database stores it."""
+    """A time as this database stores it."""
     return str(value.astimezone(UTC).replace(tzinfo=None)) if _on_sqlite() else value
 
 
 def json_parameter(value: Mapping[str, object]) -> str | Jsonb:
-    """A JSON object in the form in which this database stores it."""
+    """A JSON object as this database stores it."""
     return json.dumps(value) if _on_sqlite() else Jsonb(value)
 
 
-_parsed: Final = lru_cache(maxsize=10_000)(UUID)  # a pull has eight, of which most come again and again
+_parsed: Final = lru_cache(maxsize=10_000)(UUID)  # a pull parses eight, most of them repeatedly
 
 
 def uuid_from_db(value: str | UUID) -> UUID:
-    """An id from a column that is never null."""
+    """A UUID from a column that is never null."""
     return _parsed(value) if isinstance(value, str) else value
 
 
 def optional_uuid(value: str | UUID | None) -> UUID | None:
-    """An id from a column that may be null."""
+    """A UUID, or None, from a nullable column."""
     return None if value is None else uuid_from_db(value)
 
 
@@ -164,5 +166,5 @@ def time_from_db(value: str | datetime) -> datetime:
 
 
 def optional_time(value: str | datetime | None) -> datetime | None:
-    """A time as it came from a row."""
+    """A time, or None, from a nullable column."""
     return None if value is None else time_from_db(value)

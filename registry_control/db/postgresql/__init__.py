@@ -1,1 +1,1 @@
-"""PostgreSQL as this registry uses it."""
+"""PostgreSQL: Django backend, prepared statements, pipeline for the event loop, timeouts."""

@@ -1,4 +1,4 @@
-"""Django's PostgreSQL backend, which waits for the server as seldom as it can."""
+"""Django's PostgreSQL backend with prepared statements and fewer round trips (ADR 27, ADR 33)."""
 
 from collections.abc import Sequence
 from select import POLLIN, poll
@@ -11,15 +11,16 @@ from django.utils.functional import cached_property
 from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 
 from registry_control.db.postgresql import timeouts
-from registry_control.db.postgresql.statements import Connection, Rows, Statements
+from registry_control.db.postgresql.prepared import Connection, Rows
+from registry_control.db.postgresql.statements import StatementQueue
 from registry_control.db.schema import AtomicMigrationRecord
 
-# Internal errors to psycopg and to Django, but no fault of ours: a later session can do what this one cannot.
-_OF_THE_SESSION: Final = (ReadOnlySqlTransaction, IdleInTransactionSessionTimeout)
+# psycopg and Django class these as internal errors. They concern the session: a new one can succeed.
+_SESSION_ERRORS: Final = (ReadOnlySqlTransaction, IdleInTransactionSessionTimeout)
 
 
-class _Errors(DatabaseErrorWrapper):
-    """Makes Django's errors of psycopg's."""
+class _ErrorWrapper(DatabaseErrorWrapper):
+    """Translates psycopg's errors to Django's; errors of the session become OperationalError."""
 
     wrapper: "DatabaseWrapper"
 
@@ -29,72 +30,73 @@ class _Errors(DatabaseErrorWrapper):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(exc_value, _OF_THE_SESSION):
-            self.wrapper.is_spent = True
+        if isinstance(exc_value, _SESSION_ERRORS):
+            self.wrapper.must_reconnect = True
             raise OperationalError(*exc_value.args).with_traceback(traceback) from exc_value
         super().__exit__(exc_type, exc_value, traceback)
 
 
 class SchemaEditor(AtomicMigrationRecord, schema.DatabaseSchemaEditor):
-    """Makes tables."""
+    """PostgreSQL's schema editor, which records a migration in the migration's own transaction."""
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """A connection."""
+    """Connection to PostgreSQL."""
 
     SchemaEditorClass = SchemaEditor
-    _statements = Statements()
-    is_spent = False  # whether the next use case needs another one
+    _statements = StatementQueue()
+    must_reconnect = False  # whether the next health check replaces the connection
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
-        """Connect; nothing is prepared there yet."""
-        self._statements = Statements()
-        self.is_spent = False
+        """Connect, with an empty queue and no prepared statements."""
+        self._statements = StatementQueue()
+        self.must_reconnect = False
         connection: Connection = super().get_new_connection(conn_params)
         return connection
 
     def init_connection_state(self) -> None:
-        """See that nobody waits for ever on the new connection, or for it."""
+        """Set the timeouts on a new connection."""
         super().init_connection_state()
-        timeouts.limit(self.connection)
+        timeouts.apply(self.connection)
 
     def prepare_database(self) -> None:
-        """Before migrations: let them wait for others, who may be migrating too, for as long as it takes."""
+        """Remove the timeouts before migrations: another node may be migrating, for any length of time."""
         super().prepare_database()
         self.ensure_connection()
         with self.wrap_database_errors:
-            timeouts.free(self.connection)
+            timeouts.disable(self.connection)
 
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrorWrapper:
-        """What turns the driver's errors into Django's."""
-        return _Errors(self)
+        """Context manager that translates the driver's errors to Django's."""
+        return _ErrorWrapper(self)
 
     def query(self, sql: str, parameters: Sequence[Any]) -> Rows:
-        """Run one of the hand-written statements on the connection, which stands; all of its rows.
+        """Run a hand-written statement on the open connection and return its rows.
 
         Raises:
-            psycopg.Error: as a cursor does.
+            psycopg.Error: the server rejects it or a queued statement, or the connection is lost.
         """
         return self._statements.run(self.connection, sql, parameters)
 
     def execute(self, sql: str, parameters: Sequence[Any]) -> None:
-        """Run one whose rows nobody needs: in a transaction not before the next one, or its commit.
+        """Run a hand-written statement without rows. In a transaction it is only queued (ADR 27).
 
         Raises:
-            psycopg.Error: as a cursor does, but it may be the next statement that does.
+            psycopg.Error: as `query`; in a transaction only for a parameter without representation, and
+                errors of the server surface at a later statement or at the commit.
         """
         if self.in_atomic_block:
             self._statements.defer(self.connection, sql, parameters)
         else:
             self._statements.run(self.connection, sql, parameters)
 
-    def create_cursor(self, name: str | None = None) -> Any:  # noqa: ANN401 - Django's own kinds
-        """Make a cursor; what it does comes after what was done before."""
+    def create_cursor(self, name: str | None = None) -> Any:  # noqa: ANN401 - Django returns several types
+        """Make a cursor, after queued statements were sent: its statements come after them."""
         self._statements.flush(self.connection)
         return super().create_cursor(name)
 
-    # The stubs leave out what Django calls private.
+    # django-stubs omits Django's private methods.
     def _commit(self) -> None:
         if self.connection is not None:
             with self.wrap_database_errors:
@@ -102,26 +104,25 @@ class DatabaseWrapper(base.DatabaseWrapper):
         super()._commit()  # type: ignore[misc]
 
     def _rollback(self) -> None:
-        self._statements.forget()
+        self._statements.clear()
         super()._rollback()  # type: ignore[misc]
 
     def is_usable(self) -> bool:
-        """Whether the connection still stands.
+        """Whether the connection works, without a round trip in the usual case.
 
-        A server that ends one says so on it, or its kernel does, and says nothing else while it rests. So
-        only where something has come must it be asked, which took every use case a turn to it and back.
-        A session that may not write goes on saying so after its server takes changes again.
+        An idle connection's socket becomes readable only when the server closed it or sent an error; poll(2)
+        detects that. A read-only session of a failed-over server stays read-only, hence `must_reconnect`.
         """
-        if self.is_spent:
+        if self.must_reconnect:
             return False
-        here = self.connection
-        if here is not None and not here.closed and not _has_come(here.fileno()):
+        connection = self.connection
+        if connection is not None and not connection.closed and not _is_readable(connection.fileno()):
             return True
         return super().is_usable()
 
 
-def _has_come(descriptor: int) -> bool:
-    """Whether there is something to read, the end included."""
-    waiting = poll()
-    waiting.register(descriptor, POLLIN)
-    return bool(waiting.poll(0))
+def _is_readable(descriptor: int) -> bool:
+    """Whether a read would return at once: with data, or because the peer closed the socket."""
+    server = poll()
+    server.register(descriptor, POLLIN)
+    return bool(server.poll(0))

@@ -1,7 +1,7 @@
-"""One connection to PostgreSQL on which the event loop asks many things without waiting in between.
+"""One connection to PostgreSQL in pipeline mode, for the queries of an event loop (ADR 24).
 
-The server answers in the order of the questions. What is asked in one turn of the loop is sent together and
-is one transaction; statements are prepared when they first come.
+The loop sends queries without waiting for the results of earlier ones; the server answers in order. Queries
+sent in one iteration of the loop go out together and form one transaction.
 """
 
 import asyncio
@@ -14,178 +14,182 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import pq
-from psycopg.adapt import PyFormat, Transformer
 
-from registry_control.db.postgresql.statements import GOOD, Connection, Statement, numbered, rows_of
-from registry_control.db.postgresql.statements import Rows as Rows  # for those who ask
+from registry_control.db.postgresql.prepared import (
+    SUCCESS,
+    Connection,
+    PreparedStatements,
+    Statement,
+    bind,
+    rows_of,
+)
+from registry_control.db.postgresql.prepared import Rows as Rows  # re-exported for callers
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE: Final = 5.0  # seconds that an answer may take until the connection counts as lost
-# The connection ends, the server has no room, or a statement of an earlier turn was never made: the same
-# question may be answered on another connection.
-_OF_THE_SERVER: Final = (psycopg.OperationalError, psycopg.errors.InvalidSqlStatementName)
-_PAUSE: Final = 1.0  # seconds between attempts to connect
+_RESULT_TIMEOUT: Final = 5.0  # seconds without a result after which the connection is considered lost
+# The connection ended, the server is out of resources, or a preparation was rolled back: the same query can
+# succeed on another connection.
+_RETRYABLE: Final = (psycopg.OperationalError, psycopg.errors.InvalidSqlStatementName)
+_RECONNECT_DELAY: Final = 1.0  # seconds
 
 
 class ConnectionUnavailable(Exception):
-    """There is no connection just now, or it was lost before the answer came."""
+    """There is no connection at the moment, or it was lost before the result came."""
 
 
 @dataclass(slots=True)
 class _Command:
-    """One thing that the server is asked to do; its answer is for nobody when it prepares a statement."""
+    """A command sent to the server. It has no future if it only prepares a statement."""
 
     statement: Statement
-    asked_at: float  # on the loop's clock
-    answer: asyncio.Future[Rows] | None
+    sent_at: float  # on the loop's clock
+    future: asyncio.Future[Rows] | None
     result: pq.abc.PGresult | None = None
 
 
 class Pipeline:
-    """Questions and their answers. Belongs to the event loop that first asks."""
+    """Queries and their results. Belongs to the event loop that calls `ask` first."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
-        self._connect_now = connect
+        """`connect` may block: it runs in a thread."""
+        self._open_connection = connect
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._socket = -1
         self._is_writing = False
-        self._is_in_turn = False  # something was asked in this turn of the loop
-        self._open: deque[_Command] = deque()
-        self._names: dict[Statement, bytes] = {}
-        self._named = 0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._is_flush_scheduled = False  # a query was sent in this iteration of the loop
+        self._pending: deque[_Command] = deque()
+        self._prepared = PreparedStatements()
+        self._timer: asyncio.TimerHandle | None = None
 
     def ask(self, sql: str, parameters: Sequence[Any]) -> asyncio.Future[Rows]:
-        """Send a statement with `%s` for its parameters, and no other per cent sign.
+        """Send a query with `%s` for its parameters and no other per cent sign.
 
-        The future brings all rows; or psycopg's error, or `Away` when that had another cause.
+        The future's result is all rows. Its exception is psycopg's error for this query, or
+        ConnectionUnavailable if the query can be repeated on another connection.
 
         Raises:
-            Away: not connected; that has begun, if it had not yet.
-            psycopg.Error: a parameter that no statement can have.
+            ConnectionUnavailable: not connected yet; connecting has begun.
+            psycopg.Error: a parameter has a type or value that PostgreSQL cannot represent.
         """
         loop = asyncio.get_running_loop()
         if self._connection is None:
             if self._connecting is None:
                 self._connecting = loop.create_task(self._connect())
             raise ConnectionUnavailable
-        adapting = Transformer(self._connection)
-        values = adapting.dump_sequence(parameters, [PyFormat.AUTO] * len(parameters))
-        statement = (sql, tuple(adapting.types or ()))
-        answer: asyncio.Future[Rows] = loop.create_future()
+        bound = bind(self._connection, sql, parameters)
+        future: asyncio.Future[Rows] = loop.create_future()
         try:
-            name = self._names.get(statement) or self._prepare(self._connection.pgconn, statement)
-            self._connection.pgconn.send_query_prepared(name, values, adapting.formats, pq.Format.BINARY)
+            results = self._prepared.send(self._connection.pgconn, bound)
         except psycopg.Error as error:
-            self._lose()
+            self._drop()
             raise ConnectionUnavailable from error
-        self._open.append(_Command(statement, loop.time(), answer))
-        if not self._is_in_turn:
-            self._is_in_turn = True
-            loop.call_soon(self._end_turn)
-        return answer
+        if results > 1:
+            self._pending.append(_Command(bound.statement, loop.time(), None))
+        self._pending.append(_Command(bound.statement, loop.time(), future))
+        if not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            loop.call_soon(self._flush)
+        return future
 
-    def _prepare(self, pgconn: pq.abc.PGconn, statement: Statement) -> bytes:
-        self._named += 1
-        name = self._names[statement] = b"statement_%d" % self._named
-        pgconn.send_prepare(name, numbered(statement[0]), statement[1])
-        self._open.append(_Command(statement, asyncio.get_running_loop().time(), None))
-        return name
-
-    def _end_turn(self) -> None:
-        self._is_in_turn = False
+    def _flush(self) -> None:
+        """End the transaction of this iteration's queries and send them."""
+        self._is_flush_scheduled = False
         if self._connection is None:
             return
-        if self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later(_PATIENCE, self._look_at_the_clock)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_RESULT_TIMEOUT, self._check_timeout)
         try:
             self._connection.pgconn.pipeline_sync()
             self._write(self._connection.pgconn)
         except psycopg.Error:
-            self._lose()
+            self._drop()
 
     def _write(self, pgconn: pq.abc.PGconn) -> None:
-        """Send what is left to send, now or when the server takes more."""
+        """Send buffered data: now, and the rest when the socket becomes writable."""
         loop = asyncio.get_running_loop()
-        left = pgconn.flush() != 0
-        if left and not self._is_writing:
-            loop.add_writer(self._socket, self._writable, pgconn)
-        elif self._is_writing and not left:
+        is_left = pgconn.flush() != 0
+        if is_left and not self._is_writing:
+            loop.add_writer(self._socket, self._on_writable, pgconn)
+        elif self._is_writing and not is_left:
             loop.remove_writer(self._socket)
-        self._is_writing = left
+        self._is_writing = is_left
 
-    def _writable(self, pgconn: pq.abc.PGconn) -> None:
+    def _on_writable(self, pgconn: pq.abc.PGconn) -> None:
         try:
             self._write(pgconn)
         except psycopg.Error:
-            self._lose()
+            self._drop()
 
-    def _readable(self, pgconn: pq.abc.PGconn) -> None:
+    def _on_readable(self, pgconn: pq.abc.PGconn) -> None:
         try:
             pgconn.consume_input()
-            while self._open and not pgconn.is_busy():
-                self._take(pgconn.get_result())
+            while self._pending and not pgconn.is_busy():
+                self._receive(pgconn.get_result())
         except psycopg.Error:
-            self._lose()
+            self._drop()
             return
-        if not self._open and self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        if not self._pending and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _take(self, result: pq.abc.PGresult | None) -> None:
-        """Note what the oldest command gave. None follows it; the end of a turn comes between two."""
-        command = self._open[0]
+    def _receive(self, result: pq.abc.PGresult | None) -> None:
+        """Assign a result to the oldest command.
+
+        libpq returns None after the results of each command, and PIPELINE_SYNC after each transaction.
+        """
+        command = self._pending[0]
         if result is not None:
             if result.status != pq.ExecStatus.PIPELINE_SYNC:
                 command.result = result
         elif command.result is not None:
-            self._open.popleft()
-            self._answer(command, command.result)
+            self._pending.popleft()
+            self._resolve(command, command.result)
 
-    def _answer(self, command: _Command, result: pq.abc.PGresult) -> None:
-        if result.status not in GOOD:
-            self._names.pop(command.statement, None)  # it may be what is wrong: it is prepared anew
-        if command.answer is None or command.answer.done():  # nobody waits for it, or any more
+    def _resolve(self, command: _Command, result: pq.abc.PGresult) -> None:
+        if result.status not in SUCCESS:
+            self._prepared.forget(command.statement)
+        if command.future is None or command.future.done():  # done: its request was cancelled
             return
-        if result.status in GOOD:
-            assert self._connection is not None  # noqa: S101 - it is what gave the result
-            command.answer.set_result(rows_of(result, self._connection))
-        elif result.status == pq.ExecStatus.PIPELINE_ABORTED:  # another one of its turn failed
-            command.answer.set_exception(ConnectionUnavailable())
+        if result.status in SUCCESS:
+            assert self._connection is not None  # noqa: S101 - the result came from it
+            command.future.set_result(rows_of(result, self._connection))
+        elif result.status == pq.ExecStatus.PIPELINE_ABORTED:  # an earlier query of its transaction failed
+            command.future.set_exception(ConnectionUnavailable())
         else:
             error = psycopg.errors.error_from_result(result)
-            command.answer.set_exception(
-                ConnectionUnavailable() if isinstance(error, _OF_THE_SERVER) else error
-            )
+            command.future.set_exception(ConnectionUnavailable() if isinstance(error, _RETRYABLE) else error)
 
-    def _look_at_the_clock(self) -> None:
-        self._alarm = None
-        if not self._open:
+    def _check_timeout(self) -> None:
+        self._timer = None
+        if not self._pending:
             return
         loop = asyncio.get_running_loop()
-        left = self._open[0].asked_at + _PATIENCE - loop.time()
+        left = self._pending[0].sent_at + _RESULT_TIMEOUT - loop.time()
         if left <= 0:
-            self._lose()
+            self._drop()
         else:
-            self._alarm = loop.call_later(left, self._look_at_the_clock)
+            self._timer = loop.call_later(left, self._check_timeout)
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            connection, self._socket = await loop.run_in_executor(None, self._prepared)
-        except (psycopg.Error, OSError):  # who asks elsewhere instead will be told what is wrong
-            await asyncio.sleep(_PAUSE)
+            connection, self._socket = await loop.run_in_executor(None, self._open_pipeline)
+        except (
+            psycopg.Error,
+            OSError,
+        ):  # callers then use a thread's connection, which reports it
+            await asyncio.sleep(_RECONNECT_DELAY)
         else:
             self._connection = connection
-            loop.add_reader(self._socket, self._readable, connection.pgconn)
+            loop.add_reader(self._socket, self._on_readable, connection.pgconn)
         finally:
             self._connecting = None
 
-    def _prepared(self) -> tuple[Connection, int]:
-        """A new connection, and a socket of our own: its own is closed behind the loop's back."""
-        connection = self._connect_now()
+    def _open_pipeline(self) -> tuple[Connection, int]:
+        """A new connection and a duplicate of its socket: libpq closes the original without notice."""
+        connection = self._open_connection()
         try:
             connection.autocommit = True
             connection.pgconn.nonblocking = 1
@@ -195,13 +199,13 @@ class Pipeline:
             connection.close()
             raise
 
-    def _lose(self) -> None:
-        """Give the connection up; the next question begins a new one."""
-        logger.warning("the connection on which PostgreSQL is asked was lost; a new one is made")
+    def _drop(self) -> None:
+        """Close a failed connection; the next query opens another one."""
+        logger.warning("the pipeline connection to PostgreSQL was lost; reconnecting")
         self.close()
 
     def close(self) -> None:
-        """Close the connection; whoever waits for an answer is told so."""
+        """Close the connection. Pending queries fail with ConnectionUnavailable."""
         if self._connection is None:
             return
         loop = asyncio.get_running_loop()
@@ -210,11 +214,11 @@ class Pipeline:
         os.close(self._socket)
         self._connection.close()
         self._connection, self._is_writing = None, False
-        self._names.clear()
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        unanswered, self._open = self._open, deque()
-        for command in unanswered:
-            if command.answer is not None and not command.answer.done():
-                command.answer.set_exception(ConnectionUnavailable())
+        self._prepared.forget_all()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pending, self._pending = self._pending, deque()
+        for command in pending:
+            if command.future is not None and not command.future.done():
+                command.future.set_exception(ConnectionUnavailable())

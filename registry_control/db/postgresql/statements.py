@@ -1,119 +1,94 @@
-"""Prepared statements as libpq takes them, and as few waits for the server as there are answers to wait for.
+"""Runs hand-written statements on one connection with as few round trips as possible (ADR 27).
 
-psycopg's cursors take longer over a statement than the server does, and a transaction of a push has a dozen.
-Statements whose answer nobody needs are sent together with the next one whose answer somebody does.
+A statement whose result the caller does not need is queued and sent together with the next statement whose
+result is needed. Statements go to libpq directly: psycopg's cursors take longer over a statement than the
+server does, and a push runs a dozen in one transaction.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from select import POLLIN, POLLOUT, poll
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import psycopg
 from psycopg import pq
-from psycopg.adapt import PyFormat, Transformer
 
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
-Rows: TypeAlias = list[tuple[Any, ...]]
-Statement: TypeAlias = tuple[str, tuple[int, ...]]
-"""Its text, with `%s` for parameters and no other per cent sign, and the types of the parameters."""
+from registry_control.db.postgresql.prepared import (
+    SUCCESS,
+    BoundStatement,
+    Connection,
+    PreparedStatements,
+    Rows,
+    bind,
+    rows_of,
+)
 
-GOOD: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
-
-
-def numbered(sql: str) -> bytes:
-    """The same statement with PostgreSQL's own placeholders."""
-    first, *others = sql.split("%s")
-    return (first + "".join(f"${number}{part}" for number, part in enumerate(others, 1))).encode()
-
-
-def rows_of(result: pq.abc.PGresult, connection: Connection) -> Rows:
-    """What a result in binary form holds."""
-    adapting = Transformer(connection)
-    adapting.set_pgresult(result)
-    return adapting.load_rows(0, result.ntuples, tuple)
+_BEGIN: Final = BoundStatement(("BEGIN", ()), (), None)
+_COMMIT: Final = BoundStatement(("COMMIT", ()), (), None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """A statement with its parameters, as the server takes it."""
+class StatementQueue:
+    """Statements of one connection that are queued or run. Not thread-safe, like the connection.
 
-    statement: Statement
-    values: Sequence[Any]
-    formats: Sequence[pq.Format] | None
-
-
-# Lists come in all lengths, and each length is another statement, which the server would keep: so long ones
-# are not prepared.
-_MOST_PARAMETERS: Final = 64
-
-
-class Statements:
-    """The statements of one connection: those it has prepared, and those that wait to be sent.
-
-    Like the connection, for one thread at a time. What is sent together stands or falls together: after an
-    error the transaction is over.
+    Statements sent together fail together: after an error the transaction has to be rolled back.
     """
 
     def __init__(self) -> None:
-        self._names: dict[Statement, bytes] = {}
-        self._named = 0
-        self._waiting: list[_Bound] = []
+        self._prepared = PreparedStatements()
+        self._queued: list[BoundStatement] = []
 
     def defer(self, connection: Connection, sql: str, parameters: Sequence[Any]) -> None:
-        """Have a statement run before the next one of its transaction.
+        """Queue a statement, to be sent before the next one of its transaction.
 
         Raises:
-            psycopg.Error: a parameter that no statement can have. What the server says comes later.
+            psycopg.Error: a parameter has no representation. Errors of the server surface at a later call.
         """
-        self._waiting.append(_bound(connection, sql, parameters))
+        self._queued.append(bind(connection, sql, parameters))
 
     def run(self, connection: Connection, sql: str, parameters: Sequence[Any]) -> Rows:
-        """Run what waits and then this statement, in a transaction unless the connection commits by itself.
+        """Send the queue and then this statement, and return this statement's rows.
+
+        Like a psycopg cursor, it begins a transaction unless the connection is in autocommit mode.
 
         Raises:
-            psycopg.Error: as a cursor does.
+            psycopg.Error: the server rejects one of them, or the connection is lost.
         """
-        last = _bound(connection, sql, parameters)
-        pgconn = connection.pgconn
+        last = bind(connection, sql, parameters)
+        name = self._prepared.name(last.statement)
         begins = _begins(connection)
-        if self._waiting or begins or last.statement not in self._names:
-            result = self._together(connection, [*self._taken(), last], begins=begins)
+        if self._queued or begins or name is None:
+            result = self._send(connection, [*self._take_queue(), last], begins=begins)
         else:
-            result = pgconn.exec_prepared(
-                self._names[last.statement], last.values, last.formats, pq.Format.BINARY
-            )
-            self._check(pgconn, result)
+            result = connection.pgconn.exec_prepared(name, last.values, last.formats, pq.Format.BINARY)
+            self._check(connection.pgconn, result)
         return rows_of(result, connection)
 
     def flush(self, connection: Connection, *, commit: bool = False) -> None:
-        """Run what waits, if anything does; and commit then.
+        """Send the queue; with `commit`, followed by COMMIT. An empty queue sends nothing.
 
         Raises:
-            psycopg.Error: as a cursor does.
+            psycopg.Error: the server rejects a statement, or the connection is lost.
         """
-        if self._waiting:
-            waiting = self._taken()
-            self._together(connection, [*waiting, _COMMIT] if commit else waiting, begins=_begins(connection))
+        if self._queued:
+            queued = self._take_queue()
+            self._send(connection, [*queued, _COMMIT] if commit else queued, begins=_begins(connection))
 
-    def forget(self) -> None:
-        """Drop what waits: its transaction is rolled back."""
-        self._waiting.clear()
+    def clear(self) -> None:
+        """Drop the queue, because its transaction is rolled back."""
+        self._queued.clear()
 
-    def _taken(self) -> list[_Bound]:
-        waiting, self._waiting = self._waiting, []
-        return waiting
+    def _take_queue(self) -> list[BoundStatement]:
+        queued, self._queued = self._queued, []
+        return queued
 
-    def _together(
-        self, connection: Connection, statements: Sequence[_Bound], *, begins: bool
+    def _send(
+        self, connection: Connection, statements: Sequence[BoundStatement], *, begins: bool
     ) -> pq.abc.PGresult:
-        """Send statements at once, wait for all of them, and return the last one's result."""
+        """Send statements in one pipeline, wait for all results, and return the last one."""
         pgconn = connection.pgconn
-        bound = [_BEGIN, *statements] if begins else statements
         pgconn.enter_pipeline_mode()
         try:
-            for each in bound:
-                self._send(pgconn, each)
+            for each in [_BEGIN, *statements] if begins else statements:
+                self._prepared.send(pgconn, each)
             pgconn.pipeline_sync()
             results = _results(pgconn)
         finally:
@@ -123,45 +98,25 @@ class Statements:
             self._check(pgconn, result)
         return results[-1]
 
-    def _send(self, pgconn: pq.abc.PGconn, bound: _Bound) -> None:
-        """Send one, prepared before if it has never been."""
-        if len(bound.values) > _MOST_PARAMETERS:
-            sql, types = bound.statement
-            pgconn.send_query_params(numbered(sql), bound.values, types, bound.formats, pq.Format.BINARY)
-            return
-        name = self._names.get(bound.statement)
-        if name is None:
-            self._named += 1
-            name = self._names[bound.statement] = b"hot_%d" % self._named
-            pgconn.send_prepare(name, numbered(bound.statement[0]), bound.statement[1])
-        pgconn.send_query_prepared(name, bound.values, bound.formats, pq.Format.BINARY)
-
     def _check(self, pgconn: pq.abc.PGconn, result: pq.abc.PGresult) -> None:
-        if result.status in GOOD:
+        if result.status in SUCCESS:
             return
-        self._names.clear()  # one of them may be what is wrong, or was not prepared after all
+        # One of them may be stale on the server, or was not prepared because an earlier one failed.
+        self._prepared.forget_all()
         if pgconn.status == pq.ConnStatus.BAD:
-            raise psycopg.OperationalError(f"the connection was lost: {pgconn.get_error_message()}")
+            raise psycopg.OperationalError(
+                f"the connection to PostgreSQL was lost: {pgconn.get_error_message()}"
+            )
         raise psycopg.errors.error_from_result(result)
 
 
-_BEGIN: Final = _Bound(("BEGIN", ()), (), None)
-_COMMIT: Final = _Bound(("COMMIT", ()), (), None)
-
-
 def _begins(connection: Connection) -> bool:
-    """Whether the next statement begins a transaction, as psycopg would."""
+    """Whether psycopg would begin a transaction with the next statement."""
     return not connection.autocommit and connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
 
-def _bound(connection: Connection, sql: str, parameters: Sequence[Any]) -> _Bound:
-    adapting = Transformer(connection)
-    values = adapting.dump_sequence(parameters, [PyFormat.AUTO] * len(parameters))
-    return _Bound((sql, tuple(adapting.types or ())), values, adapting.formats)
-
-
 def _results(pgconn: pq.abc.PGconn) -> list[pq.abc.PGresult]:
-    """All results up to the end of the pipeline, waiting without the interpreter's lock."""
+    """All results up to the end of the pipeline. Waits in poll(2), which releases Python's global lock."""
     results: list[pq.abc.PGresult] = []
     server, unsent = poll(), pgconn.flush()
     while True:

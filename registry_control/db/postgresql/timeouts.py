@@ -1,47 +1,47 @@
-"""How long the server lets a connection of ours wait, and lets others wait for it.
+"""Limits on waiting for locks and on idle transactions, set on each connection (ADR 33).
 
-Where nothing is said, PostgreSQL waits for a lock, and for a client that vanished in a transaction, for ever:
-so one of them stops everybody who wants the same row, and by and by every thread there is.
+PostgreSQL's defaults are unlimited: one client that vanishes in a transaction blocks every request for the
+rows that it locked, and in time every thread of the process.
 """
 
 from typing import Any, Final
 
 import psycopg
 
-from registry_control.db.postgresql.statements import Connection
+from registry_control.db.postgresql.prepared import Connection
 
-# By a statement and not in the parameters of the connection: a pooler refuses those that it does not know.
-# What was said for this connection, role or database is heard; what is the same for all of a server is no
-# word on this registry, and some managed servers come with a day for the second one.
-_LIMIT: Final = """
+# Set by a statement, not by connection parameters: PgBouncer refuses connections with parameters that it does
+# not know. Values of the URL, role or database have precedence. Server-wide values do not: some managed
+# services ship an idle_in_transaction_session_timeout of one day.
+_SET: Final = """
 SELECT set_config(name, value, false)
 FROM (VALUES ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '30s')) AS ours (name, value)
 JOIN pg_settings AS present USING (name)
 WHERE present.source NOT IN ('client', 'user', 'database', 'database user')
 """
-_FREE: Final = "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+_DISABLE: Final = "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 
 
 def connect(parameters: dict[str, Any]) -> Connection:
-    """Connect, with limits, to a connection that commits by itself.
+    """Connect in autocommit mode, with the timeouts set.
 
     Raises:
-        psycopg.Error: as connecting does.
+        psycopg.Error: the server cannot be reached or refuses the connection.
     """
     connection: Connection = psycopg.connect(**parameters, autocommit=True)
     try:
-        limit(connection)
+        apply(connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def limit(connection: Connection) -> None:
-    """End waits on a connection, which commits by itself, as told above unless an operator said otherwise."""
-    connection.execute(_LIMIT)
+def apply(connection: Connection) -> None:
+    """Set both timeouts on a connection in autocommit mode, unless its URL, role or database sets them."""
+    connection.execute(_SET)
 
 
-def free(connection: Connection) -> None:
-    """Let waits on a connection, which commits by itself, take as long as they take."""
-    connection.execute(_FREE)
+def disable(connection: Connection) -> None:
+    """Remove both timeouts on a connection in autocommit mode."""
+    connection.execute(_DISABLE)

@@ -1,10 +1,11 @@
 """Fair lock for writing to one SQLite file (ADR 18).
 
-SQLite allows one writer at a time. A writer that finds the database locked sleeps for up to 100 ms and retries,
-in no order: with many threads writing short transactions, most of the time is spent asleep and some threads
-starve. So a transaction first acquires this lock: threads of a process queue at a lock in memory, processes at
-a lock on a file beside the database, which the kernel releases when its process dies. Because other processes
-can only poll the file lock, a process passes it on to a few of its own waiting threads before it releases it.
+SQLite allows one writer at a time. A writer that finds the database locked sleeps for up to 100 ms and
+retries, in no order: with many threads writing short transactions, most of the time is spent asleep and some
+threads starve. So a transaction first acquires this lock: threads of a process queue at a lock in memory,
+processes at a lock on a file beside the database, which the kernel releases when its process dies. Because
+other processes can only poll the file lock, a process passes it to a few of its own waiting threads before it
+releases it.
 """
 
 import fcntl

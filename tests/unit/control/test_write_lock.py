@@ -123,7 +123,7 @@ def test_a_process_with_many_writers_does_not_starve_others(database: Path) -> N
 
 
 def test_a_thread_whose_wait_timed_out_does_not_keep_the_file_lock(database: Path) -> None:
-    """A release leaves the file lock to a waiting thread of the process, whose wait may just be timing out."""
+    """A release leaves the file lock to a waiting thread of the process, whose wait may be timing out."""
     for _ in range(300):
         first, second = WriteLock(database), WriteLock(database)
         assert first.acquire(timeout=1)
