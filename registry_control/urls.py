@@ -1,31 +1,30 @@
 """Every path of the control plane.
 
-Paths of the v1 API do not end in a slash, and nothing redirects: clients would turn a POST into a GET.
+Paths of the v1 API do not end in a slash, and none of them redirects: clients would turn a POST into a GET.
+Every view but those of the administration is one of REST framework's, whose errors `rest.errors` renders.
 """
 
-from functools import partial
-
-from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path, register_converter
-from drf_spectacular.views import SpectacularSwaggerView
+from drf_spectacular.views import SpectacularSwaggerSplitView
+from rest_framework.permissions import AllowAny
 
 from registry_control.access.api import Keys, Tokens
 from registry_control.catalog.api import ImageDetail, ImageList, TagDetail, TagList
 from registry_control.catalog.selectors.resolve import repository_facts
-from registry_control.common.version import version
+from registry_control.catalog.serializers import ImageQuery, TagQuery
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
+from registry_control.namespaces.serializers import NamespaceQuery
 from registry_control.rest import errors
-from registry_control.rest.api import Health, Metadata, Schema
-from registry_control.rest.identifiers import OtherRegion, OwnRegion
+from registry_control.rest.api import EmptyList, Health, Metadata, Root, Schema, UnservedRegion
+from registry_control.rest.identifiers import OtherRegion, OtherScalewayRegion, OwnRegion
 
 register_converter(OwnRegion, "own_region")
 register_converter(OtherRegion, "other_region")
+register_converter(OtherScalewayRegion, "other_scaleway_region")
 
-# Only the control plane has pages, so only here are they loaded: the other processes need none of them.
+# Loaded here and not at start: of all processes only the control plane serves the administration.
 admin.autodiscover()
-admin.site.site_header = f"Stowage {version()}"
-admin.site.site_title = "Stowage"
 
 _REGISTRY_V1 = [
     path("namespaces", NamespaceList.as_view()),
@@ -35,20 +34,29 @@ _REGISTRY_V1 = [
     path("images/<str:image_id>/tags", TagList.as_view()),
     path("tags/<str:tag_id>", TagDetail.as_view()),
 ]
-_unknown_region = partial(errors.unknown_region, served=settings.REGION)
+_OTHER_REGION_LISTS = [
+    path("namespaces", EmptyList.as_view(items="namespaces", query=NamespaceQuery)),
+    path("images", EmptyList.as_view(items="images", query=ImageQuery)),
+    path("images/<str:image_id>/tags", EmptyList.as_view(items="tags", query=TagQuery)),
+]
 
 urlpatterns = [
+    path("", Root.as_view()),
     path("registry/v1/regions/<own_region:region>/", include(_REGISTRY_V1)),
-    path("registry/v1/regions/<other_region:region>/<path:rest>", _unknown_region),
+    path("registry/v1/regions/<other_scaleway_region:region>/", include(_OTHER_REGION_LISTS)),
+    path("registry/v1/regions/<other_region:region>/<path:rest>", UnservedRegion.as_view()),
     path(
         "registry-internal/v1/regions/<own_region:region>/tokens", Tokens.as_view(facts_of=repository_facts)
     ),
-    path("registry-internal/v1/regions/<other_region:region>/<path:rest>", _unknown_region),
+    path(
+        "registry-internal/v1/regions/<other_region:region>/<path:rest>",
+        UnservedRegion.as_view(authentication_classes=(), permission_classes=(AllowAny,)),
+    ),
     path(".well-known/jwks.json", Keys.as_view()),
     path("metadata", Metadata.as_view()),
     path("healthz", Health.as_view()),
     path("api/schema/", Schema.as_view(), name="schema"),
-    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
 ]
 

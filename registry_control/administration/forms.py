@@ -1,4 +1,4 @@
-"""Forms that others may overtake: a row changes while somebody has its page open."""
+"""Optimistic forms: the row may change while an administrator has its page open."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ else:
 
 
 class _ShownField(forms.BoundField):
-    """Keeps what was shown first when the form comes again with its errors."""
+    """A field that keeps its first initial value when the form is shown again with its errors."""
 
     def as_hidden(self, attrs: dict[str, Any] | None = None, **options: bool) -> SafeString:
-        """Django forgets it for fields of several inputs, and takes what was typed instead."""
+        """Render the initial value; for fields of several inputs Django would render the entered one."""
         if not (options.get("only_initial") and self.form.is_bound):
             return super().as_hidden(attrs, **options)
         widget = self.field.hidden_widget()
@@ -25,27 +25,27 @@ class _ShownField(forms.BoundField):
 
 
 class OptimisticForm(_Form):
-    """Brings back what it showed: changed is what the person changed, all else stays as it is by now.
+    """An optimistic form: hidden initial values; only fields that the administrator edited are written.
 
-    Compared with the row alone, a checkbox on a page that is minutes old would undo what was done since.
+    Compared with the current row alone, an old page's checkbox would undo changes made since it was opened.
     """
 
     bound_field_class = _ShownField
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # Those that a formset adds to each form come later, and are no business of this one.
+        # Only the form's own fields: a formset adds more of them later.
         self._shown = () if self.instance._state.adding else tuple(self.fields)
-        if not self.is_bound or self._brings_shown():
+        if not self.is_bound or self._has_initial_values():
             for name in self._shown:
                 self.fields[name].show_hidden_initial = not self.fields[name].disabled
 
-    def _brings_shown(self) -> bool:
-        """Whether it comes from the page; a script may post fields alone, compared with the row then."""
+    def _has_initial_values(self) -> bool:
+        """Whether the page sent hidden initial values; a script may omit them: compare with the row then."""
         return any(name.startswith(self.add_initial_prefix("")) for name in self.data)
 
     def clean(self) -> dict[str, Any]:
-        """Go by the present values of what the person did not change, in every rule that follows."""
+        """Use the row's current values for all fields that were not edited, in every rule that follows."""
         cleaned: dict[str, Any] = super().clean() or {}
         for name in cleaned.keys() & (set(self._shown) - set(self.changed_data)):
             present = getattr(self.instance, name)
@@ -53,7 +53,7 @@ class OptimisticForm(_Form):
         return cleaned
 
     def save(self, commit: bool = True) -> models.Model:
-        """Write what was changed and nothing else; never make a row anew that is gone."""
+        """Write only the edited fields; never insert a row again that was deleted meanwhile."""
         makes = self.instance._state.adding
         saved: models.Model = super().save(commit=commit and makes)
         if commit and not makes:
@@ -63,6 +63,6 @@ class OptimisticForm(_Form):
 
 
 def columns_changed(form: _Form) -> list[str]:
-    """The fields that a changing save has to write: what is changed and has a column of the row."""
+    """The edited fields that are columns of the row."""
     columns = {field.name for field in form.instance._meta.concrete_fields}
     return [name for name in form.changed_data if name in columns]

@@ -185,10 +185,10 @@ class TagAdmin(PushedAdmin):
         found: QuerySet[Tag] = super().get_queryset(request)
         return found.defer("manifest__payload")
 
-    def hold(self, row: Any) -> bool:
-        """Take the image's row first, as every push does (invariant 11)."""
+    def lock_row(self, row: Any) -> bool:
+        """Lock the image's row first, as every push does (invariant 11)."""
         Image.objects.select_for_update().filter(pk=row.image_id).values_list("pk").first()
-        return super().hold(row)
+        return super().lock_row(row)
 
     def has_change_permission(self, request: HttpRequest, obj: Tag | None = None) -> bool:
         """Only a push moves a tag."""

@@ -85,6 +85,16 @@ class NotFound(_AboutResource):
         super().__init__(resource, resource_id, f"{resource.capitalize()} was not found")
 
 
+class UnknownRegion(_AboutResource):
+    """The path names a region that this installation does not serve."""
+
+    status = HTTPStatus.NOT_FOUND
+    type = "not_found"
+
+    def __init__(self, region: str, served: str) -> None:
+        super().__init__("region", region, f"Region was not found: this registry serves {served}")
+
+
 class AlreadyExists(_AboutResource):
     """The name is taken."""
 

@@ -1,4 +1,4 @@
-"""What is asked about the control plane itself, by anyone."""
+"""Endpoints about the control plane itself, and those of regions that it does not serve."""
 
 import threading
 from functools import cache
@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import connection
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.encoding import force_bytes
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.utils import extend_schema
@@ -15,7 +16,11 @@ from rest_framework.permissions import AllowAny
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
+
+from registry_control.common.errors import UnknownRegion
+from registry_control.rest.serializers import checked
 
 # Its generator loads its extensions at the first use, and two first uses at once would meet half of them.
 _one_at_a_time: Final = threading.Lock()
@@ -73,3 +78,38 @@ class Metadata(APIView):
     def get(self, request: Request) -> Response:
         """Say whose registry this is."""
         return Response({"platform": "stowage", "partition": "stowage", "domain": settings.PUBLIC_HOST})
+
+
+@extend_schema(exclude=True)
+class Root(APIView):
+    """The address of the control plane itself, as a person types it."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+    def get(self, request: Request) -> HttpResponse:
+        """Redirect to the administration."""
+        return HttpResponseRedirect(reverse("admin:index"))
+
+
+@extend_schema(exclude=True)
+class UnservedRegion(APIView):
+    """Any path and method of a region that this installation does not serve."""
+
+    def _refuse(self, request: Request, region: str, **_: str) -> Response:
+        raise UnknownRegion(region, settings.REGION)
+
+    get = post = put = patch = delete = options = _refuse
+
+
+@extend_schema(exclude=True)
+class EmptyList(UnservedRegion):
+    """A list in another region of Scaleway's, for clients that query every region in turn."""
+
+    items = ""
+    query: type[Serializer[Any]] = Serializer
+
+    def get(self, request: Request, region: str, **_: str) -> Response:
+        """Check the arguments as in our own region, and return an empty page."""
+        checked(self.query, request.query_params)
+        return Response({self.items: [], "total_count": 0})

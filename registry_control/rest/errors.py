@@ -15,7 +15,7 @@ from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from registry_control.common.errors import InvalidArgument, NotFound, ServiceError
+from registry_control.common.errors import InvalidArgument, ServiceError
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +95,6 @@ def _details(error: exceptions.ValidationError) -> list[dict[str, str]]:
         for name, problems in fields.items()
         for problem in problems
     ]
-
-
-def unknown_region(_: HttpRequest, *, region: str, served: str, **__: str) -> HttpResponse:
-    """Answer for a region that is not ours, on any path below it."""
-    error = NotFound("region", region)
-    message = f"{error.message}: this registry serves {served}"
-    return JsonResponse(_body(error.type, message, **error.fields()), status=error.status)
 
 
 def length_required(request: HttpRequest) -> HttpResponse:

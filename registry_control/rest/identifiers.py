@@ -29,11 +29,15 @@ def id_of(resource: str, text: str) -> UUID:
     return found
 
 
+# The regions that clients query in turn when they are told to list all of them.
+SCALEWAY_REGIONS: Final = frozenset({"fr-par", "nl-ams", "pl-waw"})
+
+
 class OwnRegion(StringConverter):
     """Matches the region that this installation serves."""
 
     def to_python(self, value: str) -> str:
-        """Accept our own region only."""
+        """Reject every other region."""
         if value != settings.REGION:
             raise ValueError
         return value
@@ -43,7 +47,17 @@ class OtherRegion(StringConverter):
     """Matches every other region."""
 
     def to_python(self, value: str) -> str:
-        """Accept anything but our own region."""
+        """Reject the region that this installation serves."""
         if value == settings.REGION:
             raise ValueError
         return value
+
+
+class OtherScalewayRegion(OtherRegion):
+    """Matches the other regions that Scaleway has."""
+
+    def to_python(self, value: str) -> str:
+        """Reject the region that this installation serves, and names that Scaleway does not use."""
+        if value not in SCALEWAY_REGIONS:
+            raise ValueError
+        return super().to_python(value)

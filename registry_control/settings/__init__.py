@@ -61,7 +61,7 @@ INSTALLED_APPS = [
     "registry_control.administration",
     "registry_control.audit",
     "registry_control.common",
-    "django.contrib.admin.apps.SimpleAdminConfig",
+    "registry_control.administration.apps.DjangoAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -73,6 +73,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "registry_control.rest.middleware.RequestId",
+    "registry_control.rest.content_security.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -151,6 +152,8 @@ STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"  # also after a sign-in whose `next` is missing or names another host
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_SCHEME == "https"
 # Ports share cookies: two registries on one host must not sign each other's administrators out.

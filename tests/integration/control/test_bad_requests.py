@@ -120,7 +120,6 @@ def test_methods_that_are_not_there_are_405(key: TestKey, method: str, path: str
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/nothing",
         "/registry/v1",
         "/registry/v1/regions/fr-par/",
@@ -144,13 +143,54 @@ def test_paths_that_lead_nowhere_are_json_and_never_redirect(key: TestKey, metho
     assert "X-Request-Id" in answer.headers
 
 
+EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
 @pytest.mark.parametrize("region", ["zz-zzz", "nl-ams", "FR-PAR", "fr-par%20", "local", "%2e%2e"])
-@pytest.mark.parametrize("tail", ["namespaces", "images/x/tags", "nothing"])
-def test_another_region_is_not_found_with_help(region: str, tail: str) -> None:
-    for prefix in ("/registry/v1", "/registry-internal/v1"):
-        answer = Api().call("GET", f"{prefix}/regions/{region}/{tail}")
-        assert (answer.status, answer.body["type"], answer.body["resource"]) == (404, "not_found", "region")
+@pytest.mark.parametrize("tail", ["namespaces/x", "images/x", "nothing"])
+def test_everything_in_another_region_is_a_json_404_for_a_key_and_401_without(
+    key: TestKey, region: str, tail: str, method: str
+) -> None:
+    # given Django's own check of forged forms, which the test client skips unless told
+    django = Client(enforce_csrf_checks=True)
+    path = f"/registry/v1/regions/{region}/{tail}"
+
+    # then every method is answered by the API
+    answer = Api(key, django).call(method, path, {"name": "x"} if method in ("POST", "PATCH") else None)
+    assert answer.status == 404
+    assert answer.headers["Content-Type"] == "application/json"
+    if method != "HEAD":
+        assert (answer.body["type"], answer.body["resource"]) == ("not_found", "region")
         assert "this registry serves fr-par" in answer.body["message"]
+    assert Api(None, django).call(method, path).status == 401
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_tokens_of_another_region_are_a_json_404_for_everybody(method: str) -> None:
+    path = "/registry-internal/v1/regions/nl-ams/tokens"
+    answer = Api(None, Client(enforce_csrf_checks=True)).call(method, path)
+    assert (answer.status, answer.headers["Content-Type"]) == (404, "application/json")
+
+
+@pytest.mark.parametrize("region", ["nl-ams", "pl-waw"])
+@pytest.mark.parametrize("items", ["namespaces", "images", "tags"])
+def test_lists_of_scaleways_other_regions_are_empty(key: TestKey, region: str, items: str) -> None:
+    # given a namespace here, and a client that queries every region in turn
+    make_namespace(key)
+    path = f"/registry/v1/regions/{region}/{'images/x/tags' if items == 'tags' else items}"
+
+    # then nothing is in the other regions, and arguments are checked as here
+    assert Api(key).get(path, page=1, order_by="created_at_desc").body == {items: [], "total_count": 0}
+    assert Api(key).get(path, page="x").status == 400
+    assert Api().get(path).status == 401
+    assert Api(key).post(path, name="x").status == 404
+    assert Api(key).get(f"/registry/v1/regions/zz-zzz/{items}").status == 404
+
+
+def test_the_address_itself_leads_to_the_administration() -> None:
+    answer = Client().get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")
 
 
 def test_a_host_that_is_not_ours_is_refused_in_json() -> None:

@@ -42,7 +42,7 @@ def test_a_body_of_unknown_length_is_refused_and_not_taken_for_none(http: httpx.
 
 
 def test_paths_that_lead_nowhere_are_json_here_too(http: httpx.Client) -> None:
-    for path in ("/", NAMESPACES + "/", "/registry/v1/regions/zz-zzz/namespaces"):
+    for path in ("/nothing", NAMESPACES + "/", "/registry/v1/regions/zz-zzz/namespaces"):
         answer = http.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
         assert answer.json()["type"] == "not_found"
