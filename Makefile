@@ -6,6 +6,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 MINUTES ?= 10
+WORKERS ?= 2
+
+# Tests in parallel (first argument: the database, second: the selection). Tests marked `serial` measure time or
+# memory, so they run alone, last. With ARGS a selection may be empty (exit code 5), which is no failure then.
+define run_tests
+	TEST_DATABASE=$(1) $(PYTEST) -n $(WORKERS) -m "not serial and $(2)" $(ARGS) || [ $$? -eq $(EMPTY_IS_FINE) ]
+endef
+define run_serial_tests
+	TEST_DATABASE=$(1) $(PYTEST) -m "serial and $(2)" $(ARGS) || [ $$? -eq $(EMPTY_IS_FINE) ]
+endef
+PYTEST := $(BIN)/pytest --durations=10
+EMPTY_IS_FINE := $(if $(ARGS),5,0)
+OF_THE_PRODUCT := not clients and not production
 
 # How both requirements files are made. `make lock ARGS=--upgrade` takes newer versions. Extras stay in it: pip
 # before 23.3, which comes with Python 3.11, takes `a[b]` for pinned only where it is listed so.
@@ -19,7 +32,7 @@ MANAGE := REGISTRY_STATE_DIR=.venv/scratch $(BIN)/python manage.py
 GROWN := GROWTH_MANIFESTS=1000000 $(BIN)/pytest --timeout=3600 tests/integration/growth
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients conformance bench growth soak tools openapi oci-coverage lock clean venv venv-dev
+.PHONY: help run test check clients production conformance bench growth soak tools openapi oci-coverage lock clean venv venv-dev
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +41,10 @@ run: venv ## Start the registry with its data in var/ (settings: README.md)
 	@exec $(BIN)/python manage.py up
 
 test: venv-dev ## Run the tests, on SQLite and then on PostgreSQL with Redis
-	TEST_DATABASE=sqlite $(BIN)/pytest -m "not clients" $(ARGS)
-	TEST_DATABASE=postgresql $(BIN)/pytest -m "not clients" $(ARGS)
+	$(call run_tests,sqlite,$(OF_THE_PRODUCT))
+	$(call run_tests,postgresql,$(OF_THE_PRODUCT) and not database_independent)
+	$(call run_serial_tests,sqlite,$(OF_THE_PRODUCT))
+	$(call run_serial_tests,postgresql,$(OF_THE_PRODUCT) and not database_independent)
 
 check: venv-dev ## Check style, types, imports, migrations and the API description
 	$(BIN)/ruff check
@@ -42,7 +57,10 @@ check: venv-dev ## Check style, types, imports, migrations and the API descripti
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is old: run make openapi"; exit 1; }
 
 clients: venv-dev ## Run the tests that drive docker and other clients (first: make tools)
-	$(BIN)/pytest -m clients $(ARGS)
+	$(call run_tests,sqlite,clients)
+
+production: venv-dev ## Install requirements.txt alone and run several nodes from it (first: make tools)
+	$(PYTEST) -m production $(ARGS)
 
 conformance: venv-dev ## Install the official suite of the OCI specification (needs go) and run it, on disk and MinIO
 	@tools/install.sh conformance minio

@@ -1,4 +1,4 @@
-"""What every test may ask for: the chosen database, running products, a docker engine."""
+"""Fixtures for every test: the database, running products, MinIO, a docker engine; the groups of tests."""
 
 import json
 from collections.abc import Callable, Generator, Iterator
@@ -10,22 +10,34 @@ from uuid import uuid4
 import httpx
 import pytest
 from django.conf import settings
+from django.test import override_settings
 
+from tests import groups
 from tests.oci_client import OciClient
 from tests.services.docker import DockerEngine, running_docker
 from tests.services.minio import S3Server, running_minio, running_versitygw
 from tests.services.nginx import TlsProxy, make_tls_proxy
-from tests.services.plugin import BACKING, Backing
-from tests.services.stack import Stack
+from tests.services.plugin import BACKING, Backing, requested_database
+from tests.services.stack import STATE, Stack
 from tests.tenants import Tenants
 
 _SHOWN: Final = 6_000  # characters
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that depend on no database, and deselect those of the other database."""
+    kept, deselected = groups.select(items, database=requested_database())
+    items[:] = kept
+    config.hook.pytest_deselected(items=deselected)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Beside what a failing test saw, show what the product said."""
+    """Fail a test that is slow without the marker; add the product's output to the report of a failure."""
     report = yield
+    if report.passed and report.when == "call" and (problem := groups.too_slow(item, report.duration)):
+        report.outcome, report.longrepr = "failed", problem
     if report.failed:
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, Stack):
@@ -33,41 +45,67 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_password_hasher() -> Iterator[None]:
+    """In this process only: a running product hashes as in production. Argon2 would take 0.1 s per user."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
 @pytest.fixture(scope="session")
 def backing(pytestconfig: pytest.Config) -> Backing:
-    """The servers and the folder of this run."""
+    """The servers and the folder of this process."""
     return pytestconfig.stash[BACKING]
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(backing: Backing) -> None:
-    """SQLite in a file, as users have it: Django's default for tests, memory, knows no two writers."""
-    if backing.postgres is None:
-        settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(backing.folder / "tests.sqlite3")
+    """Give Django a migrated database: for SQLite a file, because one in memory has no second writer."""
+    name = "tests" if backing.postgres else str(backing.folder / "tests.sqlite3")
+    settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = name
+    if backing.postgres:
+        backing.create_migrated_database(name)
+    else:
+        backing.copy_database(Path(name))
 
 
 @pytest.fixture(scope="session")
 def django_db_keepdb() -> bool:
-    """The database goes with its server and folder; dropping it first would wait for open connections."""
+    """Use the database that is there. It is deleted with its server or folder."""
     return True
 
 
 @pytest.fixture(scope="session")
 def stack(backing: Backing) -> Iterator[Stack]:
-    """The product, running, shared by all tests: make your own namespaces, stop and kill nothing."""
-    with Stack(backing.folder / "stack", environment=backing.fresh_environment()) as running:
+    """A running product that tests share: each makes its own namespaces, none stops it."""
+    folder = backing.folder / "stack"
+    with Stack(folder, environment=backing.migrated_environment(folder / STATE)) as running:
         yield running
 
 
 @pytest.fixture
 def make_stack(backing: Backing, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
-    """Products of the test's own, `make_stack(REGISTRY_REGION="nl-ams").start()`, to kill at will."""
+    """Makes products for one test, `make_stack(REGISTRY_REGION="nl-ams").start()`, on a migrated database."""
     with ExitStack() as cleanup:
 
         def make(**environment: str) -> Stack:
             folder = tmp_path / f"stack-{len(list(tmp_path.iterdir()))}"
-            made = Stack(folder, environment={**backing.fresh_environment(), **environment})
-            cleanup.push(made)  # stops it, if it still runs
+            made = Stack(folder, environment=backing.migrated_environment(folder / STATE) | environment)
+            cleanup.push(made)  # stops it if it still runs
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def make_new_stack(backing: Backing, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """The same on an empty database, for tests of the very first start."""
+    with ExitStack() as cleanup:
+
+        def make(**environment: str) -> Stack:
+            folder = tmp_path / f"stack-{len(list(tmp_path.iterdir()))}"
+            made = Stack(folder, environment=backing.fresh_environment() | environment)
+            cleanup.push(made)  # stops it if it still runs
             return made
 
         yield make
@@ -87,16 +125,16 @@ def docker() -> Iterator[DockerEngine]:
 
 
 @pytest.fixture(scope="session")
-def minio(backing: Backing) -> Iterator[S3Server]:
-    """A MinIO server: make a bucket of your own."""
-    with running_minio(backing.folder / "minio") as server:
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A MinIO server: each test makes its own bucket."""
+    with running_minio(tmp_path_factory.mktemp("minio")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def versitygw(backing: Backing) -> Iterator[S3Server]:
-    """An S3 server by somebody else: make a bucket of your own."""
-    with running_versitygw(backing.folder / "versitygw") as server:
+def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A second implementation of S3: each test makes its own bucket."""
+    with running_versitygw(tmp_path_factory.mktemp("versitygw")) as server:
         yield server
 
 

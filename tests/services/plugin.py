@@ -1,28 +1,39 @@
-"""Gives one pytest run its database, before Django reads its settings.
+"""Starts the servers of a pytest process and sets the environment before Django reads its settings.
 
-TEST_DATABASE=sqlite (the default) or postgresql, which also brings Redis. A plugin named in `addopts`
-and not a conftest, because pytest-django loads the settings before any conftest.
+TEST_DATABASE=sqlite (the default) or postgresql, which also starts Redis. The plugin is named in `addopts`,
+because pytest-django loads the settings before any conftest is imported.
+
+With pytest-xdist each worker process has a folder and servers of its own, so that workers share nothing; the
+process that only distributes tests starts no server.
 """
 
 import itertools
 import os
 import secrets
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.services.child import ServiceError
 from tests.services.postgres import Postgres, running_postgres
 from tests.services.redis import Redis, running_redis
 
+_ROOT: Final = Path(__file__).parents[2]
+_TEMPLATE: Final = "template"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Backing:
-    """What this run's tests and products stand on."""
+    """The servers and the folder of one pytest process."""
 
     folder: Path
     postgres: Postgres | None = None
@@ -30,7 +41,7 @@ class Backing:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def environment(self) -> dict[str, str]:
-        """Settings for the product's code inside this very process."""
+        """Settings for the product's code inside this process."""
         variables = {
             "REGISTRY_STATE_DIR": str(self.folder / "state"),
             "REGISTRY_SECRET_KEY": secrets.token_urlsafe(48),
@@ -43,21 +54,74 @@ class Backing:
         return variables
 
     def fresh_environment(self) -> dict[str, str]:
-        """Settings for one more product, a process of its own that shares nothing with the others.
+        """Settings for a product with an empty database, in processes of its own.
 
-        Empty for SQLite: the product's own default is a database in its own folder.
+        No REGISTRY_DATABASE_URL for SQLite: the product's default is a database in its state folder.
         """
         variables = {}
         number = next(self._numbers)
         if self.postgres:
             variables["REGISTRY_DATABASE_URL"] = self.postgres.create_database(f"stack_{number}")
-        if self.redis:
-            # 0 belongs to this process.
-            variables["REGISTRY_REDIS_URL"] = self.redis.url(number)
-        return variables
+        return variables | self._redis_environment(number)
+
+    def migrated_environment(self, state_dir: Path) -> dict[str, str]:
+        """Settings for a product with a migrated database and no rows of its own.
+
+        A copy of the template takes a fraction of the time of the migrations. For SQLite it is written to
+        `state_dir`, which must not hold a database yet.
+        """
+        variables = {}
+        number = next(self._numbers)
+        if self.postgres:
+            name = f"stack_{number}"
+            variables["REGISTRY_DATABASE_URL"] = self.postgres.create_database(name, template=self._template)
+        else:
+            state_dir.mkdir(mode=0o700, parents=True)
+            self.copy_database(state_dir / "registry.sqlite3")
+        return variables | self._redis_environment(number)
+
+    def copy_database(self, target: Path) -> None:
+        """Write a migrated SQLite database to `target`."""
+        shutil.copyfile(self._template, target)
+        target.chmod(0o600)
+
+    def create_migrated_database(self, name: str) -> None:
+        """Create a migrated database on the PostgreSQL server of this process."""
+        assert self.postgres
+        self.postgres.create_database(name, template=self._template)
+
+    def _redis_environment(self, number: int) -> dict[str, str]:
+        # Database 0 belongs to this process.
+        return {"REGISTRY_REDIS_URL": self.redis.url(number)} if self.redis else {}
+
+    @cached_property
+    def _template(self) -> str:
+        """A database on which `manage.py migrate` ran once: a file (SQLite) or a name (PostgreSQL)."""
+        folder = self.folder / _TEMPLATE
+        folder.mkdir()
+        file = folder / "registry.sqlite3"
+        environment = self.environment() | {
+            "REGISTRY_STATE_DIR": str(folder),
+            "REGISTRY_DATABASE_URL": (
+                self.postgres.create_database(_TEMPLATE) if self.postgres else f"sqlite:///{file}"
+            ),
+        }
+        done = subprocess.run(
+            [sys.executable, "manage.py", "migrate", "--verbosity=0"],
+            cwd=_ROOT,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ServiceError(f"manage.py migrate ended with {done.returncode}\n{done.stdout}{done.stderr}")
+        return _TEMPLATE if self.postgres else str(file)
 
 
 BACKING: Final = pytest.StashKey[Backing]()
+_CLEANUP: Final = pytest.StashKey[ExitStack]()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -65,25 +129,47 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     cleanup = ExitStack()
     # Runs in every case: after the last test, after Ctrl-C, and when a conftest cannot be imported.
     early_config.add_cleanup(cleanup.close)
-    backing = _start(cleanup, _wanted(early_config))
+    early_config.stash[_CLEANUP] = cleanup
+    backing = _start(cleanup, _needed_database(early_config))
     early_config.stash[BACKING] = backing
     for name in [name for name in os.environ if name.startswith("REGISTRY_")]:
-        del os.environ[name]  # The settings of whoever runs the tests have no say in them.
+        del os.environ[name]  # The settings of the user who runs the tests must not change them.
     os.environ.update(backing.environment())
     yield
 
 
-def _wanted(config: pytest.Config) -> str:
+@pytest.hookimpl(trylast=True)  # after the fixtures of the session are torn down
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop the servers before a worker reports its end: xdist interrupts what takes long after that."""
+    session.config.stash[_CLEANUP].close()
+
+
+def requested_database() -> str:
+    """The value of TEST_DATABASE.
+
+    Raises:
+        pytest.UsageError: it is neither sqlite nor postgresql.
+    """
     database = os.environ.get("TEST_DATABASE", "sqlite")
     if database not in ("sqlite", "postgresql"):
         raise pytest.UsageError(f"TEST_DATABASE is {database!r}, but must be sqlite or postgresql")
+    return database
+
+
+def _needed_database(config: pytest.Config) -> str:
+    database = requested_database()
+    return database if _runs_tests(config) else "sqlite"
+
+
+def _runs_tests(config: pytest.Config) -> bool:
+    """Whether this process runs tests: it does not if it lists them or distributes them to workers."""
     options = config.known_args_namespace
-    only_lists = options.collectonly or options.help
-    return "sqlite" if only_lists else database
+    distributes = bool(options.numprocesses) and "PYTEST_XDIST_WORKER" not in os.environ
+    return not (options.collectonly or options.help or distributes)
 
 
 def _start(cleanup: ExitStack, database: str) -> Backing:
-    # Where a killed server's last writes may come late, an empty folder that stays is no failure.
+    # A killed server may still write while its folder is removed: an empty folder that stays is no failure.
     folder = Path(
         cleanup.enter_context(
             tempfile.TemporaryDirectory(prefix="stowage-tests-", ignore_cleanup_errors=True)

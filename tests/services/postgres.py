@@ -37,10 +37,11 @@ class Postgres:
         """What REGISTRY_DATABASE_URL wants; the database need not exist."""
         return f"postgres://postgres@127.0.0.1:{self.port}/{database}"
 
-    def create_database(self, name: str) -> str:
-        """Make an empty database and return its URL."""
+    def create_database(self, name: str, *, template: str = "template0") -> str:
+        """Create a database as a copy of `template`, which no one is connected to; return its URL."""
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
         return self.url(name)
 
     def answers(self) -> bool:

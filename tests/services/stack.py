@@ -16,6 +16,7 @@ from tests.services.ports import free_port
 from tests.services.processes import descendants, wait_until_gone
 
 ROOT: Final = Path(__file__).parents[2]
+STATE: Final = "state"  # the state folder inside a product's folder
 _START_TIMEOUT: Final = 60.0  # seconds
 _STOP_TIMEOUT: Final = 10.0  # seconds, as docs promise for SIGTERM
 
@@ -44,7 +45,7 @@ class Stack:
     def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
         """`environment` is added to the variables of the product; nothing is started yet."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.state_dir: Final = folder / "state"
+        self.state_dir: Final = folder / STATE
         self.environment: Final = {
             **{name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")},
             "REGISTRY_STATE_DIR": str(self.state_dir),

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-needs_postgresql = pytest.mark.skipif(
-    connection.vendor != "postgresql",
-    reason="SQLite has one writer at a time and cannot show the race: TEST_DATABASE=postgresql",
-)
+# SQLite has one writer at a time and cannot show these races.
+needs_postgresql = pytest.mark.only_on("postgresql")
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pytest
 from tests.oci_client import OciClient, digest_of
 from tests.services.plugin import Backing
 from tests.services.processes import wait_until_gone
-from tests.services.stack import Credentials, Stack
+from tests.services.stack import STATE, Credentials, Stack
 from tests.services.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,8 @@ PROCESSES = {
 
 @pytest.fixture(scope="module")
 def crashing(tmp_path_factory: pytest.TempPathFactory, backing: Backing) -> Iterator[Stack]:
-    with Stack(tmp_path_factory.mktemp("crashing"), environment=backing.fresh_environment()) as stack:
+    folder = tmp_path_factory.mktemp("crashing")
+    with Stack(folder, environment=backing.migrated_environment(folder / STATE)) as stack:
         yield stack
 
 

@@ -17,9 +17,9 @@ from tests.services.stack import ROOT, Stack
 pytestmark = pytest.mark.slow
 
 
-def test_a_second_start_finds_everything_as_it_was(make_stack: Callable[..., Stack]) -> None:
+def test_a_second_start_finds_everything_as_it_was(make_new_stack: Callable[..., Stack]) -> None:
     # given a first start, and an image
-    stack = make_stack().start()
+    stack = make_new_stack().start()
     file = stack.state_dir / "credentials.json"
     assert file.stat().st_mode & 0o777 == 0o600
     first, written = stack.credentials, file.stat().st_mtime_ns
@@ -63,10 +63,10 @@ def test_the_printed_commands_make_a_namespace(make_stack: Callable[..., Stack])
 
 
 def test_first_starts_that_are_killed_leave_nothing_that_stops_the_next(
-    make_stack: Callable[..., Stack],
+    make_new_stack: Callable[..., Stack],
 ) -> None:
     # given first starts that are killed at one moment after another
-    stack = make_stack()
+    stack = make_new_stack()
     for moment in (0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.5, 3.0):
         with subprocess.Popen(
             [sys.executable, "manage.py", "up"],
@@ -108,9 +108,11 @@ call_command("migrate", verbosity=0)
 """
 
 
-def test_migrations_that_are_killed_when_they_are_committed_go_on(make_stack: Callable[..., Stack]) -> None:
+def test_migrations_that_are_killed_when_they_are_committed_go_on(
+    make_new_stack: Callable[..., Stack],
+) -> None:
     # given migrations that are killed one after another
-    stack = make_stack()
+    stack = make_new_stack()
     environment = stack.environment | {"DJANGO_SETTINGS_MODULE": "registry_control.settings"}
     for _ in range(12):
         done = subprocess.run([sys.executable, "-c", CUT_SHORT], cwd=ROOT, env=environment, check=False)
@@ -152,7 +154,6 @@ def test_a_second_up_on_the_same_folder_ends_at_once_and_disturbs_nothing(
 def test_one_server_of_a_forgotten_start_is_not_joined(make_stack: Callable[..., Stack]) -> None:
     # given a data plane that somebody has started by itself
     stack = make_stack()
-    stack.manage("migrate")
     with subprocess.Popen(
         [sys.executable, "manage.py", "serve", "data"], cwd=ROOT, env=stack.environment
     ) as server:

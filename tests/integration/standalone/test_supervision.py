@@ -13,7 +13,7 @@ from tests.integration.standalone.product import api, main_process, server_proce
 from tests.oci_client import OciClient, digest_of
 from tests.services.plugin import Backing
 from tests.services.processes import is_alive, wait_until_gone
-from tests.services.stack import Stack
+from tests.services.stack import STATE, Stack
 from tests.services.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -24,8 +24,9 @@ LAYER = os.urandom(64_000_000)
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory, backing: Backing) -> Iterator[Stack]:
     """One with an image in it; tests may kill what they like, and need not start it again."""
-    environment = {**backing.fresh_environment(), "REGISTRY_DATA_WORKERS": "2"}
-    with Stack(tmp_path_factory.mktemp("supervised"), environment=environment) as stack:
+    folder = tmp_path_factory.mktemp("supervised")
+    environment = backing.migrated_environment(folder / STATE) | {"REGISTRY_DATA_WORKERS": "2"}
+    with Stack(folder, environment=environment) as stack:
         api(stack, "POST", "/namespaces", name="supervised")
         credentials = stack.credentials
         with OciClient(credentials.registry_host, credentials.secret_key) as client:

@@ -17,7 +17,7 @@ from tests.oci_client import OciClient
 from tests.services.plugin import Backing
 from tests.services.processes import descendants, freeze
 from tests.services.redis import running_redis
-from tests.services.stack import ROOT, Stack
+from tests.services.stack import ROOT, STATE, Stack
 from tests.services.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -39,10 +39,11 @@ def product(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, backing: Backing
 ) -> Iterator[Stack]:
     """One for each broker, whatever the rest of the run uses."""
-    environment = {**backing.fresh_environment(), "REGISTRY_REDIS_URL": ""}
+    folder = tmp_path_factory.mktemp("worker")
+    environment = backing.migrated_environment(folder / STATE) | {"REGISTRY_REDIS_URL": ""}
     if request.param == "redis":
         environment["REGISTRY_REDIS_URL"] = request.getfixturevalue("redis").spare()
-    with Stack(tmp_path_factory.mktemp("worker"), environment=environment) as stack:
+    with Stack(folder, environment=environment) as stack:
         yield stack
 
 
