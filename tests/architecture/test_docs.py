@@ -1,7 +1,9 @@
 """The documents say what the code does."""
 
+import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,16 +39,49 @@ def test_the_readme_lists_exactly_the_variables_that_are_read(tmp_path: Path) ->
     assert sorted(table) == sorted(read)
 
 
+def invariants() -> dict[int, list[str]]:
+    """The number of each invariant, and the paths of its column `where it is kept`."""
+    rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|$", (ROOT / "docs" / "invariants.md").read_text(), re.MULTILINE)
+    return {int(number): re.findall(r"`([a-z0-9_/]+(?:\.py|/))`", where) for number, where in rows}
+
+
 @pytest.mark.parametrize("number", range(1, 12))
-def test_every_invariant_has_a_test_that_names_it(number: int) -> None:
-    wanted = re.compile(rf"def test_invariant_{number}_")
-    found = [path for path in (ROOT / "tests").rglob("test_*.py") if wanted.search(path.read_text())]
+def test_every_invariant_has_a_test_that_checks_something(number: int) -> None:
+    """The test is named after it, is never skipped, and has an assertion of its own."""
+    found = [test for test in _tests_of_invariants() if test.name.startswith(f"test_invariant_{number}_")]
     assert found, f"no test is named test_invariant_{number}_..."
+    for test in found:
+        assert not any("skip" in ast.unparse(decorator) for decorator in test.decorator_list), test.name
+        assert any(map(_checks, ast.walk(test))), f"{test.name} asserts nothing"
 
 
-def test_the_invariants_page_numbers_them_all() -> None:
-    rows = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "invariants.md").read_text(), re.MULTILINE)
-    assert rows == [str(number) for number in range(1, 12)]
+@cache
+def _tests_of_invariants() -> list[ast.FunctionDef]:
+    texts = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    return [
+        node
+        for text in texts
+        if "def test_invariant_" in text
+        for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_invariant_")
+    ]
+
+
+def _checks(node: ast.AST) -> bool:
+    return isinstance(node, ast.Assert) or (
+        isinstance(node, ast.With) and "raises" in ast.unparse(node.items[0])
+    )
+
+
+def test_the_invariants_page_numbers_them_all_and_names_modules_that_exist() -> None:
+    found = invariants()
+    assert list(found) == list(range(1, 12))
+    for number, paths in found.items():
+        assert paths, f"invariant {number} does not say where it is kept"
+        missing = [
+            p for p in paths if not any((root / p).exists() for root in (ROOT, ROOT / "registry_control"))
+        ]
+        assert missing == [], f"invariant {number}"
 
 
 def test_every_decision_is_in_the_list() -> None:
