@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from bench.floors import FLOORS
+from bench.budgets import BUDGETS
 from bench.machine import describe, limits
 from bench.measure import measure
 from bench.publish import load, publish, save
@@ -19,9 +19,9 @@ from bench.sides import SIDES, NotInstalled, Running, Side, program
 from bench.work import Work
 from bench.works import WORKS
 
-_FULL: Final = 2 * 10**9  # bytes written after which a side is started anew, so that the disk suffices
+_FULL: Final = 2 * 10**9  # bytes written after which a side is restarted, to bound disk usage
 
-Cell = tuple[Work, int]  # what is done, and at how many connections
+Cell = tuple[Work, int]  # and its number of connections
 
 
 def main() -> int:
@@ -48,7 +48,7 @@ def _look_for_programs(sides: Sequence[Side]) -> None:
 
 
 def _read(paths: Sequence[Path]) -> tuple[dict[str, str], list[Measured]]:
-    """Runs of several times as if of one; the machine as the first one had it."""
+    """Merge the runs of several files; the machine is the first file's."""
     loaded = [load(path) for path in paths]
     measured = [one for _, runs in loaded for one in runs]
     for table in tables(measured):
@@ -76,11 +76,11 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, str], list[Measured]]:
 
 
 def _cells(options: argparse.Namespace) -> Iterator[Cell]:
-    with_floors = {name for floor in FLOORS for name in floor.works}
+    with_budgets = {name for budget in BUDGETS for name in budget.works}
     for work in options.works:
         if not options.quick:
             wanted = options.connections or work.connections
-        elif work.name in with_floors:
+        elif work.name in with_budgets:
             wanted = options.connections or (min(work.connections) if work.size else 16,)
         else:
             wanted = ()
@@ -90,7 +90,7 @@ def _cells(options: argparse.Namespace) -> Iterator[Cell]:
 def _rounds(
     work: Work, connections: int, running: Sequence[Running], options: argparse.Namespace
 ) -> Iterator[Measured]:
-    """Go around all sides again and again, since machines vary."""
+    """Visit all sides in every round, because the speed of a machine varies."""
     for number in range(options.rounds):
         for one in running:
             if not (one.side.limit and (work.writes or work.needs_registry)):
@@ -102,7 +102,7 @@ def _once(work: Work, connections: int, one: Running, number: int, seconds: floa
         one.fresh()
     one.registry.forget_tokens()
     load_to_put = work.load(one.registry, connections)
-    os.sync()  # or one side would wait for what another one has left to the kernel
+    os.sync()  # otherwise a side waits for dirty pages that another one left
     run = measure(load_to_put, one.registry, connections, seconds)
     one.registry.written += run.operations * work.writes
     return Measured(work.name, work.size, connections, one.side.name, number, run)
@@ -117,7 +117,7 @@ def _options() -> argparse.Namespace:
     add("--connections", type=_numbers, help="only these numbers of connections, with commas")
     add("--rounds", type=int, help="how often each run is made (3); medians are shown")
     add("--seconds", type=float, help="how long a run takes (4)")
-    add("--quick", action="store_true", help="only what has a floor, once, for a second")
+    add("--quick", action="store_true", help="only the works with a budget, once, for a second")
     add("--folder", type=Path, help="where to keep data meanwhile: on the disk to measure")
     add("--json", type=Path, default=Path(".venv/bench.json"), help="where to write every run")
     add("--publish", action="store_true", help="write the figures into bench/README.md")
@@ -147,6 +147,6 @@ def _numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    # Told to end, it still stops the sides and removes their folders.
+    # On SIGTERM the sides are stopped and their folders removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -23,8 +23,8 @@ _COLOURS: Final = {
 
 
 def ratios_as_svg(made: Sequence[Table]) -> str:
-    """A group of bars for every table that has a floor or stands at 16 connections; floors are red ticks."""
-    shown = [table for table in made if table.connections == 16 or _has_floor(table)]
+    """Bars for each table with a budget or with 16 connections; budgets are red ticks."""
+    shown = [table for table in made if table.connections == 16 or _has_budget(table)]
     drawn, y = [], 40
     for table in shown:
         rows = [row for row in table.rows if row.ratio is not None and row.side != REFERENCE]
@@ -44,7 +44,7 @@ def ratios_as_svg(made: Sequence[Table]) -> str:
     )
 
 
-def _has_floor(table: Table) -> bool:
+def _has_budget(table: Table) -> bool:
     return any(row.verdicts for row in table.rows)
 
 
@@ -59,9 +59,9 @@ def _bar(row: Row, y: int) -> Iterator[str]:
     yield _rectangle(start, y, max(end - start, 1), _COLOURS[row.side])
     yield _text(end + 4, y + _BAR - 2, f"{ratio:.2f}", "start")
     for verdict in row.verdicts:
-        # In terms of the reference, also where a floor is one of another side.
+        # In terms of the reference, also where a budget is one of another side.
         if verdict.ratio:
-            yield _rectangle(_x(verdict.floor.ratio * ratio / verdict.ratio) - 1, y - 1, 2, "#d62728")
+            yield _rectangle(_x(verdict.budget.ratio * ratio / verdict.ratio) - 1, y - 1, 2, "#d62728")
 
 
 def _legend() -> Iterator[str]:
@@ -71,7 +71,7 @@ def _legend() -> Iterator[str]:
             yield _rectangle(x, 6, _BAR, _COLOURS[side.name])
             yield _text(x + _BAR + 4, 15, side.title, "start")
             x += 24 + 6 * len(side.title)
-    yield _text(x, 15, "red: floor", "start")
+    yield _text(x, 15, "red: budget", "start")
 
 
 def _mark(ratio: float, bottom: int) -> Iterator[str]:

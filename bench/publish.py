@@ -1,4 +1,4 @@
-"""Writes what was measured into bench/: results.json, the figures of README.md, and ratios.svg."""
+"""Writes the results into bench/: results.json, the figures of README.md, and ratios.svg."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,16 +8,19 @@ from typing import Any, Final
 
 from bench.measure import Run
 from bench.plot import ratios_as_svg
-from bench.report import HEADINGS, Measured, Table, cells, heading, tables, title
+from bench.report import Measured, Row, Table, heading, rate, tables, title
 from bench.sides import REFERENCE
 
 _FOLDER: Final = Path(__file__).parent
 _BEGIN: Final = "<!-- figures: written by make bench ARGS=--publish -->\n"
 _END: Final = "<!-- end of figures -->\n"
+_RATES: Final = f"""### Rates
+
+In parentheses the ratio to {title(REFERENCE)}. `results.json` has every run, with latencies, processor time and memory."""
 
 
 def save(path: Path, machine: Mapping[str, str], measured: Sequence[Measured]) -> None:
-    """Write everything, each run for itself."""
+    """Write every run."""
     everything = {"machine": machine, "runs": [asdict(one) for one in measured]}
     path.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
 
@@ -30,7 +33,7 @@ def load(path: Path) -> tuple[dict[str, str], list[Measured]]:
 
 
 def publish(machine: Mapping[str, str], measured: Sequence[Measured]) -> None:
-    """Put the figures where readers look for them."""
+    """Write the results, the chart and the figures of the page."""
     save(_FOLDER / "results.json", machine, measured)
     made = list(tables(measured))
     (_FOLDER / "ratios.svg").write_text(ratios_as_svg(made), encoding="utf-8")
@@ -41,30 +44,41 @@ def publish(machine: Mapping[str, str], measured: Sequence[Measured]) -> None:
 
 
 def _figures(machine: Mapping[str, str], made: Sequence[Table]) -> str:
+    sides = list(dict.fromkeys(row.side for table in made for row in table.rows))
     parts = [
         _table(("", ""), machine.items()),
         f"![Rates as ratios to {title(REFERENCE)}](ratios.svg)",
-        "### Floors",
-        _table(("work", "side", "floor", "measured", ""), _floors(made)),
-        *(
-            f"### {heading(table)}\n\n{_table(HEADINGS, (cells(table, row) for row in table.rows))}"
-            for table in made
-        ),
+        "### Budgets",
+        _table(("work", "side", "budget", "measured", ""), _budgets(made)),
+        _RATES,
+        _table(("work", *map(title, sides)), (_rates(table, sides) for table in made)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _floors(made: Iterable[Table]) -> Iterable[tuple[str, ...]]:
+def _rates(table: Table, sides: Sequence[str]) -> tuple[str, ...]:
+    rows = {row.side: row for row in table.rows}
+    return (heading(table), *(_rate(table, rows[side]) if side in rows else "" for side in sides))
+
+
+def _rate(table: Table, row: Row) -> str:
+    if row.median.errors:
+        return "failed"
+    shown = rate(row.median.rate, table.size)
+    return shown if row.ratio is None or row.side == REFERENCE else f"{shown} ({row.ratio:.2f}x)"
+
+
+def _budgets(made: Iterable[Table]) -> Iterable[tuple[str, ...]]:
     for table in made:
         for row in table.rows:
             for verdict in row.verdicts:
-                floor = verdict.floor
+                budget = verdict.budget
                 yield (
                     heading(table),
                     title(row.side),
-                    f"{floor.ratio:g}x of {title(floor.against)}",
+                    f"{budget.ratio:g}x of {title(budget.against)}",
                     f"{verdict.ratio:.2f}x",
-                    "reached" if verdict.reached else "**missed**",
+                    "met" if verdict.is_met else "**missed**",
                 )
 
 

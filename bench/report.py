@@ -1,4 +1,4 @@
-"""What was measured, for people: a table of medians, their ratios, and whether the floors are reached."""
+"""Results as tables: medians, their ratios, and whether the budgets are met."""
 
 import statistics
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.floors import Floor, floors_for
+from bench.budgets import Budget, budgets_for
 from bench.measure import Run
 from bench.sides import REFERENCE, SIDES
 
@@ -21,13 +21,13 @@ HEADINGS: Final = (
     "PSS",
     "errors",
     "ratio",
-    "floor",
+    "budget",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run, and what it was a run of."""
+    """One run of one side at one work."""
 
     work: str
     size: int
@@ -39,19 +39,19 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a floor is reached."""
+    """Whether a budget is met."""
 
-    floor: Floor
+    budget: Budget
     ratio: float
 
     @property
-    def reached(self) -> bool:
-        return self.ratio >= self.floor.ratio
+    def is_met(self) -> bool:
+        return self.ratio >= self.budget.ratio
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The median of all rounds of one side, and what that means."""
+    """The median of all rounds of one side, its ratio to the reference and its budgets."""
 
     side: str
     median: Run
@@ -81,7 +81,7 @@ def tables(measured: Iterable[Measured]) -> Iterator[Table]:
 
 
 def median(runs: Sequence[Run]) -> Run:
-    """Each figure's own median, but all errors."""
+    """The median of each figure, and the sum of all errors."""
 
     def middle(name: str) -> float:
         return float(statistics.median(getattr(run, name) for run in runs))
@@ -102,18 +102,17 @@ def median(runs: Sequence[Run]) -> Run:
 
 
 def _row(work: str, connections: int, side: str, medians: dict[str, Run]) -> Row:
-    floors = floors_for(work, side, connections)
-    # A failed run has reached nothing; what was not measured says nothing.
+    # A failed run misses its budget; a side that was not measured has no verdict.
     verdicts = tuple(
-        Verdict(floor, _ratio(medians, side, floor.against) or 0)
-        for floor in floors
-        if floor.against in medians
+        Verdict(budget, _ratio(medians, side, budget.against) or 0)
+        for budget in budgets_for(work, side, connections)
+        if budget.against in medians
     )
     return Row(side, medians[side], _ratio(medians, side, REFERENCE), verdicts)
 
 
 def _ratio(medians: dict[str, Run], side: str, against: str) -> float | None:
-    """None where one of the two is not there or has failed."""
+    """None if one of the two was not measured or has failed."""
     if against not in medians or not medians[against].rate:
         return None
     if medians[side].errors or medians[against].errors:
@@ -142,7 +141,7 @@ def cells(table: Table, row: Row) -> tuple[str, ...]:
     run = row.median
     return (
         title(row.side),
-        "failed" if run.errors else _rate(run.rate, table.size),
+        "failed" if run.errors else rate(run.rate, table.size),
         _time(run.p50),
         _time(run.p99),
         f"{run.server_cpu:.2f} s",
@@ -159,15 +158,15 @@ def title(side: str) -> str:
     return next(known.title for known in SIDES if known.name == side)
 
 
-def _rate(rate: float, size: int) -> str:
+def rate(rate: float, size: int) -> str:
     if size:
         return f"{rate * size / 1e6:,.0f} MB/s"
     return f"{rate:,.0f} /s" if rate >= 100 else f"{rate:.1f} /s"
 
 
 def _verdict(verdict: Verdict) -> str:
-    against = "" if verdict.floor.against == REFERENCE else f" of {verdict.floor.against}"
-    return f"{verdict.floor.ratio:g}x{against} {'reached' if verdict.reached else 'MISSED'}"
+    against = "" if verdict.budget.against == REFERENCE else f" of {verdict.budget.against}"
+    return f"{verdict.budget.ratio:g}x{against} {'met' if verdict.is_met else 'MISSED'}"
 
 
 def _time(seconds: float) -> str:
