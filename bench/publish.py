@@ -16,7 +16,8 @@ _BEGIN: Final = "<!-- figures: written by make bench ARGS=--publish -->\n"
 _END: Final = "<!-- end of figures -->\n"
 _RATES: Final = f"""### Rates
 
-In parentheses the ratio to {title(REFERENCE)}. `results.json` has every run, with latencies, processor time and memory."""
+In parentheses the ratio to {title(REFERENCE)}. Latencies, processor time and memory of every run are in
+`results.json`."""
 
 
 def save(path: Path, machine: Mapping[str, str], measured: Sequence[Measured]) -> None:
