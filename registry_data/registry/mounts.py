@@ -66,7 +66,7 @@ def _candidates(caller: Caller, blob_id: int) -> list[tuple[str, str]]:
 
 
 def _may_read(caller: Caller, source: Repository, digest: Digest) -> bool:
-    """The principal's own rights decide: a token names the target only (docs/adr/0010)."""
+    """Whether the source has the blob, and both the principal and the token may pull it (ADR 10)."""
     record, blob = resolve.blob(source.namespace, source.image, str(digest))
     held = blob is not None and blob.held_at(now())
-    return held and may(Caller(caller.principal, None), Action.PULL, source, record.facts)
+    return held and may(caller, Action.PULL, source, record.facts)

@@ -165,9 +165,11 @@ def _content(image: ImageForUpdate, new: NewManifest, moment: datetime) -> _Cont
         MissingContent: what is not there and cannot be done without.
     """
     children = _locked_children(image.id, new.children)
-    needed = new.blobs | (new.children - children.keys())
+    # A blob with the digest of a child that is a manifest by its type could not be pulled as one (OCI 104).
+    missing_manifests = new.platforms.keys() - children.keys()
+    needed = new.blobs | (new.children - children.keys() - missing_manifests)
     held = _take(image.id, sorted(needed | new.optional_blobs), moment)
-    missing = sorted(needed - {blob.digest for blob in held})
+    missing = sorted(missing_manifests | (needed - {blob.digest for blob in held}))
     dispensable = new.platforms if image.accepts_sparse_indexes else {}
     if refused := [digest for digest in missing if digest not in dispensable]:
         raise MissingContent({digest: new.platforms.get(digest, "") for digest in refused})

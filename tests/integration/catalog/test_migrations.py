@@ -27,7 +27,7 @@ new = manifests.NewManifest(
     artifact_type="a/b",
     descriptor=descriptor,
 )
-manifests.put(principal=owner.principal, image_id=pushed.image_id, new=new, tag_names=())
+manifests.put(actor=owner.actor, image_id=pushed.image_id, new=new, tag_names=())
 
 call_command("migrate", "catalog", "0007", verbosity=0)
 with connection.cursor() as cursor:

@@ -135,9 +135,22 @@ def test_a_chunked_body_that_is_too_large_is_refused_while_it_comes(
 
 @pytest.mark.oci(96)
 def test_a_manifest_of_almost_4_mib_is_stored(tenants: Tenants, repository: str) -> None:
-    manifest = image_manifest(CONFIG, [], annotations={"big": "x" * 3_900_000})
+    manifest = image_manifest(CONFIG, [], custom="x" * 3_900_000)
     assert tenants.owner.put_manifest(repository, "big", manifest).status_code == 201
     assert tenants.owner.on(repository, "GET", "manifests/big").json() == manifest
+
+
+@pytest.mark.oci(104)
+def test_a_blob_does_not_count_as_a_child_that_is_a_manifest(tenants: Tenants, repository: str) -> None:
+    # given the bytes of a manifest that were pushed as a blob
+    body = json.dumps(image_manifest(CONFIG, [])).encode()
+    tenants.owner.push_blob(repository, body)
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor(body, OCI_MANIFEST)]}
+
+    # when an index lists it as a manifest, then the index is refused until the manifest is there
+    assert errors(tenants.owner.put_manifest(repository, "i", index)) == ["MANIFEST_BLOB_UNKNOWN"]
+    assert tenants.owner.put_manifest(repository, digest_of(body), body).status_code == 201
+    assert tenants.owner.put_manifest(repository, "i", index).status_code == 201
 
 
 def test_an_index_needs_its_children_and_keeps_them(tenants: Tenants, repository: str) -> None:

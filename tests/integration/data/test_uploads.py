@@ -324,7 +324,8 @@ def test_a_blob_is_mounted_from_an_image_that_the_caller_may_pull(tenants: Tenan
     source, target = tenants.repository(), tenants.repository()
     digest = tenants.owner.push_blob(source, os.urandom(100))
     params = {"mount": digest, **({"from": source} if named else {})}
-    answer = tenants.owner.on(target, "POST", "blobs/uploads/", params=params)
+    scope = f"repository:{target}:pull,push repository:{source}:pull"
+    answer = tenants.owner.call("POST", f"/v2/{target}/blobs/uploads/", scope=scope, params=params)
     assert answer.status_code == 201
     assert answer.headers["location"] == f"/v2/{target}/blobs/{digest}"
     assert tenants.owner.on(target, "HEAD", f"blobs/{digest}").status_code == 200

@@ -75,7 +75,9 @@ def test_a_public_blob_can_be_mounted_by_anybody_until_it_is_private(tenants: Te
         tenants.set_namespace(source, is_public=is_public)
         own = tenants.strangers_repository()
         params = {"mount": tenants.layer_digest, "from": source}
-        answer = tenants.stranger.on(own, "POST", "blobs/uploads/", params=params)
+        scope = f"repository:{own}:pull,push repository:{source}:pull"
+        tenants.stranger.tokens.pop(scope, None)
+        answer = tenants.stranger.call("POST", f"/v2/{own}/blobs/uploads/", scope=scope, params=params)
         assert answer.status_code == status
 
 
@@ -100,13 +102,22 @@ def test_a_mount_without_the_right_to_push_names_both_scopes(
 
 
 @pytest.mark.oci(84)
-def test_a_token_for_the_target_alone_is_enough_when_the_caller_may_read_the_source(
-    tenants: Tenants, image: Pushed
+@pytest.mark.parametrize("source", ["&from={image}", ""])
+def test_a_token_that_does_not_cover_the_source_mounts_nothing(
+    tenants: Tenants, image: Pushed, source: str
 ) -> None:
+    # given a token whose holder may pull the source, but which was issued for the target only
     target = tenants.repository()
-    path = f"/v2/{target}/blobs/uploads/?mount={image.layer}&from={image.name}"
-    answer = tenants.owner.call("POST", path, scope=f"repository:{target}:pull,push")
-    assert answer.status_code == 201
+    path = f"/v2/{target}/blobs/uploads/?mount={image.layer}{source.format(image=image.name)}"
+    push = f"repository:{target}:pull,push"
+
+    # when it is used to mount, then the answer is an upload, as if there were no such blob
+    refused = tenants.owner.call("POST", path, scope=push)
+    assert (refused.status_code, refused.headers["range"]) == (202, "0-0")
+    assert tenants.owner.on(target, "HEAD", f"blobs/{image.layer}").status_code == 404
+
+    # and with a token that covers both, the blob is mounted
+    assert tenants.owner.call("POST", path, scope=f"{push} repository:{image.name}:pull").status_code == 201
 
 
 @pytest.mark.oci(85)
