@@ -1,7 +1,6 @@
 """The auth service of both planes: who is this, what may they do, and tokens that carry it."""
 
 import math
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from registry_control.access.selectors import principal_by_access_key, principal
 from registry_control.audit.models import ActorKind
 from registry_control.audit.services import SYSTEM, Actor, Target, record
 from registry_control.common.clock import now
+from registry_control.common.lru_cache import ENTRY_OVERHEAD, LruCache
 from registry_control.db.sql import row
 from registry_data.oci.scopes import Scope
 
@@ -195,40 +195,18 @@ def _covers(scopes: Iterable[Scope], repository: str, actions: Collection[Action
     )
 
 
-class _VerifiedTokens:
-    """Signatures already checked, until they expire: what cannot change may be remembered."""
-
-    def __init__(self, capacity: int) -> None:
-        """`capacity` is in bytes, about."""
-        self._left = capacity
-        self._claims: dict[str, tokens.Claims] = {}
-        self._lock = threading.Lock()
-
-    def get(self, token: str) -> tokens.Claims | None:
-        claims = self._claims.get(token)
-        return claims if claims is not None and claims.expires_at > time.time() else None
-
-    def put(self, token: str, claims: tokens.Claims) -> None:
-        with self._lock:
-            if token not in self._claims:
-                self._claims[token] = claims
-                self._left -= self._cost(token)
-            while self._left < 0:
-                oldest = next(iter(self._claims))
-                del self._claims[oldest]
-                self._left += self._cost(oldest)
-
-    def _cost(self, token: str) -> int:
-        """What a token and its claims take, in bytes, about: each scope is objects of its own."""
-        return 1024 + 8 * len(token)
+def _size_of(claims: tokens.Claims) -> int:
+    """Memory that a cached token and its claims take in bytes, about."""
+    return 2 * ENTRY_OVERHEAD + sum(1024 + 4 * len(scope.name) for scope in claims.scopes)
 
 
-_verified_tokens: Final = _VerifiedTokens(capacity=32 * 1024 * 1024)
+# Tokens whose signature has been verified.
+_verified_tokens: Final = LruCache[str, tokens.Claims](32 * 1024 * 1024, _size_of)
 
 
 def _verified(token: str) -> tokens.Claims:
     claims = _verified_tokens.get(token)
-    if claims is None:
+    if claims is None or claims.expires_at <= time.time():
         kid = tokens.kid_of(token)
         if row(_SIGNING_KEY, [kid]) is None:
             raise BadCredentials(Reason.INVALID_ARGUMENT)

@@ -10,16 +10,16 @@ from registry_control.access.services import Caller
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs
 from registry_control.common.clock import now
+from registry_control.common.lru_cache import LruCache, size_of_bytes
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
 from registry_data.registry.authorization import Credentials, identify, may, require, scope_of
-from registry_data.registry.memory import RecentBytes
 from registry_data.registry.use_case import unavailable, use_case
 from registry_data.storage.base import BlobStore, Key, NotStored
 
 SMALL: Final = 64 * 1024  # bytes; a blob up to this size is sent from memory
-_recent: Final = RecentBytes(capacity=32 * 1024 * 1024)
+_recent: Final = LruCache[str, bytes](32 * 1024 * 1024, size_of_bytes)
 
 
 @dataclass(frozen=True, slots=True)

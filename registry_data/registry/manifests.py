@@ -8,6 +8,7 @@ from typing import Final
 from registry_control.access.policy import Action
 from registry_control.catalog.selectors import content, resolve
 from registry_control.catalog.services import manifests, tags
+from registry_control.common.lru_cache import LruCache, size_of_bytes
 from registry_data.oci.digest import CANONICAL, Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.manifest import ParsedManifest, parse_manifest
@@ -22,7 +23,6 @@ from registry_data.registry.authorization import (
     scope_of,
     unknown_repository,
 )
-from registry_data.registry.memory import RecentBytes
 from registry_data.registry.use_case import INLINE_LIMIT, use_case
 from registry_data.storage.base import BlobStore
 
@@ -56,7 +56,7 @@ class Pushed:
     missing: tuple[str, ...]  # of a sparse index: platforms, or digests of those that name none
 
 
-_payloads: Final = RecentBytes(capacity=32 * 1024 * 1024)
+_payloads: Final = LruCache[str, bytes](32 * 1024 * 1024, size_of_bytes)
 
 
 def get(

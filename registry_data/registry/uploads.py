@@ -1,7 +1,5 @@
 """Uploads: sessions, appends, and the steps by which bytes become a blob (checklist 49-79)."""
 
-import threading
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.holders import StoredBlob, find_blob_in_organization
 from registry_control.catalog.services import blobs, uploads
 from registry_control.common.clock import now
+from registry_control.common.lru_cache import LruCache
 from registry_control.db.durability import unsynced_transaction
 from registry_data.oci.digest import Digest, Hashers
 from registry_data.oci.errors import ErrorCode, ProtocolError
@@ -53,33 +52,11 @@ class UploadMoved(ProtocolError):
         self.offset = offset
 
 
-class _RunningHashes:
-    """Hash states of uploads under way, kept by the process because nothing can write them down.
-
-    One that is missing or does not end where the upload does is no loss: the bytes are read again.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._states: OrderedDict[UploadId, tuple[int, Hashers]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def take(self, upload: UploadId, *, at: int) -> Hashers | None:
-        with self._lock:
-            offset, hashers = self._states.pop(upload, (-1, None))
-        return hashers if offset == at else None
-
-    def keep(self, upload: UploadId, offset: int, hashers: Hashers) -> None:
-        with self._lock:
-            self._states[upload] = (offset, hashers)
-            if len(self._states) > self._capacity:
-                self._states.popitem(last=False)
-
-
 # To read fewer bytes again, should another process close the upload, costs less than to note their digest,
 # and than to have another thread read them.
 _FEW: Final = 8 * 1024 * 1024
-_running_hashes: Final = _RunningHashes(capacity=1000)
+# Hash states cannot be stored. If one is missing or not at the upload's end, the bytes are read again.
+_running_hashes: Final = LruCache[UploadId, tuple[int, Hashers]](1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +234,8 @@ def _open(upload: Upload, *, at: int | None, store: BlobStore, coming: int) -> O
     if offset == 0:
         hashers: Hashers | None = Hashers([upload.session.algorithm])
     else:
-        hashers = _running_hashes.take(upload.id, at=offset)
+        hashed, kept = _running_hashes.pop(upload.id) or (0, None)
+        hashers = kept if hashed == offset else None
     return OpenUpload(upload, writer, offset, hashers and hashers.copy(), hashers, offset)
 
 
@@ -288,7 +266,7 @@ def _save_progress(append: OpenUpload) -> int:
     append.writer.close()
     hashed = None
     if append.hashers is not None and append.hashed == offset:
-        _running_hashes.keep(append.upload.id, offset, append.hashers)
+        _running_hashes.put(append.upload.id, (offset, append.hashers))
         if offset - append.began >= _FEW:
             hashed = (offset, str(append.hashers.digest(append.upload.session.algorithm)))
     uploads.save_progress(append.upload.session, hashed=hashed)
@@ -373,7 +351,7 @@ def _verified(append: OpenUpload, claimed: Digest, store: BlobStore) -> OpenUplo
     had_body = append.writer.offset > append.began
     append.writer.abandon()
     if append.began and append.before is not None:
-        _running_hashes.keep(append.upload.id, append.began, append.before)
+        _running_hashes.put(append.upload.id, (append.began, append.before))
     # A request that is sent again because the first try died with its whole body here (checklist 72).
     if append.began and had_body and append.digest_before(claimed.algorithm) == claimed:
         with suppress(UploadMoved):  # another request was faster
