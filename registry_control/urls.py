@@ -16,7 +16,7 @@ from registry_control.catalog.serializers import ImageQuery, TagQuery
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
 from registry_control.namespaces.serializers import NamespaceQuery
 from registry_control.rest import errors
-from registry_control.rest.api import EmptyList, Health, Metadata, Root, Schema, UnservedRegion
+from registry_control.rest.api import EmptyList, Metadata, Root, Schema, UnservedRegion
 from registry_control.rest.identifiers import OtherRegion, OtherScalewayRegion, OwnRegion
 
 register_converter(OwnRegion, "own_region")
@@ -54,7 +54,6 @@ urlpatterns = [
     ),
     path(".well-known/jwks.json", Keys.as_view()),
     path("metadata", Metadata.as_view()),
-    path("healthz", Health.as_view()),
     path("api/schema/", Schema.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),

@@ -1,11 +1,13 @@
-"""The worker's entry points of the auth service."""
+"""The background tasks of the auth service."""
 
-from celery import shared_task
+from datetime import timedelta
 
 from registry_control.access import services
+from registry_control.common.background import Queue, background_task
 
 
-@shared_task(name="access.rotate_signing_keys")
-def rotate_signing_keys() -> None:
-    """Make a new signing key once a month; tokens of the last one stay good until they expire."""
+@background_task(name="access.rotate_signing_keys", queue=Queue.FAST, every=timedelta(hours=1))
+def rotate_signing_keys() -> bool:
+    """Create a new signing key once a month; the previous one verifies tokens until they expire."""
     services.rotate_signing_keys()
+    return False

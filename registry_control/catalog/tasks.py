@@ -1,31 +1,29 @@
-"""The worker's entry points: each does a bounded batch, and calls itself while there is more."""
+"""The background tasks of the catalogue."""
 
-from celery import shared_task
+from datetime import timedelta
+from typing import Final
 
 from registry_control.catalog.services import deletion, uploads
+from registry_control.common.background import Queue, background_task
 from registry_control.common.store import blob_store
-from registry_data.storage.base import Unavailable
 
-_BATCH = 200
-
-
-@shared_task(name="catalog.finish_deletions", autoretry_for=(Unavailable,), retry_backoff=True, max_retries=8)
-def finish_deletions(limit: int = _BATCH) -> None:
-    """Remove what DELETE requests left behind."""
-    if deletion.run_batch(store=blob_store(), limit=limit):
-        finish_deletions.delay(limit=limit)
+_BATCH: Final = 200
 
 
-@shared_task(name="catalog.expire_uploads", autoretry_for=(Unavailable,), retry_backoff=True, max_retries=8)
-def expire_uploads(limit: int = _BATCH) -> None:
-    """Discard uploads that nobody finished, and images that nothing was ever pushed to."""
-    expired = uploads.expire(store=blob_store(), limit=limit)
-    if limit in (expired, deletion.remove_never_pushed(limit=limit)):
-        expire_uploads.delay(limit=limit)
+@background_task(name="catalog.finish_deletions", queue=Queue.FAST, every=timedelta(seconds=10))
+def finish_deletions() -> bool:
+    """Remove the rows and uploads of namespaces, images and tags that are marked `deleting`."""
+    return deletion.run_batch(store=blob_store(), limit=_BATCH)
 
 
-@shared_task(name="catalog.expire_leases")
-def expire_leases(limit: int = _BATCH) -> None:
-    """Forget promises that are over."""
-    if deletion.remove_expired_leases(limit=limit) == limit:
-        expire_leases.delay(limit=limit)
+@background_task(name="catalog.expire_uploads", queue=Queue.FAST, every=timedelta(minutes=5))
+def expire_uploads() -> bool:
+    """Discard expired uploads, and images to which no manifest was ever pushed."""
+    expired = uploads.expire(store=blob_store(), limit=_BATCH)
+    return _BATCH in (expired, deletion.remove_never_pushed(limit=_BATCH))
+
+
+@background_task(name="catalog.expire_leases", queue=Queue.FAST, every=timedelta(minutes=5))
+def expire_leases() -> bool:
+    """Delete expired leases of blobs."""
+    return deletion.remove_expired_leases(limit=_BATCH) == _BATCH

@@ -1,14 +1,15 @@
-"""The worker's entry point for the change log."""
+"""The background task of the change log."""
 
-from celery import shared_task
+from datetime import timedelta
+from typing import Final
 
-from registry_control.common.changes import prune_changes as prune
+from registry_control.common import changes
+from registry_control.common.background import Queue, background_task
 
-_BATCH = 5000
+_BATCH: Final = 5000
 
 
-@shared_task(name="common.prune_changes")
-def prune_changes(limit: int = _BATCH) -> None:
+@background_task(name="common.prune_changes", queue=Queue.FAST, every=timedelta(minutes=5))
+def prune_changes() -> bool:
     """Delete rows of the change log that every data process has read long ago."""
-    if prune(limit=limit) == limit:
-        prune_changes.delay(limit=limit)
+    return changes.prune_changes(limit=_BATCH) == _BATCH

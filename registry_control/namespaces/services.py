@@ -12,13 +12,11 @@ from registry_control.common.changes import namespace_scope, record_change, repo
 from registry_control.common.clock import now
 from registry_control.common.errors import AlreadyExists, InvalidArgument, PermissionsDenied
 from registry_control.common.models import Status
-from registry_control.common.nudge import nudge
+from registry_control.common.signals import deletion_started
 from registry_control.identity.models import Application, Project, User
 from registry_control.namespaces import selectors
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.policy import check_deletable, check_name, check_writable
-
-FINISH_DELETIONS = "catalog.finish_deletions"
 
 
 def create(
@@ -144,7 +142,7 @@ def start_deletion(namespace: Namespace, *, actor: Actor) -> None:
         namespace.save(update_fields=["status", "updated_at"])
         _record_change(namespace)
         record(actor=actor, verb="namespace.delete", target=target_of(namespace))
-    nudge(FINISH_DELETIONS)
+    deletion_started.send(sender=Namespace)
 
 
 def _for_change(principal: Principal, namespace_id: UUID, what: str) -> Namespace:

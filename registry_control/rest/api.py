@@ -5,7 +5,6 @@ from functools import cache
 from typing import Any, Final
 
 from django.conf import settings
-from django.db import connection
 from django.http import HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.encoding import force_bytes
@@ -52,20 +51,6 @@ class Schema(SpectacularAPIView):
             content_type=f"{renderer.media_type}; charset=utf-8" if renderer.charset else renderer.media_type,
             headers={"Content-Disposition": f'inline; filename="{name}"'},
         )
-
-
-@extend_schema(exclude=True)
-class Health(APIView):
-    """Whether the database answers."""
-
-    authentication_classes = ()
-    permission_classes = (AllowAny,)
-
-    def get(self, request: Request) -> Response:
-        """Ask it; when it is away, the answer is 503."""
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        return Response({"status": "ok"})
 
 
 @extend_schema(exclude=True)

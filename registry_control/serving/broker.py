@@ -1,8 +1,8 @@
-"""The broker that needs no server: a folder of messages, one file each.
+"""A broker without a server: a folder of messages for each queue, one file each (ADR 14).
 
-A message appears whole, by a rename; one that cannot be read is dropped; taking one removes it. Losing
-one costs time only: messages are nudges, the rows are the work (invariant 8). Kombu has a transport like
-this, but its reader may meet a file that is half written, and then stops the worker.
+A message appears whole, by a rename; a file that cannot be parsed is dropped; receiving a message removes its
+file. Losing one costs time only: tasks are messages, the rows are the jobs (invariant 8). Kombu has a
+transport of files too, but its reader may read a file that is half written, and then stops the worker.
 """
 
 import logging
@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from queue import Empty
 from typing import Any, Final
+from urllib.parse import quote
 from uuid import uuid4
 
 from django.conf import settings
@@ -20,37 +21,44 @@ from kombu.utils.json import dumps, loads
 
 logger = logging.getLogger(__name__)
 
-_TAKEN: Final = ".taken"
+_MESSAGE: Final = ".msg"
 _DRAFT: Final = ".draft"
-_WAIT: Final = 0.5  # seconds
+_RECEIVED: Final = ".received"
+_POLL: Final = 0.5  # seconds
 
 
 def make_folder() -> None:
-    """Make the folder when it is needed and not there."""
+    """Create the folder of the broker, where there is no Redis."""
     if settings.REDIS_URL is None:
-        _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        _root().mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def empty_folder() -> None:
-    """Forget what an earlier run left: a worker that starts looks at all the rows anyway."""
+    """Delete the messages of an earlier run: a starting worker enqueues every task anyway."""
     if settings.REDIS_URL is None:
-        shutil.rmtree(_folder(), ignore_errors=True)
+        shutil.rmtree(_root(), ignore_errors=True)
         make_folder()
 
 
 class Channel(virtual.Channel):
-    """Puts and takes messages. Bindings are declared by each process for itself, in memory."""
+    """Sends and receives messages. Each process declares its bindings for itself, in memory."""
 
     def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
-        # Names sort by age; two senders in the same nanosecond still have two names.
-        path = _folder() / f"{time.time_ns():020d}_{uuid4().hex}.{queue}.msg"
+        folder = _folder(queue)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Names sort by age; two senders in the same nanosecond still have different names.
+        path = folder / f"{time.time_ns():020d}_{uuid4().hex}{_MESSAGE}"
         draft = path.with_suffix(_DRAFT)
-        draft.write_text(dumps(message), encoding="utf-8")
-        draft.rename(path)
+        try:
+            draft.write_text(dumps(message), encoding="utf-8")
+            draft.rename(path)
+        except OSError:  # The disk is full, say: half a message must not use it up too.
+            draft.unlink(missing_ok=True)
+            raise
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:  # noqa: ANN401, ARG002 - kombu's
         for path in _messages(queue):
-            message = _take(path)
+            message = _receive(path)
             if message is not None:
                 return message
         raise Empty
@@ -59,42 +67,47 @@ class Channel(virtual.Channel):
         return len(_messages(queue))
 
     def _purge(self, queue: str) -> int:
-        return sum(_take(path) is not None for path in _messages(queue))
+        return sum(_receive(path) is not None for path in _messages(queue))
 
 
 class Transport(virtual.Transport):
-    """What the setting `broker_transport` names."""
+    """The class that the setting `CELERY_BROKER_TRANSPORT` names."""
 
     Channel = Channel
     driver_type = driver_name = "folder"
 
     def drain_events(self, connection: Connection, timeout: float | None = None, **_: Any) -> None:
-        """Wait for a message, never for long: between two waits the worker looks whether it shall end."""
-        super().drain_events(connection, timeout=min(timeout or _WAIT, _WAIT))
+        """Wait briefly for a message: the worker checks between two waits whether it must stop."""
+        super().drain_events(connection, timeout=min(timeout or _POLL, _POLL))
 
     def driver_version(self) -> str:
-        """Kombu asks when it reports errors."""
-        return "1"
+        """Kombu includes it in error reports."""
+        return "2"
 
 
-def _folder() -> Path:
+def _root() -> Path:
     return Path(settings.CELERY_BROKER_TRANSPORT_OPTIONS["folder"])
 
 
+def _folder(queue: str) -> Path:
+    """A folder of its own, because no pattern of file names keeps `bulk` and `x.bulk` apart."""
+    return _root() / quote(queue, safe="")
+
+
 def _messages(queue: str) -> list[Path]:
-    return sorted(_folder().glob(f"*.{queue}.msg"))
+    return sorted(_folder(queue).glob(f"*{_MESSAGE}"))
 
 
-def _take(path: Path) -> dict[str, Any] | None:
-    taken = path.with_suffix(_TAKEN)
+def _receive(path: Path) -> dict[str, Any] | None:
+    received = path.with_suffix(_RECEIVED)
     try:
-        path.rename(taken)
-        content = taken.read_bytes()
-        taken.unlink()
+        path.rename(received)
+        content = received.read_bytes()
+        received.unlink()
         message: dict[str, Any] = loads(content.decode())
     except FileNotFoundError:
         return None  # Another worker was faster.
     except ValueError as error:
-        logger.warning("dropped a message that cannot be read: %s", error)
+        logger.warning("dropped a message that cannot be parsed: %s", error)
         return None
     return message

@@ -1,7 +1,7 @@
 """The two HTTP servers: Granian, with the control plane or the data plane as its application.
 
-On SIGTERM they take no more connections, close the idle ones, and end with the last open transfer. How
-long that may take is for whoever sent the signal to say, with SIGKILL.
+On SIGTERM they accept no more connections, close the idle ones, and end with the last open transfer. The
+sender of the signal limits how long that takes, with SIGKILL.
 """
 
 import logging
@@ -9,11 +9,9 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Final, TypeAlias
 
 from django.conf import settings
-from django.utils.module_loading import import_string
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
@@ -31,14 +29,12 @@ logger = logging.getLogger(__name__)
 _Application: TypeAlias = Callable[..., Any]
 _Build: TypeAlias = Callable[[], _Application]
 
-_CONTROL: Final = "registry_control.wsgi.application"
-_DATA: Final = "registry_data.main.build"
 _CONTROL_THREADS: Final = 8
-# Of one worker process, idle ones included: an idle one costs some memory, but one too many is not answered.
+# Per worker process, idle ones included. A further connection waits unanswered in the backlog.
 _CONNECTIONS: Final = 10_000
 _OPEN_FILES: Final = 65_536
 _BACKLOG: Final = 1024
-# Bytes of a body: the buffer grows to it while its client keeps it full. Each part is a hop to Python.
+# Bytes of a body per message to Python; the buffer grows to this size only for clients that fill it.
 _READ_AT_ONCE: Final = 1024 * 1024
 
 
@@ -46,9 +42,9 @@ _READ_AT_ONCE: Final = 1024 * 1024
 class _Plane:
     name: str
     address: Address
-    variable: str  # where the address comes from
-    # Imported once, before the workers are forked: they start sooner, again and again, and share the memory.
-    parts: str
+    variable: str  # the setting that contains the address
+    # Imports the plane's modules before the workers are forked: they start sooner and share the memory.
+    preload: Callable[[], object]
     build: _Build
     workers: int
 
@@ -60,7 +56,7 @@ def serve_control() -> None:
             name="control",
             address=settings.CONTROL_ADDR,
             variable="REGISTRY_CONTROL_ADDR",
-            parts="registry_control.urls",
+            preload=_preload_control,
             build=_build_control,
             workers=1,
         )
@@ -74,22 +70,36 @@ def serve_data() -> None:
             name="data",
             address=settings.DATA_ADDR,
             variable="REGISTRY_DATA_ADDR",
-            parts="registry_data.http.app",
-            build=lambda: import_string(_DATA)(),
+            preload=_preload_data,
+            build=_build_data,
             workers=settings.DATA_WORKERS,
         )
     )
 
 
+def _preload_control() -> None:
+    import registry_control.urls  # noqa: F401
+
+
 def _build_control() -> _Application:
-    return WsgiInThreads(
-        import_string(_CONTROL), threads=_CONTROL_THREADS, max_body=settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    )
+    from registry_control.wsgi import application
+
+    return WsgiInThreads(application, threads=_CONTROL_THREADS, max_body=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+
+
+def _preload_data() -> None:
+    import registry_data.http.app  # noqa: F401
+
+
+def _build_data() -> _Application:
+    from registry_data.main import build
+
+    return build()
 
 
 def _serve(plane: _Plane) -> None:
     check_addresses({plane.variable: plane.address})
-    import_module(plane.parts)
+    plane.preload()
     _allow_many_files()
     keep_freed_memory()
     set_aside_what_stays()
@@ -122,7 +132,7 @@ def _load(plane: _Plane) -> _Application:
 
 
 def _allow_many_files() -> None:
-    """Every connection is an open file, and the usual soft limit is 1024."""
+    """Raise the soft limit: every connection is an open file, and the usual limit is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

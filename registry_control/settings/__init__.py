@@ -25,6 +25,8 @@ REGION = ENVIRONMENT.region
 STORAGE_URL = ENVIRONMENT.storage_url
 REDIS_URL = ENVIRONMENT.redis_url
 DATA_WORKERS = ENVIRONMENT.data_workers
+WORKER_FAST = ENVIRONMENT.worker_fast
+WORKER_BULK = ENVIRONMENT.worker_bulk
 READ_ONLY = ENVIRONMENT.read_only
 CHALLENGE = ENVIRONMENT.challenge
 DISK_RESERVE = None if ENVIRONMENT.disk_reserve is None else ENVIRONMENT.disk_reserve * 1024 * 1024  # bytes
@@ -73,6 +75,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "registry_control.rest.middleware.RequestId",
+    "registry_control.serving.health.HealthCheck",
     "registry_control.rest.content_security.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -192,18 +195,32 @@ SPECTACULAR_SETTINGS = {
 CELERY_BROKER_URL = REDIS_URL or "filesystem://localhost"
 CELERY_BROKER_TRANSPORT = None if REDIS_URL else "registry_control.serving.broker:Transport"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
-    # A Redis that is away or hangs costs a request that wants to nudge a few seconds, and nothing else.
-    {"socket_timeout": 3, "socket_connect_timeout": 2, "max_retries": 1, "interval_start": 0}
+    {
+        # Without these, a Redis that vanished or hangs blocks the worker and the publisher thread for ever.
+        "socket_timeout": 5,
+        "socket_connect_timeout": 3,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "max_retries": 1,
+        "interval_start": 0,
+        # Seconds after which Redis delivers a message of a killed worker again: longer than any task runs.
+        "visibility_timeout": 3600,
+    }
     if REDIS_URL
     else {"folder": str(STATE_DIR / "broker"), "polling_interval": 0.5}
 )
+CELERY_TASK_DEFAULT_QUEUE = "fast"
 CELERY_TASK_IGNORE_RESULT = True
+# A message is acknowledged when its task has ended, so a killed worker's messages are delivered again; and a
+# worker holds no more messages than it has threads, so the other workers get the rest.
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# Publishing is a nudge in somebody's request: give up soon, the sweep finds the row anyway.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # retry for ever
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # Redis may be full, or a read-only replica, for a while
+# The publisher thread retries (`common/publisher.py`).
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TIMEZONE = "UTC"
 

@@ -55,6 +55,8 @@ class Environment:
     secret_key: str
     allowed_hosts: tuple[str, ...]
     data_workers: int
+    worker_fast: int  # tasks at once
+    worker_bulk: int
     read_only: bool
     challenge: str
     disk_reserve: int | None  # MiB
@@ -88,6 +90,8 @@ class Environment:
             secret_key=read("SECRET_KEY", "") or _own_secret_key(state_dir),
             allowed_hosts=tuple(filter(None, re.split(r"[,\s]+", read("ALLOWED_HOSTS", "")))),
             data_workers=read.number("DATA_WORKERS", max(2, os.cpu_count() or 1), at_least=1),
+            worker_fast=read.number("WORKER_FAST", 4, at_least=1),
+            worker_bulk=read.number("WORKER_BULK", 2, at_least=1),
             read_only=read.one_of("READ_ONLY", "off", ("off", "on")) == "on",
             challenge=read.one_of("CHALLENGE", "bearer", ("bearer", "basic")),
             disk_reserve=read.number("DISK_RESERVE", 0, at_least=0) if read("DISK_RESERVE", "") else None,

@@ -42,14 +42,14 @@ class Redis:
 
 
 @contextmanager
-def running_redis(folder: Path) -> Iterator[Redis]:
+def running_redis(folder: Path, *, port: int | None = None) -> Iterator[Redis]:
     """Start a server that keeps everything in memory, and stop it at the end.
 
     Raises:
         ServiceError: it does not start.
     """
     folder.mkdir()
-    server = Redis(free_port())
+    server = Redis(port or free_port())
     options = ["--port", str(server.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     options += ["--databases", str(_DATABASES)]
     child = Child([REDIS_SERVER_PATH, *options], log=folder / "redis.log", stop_signal=Signals.SIGTERM)

@@ -16,11 +16,10 @@ from registry_control.common.changes import image_scope, record_change, reposito
 from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
-from registry_control.common.nudge import nudge
+from registry_control.common.signals import deletion_started
 from registry_control.db.sql import execute, id_parameter, row, time_parameter, uuid_from_db
 from registry_control.namespaces.policy import check_deletable, check_writable
 from registry_control.namespaces.selectors import may
-from registry_control.namespaces.services import FINISH_DELETIONS
 
 _HOLD_NAMESPACE: Final = """
 SELECT n.name, p.organization_id, n.status
@@ -196,7 +195,7 @@ def start_deletion(image: Image, *, actor: Actor) -> None:
         record_change(image_scope(image.pk), repositories_scope(image.organization_id))
         record(actor=actor, verb="image.delete", target=target_of(image))
     if actor != SYSTEM:  # the worker goes on by itself, and must not be told once for each image
-        nudge(FINISH_DELETIONS)
+        deletion_started.send(sender=Image)
 
 
 def target_of(image: Image) -> Target:

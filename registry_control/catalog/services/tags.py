@@ -20,11 +20,10 @@ from registry_control.common.changes import image_scope, record_change
 from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
-from registry_control.common.nudge import nudge
+from registry_control.common.signals import deletion_started
 from registry_control.db.sql import execute, id_parameter, time_parameter
 from registry_control.namespaces.policy import check_deletable
 from registry_control.namespaces.selectors import may
-from registry_control.namespaces.services import FINISH_DELETIONS
 from registry_data.oci.preconditions import Preconditions
 
 _INSERT: Final = """
@@ -109,4 +108,4 @@ def start_deletion(tag: Tag, *, actor: Actor) -> None:
         record_change(image_scope(tag.image_id))
         Image.objects.filter(pk=tag.image_id).update(updated_at=tag.updated_at)
         record(actor=actor, verb="tag.delete", target=images.target_of(tag.image), tag=tag.name)
-    nudge(FINISH_DELETIONS)
+    deletion_started.send(sender=Tag)

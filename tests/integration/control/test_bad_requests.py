@@ -194,8 +194,19 @@ def test_the_address_itself_leads_to_the_administration() -> None:
 
 
 def test_a_host_that_is_not_ours_is_refused_in_json() -> None:
-    answer = Api().call("GET", "/healthz", Host="evil.example")
+    answer = Api().call("GET", "/metadata", Host="evil.example")
     assert (answer.status, answer.body["type"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3:8000", "evil.example", "[fe80::1]", ""])
+def test_a_health_check_may_name_any_host(host: str) -> None:
+    answer = Api().call("GET", "/healthz", Host=host)
+    assert (answer.status, answer.body["status"]) == (200, "ok")
+
+
+def test_a_health_check_is_a_get() -> None:
+    answer = Api().call("POST", "/healthz", Host="evil.example")
+    assert (answer.status, answer.body["type"]) == (405, "method_not_allowed")
 
 
 def test_the_admin_speaks_html() -> None:
@@ -233,5 +244,5 @@ def test_a_database_that_is_away_is_503_and_says_when_to_try_again(
 
 
 def test_health_and_metadata_need_no_key() -> None:
-    assert Api().get("/healthz").body == {"status": "ok"}
+    assert set(Api().get("/healthz").body) == {"status", "worker", "version"}
     assert set(Api().get("/metadata").body) == {"platform", "partition", "domain"}

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from registry_control.common.version import version
 from tests.services.stack import Stack
 
 NAMESPACES = "/registry/v1/regions/fr-par/namespaces"
@@ -49,7 +50,7 @@ def test_paths_that_lead_nowhere_are_json_here_too(http: httpx.Client) -> None:
 
 
 def test_health_says_that_it_is_well(http: httpx.Client) -> None:
-    assert http.get("/healthz").json() == {"status": "ok"}
+    assert http.get("/healthz").json() == {"status": "ok", "worker": "ok", "version": version()}
 
 
 @pytest.mark.parametrize("path", ["/token", "/registry-internal/v1/regions/fr-par/tokens"])

@@ -11,6 +11,7 @@ from kombu import Connection
 from kombu.simple import SimpleQueue
 
 from registry_control.serving import broker
+from tests.services.disks import small_disk
 
 MESSAGES = 200
 
@@ -33,6 +34,10 @@ def connect() -> Connection:
     return Connection("filesystem://localhost", transport="registry_control.serving.broker:Transport")
 
 
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 def received(queue: SimpleQueue) -> object:
     message = queue.get(timeout=5)
     message.ack()
@@ -46,7 +51,7 @@ def test_messages_arrive_in_order_and_leave_no_file(connection: Connection, fold
         assert [received(queue) for _ in range(5)] == [{"number": number} for number in range(5)]
         with pytest.raises(Empty):
             queue.get(block=False)
-    assert list(folder.iterdir()) == []
+    assert files(folder) == []
 
 
 def test_no_reader_ever_meets_half_a_message(connection: Connection, folder: Path) -> None:
@@ -66,22 +71,23 @@ def test_no_reader_ever_meets_half_a_message(connection: Connection, folder: Pat
 
     # then each came once
     assert numbers == list(range(MESSAGES))
-    assert list(folder.iterdir()) == []
+    assert files(folder) == []
 
 
 def test_a_message_that_cannot_be_read_is_dropped(
     connection: Connection, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given two files that no sender of ours has made, and a message
-    (folder / "00_a.work.msg").write_text("{", encoding="utf-8")
-    (folder / "00_b.work.msg").write_bytes(b"\xff\xfe")
+    (folder / "work").mkdir()
+    (folder / "work" / "00_a.msg").write_text("{", encoding="utf-8")
+    (folder / "work" / "00_b.msg").write_bytes(b"\xff\xfe")
     with connection.SimpleQueue("work") as queue:
         queue.put("good")
 
         # when the queue is read, then only the message comes
         assert received(queue) == "good"
-    assert list(folder.iterdir()) == []
-    assert caplog.text.count("dropped a message that cannot be read") == 2
+    assert files(folder) == []
+    assert caplog.text.count("dropped a message that cannot be parsed") == 2
 
 
 def test_what_an_earlier_run_left_is_forgotten(connection: Connection, folder: Path) -> None:
@@ -90,3 +96,32 @@ def test_what_an_earlier_run_left_is_forgotten(connection: Connection, folder: P
         assert queue.qsize() == 1
         broker.empty_folder()
         assert queue.qsize() == 0
+
+
+@pytest.mark.parametrize("other", ["x.bulk", "bulk.x", "../bulk", "bulk/x", "*"])
+def test_queues_with_similar_names_are_separate(connection: Connection, folder: Path, other: str) -> None:
+    with connection.SimpleQueue("bulk") as queue, connection.SimpleQueue(other) as similar:
+        similar.put("of the other")
+        with pytest.raises(Empty):
+            queue.get(block=False)
+        assert received(similar) == "of the other"
+    assert files(folder) == []
+
+
+def test_a_full_disk_fails_the_sender_and_leaves_no_draft(settings: LazySettings, tmp_path: Path) -> None:
+    # given a broker on a disk that is full
+    with small_disk(tmp_path / "disk", mib=1) as disk:
+        settings.REDIS_URL = None
+        settings.CELERY_BROKER_TRANSPORT_OPTIONS = {"folder": str(disk / "broker")}
+        broker.make_folder()
+        with connect() as connection, connection.SimpleQueue("work") as queue:
+            queue.put("before")
+            (disk / "filler").write_bytes(b"x" * 900_000)
+
+            # when a message does not fit, then the sender gets the error and no part of it stays
+            with pytest.raises(OSError, match="No space left"):
+                queue.put("x" * 200_000)
+            assert len(files(disk / "broker")) == 1
+
+            # and what was sent before is delivered
+            assert received(queue) == "before"

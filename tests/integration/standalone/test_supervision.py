@@ -77,7 +77,7 @@ def test_a_killed_process_of_a_server_is_replaced_and_said_so(running: Stack, na
 def test_nothing_outlives_a_killed_up_and_the_next_start_finds_its_ports(running: Stack) -> None:
     # given all processes of a product
     started = running.processes()
-    assert len(started) == 6  # three, and the servers' own: one of control, two of data
+    assert len(started) == 8  # three, and their own: one of control, two of data, two of the worker
 
     # when `up` itself is killed
     os.kill(running.pid, signal.SIGKILL)

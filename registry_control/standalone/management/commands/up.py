@@ -10,14 +10,14 @@ from django.core.management.base import BaseCommand
 
 from registry_control.serving import broker
 from registry_control.serving.addresses import check_addresses, reachable
+from registry_control.serving.signals import Signals
 from registry_control.settings.environment import ConfigurationError
 from registry_control.standalone import bootstrap
 from registry_control.standalone.credentials import CredentialsFile
 from registry_control.standalone.lockfile import only_one
 from registry_control.standalone.preflight import check_redis, check_storage
 from registry_control.standalone.quickstart import quickstart
-from registry_control.standalone.signals import Signals
-from registry_control.standalone.supervisor import supervise
+from registry_control.standalone.supervisor import run_all_roles
 
 
 class Command(BaseCommand):
@@ -33,7 +33,7 @@ class Command(BaseCommand):
             with only_one(settings.STATE_DIR):
                 text = _prepare()
                 with Signals() as signals:
-                    supervise(signals, on_ready=lambda: _print(text, sys.stdout), say=_say)
+                    run_all_roles(signals, on_ready=lambda: _print(text, sys.stdout), report=_say)
         except (ConfigurationError, OSError) as error:
             sys.exit(f"stowage: {error}")
         except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from registry_control.standalone.signals import Signals
+from registry_control.serving.signals import Signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

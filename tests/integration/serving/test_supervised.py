@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from registry_control.serving.process import fork
-from registry_control.standalone.supervised import Child
+from registry_control.serving.supervised import SupervisedProcess
 from tests.services.processes import is_alive, wait_until_gone
 
 # Writes its own id and that of a process that it starts, both of which ignore SIGTERM, and waits.
@@ -32,11 +32,11 @@ class Watched:
         self.pids = folder / "pids"
         self.said: list[str] = []
         command = [sys.executable, "-c", program, str(self.pids)]
-        self.child = Child(
+        self.child = SupervisedProcess(
             "data",
             start=lambda: fork(lambda: os.execv(command[0], command), title="data"),
             is_ready=self._is_ready,
-            say=self.said.append,
+            report=self.said.append,
         )
 
     def starts(self) -> list[tuple[int, int]]:
@@ -65,7 +65,7 @@ def watch(tmp_path: Path) -> Iterator[Callable[[str], Watched]]:
 
     yield start
     for watched in made:
-        watched.child.clear()
+        watched.child.kill()
 
 
 def test_a_child_that_is_killed_is_started_again_and_what_it_had_started_is_ended(
@@ -104,7 +104,7 @@ def test_a_process_that_cannot_be_made_is_tried_again_too() -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     said: list[str] = []
-    child = Child("data", start=no_room, is_ready=lambda _: True, say=said.append)
+    child = SupervisedProcess("data", start=no_room, is_ready=lambda _: True, report=said.append)
     child.tick()
     assert not child.ready
     assert said[0].startswith("data could not be started (")
@@ -115,12 +115,12 @@ def test_a_child_that_does_not_end_when_asked_can_be_cleared_away(watch: Callabl
     watched = watch(STUBBORN)
     watched.tick_until(lambda: watched.child.ready)
     (pid, grandchild) = watched.starts()[0]
-    watched.child.ask_to_end()
+    watched.child.terminate()
     time.sleep(0.2)
     assert not watched.child.has_ended()
     assert is_alive(grandchild)
 
     # when it is cleared away, then nothing of it is left
-    watched.child.clear()
+    watched.child.kill()
     assert watched.child.has_ended()
     assert wait_until_gone([pid, grandchild], timeout=2) == []

@@ -1,0 +1,41 @@
+"""The health check of the control plane."""
+
+from collections.abc import Callable
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from registry_control.common.version import version
+from registry_control.serving.heartbeat import worker_state
+
+
+@extend_schema(exclude=True)
+class Health(APIView):
+    """Whether the database answers, and whether background work gets done."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+    def get(self, request: Request) -> Response:  # noqa: ARG002 - DRF's
+        """Answer 503 if the database does not. A missing worker is no reason to take this server away."""
+        return Response({"status": "ok", "worker": worker_state(), "version": version()})
+
+
+class HealthCheck:
+    """Answers /healthz before Django checks the Host: a probe asks by the address of the container."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+        self._view = Health.as_view()
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Answer, or pass the request on."""
+        if request.path != "/healthz":
+            return self._get_response(request)
+        response: HttpResponseBase = self._view(request).render()
+        return response
