@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import django
 
 if TYPE_CHECKING:
-    from registry_data.freshness import VersionSource
     from registry_data.http.app import App
     from registry_data.http.read_executor import ReadExecutor
+    from registry_data.scoped_cache import ChangeFeed, ChangeTracker
 
 
 def build() -> "App":
@@ -22,12 +22,14 @@ def build() -> "App":
     from django.db import connection
 
     from registry_control.access.tokens import SERVICE
+    from registry_control.common import request_context
     from registry_control.common.store import blob_store
     from registry_data.config import Config
     from registry_data.http.app import App
     from registry_data.http.app_context import AppContext
     from registry_data.http.bridge import Bridge
     from registry_data.rates import Rates
+    from registry_data.scoped_cache import ChangeTracker
 
     config = Config(
         public_scheme=settings.PUBLIC_SCHEME,
@@ -41,37 +43,46 @@ def build() -> "App":
         rate_limit_anonymous=settings.RATE_LIMIT_ANONYMOUS,
         trusted_proxies=settings.TRUSTED_PROXIES,
     )
-    stamps, reads = _on_sqlite() if connection.vendor == "sqlite" else _on_postgresql()
+    tracker = ChangeTracker()
+    feed, reads = _on_sqlite(tracker) if connection.vendor == "sqlite" else _on_postgresql(tracker)
     bridge = Bridge(
         database_threads=config.database_threads, storage_threads=config.storage_threads, reads=reads
     )
-    rates = Rates(settings.STATE_DIR / "rates") if config.limits_rates else None
-    return App(AppContext(config, bridge, blob_store(), stamps, rates))
+    context = AppContext(
+        config,
+        bridge,
+        blob_store(),
+        feed,
+        tracker,
+        start_request=request_context.start,
+        rates=Rates(settings.STATE_DIR / "rates") if config.limits_rates else None,
+    )
+    return App(context)
 
 
-def _on_sqlite() -> "tuple[VersionSource, ReadExecutor]":
+def _on_sqlite(tracker: "ChangeTracker") -> "tuple[ChangeFeed, ReadExecutor]":
     from django.db import connection
 
+    from registry_control.common.change_feed import SqliteChangeFeed
     from registry_control.db.sql import query_on_connection, use_query_executor
-    from registry_data.freshness import SqliteVersionSource
     from registry_data.http.read_executor import InlineReads
 
-    # Django would not have a query in the event loop, where this one is meant to be.
+    # Django refuses queries in the thread of an event loop. Reads of a local file are meant to run there:
+    # they wait for no server and no writer, and a hop to another thread would cost several times the query.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-    return SqliteVersionSource(Path(connection.settings_dict["NAME"])), InlineReads(
-        use_query_executor, query_on_connection
-    )
+    feed = SqliteChangeFeed(Path(connection.settings_dict["NAME"]), tracker.apply)
+    return feed, InlineReads(use_query_executor, query_on_connection, tracker)
 
 
-def _on_postgresql() -> "tuple[VersionSource, ReadExecutor]":
+def _on_postgresql(tracker: "ChangeTracker") -> "tuple[ChangeFeed, ReadExecutor]":
     from django.db import connection
 
+    from registry_control.common.change_feed import PostgresChangeFeed
     from registry_control.db.postgresql import timeouts
     from registry_control.db.postgresql.pipeline import Pipeline
     from registry_control.db.sql import use_query_executor
-    from registry_data.freshness import PostgresVersionSource
     from registry_data.http.read_executor import GreenletReads
 
     parameters = connection.get_connection_params()
     pipeline = Pipeline(lambda: timeouts.connect(parameters))
-    return PostgresVersionSource(pipeline), GreenletReads(use_query_executor, pipeline)
+    return PostgresChangeFeed(pipeline, tracker.apply), GreenletReads(use_query_executor, pipeline, tracker)

@@ -84,6 +84,11 @@ class Principal:
     rights: tuple[Right, ...]
     ends_at: datetime | None = None  # when the key expires
 
+    @property
+    def reference(self) -> str:
+        """Kind and id in one text, as logs and rate limits name a principal."""
+        return f"{self.kind}:{self.id}"
+
 
 ANONYMOUS: Final = Principal(Kind.ANONYMOUS, None, "anonymous", None, None, "", ())
 

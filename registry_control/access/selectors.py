@@ -6,8 +6,9 @@ from uuid import UUID
 
 from registry_control.access.errors import BadCredentials, Reason
 from registry_control.access.policy import Kind, Principal, Right
+from registry_control.common.changes import organization_scope
 from registry_control.common.clock import now
-from registry_control.db.sql import optional_time, optional_uuid, rows
+from registry_control.db.sql import Rows, optional_time, optional_uuid, rows
 from registry_control.identity.credentials import secret_hmac
 
 _KEY: Final = """
@@ -55,7 +56,7 @@ def stored_hash_of(access_key: str) -> str | None:
 
 
 def _principal(sql: str, parameter: str) -> Principal:
-    found = rows(sql, [parameter])
+    found = rows(sql, [parameter], depends_on=_scopes)
     if not found:
         raise BadCredentials(Reason.NOT_FOUND)
     read = _read_before if len(found) <= _FEW else _read
@@ -65,6 +66,12 @@ def _principal(sql: str, parameter: str) -> Principal:
     if principal.ends_at is not None and principal.ends_at <= now():
         raise BadCredentials(Reason.EXPIRED)
     return principal
+
+
+def _scopes(found: Rows) -> tuple[str, ...] | None:
+    """What a key's rows depend on; None for an unknown key, since creating one records no change."""
+    organization_id = (found[0][5] or found[0][9]) if found else None
+    return None if organization_id is None else (organization_scope(organization_id),)
 
 
 def _read(found: tuple[tuple[Any, ...], ...]) -> tuple[Principal, bool]:

@@ -27,9 +27,10 @@ from registry_control.access.policy import (
 from registry_control.access.selectors import principal_by_access_key, principal_by_secret, stored_hash_of
 from registry_control.audit.models import ActorKind
 from registry_control.audit.services import SYSTEM, Actor, Target, record
+from registry_control.common import request_context
 from registry_control.common.clock import now
 from registry_control.common.lru_cache import ENTRY_OVERHEAD, LruCache
-from registry_control.db.sql import row
+from registry_control.db.sql import Rows, row
 from registry_data.oci.scopes import Scope
 
 SIGNING_KEY_LIFE: Final = timedelta(days=30)
@@ -103,8 +104,12 @@ def authenticate(*, secret: str | None = None, token: str | None = None) -> Call
     if token is not None:
         claims = _verified(token)
         principal = principal_by_access_key(claims.access_key) if claims.access_key else ANONYMOUS
-        return Caller(principal, claims.scopes, claims.expires_at)
-    return Caller(principal_by_secret(secret), None) if secret is not None else NOBODY
+        caller = Caller(principal, claims.scopes, claims.expires_at)
+    else:
+        caller = Caller(principal_by_secret(secret), None) if secret is not None else NOBODY
+    if not caller.is_anonymous:
+        request_context.identified(caller.principal.reference)
+    return caller
 
 
 def refresh_token_of(caller: Caller) -> str | None:
@@ -204,11 +209,16 @@ def _size_of(claims: tokens.Claims) -> int:
 _verified_tokens: Final = LruCache[str, tokens.Claims](32 * 1024 * 1024, _size_of)
 
 
+def _while_tokens_last(found: Rows) -> tuple[str, ...] | None:
+    """A signing key is deleted only when every token that it has signed has expired."""
+    return () if found else None
+
+
 def _verified(token: str) -> tokens.Claims:
     claims = _verified_tokens.get(token)
     if claims is None or claims.expires_at <= time.time():
         kid = tokens.kid_of(token)
-        if row(_SIGNING_KEY, [kid]) is None:
+        if row(_SIGNING_KEY, [kid], depends_on=_while_tokens_last) is None:
             raise BadCredentials(Reason.INVALID_ARGUMENT)
         claims = tokens.verify(token, kid=kid)
         _verified_tokens.put(token, claims)

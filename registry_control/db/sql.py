@@ -8,7 +8,7 @@ transaction locks the whole database, `FOR UPDATE` and `FOR SHARE` are removed.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -23,7 +23,12 @@ from registry_control.db.postgresql import base as postgresql
 
 Parameter: TypeAlias = Any  # str, int, bytes, None, or the result of a *_parameter function below
 
-QueryExecutor: TypeAlias = Callable[[str, Sequence[Parameter]], list[tuple[Any, ...]]]
+Rows: TypeAlias = list[tuple[Any, ...]]
+Scopes: TypeAlias = Collection[str]
+"""Of the change log (`registry_control.common.changes`)."""
+DependsOn: TypeAlias = Callable[[Rows], Scopes | None]
+"""Tells from the rows of a query which scopes they depend on; None if on more than scopes can tell."""
+QueryExecutor: TypeAlias = Callable[[str, Sequence[Parameter], DependsOn | None], Rows]
 
 _executor: ContextVar[QueryExecutor | None] = ContextVar("query_executor", default=None)
 _BATCH: Final = 1000  # rows of one INSERT
@@ -41,13 +46,16 @@ def use_query_executor(executor: QueryExecutor) -> None:
     connections[DEFAULT_DB_ALIAS]
 
 
-def rows(sql: str, parameters: Sequence[Parameter]) -> list[tuple[Any, ...]]:
-    """All rows of one query. Convert ids, times and JSON with the *_from_db and optional_* functions."""
+def rows(sql: str, parameters: Sequence[Parameter], *, depends_on: DependsOn | None = None) -> Rows:
+    """All rows of one query. Convert ids, times and JSON with the *_from_db and optional_* functions.
+
+    With `depends_on`, an executor may cache the rows, and responses made from them, until a scope changes.
+    """
     executor = _executor.get()
     if executor is None:
         return query_on_connection(sql, parameters)
     try:
-        return executor(sql, parameters)
+        return executor(sql, parameters, depends_on)
     except Exception:
         with connections[DEFAULT_DB_ALIAS].wrap_database_errors:
             raise
@@ -82,9 +90,11 @@ def _is_instrumented(connection: BaseDatabaseWrapper) -> bool:
     return bool(connection.execute_wrappers) or connection.queries_logged
 
 
-def row(sql: str, parameters: Sequence[Parameter]) -> tuple[Any, ...] | None:
-    """The first row of one query, or None."""
-    return next(iter(rows(sql, parameters)), None)
+def row(
+    sql: str, parameters: Sequence[Parameter], *, depends_on: DependsOn | None = None
+) -> tuple[Any, ...] | None:
+    """The first row of one query, or None; see `rows`."""
+    return next(iter(rows(sql, parameters, depends_on=depends_on)), None)
 
 
 def execute(sql: str, parameters: Sequence[Parameter]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -11,16 +12,16 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from registry_data.http.app_context import AppContext, Endpoint
+from registry_data.http.app_context import AppContext, Endpoint, Exchange
 from registry_data.http.authentication import challenge
 from registry_data.http.endpoints import blobs, extensions, lists, manifests, service, uploads
 from registry_data.http.errors import to_answer
 from registry_data.http.hosts import check_host
 from registry_data.http.messages import Idle, Request, Response, content_length
-from registry_data.http.rates import check_rate
-from registry_data.http.response_cache import ResponseCache, key_of
+from registry_data.http.rates import check_rate, count_request
+from registry_data.http.response_cache import CachedResponse, Key, ResponseCache, key_of
 from registry_data.http.routes import Kind, Route, route
-from registry_data.http.sending import send_answer, send_kept
+from registry_data.http.sending import send_cached, send_response
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 from registry_data.registry.authorization import AccessDenied
 
@@ -73,7 +74,7 @@ class App:
 
     def __init__(self, plane: AppContext) -> None:
         self._plane = plane
-        self._kept = ResponseCache()
+        self._cache = ResponseCache(plane.tracker)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the server's start and stop."""
@@ -83,29 +84,59 @@ class App:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Where requests are counted, each is looked at: who sends it decides.
-        key = key_of(scope) if self._plane.rates is None else None
-        stamp = await self._plane.stamps.now() if scope["method"] in _READS else None
-        if key is not None and (kept := self._kept.get(key, stamp)) is not None:
-            await send_kept(kept, send)
-            return
-        request = Request(scope, receive, idle_time=self._plane.config.idle_time, stamp=stamp)
+        began = time.perf_counter()
+        exchange = Exchange(await self._request(scope, receive))
         try:
-            answer = await self._answer(request)
-            if request.method not in _READS and not await _drained(request):
-                answer = Response(answer.status, {**answer.headers, "connection": "close"}, answer.body)
-        except ClientDisconnect as error:
-            answer = _to_whoever_stopped(request, error)
-        if key is not None and (kept := self._kept.put(key, stamp, answer)) is not None:
-            await send_kept(kept, send)
+            await self._exchange(exchange, key_of(scope), send)
+        finally:
+            exchange.seconds = time.perf_counter() - began
+            for hook in self._plane.on_response:
+                hook(exchange)
+
+    async def _request(self, scope: Scope, receive: Receive) -> Request:
+        incoming_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        context = self._plane.start_request(incoming_id.decode("latin-1"))
+        version = None
+        if scope["method"] in _READS and await self._plane.feed.catch_up():
+            version = self._plane.tracker.version
+        idle_time = self._plane.config.idle_time
+        return Request(scope, receive, idle_time=idle_time, context=context, version=version)
+
+    async def _exchange(self, exchange: Exchange, key: Key | None, send: Send) -> None:
+        request = exchange.request
+        if request.dependencies.version is None:
+            key = None
+        cached = None if key is None else self._cached(key, request)
+        if cached is not None:
+            await send_cached(cached, exchange, send)
             return
-        await send_answer(request, answer, self._plane, send)
-        if answer.headers.get("connection") == "close":
+        response = await self._response(request)
+        if key is not None:
+            self._cache.put(key, request, response)
+        await send_response(response, exchange, self._plane, send)
+        if response.headers.get("connection") == "close":
             await _linger(request)
 
-    async def _answer(self, request: Request) -> Response:
+    def _cached(self, key: Key, request: Request) -> CachedResponse | None:
+        """The cached response to a request, unless a rate limit refuses it, which is told elsewhere."""
+        cached = self._cache.get(key)
+        if cached is None or count_request(self._plane, request, cached.principal):
+            return None
+        request.route, request.context.principal = cached.route, cached.principal
+        return cached
+
+    async def _response(self, request: Request) -> Response:
         try:
-            found = _find(request)
+            response = await self._result(request)
+            if request.method not in _READS and not await _drained(request):
+                return Response(response.status, {**response.headers, "connection": "close"}, response.body)
+        except ClientDisconnect as error:
+            return _to_whoever_stopped(request, error)
+        return response
+
+    async def _result(self, request: Request) -> Response:
+        try:
+            found = request.route = _find(request)
             if found.kind is not Kind.HEALTH:
                 await check_rate(self._plane, request)
             endpoints = ENDPOINTS[found.kind]
@@ -117,7 +148,7 @@ class App:
             return await endpoint(self._plane, request, found)
         except ClientDisconnect:
             raise
-        except Exception as error:  # noqa: BLE001 - the one place where all that is left becomes an answer
+        except Exception as error:  # noqa: BLE001 - the one place where every other error becomes a response
             return await self._refusal(request, error)
 
     async def _refusal(self, request: Request, error: Exception) -> Response:
@@ -135,7 +166,7 @@ class App:
                 await send({"type": "lifespan.startup.complete"})
             else:
                 self._plane.bridge.close()
-                self._plane.stamps.close()
+                self._plane.feed.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

@@ -1,23 +1,24 @@
-"""Where asynchronous edge and synchronous core meet: nowhere else does one colour call the other."""
+"""Where the asynchronous edge calls the synchronous core: nothing else crosses from one to the other."""
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from registry_data.freshness import ConnectionUnavailable, DatabaseVersion
 from registry_data.http.read_executor import ReadExecutor
+from registry_data.scoped_cache import ConnectionUnavailable, Dependencies
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Bridge:
-    """Runs the core in threads: use cases in some, bytes in others, so that neither waits for the other.
+    """Runs use cases in one thread pool and byte transfers in another, so that neither waits for the other.
 
-    Threads of use cases keep their own database connection; their number is the process's most.
+    Each thread of the first pool has its own database connection, so its size limits the connections of a
+    process. Context variables of the request are visible in the threads.
     """
 
     def __init__(self, *, database_threads: int, storage_threads: int, reads: ReadExecutor) -> None:
@@ -30,32 +31,35 @@ class Bridge:
         return await self._in(self._use_cases, partial(function, *args, **kwargs))
 
     async def read(
-        self, stamp: DatabaseVersion | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+        self, dependencies: Dependencies | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a use case that asks queries of db/sql.py and nothing else.
+        """Run a use case that sends queries by db/sql.py and does nothing else with the database.
 
-        `stamp` is one that was taken since the request came, or none.
+        What it depends on is added to `dependencies`; without them, no cached rows are used.
         """
         call = partial(function, *args, **kwargs)
-        with suppress(ConnectionUnavailable):  # a thread makes a connection of its own, or says what is wrong
-            return await self._reads.run(stamp, call)
+        try:
+            return await self._reads.run(dependencies, call)
+        except ConnectionUnavailable:  # a thread makes its own connection, or reports what is wrong
+            if dependencies is not None:
+                dependencies.add(None)
         return await self._in(self._use_cases, call)
 
     async def run_bytes(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what reads, writes or hashes bytes and asks the database nothing."""
+        """Run what reads, writes or hashes bytes and does not use the database."""
         return await self._in(self._bytes, partial(function, *args, **kwargs))
 
     async def _in(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-        """Wait for the thread even when the request is cancelled: what it holds must not be torn away."""
-        future = asyncio.get_running_loop().run_in_executor(pool, call)
+        """Wait for the thread even when the request is cancelled: it may hold locks and open files."""
+        future = asyncio.get_running_loop().run_in_executor(pool, copy_context().run, call)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             await asyncio.wait([future])
             raise
         finally:
-            # An error would hold this frame, which holds the error by the future: the request, and with it
-            # the connection, would be there until the collector of cycles comes by.
+            # An error refers to this frame, and the future to the error: without this, the cycle would keep
+            # the request and its connection alive until the garbage collector runs.
             del future
 
     def close(self) -> None:

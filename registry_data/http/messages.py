@@ -5,13 +5,16 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from registry_data.freshness import DatabaseVersion
+from registry_data.scoped_cache import Dependencies
+
+if TYPE_CHECKING:
+    from registry_data.http.routes import Route
 
 # On every answer (checklist 11); old engines look for it.
 API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
@@ -19,6 +22,13 @@ API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
 
 _PARTS: Final = 1000  # that are gathered at most
 _DIGITS: Final = 20  # of a length; the server takes none that has more
+
+
+class RequestContext(Protocol):
+    """The request as the layers below know it (`registry_control.common.request_context`)."""
+
+    request_id: str
+    principal: str  # empty while unknown and for anonymous callers
 
 
 class Idle(ClientDisconnect):
@@ -36,9 +46,9 @@ class FileBody:
 class Response:
     """A status, headers in lower case, and a body: bytes, a file, or pieces read in a thread.
 
-    Content-Length is the body's own unless given, as it is for HEAD and for pieces. Until
-    `repeatable_until`, in seconds since the epoch, it may be sent again to the same request as long as the
-    database is what it was.
+    Content-Length is the body's own unless given, as it is for HEAD and for pieces. Until `cacheable_until`,
+    in seconds since the epoch, it may be sent again to the same request as long as no scope that it depends
+    on changes.
     """
 
     status: HTTPStatus
@@ -63,11 +73,17 @@ class Request:
     """One request. Headers and query are parsed when first asked for."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, *, idle_time: float, stamp: DatabaseVersion | None = None
+        self,
+        scope: Scope,
+        receive: Receive,
+        *,
+        idle_time: float,
+        context: RequestContext,
+        version: int | None = None,
     ) -> None:
         """`idle_time` is how long the next part of the body may take to come, in seconds.
 
-        `stamp` is the state in which the request found the database, if that is known.
+        `version` is that of the change log when the request came; None if it is not known.
         """
         self._scope = scope
         self._receive = receive
@@ -78,7 +94,9 @@ class Request:
         self._query: QueryParams | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.stamp = stamp
+        self.context = context
+        self.dependencies = Dependencies(version)
+        self.route: Route | None = None  # once it is known
         self.headers = Headers(scope=scope)
         # Reads have none that anybody looks at, so nobody asks.
         self._ended = self.method not in ("GET", "HEAD") and self._has_no_body()

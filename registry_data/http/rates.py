@@ -10,6 +10,7 @@ from registry_data.http.messages import Request
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.registry.authorization import Credentials
 from registry_data.registry.service import name_of_caller
+from registry_data.scoped_cache import Dependencies
 
 
 async def check_rate(plane: AppContext, request: Request) -> None:
@@ -20,9 +21,9 @@ async def check_rate(plane: AppContext, request: Request) -> None:
     """
     if plane.rates is None:
         return
-    caller, limit = await _caller(plane, request)
-    seconds = plane.rates.take(caller.encode(), limit) if limit else 0.0
-    if seconds:
+    principal = await _principal(plane, request)
+    if seconds := count_request(plane, request, principal):
+        limit = _limit(plane, principal)
         raise ProtocolError(
             ErrorCode.TOOMANYREQUESTS,
             f"more than {limit} requests a minute: try again in {math.ceil(seconds)} s",
@@ -30,18 +31,35 @@ async def check_rate(plane: AppContext, request: Request) -> None:
         )
 
 
-async def _caller(plane: AppContext, request: Request) -> tuple[str, int]:
-    """Under which name to count, and how many requests a minute it may make.
+def count_request(plane: AppContext, request: Request, principal: str) -> float:
+    """Count a request, also one that is answered from the cache. Returns the seconds to wait instead, or 0.
 
-    Who proves nothing counts as the address it comes from: else every wrong key would begin anew.
+    A request without a principal counts for the address that it comes from: otherwise each wrong key would
+    start with an unused limit.
     """
+    limit = _limit(plane, principal)
+    if plane.rates is None or not limit:
+        return 0.0
+    return plane.rates.take((principal or f"address {block(address_of(plane, request))}").encode(), limit)
+
+
+def _limit(plane: AppContext, principal: str) -> int:
+    return plane.config.rate_limit if principal else plane.config.rate_limit_anonymous
+
+
+async def _principal(plane: AppContext, request: Request) -> str:
     who = credentials(request)
-    name = "" if who == Credentials() else await plane.bridge.read(request.stamp, name_of_caller, who)
-    if name:
-        return name, plane.config.rate_limit
+    if who == Credentials():
+        return ""
+    # What the rate depends on is not what the response depends on.
+    dependencies = Dependencies(request.dependencies.version)
+    return await plane.bridge.read(dependencies, name_of_caller, who)
+
+
+def address_of(plane: AppContext, request: Request) -> IPv4Address | IPv6Address | str:
+    """The address of the client, also behind trusted proxies."""
     forwarded = request.headers.getlist("x-forwarded-for")
-    address = client_address(request.peer, ",".join(forwarded), plane.config.trusted_proxies)
-    return f"address {block(address)}", plane.config.rate_limit_anonymous
+    return client_address(request.peer, ",".join(forwarded), plane.config.trusted_proxies)
 
 
 def client_address(

@@ -1,8 +1,7 @@
-"""The short way of a pull: an answer is given again while nothing that it depends on has changed.
+"""Response cache for small GET and HEAD responses, each valid until a scope that it depends on changes.
 
-What is kept is the whole answer to one request: method, path, query and Authorization header. It is good
-for one state of the database (registry_data.freshness), so a privacy change, a revoked key or a moved tag
-acts on the very next request; and until the caller's key or token ends by itself.
+The key is method, path, query and Authorization header. A privacy change, a deleted key or a moved tag acts
+on the very next request (invariant 5, ADR 43); a response also ends with the caller's key or token.
 """
 
 import time
@@ -11,35 +10,39 @@ from typing import Final, TypeAlias
 
 from starlette.types import Message, Scope
 
-from registry_data.freshness import DatabaseVersion, VersionedCache
 from registry_data.http.hosts import is_host
-from registry_data.http.messages import Response
+from registry_data.http.messages import Request, Response
+from registry_data.http.routes import Route
+from registry_data.scoped_cache import ChangeTracker, ScopedCache
 
 Key: TypeAlias = tuple[str, str, bytes, bytes]
 
-LARGEST: Final = 64 * 1024  # bytes of a body that is kept
+LARGEST: Final = 64 * 1024  # bytes of a body that is cached
 _CAPACITY: Final = 32 * 1024 * 1024  # bytes
-_OVERHEAD: Final = 2048  # bytes of a kept answer without its body, about
+_OVERHEAD: Final = 2048  # bytes of a cached response without its body, about
 
-# Whoever sends one of these wants a part, or an answer that depends on what they have.
+# A request with one of these asks for a part, or for a response that depends on what the client has.
 _CONDITIONS: Final = frozenset(
     (b"range", b"if-range", b"if-none-match", b"if-match", b"if-modified-since", b"if-unmodified-since")
 )
 
 
 @dataclass(frozen=True, slots=True)
-class KeptAnswer:
-    """An answer as the server wants it."""
+class CachedResponse:
+    """A response in the form of ASGI, and what the log and the rate limits need to know about it."""
 
-    start: Message
+    status: int
+    headers: list[tuple[bytes, bytes]]
     body: Message
-    until: float  # seconds since the epoch
+    expires_at: float  # seconds since the epoch
+    route: Route
+    principal: str  # empty for an anonymous caller
 
 
 def key_of(scope: Scope) -> Key | None:
-    """What an answer depends on besides the database; None when it must be made for this request alone.
+    """What a response depends on besides the database; None if it cannot be shared with another request.
 
-    That is also so without one proper Host: what such a request gets is a refusal, or for HTTP/1.0 an answer.
+    Nor can it without exactly one valid Host: such a request is refused, or is one of HTTP/1.0.
     """
     method: str = scope["method"]
     if method not in ("GET", "HEAD"):
@@ -62,31 +65,39 @@ def key_of(scope: Scope) -> Key | None:
 
 
 class ResponseCache:
-    """Answers of one state of the database."""
+    """Responses that are still true."""
 
-    def __init__(self) -> None:
-        self._kept: VersionedCache[Key, KeptAnswer] = VersionedCache(_CAPACITY)
+    def __init__(self, tracker: ChangeTracker) -> None:
+        self._cache: ScopedCache[Key, CachedResponse] = ScopedCache(tracker, _CAPACITY)
 
-    def get(self, key: Key, stamp: DatabaseVersion | None) -> KeptAnswer | None:
-        """The answer kept for a request in this state of the database."""
-        kept = self._kept.get(key, stamp)
-        return kept if kept is not None and kept.until > time.time() else None
+    def get(self, key: Key) -> CachedResponse | None:
+        """The response to a request, whose caller has caught up with the change log."""
+        cached = self._cache.get(key)
+        return cached if cached is not None and cached.expires_at > time.time() else None
 
-    def put(self, key: Key, stamp: DatabaseVersion | None, answer: Response) -> KeptAnswer | None:
-        """Keep an answer that was made after the stamp was taken, unless that state has passed.
-
-        Returns it in the form in which it is sent, or None if it may not be given again.
-        """
-        if not answer.cacheable_until or not isinstance(answer.body, bytes):
-            return None
-        body = b"" if key[0] == "HEAD" else answer.body
-        if len(body) > LARGEST:
-            return None
-        kept = KeptAnswer(
-            start={"type": "http.response.start", "status": answer.status, "headers": answer.raw_headers()},
+    def put(self, key: Key, request: Request, response: Response) -> None:
+        """Cache a response, if it and what it depends on allow that."""
+        dependencies, body = request.dependencies, response.body
+        if not response.cacheable_until or not isinstance(body, bytes) or request.route is None:
+            return
+        if request.method == "HEAD":
+            body = b""
+        # A response that depends on nothing was not made by a read that says what it depends on.
+        if len(body) > LARGEST or not dependencies.is_cacheable or not dependencies.scopes:
+            return
+        assert dependencies.version is not None  # noqa: S101 - it would not be cacheable
+        cached = CachedResponse(
+            status=response.status,
+            headers=response.raw_headers(),
             body={"type": "http.response.body", "body": body},
-            until=answer.cacheable_until,
+            expires_at=response.cacheable_until,
+            route=request.route,
+            principal=request.context.principal,
         )
-        asked = sum(map(len, key))
-        self._kept.put(key, stamp, kept, _OVERHEAD + asked + len(body))
-        return kept
+        self._cache.put(
+            key,
+            cached,
+            since=dependencies.version,
+            scopes=dependencies.scopes,
+            size=_OVERHEAD + sum(map(len, key)) + len(body),
+        )

@@ -7,9 +7,9 @@ from typing import Final
 
 from starlette.types import Send
 
-from registry_data.http.app_context import AppContext
-from registry_data.http.messages import FileBody, Request, Response
-from registry_data.http.response_cache import KeptAnswer
+from registry_data.http.app_context import AppContext, Exchange
+from registry_data.http.messages import FileBody, Response
+from registry_data.http.response_cache import CachedResponse
 
 logger = logging.getLogger(__name__)
 
@@ -17,31 +17,45 @@ logger = logging.getLogger(__name__)
 _PATIENCE: Final = 600  # seconds
 
 
-async def send_kept(kept: KeptAnswer, send: Send) -> None:
-    """Send an answer that was kept."""
-    await send(kept.start)
-    await send(kept.body)
+async def send_cached(cached: CachedResponse, exchange: Exchange, send: Send) -> None:
+    """Send a cached response."""
+    exchange.from_cache = True
+    await _start(cached.status, cached.headers, exchange, send)
+    exchange.sent = len(cached.body["body"])
+    await send(cached.body)
 
 
-async def send_answer(request: Request, answer: Response, plane: AppContext, send: Send) -> None:
-    """Send an answer, whatever its body is."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.raw_headers()})
+async def send_response(response: Response, exchange: Exchange, plane: AppContext, send: Send) -> None:
+    """Send a response, whatever its body is."""
+    request = exchange.request
+    await _start(response.status, response.raw_headers(), exchange, send)
     if request.method == "HEAD":
         await send({"type": "http.response.body", "body": b""})
-    elif isinstance(answer.body, bytes):
-        await send({"type": "http.response.body", "body": answer.body})
-    elif isinstance(answer.body, FileBody):
-        await send({"type": "http.response.pathsend", "path": str(answer.body.path)})
+    elif isinstance(response.body, bytes):
+        exchange.sent = len(response.body)
+        await send({"type": "http.response.body", "body": response.body})
+    elif isinstance(response.body, FileBody):
+        exchange.sent = int(
+            response.headers.get("content-length", 0)
+        )  # the server does not tell how far it came
+        await send({"type": "http.response.pathsend", "path": str(response.body.path)})
     else:
-        await _send_pieces(request, answer.body, plane, send)
+        await _send_pieces(exchange, response.body, plane, send)
 
 
-async def _send_pieces(request: Request, pieces: Iterator[bytes], plane: AppContext, send: Send) -> None:
+async def _start(status: int, headers: list[tuple[bytes, bytes]], exchange: Exchange, send: Send) -> None:
+    exchange.status = status
+    request_id = (b"x-request-id", exchange.request.context.request_id.encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, request_id]})
+
+
+async def _send_pieces(exchange: Exchange, pieces: Iterator[bytes], plane: AppContext, send: Send) -> None:
     """Read and send until the end, or until nobody listens: the server's `send` does not say so.
 
     The server keeps several parts of a body for a client that takes nothing, so the more downloads there are,
     the smaller is each part.
     """
+    request = exchange.request
     gone = asyncio.ensure_future(request.gone())
     try:
         with plane.sending.part() as size:
@@ -50,6 +64,7 @@ async def _send_pieces(request: Request, pieces: Iterator[bytes], plane: AppCont
                     if gone.done() or not await _took(part, send):
                         logger.info("client is away during %s %s", request.method, request.path)
                         return
+                    exchange.sent += len(part)
         await send({"type": "http.response.body", "body": b""})
     finally:
         gone.cancel()

@@ -1,5 +1,6 @@
 """Lists of what an image has: tags and referrers."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from registry_control.access.policy import Action
@@ -47,11 +48,15 @@ class ReferrersPage:
 
 @dataclass(frozen=True, slots=True)
 class CatalogPage:
-    """Names of repositories in byte order; `more` and `until` as of tags."""
+    """Names of repositories in byte order; `more` and `until` as of tags.
+
+    `scopes` are those of the change log that it depends on, None if on more than scopes can tell.
+    """
 
     names: list[str]
     more: bool
     until: float
+    scopes: Collection[str] | None
 
 
 def catalog(credentials: Credentials, page: Page) -> CatalogPage:
@@ -64,9 +69,10 @@ def catalog(credentials: Credentials, page: Page) -> CatalogPage:
         caller = identify(credentials, scope=CATALOG_SCOPE)
         require_catalog_access(caller)
         if page.n == 0:
-            return CatalogPage([], more=False, until=caller.ends_at)
+            return CatalogPage([], more=False, until=caller.ends_at, scopes=None)
         names = content.repository_names(caller.principal, after=page.last or "", limit=page.n + 1)
-        return CatalogPage(names[: page.n], more=len(names) > page.n, until=caller.ends_at)
+        scopes = content.scopes_of_repository_names(caller.principal)
+        return CatalogPage(names[: page.n], len(names) > page.n, caller.ends_at, scopes)
 
 
 def _readable(credentials: Credentials, repository: Repository) -> tuple[Caller, resolve.RepositoryRecord]:

@@ -51,7 +51,7 @@ def name_of_caller(credentials: Credentials) -> str:
             principal = identify(credentials).principal
         except AccessDenied:
             return ""
-        return "" if principal.id is None else f"{principal.kind} {principal.id}"
+        return "" if principal.id is None else principal.reference
 
 
 def check_readable(credentials: Credentials, repository: Repository) -> None:

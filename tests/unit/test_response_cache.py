@@ -1,20 +1,22 @@
-"""Answers that are given again: only to the same request, in the same state, until a key or token ends."""
+"""Cached responses: for the same request, until what they depend on changes or a key expires."""
 
 import math
 import time
+from collections.abc import Collection
 from http import HTTPStatus
 from pathlib import Path
 
 import pytest
-from starlette.types import Scope
+from starlette.types import Message, Scope
 
-from registry_data.freshness import DatabaseVersion
-from registry_data.http.messages import FileBody, Response
-from registry_data.http.response_cache import LARGEST, ResponseCache, key_of
+from registry_control.common.request_context import start
+from registry_data.http.messages import FileBody, Request, Response
+from registry_data.http.response_cache import LARGEST, CachedResponse, Key, ResponseCache, key_of
+from registry_data.http.routes import route
+from registry_data.scoped_cache import ChangeTracker
 
-FIRST, SECOND = DatabaseVersion("1"), DatabaseVersion("2")
-KEY = ("GET", "/v2/a/b/manifests/1", b"", b"Bearer x")
-ANSWER = Response(HTTPStatus.OK, {"etag": '"e"'}, b"body", cacheable_until=math.inf)
+BODY = Response(HTTPStatus.OK, {"etag": '"e"'}, b"body", cacheable_until=math.inf)
+IMAGE = "image:a"
 
 
 def scope(
@@ -22,6 +24,7 @@ def scope(
 ) -> Scope:
     return {
         "type": "http",
+        "http_version": "1.1",
         "method": method,
         "path": "/v2/a/b/manifests/1",
         "query_string": query,
@@ -29,77 +32,99 @@ def scope(
     }
 
 
-def kept_with(answer: Response) -> ResponseCache:
-    kept = ResponseCache()
-    assert kept.get(KEY, FIRST) is None
-    kept.put(KEY, FIRST, answer)
-    return kept
+async def receive() -> Message:
+    raise AssertionError("a read has no body")
 
 
-def test_an_answer_is_given_again_whole() -> None:
-    found = kept_with(ANSWER).get(KEY, FIRST)
+class Cache:
+    """A response cache, and requests that were answered beside it."""
+
+    def __init__(self) -> None:
+        self.tracker = ChangeTracker()
+        self.cache = ResponseCache(self.tracker)
+
+    def put(
+        self,
+        response: Response,
+        *,
+        method: str = "GET",
+        query: bytes = b"",
+        scopes: Collection[str] | None = (IMAGE,),
+        version: int | None = 0,
+    ) -> CachedResponse | None:
+        """Store the response to a request, and look it up for the next one."""
+        made_for = scope(method, query=query)
+        request = Request(made_for, receive, idle_time=1, context=start(None), version=version)
+        request.route = route(request.path)
+        request.context.principal = "user:1"
+        request.dependencies.add(scopes)
+        key = self.key(method, query)
+        self.cache.put(key, request, response)
+        return self.cache.get(key)
+
+    def key(self, method: str = "GET", query: bytes = b"") -> Key:
+        key = key_of(scope(method, query=query))
+        assert key is not None
+        return key
+
+
+def test_a_response_is_sent_again_whole_and_knows_whose_and_what_it_is() -> None:
+    found = Cache().put(BODY)
     assert found is not None
     assert found.body == {"type": "http.response.body", "body": b"body"}
-    assert found.start["status"] == HTTPStatus.OK
-    assert dict(found.start["headers"])[b"content-length"] == b"4"
+    assert found.status == HTTPStatus.OK
+    assert dict(found.headers)[b"content-length"] == b"4"
+    assert (found.route.name, found.route.reference, found.principal) == ("a/b", "1", "user:1")
 
 
-def test_the_next_state_of_the_database_knows_nothing_of_the_last_one() -> None:
-    kept = kept_with(ANSWER)
-    assert kept.get(KEY, SECOND) is None
-    assert kept.get(KEY, FIRST) is None
+def test_a_response_ends_with_a_change_of_what_it_depends_on() -> None:
+    cache = Cache()
+    assert cache.put(BODY)
+    cache.tracker.apply({"image:b"})
+    assert cache.cache.get(cache.key())
+    cache.tracker.apply({IMAGE})
+    assert cache.cache.get(cache.key()) is None
 
 
-def test_without_a_stamp_nothing_is_given_or_kept() -> None:
-    kept = kept_with(ANSWER)
-    assert kept.get(KEY, None) is None
-    kept.put(KEY, None, ANSWER)
-    assert kept.get(KEY, None) is None
-
-
-def test_an_answer_made_in_a_state_that_has_passed_is_not_kept() -> None:
-    kept = ResponseCache()
-    kept.get(KEY, FIRST)
-    kept.get(KEY, SECOND)  # another request saw a change, while the first one was still being answered
-    kept.put(KEY, FIRST, ANSWER)
-    assert kept.get(KEY, SECOND) is None
+def test_a_response_made_before_a_change_is_not_stored_after_it() -> None:
+    cache = Cache()
+    cache.tracker.apply({IMAGE})  # another request applied it while this one was being answered
+    assert cache.put(BODY, version=0) is None
+    assert cache.put(BODY, version=1)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         Response(HTTPStatus.OK, {}, b"body"),
         Response(HTTPStatus.OK, {}, b"x" * (LARGEST + 1), cacheable_until=math.inf),
         Response(HTTPStatus.OK, {}, FileBody(Path("/dev/null")), cacheable_until=math.inf),
+        Response(HTTPStatus.OK, {}, b"body", cacheable_until=time.time() - 1),
     ],
 )
-def test_what_must_not_or_had_better_not_be_kept_is_not(answer: Response) -> None:
-    assert kept_with(answer).get(KEY, FIRST) is None
+def test_a_response_that_says_so_or_is_large_or_has_expired_is_not_cached(response: Response) -> None:
+    assert Cache().put(response) is None
 
 
-def test_a_head_keeps_no_body() -> None:
-    kept, key = ResponseCache(), ("HEAD", *KEY[1:])
-    kept.get(key, FIRST)
-    kept.put(key, FIRST, Response(HTTPStatus.OK, {"content-length": "4"}, b"body", cacheable_until=math.inf))
-    found = kept.get(key, FIRST)
+def test_without_a_version_or_known_dependencies_nothing_is_cached() -> None:
+    assert Cache().put(BODY, version=None) is None
+    assert Cache().put(BODY, scopes=None) is None
+    assert Cache().put(BODY, scopes=()) is None
+
+
+def test_a_head_stores_no_body() -> None:
+    found = Cache().put(
+        Response(HTTPStatus.OK, {"content-length": "4"}, b"body", cacheable_until=math.inf), method="HEAD"
+    )
     assert found is not None
     assert found.body["body"] == b""
 
 
-def test_an_answer_ends_with_the_key_or_token_it_was_given_to() -> None:
-    until = time.time() + 60
-    assert kept_with(Response(HTTPStatus.OK, {}, b"body", cacheable_until=until)).get(KEY, FIRST) is not None
-    ended = time.time()
-    assert kept_with(Response(HTTPStatus.OK, {}, b"body", cacheable_until=ended)).get(KEY, FIRST) is None
-
-
 def test_memory_is_bounded() -> None:
-    kept, answer = ResponseCache(), Response(HTTPStatus.OK, {}, b"x" * LARGEST, cacheable_until=math.inf)
-    keys = [("GET", f"/v2/a/b/manifests/{number}", b"", b"") for number in range(1000)]
-    kept.get(keys[0], FIRST)
-    for key in keys:
-        kept.put(key, FIRST, answer)
-    found = [key for key in keys if kept.get(key, FIRST)]
+    cache, response = Cache(), Response(HTTPStatus.OK, {}, b"x" * LARGEST, cacheable_until=math.inf)
+    for number in range(1000):
+        assert cache.put(response, query=b"%d" % number)
+    found = [number for number in range(1000) if cache.cache.get(cache.key(query=b"%d" % number))]
     assert 0 < len(found) * LARGEST < 33 * 1024 * 1024
 
 
@@ -114,7 +139,7 @@ def test_requests_that_differ_in_what_decides_have_different_keys() -> None:
     assert len({key_of(request) for request in requests}) == len(requests)
 
 
-def test_hosts_share_their_answers_and_a_request_without_a_proper_one_has_no_key() -> None:
+def test_hosts_share_their_responses_and_a_request_without_a_valid_one_has_no_key() -> None:
     elsewhere = {**scope(), "headers": [(b"host", b"[::1]:5000")]}
     assert key_of(elsewhere) == key_of(scope())
     assert key_of({**scope(), "headers": []}) is None
@@ -133,5 +158,5 @@ def test_hosts_share_their_answers_and_a_request_without_a_proper_one_has_no_key
         scope(headers=[(b"authorization", b"Bearer x"), (b"authorization", b"Bearer y")]),
     ],
 )
-def test_requests_of_their_own_kind_have_no_key(request_scope: Scope) -> None:
+def test_requests_for_parts_conditional_or_with_two_credentials_have_no_key(request_scope: Scope) -> None:
     assert key_of(request_scope) is None

@@ -9,9 +9,10 @@ from django.db.models.functions import Concat
 
 from registry_control.access.policy import Principal
 from registry_control.catalog.models import Image, Manifest, MissingChild
+from registry_control.common.changes import image_scope, organization_scope, repositories_scope
 from registry_control.common.models import Status
 from registry_control.db.fields import ByteOrderedField
-from registry_control.db.sql import id_parameter, row, rows
+from registry_control.db.sql import DependsOn, Rows, id_parameter, row, rows
 from registry_control.namespaces.selectors import visible_to
 
 _TAG: Final = """
@@ -47,8 +48,9 @@ class Referrers:
         """Run one of the queries of this module; `end` orders the rows and bounds them by `stop`."""
         parameters = [id_parameter(self.image_id), self.subject, after]
         if self.artifact_type is None:
-            return rows(columns + end, [*parameters, stop])
-        return rows(columns + _OF_TYPE + end, [*parameters, self.artifact_type, stop])
+            return rows(columns + end, [*parameters, stop], depends_on=_of_image(self.image_id))
+        parameters.append(self.artifact_type)
+        return rows(columns + _OF_TYPE + end, [*parameters, stop], depends_on=_of_image(self.image_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,18 @@ class ReferrersPage:
 
 def payload(manifest_id: int) -> bytes | None:
     """A manifest's bytes as they were pushed; None when it has just been deleted."""
-    found = row(_PAYLOAD, [manifest_id])
+    found = row(_PAYLOAD, [manifest_id], depends_on=_never_changes)
     return None if found is None else bytes(found[0])
+
+
+def _never_changes(found: Rows) -> tuple[str, ...] | None:
+    """A manifest's bytes stay what they are; whether there are any depends on more than scopes can tell."""
+    return () if found else None
+
+
+def _of_image(image_id: UUID) -> DependsOn:
+    scopes = (image_scope(image_id),)
+    return lambda _: scopes
 
 
 def tag_row(image_id: UUID, name: str) -> tuple[Any, int] | None:
@@ -84,7 +96,8 @@ def digest_of(image_id: UUID, reference: str) -> str | None:
 
 def tag_names(image_id: UUID, *, after: str, limit: int) -> list[str]:
     """Names of tags in byte order, strictly after a name that need not exist (checklist 117-119)."""
-    return [name for (name,) in rows(_TAG_NAMES, [id_parameter(image_id), after, limit])]
+    found = rows(_TAG_NAMES, [id_parameter(image_id), after, limit], depends_on=_of_image(image_id))
+    return [name for (name,) in found]
 
 
 def repository_names(principal: Principal, *, after: str, limit: int) -> list[str]:
@@ -105,6 +118,14 @@ def repository_names(principal: Principal, *, after: str, limit: int) -> list[st
         at_once *= 4
         left = left or _paths(there.filter(path__gt=now[-1][0]))
     return names
+
+
+def scopes_of_repository_names(principal: Principal) -> tuple[str, ...] | None:
+    """What `repository_names` depends on; None for a principal without an organization."""
+    organization_id = principal.organization_id
+    if organization_id is None:
+        return None
+    return organization_scope(organization_id), repositories_scope(organization_id)
 
 
 def _paths(namespaces: QuerySet[Any]) -> list[tuple[str, UUID]]:

@@ -11,7 +11,8 @@ from uuid import UUID
 
 from registry_control.access.policy import NamespaceFacts, Visibility
 from registry_control.access.services import RepositoryFacts
-from registry_control.db.sql import optional_time, optional_uuid, row, uuid_from_db
+from registry_control.common.changes import image_scope, namespace_scope
+from registry_control.db.sql import Rows, optional_time, optional_uuid, row, uuid_from_db
 
 _REPOSITORY_COLUMNS: Final = """
 SELECT n.id, n.project_id, p.organization_id, COALESCE(n.owner_user_id, n.owner_application_id),
@@ -96,7 +97,7 @@ UNKNOWN: Final = RepositoryRecord(RepositoryFacts(None, None), None, None, read_
 
 def repository(namespace: str, image: str) -> RepositoryRecord:
     """What a repository name stands for; `UNKNOWN` when not even its namespace is there."""
-    return _record(row(_BY_NAME, [image, namespace]))
+    return _record(row(_BY_NAME, [image, namespace], depends_on=_scopes))
 
 
 def repository_facts(name: str) -> RepositoryFacts:
@@ -107,23 +108,35 @@ def repository_facts(name: str) -> RepositoryFacts:
 
 def manifest_by_tag(namespace: str, image: str, tag: str) -> tuple[RepositoryRecord, ManifestRecord | None]:
     """What a tag stands for."""
-    return _with_manifest(row(_MANIFEST_BY_TAG, [image, tag, namespace]))
+    return _with_manifest(row(_MANIFEST_BY_TAG, [image, tag, namespace], depends_on=_scopes))
 
 
 def manifest_by_digest(
     namespace: str, image: str, digest: str
 ) -> tuple[RepositoryRecord, ManifestRecord | None]:
     """What a digest stands for in this image."""
-    return _with_manifest(row(_MANIFEST_BY_DIGEST, [image, digest, namespace]))
+    return _with_manifest(row(_MANIFEST_BY_DIGEST, [image, digest, namespace], depends_on=_scopes))
 
 
 def blob(namespace: str, image: str, digest: str) -> tuple[RepositoryRecord, BlobRecord | None]:
     """A live blob, whether or not the image has it: see `BlobRecord.held_at`."""
-    found = row(_BLOB, [image, digest, namespace])
+    found = row(_BLOB, [image, digest, namespace], depends_on=_scopes_of_linked_blob)
     if found is None or found[9] is None:
         return _record(found), None
     id_, size, key, leased_until, linked = found[9:14]
     return _record(found), BlobRecord(id_, size, key, optional_time(leased_until), bool(linked))
+
+
+def _scopes(found: Rows) -> tuple[str, ...] | None:
+    """What a repository's row depends on; None without an image, since creating one records no change."""
+    if not found or found[0][6] is None:
+        return None
+    return namespace_scope(found[0][0]), image_scope(found[0][6])
+
+
+def _scopes_of_linked_blob(found: Rows) -> tuple[str, ...] | None:
+    """None without a link: a lease is written, and expires, without a record in the change log."""
+    return _scopes(found) if found and found[0][13] else None
 
 
 def _with_manifest(found: tuple[Any, ...] | None) -> tuple[RepositoryRecord, ManifestRecord | None]:

@@ -27,7 +27,7 @@ async def get(plane: AppContext, request: Request, route: Route) -> Response:
     digest = Digest.parse(route.reference)
     repository, who = repository_to_read(route), credentials(request)
     found = await plane.bridge.read(
-        request.stamp, blobs.find, who, repository, digest, lease=plane.config.blob_lease
+        request.dependencies, blobs.find, who, repository, digest, lease=plane.config.blob_lease
     )
     check_match(request, str(digest))
     if request.method == "HEAD" and found.promise_is_due and not plane.config.read_only:

@@ -36,7 +36,7 @@ async def of_registry(plane: AppContext, request: Request, route: Route) -> Resp
 async def of_repository(plane: AppContext, request: Request, route: Route) -> Response:
     """List what there is at `/v2/<name>/_<extension>/`, to whoever may pull."""
     repository = repository_to_read(route)
-    await plane.bridge.read(request.stamp, service.check_readable, credentials(request), repository)
+    await plane.bridge.read(request.dependencies, service.check_readable, credentials(request), repository)
     return _listing(_OCI)
 
 

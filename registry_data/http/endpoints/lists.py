@@ -23,7 +23,7 @@ async def tags(plane: AppContext, request: Request, route: Route) -> Response:
     repository = repository_to_read(route)
     query = request.query
     page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
-    found = await plane.bridge.read(request.stamp, lists.tags, credentials(request), repository, page)
+    found = await plane.bridge.read(request.dependencies, lists.tags, credentials(request), repository, page)
     headers = {"content-type": "application/json"}
     if found.more:
         headers["link"] = next_link(f"/v2/{repository}/tags/list", page.n, found.names[-1])
@@ -36,6 +36,7 @@ async def catalog(plane: AppContext, request: Request, route: Route) -> Response
     query = request.query
     page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
     found = await plane.bridge.run(lists.catalog, credentials(request), page)
+    request.dependencies.add(found.scopes)
     headers = {"content-type": "application/json"}
     if found.more:
         headers["link"] = next_link("/v2/_catalog", page.n, found.names[-1])
@@ -58,7 +59,7 @@ async def referrers(plane: AppContext, request: Request, route: Route) -> Respon
         return Response(HTTPStatus.OK, headers, _index(b""))  # no repository can have this name (OCI 124)
     page = parse_page(query.get("n"), None, maximum=plane.config.page_size)
     found = await plane.bridge.read(
-        request.stamp,
+        request.dependencies,
         lists.referrers,
         credentials(request),
         repository,

@@ -33,8 +33,9 @@ async def get(plane: AppContext, request: Request, route: Route) -> Response:
     with_payload = request.method == "GET"
     find = partial(manifests.get, credentials(request), repository, reference, with_payload=with_payload)
     try:
-        found = await _with_payload(plane, await plane.bridge.read(request.stamp, find))
+        found = await _with_payload(plane, await plane.bridge.read(request.dependencies, find))
     except manifests.DeletedMeanwhile:  # the tag may have moved to another manifest
+        request.dependencies.add(None)
         found = await _with_payload(plane, await plane.bridge.read(None, find))
     check_match(request, found.digest)
     headers = {

@@ -37,7 +37,7 @@ async def check_login(plane: AppContext, request: Request) -> None:
     who = credentials(request)
     if who == Credentials():
         raise AccessDenied(ErrorCode.UNAUTHORIZED, None, {})
-    await plane.bridge.read(request.stamp, service.check_login, who)
+    await plane.bridge.read(request.dependencies, service.check_login, who)
 
 
 async def token_by_get(plane: AppContext, request: Request, route: Route) -> Response:

@@ -13,12 +13,13 @@ import httpx
 from django.conf import settings
 from django.db import connection
 
+from registry_control.common.request_context import start
 from registry_control.db.postgresql.pipeline import ConnectionUnavailable
 from registry_data.config import Config
-from registry_data.freshness import DatabaseVersion
 from registry_data.http.app import App
 from registry_data.http.app_context import AppContext
 from registry_data.http.bridge import Bridge
+from registry_data.scoped_cache import ChangeTracker, Dependencies
 from registry_data.storage.filesystem import FilesystemStore
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ def noting(statements: list[Statement]) -> Iterator[None]:
 class InThreads:
     """Sends every read to a thread, as while PostgreSQL cannot be asked from the event loop."""
 
-    async def run(self, stamp: DatabaseVersion | None, call: Callable[[], T]) -> T:
+    async def run(self, dependencies: Dependencies | None, call: Callable[[], T]) -> T:
         raise ConnectionUnavailable
 
 
@@ -71,11 +72,11 @@ class WatchedBridge(Bridge):
             connection.close()
 
 
-class NoStamps:
-    """Nothing is kept without stamps: every request asks the database all it has to ask."""
+class NoFeed:
+    """Without a change log nothing is cached: every request asks the database all it has to ask."""
 
-    async def now(self) -> DatabaseVersion | None:
-        return None
+    async def catch_up(self) -> bool:
+        return False
 
     def close(self) -> None:
         pass
@@ -104,7 +105,9 @@ async def _request(folder: Path, method: str, path: str, arguments: dict[str, An
         service="registry",
         blob_lease=settings.BLOB_LEASE,
     )
-    transport = httpx.ASGITransport(App(AppContext(config, bridge, store, NoStamps(), None)))
+    transport = httpx.ASGITransport(
+        App(AppContext(config, bridge, store, NoFeed(), ChangeTracker(), start_request=start))
+    )
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://registry.test") as client:
             return Watched(await client.request(method, path, **arguments), bridge.statements)

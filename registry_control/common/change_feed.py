@@ -1,0 +1,179 @@
+"""How a data process reads the change log: all changes that were committed before a request came (ADR 43).
+
+A feed calls `apply` with the changed scopes, or with None where everything must be evicted: at its first
+read, after a change of `EVERYTHING`, and when it may have missed rows. It belongs to one event loop.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from registry_control.common.changes import EVERYTHING, pruned_up_to
+from registry_control.db.postgresql.pipeline import ConnectionUnavailable, Pipeline, Rows
+
+Apply: TypeAlias = Callable[[Collection[str] | None], None]
+
+
+def _merge(scopes: Iterable[str], is_behind: Callable[[int], bool]) -> set[str] | None:
+    """The changed scopes; None for everything. `is_behind`: whether rows up to a horizon were missed."""
+    changed: set[str] = set()
+    for scope in scopes:
+        horizon = pruned_up_to(scope)
+        if scope == EVERYTHING or (horizon is not None and is_behind(horizon)):
+            return None
+        if horizon is None:
+            changed.add(scope)
+    return changed
+
+
+class SqliteChangeFeed:
+    """Reads rows above the last id whenever `PRAGMA data_version` changes.
+
+    Writers of SQLite take turns, so rows are committed in the order of their ids. The feed's own connection
+    never writes, so every commit of any process changes its data_version, which is read from shared memory.
+    Requests of one turn of the event loop share a read, which comes after all of them.
+    """
+
+    def __init__(self, file: Path, apply: Apply) -> None:
+        self._connection = sqlite3.connect(
+            f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        self._apply = apply
+        self._data_version: int | None = None
+        self._last_id: int | None = None
+        self._result: bool | None = None  # of this turn of the event loop
+
+    async def catch_up(self) -> bool:
+        """Apply every change committed before this call; False while the database cannot be read."""
+        if self._result is None:
+            # Registered before the read: a request that comes later in the loop reads again.
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            self._result = self._read()
+        return self._result
+
+    def _end_turn(self) -> None:
+        self._result = None
+
+    def _read(self) -> bool:
+        try:
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+            if version != self._data_version:
+                self._read_changes()  # sees at least the commits that `version` counts
+                self._data_version = version
+        except sqlite3.Error:  # the use case that follows reports what is wrong
+            return False
+        return True
+
+    def _read_changes(self) -> None:
+        last = self._last_id
+        if last is None:
+            (self._last_id,) = self._connection.execute(
+                "SELECT COALESCE(MAX(id), 0) FROM common_change"
+            ).fetchone()
+            self._apply(None)
+            return
+        found = self._connection.execute(
+            "SELECT id, scope FROM common_change WHERE id > ? ORDER BY id", (last,)
+        ).fetchall()
+        if found:
+            self._last_id = found[-1][0]
+            changed = _merge((scope for _, scope in found), lambda horizon: last < horizon)
+            if changed is None or changed:
+                self._apply(changed)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class PostgresChangeFeed:
+    """Asks for the present snapshot and for the rows that the last snapshot did not see, in one statement.
+
+    Transactions become visible in another order than that of their ids. The rows that are new between two
+    snapshots are those of transactions that the older one calls future (from its xmax on) or in progress (its
+    list), so a row that is committed late is found in the snapshot that first sees it.
+
+    Requests that come while a statement is on its way share the next one: a busy process sends one for many
+    requests, and each of them gets a snapshot that was taken after it came.
+    """
+
+    _QUESTION: Final = """
+SELECT pg_current_snapshot()::text, ARRAY(
+    SELECT scope FROM common_change WHERE transaction_id >= %s::text::bigint
+    UNION ALL
+    SELECT scope FROM common_change WHERE transaction_id = ANY(%s::text::bigint[])
+)
+"""
+    _NO_TRANSACTION: Final = (str(2**63 - 1), "{}")
+
+    def __init__(self, pipeline: Pipeline, apply: Apply) -> None:
+        self._pipeline = pipeline
+        self._apply = apply
+        self._snapshot: str | None = None  # the last one: xmin:xmax:ids in progress
+        self._asking: list[asyncio.Future[bool]] = []
+        self._waiting: list[asyncio.Future[bool]] = []
+
+    async def catch_up(self) -> bool:
+        """Apply every change committed before this call; False while PostgreSQL cannot be asked."""
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[bool] = loop.create_future()
+        if not self._asking and not self._waiting:
+            loop.call_soon(self._ask)  # not at once: requests of one turn share a statement
+        self._waiting.append(mine)
+        return await mine
+
+    def _ask(self) -> None:
+        self._asking, self._waiting = self._waiting, []
+        try:
+            answer = self._pipeline.ask(self._QUESTION, self._parameters())
+        except ConnectionUnavailable:
+            self._finish(is_current=False)
+        else:
+            answer.add_done_callback(self._answered)
+
+    def _parameters(self) -> tuple[str, str]:
+        if self._snapshot is None:
+            return self._NO_TRANSACTION
+        _, xmax, in_progress = self._snapshot.split(":")
+        return xmax, f"{{{in_progress}}}"
+
+    def _answered(self, answer: asyncio.Future[Rows]) -> None:
+        if answer.exception() is None:
+            ((snapshot, scopes),) = answer.result()
+            self._advance(snapshot, scopes)
+        self._finish(is_current=answer.exception() is None)
+        if self._waiting:
+            self._ask()
+
+    def _advance(self, snapshot: str, scopes: Iterable[str]) -> None:
+        before, self._snapshot = self._snapshot, snapshot
+        if before is None or _xmax(snapshot) < _xmax(before):
+            self._apply(None)
+        elif snapshot != before:
+            changed = _merge(scopes, lambda horizon: _xmin(before) <= horizon)
+            if changed is None or changed:
+                self._apply(changed)
+
+    def _finish(self, *, is_current: bool) -> None:
+        if not is_current:
+            # The next connection may lead to another server, a replica that was promoted, with ids of its
+            # own.
+            self._snapshot = None
+        asked, self._asking = self._asking, []
+        for future in asked:
+            if not future.done():
+                future.set_result(is_current)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._pipeline.close()
+
+
+def _xmin(snapshot: str) -> int:
+    return int(snapshot.split(":")[0])
+
+
+def _xmax(snapshot: str) -> int:
+    return int(snapshot.split(":")[1])

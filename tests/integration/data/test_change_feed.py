@@ -1,0 +1,315 @@
+"""Reading the change log: every committed change once, in whatever order transactions commit."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from registry_control.common.change_feed import PostgresChangeFeed, SqliteChangeFeed
+from registry_control.common.changes import EVERYTHING
+from registry_control.db.postgresql.pipeline import Pipeline
+from tests.services.postgres import Postgres
+
+# As the migration makes it.
+TABLE = """
+CREATE TABLE IF NOT EXISTS common_change (
+    id bigserial PRIMARY KEY, scope varchar(64) NOT NULL, transaction_id bigint NOT NULL
+)
+"""
+SQLITE_TABLE = """
+CREATE TABLE common_change (id integer PRIMARY KEY AUTOINCREMENT, scope text, transaction_id integer)
+"""
+RECORD = "INSERT INTO common_change (scope, transaction_id) VALUES (%s, pg_current_xact_id()::text::bigint)"
+SQLITE_RECORD = "INSERT INTO common_change (scope, transaction_id) VALUES (?, 0)"
+
+
+class Applied(list[Collection[str] | None]):
+    """What a feed has applied so far."""
+
+    def taken(self) -> list[Collection[str] | None]:
+        taken: list[Collection[str] | None]
+        taken = [scopes if scopes is None else sorted(scopes) for scopes in self]
+        self.clear()
+        return taken
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "a database.sqlite3"
+
+
+@pytest.fixture
+def writer(database: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute(SQLITE_TABLE)
+    connection.execute("CREATE TABLE others (name text)")
+    yield connection
+    connection.close()
+
+
+def test_sqlite_applies_what_was_committed_and_nothing_else(
+    database: Path, writer: sqlite3.Connection
+) -> None:
+    applied = Applied()
+    feed = SqliteChangeFeed(database, applied.append)
+
+    async def taken() -> list[Collection[str] | None]:
+        await asyncio.sleep(0)  # another turn of the event loop
+        assert await feed.catch_up()
+        return applied.taken()
+
+    async def scenario() -> None:
+        # given a feed that begins with everything
+        assert await taken() == [None]
+        # when another table changes, then nothing is applied
+        writer.execute("INSERT INTO others VALUES ('x')")
+        assert await taken() == []
+        # when a change is under way, rolled back, and committed, then only the commit is applied, once
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute(SQLITE_RECORD, ("image:rolled-back",))
+        assert await taken() == []
+        writer.execute("ROLLBACK")
+        assert await taken() == []
+        writer.execute(SQLITE_RECORD, ("image:a",))
+        writer.execute(SQLITE_RECORD, ("image:b",))
+        assert await taken() == [["image:a", "image:b"]]
+        assert await taken() == []
+        # when everything changes
+        writer.execute(SQLITE_RECORD, (EVERYTHING,))
+        assert await taken() == [None]
+
+    asyncio.run(scenario())
+    feed.close()
+
+
+def test_sqlite_evicts_everything_where_rows_were_pruned_before_they_were_read(
+    database: Path, writer: sqlite3.Connection
+) -> None:
+    applied = Applied()
+    feed = SqliteChangeFeed(database, applied.append)
+
+    async def taken() -> list[Collection[str] | None]:
+        await asyncio.sleep(0)
+        assert await feed.catch_up()
+        return applied.taken()
+
+    async def scenario() -> None:
+        await taken()
+        # given a feed that has read row 1: pruning that row means nothing to it
+        writer.execute(SQLITE_RECORD, ("image:a",))
+        assert await taken() == [["image:a"]]
+        writer.execute("DELETE FROM common_change")
+        writer.execute(SQLITE_RECORD, ("pruned:1",))
+        assert await taken() == []
+        # when row 3 is pruned unread, then everything is evicted
+        writer.execute(SQLITE_RECORD, ("image:b",))
+        writer.execute("DELETE FROM common_change")
+        writer.execute(SQLITE_RECORD, ("pruned:3",))
+        assert await taken() == [None]
+
+    asyncio.run(scenario())
+    feed.close()
+
+
+def test_a_request_after_a_commit_sees_it_whoever_else_has_just_asked(
+    database: Path, writer: sqlite3.Connection
+) -> None:
+    applied = Applied()
+    feed = SqliteChangeFeed(database, applied.append)
+
+    async def scenario() -> None:
+        await feed.catch_up()
+        for number in range(5):
+            await feed.catch_up()
+            applied.clear()
+            writer.execute(SQLITE_RECORD, (f"image:{number}",))
+            # as the server does it: a request that comes now is a task of its own
+            await asyncio.create_task(feed.catch_up())
+            assert applied.taken() == [[f"image:{number}"]]
+
+    asyncio.run(scenario())
+    feed.close()
+
+
+def with_feed(
+    url: str, scenario: Callable[[PostgresChangeFeed, Applied], Coroutine[Any, Any, None]], **options: Any
+) -> None:
+    """Run a scenario with a feed that has begun."""
+
+    async def run() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(TABLE)
+        applied = Applied()
+        feed = PostgresChangeFeed(Pipeline(lambda: psycopg.connect(url, **options)), applied.append)
+        await begun(feed)
+        assert applied.taken() == [None]
+        try:
+            await scenario(feed, applied)
+        finally:
+            feed.close()
+
+    asyncio.run(run())
+
+
+async def begun(feed: PostgresChangeFeed) -> None:
+    """Wait until the connection stands."""
+    for _ in range(1500):
+        if await feed.catch_up():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the feed cannot ask PostgreSQL")
+
+
+def test_a_row_that_commits_after_later_ones_is_not_missed(url: str) -> None:
+    async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
+        with psycopg.connect(url) as early, psycopg.connect(url) as late:
+            # given a transaction that records first
+            early.execute(RECORD, ("image:early",))
+            assert await feed.catch_up()
+            assert applied.taken() == []
+            # when one that began later commits first, then each is applied when it is committed
+            late.execute(RECORD, ("image:late",))
+            late.commit()
+            assert await feed.catch_up()
+            assert applied.taken() == [["image:late"]]
+            early.commit()
+            assert await feed.catch_up()
+            assert applied.taken() == [["image:early"]]
+            assert await feed.catch_up()
+            assert applied.taken() == []
+
+    with_feed(url, scenario)
+
+
+def test_rolled_back_changes_and_savepoints(url: str) -> None:
+    async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
+        with psycopg.connect(url) as connection:
+            connection.execute(RECORD, ("image:rolled-back",))
+            connection.rollback()
+            assert await feed.catch_up()
+            assert applied.taken() == []
+            with connection.transaction():
+                with connection.transaction():  # a savepoint has a transaction id of its own
+                    connection.execute(RECORD, ("image:in-savepoint",))
+                assert await feed.catch_up()
+                assert applied.taken() == []
+            assert await feed.catch_up()
+            assert applied.taken() == [["image:in-savepoint"]]
+
+    with_feed(url, scenario)
+
+
+def test_postgresql_evicts_everything_where_rows_were_pruned_before_they_were_read(url: str) -> None:
+    async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            for is_read in (True, False):
+                row = connection.execute(RECORD + " RETURNING transaction_id", ("image:a",)).fetchone()
+                assert row is not None
+                if is_read:
+                    assert await feed.catch_up()
+                    applied.clear()
+                with connection.transaction():
+                    connection.execute("DELETE FROM common_change")
+                    connection.execute(RECORD, (f"pruned:{row[0]}",))
+                assert await feed.catch_up()
+                assert applied.taken() == ([] if is_read else [None])
+
+    with_feed(url, scenario)
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from(["record", "commit", "rollback", "read"])), max_size=25
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_any_interleaving_applies_each_committed_row_exactly_once(
+    url: str, steps: list[tuple[int, str]]
+) -> None:
+    """Four connections record, commit and roll back in any order, while the feed reads in between."""
+
+    async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
+        pending: list[list[str]] = [[], [], [], []]
+        committed: list[str] = []
+        with ExitStack() as stack:
+            writers = [stack.enter_context(psycopg.connect(url)) for _ in pending]
+            for number, (which, step) in enumerate(steps):
+                if step == "record":
+                    writers[which].execute(RECORD, (f"image:{number}",))
+                    pending[which].append(f"image:{number}")
+                elif step == "read":
+                    assert await feed.catch_up()
+                    # then a reader has seen exactly what was committed before it asked
+                    seen = [scope for scopes in applied for scope in scopes or ()]
+                    assert sorted(seen) == sorted(committed)
+                else:
+                    if step == "commit":
+                        writers[which].commit()
+                        committed += pending[which]
+                    else:
+                        writers[which].rollback()
+                    pending[which] = []
+            assert await feed.catch_up()
+            assert sorted(scope for scopes in applied for scope in scopes or ()) == sorted(committed)
+
+    with_feed(url, scenario)
+
+
+def test_many_ask_at_once_and_a_cancelled_one_disturbs_no_other(url: str) -> None:
+    async def scenario(feed: PostgresChangeFeed, _: Applied) -> None:
+        asking = [asyncio.create_task(feed.catch_up()) for _ in range(50)]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        asking[20].cancel()
+        results = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(results[0], asyncio.CancelledError)
+        assert sum(result is True for result in results) == 48
+
+    with_feed(url, scenario)
+
+
+def test_after_a_lost_connection_everything_is_evicted(url: str) -> None:
+    async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
+        with psycopg.connect(url, autocommit=True) as killer:
+            killer.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE application_name = 'feed' AND datname = current_database()"
+            )
+        assert not await feed.catch_up()
+        await begun(feed)
+        assert applied.taken() == [None]
+
+    with_feed(url, scenario, application_name="feed")
+
+
+def test_without_a_server_or_its_table_nothing_counts_as_known(
+    postgres: Postgres, url: str, tmp_path: Path
+) -> None:
+    async def scenario(url: str) -> None:
+        applied = Applied()
+        feed = PostgresChangeFeed(Pipeline(lambda: psycopg.connect(url)), applied.append)
+        for _ in range(3):
+            assert not await feed.catch_up()
+            await asyncio.sleep(0.05)
+        assert applied == []
+        feed.close()
+
+    asyncio.run(scenario(postgres.url("no_such_database")))
+    asyncio.run(scenario(url))
+
+    async def on_sqlite() -> None:
+        sqlite3.connect(tmp_path / "empty.sqlite3").close()
+        feed = SqliteChangeFeed(tmp_path / "empty.sqlite3", Applied().append)
+        assert not await feed.catch_up()
+        feed.close()
+
+    asyncio.run(on_sqlite())
