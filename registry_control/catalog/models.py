@@ -94,7 +94,7 @@ class Referrer(models.Model):
     `image`, `subject_digest` and `artifact_type` repeat the manifest's own.
     """
 
-    manifest = models.OneToOneField(Manifest, models.CASCADE, related_name="referrer", primary_key=True)
+    manifest = models.OneToOneField(Manifest, models.PROTECT, related_name="referrer", primary_key=True)
     image = models.ForeignKey(Image, models.PROTECT, related_name="referrers", db_index=False)
     subject_digest = models.CharField(max_length=DIGEST_LENGTH)
     artifact_type = models.CharField(max_length=255, blank=True, default="")
@@ -116,8 +116,8 @@ class Referrer(models.Model):
 class ManifestChild(models.Model):
     """An index names a manifest of the same image; a child lives as long as a parent does."""
 
-    parent = models.ForeignKey(Manifest, models.CASCADE, related_name="children", db_index=False)
-    child = models.ForeignKey(Manifest, models.CASCADE, related_name="parents")
+    parent = models.ForeignKey(Manifest, models.PROTECT, related_name="children", db_index=False)
+    child = models.ForeignKey(Manifest, models.PROTECT, related_name="parents")
 
     class Meta:
         verbose_name_plural = "manifest children"
@@ -131,7 +131,7 @@ class MissingChild(models.Model):
     """
 
     image = models.ForeignKey(Image, models.PROTECT, related_name="missing_children", db_index=False)
-    parent = models.ForeignKey(Manifest, models.CASCADE, related_name="awaited", db_index=False)
+    parent = models.ForeignKey(Manifest, models.PROTECT, related_name="awaited", db_index=False)
     digest = models.CharField(max_length=DIGEST_LENGTH)
     platform = models.CharField(max_length=128, blank=True, default="")
 
@@ -147,7 +147,7 @@ class Tag(Timestamped):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     image = models.ForeignKey(Image, models.PROTECT, related_name="tags", db_index=False)
     name = ByteOrderedField(max_length=128)
-    manifest = models.ForeignKey(Manifest, models.CASCADE, related_name="tags")
+    manifest = models.ForeignKey(Manifest, models.PROTECT, related_name="tags")
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
 
     class Meta:
@@ -198,7 +198,7 @@ class BlobLink(models.Model):
     """A manifest of an image needs a blob, so the image has it. `image` repeats the manifest's own."""
 
     image = models.ForeignKey(Image, models.PROTECT, related_name="blob_links", db_index=False)
-    manifest = models.ForeignKey(Manifest, models.CASCADE, related_name="blob_links", db_index=False)
+    manifest = models.ForeignKey(Manifest, models.PROTECT, related_name="blob_links", db_index=False)
     blob = models.ForeignKey(Blob, models.PROTECT, related_name="links", db_index=False)
 
     class Meta:

@@ -32,7 +32,7 @@ QueryExecutor: TypeAlias = Callable[[str, Sequence[Parameter], DependsOn | None]
 
 _executor: ContextVar[QueryExecutor | None] = ContextVar("query_executor", default=None)
 _BATCH: Final = 1000  # rows of one INSERT
-_LOCKING: Final = re.compile(r"\bFOR (UPDATE|SHARE)( OF \w+)?")
+_LOCKING: Final = re.compile(r"\bFOR (UPDATE|SHARE)( OF \w+)?( SKIP LOCKED)?")
 
 
 def use_query_executor(executor: QueryExecutor) -> None:

@@ -1,11 +1,15 @@
-"""Which images have a blob."""
+"""Which images reference a blob, and which images hold nothing."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from registry_control.catalog.models import BlobLease
+from django.db.models import Exists, OuterRef, QuerySet
+
+from registry_control.catalog.models import BlobLease, Image, UploadSession
 from registry_control.common.clock import now
+from registry_control.common.models import NOT_DELETING
 from registry_control.db.sql import id_parameter, row, rows
 
 # Looking further would cost more than sending the blob; a client may always name the source itself.
@@ -67,3 +71,12 @@ def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]
         pk__in=some, image__namespace__project__organization=organization_id
     ).values_list("image__namespace__name", "image__name")
     return list(dict.fromkeys([*((namespace, name) for namespace, name in linked), *leases[:_LOOKED_AT]]))
+
+
+def idle_images(before: datetime) -> QuerySet[Image]:
+    """Images created before then that nothing was pushed to, without an upload and without a valid lease."""
+    uploading = UploadSession.objects.filter(image=OuterRef("pk"))
+    leased = BlobLease.objects.filter(image=OuterRef("pk"), expires_at__gt=now())
+    return Image.objects.filter(
+        NOT_DELETING, ~Exists(uploading), ~Exists(leased), pushed_at=None, created_at__lte=before
+    )

@@ -1,22 +1,20 @@
 """Promises about blobs, and how uploaded bytes become one."""
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 
 from registry_control.audit.services import Actor, record
+from registry_control.catalog import references
 from registry_control.catalog.errors import BlobInUse, BlobNotFound, UploadNotFound
-from registry_control.catalog.models import BlobLease, BlobLink
+from registry_control.catalog.references import Cause
 from registry_control.catalog.services import images
 from registry_control.common.changes import EVERYTHING, record_change
 from registry_control.common.clock import now
-from registry_control.db.sql import id_parameter, insert_many, rows, time_parameter
+from registry_control.db.sql import id_parameter, rows, time_parameter
 from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
 
 logger = logging.getLogger(__name__)
@@ -35,8 +33,6 @@ UPDATE catalog_blob SET size = %s, storage_key = %s
 WHERE digest = %s AND state = 'live' AND storage_key = %s RETURNING id
 """
 _SHARE: Final = "SELECT id FROM catalog_blob WHERE id = %s AND state = 'live' FOR SHARE"
-_LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
-_RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,7 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
     """
     _close(session_id, image_id)
     blob_id, is_new = _ensure(new)
-    lease([blob_id], image_id=image_id)
+    references.lease([blob_id], image_id=image_id)
     return is_new
 
 
@@ -77,7 +73,7 @@ def record_duplicate(*, session_id: UUID, image_id: UUID, blob_id: int) -> None:
     _close(session_id, image_id)
     if not rows(_SHARE, [blob_id]):
         raise BlobNotFound
-    lease([blob_id], image_id=image_id)
+    references.lease([blob_id], image_id=image_id)
 
 
 def _close(session_id: UUID, image_id: UUID) -> None:
@@ -130,12 +126,6 @@ def _are_lost(key: str, size: int, new: NewBlob, store: BlobStore) -> bool:
         return False  # not known
 
 
-def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:
-    """Promise blobs to an image, whose row or whose blobs' rows the caller holds (invariant 2)."""
-    image, expires_at = id_parameter(image_id), time_parameter(until or now() + settings.BLOB_LEASE)
-    insert_many(_LEASE, ([image, blob_id, expires_at] for blob_id in blob_ids), conflict=_RENEW)
-
-
 @transaction.atomic
 def promise(*, blob_id: int, image_id: UUID, even_read_only: bool = False) -> None:
     """Lease a blob to an image: a mount, or, of a locked one too, a HEAD that answered 200.
@@ -148,7 +138,7 @@ def promise(*, blob_id: int, image_id: UUID, even_read_only: bool = False) -> No
     # Keeps the row from a sweep, or finds that a sweep took it from us.
     if not rows(_SHARE, [blob_id]):
         raise BlobNotFound
-    lease([blob_id], image_id=image_id)
+    references.lease([blob_id], image_id=image_id)
 
 
 @transaction.atomic
@@ -161,8 +151,8 @@ def remove(*, actor: Actor, image_id: UUID, blob_id: int, digest: str) -> None:
         ImageReadOnly: an administrator wants it to stay.
     """
     image = images.lock_for_update(image_id)
-    if BlobLink.objects.filter(image=image_id, blob=blob_id).exists():
+    if references.is_linked(blob_id, image_id=image_id):
         raise BlobInUse
-    if not BlobLease.objects.filter(image=image_id, blob=blob_id).delete()[0]:
+    if not references.release_lease(blob_id, image_id=image_id, cause=Cause.BLOB_DELETED):
         raise BlobNotFound
     record(actor=actor, verb="blob.delete", target=image.target, digest=digest)

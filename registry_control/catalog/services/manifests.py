@@ -3,16 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet, Sum
+from django.db.models import F
 
 from registry_control.audit.services import Actor, record
+from registry_control.catalog import references
 from registry_control.catalog.errors import ManifestNotFound, MissingContent, StoredAsAnotherType
-from registry_control.catalog.models import Blob, BlobLink, Image, Manifest
-from registry_control.catalog.services import blobs, conditions, images, sparse, tags
+from registry_control.catalog.models import Image, Manifest
+from registry_control.catalog.references import Cause, SharedBlob
+from registry_control.catalog.services import conditions, images, sparse, tags
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.catalog.services.tags import Change
 from registry_control.common.changes import image_scope, record_change, repositories_scope
@@ -52,14 +54,6 @@ class NewManifest:
 
 _BY_DIGEST: Final = "SELECT id, media_type FROM catalog_manifest WHERE image_id = %s AND digest = %s"
 _CHILDREN: Final = "SELECT digest, id FROM catalog_manifest WHERE image_id = %s AND digest IN"
-# Not EXISTS: PostgreSQL might gather all links of the image for it, of which there may be a million.
-_LINKED: Final = """
-(SELECT k.id FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id = b.id LIMIT 1) IS NOT NULL
-"""
-_LEASED: Final = """
-(SELECT l.id FROM catalog_bloblease l
- WHERE l.image_id = %s AND l.blob_id = b.id AND l.expires_at > %s LIMIT 1) IS NOT NULL
-"""
 _INSERT: Final = """
 INSERT INTO catalog_manifest (image_id, digest, media_type, artifact_type, subject_digest, payload,
                               size, created_at)
@@ -69,22 +63,17 @@ _REFERRER: Final = """
 INSERT INTO catalog_referrer (manifest_id, image_id, subject_digest, artifact_type, size, descriptor)
 VALUES (%s, %s, %s, %s, %s, %s)
 """
-_LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id) VALUES"
-_ONCE: Final = "ON CONFLICT (manifest_id, blob_id) DO NOTHING"
 _CHILD: Final = "INSERT INTO catalog_manifestchild (parent_id, child_id) VALUES"
+_DELETE_TAGS: Final = "DELETE FROM catalog_tag WHERE manifest_id IN"
+_DELETE_CHILDREN: Final = "DELETE FROM catalog_manifestchild WHERE parent_id IN"
+_DELETE_PARENTS: Final = "DELETE FROM catalog_manifestchild WHERE child_id IN"
+_DELETE_REFERRERS: Final = "DELETE FROM catalog_referrer WHERE manifest_id IN"
+_DELETE_MISSING: Final = "DELETE FROM catalog_missingchild WHERE parent_id IN"
+_DELETE: Final = "DELETE FROM catalog_manifest WHERE id IN"
 _PUSHED: Final = """
 UPDATE catalog_image SET size = size + %s, tag_rows = tag_rows + %s, pushed_at = %s, updated_at = %s
 WHERE id = %s
 """
-
-
-class _Held(NamedTuple):
-    """A held blob that the image has; `linked` when a manifest of it says so already."""
-
-    id: int
-    digest: str
-    size: int  # bytes
-    linked: bool
 
 
 @transaction.atomic
@@ -130,20 +119,19 @@ class _Content:
     """What a manifest names: rows that are held, and manifests that a sparse index does without."""
 
     children: Sequence[int]
-    blobs: Sequence[_Held]
+    blobs: Sequence[SharedBlob]
     missing: Mapping[str, str]  # digest to platform
 
 
 def _create(image: ImageForUpdate, new: NewManifest) -> tuple[int, int]:
     """Returns the manifest's id, and how many bytes the image grew by: blobs that it did not link before."""
     moment = now()
-    content = _content(image, new, moment)
+    content = _content(image, new)
     manifest_id = _insert(image.id, new, moment)
-    image_id = id_parameter(image.id)
     if new.subject:
         listed = (new.subject, new.artifact_type, len(new.descriptor), new.descriptor)
-        execute(_REFERRER, [manifest_id, image_id, *listed])
-    insert_many(_LINK, ([image_id, manifest_id, blob.id] for blob in content.blobs))
+        execute(_REFERRER, [manifest_id, id_parameter(image.id), *listed])
+    references.link((blob.id for blob in content.blobs), image_id=image.id, manifest_id=manifest_id)
     insert_many(_CHILD, ([manifest_id, child] for child in content.children))
     sparse.record_missing_children(image.id, manifest_id, content.missing)
     sparse.adopt(image.id, manifest_id, new.digest)
@@ -152,13 +140,12 @@ def _create(image: ImageForUpdate, new: NewManifest) -> tuple[int, int]:
 
 def _take_in(image: ImageForUpdate, manifest_id: int, digests: Iterable[str]) -> int:
     """Link what has come since the manifest was pushed first and could do without it; returns its bytes."""
-    held = _take(image.id, sorted(digests), now())
-    image_id = id_parameter(image.id)
-    insert_many(_LINK, ([image_id, manifest_id, blob.id] for blob in held), conflict=_ONCE)
-    return sum(blob.size for blob in held if not blob.linked)
+    shared = references.share_blobs(sorted(digests), image_id=image.id)
+    references.link((blob.id for blob in shared), image_id=image.id, manifest_id=manifest_id)
+    return sum(blob.size for blob in shared if not blob.linked)
 
 
-def _content(image: ImageForUpdate, new: NewManifest, moment: datetime) -> _Content:
+def _content(image: ImageForUpdate, new: NewManifest) -> _Content:
     """Find and hold everything that a manifest names.
 
     Raises:
@@ -168,12 +155,12 @@ def _content(image: ImageForUpdate, new: NewManifest, moment: datetime) -> _Cont
     # A blob with the digest of a child that is a manifest by its type could not be pulled as one (OCI 104).
     missing_manifests = new.platforms.keys() - children.keys()
     needed = new.blobs | (new.children - children.keys() - missing_manifests)
-    held = _take(image.id, sorted(needed | new.optional_blobs), moment)
-    missing = sorted(missing_manifests | (needed - {blob.digest for blob in held}))
+    shared = references.share_blobs(sorted(needed | new.optional_blobs), image_id=image.id)
+    missing = sorted(missing_manifests | (needed - {blob.digest for blob in shared}))
     dispensable = new.platforms if image.accepts_sparse_indexes else {}
     if refused := [digest for digest in missing if digest not in dispensable]:
         raise MissingContent({digest: new.platforms.get(digest, "") for digest in refused})
-    return _Content(list(children.values()), held, {digest: new.platforms[digest] for digest in missing})
+    return _Content(list(children.values()), shared, {digest: new.platforms[digest] for digest in missing})
 
 
 def _locked_children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
@@ -183,20 +170,6 @@ def _locked_children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
     wanted = sorted(digests)
     sql = f"{_CHILDREN} {placeholders(wanted)} ORDER BY digest FOR UPDATE"
     return dict(rows(sql, [id_parameter(image_id), *wanted]))
-
-
-def _take(image_id: UUID, digests: Sequence[str], moment: datetime) -> list[_Held]:
-    """Hold the live blobs that the image has, beside others who need them, in digest order (invariant 11)."""
-    if not digests:
-        return []
-    image = id_parameter(image_id)
-    # Nothing but placeholders is put together.
-    sql = f"""
-        SELECT b.id, b.digest, b.size, {_LINKED} FROM catalog_blob b
-        WHERE b.digest IN {placeholders(digests)} AND b.state = 'live' AND ({_LINKED} OR {_LEASED})
-        ORDER BY b.digest FOR SHARE OF b
-    """  # noqa: S608
-    return [_Held(*found) for found in rows(sql, [image, *digests, image, image, time_parameter(moment)])]
 
 
 def _insert(image_id: UUID, new: NewManifest, moment: datetime) -> int:
@@ -236,25 +209,34 @@ def delete(*, actor: Actor, image_id: UUID, digest: str, only_if: Preconditions 
 
 
 def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
-    """Remove a manifest of a locked image. What only it needed stays promised for a lease's time."""
-    freed = _only_needed_by(manifest)
-    size = freed.aggregate(total=Sum("size"))["total"] or 0
-    blobs.lease(freed.order_by("digest").values_list("pk", flat=True), image_id=image.pk)
-    tag_names = sorted(manifest.tags.values_list("name", flat=True))
+    """Delete a manifest of a locked image with its tags.
+
+    Blobs that only this manifest links stay leased to the image, so that a client may push it again.
+    """
+    own = references.linked_only_by(manifest.pk)
+    references.lease((blob.id for blob in own), image_id=image.pk)
     sparse.orphan(image, manifest)
-    _, removed = manifest.delete()
+    tag_names = delete_rows([manifest.pk], cause=Cause.MANIFEST_DELETED)
     record_change(image_scope(image.pk))
-    tag_rows = F("tag_rows") - removed.get("catalog.Tag", 0)
-    Image.objects.filter(pk=image.pk).update(size=F("size") - size, tag_rows=tag_rows, updated_at=now())
+    Image.objects.filter(pk=image.pk).update(
+        size=F("size") - sum(blob.size for blob in own),
+        tag_rows=F("tag_rows") - len(tag_names),
+        updated_at=now(),
+    )
     record(
         actor=actor,
         verb="manifest.delete",
         target=images.target_of(image),
         digest=manifest.digest,
-        tags=" ".join(tag_names),
+        tags=" ".join(sorted(tag_names)),
     )
 
 
-def _only_needed_by(manifest: Manifest) -> QuerySet[Blob]:
-    others = BlobLink.objects.filter(image=manifest.image_id, blob=OuterRef("pk")).exclude(manifest=manifest)
-    return Blob.objects.filter(~Exists(others), links__manifest=manifest)
+def delete_rows(manifest_ids: Sequence[int], *, cause: Cause) -> list[str]:
+    """Delete manifests of a locked image and all that depends on them; returns the names of their tags."""
+    which = placeholders(manifest_ids)
+    references.release_links(manifest_ids, cause=cause)
+    tag_names = [name for (name,) in rows(f"{_DELETE_TAGS} {which} RETURNING name", manifest_ids)]
+    for statement in (_DELETE_CHILDREN, _DELETE_PARENTS, _DELETE_REFERRERS, _DELETE_MISSING, _DELETE):
+        execute(f"{statement} {which}", manifest_ids)
+    return tag_names

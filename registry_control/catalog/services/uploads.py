@@ -17,12 +17,21 @@ from registry_control.catalog.models import Blob, UploadSession
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
 from registry_control.db.durability import unsynced_transaction
-from registry_control.db.sql import Parameter, execute, id_parameter, row, rows, time_from_db, time_parameter
+from registry_control.db.sql import (
+    Parameter,
+    execute,
+    id_parameter,
+    row,
+    rows,
+    time_from_db,
+    time_parameter,
+    uuid_from_db,
+)
 from registry_data.storage.base import BlobStore, Busy, Key, StorageError, UploadId
 
 logger = logging.getLogger(__name__)
 
-REFUSALS: Final = 3  # in a row, after which the storage counts as away
+MAX_STORAGE_ERRORS: Final = 3  # in a row, after which the storage is taken to be down
 
 # Where the image is being deleted or locked, no row.
 _INSERT: Final = """
@@ -33,6 +42,16 @@ FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
 WHERE i.id = %s AND i.status NOT IN ('deleting', 'locked') AND n.status NOT IN ('deleting', 'locked')
 FOR UPDATE OF i RETURNING id
+"""
+_CLOSE_EXPIRED: Final = """
+UPDATE catalog_uploadsession SET is_open = FALSE WHERE id IN (
+    SELECT id FROM catalog_uploadsession WHERE expires_at <= %s AND is_open ORDER BY expires_at LIMIT %s
+) AND expires_at <= %s AND is_open RETURNING id
+"""
+_CLOSE_OF_IMAGE: Final = """
+UPDATE catalog_uploadsession SET is_open = FALSE WHERE id IN (
+    SELECT id FROM catalog_uploadsession WHERE image_id = %s ORDER BY expires_at LIMIT %s
+) RETURNING id
 """
 _FORGET: Final = "DELETE FROM catalog_uploadsession WHERE id = %s"
 _OPEN: Final = """
@@ -177,10 +196,16 @@ def expire(*, store: BlobStore, limit: int) -> int:
     Closing is a step of its own: after it no commit can make a blob of the bytes, so removing them
     is safe, and may be done twice. Returns how many were looked at, unless none of them could be removed.
     """
-    UploadSession.objects.filter(expires_at__lte=now(), is_open=True).update(is_open=False)
+    moment = time_parameter(now())
+    rows(_CLOSE_EXPIRED, [moment, limit, moment])
     closed = UploadSession.objects.filter(is_open=False).order_by("expires_at")
     over = list(closed.values_list("pk", flat=True)[:limit])
     return len(over) if discard(over, store=store) else 0
+
+
+def close_of_image(image_id: UUID, *, limit: int) -> list[UUID]:
+    """Close up to `limit` sessions of an image that is being deleted, and return their ids."""
+    return [uuid_from_db(pk) for (pk,) in rows(_CLOSE_OF_IMAGE, [id_parameter(image_id), limit])]
 
 
 def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> int:
@@ -195,7 +220,7 @@ def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> int:
     """
     empty: list[UUID] = []
     left: list[UUID] = []
-    refusals = 0
+    errors = 0
     try:
         for session_id in session_ids:
             try:
@@ -205,12 +230,12 @@ def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> int:
             except StorageError as error:
                 logger.warning("the upload %s cannot be removed now: %s", session_id, error)
                 left.append(session_id)
-                refusals += 1
-                if refusals == REFUSALS:
+                errors += 1
+                if errors == MAX_STORAGE_ERRORS:
                     raise
             else:
                 empty.append(session_id)
-                refusals = 0
+                errors = 0
     finally:
         if empty:
             _forget(empty)

@@ -1,0 +1,172 @@
+"""The only place where a blob gains or loses a reference.
+
+A reference is a link (a manifest of an image lists the blob) or a lease (the registry has promised the blob
+to an image until a time, invariant 2). A blob without references is garbage. Functions that end references
+return them as `Release`s (which blob, why, since when), so that what follows, such as a row in a queue of
+garbage collection, can be written in the same transaction.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from enum import Enum, unique
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from django.conf import settings
+
+from registry_control.common.clock import now
+from registry_control.db.sql import (
+    Parameter,
+    id_parameter,
+    insert_many,
+    placeholders,
+    row,
+    rows,
+    time_from_db,
+    time_parameter,
+)
+
+_LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id) VALUES"
+_SKIP_EXISTING: Final = "ON CONFLICT (manifest_id, blob_id) DO NOTHING"
+_UNLINK: Final = "DELETE FROM catalog_bloblink WHERE manifest_id IN"
+_LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
+_RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
+_END_LEASE: Final = """
+DELETE FROM catalog_bloblease WHERE image_id = %s AND blob_id = %s RETURNING blob_id, expires_at
+"""
+# SKIP LOCKED: a lease that another transaction renews at this moment stays.
+_END_EXPIRED_LEASES: Final = """
+WITH expired AS MATERIALIZED (
+    SELECT id FROM catalog_bloblease WHERE expires_at <= %s
+    ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM expired) RETURNING blob_id, expires_at
+"""
+_END_LEASES_OF_IMAGE: Final = """
+WITH some AS MATERIALIZED (SELECT id FROM catalog_bloblease WHERE image_id = %s ORDER BY id LIMIT %s)
+DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM some) RETURNING blob_id, expires_at
+"""
+# Not EXISTS: PostgreSQL might gather all links of the image for it, of which there may be a million.
+_LINKED: Final = """
+(SELECT k.id FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id = b.id LIMIT 1) IS NOT NULL
+"""
+_LEASED: Final = """
+(SELECT l.id FROM catalog_bloblease l
+ WHERE l.image_id = %s AND l.blob_id = b.id AND l.expires_at > %s LIMIT 1) IS NOT NULL
+"""
+_IS_LINKED: Final = "SELECT 1 FROM catalog_bloblink WHERE image_id = %s AND blob_id = %s LIMIT 1"
+_LINKED_ONLY_BY: Final = """
+SELECT b.id, b.size FROM catalog_bloblink k JOIN catalog_blob b ON b.id = k.blob_id
+WHERE k.manifest_id = %s AND (
+    SELECT o.id FROM catalog_bloblink o
+    WHERE o.image_id = k.image_id AND o.blob_id = k.blob_id AND o.manifest_id <> k.manifest_id LIMIT 1
+) IS NULL
+ORDER BY b.digest
+"""
+
+
+@unique
+class Cause(Enum):
+    """Why a blob loses a reference."""
+
+    MANIFEST_DELETED = "manifest deleted"
+    IMAGE_DELETED = "image deleted"
+    BLOB_DELETED = "blob deleted"
+    LEASE_EXPIRED = "lease expired"
+
+
+class Release(NamedTuple):
+    """A reference that is gone."""
+
+    blob_id: int
+    cause: Cause
+    at: datetime  # from when on it does not count any more
+
+
+class SharedBlob(NamedTuple):
+    """A blob that an image references and whose row the transaction shares."""
+
+    id: int
+    digest: str
+    size: int  # bytes
+    linked: bool  # by a manifest of the image
+
+
+def share_blobs(digests: Collection[str], *, image_id: UUID) -> list[SharedBlob]:
+    """Lock the live blobs that an image references `FOR SHARE`, in digest order (invariant 11, ADR 30)."""
+    if not digests:
+        return []
+    image = id_parameter(image_id)
+    # Nothing but placeholders is put together.
+    sql = f"""
+        SELECT b.id, b.digest, b.size, {_LINKED} FROM catalog_blob b
+        WHERE b.digest IN {placeholders([*digests])} AND b.state = 'live' AND ({_LINKED} OR {_LEASED})
+        ORDER BY b.digest FOR SHARE OF b
+    """  # noqa: S608
+    found = rows(sql, [image, *digests, image, image, time_parameter(now())])
+    return [SharedBlob(*each) for each in found]
+
+
+def link(blob_ids: Iterable[int], *, image_id: UUID, manifest_id: int) -> None:
+    """Link blobs, whose rows the caller shares, to a manifest; links that exist stay."""
+    image = id_parameter(image_id)
+    insert_many(_LINK, ([image, manifest_id, blob_id] for blob_id in blob_ids), conflict=_SKIP_EXISTING)
+
+
+def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:
+    """Lease blobs to an image until then (default: for `BLOB_LEASE`), or renew the lease (invariant 2).
+
+    The caller has locked the image's row or shares the blobs' rows.
+    """
+    image, expires_at = id_parameter(image_id), time_parameter(until or now() + settings.BLOB_LEASE)
+    insert_many(_LEASE, ([image, blob_id, expires_at] for blob_id in blob_ids), conflict=_RENEW)
+
+
+def is_linked(blob_id: int, *, image_id: UUID) -> bool:
+    """Whether a manifest of the image lists the blob."""
+    return row(_IS_LINKED, [id_parameter(image_id), blob_id]) is not None
+
+
+class OwnBlob(NamedTuple):
+    """A blob that one manifest of an image links and no other."""
+
+    id: int
+    size: int  # bytes
+
+
+def linked_only_by(manifest_id: int) -> list[OwnBlob]:
+    """The blobs that a manifest links and no other one of its image, by digest."""
+    return [OwnBlob(*found) for found in rows(_LINKED_ONLY_BY, [manifest_id])]
+
+
+def release_links(manifest_ids: Collection[int], *, cause: Cause) -> list[Release]:
+    """Delete all links of manifests, whose image's row the caller has locked."""
+    if not manifest_ids:
+        return []
+    found = rows(f"{_UNLINK} {placeholders([*manifest_ids])} RETURNING blob_id", [*manifest_ids])
+    moment = now()
+    return [Release(blob_id, cause, moment) for blob_id in {blob_id for (blob_id,) in found}]
+
+
+def release_lease(blob_id: int, *, image_id: UUID, cause: Cause) -> list[Release]:
+    """End an image's lease of one blob before its time; empty when there is none."""
+    return _end_leases(_END_LEASE, [id_parameter(image_id), blob_id], cause)
+
+
+def release_leases_of_image(image_id: UUID, *, limit: int) -> list[Release]:
+    """End up to `limit` leases of an image that is being deleted."""
+    return _end_leases(_END_LEASES_OF_IMAGE, [id_parameter(image_id), limit], Cause.IMAGE_DELETED)
+
+
+def release_expired_leases(*, limit: int) -> list[Release]:
+    """Delete up to `limit` leases whose time is over, the oldest first."""
+    return _end_leases(_END_EXPIRED_LEASES, [time_parameter(now()), limit], Cause.LEASE_EXPIRED)
+
+
+def _end_leases(sql: str, parameters: Sequence[Parameter], cause: Cause) -> list[Release]:
+    moment = now()
+    # A lease that was over before counts from its own end, however late the worker comes.
+    return [
+        Release(blob_id, cause, min(moment, time_from_db(expires_at)))
+        for blob_id, expires_at in rows(sql, parameters)
+    ]
