@@ -43,8 +43,8 @@ WITH expired AS MATERIALIZED (
 DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM expired) RETURNING blob_id, expires_at
 """
 _END_LEASES_OF_IMAGE: Final = """
-WITH some AS MATERIALIZED (SELECT id FROM catalog_bloblease WHERE image_id = %s ORDER BY id LIMIT %s)
-DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM some) RETURNING blob_id, expires_at
+WITH batch AS MATERIALIZED (SELECT id FROM catalog_bloblease WHERE image_id = %s ORDER BY id LIMIT %s)
+DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM batch) RETURNING blob_id, expires_at
 """
 # Not EXISTS: PostgreSQL might gather all links of the image for it, of which there may be a million.
 _LINKED: Final = """
