@@ -76,6 +76,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "registry_control.rest.middleware.RequestId",
     "registry_control.serving.health.HealthCheck",
+    "registry_control.rest.cookies.SecureCookies",
     "registry_control.rest.content_security.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -141,6 +142,11 @@ def _database(url: str) -> dict[str, Any]:
 DATABASES = {"default": _database(ENVIRONMENT.database_url)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "identity.User"
+PASSWORD_HASHERS = [
+    "registry_control.identity.hashers.Argon2",
+    # For passwords of earlier releases: the next sign-in replaces the hash.
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
@@ -158,7 +164,15 @@ WHITENOISE_AUTOREFRESH = False
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"  # also after a sign-in whose `next` is missing or names another host
 SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_SCHEME == "https"
+# rest/cookies.py makes cookies Secure where the browser uses https, so that plain http works beside it.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = False
+# A form's Origin must be the scheme and host of its request. Behind a proxy that terminates TLS and does not
+# forward them, it may also be one of these; a leading dot stands for all subdomains, as in ALLOWED_HOSTS.
+CSRF_TRUSTED_ORIGINS = [
+    f"https://{'*' if host.startswith('.') else ''}{host}"
+    for host in (PUBLIC_HOST, *ENVIRONMENT.allowed_hosts)
+    if PUBLIC_SCHEME == "https" and host != "*"
+]
 # Ports share cookies: two registries on one host must not sign each other's administrators out.
 SESSION_COOKIE_NAME = f"stowage_session_{CONTROL_ADDR.port}"
 CSRF_COOKIE_NAME = f"stowage_csrf_{CONTROL_ADDR.port}"
