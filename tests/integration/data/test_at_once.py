@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -10,6 +9,7 @@ import httpx
 import pytest
 
 from tests.oci_client import OciClient, digest_of, image_manifest
+from tests.services.waiting import wait_until
 from tests.tenants import REGION, Tenants
 
 
@@ -71,10 +71,10 @@ def test_a_push_while_its_namespace_is_deleted_ends_clearly(tenants: Tenants) ->
     # given somebody who pushes image after image to a namespace
     repository = tenants.repository()
     namespace_id = tenants.namespace_id(repository)
-    statuses: list[int] = []
+    pushers: list[list[int]] = [[] for _ in range(3)]  # the statuses that each of them has seen
     stop = threading.Event()
 
-    def push() -> None:
+    def push(statuses: list[int]) -> None:
         with OciClient(tenants.owner.host, tenants.owner.secret) as client:
             while not stop.is_set():
                 started = client.on(repository, "POST", "blobs/uploads/")
@@ -88,26 +88,25 @@ def test_a_push_while_its_namespace_is_deleted_ends_clearly(tenants: Tenants) ->
                 manifest = client.put_manifest(repository, "t", image_manifest(data, []))
                 statuses.append(manifest.status_code)
 
-    threads = [threading.Thread(target=push) for _ in range(3)]
+    threads = [threading.Thread(target=push, args=(statuses,)) for statuses in pushers]
     for thread in threads:
         thread.start()
-    time.sleep(1)
+    wait_until(lambda: all(201 in statuses for statuses in pushers))
 
     # when the namespace is deleted
     assert tenants.api("DELETE", f"/namespaces/{namespace_id}")["status"] == "deleting"
-    time.sleep(1)
+    wait_until(lambda: all(401 in statuses for statuses in pushers))
     stop.set()
     for thread in threads:
         thread.join(60)
 
-    # then pushes succeed before and are refused after, and nothing else
-    assert set(statuses) <= {201, 202, 400, 401, 404}
-    assert statuses[-1] == 401
-    # and the namespace goes, with everything that was pushed meanwhile
-    deadline = time.monotonic() + 30
-    while tenants.control.get(f"{REGION}/namespaces/{namespace_id}").status_code != 404:
-        assert time.monotonic() < deadline, "the namespace is still there"
-        time.sleep(0.3)
+    # then pushes succeed before, are refused from then on, and never end otherwise
+    for statuses in pushers:
+        assert set(statuses) <= {201, 202, 400, 401, 404}
+        assert statuses[-1] == 401
+    # and the namespace is removed, with everything that was pushed meanwhile
+    path = f"{REGION}/namespaces/{namespace_id}"
+    wait_until(lambda: tenants.control.get(path).status_code == 404, timeout=60)
     # and its name can be used again at once
     name = repository.split("/")[0]
     assert tenants.api("POST", "/namespaces", name=name)["id"] != namespace_id

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -49,13 +48,15 @@ def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, 
     with OciClient(credentials.registry_host, credentials.secret_key) as client:
         before = client.push_image(repository, "before", b"old layer")
         upload = client.start_upload(repository)
-        half = threading.Event()
-        pushing = threading.Thread(target=_push_slowly, args=(credentials, repository, upload, layer, half))
+        half, killed = threading.Event(), threading.Event()
+        push = (credentials, repository, upload, layer, half, killed)
+        pushing = threading.Thread(target=_push_in_two_halves, args=push)
         pushing.start()
-        assert half.wait(20)
+        assert half.wait(60)
 
         # when a process is killed, or all of them
         _kill(crashing, victim)
+        killed.set()
         pushing.join(60)
         wait_until(lambda: client.http.get("/healthz").status_code == 200)
 
@@ -75,17 +76,24 @@ def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, 
         assert client.on(repository, "GET", f"blobs/{digest_of(layer)}").content == layer
 
 
-def _push_slowly(
-    credentials: Credentials, repository: str, upload: str, layer: bytes, half: threading.Event
+def _push_in_two_halves(
+    credentials: Credentials,
+    repository: str,
+    upload: str,
+    layer: bytes,
+    half: threading.Event,
+    killed: threading.Event,
 ) -> None:
+    """Send the layer in one request that pauses in the middle, from `half` until `killed`."""
+
     def body() -> Iterator[bytes]:
         for start in range(0, len(layer), 500_000):
-            if start > len(layer) // 2:
+            if start > len(layer) // 2 and not half.is_set():
                 half.set()
-                time.sleep(0.4)
+                killed.wait(60)
             yield layer[start : start + 500_000]
 
-    # A kill of what serves it cuts it off; then the rest is for the test to send.
+    # A kill of a process of the data plane cuts it off; the test sends the rest.
     with OciClient(credentials.registry_host, credentials.secret_key) as client, suppress(httpx.HTTPError):
         client.on(repository, "PATCH", upload, content=body())
 

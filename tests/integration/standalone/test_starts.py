@@ -78,7 +78,7 @@ def test_first_starts_that_are_killed_leave_nothing_that_stops_the_next(
             time.sleep(moment)
             started = descendants(up.pid)
             up.kill()
-        assert wait_until_gone(started, timeout=2) == []
+        assert wait_until_gone(started, timeout=10) == []
 
     # when one is not, then there is one of each, and the key works
     stack.start()
