@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 ENDPOINTS: Final[Mapping[Kind, Mapping[str, Endpoint]]] = MappingProxyType(
     {
+        Kind.ROOT: {"GET": service.root, "HEAD": service.root},
         Kind.PING: {"GET": service.ping, "HEAD": service.ping},
         Kind.MANIFEST: {
             "GET": manifests.get,

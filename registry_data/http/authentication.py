@@ -55,8 +55,11 @@ def challenge(refused: AccessDenied, request: Request, config: Config) -> str | 
     if config.asks_for_basic:
         return f'Basic realm="{config.service}", charset="UTF-8"'
     parameters = {"realm": realm(request, config), "service": config.service, **refused.challenge}
+    if "error" in refused.challenge:
+        # docker shows this instead of the body's message (RFC 6750, section 3).
+        parameters["error_description"] = refused.message
     return "Bearer " + ",".join(f'{name}="{_quotable(value)}"' for name, value in parameters.items())
 
 
 def _quotable(value: str) -> str:
-    return "".join(character for character in value if character.isprintable() and character not in '"\\')
+    return "".join(character for character in value if " " <= character <= "~" and character not in '"\\')

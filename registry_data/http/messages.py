@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # On every answer (checklist 11); old engines look for it.
 API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
+# Also on every response: a browser must not take pushed content for a page or a script.
+NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
 _PARTS: Final = 1000  # that are gathered at most
@@ -59,7 +61,7 @@ class Response:
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers as ASGI wants them."""
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
-        raw.append(API_VERSION)
+        raw += (API_VERSION, NO_SNIFF)
         if "content-length" not in self.headers and isinstance(self.body, bytes) and self._may_have_length:
             raw.append((b"content-length", b"%d" % len(self.body)))
         return raw

@@ -5,19 +5,7 @@ from http import HTTPStatus
 from registry_data.http.routes import Route
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
-from registry_data.oci.reference import NoNamespaceError, Repository, Tag, parse_reference, parse_repository
-
-
-def repository_to_read(route: Route) -> Repository:
-    """The repository of a read; one outside of any namespace is merely unknown.
-
-    Raises:
-        ProtocolError: NAME_INVALID or NAME_UNKNOWN.
-    """
-    try:
-        return parse_repository(route.name)
-    except NoNamespaceError as error:
-        raise ProtocolError(ErrorCode.NAME_UNKNOWN, error.message) from error
+from registry_data.oci.reference import Tag, parse_reference
 
 
 def reference_to_read(route: Route) -> Digest | Tag:

@@ -11,6 +11,7 @@ from typing import Final
 class Kind(Enum):
     """What a path can name."""
 
+    ROOT = auto()
     PING = auto()
     MANIFEST = auto()
     BLOB = auto()
@@ -36,6 +37,7 @@ class Route:
 
 
 _FIXED: Final = {
+    "/": Route(Kind.ROOT),
     "/v2": Route(Kind.PING),
     "/v2/": Route(Kind.PING),
     "/v2/_catalog": Route(Kind.CATALOG),

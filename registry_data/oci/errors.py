@@ -29,7 +29,6 @@ class ErrorCode(Enum):
     )
     MANIFEST_INVALID = HTTPStatus.BAD_REQUEST, "the manifest is not one that this registry can store"
     MANIFEST_UNKNOWN = HTTPStatus.NOT_FOUND, "this repository has no such manifest or tag"
-    MANIFEST_UNVERIFIED = HTTPStatus.BAD_REQUEST, "the manifest's signature could not be verified"
     NAME_INVALID = HTTPStatus.BAD_REQUEST, "the repository's name is malformed"
     NAME_UNKNOWN = HTTPStatus.NOT_FOUND, "this registry has no such repository"
     PAGINATION_NUMBER_INVALID = HTTPStatus.BAD_REQUEST, "n must be a whole number, 0 or more"

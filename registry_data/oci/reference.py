@@ -17,13 +17,6 @@ _NAME: Final = re.compile(rf"({_COMPONENT})(?:/({_COMPONENT}(?:/{_COMPONENT})*))
 _TAG: Final = re.compile(rf"[a-zA-Z0-9_][a-zA-Z0-9._-]{{0,{TAG_LIMIT - 1}}}")
 
 
-class NoNamespaceError(ProtocolError):
-    """A well-formed name, but of one component, so it lies in no namespace.
-
-    NAME_INVALID for who wants to push; who only reads may as well be told that the name is unknown.
-    """
-
-
 @dataclass(frozen=True, slots=True)
 class Repository:
     """Where images live: the namespace is a name's first component, the image all the others."""
@@ -36,7 +29,13 @@ class Repository:
 
 
 def parse_repository(name: str) -> Repository:
-    """Read a repository's full name; raise NAME_INVALID, as NoNamespaceError for a single component."""
+    """Parse the full name of a repository.
+
+    Raises:
+        ProtocolError: NAME_INVALID when it is malformed. NAME_UNKNOWN when it has one component, as in
+            `HOST/base`: no repository is outside a namespace. docker repeats a push for 50 s after a 400, but
+            shows the message of a NAME_UNKNOWN at once.
+    """
     if len(name) > NAME_LIMIT:
         raise ProtocolError(
             ErrorCode.NAME_INVALID,
@@ -51,8 +50,9 @@ def parse_repository(name: str) -> Repository:
         )
     namespace, image = match.groups()
     if image is None:
-        raise NoNamespaceError(
-            ErrorCode.NAME_INVALID, f"{shown(name)} names no image; images live in <namespace>/<image>"
+        raise ProtocolError(
+            ErrorCode.NAME_UNKNOWN,
+            f"{shown(name)} has no namespace: images are named <namespace>/<image>, such as my-team/{name}",
         )
     return Repository(namespace, image)
 

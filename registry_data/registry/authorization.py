@@ -106,10 +106,18 @@ def _refused(caller: Caller, action: Action, repository: Repository, scope: str)
         return AccessDenied(ErrorCode.UNAUTHORIZED, said, {"scope": scope})
     said = (
         f"requested access to the resource is denied: you may not {_WORDS[action]} {repository}, "
-        "or it does not exist; whoever owns its namespace can give you the right"
+        f"or it does not exist; {_advice(caller, action, repository.namespace)}"
     )
     challenge = {"scope": scope, "error": "insufficient_scope"}
     return AccessDenied(ErrorCode.DENIED, said, None if caller.scopes is None else challenge)
+
+
+def _advice(caller: Caller, action: Action, namespace: str) -> str:
+    if caller.is_anonymous:
+        return "log in to this registry first"
+    if action is Action.PUSH:
+        return f"create the namespace {namespace} if there is none, or ask its owner for the right to push"
+    return f"ask the owner of the namespace {namespace} for the right"
 
 
 def require_catalog_access(caller: Caller) -> None:

@@ -1,5 +1,7 @@
 """A real docker engine: the tour of the README, and what a user sees when refused."""
 
+import time
+
 import pytest
 
 from tests.clients.conftest import HALF, LARGE, WRONG, Build, push_image
@@ -97,8 +99,38 @@ def test_what_is_another_tenants_and_what_is_missing_look_alike(
         assert "pull access denied" in engine("pull", name, check=False).stderr
         build(engine, name)
         pushed = engine("push", name, check=False).stderr
-        assert pushed.rstrip() == "denied: requested access to the resource is denied"
+        repository = name.partition("/")[2].rpartition(":")[0]
+        assert (
+            f"denied: requested access to the resource is denied: you may not push to {repository}" in pushed
+        )
         engine("rmi", "--force", name)
+
+
+def test_a_push_to_a_namespace_that_does_not_exist_says_what_to_do(
+    engine: DockerClient, tenants: Tenants, build: Build
+) -> None:
+    login(engine, tenants)
+    name = f"{tenants.owner.host}/no-such-namespace/app:1"
+    build(engine, name)
+    refused = engine("push", name, check=False)
+    engine("rmi", "--force", name)
+    assert refused.returncode != 0
+    assert "create the namespace no-such-namespace if there is none" in refused.stderr
+
+
+def test_a_push_without_a_namespace_fails_at_once_with_the_reason(
+    engine: DockerClient, tenants: Tenants, build: Build
+) -> None:
+    login(engine, tenants)
+    name = f"{tenants.owner.host}/base:1"
+    build(engine, name)
+    begun = time.monotonic()
+    refused = engine("push", name, check=False)
+    took = time.monotonic() - begun
+    engine("rmi", "--force", name)
+    assert refused.returncode != 0
+    assert "'base' has no namespace: images are named <namespace>/<image>" in refused.stderr
+    assert took < 15  # docker repeats a push for 50 s after an error that it takes for a passing one
 
 
 def test_a_missing_tag_of_ones_own_is_called_missing(engine: DockerClient, tenants: Tenants) -> None:

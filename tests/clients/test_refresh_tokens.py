@@ -100,3 +100,25 @@ def test_other_programs_work_with_dockers_login(
     socket = f"{docker.folder}/exec/containerd/containerd.sock"
     fetched = ctr("--address", socket, "content", "fetch", "--plain-http", "--refresh", token, name)
     assert digest.removeprefix("sha256:")[:12] in fetched.stdout or "done" in fetched.stdout
+
+
+def test_skopeo_needs_no_login_beside_docker_and_can_have_one_of_its_own(
+    engine: DockerClient, tenants: Tenants, tmp_path: Path
+) -> None:
+    # given a home folder in which docker has logged in
+    host, secret = tenants.owner.host, tenants.owner.secret or ""
+    repository = tenants.repository()
+    tenants.owner.push_image(repository, "1", b"layer")
+    skopeo = Program("skopeo", tmp_path / "home")
+    login(engine, tenants, secret)
+    config = tmp_path / "home" / "docker" / "config.json"
+    config.write_bytes((engine.config / "config.json").read_bytes())
+    words = ("login", "--tls-verify=false", "-u", "x", "--password-stdin", host)
+
+    # when skopeo logs in to the same host, then it refuses because of docker's entry, but works with it
+    assert "auth file contains an Identity token" in skopeo(*words, stdin=secret, check=False).stderr
+    skopeo("inspect", "--tls-verify=false", f"docker://{host}/{repository}:1")
+
+    # and without docker's entry it logs in
+    config.unlink()
+    skopeo(*words, stdin=secret)

@@ -72,7 +72,10 @@ def paths_of(kind: Kind, of: Victim) -> list[str]:
     }.get(kind, [])
 
 
-WITHOUT_REPOSITORY = {Kind.PING, Kind.CATALOG, Kind.EXTENSIONS, Kind.TOKEN, Kind.KEYS, Kind.HEALTH}
+WITHOUT_REPOSITORY = {
+    *(Kind.ROOT, Kind.PING, Kind.CATALOG, Kind.EXTENSIONS),
+    *(Kind.TOKEN, Kind.KEYS, Kind.HEALTH),
+}
 DATA_CASES = [
     (kind, number, method)
     for kind in Kind

@@ -41,7 +41,6 @@ def test_no_path_breaks_the_table(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/v1/search",
         "/v2/_catalog/",
         "/v2/_oci/manifests/x",

@@ -11,10 +11,10 @@ from registry_data.http.byteranges import ByteRanges
 from registry_data.http.conditions import check_match, not_modified, range_applies
 from registry_data.http.endpoints.manifests import IMMUTABLE
 from registry_data.http.messages import FileBody, Request, Response
-from registry_data.http.path_parameters import repository_to_read
 from registry_data.http.routes import Route
 from registry_data.oci.digest import Digest
 from registry_data.oci.ranges import ByteRange, parse_ranges
+from registry_data.oci.reference import parse_repository
 from registry_data.registry import blobs
 from registry_data.storage.base import HasPaths, SignsUrls
 
@@ -25,7 +25,7 @@ _URL_LIFE: Final = timedelta(minutes=15)
 async def get(plane: AppContext, request: Request, route: Route) -> Response:
     """Send a blob, or the part of it that a Range asks for (checklist 39-47)."""
     digest = Digest.parse(route.reference)
-    repository, who = repository_to_read(route), credentials(request)
+    repository, who = parse_repository(route.name), credentials(request)
     found = await plane.bridge.read(
         request.dependencies, blobs.find, who, repository, digest, lease=plane.config.blob_lease
     )
@@ -96,5 +96,5 @@ async def _several(
 async def delete(plane: AppContext, request: Request, route: Route) -> Response:
     """Take a blob out of this repository (checklist 136)."""
     digest = Digest.parse(route.reference)
-    await plane.bridge.run(blobs.delete, credentials(request), repository_to_read(route), digest)
+    await plane.bridge.run(blobs.delete, credentials(request), parse_repository(route.name), digest)
     return Response(HTTPStatus.ACCEPTED)

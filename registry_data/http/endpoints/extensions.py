@@ -9,8 +9,8 @@ from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
 from registry_data.http.endpoints.service import check_login
 from registry_data.http.messages import Request, Response
-from registry_data.http.path_parameters import repository_to_read
 from registry_data.http.routes import Route
+from registry_data.oci.reference import parse_repository
 from registry_data.registry import service
 
 _OCI: Final = {
@@ -35,7 +35,7 @@ async def of_registry(plane: AppContext, request: Request, route: Route) -> Resp
 
 async def of_repository(plane: AppContext, request: Request, route: Route) -> Response:
     """List what there is at `/v2/<name>/_<extension>/`, to whoever may pull."""
-    repository = repository_to_read(route)
+    repository = parse_repository(route.name)
     await plane.bridge.read(request.dependencies, service.check_readable, credentials(request), repository)
     return _listing(_OCI)
 

@@ -7,12 +7,12 @@ from typing import Final
 from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
 from registry_data.http.messages import Request, Response
-from registry_data.http.path_parameters import repository_to_read
 from registry_data.http.routes import Route
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.media_types import OCI_INDEX
 from registry_data.oci.paging import next_link, parse_page
+from registry_data.oci.reference import parse_repository
 from registry_data.registry import lists
 
 _INDEX_START: Final = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}",'.encode()
@@ -20,7 +20,7 @@ _INDEX_START: Final = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}",'.encode()
 
 async def tags(plane: AppContext, request: Request, route: Route) -> Response:
     """Send a page of tags in byte order (checklist 116-120)."""
-    repository = repository_to_read(route)
+    repository = parse_repository(route.name)
     query = request.query
     page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
     found = await plane.bridge.read(request.dependencies, lists.tags, credentials(request), repository, page)
@@ -52,7 +52,7 @@ async def referrers(plane: AppContext, request: Request, route: Route) -> Respon
     if artifact_type is not None:
         headers["oci-filters-applied"] = "artifactType"
     try:
-        repository = repository_to_read(route)
+        repository = parse_repository(route.name)
     except ProtocolError as error:
         if error.code is not ErrorCode.NAME_UNKNOWN:
             raise

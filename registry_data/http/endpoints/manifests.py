@@ -10,7 +10,7 @@ from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
 from registry_data.http.conditions import check_match, not_modified, preconditions
 from registry_data.http.messages import Request, Response, content_length
-from registry_data.http.path_parameters import reference_to_read, repository_to_read
+from registry_data.http.path_parameters import reference_to_read
 from registry_data.http.routes import Route
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
@@ -29,7 +29,7 @@ REVALIDATE: Final = "private, no-cache"
 
 async def get(plane: AppContext, request: Request, route: Route) -> Response:
     """Send a manifest exactly as it was pushed, whatever Accept says (checklist 30-36)."""
-    repository, reference = repository_to_read(route), reference_to_read(route)
+    repository, reference = parse_repository(route.name), reference_to_read(route)
     with_payload = request.method == "GET"
     find = partial(manifests.get, credentials(request), repository, reference, with_payload=with_payload)
     try:
@@ -118,7 +118,7 @@ async def delete(plane: AppContext, request: Request, route: Route) -> Response:
     await plane.bridge.run(
         manifests.delete,
         credentials(request),
-        repository_to_read(route),
+        parse_repository(route.name),
         reference_to_read(route),
         only_if=preconditions(request, route.reference),
     )

@@ -19,6 +19,25 @@ _JSON = {"content-type": "application/json"}
 _UNCACHED = {**_JSON, "cache-control": "no-store"}
 
 
+_ROOT = """Stowage, a container registry.
+
+This address is for clients such as docker:
+
+  docker login {host}
+  docker push {host}/<namespace>/<image>:<tag>
+  docker pull {host}/<namespace>/<image>:<tag>
+
+The user name does not matter; the password is the secret key of an API key.
+"""
+
+
+async def root(plane: AppContext, request: Request, route: Route) -> Response:
+    """Tell people who open the address in a browser what it is."""
+    headers = {"content-type": "text/plain; charset=utf-8", "cache-control": "no-cache"}
+    body = _ROOT.format(host=request.headers.get("host") or plane.config.public_host)
+    return Response(HTTPStatus.OK, headers, body.encode())
+
+
 async def ping(plane: AppContext, request: Request, route: Route) -> Response:
     """Say that this is a registry, to whoever proves to be somebody (checklist 27-29).
 

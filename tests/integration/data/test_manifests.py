@@ -269,7 +269,7 @@ def test_bad_input_gets_a_clear_error(
 
 @pytest.mark.oci(18)
 @pytest.mark.parametrize(
-    "name", ["UPPER/case", "a/b..c", "a/-b", "a//b", "one", "a/" + "b" * 300, "a/b%00c", "a/bü"]
+    "name", ["UPPER/case", "a/b..c", "a/-b", "a//b", "a/" + "b" * 300, "a/b%00c", "a/bü"]
 )
 def test_a_bad_name_gets_a_clear_error(tenants: Tenants, name: str) -> None:
     with OciClient(tenants.owner.host, tenants.owner.secret) as client:

@@ -51,7 +51,7 @@ CASES = [
     Case("GET", "/v2/{r}-none/manifests/1", 404, "NAME_UNKNOWN", ("{r}-none", "ever pushed")),
     Case("GET", "/v2/{r}-none/tags/list", 404, "NAME_UNKNOWN", ("{r}-none",)),
     Case("GET", "/v2/{r}UP/tags/list", 400, "NAME_INVALID", ("{r}UP", "lower-case letters and digits")),
-    Case("POST", "/v2/one/blobs/uploads/", 400, "NAME_INVALID", ("'one'", "<namespace>/<image>")),
+    Case("POST", "/v2/one/blobs/uploads/", 404, "NAME_UNKNOWN", ("'one'", "<namespace>/<image>")),
     # uploads
     Case("PATCH", f"/v2/{{r}}/blobs/uploads/{NO_UPLOAD}", 404, "BLOB_UPLOAD_UNKNOWN", ("start a new one",)),
     Case("GET", "/v2/{r}/blobs/uploads/x", 404, "BLOB_UPLOAD_UNKNOWN", ("expired", "start a new one")),
@@ -180,6 +180,8 @@ def test_who_may_not_is_told_what_where_and_whom_to_ask(
 
     # then all are told what they lack for which repository
     assert [answer.status_code for answer in (by_token, by_key, nobody)] == [401, 403, 401]
+    # and docker, which shows this instead of the body, finds the same sentence in the challenge
+    assert f'error_description="{error(by_token)["message"]}"' in by_token.headers["www-authenticate"]
     for answer in (by_token, by_key):
         assert error(answer)["code"] == "DENIED"
         message = error(answer)["message"]

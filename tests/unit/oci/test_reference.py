@@ -5,7 +5,6 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import (
     NAME_LIMIT,
     TAG_LIMIT,
-    NoNamespaceError,
     parse_reference,
     parse_repository,
     parse_tag,
@@ -63,7 +62,6 @@ def test_a_malformed_name_is_refused(name: str) -> None:
     with pytest.raises(ProtocolError) as refused:
         parse_repository(name)
     assert refused.value.code is ErrorCode.NAME_INVALID
-    assert not isinstance(refused.value, NoNamespaceError)
     assert "is not a repository's name" in refused.value.message
 
 
@@ -74,10 +72,10 @@ def test_a_name_over_the_limit_is_refused_with_the_limit() -> None:
     assert refused.value.code is ErrorCode.NAME_INVALID
 
 
-def test_a_name_of_one_component_can_be_told_from_a_malformed_one() -> None:
-    with pytest.raises(NoNamespaceError, match="images live in <namespace>/<image>") as refused:
+def test_a_name_without_a_namespace_is_unknown_and_the_message_says_how_to_name_images() -> None:
+    with pytest.raises(ProtocolError, match="images are named <namespace>/<image>") as refused:
         parse_repository("alpine")
-    assert refused.value.code is ErrorCode.NAME_INVALID
+    assert refused.value.code is ErrorCode.NAME_UNKNOWN
 
 
 @pytest.mark.oci(20)

@@ -101,7 +101,6 @@ def test_a_method_that_a_route_lacks_is_405_with_those_it_has(
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/v1/",
         "/v1/search?q=a",
         "/v1/_ping",
@@ -117,6 +116,15 @@ def test_a_path_that_names_nothing_is_404_in_json(wire: Connect, path: str) -> N
         answer = wire().request(method, path)
         assert (answer.status, answer.codes) == (404, ["UNSUPPORTED"])
         assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_the_root_tells_a_browser_what_this_address_is(tenants: Tenants, wire: Connect) -> None:
+    answer = wire(None).request("GET", "/", "Host: registry.example:5000")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert b"docker login registry.example:5000\n" in answer.body
+    assert wire(None).request("HEAD", "/").status == 200
+    assert wire(None).request("POST", "/", body=b"").status == 405
 
 
 @pytest.mark.oci(9)
@@ -137,12 +145,17 @@ def test_every_answer_names_the_version_of_the_api(image: Pushed, wire: Connect)
             ("GET", f"{image.base}/blobs/{image.layer}"),
             ("GET", f"{image.base}/manifests/none"),
             ("GET", "/v2/nothing"),
+            ("GET", "/"),
+            ("GET", "/healthz"),
+            ("GET", "/token"),
             ("POST", "/v2/"),
             ("PUT", f"{image.base}/manifests/sha256:x"),
             ("POST", f"{image.base}/blobs/uploads/"),
         ):
             answer = connection.request(method, path)
             assert answer.headers.get_all("Docker-Distribution-Api-Version") == ["registry/2.0"], path
+            # pushed content is no page or script of this host, whatever a browser makes of it
+            assert answer.headers.get_all("X-Content-Type-Options") == ["nosniff"], path
 
 
 @pytest.mark.oci(12)
