@@ -9,7 +9,6 @@ from ipaddress import IPv4Network, IPv6Network
 class Config:
     """The data plane's own settings, checked where the environment is read."""
 
-    public_scheme: str  # http or https: what clients see, also behind a proxy
     public_host: str  # with its port, as clients write it
     service: str  # the audience that tokens name
     database_threads: int = 8
@@ -23,7 +22,8 @@ class Config:
     # Requests a minute; 0 for any number.
     rate_limit: int = 0  # of a principal
     rate_limit_anonymous: int = 0  # of an address
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # whose X-Forwarded-For is believed
+    public_origin: str | None = None  # scheme://host of all URLs; None: those of the request
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # whose X-Forwarded-* headers are believed
 
     @property
     def limits_rates(self) -> bool:

@@ -32,8 +32,8 @@ def build() -> "App":
     from registry_data.scoped_cache import ChangeTracker
 
     config = Config(
-        public_scheme=settings.PUBLIC_SCHEME,
         public_host=settings.PUBLIC_HOST,
+        public_origin=settings.PUBLIC_ORIGIN,
         service=SERVICE,
         blob_lease=settings.BLOB_LEASE,
         read_only=settings.READ_ONLY,

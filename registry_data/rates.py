@@ -8,14 +8,28 @@ import mmap
 import struct
 import time
 from hashlib import blake2b
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Final
+
+from registry_data.proxies import parse_address
 
 _WINDOW: Final = 60.0  # seconds
 _AHEAD: Final = 2 * _WINDOW  # more than anybody can be
 _ENTRY: Final = struct.Struct("=Qd")  # fingerprint of the caller, theoretical arrival time
 _ENTRIES: Final = 1 << 18
 _TRIED: Final = 8  # entries that a caller's may be
+
+
+def anonymous_caller(address: str) -> str:
+    """The name under which a client without credentials is counted: its address.
+
+    For IPv6 it is the /64 network, which a single customer gets (RFC 6177).
+    """
+    parsed = parse_address(address)
+    if isinstance(parsed, IPv6Address):
+        return f"address {IPv6Network((int(parsed), 64), strict=False)}"
+    return f"address {parsed or address}"
 
 
 def wait(now: float, due: float, per_minute: int) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
+from starlette.types import Receive, Scope, Send
 
 from registry_control.serving.addresses import check_addresses, ip_of
 from registry_control.serving.parent_death import end_with_parent
@@ -23,6 +24,7 @@ from registry_control.serving.process import let_children_end
 from registry_control.serving.process_tuning import keep_freed_memory, set_aside_what_stays
 from registry_control.serving.wsgi import WsgiInThreads
 from registry_control.settings.environment import Address
+from registry_data.proxies import client_scope
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +86,16 @@ def _preload_control() -> None:
 def _build_control() -> _Application:
     from registry_control.wsgi import application
 
-    return WsgiInThreads(application, threads=_CONTROL_THREADS, max_body=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+    adapter = WsgiInThreads(
+        application, threads=_CONTROL_THREADS, max_body=settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    )
+
+    async def behind_proxies(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = client_scope(scope, settings.TRUSTED_PROXIES)
+        await adapter(scope, receive, send)
+
+    return behind_proxies
 
 
 def _preload_data() -> None:

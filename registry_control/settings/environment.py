@@ -48,6 +48,7 @@ class Environment:
     data_addr: Address
     public_host: str
     public_scheme: str
+    public_origin: str | None  # scheme and host of all URLs; None: those that the client used
     region: str
     database_url: str
     redis_url: str | None
@@ -77,12 +78,15 @@ class Environment:
         state_dir = Path(read("STATE_DIR", str(PROJECT_ROOT / "var"))).absolute()
         in_state_dir = quote(str(state_dir))  # as a part of a URL
         data_addr = read.address("DATA_ADDR", "127.0.0.1:5000")
+        public_host = read.host("PUBLIC_HOST", str(data_addr))
+        public_scheme = read.one_of("PUBLIC_SCHEME", "http", ("http", "https"))
         return cls(
             state_dir=state_dir,
             control_addr=read.address("CONTROL_ADDR", "127.0.0.1:8000"),
             data_addr=data_addr,
-            public_host=read.host("PUBLIC_HOST", str(data_addr)),
-            public_scheme=read.one_of("PUBLIC_SCHEME", "http", ("http", "https")),
+            public_host=public_host,
+            public_scheme=public_scheme,
+            public_origin=f"{public_scheme}://{public_host}" if read("PUBLIC_HOST", "") else None,
             region=read.matching("REGION", "fr-par", _REGION, "two letters, a dash, three letters"),
             database_url=read.url("DATABASE_URL", f"sqlite:///{in_state_dir}/registry.sqlite3", _DATABASES),
             redis_url=read.url("REDIS_URL", "", ("redis", "rediss")) or None,

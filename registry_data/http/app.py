@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
@@ -23,6 +24,7 @@ from registry_data.http.response_cache import CachedResponse, Key, ResponseCache
 from registry_data.http.routes import Kind, Route, route
 from registry_data.http.sending import send_cached, send_response
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
+from registry_data.proxies import client_scope
 from registry_data.registry.authorization import AccessDenied
 
 logger = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ class App:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
+            await self._serve(client_scope(scope, self._plane.config.trusted_proxies), receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
@@ -111,7 +113,7 @@ class App:
         if cached is not None:
             await send_cached(cached, exchange, send)
             return
-        response = await self._response(request)
+        response = _with_origin(await self._response(request), self._plane.config.public_origin)
         if key is not None:
             self._cache.put(key, request, response)
         await send_response(response, exchange, self._plane, send)
@@ -170,6 +172,14 @@ class App:
                 self._plane.feed.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _with_origin(response: Response, origin: str | None) -> Response:
+    """Make Location absolute where an origin is configured; a relative one follows the client's own URL."""
+    location = response.headers.get("location", "")
+    if origin is None or not location.startswith("/"):
+        return response
+    return replace(response, headers={**response.headers, "location": f"{origin}{location}"})
 
 
 def _to_whoever_stopped(request: Request, error: ClientDisconnect) -> Response:

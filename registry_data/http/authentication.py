@@ -44,8 +44,9 @@ def basic_pair(value: str) -> tuple[str, str] | None:
 
 
 def realm(request: Request, config: Config) -> str:
-    """The token endpoint, on the host that the client itself used, if it said which (checklist 14, 163)."""
-    return f"{config.public_scheme}://{request.headers.get('host') or config.public_host}/token"
+    """The URL of the token endpoint (OCI 14, 163): at the configured origin, or else at the request's."""
+    origin = config.public_origin or f"{request.scheme}://{request.headers.get('host') or config.public_host}"
+    return f"{origin}/token"
 
 
 def challenge(refused: AccessDenied, request: Request, config: Config) -> str | None:

@@ -116,8 +116,13 @@ class Request:
         return str(self._scope["http_version"])
 
     @property
-    def peer(self) -> str:
-        """The address that the connection comes from: a proxy's, where there is one."""
+    def scheme(self) -> str:
+        """Http or https, as the client used it."""
+        return str(self._scope["scheme"])
+
+    @property
+    def client_address(self) -> str:
+        """The client's address, also behind a trusted proxy (registry_data.proxies)."""
         client: tuple[str, int] | None = self._scope.get("client")
         return client[0] if client else ""
 

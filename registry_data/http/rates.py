@@ -1,13 +1,12 @@
 """Whether a request comes too soon after others of the same caller (checklist 16)."""
 
 import math
-from collections.abc import Collection
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from registry_data.http.app_context import AppContext
 from registry_data.http.authentication import credentials
 from registry_data.http.messages import Request
 from registry_data.oci.errors import ErrorCode, ProtocolError
+from registry_data.rates import anonymous_caller
 from registry_data.registry.authorization import Credentials
 from registry_data.registry.service import name_of_caller
 from registry_data.scoped_cache import Dependencies
@@ -40,7 +39,7 @@ def count_request(plane: AppContext, request: Request, principal: str) -> float:
     limit = _limit(plane, principal)
     if plane.rates is None or not limit:
         return 0.0
-    return plane.rates.take((principal or f"address {block(address_of(plane, request))}").encode(), limit)
+    return plane.rates.take((principal or anonymous_caller(request.client_address)).encode(), limit)
 
 
 def _limit(plane: AppContext, principal: str) -> int:
@@ -54,35 +53,3 @@ async def _principal(plane: AppContext, request: Request) -> str:
     # What the rate depends on is not what the response depends on.
     dependencies = Dependencies(request.dependencies.version)
     return await plane.bridge.read(dependencies, name_of_caller, who)
-
-
-def address_of(plane: AppContext, request: Request) -> IPv4Address | IPv6Address | str:
-    """The address of the client, also behind trusted proxies."""
-    forwarded = request.headers.getlist("x-forwarded-for")
-    return client_address(request.peer, ",".join(forwarded), plane.config.trusted_proxies)
-
-
-def client_address(
-    peer: str, forwarded: str, trusted: Collection[IPv4Network | IPv6Network]
-) -> IPv4Address | IPv6Address | str:
-    """The last address on the way here that is none of our own proxies."""
-    for text in [peer, *reversed(forwarded.split(","))]:
-        try:
-            address = _plain(ip_address(text.strip()))
-        except ValueError:
-            break
-        if not any(address in network for network in trusted):
-            return address
-    return peer
-
-
-def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """An IPv4 address as one, also where a socket for both kinds shows it as one of IPv6."""
-    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
-
-
-def block(address: IPv4Address | IPv6Address | str) -> str:
-    """What counts as one caller: of IPv6 the block that a single customer gets (RFC 6177)."""
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((int(address), 64), strict=False))
-    return str(address)

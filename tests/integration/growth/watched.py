@@ -100,7 +100,6 @@ async def _request(folder: Path, method: str, path: str, arguments: dict[str, An
     store.check()
     bridge = WatchedBridge()
     config = Config(
-        public_scheme="http",
         public_host="registry.test",
         service="registry",
         blob_lease=settings.BLOB_LEASE,

@@ -249,17 +249,54 @@ def test_a_health_check_needs_no_host(wire: Connect, hosts: list[str]) -> None:
 
 
 @pytest.mark.oci(14, 163)
-def test_an_old_client_that_names_no_host_is_shown_to_the_public_one(make_stack: MakeStack) -> None:
-    stack = make_stack(REGISTRY_PUBLIC_HOST="registry.example:5000").start()
-    challenges = []
-    for hosts in ([], ["other.example"]):
+def test_urls_are_those_of_the_public_host_if_it_is_set(make_stack: MakeStack) -> None:
+    stack = make_stack(REGISTRY_PUBLIC_HOST="registry.example:5000", REGISTRY_PUBLIC_SCHEME="https").start()
+    name = namespace_of(stack)
+    for line, hosts in [("GET /v2/ HTTP/1.0", []), ("GET /v2/ HTTP/1.1", ["other.example"])]:
         with Wire(stack.environment["REGISTRY_DATA_ADDR"], None) as connection:
-            connection.send(head("GET /v2/ HTTP/1.0", hosts))
-            challenges.append(connection.reply().headers["WWW-Authenticate"])
-    assert challenges == [
-        f'Bearer realm="http://{host}/token",service="registry"'
-        for host in ("registry.example:5000", "other.example")
-    ]
+            connection.send(head(line, hosts))
+            challenge = connection.reply().headers["WWW-Authenticate"]
+        assert challenge == 'Bearer realm="https://registry.example:5000/token",service="registry"'
+    with Wire(stack.environment["REGISTRY_DATA_ADDR"], stack.credentials.secret_key) as connection:
+        started = connection.request("POST", f"/v2/{name}/app/blobs/uploads/")
+    assert started.headers["Location"].startswith(
+        f"https://registry.example:5000/v2/{name}/app/blobs/uploads/"
+    )
+
+
+@pytest.mark.oci(14, 163)
+def test_without_a_public_host_urls_follow_the_client_and_trusted_proxies(make_stack: MakeStack) -> None:
+    # given a scheme alone, which changes no URL, and a proxy on 127.0.0.1
+    stack = make_stack(REGISTRY_PUBLIC_SCHEME="https", REGISTRY_TRUSTED_PROXIES="127.0.0.1").start()
+    address = stack.environment["REGISTRY_DATA_ADDR"]
+    for headers, origin in [
+        ({"Host": "direct.example:5000"}, "http://direct.example:5000"),
+        ({"Host": "hub.example", "X-Forwarded-Proto": "https"}, "https://hub.example"),
+        ({"X-Forwarded-Host": "hub.example:8443", "X-Forwarded-Proto": "https"}, "https://hub.example:8443"),
+        ({"Forwarded": 'for=192.0.2.1;proto=https;host="hub.example"'}, "https://hub.example"),
+    ]:
+        answer = httpx.get(f"http://{address}/v2/", headers=headers)
+        assert answer.headers["WWW-Authenticate"] == f'Bearer realm="{origin}/token",service="registry"'
+
+
+@pytest.mark.oci(163)
+def test_nobody_else_is_believed_about_the_scheme_and_the_host(make_stack: MakeStack) -> None:
+    address = make_stack(REGISTRY_TRUSTED_PROXIES="192.0.2.0/24").start().environment["REGISTRY_DATA_ADDR"]
+    claims = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example", "Host": "hub.example"}
+    answer = httpx.get(f"http://{address}/v2/", headers=claims)
+    assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="http://hub.example/token"')
+
+
+def namespace_of(stack: Stack) -> str:
+    """The name of a new namespace."""
+    credentials = stack.credentials
+    answer = httpx.post(
+        f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
+        headers={"X-Auth-Token": credentials.secret_key},
+        json={"name": "public-urls"},
+    )
+    assert answer.status_code in (200, 201), answer.text
+    return str(answer.json()["name"])
 
 
 def head(line: str, hosts: list[str]) -> bytes:
