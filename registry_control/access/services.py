@@ -145,7 +145,7 @@ def authorize(
     repository: str,
     facts: RepositoryFacts,
     *,
-    by: Collection[Action] = (),
+    accepted_actions: Collection[Action] = (),
 ) -> Decision:
     """The live decision, narrowed by the caller's token (invariant 5).
 
@@ -155,7 +155,7 @@ def authorize(
     if (
         decision.allowed
         and caller.scopes is not None
-        and not _covers(caller.scopes, repository, by or (action,))
+        and not _covers(caller.scopes, repository, accepted_actions or (action,))
     ):
         return Decision(False, f"the token was not issued for {action} on {repository}")
     return decision

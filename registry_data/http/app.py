@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from registry_data.http.app_context import AppContext, Endpoint, Exchange
 from registry_data.http.authentication import challenge
 from registry_data.http.endpoints import blobs, extensions, lists, manifests, service, uploads
-from registry_data.http.errors import to_answer
+from registry_data.http.errors import to_response
 from registry_data.http.hosts import check_host
 from registry_data.http.messages import Idle, Request, Response, content_length
 from registry_data.http.rates import check_rate, count_request
@@ -155,7 +155,7 @@ class App:
             return await self._refusal(request, error)
 
     async def _refusal(self, request: Request, error: Exception) -> Response:
-        answer = to_answer(error)
+        answer = to_response(error)
         if isinstance(error, AccessDenied):
             header = challenge(error, request, self._plane.config)
             if header is not None:
@@ -188,9 +188,9 @@ def _to_whoever_stopped(request: Request, error: ClientDisconnect) -> Response:
         logger.info("client sends nothing more during %s %s", request.method, request.path)
         said = "the body stopped coming: ask how far the upload is and go on, or send it again"
         status, headers = HTTPStatus.REQUEST_TIMEOUT, {"connection": "close"}
-        return to_answer(ProtocolError(ErrorCode.SIZE_INVALID, said, status=status, headers=headers))
+        return to_response(ProtocolError(ErrorCode.SIZE_INVALID, said, status=status, headers=headers))
     logger.info("client went away during %s %s", request.method, request.path)
-    return to_answer(ProtocolError(ErrorCode.SIZE_INVALID, "the body ended early: send it again"))
+    return to_response(ProtocolError(ErrorCode.SIZE_INVALID, "the body ended early: send it again"))
 
 
 def _find(request: Request) -> Route:

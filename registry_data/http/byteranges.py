@@ -9,7 +9,7 @@ from registry_data.oci.media_types import OCTET_STREAM
 from registry_data.oci.ranges import ByteRange
 
 # Bytes that are worth being sent by themselves: a thousand parts of one byte are not.
-_ENOUGH: Final = 64 * 1024
+_PIECE: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class ByteRanges:
 
     def pieces(self, read: Callable[[ByteRange], Iterator[bytes]]) -> Iterator[bytes]:
         """The answer's body, opening one part at a time; the first at the call, so that it fails there."""
-        return _gathered(self._from(read(self.parts[0]), read))
+        return _coalesce(self._from(read(self.parts[0]), read))
 
     def _from(self, first: Iterator[bytes], read: Callable[[ByteRange], Iterator[bytes]]) -> Iterator[bytes]:
         yield self._head(self.parts[0])
@@ -53,16 +53,16 @@ class ByteRanges:
         return f"\r\n--{self.boundary}--\r\n".encode()
 
 
-def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _coalesce(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """The same bytes, small pieces made one."""
-    few = bytearray()
+    buffer = bytearray()
     for piece in pieces:
-        if few or len(piece) < _ENOUGH:
-            few += piece
+        if buffer or len(piece) < _PIECE:
+            buffer += piece
         else:
             yield piece
-        if len(few) >= _ENOUGH:
-            yield bytes(few)
-            few.clear()
-    if few:
-        yield bytes(few)
+        if len(buffer) >= _PIECE:
+            yield bytes(buffer)
+            buffer.clear()
+    if buffer:
+        yield bytes(buffer)

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from registry_data.http.messages import Request
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
-from registry_data.oci.preconditions import Preconditions, names, parse_preconditions
+from registry_data.oci.preconditions import Preconditions, matches, parse_preconditions
 
 
 def check_match(request: Request, digest: str) -> None:
@@ -14,7 +14,7 @@ def check_match(request: Request, digest: str) -> None:
         ProtocolError: 412; it names other content only.
     """
     header = _whole(request, "if-match")
-    if header is not None and not names(header, digest, weak=False):
+    if header is not None and not matches(header, digest, weak=False):
         message = f"what is here is {digest}, not {shown(header)} of If-Match"
         raise ProtocolError(ErrorCode.DENIED, message, status=HTTPStatus.PRECONDITION_FAILED)
 
@@ -25,7 +25,7 @@ def not_modified(request: Request, digest: str) -> bool:
     Weak, unquoted and `*` are all accepted: content under one digest is one content.
     """
     header = _whole(request, "if-none-match")
-    return header is not None and names(header, digest, weak=True)
+    return header is not None and matches(header, digest, weak=True)
 
 
 def preconditions(request: Request, reference: str) -> Preconditions | None:

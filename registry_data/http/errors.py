@@ -11,18 +11,18 @@ from registry_data.oci.errors import ErrorCode, ErrorItem, ProtocolError
 logger = logging.getLogger(__name__)
 
 
-def to_answer(error: Exception) -> Response:
+def to_response(error: Exception) -> Response:
     """Say in the protocol's words what went wrong."""
     if isinstance(error, ProtocolError):
         headers = {name.lower(): value for name, value in error.headers.items()}
-        return _answer(error.status, headers, error.errors)
+        return _response(error.status, headers, error.errors)
     # Not in the spec's words, so it is our fault: log all of it, tell the client none of it.
     logger.error("unhandled error", exc_info=error)
     unknown = ErrorCode.UNKNOWN
-    return _answer(unknown.status, {}, [ErrorItem(unknown, unknown.message)])
+    return _response(unknown.status, {}, [ErrorItem(unknown, unknown.message)])
 
 
-def _answer(status: HTTPStatus, headers: dict[str, str], errors: Iterable[ErrorItem]) -> Response:
+def _response(status: HTTPStatus, headers: dict[str, str], errors: Iterable[ErrorItem]) -> Response:
     body = {"errors": [_entry(item) for item in errors]}
     return Response(status, {**headers, "content-type": "application/json"}, json.dumps(body).encode())
 

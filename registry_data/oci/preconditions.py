@@ -30,9 +30,9 @@ class Preconditions:
             missing = f"If-Match wants {name} to exist, and it does not: nothing was changed"
             return None if self.if_match is None else missing
         stands = f"{name} stands for {present}"
-        if self.if_match is not None and not names(self.if_match, present, weak=False):
+        if self.if_match is not None and not matches(self.if_match, present, weak=False):
             return f"{stands}, not for {shown(self.if_match)} of If-Match: nothing was changed; read it again"
-        if self.if_none_match is not None and names(self.if_none_match, present, weak=True):
+        if self.if_none_match is not None and matches(self.if_none_match, present, weak=True):
             return f"{stands}, which If-None-Match rules out: nothing was changed"
         return None
 
@@ -49,7 +49,7 @@ def parse_preconditions(
     return Preconditions(reference, if_match, if_none_match)
 
 
-def names(header: str, digest: str, *, weak: bool) -> bool:
+def matches(header: str, digest: str, *, weak: bool) -> bool:
     """Whether a list of entity tags names a digest; weak ones only count where they may."""
     return any(tag in (digest, _ANY) for tag in _tags(header, weak=weak))
 

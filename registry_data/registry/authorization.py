@@ -16,7 +16,7 @@ from registry_control.catalog.selectors.resolve import RepositoryRecord
 from registry_control.catalog.services import images
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository, check_writable_with
-from registry_data.registry.use_case import locked, use_case
+from registry_data.registry.use_case import read_only_error, use_case
 
 CATALOG_SCOPE: Final = "registry:catalog:*"
 
@@ -58,11 +58,11 @@ def identify(credentials: Credentials, *, scope: str = "") -> Caller:
         if credentials.token is not None:
             challenge["error"] = "invalid_token"
         kind = "token" if credentials.token is not None else "secret key"
-        said = f"the {kind} is {_said(error)}: log in again"
-        raise AccessDenied(ErrorCode.UNAUTHORIZED, said, challenge) from error
+        message = f"the {kind} is {_reason(error)}: log in again"
+        raise AccessDenied(ErrorCode.UNAUTHORIZED, message, challenge) from error
 
 
-def _said(error: BadCredentials) -> str:
+def _reason(error: BadCredentials) -> str:
     return {"expired": "expired", "not_found": "unknown or revoked"}.get(error.why, "not valid")
 
 
@@ -71,7 +71,7 @@ def scope_of(repository: Repository, action: Action) -> str:
     return f"repository:{repository}:{_SCOPE_ACTIONS[action]}"
 
 
-def may(caller: Caller, action: Action, repository: Repository, facts: RepositoryFacts) -> bool:
+def is_allowed(caller: Caller, action: Action, repository: Repository, facts: RepositoryFacts) -> bool:
     """Whether the caller may; for uses that have something else to answer when not."""
     return authorize(caller, action, str(repository), facts).allowed
 
@@ -82,8 +82,8 @@ def require(
     repository: Repository,
     record: RepositoryRecord,
     *,
-    also: str = "",
-    by: Collection[Action] = (),
+    extra_scope: str = "",
+    accepted_actions: Collection[Action] = (),
 ) -> None:
     """Let the caller pass, or answer alike for what is forbidden and for what is not there (invariant 9).
 
@@ -93,23 +93,23 @@ def require(
     Raises:
         Refused: with the challenge that tells a client what to ask a token for.
     """
-    if authorize(caller, action, str(repository), record.facts, by=by).allowed:
+    if authorize(caller, action, str(repository), record.facts, accepted_actions=accepted_actions).allowed:
         if record.read_only and action is not Action.PULL:
-            raise locked(str(repository))
+            raise read_only_error(str(repository))
         return
-    raise _refused(caller, action, repository, _joined(repository, action, also))
+    raise _access_denied(caller, action, repository, _join_scopes(repository, action, extra_scope))
 
 
-def _refused(caller: Caller, action: Action, repository: Repository, scope: str) -> AccessDenied:
+def _access_denied(caller: Caller, action: Action, repository: Repository, scope: str) -> AccessDenied:
     if caller.is_anonymous and caller.scopes is None:
-        said = f"authentication required to {_WORDS[action]} {repository}: log in to this registry first"
-        return AccessDenied(ErrorCode.UNAUTHORIZED, said, {"scope": scope})
-    said = (
+        message = f"authentication required to {_WORDS[action]} {repository}: log in to this registry first"
+        return AccessDenied(ErrorCode.UNAUTHORIZED, message, {"scope": scope})
+    message = (
         f"requested access to the resource is denied: you may not {_WORDS[action]} {repository}, "
         f"or it does not exist; {_advice(caller, action, repository.namespace)}"
     )
     challenge = {"scope": scope, "error": "insufficient_scope"}
-    return AccessDenied(ErrorCode.DENIED, said, None if caller.scopes is None else challenge)
+    return AccessDenied(ErrorCode.DENIED, message, None if caller.scopes is None else challenge)
 
 
 def _advice(caller: Caller, action: Action, namespace: str) -> str:
@@ -127,15 +127,15 @@ def require_catalog_access(caller: Caller) -> None:
         Refused: nobody, or a token that was asked for something else.
     """
     if caller.is_anonymous and caller.scopes is None:
-        said = "authentication required to list repositories: log in to this registry first"
-        raise AccessDenied(ErrorCode.UNAUTHORIZED, said, {"scope": CATALOG_SCOPE})
+        message = "authentication required to list repositories: log in to this registry first"
+        raise AccessDenied(ErrorCode.UNAUTHORIZED, message, {"scope": CATALOG_SCOPE})
     granted = caller.scopes is None or any(
         scope.type == "registry" and scope.name == "catalog" and "*" in scope.actions
         for scope in caller.scopes
     )
     if not granted:
-        said = f"listing repositories is denied: the token was not issued for {CATALOG_SCOPE}"
-        raise AccessDenied(ErrorCode.DENIED, said, {"scope": CATALOG_SCOPE, "error": "insufficient_scope"})
+        message = f"listing repositories is denied: the token was not issued for {CATALOG_SCOPE}"
+        raise AccessDenied(ErrorCode.DENIED, message, {"scope": CATALOG_SCOPE, "error": "insufficient_scope"})
 
 
 def unknown_repository(repository: Repository) -> ProtocolError:
@@ -147,8 +147,8 @@ def unknown_repository(repository: Repository) -> ProtocolError:
     )
 
 
-def _joined(repository: Repository, action: Action, also: str) -> str:
-    return " ".join(filter(None, (scope_of(repository, action), also)))
+def _join_scopes(repository: Repository, action: Action, extra_scope: str) -> str:
+    return " ".join(filter(None, (scope_of(repository, action), extra_scope)))
 
 
 @dataclass(frozen=True, slots=True)

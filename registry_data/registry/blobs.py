@@ -14,11 +14,11 @@ from registry_control.common.lru_cache import LruCache, size_of_bytes
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
-from registry_data.registry.authorization import Credentials, identify, may, require, scope_of
+from registry_data.registry.authorization import Credentials, identify, is_allowed, require, scope_of
 from registry_data.registry.use_case import unavailable, use_case
 from registry_data.storage.base import BlobStore, Key, NotStored
 
-SMALL: Final = 64 * 1024  # bytes; a blob up to this size is sent from memory
+SMALL_BLOB: Final = 64 * 1024  # bytes; a blob up to this size is sent from memory
 _recent: Final = LruCache[str, bytes](32 * 1024 * 1024, size_of_bytes)
 
 
@@ -28,8 +28,8 @@ class StoredBlob:
 
     key: Key
     size: int  # bytes
-    promise_is_due: bool
-    until: float  # when that ends for the caller by the clock alone, in seconds since the epoch
+    lease_is_due: bool
+    cacheable_until: float  # when that ends for the caller by the clock alone, in seconds since the epoch
 
 
 def find(credentials: Credentials, repository: Repository, digest: Digest, *, lease: timedelta) -> StoredBlob:
@@ -40,14 +40,16 @@ def find(credentials: Credentials, repository: Repository, digest: Digest, *, le
     """
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
-        record, blob = _held(caller, repository, digest)
-        due = _runs_out(blob, now(), lease) and may(caller, Action.PUSH, repository, record.facts)
+        record, blob = _find(caller, repository, digest)
+        due = _lease_runs_out(blob, now(), lease) and is_allowed(
+            caller, Action.PUSH, repository, record.facts
+        )
         # What hangs on a lease changes with its age.
-        until = caller.ends_at if blob.linked else 0.0
-        return StoredBlob(Key(blob.storage_key), blob.size, due, until)
+        cacheable_until = caller.ends_at if blob.linked else 0.0
+        return StoredBlob(Key(blob.storage_key), blob.size, due, cacheable_until)
 
 
-def promise(credentials: Credentials, repository: Repository, digest: Digest) -> None:
+def renew_lease(credentials: Credentials, repository: Repository, digest: Digest) -> None:
     """Keep a blob for whoever may push a manifest that names it.
 
     Raises:
@@ -55,13 +57,13 @@ def promise(credentials: Credentials, repository: Repository, digest: Digest) ->
     """
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
-        record, blob = _held(caller, repository, digest)
+        record, blob = _find(caller, repository, digest)
         if record.image_id is not None:
             # A HEAD is a part of pulling, which goes on while an image is locked.
             blobs.promise(blob_id=blob.id, image_id=record.image_id, even_read_only=True)
 
 
-def _held(
+def _find(
     caller: Caller, repository: Repository, digest: Digest
 ) -> tuple[resolve.RepositoryRecord, resolve.BlobRecord]:
     record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
@@ -71,7 +73,7 @@ def _held(
     return record, blob
 
 
-def _runs_out(blob: resolve.BlobRecord, moment: datetime, lease: timedelta) -> bool:
+def _lease_runs_out(blob: resolve.BlobRecord, moment: datetime, lease: timedelta) -> bool:
     """Hot HEADs stay reads: a link or the better half of a lease is promise enough."""
     return not blob.linked and (blob.leased_until is None or blob.leased_until - moment < lease / 2)
 

@@ -29,8 +29,8 @@ class TagPage:
     """
 
     names: list[str]
-    more: bool
-    until: float
+    has_more: bool
+    cacheable_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ReferrersPage:
 
     page: content.ReferrersPage | None
     descriptors: bytes | None
-    until: float
+    cacheable_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class CatalogPage:
     """
 
     names: list[str]
-    more: bool
-    until: float
+    has_more: bool
+    cacheable_until: float
     scopes: Collection[str] | None
 
 
@@ -69,7 +69,7 @@ def catalog(credentials: Credentials, page: Page) -> CatalogPage:
         caller = identify(credentials, scope=CATALOG_SCOPE)
         require_catalog_access(caller)
         if page.n == 0:
-            return CatalogPage([], more=False, until=caller.ends_at, scopes=None)
+            return CatalogPage([], has_more=False, cacheable_until=caller.ends_at, scopes=None)
         names = content.repository_names(caller.principal, after=page.last or "", limit=page.n + 1)
         scopes = content.scopes_of_repository_names(caller.principal)
         return CatalogPage(names[: page.n], len(names) > page.n, caller.ends_at, scopes)
@@ -93,9 +93,9 @@ def tags(credentials: Credentials, repository: Repository, page: Page) -> TagPag
         if record.image_id is None:
             raise unknown_repository(repository)
         if page.n == 0:
-            return TagPage([], more=False, until=caller.ends_at)
+            return TagPage([], has_more=False, cacheable_until=caller.ends_at)
         names = content.tag_names(record.image_id, after=page.last or "", limit=page.n + 1)
-        return TagPage(names[: page.n], more=len(names) > page.n, until=caller.ends_at)
+        return TagPage(names[: page.n], has_more=len(names) > page.n, cacheable_until=caller.ends_at)
 
 
 def referrers(
@@ -116,13 +116,13 @@ def referrers(
         caller, record = _readable(credentials, repository)
         # PostgreSQL cannot be asked for a NUL, and no type holds one.
         if record.image_id is None or "\0" in (artifact_type or ""):
-            return ReferrersPage(None, b"", until=caller.ends_at)
+            return ReferrersPage(None, b"", cacheable_until=caller.ends_at)
         selected = content.Referrers(record.image_id, str(subject), artifact_type)
         page = content.referrers_page(selected, after=after, limit=limit)
         if page is None:
-            return ReferrersPage(None, b"", until=caller.ends_at)
-        descriptors = _joined(page) if page.size <= INLINE_LIMIT else None
-        return ReferrersPage(page, descriptors, until=caller.ends_at)
+            return ReferrersPage(None, b"", cacheable_until=caller.ends_at)
+        descriptors = _join_descriptors(page) if page.size <= INLINE_LIMIT else None
+        return ReferrersPage(page, descriptors, cacheable_until=caller.ends_at)
 
 
 def read_descriptors(page: content.ReferrersPage) -> bytes:
@@ -132,8 +132,8 @@ def read_descriptors(page: content.ReferrersPage) -> bytes:
         ProtocolError: UNAVAILABLE when the database does not answer.
     """
     with use_case():
-        return _joined(page)
+        return _join_descriptors(page)
 
 
-def _joined(page: content.ReferrersPage) -> bytes:
+def _join_descriptors(page: content.ReferrersPage) -> bytes:
     return b",".join(content.referrer_descriptors(page))

@@ -43,7 +43,7 @@ class StoredManifest:
     media_type: str
     size: int  # bytes
     payload: bytes | None
-    until: float
+    cacheable_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def get(
             media_type=manifest.media_type,
             size=manifest.size,
             payload=_payloads.get(manifest.digest) if with_payload else b"",
-            until=caller.ends_at,
+            cacheable_until=caller.ends_at,
         )
         if found.payload is None and found.size <= INLINE_LIMIT:
             return replace(found, payload=_payload(found))

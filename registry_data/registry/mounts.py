@@ -16,7 +16,7 @@ from registry_data.registry.authorization import (
     Pusher,
     identify,
     image_for_push,
-    may,
+    is_allowed,
     require,
     scope_of,
 )
@@ -39,8 +39,8 @@ def mount(
         scope = scope_of(repository, Action.PUSH)
         caller = identify(credentials, scope=scope)
         record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
-        also = scope_of(source, Action.PULL) if source else ""
-        require(caller, Action.PUSH, repository, record, also=also)
+        extra_scope = scope_of(source, Action.PULL) if source else ""
+        require(caller, Action.PUSH, repository, record, extra_scope=extra_scope)
         is_here = blob is not None and blob.held_at(now())
         # Where the registry lacks the blob too: how long it takes must not tell what other tenants have.
         if not is_here and not _readable(caller, digest, source, blob.id if blob else _NO_BLOB):
@@ -69,4 +69,4 @@ def _may_read(caller: Caller, source: Repository, digest: Digest) -> bool:
     """Whether the source has the blob, and both the principal and the token may pull it (ADR 10)."""
     record, blob = resolve.blob(source.namespace, source.image, str(digest))
     held = blob is not None and blob.held_at(now())
-    return held and may(caller, Action.PULL, source, record.facts)
+    return held and is_allowed(caller, Action.PULL, source, record.facts)

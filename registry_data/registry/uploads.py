@@ -191,7 +191,7 @@ def find(credentials: Credentials, repository: Repository, session_id: UUID, *, 
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
         record = resolve.repository(repository.namespace, repository.image)
-        require(caller, Action.PUSH, repository, record, by=purpose)
+        require(caller, Action.PUSH, repository, record, accepted_actions=purpose)
         if record.image_id is None:
             raise UploadNotFound
         return Upload(record.image_id, uploads.get(session_id=session_id, image_id=record.image_id))

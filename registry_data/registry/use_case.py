@@ -48,24 +48,24 @@ def use_case() -> Iterator[None]:
     try:
         yield
     except catalog.MissingContent as error:
-        raise ProtocolError.several(starmap(_missing, error.platforms.items())) from error
+        raise ProtocolError.several(starmap(_missing_content, error.platforms.items())) from error
     except catalog.ConditionUnmet as error:
         # Refused for good as it stands, so none of the codes after which clients try again (checklist 143).
         raise ProtocolError(ErrorCode.DENIED, str(error), status=HTTPStatus.PRECONDITION_FAILED) from error
     except catalog.ImageReadOnly as error:
-        raise locked(error.name) from error
+        raise read_only_error(error.name) from error
     except catalog.StoredAsAnotherType as error:
-        raise _of_another_type(error.media_type) from error
+        raise _stored_as_another_type(error.media_type) from error
     except catalog.TooManyUploads as error:
-        raise _too_many(error.limit) from error
+        raise _too_many_uploads(error.limit) from error
     except catalog.CatalogError as error:
         code, message = _CATALOG[type(error)]
         headers = {"Allow": "GET, HEAD"} if isinstance(error, catalog.BlobInUse) else None
         raise ProtocolError(code, message, headers=headers) from error
     except (OperationalError, InterfaceError) as error:
-        raise _database(error) from error
+        raise _database_error(error) from error
     except storage.StorageError as error:
-        raise _storage(error) from error
+        raise _storage_error(error) from error
 
 
 def unavailable(message: str) -> ProtocolError:
@@ -73,15 +73,15 @@ def unavailable(message: str) -> ProtocolError:
     return ProtocolError(ErrorCode.UNAVAILABLE, message, headers=RETRY_AFTER)
 
 
-def locked(repository: str) -> ProtocolError:
+def read_only_error(repository: str) -> ProtocolError:
     """Build the answer to a change of what an administrator has locked."""
-    said = f"an administrator has locked {repository}: pulls work, pushes and deletions do not"
-    return ProtocolError(ErrorCode.DENIED, said, name=repository)
+    message = f"an administrator has locked {repository}: pulls work, pushes and deletions do not"
+    return ProtocolError(ErrorCode.DENIED, message, name=repository)
 
 
-def _database(error: OperationalError | InterfaceError) -> ProtocolError:
+def _database_error(error: OperationalError | InterfaceError) -> ProtocolError:
     if _is_full(error):
-        return _no_room("database")
+        return _insufficient_storage("database")
     match error.__cause__:
         case ReadOnlySqlTransaction():
             return unavailable("the registry's database takes no changes at present; try again")
@@ -91,7 +91,7 @@ def _database(error: OperationalError | InterfaceError) -> ProtocolError:
             return unavailable("the database did not answer; try again")
 
 
-def _no_room(what: str) -> ProtocolError:
+def _insufficient_storage(what: str) -> ProtocolError:
     return ProtocolError(
         ErrorCode.UNAVAILABLE,
         f"the registry's {what} is full: ask its administrator to make room, then push again",
@@ -105,7 +105,7 @@ def _is_full(error: Exception) -> bool:
     return isinstance(cause, DiskFull) or getattr(cause, "sqlite_errorcode", None) == SQLITE_FULL
 
 
-def _too_many(limit: int) -> ProtocolError:
+def _too_many_uploads(limit: int) -> ProtocolError:
     return ProtocolError(
         ErrorCode.TOOMANYREQUESTS,
         f"you have {limit} uploads under way, which is as many as one may have: finish or cancel some; "
@@ -114,7 +114,7 @@ def _too_many(limit: int) -> ProtocolError:
     )
 
 
-def _of_another_type(media_type: str) -> ProtocolError:
+def _stored_as_another_type(media_type: str) -> ProtocolError:
     return ProtocolError(
         ErrorCode.MANIFEST_INVALID,
         f"this digest is stored as {media_type}: push it with that Content-Type, or write the type that it "
@@ -122,18 +122,18 @@ def _of_another_type(media_type: str) -> ProtocolError:
     )
 
 
-def _missing(digest: str, platform: str) -> ErrorItem:
+def _missing_content(digest: str, platform: str) -> ErrorItem:
     named = f"{digest} ({platform})" if platform else digest
     message = f"the manifest names {named}, which this repository lacks: push it first"
     detail = {"digest": digest, "platform": platform} if platform else {"digest": digest}
     return ErrorItem(ErrorCode.MANIFEST_BLOB_UNKNOWN, message, detail)
 
 
-def _storage(error: storage.StorageError) -> ProtocolError:
+def _storage_error(error: storage.StorageError) -> ProtocolError:
     match error:
         case storage.NotStored():
             return ProtocolError(ErrorCode.BLOB_UPLOAD_UNKNOWN)
         case storage.Full():
-            return _no_room("storage")
+            return _insufficient_storage("storage")
         case _:
             return unavailable("the registry's storage did not answer; try again")

@@ -22,16 +22,16 @@ from registry_data.storage.base import HasPaths, SignsUrls
 _URL_LIFE: Final = timedelta(minutes=15)
 
 
-async def get(plane: AppContext, request: Request, route: Route) -> Response:
+async def get(context: AppContext, request: Request, route: Route) -> Response:
     """Send a blob, or the part of it that a Range asks for (checklist 39-47)."""
     digest = Digest.parse(route.reference)
-    repository, who = parse_repository(route.name), credentials(request)
-    found = await plane.bridge.read(
-        request.dependencies, blobs.find, who, repository, digest, lease=plane.config.blob_lease
+    repository, caller = parse_repository(route.name), credentials(request)
+    found = await context.bridge.read(
+        request.dependencies, blobs.find, caller, repository, digest, lease=context.config.blob_lease
     )
     check_match(request, str(digest))
-    if request.method == "HEAD" and found.promise_is_due and not plane.config.read_only:
-        await plane.bridge.run(blobs.promise, who, repository, digest)
+    if request.method == "HEAD" and found.lease_is_due and not context.config.read_only:
+        await context.bridge.run(blobs.renew_lease, caller, repository, digest)
     headers = {
         "docker-content-digest": str(digest),
         "etag": f'"{digest}"',
@@ -43,31 +43,31 @@ async def get(plane: AppContext, request: Request, route: Route) -> Response:
     headers["content-type"] = "application/octet-stream"
     if request.method == "HEAD":
         headers["content-length"] = str(found.size)
-        return Response(HTTPStatus.OK, headers, cacheable_until=found.until)
-    return await _content(plane, request, str(digest), found, headers)
+        return Response(HTTPStatus.OK, headers, cacheable_until=found.cacheable_until)
+    return await _content(context, request, str(digest), found, headers)
 
 
 async def _content(
-    plane: AppContext, request: Request, digest: str, found: blobs.StoredBlob, headers: dict[str, str]
+    context: AppContext, request: Request, digest: str, found: blobs.StoredBlob, headers: dict[str, str]
 ) -> Response:
     header = request.headers.get("range") if range_applies(request, digest) else None
     parts = parse_ranges(header, found.size)
     if len(parts) > 1:
-        return await _several(plane, found, headers, ByteRanges(parts, found.size))
+        return await _several(context, found, headers, ByteRanges(parts, found.size))
     part = parts[0] if parts else None
     start, stop = (part.start, part.stop) if part else (0, found.size)
     headers["content-length"] = str(stop - start)
-    if part is None and found.size <= blobs.SMALL:
+    if part is None and found.size <= blobs.SMALL_BLOB:
         content = blobs.recent(found.key)
         if content is None:
-            content = await plane.bridge.run_bytes(blobs.read_small, plane.store, found)
-        return Response(HTTPStatus.OK, headers, content, cacheable_until=found.until)
-    if isinstance(plane.store, SignsUrls):
-        return _redirect(plane.store.url_for(found.key, expires_in=_URL_LIFE), digest)
-    if part is None and isinstance(plane.store, HasPaths) and request.sends_paths:
-        await plane.bridge.run_bytes(blobs.check_readable, plane.store, found)
-        return Response(HTTPStatus.OK, headers, FileBody(plane.store.path_of(found.key)))
-    pieces = await plane.bridge.run_bytes(blobs.read, plane.store, found.key, start=start, stop=stop)
+            content = await context.bridge.run_bytes(blobs.read_small, context.store, found)
+        return Response(HTTPStatus.OK, headers, content, cacheable_until=found.cacheable_until)
+    if isinstance(context.store, SignsUrls):
+        return _redirect(context.store.url_for(found.key, expires_in=_URL_LIFE), digest)
+    if part is None and isinstance(context.store, HasPaths) and request.sends_paths:
+        await context.bridge.run_bytes(blobs.check_readable, context.store, found)
+        return Response(HTTPStatus.OK, headers, FileBody(context.store.path_of(found.key)))
+    pieces = await context.bridge.run_bytes(blobs.read, context.store, found.key, start=start, stop=stop)
     if part is None:
         return Response(HTTPStatus.OK, headers, pieces)
     headers["content-range"] = part.content_range(found.size)
@@ -81,20 +81,20 @@ def _redirect(location: str, digest: str) -> Response:
 
 
 async def _several(
-    plane: AppContext, found: blobs.StoredBlob, headers: dict[str, str], ranges: ByteRanges
+    context: AppContext, found: blobs.StoredBlob, headers: dict[str, str], ranges: ByteRanges
 ) -> Response:
     """Send several parts of a blob in one answer, one after the other (checklist 45)."""
 
     def read(part: ByteRange) -> Iterator[bytes]:
-        return blobs.read(plane.store, found.key, start=part.start, stop=part.stop)
+        return blobs.read(context.store, found.key, start=part.start, stop=part.stop)
 
-    pieces = await plane.bridge.run_bytes(ranges.pieces, read)
+    pieces = await context.bridge.run_bytes(ranges.pieces, read)
     headers |= {"content-type": ranges.content_type, "content-length": str(ranges.length)}
     return Response(HTTPStatus.PARTIAL_CONTENT, headers, pieces)
 
 
-async def delete(plane: AppContext, request: Request, route: Route) -> Response:
+async def delete(context: AppContext, request: Request, route: Route) -> Response:
     """Take a blob out of this repository (checklist 136)."""
     digest = Digest.parse(route.reference)
-    await plane.bridge.run(blobs.delete, credentials(request), parse_repository(route.name), digest)
+    await context.bridge.run(blobs.delete, credentials(request), parse_repository(route.name), digest)
     return Response(HTTPStatus.ACCEPTED)

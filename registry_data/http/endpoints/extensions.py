@@ -27,16 +27,16 @@ _CATALOG: Final = {
 }
 
 
-async def of_registry(plane: AppContext, request: Request, route: Route) -> Response:
+async def of_registry(context: AppContext, request: Request, route: Route) -> Response:
     """List what there is at `/v2/_<extension>/`, to whoever may log in."""
-    await check_login(plane, request)
+    await check_login(context, request)
     return _listing(_OCI, _CATALOG)
 
 
-async def of_repository(plane: AppContext, request: Request, route: Route) -> Response:
+async def of_repository(context: AppContext, request: Request, route: Route) -> Response:
     """List what there is at `/v2/<name>/_<extension>/`, to whoever may pull."""
     repository = parse_repository(route.name)
-    await plane.bridge.read(request.dependencies, service.check_readable, credentials(request), repository)
+    await context.bridge.read(request.dependencies, service.check_readable, credentials(request), repository)
     return _listing(_OCI)
 
 

@@ -18,33 +18,35 @@ from registry_data.registry import lists
 _INDEX_START: Final = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}",'.encode()
 
 
-async def tags(plane: AppContext, request: Request, route: Route) -> Response:
+async def tags(context: AppContext, request: Request, route: Route) -> Response:
     """Send a page of tags in byte order (checklist 116-120)."""
     repository = parse_repository(route.name)
     query = request.query
-    page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
-    found = await plane.bridge.read(request.dependencies, lists.tags, credentials(request), repository, page)
+    page = parse_page(query.get("n"), query.get("last"), maximum=context.config.page_size)
+    found = await context.bridge.read(
+        request.dependencies, lists.tags, credentials(request), repository, page
+    )
     headers = {"content-type": "application/json"}
-    if found.more:
+    if found.has_more:
         headers["link"] = next_link(f"/v2/{repository}/tags/list", page.n, found.names[-1])
     body = _json({"name": str(repository), "tags": found.names})
-    return Response(HTTPStatus.OK, headers, body, cacheable_until=found.until)
+    return Response(HTTPStatus.OK, headers, body, cacheable_until=found.cacheable_until)
 
 
-async def catalog(plane: AppContext, request: Request, route: Route) -> Response:
+async def catalog(context: AppContext, request: Request, route: Route) -> Response:
     """Send a page of the repositories that the caller has a role on (checklist 121)."""
     query = request.query
-    page = parse_page(query.get("n"), query.get("last"), maximum=plane.config.page_size)
-    found = await plane.bridge.run(lists.catalog, credentials(request), page)
+    page = parse_page(query.get("n"), query.get("last"), maximum=context.config.page_size)
+    found = await context.bridge.run(lists.catalog, credentials(request), page)
     request.dependencies.add(found.scopes)
     headers = {"content-type": "application/json"}
-    if found.more:
+    if found.has_more:
         headers["link"] = next_link("/v2/_catalog", page.n, found.names[-1])
     body = _json({"repositories": found.names})
-    return Response(HTTPStatus.OK, headers, body, cacheable_until=found.until)
+    return Response(HTTPStatus.OK, headers, body, cacheable_until=found.cacheable_until)
 
 
-async def referrers(plane: AppContext, request: Request, route: Route) -> Response:
+async def referrers(context: AppContext, request: Request, route: Route) -> Response:
     """Send an index of what refers to a subject, empty when nothing does (checklist 123-128)."""
     subject, query = Digest.parse(route.reference), request.query
     artifact_type = _artifact_type(query.get("artifactType"))
@@ -57,8 +59,8 @@ async def referrers(plane: AppContext, request: Request, route: Route) -> Respon
         if error.code is not ErrorCode.NAME_UNKNOWN:
             raise
         return Response(HTTPStatus.OK, headers, _index(b""))  # no repository can have this name (OCI 124)
-    page = parse_page(query.get("n"), None, maximum=plane.config.page_size)
-    found = await plane.bridge.read(
+    page = parse_page(query.get("n"), None, maximum=context.config.page_size)
+    found = await context.bridge.read(
         request.dependencies,
         lists.referrers,
         credentials(request),
@@ -74,8 +76,8 @@ async def referrers(plane: AppContext, request: Request, route: Route) -> Respon
         headers["link"] = next_link(path, page.n, str(found.page.last), kept)
     descriptors = found.descriptors
     if descriptors is None and found.page is not None:
-        descriptors = await plane.bridge.run(lists.read_descriptors, found.page)
-    return Response(HTTPStatus.OK, headers, _index(descriptors or b""), cacheable_until=found.until)
+        descriptors = await context.bridge.run(lists.read_descriptors, found.page)
+    return Response(HTTPStatus.OK, headers, _index(descriptors or b""), cacheable_until=found.cacheable_until)
 
 
 def _artifact_type(value: str | None) -> str | None:

@@ -27,16 +27,16 @@ _SHOWN_MISSING: Final = 20  # a Warning takes 4096 bytes at most, a digest 135
 REVALIDATE: Final = "private, no-cache"
 
 
-async def get(plane: AppContext, request: Request, route: Route) -> Response:
+async def get(context: AppContext, request: Request, route: Route) -> Response:
     """Send a manifest exactly as it was pushed, whatever Accept says (checklist 30-36)."""
     repository, reference = parse_repository(route.name), reference_to_read(route)
     with_payload = request.method == "GET"
     find = partial(manifests.get, credentials(request), repository, reference, with_payload=with_payload)
     try:
-        found = await _with_payload(plane, await plane.bridge.read(request.dependencies, find))
+        found = await _with_payload(context, await context.bridge.read(request.dependencies, find))
     except manifests.DeletedMeanwhile:  # the tag may have moved to another manifest
         request.dependencies.add(None)
-        found = await _with_payload(plane, await plane.bridge.read(None, find))
+        found = await _with_payload(context, await context.bridge.read(None, find))
     check_match(request, found.digest)
     headers = {
         "docker-content-digest": found.digest,
@@ -46,33 +46,33 @@ async def get(plane: AppContext, request: Request, route: Route) -> Response:
     if not_modified(request, found.digest):
         return Response(HTTPStatus.NOT_MODIFIED, headers)
     headers |= {"content-type": found.media_type, "content-length": str(found.size)}
-    return Response(HTTPStatus.OK, headers, found.payload or b"", cacheable_until=found.until)
+    return Response(HTTPStatus.OK, headers, found.payload or b"", cacheable_until=found.cacheable_until)
 
 
-async def _with_payload(plane: AppContext, found: manifests.StoredManifest) -> manifests.StoredManifest:
+async def _with_payload(context: AppContext, found: manifests.StoredManifest) -> manifests.StoredManifest:
     """Read a long payload in a thread: the event loop would serve no one else meanwhile."""
     if found.payload is not None:
         return found
-    return replace(found, payload=await plane.bridge.run(manifests.read_payload, found))
+    return replace(found, payload=await context.bridge.run(manifests.read_payload, found))
 
 
-async def put(plane: AppContext, request: Request, route: Route) -> Response:
+async def put(context: AppContext, request: Request, route: Route) -> Response:
     """Store a manifest, by tag or by digest with any number of tags (checklist 87-110)."""
     repository, reference = parse_repository(route.name), parse_reference(route.reference)
     more_tags = _more_tags(request)
-    who = credentials(request)
+    caller = credentials(request)
     begun = await request.body_at_once(_READ_UNASKED, _AT_ONCE)
     if begun is None:
-        await plane.bridge.read(None, require_push, who, repository)
+        await context.bridge.read(None, require_push, caller, repository)
     payload = b"".join(begun) if begun is not None else await _payload(request)
-    pushed = await plane.bridge.run(
+    pushed = await context.bridge.run(
         manifests.put,
-        await plane.bridge.read(None, require_push, who, repository),
+        await context.bridge.read(None, require_push, caller, repository),
         reference,
         payload=payload,
         content_type=request.headers.get("content-type"),
         more_tags=more_tags,
-        store=plane.store,
+        store=context.store,
         only_if=preconditions(request, route.reference),
     )
     headers = {
@@ -113,9 +113,9 @@ async def _payload(request: Request) -> bytes:
     return bytes(payload)
 
 
-async def delete(plane: AppContext, request: Request, route: Route) -> Response:
+async def delete(context: AppContext, request: Request, route: Route) -> Response:
     """Delete a tag, or by digest a manifest with its tags (checklist 134-135)."""
-    await plane.bridge.run(
+    await context.bridge.run(
         manifests.delete,
         credentials(request),
         parse_repository(route.name),

@@ -31,47 +31,47 @@ The user name does not matter; the password is the secret key of an API key.
 """
 
 
-async def root(plane: AppContext, request: Request, route: Route) -> Response:
+async def root(context: AppContext, request: Request, route: Route) -> Response:
     """Tell people who open the address in a browser what it is."""
     headers = {"content-type": "text/plain; charset=utf-8", "cache-control": "no-cache"}
-    body = _ROOT.format(host=request.headers.get("host") or plane.config.public_host)
+    body = _ROOT.format(host=request.headers.get("host") or context.config.public_host)
     return Response(HTTPStatus.OK, headers, body.encode())
 
 
-async def ping(plane: AppContext, request: Request, route: Route) -> Response:
+async def ping(context: AppContext, request: Request, route: Route) -> Response:
     """Say that this is a registry, to whoever proves to be somebody (checklist 27-29).
 
     Anonymous callers get the challenge even though public images need none: clients learn it only here.
     """
-    await check_login(plane, request)
+    await check_login(context, request)
     return Response(HTTPStatus.OK, _JSON, b"{}")
 
 
-async def check_login(plane: AppContext, request: Request) -> None:
+async def check_login(context: AppContext, request: Request) -> None:
     """Let whoever proves to be somebody pass.
 
     Raises:
         Refused: with the challenge that leads to a login.
     """
-    who = credentials(request)
-    if who == Credentials():
+    caller = credentials(request)
+    if caller == Credentials():
         raise AccessDenied(ErrorCode.UNAUTHORIZED, None, {})
-    await plane.bridge.read(request.dependencies, service.check_login, who)
+    await context.bridge.read(request.dependencies, service.check_login, caller)
 
 
-async def token_by_get(plane: AppContext, request: Request, route: Route) -> Response:
+async def token_by_get(context: AppContext, request: Request, route: Route) -> Response:
     """Issue a token to the caller of a Basic header, or to nobody (checklist 150-153, 157)."""
     parameters: dict[str, list[str]] = {}
     for name, value in request.query.multi_items():  # once: `getlist` looks through all for each name
         parameters.setdefault(name, []).append(value)
-    return _token(await plane.bridge.run(service.token, parameters, _basic(request)))
+    return _token(await context.bridge.run(service.token, parameters, _basic(request)))
 
 
-async def token_by_post(plane: AppContext, request: Request, route: Route) -> Response:
+async def token_by_post(context: AppContext, request: Request, route: Route) -> Response:
     """Issue a token by the OAuth2 form (checklist 155)."""
     try:
         # Anybody may send one: it must be here soon, however alive the client is.
-        async with asyncio.timeout(plane.config.idle_time):
+        async with asyncio.timeout(context.config.idle_time):
             body = await _form(request)
     except TimeoutError:
         raise Idle from None
@@ -83,7 +83,7 @@ async def token_by_post(plane: AppContext, request: Request, route: Route) -> Re
             "the form cannot be read; send it URL-encoded in UTF-8",
             status=HTTPStatus.BAD_REQUEST,
         ) from error
-    return _token(await plane.bridge.run(service.token_by_form, form))
+    return _token(await context.bridge.run(service.token_by_form, form))
 
 
 async def _form(request: Request) -> bytes:
@@ -110,14 +110,14 @@ def _basic(request: Request) -> tuple[str, str] | None:
     return (scheme.lower() == "basic" and basic_pair(value.strip())) or ("", "malformed")
 
 
-async def keys(plane: AppContext, request: Request, route: Route) -> Response:
+async def keys(context: AppContext, request: Request, route: Route) -> Response:
     """Publish the keys that tokens are signed with (RFC 7517)."""
-    found = await plane.bridge.run(service.keys)
+    found = await context.bridge.run(service.keys)
     headers = {**_JSON, "cache-control": "public, max-age=300"}
     return Response(HTTPStatus.OK, headers, json.dumps({"keys": found}).encode())
 
 
-async def health(plane: AppContext, request: Request, route: Route) -> Response:
+async def health(context: AppContext, request: Request, route: Route) -> Response:
     """Say whether database and storage answer; 503 when one does not."""
-    await plane.bridge.run(service.check_health, plane.store)
+    await context.bridge.run(service.check_health, context.store)
     return Response(HTTPStatus.OK, _JSON, b'{"status":"ok"}')

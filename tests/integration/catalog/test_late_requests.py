@@ -21,7 +21,7 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository, Tag
 from registry_data.registry import manifests
 from registry_data.registry.authorization import Credentials, require_push
-from registry_data.registry.blobs import promise
+from registry_data.registry.blobs import renew_lease
 from registry_data.registry.uploads import (
     Upload,
     already_stored,
@@ -496,4 +496,4 @@ def test_a_head_of_a_locked_image_is_answered(
 ) -> None:
     finish_small([], DIGEST, upload, at=None, store=store)
     Image.objects.update(status=Status.LOCKED)
-    promise(Credentials(secret=owner.secret), Repository(namespace.name, "app"), DIGEST)
+    renew_lease(Credentials(secret=owner.secret), Repository(namespace.name, "app"), DIGEST)

@@ -48,7 +48,7 @@ def test_invariant_9_a_mount_asks_the_same_whether_another_tenant_has_the_blob_o
     stranger = make_key()
     target = Repository(make_namespace(stranger).name, "app")
     asked: list[str] = []
-    for name in ("identify", "resolve.blob", "images_with", "may"):
+    for name in ("identify", "resolve.blob", "images_with", "is_allowed"):
         _note(monkeypatch, name, asked)
 
     # when it tries to mount one that another tenant has, and one that nobody has
