@@ -23,8 +23,10 @@ def build() -> "App":
 
     from registry_control.access.tokens import SERVICE
     from registry_control.common import request_context
+    from registry_control.common.access_log import open_access_log
     from registry_control.common.store import blob_store
     from registry_data.config import Config
+    from registry_data.http.access_log import access_log_hook
     from registry_data.http.app import App
     from registry_data.http.app_context import AppContext
     from registry_data.http.bridge import Bridge
@@ -48,6 +50,7 @@ def build() -> "App":
     bridge = Bridge(
         database_threads=config.database_threads, storage_threads=config.storage_threads, reads=reads
     )
+    access_log = open_access_log(settings.ACCESS_LOG)
     context = AppContext(
         config,
         bridge,
@@ -56,6 +59,8 @@ def build() -> "App":
         tracker,
         start_request=request_context.start,
         rates=Rates(settings.STATE_DIR / "rates") if config.limits_rates else None,
+        on_response=(access_log_hook(access_log),) if access_log else (),
+        on_shutdown=(access_log.close,) if access_log else (),
     )
     return App(context)
 

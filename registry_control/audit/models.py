@@ -28,6 +28,8 @@ class AuditEvent(models.Model):
     target_id = models.CharField(max_length=64, editable=False)
     target_name = models.CharField(max_length=512, editable=False)
     detail = models.JSONField(default=dict, editable=False)
+    # Null, so that nodes of an older version can still add rows; and where no request made the change.
+    request_id = models.CharField(max_length=128, null=True, editable=False)  # noqa: DJ001
 
     class Meta:
         ordering = ["-id"]

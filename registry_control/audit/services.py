@@ -6,12 +6,13 @@ from uuid import UUID
 
 from registry_control.audit.models import ActorKind
 from registry_control.common.clock import now
+from registry_control.common.request_context import request_id
 from registry_control.db.sql import execute, id_parameter, json_parameter, time_parameter
 
 _INSERT: Final = """
 INSERT INTO audit_auditevent (at, organization_id, actor_kind, actor_id, actor_name, verb,
-                              target_kind, target_id, target_name, detail)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                              target_kind, target_id, target_name, detail, request_id)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 
 
@@ -52,5 +53,6 @@ def record(*, actor: Actor, verb: str, target: Target, **detail: str | int | boo
             str(target.id),
             target.name,
             json_parameter(detail),
+            request_id(),
         ],
     )

@@ -8,8 +8,8 @@ import logging
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass
-from secrets import token_hex
 from typing import Final
+from uuid import uuid4
 
 _ACCEPTED: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NO_REQUEST: Final = "-"
@@ -32,9 +32,14 @@ def start(incoming_id: str | None) -> RequestContext:
     An id of other than 1 to 128 characters of A-Z, a-z, 0-9, dot, underscore and hyphen is replaced.
     """
     accepted = incoming_id is not None and _ACCEPTED.fullmatch(incoming_id)
-    context = RequestContext(incoming_id if accepted and incoming_id else token_hex(16))
+    context = RequestContext(incoming_id if accepted and incoming_id else str(uuid4()))
     _current.set(context)
     return context
+
+
+def end() -> None:
+    """Leave the present request, in a thread that goes on to something else."""
+    _current.set(None)
 
 
 def current() -> RequestContext | None:

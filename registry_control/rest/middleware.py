@@ -3,30 +3,45 @@
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from uuid import uuid4
 
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from registry_control.common import request_context
 from registry_control.rest.errors import database_away, length_required
 
 logger = logging.getLogger(__name__)
 
 
 class RequestId:
-    """Gives every answer an id of its own, and the log that of each failure."""
+    """Puts the request's id on its response, and into the log for each failure.
+
+    The server has started the request's context already (`serving.request_log`), unless another one runs
+    Django.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer, with the id."""
-        request_id = str(uuid4())
+        """Respond, with the id."""
+        context = request_context.current()
+        if context is not None:
+            return self._respond(request, context)
+        try:
+            return self._respond(request, request_context.start(request.headers.get("X-Request-Id")))
+        finally:
+            request_context.end()
+
+    def _respond(self, request: HttpRequest, context: request_context.RequestContext) -> HttpResponseBase:
         response = self._get_response(request)
-        response["X-Request-Id"] = request_id
+        response["X-Request-Id"] = context.request_id
+        user = getattr(request, "_cached_user", None)  # Django's, if the request needed its session
+        if user is not None and user.is_authenticated:
+            context.principal = f"user:{user.pk}"
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            logger.error("request %s was answered with %d", request_id, response.status_code)
+            logger.error("request %s was answered with %d", context.request_id, response.status_code)
         return response
 
 

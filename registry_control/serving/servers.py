@@ -18,10 +18,12 @@ from granian.log import LogLevels
 from granian.server import Server
 from starlette.types import Receive, Scope, Send
 
+from registry_control.common.access_log import open_access_log
 from registry_control.serving.addresses import check_addresses, ip_of
 from registry_control.serving.parent_death import end_with_parent
 from registry_control.serving.process import let_children_end
 from registry_control.serving.process_tuning import keep_freed_memory, set_aside_what_stays
+from registry_control.serving.request_log import RequestLog
 from registry_control.serving.wsgi import WsgiInThreads
 from registry_control.settings.environment import Address
 from registry_data.proxies import client_scope
@@ -89,11 +91,12 @@ def _build_control() -> _Application:
     adapter = WsgiInThreads(
         application, threads=_CONTROL_THREADS, max_body=settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     )
+    logged = RequestLog(adapter, open_access_log(settings.ACCESS_LOG))
 
     async def behind_proxies(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             scope = client_scope(scope, settings.TRUSTED_PROXIES)
-        await adapter(scope, receive, send)
+        await logged(scope, receive, send)
 
     return behind_proxies
 

@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BytesIO
@@ -81,7 +82,7 @@ class WsgiInThreads:
             return
         environ = _environ(scope, body)
         loop = asyncio.get_running_loop()
-        await _send(await loop.run_in_executor(self._pool, self._work, environ), send)
+        await _send(await loop.run_in_executor(self._pool, copy_context().run, self._work, environ), send)
 
     async def _lifespan(self, receive: _Receive, send: _Send) -> None:
         while (message := await receive())["type"] == "lifespan.startup":

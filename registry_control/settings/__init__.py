@@ -30,6 +30,7 @@ WORKER_FAST = ENVIRONMENT.worker_fast
 WORKER_BULK = ENVIRONMENT.worker_bulk
 READ_ONLY = ENVIRONMENT.read_only
 CHALLENGE = ENVIRONMENT.challenge
+ACCESS_LOG = ENVIRONMENT.access_log
 DISK_RESERVE = None if ENVIRONMENT.disk_reserve is None else ENVIRONMENT.disk_reserve * 1024 * 1024  # bytes
 MAX_UPLOADS = ENVIRONMENT.max_uploads
 IDLE_TIMEOUT = ENVIRONMENT.idle_timeout
@@ -242,8 +243,11 @@ CELERY_TIMEZONE = "UTC"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"}},
+    "filters": {"request_id": {"()": "registry_control.common.request_context.RequestIdFilter"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}
+    },
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {"django": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
 }

@@ -60,6 +60,7 @@ class Environment:
     worker_bulk: int
     read_only: bool
     challenge: str
+    access_log: str  # text, json or off
     disk_reserve: int | None  # MiB
     max_uploads: int
     idle_timeout: int  # seconds
@@ -98,6 +99,7 @@ class Environment:
             worker_bulk=read.number("WORKER_BULK", 2, at_least=1),
             read_only=read.one_of("READ_ONLY", "off", ("off", "on")) == "on",
             challenge=read.one_of("CHALLENGE", "bearer", ("bearer", "basic")),
+            access_log=read.one_of("ACCESS_LOG", "text", ("text", "json", "off")),
             disk_reserve=read.number("DISK_RESERVE", 0, at_least=0) if read("DISK_RESERVE", "") else None,
             max_uploads=read.number("MAX_UPLOADS", 10_000, at_least=1),
             idle_timeout=read.number("IDLE_TIMEOUT", 60, at_least=1),

@@ -170,6 +170,8 @@ class App:
             else:
                 self._plane.bridge.close()
                 self._plane.feed.close()
+                for call in self._plane.on_shutdown:
+                    call()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

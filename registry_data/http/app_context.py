@@ -27,6 +27,7 @@ class AppContext:
     start_request: Callable[[str | None], RequestContext]  # with the id that the client sent
     rates: Rates | None = None  # without limits
     on_response: tuple["ResponseHook", ...] = ()
+    on_shutdown: tuple[Callable[[], None], ...] = ()
     # So many uploads are read once more at a time: most threads for bytes are for those who send some.
     reading_again: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
     gathering: MemoryBudget = field(default_factory=lambda: MemoryBudget(64 * 1024 * 1024, most=PIECE))

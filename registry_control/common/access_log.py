@@ -1,0 +1,160 @@
+"""The access log: one line for each response of either plane, as key=value text or as JSON (ADR 44).
+
+Lines have no query string and no header but User-Agent, so no secret can be in them. Every value that a
+client chooses is quoted, with control characters and anything but ASCII escaped: a request cannot forge a
+line.
+"""
+
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
+
+Fields: TypeAlias = Mapping[str, str | int | float]
+
+TEXT: Final = "text"
+JSON: Final = "json"
+OFF: Final = "off"
+
+_BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without space, quote, = and backslash
+_LONGEST: Final = 1024  # characters of a value
+_INTERVAL: Final = 0.2  # seconds between writes
+_ATOMIC: Final = (
+    4096  # bytes (PIPE_BUF) that a pipe takes from one process without those of others in between
+)
+_CAPACITY: Final = 4 * 1024 * 1024  # bytes of lines that wait to be written
+
+
+def text_line(fields: Fields) -> str:
+    """The fields as key=value; a value that is not plain is a JSON string."""
+    return "access " + " ".join(f"{name}={_text(value)}" for name, value in fields.items())
+
+
+def _text(value: str | float) -> str:
+    if not isinstance(value, str):
+        return str(value)
+    if _BARE.fullmatch(value):
+        return value[:_LONGEST]
+    return json.dumps(value[:_LONGEST]).replace("\x7f", "\\u007f")
+
+
+def json_line(fields: Fields) -> str:
+    """The fields as one JSON object."""
+    short = {name: value[:_LONGEST] if isinstance(value, str) else value for name, value in fields.items()}
+    return json.dumps({"log": "access", **short}).replace("\x7f", "\\u007f")
+
+
+class LineWriter:
+    """Writes lines to a file descriptor from a thread, several at once: no request waits for their reader.
+
+    While nothing is read from the descriptor, lines are dropped beyond a limit, and their number is written
+    once it can be.
+    """
+
+    def __init__(self, descriptor: int = 2) -> None:
+        self._descriptor = descriptor
+        self._lines: list[bytes] = []
+        self._size = self._dropped = 0
+        self._lock = threading.Lock()
+        self._is_closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def write(self, line: str) -> None:
+        """Have a line written soon."""
+        encoded = line.encode("ascii", "backslashreplace") + b"\n"
+        with self._lock:
+            if (
+                self._thread is None
+            ):  # not earlier: a server's processes are forked before their first request
+                self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+                self._thread.start()
+            if self._size + len(encoded) > _CAPACITY:
+                self._dropped += 1
+                return
+            self._lines.append(encoded)
+            self._size += len(encoded)
+
+    def close(self) -> None:
+        """Write what waits, if the reader takes it soon, and end the thread."""
+        self._is_closed.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._is_closed.wait(_INTERVAL):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            lines, self._lines, self._size = self._lines, [], 0
+            dropped, self._dropped = self._dropped, 0
+        if dropped:
+            lines.append(b"access log: %d lines were dropped because they were not read\n" % dropped)
+        chunk = bytearray()
+        for line in lines:
+            if chunk and len(chunk) + len(line) > _ATOMIC:
+                self._send(chunk)
+                chunk = bytearray()
+            chunk += line
+        if chunk:
+            self._send(chunk)
+
+    def _send(self, chunk: bytearray) -> None:
+        try:
+            while chunk:
+                del chunk[: os.write(self._descriptor, chunk)]
+        except OSError:  # closed or full: the log must not end the server
+            with self._lock:
+                self._dropped += chunk.count(b"\n")
+
+
+class AccessLog:
+    """Formats and writes the responses of one process."""
+
+    def __init__(self, style: str, writer: LineWriter) -> None:
+        """`style` is TEXT or JSON."""
+        self._format = text_line if style == TEXT else json_line
+        self._writer = writer
+
+    def record(
+        self,
+        *,
+        client: str,
+        method: str,
+        path: str,
+        status: int,
+        sent: int,
+        seconds: float,
+        request_id: str,
+        principal: str,
+        user_agent: str,
+        cache: str,
+    ) -> None:
+        """Write a line. `status` is 0 if the client left before a response; `cache` is hit, miss or empty."""
+        fields: dict[str, str | int | float] = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "client": client or "-",
+            "method": method,
+            "path": path,
+            "status": status,
+            "bytes": sent,
+            "ms": round(seconds * 1000, 2),
+            "request_id": request_id,
+            "principal": principal or "-",
+            "cache": cache or "-",
+            "user_agent": user_agent or "-",
+        }
+        self._writer.write(self._format(fields))
+
+    def close(self) -> None:
+        """Write what waits."""
+        self._writer.close()
+
+
+def open_access_log(style: str) -> AccessLog | None:
+    """The access log of this process, on standard error; None if it is OFF."""
+    return None if style == OFF else AccessLog(style, LineWriter())

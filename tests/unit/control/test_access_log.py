@@ -1,0 +1,151 @@
+"""Access log lines: parsed back they are what was logged, and no value can forge a line or a field."""
+
+import json
+import os
+import re
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_control.common.access_log import (
+    JSON,
+    TEXT,
+    AccessLog,
+    LineWriter,
+    json_line,
+    open_access_log,
+    text_line,
+)
+
+FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ "=]+)(?: |$)')
+
+
+def parse(line: str) -> dict[str, str]:
+    """A text line as its fields; the whole line must be made of them."""
+    assert line.startswith("access ")
+    rest = line.removeprefix("access ")
+    found = FIELD.findall(rest)
+    assert "".join(match.group(0) for match in FIELD.finditer(rest)) == rest
+    return {name: json.loads(value) if value.startswith('"') else value for name, value in found}
+
+
+@given(values=st.lists(st.text(max_size=200), min_size=1, max_size=4))
+def test_a_text_line_is_one_printable_line_that_parses_back(values: list[str]) -> None:
+    fields = {f"field{number}": value for number, value in enumerate(values)}
+    line = text_line(fields)
+    assert line.isascii()
+    assert line.isprintable()
+    assert parse(line) == fields
+
+
+@given(value=st.text(max_size=200))
+def test_a_json_line_is_one_printable_line_that_parses_back(value: str) -> None:
+    line = json_line({"path": value, "status": 200})
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line) == {"log": "access", "path": value, "status": 200}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "x\naccess status=200",
+        'x" status=200',
+        "x status=200",
+        "x\x1b[2J",
+        "x\x7f",
+        "x\u2028y",
+        "",
+        "status=200",
+        "\\",
+    ],
+)
+def test_a_client_cannot_add_a_line_or_a_field(forged: str) -> None:
+    assert parse(text_line({"path": forged, "status": 404})) == {"path": forged, "status": "404"}
+
+
+def test_long_values_are_cut() -> None:
+    assert len(text_line({"user_agent": "a" * 100_000})) < 1100
+    assert len(json_line({"user_agent": "\n" * 100_000})) < 2200
+
+
+def record(log: AccessLog, path: str) -> None:
+    log.record(
+        client="192.0.2.1",
+        method="GET",
+        path=path,
+        status=200,
+        sent=12,
+        seconds=0.0015,
+        request_id="id-1",
+        principal="",
+        user_agent="docker/28",
+        cache="hit",
+    )
+
+
+@pytest.mark.parametrize("style", [TEXT, JSON])
+def test_lines_of_many_threads_are_written_whole(style: str) -> None:
+    reading, writing = os.pipe()
+    writer = LineWriter(writing)
+    log = AccessLog(style, writer)
+    lines: list[bytes] = []
+
+    def read() -> None:
+        with os.fdopen(reading, "rb") as pipe:
+            lines.extend(pipe)
+
+    def write(number: int) -> None:
+        for each in range(200):
+            record(log, f"/v2/{number}/{each}")
+
+    threads = [threading.Thread(target=read), *(threading.Thread(target=write, args=(n,)) for n in range(8))]
+    for thread in threads:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join()
+    log.close()
+    os.close(writing)
+    threads[0].join()
+    parsed = [json.loads(line) if style == JSON else parse(line.decode().rstrip("\n")) for line in lines]
+    assert {fields["path"] for fields in parsed} == {
+        f"/v2/{n}/{each}" for n in range(8) for each in range(200)
+    }
+    assert {fields["principal"] for fields in parsed} == {"-"}
+    assert {float(fields["ms"]) for fields in parsed} == {1.5}
+
+
+def test_a_reader_that_reads_nothing_costs_lines_and_no_memory_or_time() -> None:
+    # given a log whose pipe is full
+    reading, writing = os.pipe()
+    writer = LineWriter(writing)
+    began = time.monotonic()
+    for _ in range(1000):
+        writer.write("x" * 10_000)
+    assert time.monotonic() - began < 5
+
+    # when somebody reads it after all, then what was dropped is told
+    with os.fdopen(reading, "rb") as pipe:
+        deadline = time.monotonic() + 30
+        for line in pipe:
+            if b"lines were dropped because they were not read" in line:
+                break
+            assert time.monotonic() < deadline
+        writer.close()
+        os.close(writing)
+
+
+def test_a_closed_descriptor_does_not_end_the_server() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    writer = LineWriter(writing)
+    writer.write("x")
+    writer.close()
+    os.close(writing)
+
+
+def test_off_is_no_log() -> None:
+    assert open_access_log("off") is None
