@@ -6,15 +6,13 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from shutil import copyfile
 from typing import Final
 
 import pytest
 
 from tests.clients.cutting import Line
 from tests.oci_client import digest_of, image_manifest
-from tests.services.docker import DockerClient
-from tests.services.tools import require_tool
+from tests.services.docker import DockerClient, build_image
 from tests.tenants import LAYER, Tenants
 
 LARGE: Final = 8_000_000  # bytes of the layer `large`
@@ -28,17 +26,7 @@ def build(tmp_path: Path) -> Build:
     """Builds an image of several layers that says hello, from nothing but a static busybox."""
 
     def run(docker: DockerClient, name: str) -> None:
-        context = tmp_path / "context"
-        context.mkdir(exist_ok=True)
-        copyfile(require_tool("busybox"), context / "busybox")
-        (context / "busybox").chmod(0o755)
-        (context / "large").write_bytes(os.urandom(3_000_000))
-        (context / "small").write_bytes(os.urandom(10))
-        (context / "Dockerfile").write_text(
-            "FROM scratch\nCOPY busybox /bin/busybox\nCOPY large /large\nCOPY small /small\n"
-            'CMD ["/bin/busybox", "echo", "hello from stowage"]\n'
-        )
-        docker("build", "--quiet", "--network", "none", "--tag", name, str(context))
+        build_image(docker, name, context=tmp_path / "context")
 
     return run
 

@@ -89,6 +89,23 @@ class DockerEngine:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def build_image(docker: DockerClient, name: str, *, context: Path) -> None:
+    """Build an image of three layers that prints `hello from stowage`, from a static busybox.
+
+    Two of its layers are random, so no other image has them. `context` is the folder to build in.
+    """
+    context.mkdir(exist_ok=True)
+    shutil.copyfile(require_tool("busybox"), context / "busybox")
+    (context / "busybox").chmod(0o755)
+    (context / "large").write_bytes(os.urandom(3_000_000))
+    (context / "small").write_bytes(os.urandom(10))
+    (context / "Dockerfile").write_text(
+        "FROM scratch\nCOPY busybox /bin/busybox\nCOPY large /large\nCOPY small /small\n"
+        'CMD ["/bin/busybox", "echo", "hello from stowage"]\n'
+    )
+    docker("build", "--quiet", "--network", "none", "--tag", name, str(context))
+
+
 @contextmanager
 def running_docker() -> Iterator[DockerEngine]:
     """Start an engine that changes nothing of the machine's network, and stop it at the end.

@@ -42,9 +42,22 @@ class Stack:
         httpx.get(f"{stack.credentials.control_url}/api/schema/")
     """
 
-    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` is added to the variables of the product; nothing is started yet."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        python: Path | str = sys.executable,
+    ) -> None:
+        """Define a product, which is not started yet.
+
+        Args:
+            folder: for its state folder and its output.
+            environment: added to the variables of the product.
+            python: the interpreter, and so the installed packages.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        self._python: Final = str(python)
         self.state_dir: Final = folder / STATE
         self.environment: Final = {
             **{name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")},
@@ -55,6 +68,7 @@ class Stack:
         }
         self._printed = folder / "up.out"
         self._errors = folder / "up.err"
+        self._printed_before = 0  # bytes of output of earlier starts
         self._child: Child | None = None
 
     def start(self) -> Self:
@@ -63,21 +77,37 @@ class Stack:
         Raises:
             ServiceError: it ended or took more than 60 s; the text has its output.
         """
-        if self._child and self._child.exit_code is None:
+        return self.launch().wait_until_ready()
+
+    def launch(self) -> Self:
+        """Start it and return at once: `wait_until_ready` must follow.
+
+        Raises:
+            ServiceError: it runs already.
+        """
+        if self.is_running:
             raise ServiceError("the product runs already")
         self._printed.touch()
-        printed_before = self._printed.stat().st_size
+        self._printed_before = self._printed.stat().st_size
         self._child = Child(
-            [sys.executable, "manage.py", "up"],
+            [self._python, "manage.py", "up"],
             cwd=ROOT,
             env=self.environment,
             log=self._errors,
             output=self._printed,
             stop_signal=signal.SIGTERM,
         )
+        return self
+
+    def wait_until_ready(self) -> Self:
+        """Wait for the `ready` line of a product that was launched; kill the product if there is none.
+
+        Raises:
+            ServiceError: it ended or took more than 60 s; the text has its output.
+        """
         try:
-            self._child.wait_until(lambda: self._is_ready(printed_before), timeout=_START_TIMEOUT)
-        except BaseException:  # Ctrl-C too: whoever did not get it cannot stop it
+            self._running().wait_until(self._is_ready, timeout=_START_TIMEOUT)
+        except BaseException:  # Ctrl-C too: the caller does not get the product, so it cannot stop it.
             if self.is_running:
                 self.kill()
             raise
@@ -121,7 +151,7 @@ class Stack:
             ServiceError: the command failed, unless `check` is false.
         """
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
+            [self._python, "manage.py", *arguments],
             cwd=ROOT,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -181,9 +211,9 @@ class Stack:
             raise ServiceError(f"the product does not run\n{self.log}")
         return self._child
 
-    def _is_ready(self, printed_before: int) -> bool:
+    def _is_ready(self) -> bool:
         with self._printed.open("rb") as printed:
-            printed.seek(printed_before)
+            printed.seek(self._printed_before)
             return any(line.startswith(b"ready") and line.endswith(b"\n") for line in printed)
 
 
