@@ -51,12 +51,16 @@ def api(stack: Stack, method: str, path: str, **body: object) -> dict[str, objec
     return found
 
 
-def count(stack: Stack, table: str) -> int:
-    """How many rows the table has, without asking the product."""
-    query = f"SELECT count(*) FROM {table}"
+def row(stack: Stack, query: str) -> tuple[object, ...]:
+    """The first row of a query, without asking the product."""
     url = stack.environment.get("REGISTRY_DATABASE_URL")
     if url:
         with psycopg.connect(url) as postgres:
-            return int(postgres.execute(query).fetchall()[0][0])
+            return tuple(postgres.execute(query).fetchall()[0])
     with closing(sqlite3.connect(stack.state_dir / "registry.sqlite3", timeout=30)) as sqlite:
-        return int(sqlite.execute(query).fetchone()[0])
+        return tuple(sqlite.execute(query).fetchone())
+
+
+def count(stack: Stack, table: str) -> int:
+    """How many rows the table has, without asking the product."""
+    return int(str(row(stack, f"SELECT count(*) FROM {table}")[0]))

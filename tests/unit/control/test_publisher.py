@@ -1,0 +1,73 @@
+"""The publisher thread: callers never wait and never fail, whatever the broker does."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from registry_control.common.publisher import Publisher
+
+
+def wait_until(condition: Callable[[], bool], *, timeout: float = 10) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_names_are_sent_and_deduplicated_while_the_broker_hangs() -> None:
+    # given a broker that hangs with the first message
+    sent, may_go_on = list[str](), threading.Event()
+
+    def send(name: str) -> None:
+        may_go_on.wait(10)
+        sent.append(name)
+
+    publisher = Publisher(send)
+    publisher.enqueue("first")
+
+    # when many more are enqueued meanwhile, then nobody waits
+    began = time.monotonic()
+    for _ in range(10_000):
+        publisher.enqueue("second")
+    assert time.monotonic() - began < 5
+
+    # and each name is sent once when it goes on
+    may_go_on.set()
+    wait_until(lambda: "second" in sent)
+    time.sleep(0.2)
+    assert sorted(sent) in (["first", "second"], ["second"])
+
+
+def test_a_failure_is_retried_until_it_succeeds() -> None:
+    # given a broker that fails in several ways
+    failures: list[Exception] = [OSError("no space"), ValueError("odd"), ModuleNotFoundError("packaging")]
+    sent = list[str]()
+
+    def send(name: str) -> None:
+        if failures:
+            raise failures.pop()
+        sent.append(name)
+
+    # when a name is enqueued, then it is sent in the end
+    Publisher(send).enqueue("task")
+    wait_until(lambda: sent == ["task"])
+
+
+def test_a_forked_process_has_its_own_thread() -> None:
+    # given a publisher that has been used
+    sent = list[str]()
+    publisher = Publisher(sent.append)
+    publisher.enqueue("parent")
+    wait_until(lambda: sent == ["parent"])
+
+    # when a fork of its process enqueues a name, then it is sent there
+    child = os.fork()
+    if child == 0:
+        publisher.enqueue("child")
+        deadline = time.monotonic() + 10
+        while "child" not in sent and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os._exit(0 if "child" in sent else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert sent == ["parent"]
