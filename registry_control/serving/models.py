@@ -17,3 +17,10 @@ class WorkerHeartbeat(models.Model):
     queue = models.CharField(max_length=16, primary_key=True)
     node = models.CharField(max_length=255)
     seen_at = models.DateTimeField()
+
+
+class Installation(models.Model):
+    """What all nodes must agree on; one row."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True)
+    secret_key_hash = models.CharField(max_length=64)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from registry_control.serving.secret_key import check_secret_key
 from registry_control.settings.environment import ConfigurationError
 
 
@@ -41,6 +42,7 @@ def run(role: str) -> int:
         The exit status; 1 after one line about a configuration that cannot work.
     """
     try:
+        check_secret_key()
         return _RUN[role]()
     except ConfigurationError as error:
         print(f"stowage: {error}", file=sys.stderr)

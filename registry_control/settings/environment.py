@@ -22,6 +22,10 @@ PREFIX: Final = "REGISTRY_"
 # What every Scaleway client insists on for a default region.
 _REGION = re.compile(r"[a-z]{2}-[a-z]{3}")
 _ADDRESS = re.compile(r"(?:(?P<name>[A-Za-z0-9.\-]+)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
+# What Django compares with the Host header, from which it has removed the port.
+_HOST_NAME = re.compile(r"\*|\.?[A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\]")
+# Shorter keys can be guessed offline from the published public keys of tokens, which are derived from them.
+_SHORTEST_SECRET_KEY: Final = 32
 
 
 class ConfigurationError(Exception):
@@ -92,8 +96,8 @@ class Environment:
             database_url=read.url("DATABASE_URL", f"sqlite:///{in_state_dir}/registry.sqlite3", _DATABASES),
             redis_url=read.url("REDIS_URL", "", ("redis", "rediss")) or None,
             storage_url=read.url("STORAGE_URL", f"file://{in_state_dir}/storage", ("file", "s3")),
-            secret_key=read("SECRET_KEY", "") or _own_secret_key(state_dir),
-            allowed_hosts=tuple(filter(None, re.split(r"[,\s]+", read("ALLOWED_HOSTS", "")))),
+            secret_key=read.secret_key("SECRET_KEY") or _own_secret_key(state_dir),
+            allowed_hosts=read.host_names("ALLOWED_HOSTS"),
             data_workers=read.number("DATA_WORKERS", max(2, os.cpu_count() or 1), at_least=1),
             worker_fast=read.number("WORKER_FAST", 4, at_least=1),
             worker_bulk=read.number("WORKER_BULK", 2, at_least=1),
@@ -144,6 +148,23 @@ class _Reader:
         value = self(name, default)
         if not re.fullmatch(r"[A-Za-z0-9.\-\[\]:]+", value):
             raise _wrong(name, value, "host or host:port, without a scheme or a path")
+        return value
+
+    def host_names(self, name: str) -> tuple[str, ...]:
+        values = tuple(filter(None, re.split(r"[,\s]+", self(name, ""))))
+        for value in values:
+            if not _HOST_NAME.fullmatch(value):
+                raise _wrong(name, value, "host names without ports, such as registry.example, with commas")
+        return values
+
+    def secret_key(self, name: str) -> str:
+        value = self(name, "")
+        if value and len(value) < _SHORTEST_SECRET_KEY:
+            # Never the value itself.
+            raise ConfigurationError(
+                f"{PREFIX}{name} has {len(value)} characters, but must have at least {_SHORTEST_SECRET_KEY},"
+                " chosen at random: openssl rand -base64 48"
+            )
         return value
 
     def one_of(self, name: str, default: str, choices: tuple[str, ...]) -> str:

@@ -1,20 +1,25 @@
-"""From nothing to a registry that somebody can use: the schema, the first administrator, the first key.
+"""Prepares an empty or older database: tables, the first administrator, the first API key.
 
-A start may be killed at any line. All rows are made in one transaction, and its last step puts the
-credentials on the disk as a draft; the draft becomes `credentials.json` after the commit. So
+Several nodes may start at once: one prepares the database, the others wait for the lock and find it done.
+
+A start may be killed at any line. All rows are inserted in one transaction, and its last step writes the
+credentials to the disk as a draft; the draft is renamed to `credentials.json` after the commit. So
 
 - killed before the commit: no rows, and at most a draft, which the next start overwrites;
-- killed after it: the rows and their draft are both there, and the next start publishes the draft.
+- killed after it: the rows and their draft both exist, and the next start publishes the draft.
 
-`credentials.json` itself thus never holds a key that does not work. A database with somebody in it is
-never given anybody again, so an operator may keep the credentials elsewhere and remove the file.
+So `credentials.json` never contains a key that does not work. A database that has an organization or a user
+never gets first credentials again, so an operator may keep them elsewhere and delete the file.
 """
 
 import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
 from django.core.management import call_command
+from django.core.management.commands import migrate
 from django.db import Error as AnyDatabaseError
 from django.db import connection, transaction
 from django.db.migrations.exceptions import InconsistentMigrationHistory
@@ -26,47 +31,64 @@ from registry_control.audit.services import SYSTEM
 from registry_control.common.errors import AlreadyExists
 from registry_control.identity.models import Organization, PermissionSet, User
 from registry_control.identity.services import create_api_key, create_organization, create_user, grant_policy
+from registry_control.serving.secret_key import check_secret_key, record_secret_key
 from registry_control.settings.environment import ConfigurationError
 from registry_control.standalone.credentials import Credentials, CredentialsFile
 from registry_control.standalone.preflight import one_line
+from registry_control.standalone.startup_lock import startup_lock
 
 _ORGANIZATION: Final = "default"
 _ADMINISTRATOR: Final = "admin"
 
 
-def prepare_database() -> None:
-    """Reach the database and bring its tables up to date.
+@contextmanager
+def prepared_database(report: Callable[[str], None]) -> Iterator[None]:
+    """Migrate the database, and keep other nodes from preparing it until the end of the context.
+
+    Args:
+        report: receives a line if this node has to wait for another one.
 
     Raises:
-        ConfigurationError: it does not answer, is no database, or was made by a newer release.
+        ConfigurationError: the database does not answer, is none, belongs to a newer release, or was set up
+            with another REGISTRY_SECRET_KEY.
     """
     if connection.settings_dict["NAME"] == ":memory:":
         raise ConfigurationError("REGISTRY_DATABASE_URL: a database in memory cannot be shared by processes")
     try:
-        loader = MigrationLoader(connection)
-        _refuse_newer(loader)
-        # Also when there is nothing to do: it finishes what a killed start left of Django's own rows.
-        call_command("migrate", interactive=False, verbosity=0)
-    except (AnyDatabaseError, InconsistentMigrationHistory) as error:
+        with startup_lock(report):
+            _migrate()
+            check_secret_key()
+            record_secret_key()
+            yield
+    except (AnyDatabaseError, InconsistentMigrationHistory, OSError) as error:
         raise ConfigurationError(
-            f"REGISTRY_DATABASE_URL: {_place()} cannot be used: {one_line(error)}"
+            f"REGISTRY_DATABASE_URL: {_database_name()} cannot be used: {one_line(error)}"
         ) from error
-    connection.close()  # migrations may wait for ever on it, what follows may not
+
+
+def _migrate() -> None:
+    loader = MigrationLoader(connection)
+    _refuse_newer(loader)
+    # Also when there is nothing to migrate: it completes what a killed start left of Django's own rows.
+    # Django's own command, because the lock is held already.
+    call_command(migrate.Command(), interactive=False, verbosity=0)
+    connection.close()  # Migrations may wait for ever on it, later statements must not.
 
 
 def first_start(file: CredentialsFile, *, control_url: str, registry_host: str) -> Credentials | None:
-    """Make the first organization, administrator and key, unless the database has somebody already.
+    """Create the first organization, administrator and key, unless the database has any already.
 
-    A later start only corrects the two addresses in the file, when they have changed.
+    A later start only updates the two addresses in the file, when they have changed.
 
     Returns:
-        What the file says, or None when there is no file (any more).
+        The content of the file; None if this state folder has none, because another node created the
+        credentials or because the operator has deleted it.
 
     Raises:
         ConfigurationError: another process is doing the same on the same database.
     """
     if not (Organization.objects.exists() or User.objects.exists()):
-        _make_everything(file, control_url=control_url, registry_host=registry_host)
+        _create_credentials(file, control_url=control_url, registry_host=registry_host)
     else:
         _finish_publishing(file)
     credentials = file.read()
@@ -80,7 +102,7 @@ def first_start(file: CredentialsFile, *, control_url: str, registry_host: str) 
 
 
 def works(credentials: Credentials) -> bool:
-    """Whether the key stands, in this database and under the present REGISTRY_SECRET_KEY."""
+    """Whether the key is valid in this database and under the present REGISTRY_SECRET_KEY."""
     try:
         return principal_by_secret(credentials.secret_key).access_key == credentials.access_key
     except BadCredentials:
@@ -88,7 +110,7 @@ def works(credentials: Credentials) -> bool:
 
 
 def _refuse_newer(loader: MigrationLoader) -> None:
-    """Code that does not know all of the schema could break what the newer code relies on."""
+    """Code that does not know the whole schema could violate what newer code relies on."""
     ours = loader.migrated_apps
     unknown = [
         f"{app}.{name}"
@@ -97,26 +119,26 @@ def _refuse_newer(loader: MigrationLoader) -> None:
     ]
     if unknown:
         raise ConfigurationError(
-            f"REGISTRY_DATABASE_URL: {_place()} was made by a newer release (it has {unknown[-1]}):"
+            f"REGISTRY_DATABASE_URL: {_database_name()} was made by a newer release (it has {unknown[-1]}):"
             " start that release, or restore the backup from before the upgrade"
         )
 
 
-def _make_everything(file: CredentialsFile, *, control_url: str, registry_host: str) -> None:
+def _create_credentials(file: CredentialsFile, *, control_url: str, registry_host: str) -> None:
     try:
         with transaction.atomic():
-            made = _make_rows(control_url=control_url, registry_host=registry_host)
-            file.draft(made)
+            created = _insert_rows(control_url=control_url, registry_host=registry_host)
+            file.draft(created)
     except AlreadyExists as error:
         raise ConfigurationError(
-            "another process has just made the first administrator of this database: start again"
+            "another process has just created the first administrator of this database: start again"
         ) from error
-    # The file of another database, perhaps still in use, when REGISTRY_DATABASE_URL has changed.
+    # After a change of REGISTRY_DATABASE_URL, the file belongs to another database that may still be in use.
     file.set_aside()
     file.publish()
 
 
-def _make_rows(*, control_url: str, registry_host: str) -> Credentials:
+def _insert_rows(*, control_url: str, registry_host: str) -> Credentials:
     password = secrets.token_urlsafe(18)
     organization = create_organization(actor=SYSTEM, name=_ORGANIZATION)
     administrator = create_user(
@@ -127,7 +149,7 @@ def _make_rows(*, control_url: str, registry_host: str) -> Credentials:
         is_administrator=True,
     )
     grant_policy(actor=SYSTEM, holder=administrator, permission_set=PermissionSet.FULL_ACCESS)
-    issued = create_api_key(actor=SYSTEM, holder=administrator, description="made at the first start")
+    issued = create_api_key(actor=SYSTEM, holder=administrator, description="created at the first start")
     return Credentials(
         control_url=control_url,
         registry_host=registry_host,
@@ -149,8 +171,8 @@ def _finish_publishing(file: CredentialsFile) -> None:
     file.discard_draft()
 
 
-def _place() -> str:
-    """Which database, without its password."""
+def _database_name() -> str:
+    """The database in error messages, without its password."""
     config = connection.settings_dict
     host = f"{config['HOST']}:{config['PORT'] or 5432}/" if config["HOST"] else ""
     return f"{connection.display_name} {host}{config['NAME']}"

@@ -1,4 +1,4 @@
-"""What the processes of one machine leave for each other in the state folder."""
+"""The lock of the state folder."""
 
 import fcntl
 import os
@@ -10,11 +10,11 @@ from registry_control.settings.environment import ConfigurationError
 
 
 @contextmanager
-def only_one(state_dir: Path) -> Iterator[None]:
-    """Make the folder, and keep every other `up` out of it for as long as this process lives.
+def exclusive_state_folder(state_dir: Path) -> Iterator[None]:
+    """Create the folder and lock it, so that no other `up` uses it while this process lives.
 
     Raises:
-        ConfigurationError: another one is in, or the folder cannot be used.
+        ConfigurationError: another `up` has the lock, or the folder cannot be used.
     """
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -22,15 +22,15 @@ def only_one(state_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigurationError(f"REGISTRY_STATE_DIR: cannot use {state_dir}: {error}") from error
     try:
-        _take(descriptor, state_dir)
+        _lock(descriptor, state_dir)
         yield
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, state_dir: Path) -> None:
+def _lock(descriptor: int, state_dir: Path) -> None:
     try:
-        # The kernel gives it back when this process and the last that it has forked have ended.
+        # The kernel releases it when this process and all that it has forked have ended.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()

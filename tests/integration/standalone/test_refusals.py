@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis as redis_client
 
 from tests.services.ports import free_port
-from tests.services.redis import Redis
+from tests.services.redis import Redis, running_redis
 from tests.services.stack import ROOT
 
 PASSWORD = "hunter2-hunter2"
@@ -102,6 +103,8 @@ def test_an_address_that_is_not_ours(tmp_path: Path, address: str, reason: str) 
         ("REGISTRY_REDIS_URL", f"http://:{PASSWORD}@127.0.0.1"),
         ("REGISTRY_REGION", "Paris"),
         ("REGISTRY_SECRET_KEY_FILE", "/does/not/exist"),
+        ("REGISTRY_SECRET_KEY", "k" * 31),
+        ("REGISTRY_ALLOWED_HOSTS", "registry.example:8443"),
         ("REGISTRY_STORAGE_URL", "relative/folder"),
     ],
 )
@@ -111,7 +114,7 @@ def test_a_wrong_value(tmp_path: Path, variable: str, value: str) -> None:
 
 def test_a_state_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = refusal(tmp_path / "file", REGISTRY_SECRET_KEY="given")
+    said = refusal(tmp_path / "file", REGISTRY_SECRET_KEY="k" * 32)
     assert said.startswith(f"REGISTRY_STATE_DIR: cannot use {tmp_path}/file: ")
 
 
@@ -124,12 +127,20 @@ def test_a_blob_store_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_redis_that_does_not_answer(tmp_path: Path) -> None:
     port = free_port()
     said = refusal(tmp_path, REGISTRY_REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{port}/0")
-    assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{port} does not answer: ")
+    assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{port} cannot be used: ")
 
 
 def test_a_redis_that_knows_no_such_user(tmp_path: Path, redis: Redis) -> None:
     said = refusal(tmp_path, REGISTRY_REDIS_URL=f"redis://nobody:{PASSWORD}@127.0.0.1:{redis.port}/0")
-    assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{redis.port} does not answer: ")
+    assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{redis.port} cannot be used: ")
+
+
+def test_a_redis_that_is_full(tmp_path: Path) -> None:
+    with running_redis(tmp_path / "redis") as server:
+        with redis_client.Redis.from_url(server.url()) as client:
+            client.config_set("maxmemory", "1")
+        said = refusal(tmp_path / "state", REGISTRY_REDIS_URL=server.url())
+    assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{server.port} cannot be used: ")
 
 
 def test_a_postgresql_that_does_not_answer(tmp_path: Path) -> None:

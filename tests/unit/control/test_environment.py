@@ -78,14 +78,14 @@ def test_the_secret_key_is_made_once_and_is_private(tmp_path: Path) -> None:
 
 
 def test_a_given_secret_key_leaves_no_file(tmp_path: Path) -> None:
-    assert load(tmp_path, REGISTRY_SECRET_KEY="given").secret_key == "given"
+    assert load(tmp_path, REGISTRY_SECRET_KEY="k" * 32).secret_key == "k" * 32
     assert not (tmp_path / "secret_key").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("SECRET_KEY", "a key from a file"),
+        ("SECRET_KEY", "a key from a file, of at least 32 characters"),
         ("DATABASE_URL", f"postgresql://stowage:{PASSWORD}@db.example:5432/stowage"),
         ("REDIS_URL", f"redis://:{PASSWORD}@redis.example:6379/0"),
     ],
@@ -101,6 +101,31 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path, name: str, value: str) ->
 def test_a_value_and_a_file_for_it_contradict_each_other(tmp_path: Path) -> None:
     said = refusal(tmp_path, REGISTRY_SECRET_KEY=PASSWORD, REGISTRY_SECRET_KEY_FILE="/run/secrets/key")
     assert said == "REGISTRY_SECRET_KEY and REGISTRY_SECRET_KEY_FILE are both set: keep one of them"
+
+
+@pytest.mark.parametrize("key", ["x", "k" * 31])
+def test_a_short_secret_key_is_refused_and_not_shown(tmp_path: Path, key: str) -> None:
+    (tmp_path / "key").write_text(f"{key}\n", encoding="utf-8")
+    for variables in ({"REGISTRY_SECRET_KEY": key}, {"REGISTRY_SECRET_KEY_FILE": str(tmp_path / "key")}):
+        said = refusal(tmp_path, **variables)
+        assert said == (
+            f"REGISTRY_SECRET_KEY has {len(key)} characters, but must have at least 32, chosen at random:"
+            " openssl rand -base64 48"
+        )
+
+
+def test_allowed_hosts_are_names_without_ports(tmp_path: Path) -> None:
+    environment = load(tmp_path, REGISTRY_ALLOWED_HOSTS="a.example, .b.example,10.0.0.7 [fe80::1],*")
+    assert environment.allowed_hosts == ("a.example", ".b.example", "10.0.0.7", "[fe80::1]", "*")
+
+
+@pytest.mark.parametrize(
+    "value", ["name:8443", "a.example,b.example:443", "[::1]:8443", "https://a.example", "fe80::1", "a/b"]
+)
+def test_allowed_hosts_that_would_never_match_are_refused(tmp_path: Path, value: str) -> None:
+    said = refusal(tmp_path, REGISTRY_ALLOWED_HOSTS=value)
+    assert said.startswith("REGISTRY_ALLOWED_HOSTS is ")
+    assert "host names without ports" in said
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -137,6 +162,8 @@ def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
         ("DATA_WORKERS", "0"),
         ("DATA_WORKERS", "two"),
         ("DATA_WORKERS", "-1"),
+        ("WORKER_FAST", "0"),
+        ("WORKER_BULK", "many"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_would_do(tmp_path: Path, name: str, value: str) -> None:

@@ -14,26 +14,26 @@ from registry_control.serving.signals import Signals
 from registry_control.settings.environment import ConfigurationError
 from registry_control.standalone import bootstrap
 from registry_control.standalone.credentials import CredentialsFile
-from registry_control.standalone.lockfile import only_one
-from registry_control.standalone.preflight import check_redis, check_storage
+from registry_control.standalone.lockfile import exclusive_state_folder
+from registry_control.standalone.preflight import check_broker, check_storage
 from registry_control.standalone.quickstart import quickstart
 from registry_control.standalone.supervisor import run_all_roles
 
 
 class Command(BaseCommand):
-    """Prepares, then supervises; standard output gets the `ready` text, standard error all else."""
+    """Prepares, then supervises; standard output gets the `ready` text, standard error everything else."""
 
     help = "Prepare the database and the first credentials, then run all three processes until SIGTERM."
     requires_system_checks = ()
 
     def handle(self, *_: Any, **__: Any) -> None:
-        """Run until somebody asks to stop."""
-        os.umask(0o077)  # The database knows password hashes; no file made here is for other users.
+        """Run until SIGTERM, SIGINT or SIGHUP."""
+        os.umask(0o077)  # The database contains password hashes; no file is readable for other users.
         try:
-            with only_one(settings.STATE_DIR):
+            with exclusive_state_folder(settings.STATE_DIR):
                 text = _prepare()
                 with Signals() as signals:
-                    run_all_roles(signals, on_ready=lambda: _print(text, sys.stdout), report=_say)
+                    run_all_roles(signals, on_ready=lambda: _print(text, sys.stdout), report=_report)
         except (ConfigurationError, OSError) as error:
             sys.exit(f"stowage: {error}")
         except KeyboardInterrupt:
@@ -41,22 +41,23 @@ class Command(BaseCommand):
 
 
 def _prepare() -> str:
-    """Look at everything, make what is missing; return what to say when it serves."""
+    """Check all settings and create what is missing; return the text to print when everything serves."""
     check_addresses(
         {"REGISTRY_CONTROL_ADDR": settings.CONTROL_ADDR, "REGISTRY_DATA_ADDR": settings.DATA_ADDR}
     )
     check_storage(settings.STORAGE_URL)
-    if settings.REDIS_URL is not None:
-        check_redis(settings.REDIS_URL)
-    bootstrap.prepare_database()
     broker.empty_folder()
-    return _first_start()
+    check_broker()
+    with bootstrap.prepared_database(_report):
+        return _first_start()
 
 
 def _first_start() -> str:
     control_url = f"http://{reachable(settings.CONTROL_ADDR)}"
     file = CredentialsFile(settings.STATE_DIR)
     found = bootstrap.first_start(file, control_url=control_url, registry_host=settings.PUBLIC_HOST)
+    if found is None:
+        _report("this database has its first credentials already: this node wrote no credentials.json")
     return quickstart(
         control_url=control_url,
         registry_host=settings.PUBLIC_HOST,
@@ -66,11 +67,11 @@ def _first_start() -> str:
     )
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     _print(f"stowage: {line}", sys.stderr)
 
 
 def _print(text: str, stream: TextIO) -> None:
-    # Nobody may be reading any more; that is no reason to stop serving.
+    # The reader of the output may have ended; that is no reason to stop serving.
     with suppress(OSError):
         print(text, file=stream, flush=True)

@@ -1,0 +1,49 @@
+"""Detects nodes of one installation that have different secret keys.
+
+Such nodes would refuse each other's API keys and tokens, now and then, depending on the node that is asked.
+"""
+
+import hmac
+from contextlib import suppress
+from typing import Final
+
+from django.db import Error as AnyDatabaseError
+from django.db import connection
+
+from registry_control.common.secrets import keyed_hash
+from registry_control.serving.models import Installation
+from registry_control.settings.environment import ConfigurationError
+
+_ROW: Final = 1
+
+
+def check_secret_key() -> None:
+    """Compare this node's key with the one that the database was set up with, if both can be had.
+
+    Raises:
+        ConfigurationError: they differ.
+    """
+    recorded = None
+    with suppress(AnyDatabaseError):  # No database or no tables yet: then every request says so.
+        recorded = Installation.objects.filter(pk=_ROW).values_list("secret_key_hash", flat=True).first()
+    connection.close()  # A server forks after this.
+    if recorded is not None and not hmac.compare_digest(recorded, _hash()):
+        raise ConfigurationError(
+            "REGISTRY_SECRET_KEY: this database was set up with another key: set the same one on every node"
+            " (a node that generated its own has it in secret_key in its state folder), or replace it with"
+            " `manage.py replace_secret_key`, which makes every API key, token and session invalid"
+        )
+
+
+def record_secret_key() -> None:
+    """Record the key, unless one is recorded already."""
+    Installation.objects.get_or_create(pk=_ROW, defaults={"secret_key_hash": _hash()})
+
+
+def replace_secret_key() -> None:
+    """Record the key in place of another one."""
+    Installation.objects.update_or_create(pk=_ROW, defaults={"secret_key_hash": _hash()})
+
+
+def _hash() -> str:
+    return keyed_hash("installation", "secret key")

@@ -1,0 +1,65 @@
+"""A lock in the database, so that of several nodes that start at once one prepares it and the others wait."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from django.db import connection
+
+_KEY: Final = 0x53746F77616765  # "Stowage"; any number that other users of the database do not lock
+
+# The lock ends with its transaction, so it works through a connection pooler too. Waiting for it, and its
+# being idle, may take as long as a migration; but the server must notice when the node vanishes.
+_OPTIONS: Final = """
+SET LOCAL lock_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+SET LOCAL tcp_keepalives_idle = 10;
+SET LOCAL tcp_keepalives_interval = 5;
+SET LOCAL tcp_keepalives_count = 3
+"""
+
+
+@contextmanager
+def startup_lock(report: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock; `report` receives a line if another process holds it first.
+
+    Raises:
+        django.db.Error, OSError: the database cannot be used.
+    """
+    lock = _postgresql if connection.vendor == "postgresql" else _sqlite
+    with lock(lambda: report("another node is preparing the database; waiting for it")):
+        yield
+
+
+@contextmanager
+def _postgresql(on_wait: Callable[[], None]) -> Iterator[None]:
+    own = connection.copy()
+    try:
+        own.set_autocommit(False)
+        with own.cursor() as cursor:
+            cursor.execute(_OPTIONS)
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_KEY])
+            if not cursor.fetchone()[0]:
+                on_wait()
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_KEY])
+        yield
+    finally:
+        own.close()
+
+
+@contextmanager
+def _sqlite(on_wait: Callable[[], None]) -> Iterator[None]:
+    database = Path(connection.settings_dict["NAME"])
+    descriptor = os.open(database.with_name(f"{database.name}-start"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

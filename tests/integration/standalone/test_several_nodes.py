@@ -1,0 +1,141 @@
+"""Several nodes on one PostgreSQL, one Redis and one storage: started together, and each alone."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import count as counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.standalone.product import REGION, count
+from tests.oci_client import OciClient
+from tests.services.plugin import Backing
+from tests.services.postgres import Postgres, running_postgres
+from tests.services.redis import Redis
+from tests.services.stack import Credentials, Stack
+from tests.services.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+NODES = 3
+NO_CREDENTIALS = "this database has its first credentials already: this node wrote no credentials.json"
+
+_numbers = counter()
+
+
+@pytest.fixture(scope="module")
+def postgres(backing: Backing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL, also in a run on SQLite."""
+    if backing.postgres is not None:
+        yield backing.postgres
+        return
+    with running_postgres(tmp_path_factory.mktemp("postgres") / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def make_nodes(postgres: Postgres, redis: Redis, tmp_path: Path) -> Callable[[], list[Stack]]:
+    """Nodes of one installation with an empty database; not started."""
+
+    def make() -> list[Stack]:
+        shared = {
+            "REGISTRY_DATABASE_URL": postgres.create_database(f"nodes_{next(_numbers)}"),
+            "REGISTRY_REDIS_URL": redis.spare(),
+            "REGISTRY_STORAGE_URL": f"file://{tmp_path}/blobs",
+            "REGISTRY_SECRET_KEY": "a key that all nodes of this installation share",
+        }
+        return [Stack(tmp_path / f"node-{number}", environment=shared) for number in range(NODES)]
+
+    return make
+
+
+@contextmanager
+def started_together(nodes: list[Stack]) -> Iterator[None]:
+    """Start all nodes in the same moment; every one of them must become ready."""
+    # A program ends with the thread that started it, so the threads stay until the end.
+    with ThreadPoolExecutor(len(nodes)) as pool, ExitStack() as cleanup:
+        for node in nodes:
+            cleanup.callback(stop, node)
+        for start in [pool.submit(node.start) for node in nodes]:
+            start.result()
+        yield
+
+
+def stop(node: Stack) -> None:
+    if node.is_running:
+        node.stop()
+
+
+def credentials_of(nodes: list[Stack]) -> Credentials:
+    """Those of the one node that has some."""
+    (winner,) = [node for node in nodes if (node.state_dir / "credentials.json").exists()]
+    assert NO_CREDENTIALS not in winner.log
+    for node in nodes:
+        assert node is winner or NO_CREDENTIALS in node.log
+        assert "Traceback" not in node.log
+    return winner.credentials
+
+
+def test_nodes_that_start_together_on_an_empty_database_all_serve(
+    make_nodes: Callable[[], list[Stack]],
+) -> None:
+    # given nodes that start in the same second on an empty database
+    nodes = make_nodes()
+    with started_together(nodes):
+        # then one of them has created the first credentials
+        credentials = credentials_of(nodes)
+        assert count(nodes[0], "identity_user") == count(nodes[0], "identity_apikey") == 1
+
+        # and they are valid on every node: push to one, pull from the others
+        control = [f"http://{node.environment['REGISTRY_CONTROL_ADDR']}{REGION}" for node in nodes]
+        key = {"X-Auth-Token": credentials.secret_key}
+        namespace = httpx.post(f"{control[0]}/namespaces", headers=key, json={"name": "shared"}).json()
+        with OciClient(nodes[0].environment["REGISTRY_DATA_ADDR"], credentials.secret_key) as client:
+            digest = client.push_image("shared/app", "latest", b"a layer")
+        for node in nodes[1:]:
+            with OciClient(node.environment["REGISTRY_DATA_ADDR"], credentials.secret_key) as client:
+                pulled = client.on("shared/app", "GET", "manifests/latest")
+            assert pulled.headers["docker-content-digest"] == digest
+
+        # and a node that is killed takes nothing with it
+        nodes[0].kill()
+        deleted = httpx.delete(f"{control[1]}/namespaces/{namespace['id']}", headers=key)
+        assert deleted.status_code == 200
+        wait_until(lambda: count(nodes[1], "namespaces_namespace") == 0, timeout=60)
+
+
+def test_nodes_that_start_together_on_an_older_database_all_serve(
+    make_nodes: Callable[[], list[Stack]],
+) -> None:
+    # given a database of a release that had no rows of workers
+    nodes = make_nodes()
+    nodes[0].manage("migrate")
+    nodes[0].manage("migrate", "serving", "zero")
+
+    # when all nodes are started, then they serve, and one has created the first credentials
+    with started_together(nodes):
+        credentials_of(nodes)
+        assert count(nodes[0], "serving_installation") == 1
+
+
+def test_a_node_with_a_secret_key_of_its_own_is_refused(make_nodes: Callable[[], list[Stack]]) -> None:
+    # given a node that runs
+    first, second, _ = make_nodes()
+    with first:
+        # when another one is started with another key, as a whole or one role of it
+        second.environment.pop("REGISTRY_SECRET_KEY")
+        for command in (["up"], ["serve", "control"], ["serve", "data"], ["serve", "worker"]):
+            done = second.manage(*command, check=False)
+
+            # then it says so in one line
+            assert done.returncode == 1
+            assert done.stderr.startswith("stowage: REGISTRY_SECRET_KEY: this database was set up ")
+            assert done.stderr.count("\n") == 1
+        assert not (second.state_dir / "credentials.json").exists()
+
+    # and an operator who has lost the key can replace it
+    second.manage("replace_secret_key")
+    with second:
+        assert "has no key that works" in second.log
