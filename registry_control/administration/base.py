@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import unquote
@@ -24,6 +24,7 @@ from registry_control.audit.models import ActorKind, AuditEvent
 from registry_control.audit.services import Actor, Target, record
 from registry_control.common.changes import EVERYTHING, record_change
 from registry_control.common.clock import now
+from registry_control.common.errors import ServiceError
 from registry_control.common.models import Timestamped
 
 if TYPE_CHECKING:
@@ -168,9 +169,9 @@ class AuditedAdmin(_ModelAdmin):
                 changelist = super().get_changelist_instance(request)
                 len(changelist.result_list)
                 return changelist
-        except BadRequest as error:
+        except (BadRequest, IncorrectLookupParameters) as error:
             if ERROR_FLAG in request.GET:
-                raise
+                raise BadRequest("a value in the query string is not valid") from error
             raise IncorrectLookupParameters from error
 
     def response_action(
@@ -197,8 +198,29 @@ class AuditedAdmin(_ModelAdmin):
         """Run actions on selected rows in one transaction, as Django does for forms."""
         if request.method != "POST":  # on SQLite a transaction would wait for the write lock
             return super().changelist_view(request, extra_context)
-        with transaction.atomic():
-            return super().changelist_view(request, extra_context)
+        try:
+            with transaction.atomic():
+                return super().changelist_view(request, extra_context)
+        except ServiceError as error:
+            return self._refused(request, error)
+
+    def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
+        """Show why a service refused a change, as a message on the same page."""
+        try:
+            return super().changeform_view(request, *arguments, **options)
+        except ServiceError as error:
+            return self._refused(request, error)
+
+    def delete_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
+        """Show why a service refused a deletion, as a message on the same page."""
+        try:
+            return super().delete_view(request, *arguments, **options)
+        except ServiceError as error:
+            return self._refused(request, error)
+
+    def _refused(self, request: HttpRequest, error: ServiceError) -> HttpResponse:
+        self.message_user(request, getattr(error, "help_message", "") or error.message, messages.ERROR)
+        return HttpResponseRedirect(request.get_full_path())
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None

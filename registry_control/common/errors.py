@@ -110,6 +110,13 @@ class AlreadyExists(_AboutResource):
         return {**super().fields(), "help_message": self.help_message}
 
 
+class InUse(_AboutResource):
+    """It cannot be deleted while other resources depend on it; the message names them."""
+
+    status = HTTPStatus.CONFLICT
+    type = "precondition_failed"
+
+
 class TransientState(_AboutResource):
     """It is being deleted: only another DELETE is answered."""
 

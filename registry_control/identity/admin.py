@@ -1,5 +1,7 @@
-"""Organizations, projects, people, robots, keys and policies."""
+"""Pages of organizations, projects, users, applications, API keys and policies. Services make all changes."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin
@@ -13,18 +15,20 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from registry_control.administration.base import AuditedAdmin, actor_of, link_to, target_of
-from registry_control.administration.forms import OptimisticForm
+from registry_control.administration.forms import OptimisticForm, columns_changed
 from registry_control.audit.services import record
 from registry_control.identity import services
 from registry_control.identity.models import (
     ApiKey,
     Application,
     Organization,
+    PermissionSet,
     Policy,
     PolicyRule,
     Project,
     User,
 )
+from registry_control.identity.services import Identity
 
 if TYPE_CHECKING:
     from django.forms import ModelForm
@@ -36,30 +40,73 @@ if TYPE_CHECKING:
 else:
     _UserAdmin, _UserForm, _Inline = UserAdmin, UserChangeForm, admin.TabularInline
 
-admin.site.unregister(Group)  # permissions of administrators are given one by one, tenants have policies
+admin.site.unregister(Group)  # administrators have permissions of their own, principals have policies
+
+
+class IdentityAdmin(AuditedAdmin):
+    """Saves and deletes through the services of this app."""
+
+    def create(self, request: HttpRequest, form: "_Form") -> Identity:
+        """Create the row of a valid form."""
+        raise NotImplementedError
+
+    def save_model(self, request: HttpRequest, obj: Any, form: "_Form", change: bool) -> None:
+        """Create a row, or write the edited columns of one."""
+        if not change:
+            # Django continues with the object that it made from the form: it becomes the created row.
+            vars(obj).update(vars(self.create(request, form)))
+        elif columns := columns_changed(form):
+            services.update(actor=actor_of(request), row=obj, fields=columns)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Delete a row with all that depends on it."""
+        services.delete(actor=actor_of(request), row=obj)
 
 
 @admin.register(Organization)
-class OrganizationAdmin(AuditedAdmin):
-    """A new one gets its default project along."""
+class OrganizationAdmin(IdentityAdmin):
+    """Creating one creates its default project too; deleting one deletes everything but namespaces."""
 
     list_display = ("name", "id", "created_at")
     search_fields = ("name", "id")
     readonly_fields = ("id", "created_at", "updated_at")
 
-    def save_model(self, request: HttpRequest, obj: Organization, form: "_Form", change: bool) -> None:
-        """Create through the service, which makes the default project."""
-        if change:
-            super().save_model(request, obj, form, change)
-            return
-        created = services.create_organization(actor=actor_of(request), name=obj.name)
-        obj.pk, obj.created_at, obj.updated_at = created.pk, created.created_at, created.updated_at
-        obj._state.adding = False
+    def create(self, request: HttpRequest, form: "_Form") -> Organization:
+        """Create it with its default project."""
+        return services.create_organization(actor=actor_of(request), name=form.cleaned_data["name"])
+
+    def has_delete_permission(self, request: HttpRequest, obj: Organization | None = None) -> bool:
+        """Only superusers delete an organization that superusers belong to."""
+        has_superusers = obj is not None and obj.users.filter(is_superuser=True).exists()
+        may_delete = request.user.is_superuser or not has_superusers
+        return may_delete and super().has_delete_permission(request, obj)
+
+    def delete_model(self, request: HttpRequest, obj: Organization) -> None:
+        """Delete it with its projects, users, applications, keys and policies."""
+        services.delete_organization(actor=actor_of(request), organization=obj)
+
+    def get_deleted_objects(
+        self, objs: Iterable[Organization] | QuerySet[Organization], request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
+        """Count what the deletion deletes, and the namespaces that forbid it."""
+        counts: Counter[str] = Counter()
+        shown: list[Any] = []
+        forbidden, protected = set(), []
+        for organization in objs:
+            contents = services.contents_of(organization)
+            counts.update({"organizations": 1, **contents})
+            parts = [f"{number} {name.replace('_', ' ')}" for name, number in contents.items()]
+            shown += [f"organization: {organization}", parts]
+            if not self.has_delete_permission(request, organization):
+                forbidden.add("superuser")
+            if blocked := services.deletion_blocked(actor=actor_of(request), organization=organization):
+                protected.append(blocked)
+        return shown, dict(counts), forbidden, protected
 
 
 @admin.register(Project)
-class ProjectAdmin(AuditedAdmin):
-    """Its organization is for good: namespaces and policies depend on it."""
+class ProjectAdmin(IdentityAdmin):
+    """A project cannot change its organization: namespaces and policies depend on it."""
 
     list_display = ("name", "organization", "id", "created_at")
     list_filter = ("organization",)
@@ -68,28 +115,37 @@ class ProjectAdmin(AuditedAdmin):
     autocomplete_fields = ("organization",)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Project | None = None) -> tuple[str, ...]:
-        """What must not change once it is there."""
+        """An existing row cannot change its organization."""
         return ("id", "created_at", "updated_at", *(("organization",) if obj else ()))
 
+    def create(self, request: HttpRequest, form: "_Form") -> Project:
+        """Create it."""
+        return services.create_project(
+            actor=actor_of(request),
+            organization=form.cleaned_data["organization"],
+            name=form.cleaned_data["name"],
+            description=form.cleaned_data["description"],
+        )
+
     def has_delete_permission(self, request: HttpRequest, obj: Project | None = None) -> bool:
-        """The default project goes with its organization only."""
+        """The default project is deleted with its organization only."""
         is_default = obj is not None and obj.pk == obj.organization_id
         return not is_default and super().has_delete_permission(request, obj)
 
 
 MAKES_ADMINISTRATORS: Final = ("is_staff", "is_superuser", "user_permissions")
-"""What is a superuser's to give: who may edit people must not thereby become one."""
+"""Only superusers set these: the right to edit users must not be a way to become an administrator."""
 
 
 class UserForm(OptimisticForm, _UserForm):
-    """A person's page, without the password."""
+    """The form of an existing user, without the password."""
 
 
 @admin.register(User)
-class RegistryUserAdmin(AuditedAdmin, _UserAdmin):
-    """People: staff administer here, an organization gives tenant rights.
+class RegistryUserAdmin(IdentityAdmin, _UserAdmin):
+    """Users: staff sign in here, members of an organization can have tenant rights.
 
-    Only a superuser may make administrators, and change or delete another superuser.
+    Only a superuser may create administrators, and change or delete another superuser.
     """
 
     form = UserForm
@@ -115,44 +171,60 @@ class RegistryUserAdmin(AuditedAdmin, _UserAdmin):
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
-        """Whether a new person is staff is asked of superusers only."""
+        """Only superusers see the field that makes a new user staff."""
         shown = super().get_fieldsets(request, obj)
         return shown if obj or request.user.is_superuser else shown[:1]
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
-        """An organization is for good once there are keys: they would reach into the new one."""
+        """A user with keys cannot change organizations: the keys would reach into the new one."""
         has_keys = obj is not None and obj.api_keys.exists()
         given = () if request.user.is_superuser else MAKES_ADMINISTRATORS
         return (*self.readonly_fields, *(("organization",) if has_keys else ()), *given)
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        """Asked for the password's page as well."""
+        """Only superusers change superusers; Django also calls this for the password page."""
         return _may_touch(request, obj) and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        """Asked for each row that a deletion takes along, on whatever page it begins."""
+        """Only superusers delete superusers; Django calls this for every row of a cascade."""
         return _may_touch(request, obj) and super().has_delete_permission(request, obj)
+
+    def create(self, request: HttpRequest, form: "_Form") -> User:
+        """Create a user, with a password unless the form says that there is none."""
+        return services.create_user(
+            actor=actor_of(request),
+            username=form.cleaned_data["username"],
+            organization=form.cleaned_data.get("organization"),
+            password=form.cleaned_data.get("password1") or None,
+            is_staff=form.cleaned_data.get("is_staff", False),
+        )
+
+    def save_related(self, request: HttpRequest, form: "_Form", formsets: Any, change: bool) -> None:
+        """Set the permissions through the service."""
+        if "user_permissions" in form.changed_data:
+            permissions = form.cleaned_data["user_permissions"]
+            services.set_permissions(actor=actor_of(request), user=form.instance, permissions=permissions)
 
     @transaction.atomic
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002 - Django's
-        """Hold the row, as on every other page: all of it is saved."""
+        """Run in a transaction, in which `get_object` locks the row: Django saves all of its columns."""
         return super().user_change_password(request, id, form_url)
 
     def log_change(self, request: HttpRequest, obj: User, message: Any) -> Any:
-        """Django's page for passwords saves by itself; this is where it says so."""
+        """Audit new passwords: Django's page saves them itself, and calls this afterwards."""
         if "password" in str(message).lower():
             record(actor=actor_of(request), verb="user.password", target=target_of(obj))
         return super().log_change(request, obj, message)
 
 
 def _may_touch(request: HttpRequest, user: User | None) -> bool:
-    """Whether somebody else's being a superuser stands in the way."""
+    """Whether the signed-in user may edit another user: superusers are edited by superusers only."""
     return user is None or not user.is_superuser or request.user.is_superuser
 
 
 @admin.register(Application)
-class ApplicationAdmin(AuditedAdmin):
-    """Robots."""
+class ApplicationAdmin(IdentityAdmin):
+    """Principals for scripts and CI."""
 
     list_display = ("name", "organization", "is_active", "id", "created_at")
     list_filter = ("is_active", "organization")
@@ -161,15 +233,28 @@ class ApplicationAdmin(AuditedAdmin):
     autocomplete_fields = ("organization",)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Application | None = None) -> tuple[str, ...]:
-        """What must not change once it is there."""
+        """An existing row cannot change its organization."""
         return ("id", "created_at", "updated_at", *(("organization",) if obj else ()))
+
+    def create(self, request: HttpRequest, form: "_Form") -> Application:
+        """Create it."""
+        created = services.create_application(
+            actor=actor_of(request),
+            organization=form.cleaned_data["organization"],
+            name=form.cleaned_data["name"],
+            description=form.cleaned_data["description"],
+        )
+        if not form.cleaned_data["is_active"]:
+            created.is_active = False
+            services.update(actor=actor_of(request), row=created, fields=["is_active"])
+        return created
 
 
 class HeldForm(OptimisticForm):
-    """For what belongs to a user or an application: exactly one, and everything of one organization."""
+    """A row that belongs to a user or to an application, and whose parts are all of one organization."""
 
     def clean(self) -> dict[str, Any]:
-        """Refuse what a database constraint would, in words."""
+        """Check what database constraints check, with messages for people."""
         cleaned = super().clean()
         user = cleaned.get("user") or self.instance.user
         application = cleaned.get("application") or self.instance.application
@@ -188,8 +273,8 @@ class HeldForm(OptimisticForm):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(AuditedAdmin):
-    """The secret is shown once, right after the key was made. Deleting a key revokes it at once."""
+class ApiKeyAdmin(IdentityAdmin):
+    """The response to the creation of a key shows its secret, once. Deleting a key revokes it at once."""
 
     form = HeldForm
     list_display = ("access_key", "holder", "default_project", "description", "expires_at", "created_at")
@@ -199,49 +284,42 @@ class ApiKeyAdmin(AuditedAdmin):
     autocomplete_fields = ("user", "application", "default_project")
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        """The access key is there from the second look on."""
+        """An existing key also shows its access key."""
         fields = ("user", "application", "default_project", "description", "expires_at")
         return ("access_key", *fields, "created_at") if obj else fields
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        """A key keeps its holder."""
+        """A key cannot change its holder."""
         return ("access_key", "user", "application", "created_at") if obj else ()
 
     @admin.display(description="holder")
     def holder(self, key: ApiKey) -> str:
-        """Whose it is."""
+        """A link to the principal that holds the key."""
         return link_to(key.user or key.application)
 
-    def save_model(self, request: HttpRequest, obj: ApiKey, form: "_Form", change: bool) -> None:
-        """Create through the service; `response_add` shows the secret."""
-        if change:
-            super().save_model(request, obj, form, change)
-            return
-        holder = obj.user or obj.application
-        if holder is None:
-            raise ValidationError("Choose a user or an application.")
+    def create(self, request: HttpRequest, form: "_Form") -> ApiKey:
+        """Create it; `response_add` shows the secret."""
         issued = services.create_api_key(
             actor=actor_of(request),
-            holder=holder,
-            default_project=obj.default_project,
-            description=obj.description,
-            expires_at=obj.expires_at,
+            holder=form.cleaned_data["user"] or form.cleaned_data["application"],
+            default_project=form.cleaned_data["default_project"],
+            description=form.cleaned_data["description"],
+            expires_at=form.cleaned_data["expires_at"],
         )
-        obj.access_key, obj.secret_hmac = issued.api_key.access_key, issued.api_key.secret_hmac
-        obj._state.adding = False
-        # Django hands on nothing but these two, and the row has no place for a secret.
+        # Django passes on only the request and the row, and the row has no column for a secret.
         vars(request)["issued_secret"] = issued.secret
+        return issued.api_key
 
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
     ) -> HttpResponse:
-        """Show the secret in this very answer, whichever button was pressed.
+        """Show the secret in this response, whichever button was pressed.
 
-        A message would carry it to the next page in a cookie, which browsers send to every port of the host.
+        A message would store it in a cookie, which browsers send to every port of the host.
         """
         context = {
             **self.admin_site.each_context(request),
-            "title": "The API key was made",
+            "title": "The API key was created",
             "opts": self.opts,
             "api_key": obj,
             "secret": vars(request).pop("issued_secret"),
@@ -253,12 +331,12 @@ class ApiKeyAdmin(AuditedAdmin):
         return answer
 
     def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
-        """Revoke through the service."""
+        """Revoke it."""
         services.delete_api_key(actor=actor_of(request), api_key=obj)
 
 
 class RuleForm(OptimisticForm):
-    """A rule's project is one of the policy's own organization."""
+    """A rule whose project belongs to the policy's organization."""
 
     def clean(self) -> dict[str, Any]:
         """Refuse another organization's project."""
@@ -278,14 +356,14 @@ class RuleInline(_Inline):
     autocomplete_fields = ("project",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PolicyRule]:
-        """Hold them where they are to be changed, as their policy is."""
+        """Lock the rules inside a transaction, as `get_object` locks their policy."""
         found: QuerySet[PolicyRule] = super().get_queryset(request)
         return found.select_for_update() if transaction.get_connection().in_atomic_block else found
 
 
 @admin.register(Policy)
-class PolicyAdmin(AuditedAdmin):
-    """Who has which permission sets where."""
+class PolicyAdmin(IdentityAdmin):
+    """Permission sets of principals on projects."""
 
     form = HeldForm
     inlines = (RuleInline,)
@@ -297,15 +375,34 @@ class PolicyAdmin(AuditedAdmin):
     readonly_fields = ("id", "created_at", "updated_at")
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Rules come along for the list."""
+        """Fetch the rules that the list shows."""
         return super().get_queryset(request).prefetch_related("rules__project__organization")
+
+    def create(self, request: HttpRequest, form: "_Form") -> Policy:
+        """Create it; `save_formset` adds its rules."""
+        holder = form.cleaned_data["user"] or form.cleaned_data["application"]
+        return services.create_policy(actor=actor_of(request), holder=holder, name=form.cleaned_data["name"])
+
+    def save_formset(self, request: HttpRequest, form: "_Form", formset: Any, change: bool) -> None:
+        """Add, change and remove rules."""
+        actor = actor_of(request)
+        formset.save(commit=False)
+        for rule in formset.deleted_objects:
+            services.remove_rule(actor=actor, rule=rule)
+        for rule, _ in formset.changed_objects:
+            services.change_rule(actor=actor, rule=rule)
+        for rule in formset.new_objects:
+            permission_set = PermissionSet(rule.permission_set)
+            services.add_rule(
+                actor=actor, policy=form.instance, permission_set=permission_set, project=rule.project
+            )
 
     @admin.display(description="holder")
     def holder(self, policy: Policy) -> str:
-        """Who has it."""
+        """A link to the principal that has the policy."""
         return link_to(policy.user or policy.application)
 
     @admin.display(description="gives")
     def gives(self, policy: Policy) -> str:
-        """Its rules in a line."""
+        """The rules in one line."""
         return "; ".join(str(rule) for rule in policy.rules.all()) or "nothing"

@@ -1,4 +1,4 @@
-"""Who there is: the names follow Scaleway's IAM, whose clients exist."""
+"""Organizations, projects, principals, API keys and policies, named as in Scaleway's IAM."""
 
 import uuid
 
@@ -11,7 +11,7 @@ from registry_control.common.models import Timestamped
 
 
 class Organization(Timestamped):
-    """A tenant. Nothing of one is ever seen by another."""
+    """A tenant, isolated from all others."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=255)
@@ -21,7 +21,7 @@ class Organization(Timestamped):
 
 
 class Project(Timestamped):
-    """A part of an organization; namespaces belong to one, policies are given on one.
+    """A part of an organization; a namespace belongs to one, a policy grants rights on one or on all.
 
     An organization's default project has the organization's own id.
     """
@@ -41,7 +41,7 @@ class Project(Timestamped):
 
 
 class User(AbstractUser):
-    """A person. Staff users administer the registry; an organization gives a person tenant rights."""
+    """A person. Staff sign in to the administration; members of an organization can have tenant rights."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(
@@ -50,7 +50,7 @@ class User(AbstractUser):
 
 
 class Application(Timestamped):
-    """A robot: a principal without a password."""
+    """A principal without a password, for scripts and CI."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(Organization, models.CASCADE, related_name="applications")
@@ -75,10 +75,10 @@ def one_principal(name: str) -> models.CheckConstraint:
 
 
 class ApiKey(models.Model):
-    """A key of a principal.
+    """An API key of a principal.
 
-    Clients send the secret alone, so it is found by itself: stored as an HMAC-SHA-256 under the
-    server's pepper, indexed, and never readable again.
+    Clients send the secret without the access key, so it is looked up by an indexed HMAC-SHA-256 under the
+    server's pepper. The secret itself is not stored.
     """
 
     access_key = models.CharField(max_length=20, primary_key=True, editable=False)
@@ -101,7 +101,7 @@ class ApiKey(models.Model):
 
 
 class PermissionSet(models.TextChoices):
-    """What a policy may give on the registry."""
+    """The permission sets that a policy can grant."""
 
     READ_ONLY = "ContainerRegistryReadOnly"
     PUSH = "ContainerRegistryPush"
@@ -109,7 +109,7 @@ class PermissionSet(models.TextChoices):
 
 
 class Policy(Timestamped):
-    """Gives one principal of an organization the permission sets of its rules."""
+    """Grants one principal of an organization the permission sets of its rules."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(Organization, models.CASCADE, related_name="policies")

@@ -1,17 +1,22 @@
-"""What may happen to who there is: one verb, one transaction, one audit row."""
+"""Changes of organizations, projects, principals, keys and policies: one transaction, one audit row each."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypedDict
 from uuid import UUID
 
+from django.contrib.auth.models import Permission
 from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
 
+from registry_control.audit.models import ActorKind
 from registry_control.audit.services import Actor, Target, record
-from registry_control.common.changes import organization_scope, record_change
-from registry_control.common.errors import AlreadyExists, InvalidArgument
+from registry_control.common.changes import EVERYTHING, organization_scope, record_change
+from registry_control.common.clock import now
+from registry_control.common.errors import AlreadyExists, InUse, InvalidArgument
+from registry_control.common.models import Timestamped
 from registry_control.identity.credentials import new_access_key, new_secret_key, secret_hmac
 from registry_control.identity.models import (
     ApiKey,
@@ -25,14 +30,17 @@ from registry_control.identity.models import (
 )
 
 Holder = User | Application
-"""Who can hold API keys and be given policies."""
+"""A principal: it holds API keys and receives policies."""
+
+Identity = Organization | Project | User | Application | ApiKey | Policy
+"""A row whose columns `update` changes."""
 
 DEFAULT_PROJECT = "default"
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
-    """A new API key with its secret, which nobody can read again."""
+    """A new API key with its secret, which is not stored and cannot be read again."""
 
     api_key: ApiKey
     secret: str = field(repr=False)
@@ -52,15 +60,14 @@ def create_organization(*, actor: Actor, name: str) -> Organization:
 
 
 def create_project(*, actor: Actor, organization: Organization, name: str, description: str = "") -> Project:
-    """Create a further part of an organization.
+    """Create a project of an organization.
 
     Raises:
         AlreadyExists: the organization has a project of that name.
     """
     with _unique("project", name, "the organization has a project of that name"):
         project = Project.objects.create(organization=organization, name=name, description=description)
-        target = Target("project", project.pk, str(project), organization.pk)
-        record(actor=actor, verb="project.create", target=target)
+        record(actor=actor, verb="project.create", target=_target_of(project))
     return project
 
 
@@ -70,9 +77,10 @@ def create_user(
     username: str,
     organization: Organization | None,
     password: str | None = None,
+    is_staff: bool = False,
     is_administrator: bool = False,
 ) -> User:
-    """Create a person. An administrator may do everything in the admin, given a password to log in with.
+    """Create a user. Staff may sign in to the administration; an administrator may do everything there.
 
     Raises:
         AlreadyExists: the registry has a user of that name.
@@ -82,18 +90,23 @@ def create_user(
             username,
             password=password,
             organization=organization,
-            is_staff=is_administrator,
+            is_staff=is_staff or is_administrator,
             is_superuser=is_administrator,
         )
-        target = Target("user", user.pk, username, organization.pk if organization else None)
-        record(actor=actor, verb="user.create", target=target, is_administrator=is_administrator)
+        record(
+            actor=actor,
+            verb="user.create",
+            target=_target_of(user),
+            is_staff=user.is_staff,
+            is_administrator=is_administrator,
+        )
     return user
 
 
 def create_application(
     *, actor: Actor, organization: Organization, name: str, description: str = ""
 ) -> Application:
-    """Create a robot.
+    """Create an application: a principal that signs in with API keys only.
 
     Raises:
         AlreadyExists: the organization has an application of that name.
@@ -102,8 +115,7 @@ def create_application(
         application = Application.objects.create(
             organization=organization, name=name, description=description
         )
-        target = Target("application", application.pk, str(application), organization.pk)
-        record(actor=actor, verb="application.create", target=target)
+        record(actor=actor, verb="application.create", target=_target_of(application))
     return application
 
 
@@ -116,7 +128,7 @@ def create_api_key(
     description: str = "",
     expires_at: datetime | None = None,
 ) -> IssuedKey:
-    """Issue a key. Without a project given, its default one is the organization's.
+    """Issue a key. Its default project is `default_project`, otherwise the organization's default project.
 
     Raises:
         InvalidArgument: the holder belongs to no organization, or the project to another one.
@@ -144,7 +156,7 @@ def create_api_key(
 
 @transaction.atomic
 def delete_api_key(*, actor: Actor, api_key: ApiKey) -> None:
-    """Revoke a key: from now on its secret is good for nothing, nor is any token, refresh tokens included."""
+    """Revoke a key with all tokens that were issued for it, refresh tokens included."""
     organization_id = api_key.default_project.organization_id
     target = Target("apikey", api_key.pk, api_key.access_key, organization_id)
     if ApiKey.objects.filter(pk=api_key.pk).delete()[0]:
@@ -152,6 +164,68 @@ def delete_api_key(*, actor: Actor, api_key: ApiKey) -> None:
         record(actor=actor, verb="api_key.delete", target=target)
 
 
+def create_policy(*, actor: Actor, holder: Holder, name: str) -> Policy:
+    """Create a policy without rules.
+
+    Raises:
+        InvalidArgument: the holder belongs to no organization.
+        AlreadyExists: the organization has a policy of that name.
+    """
+    organization_id = _organization_id(holder)
+    with _unique("policy", name, "the organization has a policy of that name"):
+        policy = Policy.objects.create(organization_id=organization_id, name=name, **_held_by(holder))
+        record(actor=actor, verb="policy.create", target=_target_of(policy), holder=str(holder))
+    return policy
+
+
+@transaction.atomic
+def add_rule(
+    *, actor: Actor, policy: Policy, permission_set: PermissionSet, project: Project | None
+) -> PolicyRule:
+    """Grant a permission set on a project, or on every project of the policy's organization.
+
+    Raises:
+        InvalidArgument: the project belongs to another organization.
+    """
+    if project is not None:
+        _project_of(policy.organization_id, project)
+    rule = PolicyRule.objects.create(policy=policy, permission_set=permission_set, project=project)
+    _rule_changed(actor, "policy.add_rule", rule)
+    return rule
+
+
+@transaction.atomic
+def change_rule(*, actor: Actor, rule: PolicyRule) -> None:
+    """Write a rule whose permission set or project was edited.
+
+    Raises:
+        InvalidArgument: the project belongs to another organization.
+    """
+    if rule.project is not None:
+        _project_of(rule.policy.organization_id, rule.project)
+    if PolicyRule.objects.filter(pk=rule.pk).update(permission_set=rule.permission_set, project=rule.project):
+        _rule_changed(actor, "policy.change_rule", rule)
+
+
+@transaction.atomic
+def remove_rule(*, actor: Actor, rule: PolicyRule) -> None:
+    """Withdraw a permission set."""
+    if PolicyRule.objects.filter(pk=rule.pk).delete()[0]:
+        _rule_changed(actor, "policy.remove_rule", rule)
+
+
+def _rule_changed(actor: Actor, verb: str, rule: PolicyRule) -> None:
+    record_change(organization_scope(rule.policy.organization_id))
+    record(
+        actor=actor,
+        verb=verb,
+        target=_target_of(rule.policy),
+        permission_set=rule.permission_set,
+        project=rule.project.name if rule.project else "all projects",
+    )
+
+
+@transaction.atomic
 def grant_policy(
     *,
     actor: Actor,
@@ -160,35 +234,130 @@ def grant_policy(
     project: Project | None = None,
     name: str = "",
 ) -> Policy:
-    """Give a principal a permission set on a project, or on every project of its organization.
+    """Grant a principal a permission set on a project, or on every project of its organization.
+
+    Without a `name` the call is idempotent: a policy that grants it already is returned as it is.
 
     Raises:
         InvalidArgument: the holder belongs to no organization, or the project to another one.
-        AlreadyExists: the organization has a policy of that name.
+        AlreadyExists: the organization has a policy of that `name`.
     """
     organization_id = _organization_id(holder)
     if project is not None:
         _project_of(organization_id, project)
+    held = Policy.objects.filter(organization_id=organization_id, **_held_by(holder))
+    if not name and (
+        granted := held.filter(rules__permission_set=permission_set, rules__project=project).first()
+    ):
+        return granted
     scope = project.name if project else "all projects"
-    name = name or f"{permission_set.value} on {scope} for {holder.pk}"
-    with _unique("policy", name, "the organization has a policy of that name"):
-        policy = Policy.objects.create(organization_id=organization_id, name=name, **_held_by(holder))
-        PolicyRule.objects.create(policy=policy, permission_set=permission_set, project=project)
-        record_change(organization_scope(organization_id))
-        record(
-            actor=actor,
-            verb="policy.create",
-            target=Target("policy", policy.pk, name, organization_id),
-            holder=str(holder),
-            permission_set=permission_set.value,
-            project=scope,
-        )
+    usual_name = f"{permission_set.value} on {scope} for {holder.pk}"
+    # A policy of the usual name may have lost its rule in the administration.
+    policy = None if name else held.filter(name=usual_name).first()
+    policy = policy or create_policy(actor=actor, holder=holder, name=name or usual_name)
+    add_rule(actor=actor, policy=policy, permission_set=permission_set, project=project)
     return policy
+
+
+def update(*, actor: Actor, row: Identity, fields: Collection[str]) -> None:
+    """Write the named columns of a locked row. The audit row names them without values: some are secret.
+
+    Raises:
+        AlreadyExists: another row has the new name.
+    """
+    kind = str(row._meta.model_name)
+    columns = [field.name for field in row._meta.concrete_fields if field.name in fields]
+    if isinstance(row, Timestamped):
+        row.updated_at = now()
+        columns.append("updated_at")
+    with _unique(kind, str(row), "another one has that name"):
+        row.save(update_fields=columns)
+        # The row may have belonged to another organization before, so no narrower scope is enough.
+        record_change(EVERYTHING)
+        record(actor=actor, verb=f"{kind}.update", target=_target_of(row), fields=", ".join(sorted(fields)))
+
+
+@transaction.atomic
+def set_permissions(*, actor: Actor, user: User, permissions: Iterable[Permission]) -> None:
+    """Replace the permissions that a user has in the administration."""
+    user.user_permissions.set(permissions)
+    record(actor=actor, verb="user.permissions", target=_target_of(user))
+
+
+@transaction.atomic
+def delete(*, actor: Actor, row: Project | User | Application | Policy) -> None:
+    """Delete a row with the keys and policies that depend on it.
+
+    Raises:
+        InUse: namespaces belong to the project.
+    """
+    target = _target_of(row)
+    if _delete(row, target):
+        record(actor=actor, verb=f"{target.kind}.delete", target=target)
+
+
+@transaction.atomic
+def delete_organization(*, actor: Actor, organization: Organization) -> None:
+    """Delete an organization with its projects, users, applications, keys and policies.
+
+    Raises:
+        InUse: it has namespaces, or the actor is one of its users.
+    """
+    # In this order, so that a concurrent deletion of a project waits instead of causing a deadlock.
+    Organization.objects.select_for_update().filter(pk=organization.pk).first()
+    list(Project.objects.select_for_update().filter(organization=organization).order_by("pk"))
+    if blocked := deletion_blocked(actor=actor, organization=organization):
+        raise InUse("organization", organization.pk, blocked)
+    target, contents = _target_of(organization), contents_of(organization)
+    if _delete(organization, target):
+        record(actor=actor, verb="organization.delete", target=target, **contents)
+
+
+def deletion_blocked(*, actor: Actor, organization: Organization) -> str:
+    """Why the actor cannot delete the organization; empty if nothing prevents it."""
+    if actor.kind is ActorKind.USER and organization.users.filter(pk=actor.id).exists():
+        return f"You belong to {organization}: a user outside of it must delete it"
+    # `namespaces` belong to an app above this one.
+    number = organization.projects.filter(namespaces__isnull=False).count()
+    return _namespaces_left(str(organization), number) if number else ""
+
+
+def contents_of(organization: Organization) -> dict[str, int]:
+    """How many rows of each kind a deletion of the organization deletes with it."""
+    return {
+        "projects": organization.projects.count(),
+        "users": organization.users.count(),
+        "applications": organization.applications.count(),
+        "api_keys": ApiKey.objects.filter(default_project__organization=organization).count(),
+        "policies": organization.policies.count(),
+    }
+
+
+def _delete(row: Organization | Project | User | Application | Policy, target: Target) -> bool:
+    """Delete a row; False if it no longer exists.
+
+    Raises:
+        InUse: other rows, which the error counts, protect it.
+    """
+    try:
+        with transaction.atomic():
+            deleted, _ = row.delete()
+            record_change(EVERYTHING)
+    except ProtectedError as error:
+        raise InUse(
+            target.kind, target.id, _namespaces_left(str(row), len(error.protected_objects))
+        ) from error
+    return bool(deleted)
+
+
+def _namespaces_left(name: str, number: int) -> str:
+    noun = "namespace" if number == 1 else "namespaces"
+    return f"{name} has {number} {noun}: delete them first, and wait until the worker has removed them"
 
 
 @contextmanager
 def _unique(resource: str, name: str, refusal: str) -> Iterator[None]:
-    """One transaction in which a name that is taken is the only thing that can go wrong."""
+    """One transaction in which every IntegrityError means that the name is taken."""
     try:
         with transaction.atomic():
             yield
@@ -203,6 +372,13 @@ class _HeldBy(TypedDict, total=False):
 
 def _held_by(holder: Holder) -> _HeldBy:
     return {"user": holder} if isinstance(holder, User) else {"application": holder}
+
+
+def _target_of(row: Identity) -> Target:
+    organization_id = row.pk if isinstance(row, Organization) else getattr(row, "organization_id", None)
+    if isinstance(row, ApiKey):
+        organization_id = row.default_project.organization_id
+    return Target(str(row._meta.model_name), row.pk, str(row), organization_id)
 
 
 def _organization_id(holder: Holder) -> UUID:

@@ -17,18 +17,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 VALUES = [
     "0",
-    "-1",
     "9999",
     "99999999999999999999999999",
-    "1e400",
-    "nan",
     "%00",
     "\x00",
     "\ud7ff￾",
-    "None",
     "(",
     "{",
-    "0000-00-00",
     "9999-12-31T23:59:59Z",
     "not-an-id",
     "a,b,\x00",

@@ -1,9 +1,12 @@
 """Organizations, principals, keys and policies as the services make them."""
 
+import json
 import re
+from io import StringIO
 from uuid import UUID
 
 import pytest
+from django.core.management import call_command
 
 from registry_control.access.errors import BadCredentials
 from registry_control.access.services import authenticate
@@ -11,7 +14,7 @@ from registry_control.audit.models import AuditEvent
 from registry_control.audit.services import SYSTEM
 from registry_control.common.errors import AlreadyExists, InvalidArgument
 from registry_control.identity import services
-from registry_control.identity.models import ApiKey, PermissionSet, Project
+from registry_control.identity.models import ApiKey, PermissionSet, Policy, Project
 from tests.factories import make_application, make_key, make_organization, make_project, make_user
 
 pytestmark = pytest.mark.django_db
@@ -92,8 +95,39 @@ def test_invariant_10_each_verb_has_its_audit_row() -> None:
         "organization.create",
         "user.create",
         "policy.create",
+        "policy.add_rule",
         "api_key.create",
         "application.create",
         "project.create",
     ]
     assert {row.actor_name for row in rows} == {"system"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_keys_are_rotated_any_number_of_times() -> None:
+    # given an operator who replaces a key again and again, as README shows
+    keys = []
+    for _ in range(3):
+        printed = StringIO()
+        call_command("create_key", "team", "ci", "--permission-set", "ContainerRegistryPush", stdout=printed)
+        keys.append(json.loads(printed.getvalue()))
+        for old in keys[:-1]:
+            with pytest.raises(BadCredentials):
+                authenticate(secret=old["secret_key"])
+        principal = authenticate(secret=keys[-1]["secret_key"]).principal
+        assert [right.permission_set for right in principal.rights] == [PermissionSet.PUSH]
+        call_command("delete_key", keys[-1]["access_key"])
+
+    # then all keys were of one application with one policy
+    assert len({key["application_id"] for key in keys}) == 1
+    assert Policy.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_policy_that_lost_its_rule_gets_it_again() -> None:
+    robot = make_application()
+    grant = {"actor": SYSTEM, "holder": robot, "permission_set": PermissionSet.PUSH}
+    policy = services.grant_policy(**grant)  # type: ignore[arg-type]
+    services.remove_rule(actor=SYSTEM, rule=policy.rules.get())
+    assert services.grant_policy(**grant).rules.count() == 1  # type: ignore[arg-type]
+    assert Policy.objects.get() == policy

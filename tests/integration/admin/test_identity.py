@@ -1,0 +1,210 @@
+"""Organizations, projects, principals and policies in the administration: every write is a service's."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+from registry_control.access.errors import BadCredentials
+from registry_control.access.services import authenticate
+from registry_control.audit.models import AuditEvent
+from registry_control.catalog.services import deletion
+from registry_control.common.store import blob_store
+from registry_control.identity.models import (
+    ApiKey,
+    Application,
+    Organization,
+    Policy,
+    Project,
+    User,
+)
+from registry_control.namespaces.models import Namespace
+from tests.factories import (
+    TestKey,
+    make_key,
+    make_namespace,
+    make_organization,
+    make_project,
+    make_user,
+    unique,
+)
+from tests.integration.admin.forms import fields, url
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CONFIRMED = {"post": "yes"}
+
+
+def verbs(target: object) -> list[str]:
+    events = AuditEvent.objects.filter(target_id=str(target)).order_by("pk")
+    return list(events.values_list("verb", flat=True))
+
+
+@pytest.fixture
+def tenant() -> TestKey:
+    """An organization with one more of everything than a new one has."""
+    organization = make_organization()
+    make_project(organization)
+    make_user(organization)
+    return make_key(organization=organization)
+
+
+def delete(pages: Client, organization: Organization, way: str) -> str:
+    """Delete an organization from its page or from the list; returns the text of the last page."""
+    if way == "page":
+        answer = pages.post(url(Organization, "delete", organization.pk), CONFIRMED, follow=True)
+    else:
+        chosen = {"action": "delete_selected", "_selected_action": [str(organization.pk)], **CONFIRMED}
+        answer = pages.post(url(Organization, "changelist"), chosen, follow=True)
+    assert answer.status_code == 200
+    return str(answer.content.decode())
+
+
+@pytest.mark.parametrize("way", ["page", "action"])
+def test_an_organization_without_namespaces_is_deleted_with_all_it_has(
+    pages: Client, tenant: TestKey, way: str
+) -> None:
+    # given the page that asks for confirmation
+    organization = tenant.organization
+    shown = pages.get(url(Organization, "delete", organization.pk)).content.decode()
+    for count in ("2 projects", "1 users", "1 applications", "1 api keys", "1 policies"):
+        assert count in shown
+
+    # when it is confirmed
+    delete(pages, organization, way)
+
+    # then nothing is left, the key proves nobody, and the log says what was deleted
+    for model in (Project, User, Application, Policy):
+        assert not model._default_manager.filter(organization=organization).exists()
+    assert not ApiKey.objects.filter(pk=tenant.access_key).exists()
+    with pytest.raises(BadCredentials):
+        authenticate(secret=tenant.secret)
+    event = AuditEvent.objects.get(verb="organization.delete", target_id=str(organization.pk))
+    assert event.detail == {"projects": 2, "users": 1, "applications": 1, "api_keys": 1, "policies": 1}
+
+
+@pytest.mark.parametrize("way", ["page", "action"])
+def test_an_organization_with_namespaces_is_not_deleted_and_their_number_is_shown(
+    pages: Client, tenant: TestKey, way: str
+) -> None:
+    # given two namespaces, one of which is being deleted
+    organization = tenant.organization
+    make_namespace(tenant)
+    going = make_namespace(tenant)
+    pages.post(url(Namespace, "delete", going.pk), CONFIRMED)
+
+    # when the organization is to be deleted, then it stays
+    assert "has 2 namespaces: delete them first" in delete(pages, organization, way)
+    assert Organization.objects.filter(pk=organization.pk).exists()
+    assert authenticate(secret=tenant.secret).principal.id == tenant.holder.pk
+    assert "organization.delete" not in verbs(organization.pk)
+
+    # and once the worker has removed the namespaces, it goes
+    pages.post(
+        url(Namespace, "changelist"),
+        {"action": "delete_selected", "_selected_action": list(_ids(organization)), **CONFIRMED},
+    )
+    store = blob_store()
+    store.check()
+    while deletion.run_batch(store=store, limit=50):
+        pass
+    delete(pages, organization, way)
+    assert not Organization.objects.filter(pk=organization.pk).exists()
+
+
+def _ids(organization: Organization) -> list[str]:
+    found = Namespace.objects.filter(project__organization=organization)
+    return [str(pk) for pk in found.values_list("pk", flat=True)]
+
+
+@pytest.mark.parametrize("way", ["page", "action"])
+def test_nobody_deletes_their_own_organization(pages: Client, administrator: User, way: str) -> None:
+    organization = administrator.organization
+    assert organization is not None
+    assert "You belong to" in delete(pages, organization, way)
+    assert User.objects.filter(pk=administrator.pk).exists()
+
+
+@pytest.mark.parametrize("way", ["page", "action"])
+def test_staff_deletes_no_superuser_with_an_organization(administrator: User, way: str) -> None:
+    # given staff that may delete organizations
+    staff = make_user()
+    User.objects.filter(pk=staff.pk).update(is_staff=True)
+    staff.user_permissions.set(Permission.objects.filter(content_type__app_label="identity"))
+    client = Client()
+    client.force_login(User.objects.get(pk=staff.pk))
+    assert administrator.organization is not None
+    page, form = url(Organization, "delete", administrator.organization.pk), dict[str, Any](CONFIRMED)
+    if way == "action":
+        page = url(Organization, "changelist")
+        form |= {"action": "delete_selected", "_selected_action": [str(administrator.organization.pk)]}
+    assert client.post(page, form).status_code == 403
+    assert User.objects.filter(pk=administrator.pk).exists()
+
+
+def test_a_project_with_namespaces_is_not_deleted(pages: Client, tenant: TestKey) -> None:
+    project = make_project(tenant.organization)
+    namespace = make_namespace(tenant, project=project)
+    page = url(Project, "delete", project.pk)
+    assert namespace.name in pages.post(page, CONFIRMED).content.decode()
+    assert Project.objects.filter(pk=project.pk).exists()
+    Namespace.objects.filter(pk=namespace.pk).delete()
+    assert pages.post(page, CONFIRMED).status_code == 302
+    assert not Project.objects.filter(pk=project.pk).exists()
+    assert verbs(project.pk) == ["project.create", "project.delete"]
+
+
+def test_rows_are_created_changed_and_deleted_with_one_audit_row_each(pages: Client, tenant: TestKey) -> None:
+    organization = str(tenant.organization.pk)
+    for model, form in (
+        (Project, {"name": unique("project"), "organization": organization, "description": "d"}),
+        (Application, {"name": unique("robot"), "organization": organization, "description": "d"}),
+    ):
+        # given a row that a form creates
+        assert pages.post(url(model, "add"), {**form, "is_active": "on"}).status_code == 302
+        made = model._default_manager.get(name=form["name"])
+        assert made.description == "d"
+
+        # when its page changes it, and another one deletes it
+        page = url(model, "change", made.pk)
+        changed = fields(pages.get(page).content) | {"description": ["new"]}
+        assert pages.post(page, changed).status_code == 302
+        made.refresh_from_db()
+        assert made.description == "new"
+        assert pages.post(url(model, "delete", made.pk), CONFIRMED).status_code == 302
+
+        # then each is one event, in the administrator's name
+        kind = model._meta.model_name
+        assert verbs(made.pk) == [f"{kind}.create", f"{kind}.update", f"{kind}.delete"]
+
+
+def test_rules_of_a_policy_are_added_changed_and_removed(pages: Client, tenant: TestKey) -> None:
+    # given the policy that grants everything
+    policy = Policy.objects.get(application=tenant.holder.pk)
+    page = url(Policy, "change", policy.pk)
+
+    # when its rule is edited, and later deleted
+    form = fields(pages.get(page).content)
+    form |= {"rules-0-permission_set": ["ContainerRegistryReadOnly"]}
+    assert pages.post(page, form).status_code == 302
+    assert [right.permission_set for right in tenant.principal.rights] == ["ContainerRegistryReadOnly"]
+    form = fields(pages.get(page).content) | {"rules-0-DELETE": ["on"]}
+    assert pages.post(page, form).status_code == 302
+
+    # then the rights of the next request follow
+    assert tenant.principal.rights == ()
+    assert verbs(policy.pk)[-2:] == ["policy.change_rule", "policy.remove_rule"]
+
+
+def test_a_name_that_another_row_has_is_a_message(pages: Client, tenant: TestKey) -> None:
+    policy = Policy.objects.get(application=tenant.holder.pk)
+    form = {
+        "organization": str(tenant.organization.pk),
+        "name": policy.name,
+        "application": str(tenant.holder.pk),
+        "user": "",
+        "rules-TOTAL_FORMS": "0",
+        "rules-INITIAL_FORMS": "0",
+    }
+    assert b"already exists" in pages.post(url(Policy, "add"), form).content
