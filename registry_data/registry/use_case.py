@@ -133,7 +133,7 @@ def _storage_error(error: storage.StorageError) -> ProtocolError:
     match error:
         case storage.NotStored():
             return ProtocolError(ErrorCode.BLOB_UPLOAD_UNKNOWN)
-        case storage.Full():
+        case storage.InsufficientStorage():
             return _insufficient_storage("storage")
         case _:
             return unavailable("the registry's storage did not answer; try again")

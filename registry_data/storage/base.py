@@ -1,15 +1,18 @@
-"""Bytes under keys. Digests, repositories and HTTP are somebody else's business.
+"""Protocol of the storage drivers: blobs under keys, and uploads that become blobs.
 
-Every driver promises (tests/contracts/test_blob_store.py holds each one to it):
-  1. `publish` shows a key whole or not at all; when it returns, durable. `read` never sees part of one. Of
-     one that has not returned a power failure may leave a part, which `published_as` finds.
-  2. What `close` has kept outlives the process and can be gone on with by any other. Of what only `write`
-     has taken, a crash may lose the end (a disk loses nothing); `upload_size` says what is left.
-  3. An upload has one writer at a time, and is free again as soon as that one ends or dies; seconds after,
-     where it died on another machine.
-  4. Discarding or deleting what is not there succeeds, so callers just retry.
-  5. Absent is only what is known to be absent; whatever else goes wrong is `Unavailable` (invariant 7).
-  6. Nothing but StorageError leaves a driver.
+A driver knows nothing of repositories and HTTP. Of a digest it knows only that a key contains one
+(`keys.py`); it computes and verifies none.
+
+Every driver guarantees (tests/contracts/test_blob_store.py checks each one):
+  1. `publish` is atomic: a key is readable completely or not at all, and durable when `publish` returns. If a
+     power failure interrupts it, a partial object may remain, which `published_as` reports.
+  2. Bytes saved by `UploadWriter.close` survive the process, and any other process can continue the upload. A
+     crash may lose the end of what was only written (a file loses nothing); `upload_size` reports the rest.
+  3. An upload has one writer at a time. It is released when the writer ends or its process dies; seconds
+     later if the process died on another machine.
+  4. `discard` and `delete` are idempotent: they succeed if nothing is there.
+  5. NotStored means known to be absent. Every other failure is Unavailable (invariant 7).
+  6. No exception other than StorageError leaves a driver, except ValueError for a malformed argument.
 """
 
 from collections.abc import Iterator
@@ -20,19 +23,19 @@ from typing import NewType, Protocol, runtime_checkable
 Key = NewType("Key", str)
 UploadId = NewType("UploadId", str)
 
-PIECE = 1024 * 1024  # bytes in which contents are read
+PIECE = 1024 * 1024  # bytes; the size in which content is read
 
 
 class StorageError(Exception):
-    """The driver could not do as asked."""
+    """The driver could not do what it was called for."""
 
 
 class NotStored(StorageError):
-    """No such key or upload."""
+    """The key or upload does not exist."""
 
 
 class WrongOffset(StorageError):
-    """The upload does not end where the caller thinks it does."""
+    """The upload's size differs from the offset that the caller passed."""
 
     def __init__(self, actual: int) -> None:
         super().__init__(f"the upload ends at byte {actual}")
@@ -40,26 +43,26 @@ class WrongOffset(StorageError):
 
 
 class Busy(StorageError):
-    """Somebody else is writing to the upload."""
+    """Another writer has the upload open."""
 
 
-class Full(StorageError):
-    """There is no room; what was stored before is still there."""
+class InsufficientStorage(StorageError):
+    """There is no space left. What was stored before is intact."""
 
 
 class Unavailable(StorageError):
-    """The backend did not answer as it should. The same call may succeed later."""
+    """The backend failed. The same call may succeed later."""
 
 
 class UploadWriter(Protocol):
-    """An upload held open to append to. Exactly one of `close` and `abandon` ends it; again is no harm.
+    """An upload opened for appending. `close` or `abandon` ends it; calling either again has no effect.
 
-    Calls come one at a time, from any thread.
+    Not thread-safe: calls may come from different threads, one at a time.
     """
 
     @property
     def offset(self) -> int:
-        """Where the upload ends now, in bytes."""
+        """The upload's size in bytes, including what this writer wrote."""
         ...
 
     @property
@@ -68,106 +71,144 @@ class UploadWriter(Protocol):
         ...
 
     def write(self, piece: bytes) -> None:
-        """Append a piece of any size."""
+        """Append a piece of any size.
+
+        Raises:
+            InsufficientStorage: there is no space; `offset` says how much was written.
+            Unavailable: the backend failed, or another writer has taken the upload over.
+        """
         ...
 
     def close(self) -> None:
-        """Keep what was written and let the upload go."""
+        """Save what was written and release the upload.
+
+        Raises:
+            StorageError: it could not be saved.
+        """
         ...
 
     def abandon(self) -> None:
-        """Make the upload what it was when it was opened, and let it go."""
+        """Restore the upload as it was when it was opened, and release it."""
         ...
 
 
 class BlobStore(Protocol):
-    """What a driver can do."""
+    """Required methods of a driver."""
 
     def check(self) -> None:
-        """Make ready what is missing, and fail now rather than at the first push.
+        """Create what is missing (folders, bucket) and report a configuration error at the start.
 
         Raises:
-            Full, Unavailable: in words for an operator.
+            InsufficientStorage, Unavailable: with a message for the operator.
         """
         ...
 
     def ensure_capacity(self, size: int) -> None:
-        """See that so many bytes more would fit, as far as that can be known beforehand.
+        """Check that `size` more bytes would fit, as far as that can be known beforehand.
 
         Raises:
-            Full: they would not, or would leave less than the reserve.
+            InsufficientStorage: they would not, or would use the reserve.
         """
         ...
 
     def create_upload(self, upload: UploadId) -> None:
-        """Begin an upload; again changes nothing."""
+        """Create an empty upload. An existing one is not changed."""
         ...
 
     def upload_size(self, upload: UploadId) -> int:
-        """How many bytes an upload has: the only truth about it."""
+        """Size of an upload in bytes. The storage is the only authority on it (ADR 5).
+
+        Raises:
+            NotStored: there is no such upload.
+        """
         ...
 
     def open_upload(self, upload: UploadId, *, at: int | None) -> UploadWriter:
-        """Hold an upload open to append at offset `at`, or (None) at its end.
+        """Open an upload for appending at offset `at`, or at its end for None.
 
         Raises:
-            NotStored, WrongOffset, Busy: as their names say.
+            NotStored: there is no such upload.
+            WrongOffset: the upload does not end at `at`.
+            Busy: another writer has it open.
         """
         ...
 
     def read_upload(self, upload: UploadId) -> Iterator[bytes]:
-        """All bytes of an upload, in pieces."""
+        """All bytes of an upload, in pieces.
+
+        A process may read an upload that it has open itself: it gets what was written so far. If another
+        process has it open, a driver may return what that one has saved so far, or raise Busy.
+
+        Raises:
+            NotStored: there is no such upload.
+            Busy: another process has it open, and the driver cannot read it meanwhile.
+        """
         ...
 
     def publish(self, upload: UploadId, key: Key) -> None:
-        """Show an upload's bytes under a key, durable; again is no harm. The upload stays until discarded."""
+        """Make an upload's bytes readable under a key, durably. Idempotent until the upload is discarded.
+
+        The key's generation has to be the upload's id: a driver finds an upload's key, or a key's object, by
+        it. Publishing under another digest replaces the earlier key. The upload stays until it is discarded.
+
+        Raises:
+            ValueError: the key's generation is not the upload's id.
+            NotStored: there is no such upload.
+            Busy: another process has it open.
+        """
         ...
 
     def published_as(self, upload: UploadId) -> Key | None:
-        """The key that an upload was or may have been published under, until it is discarded."""
+        """The key that an upload was, or may have been, published under. None after it was discarded."""
         ...
 
     def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
-        """Forget an upload. What was published of it stays.
+        """Delete an upload, but not the blob that it was published as. Idempotent.
 
-        Whoever has just published it, and may hold it open still, says under which key: a driver need not
-        look for that then. `held` is for whoever holds it open, and knows that it was not published.
+        Both parameters save the driver a lookup. `published` is the key under which the caller has just
+        published the upload; `held` says that the caller has it open and that it was not published. With
+        either, the caller may still have the upload open.
 
         Raises:
-            Busy: another writer has it, and would leave bytes that nobody knows of. Its end comes soon.
+            Busy: another writer has it open and would leave bytes without an upload. Retry later.
         """
         ...
 
     def size(self, key: Key) -> int:
-        """How many bytes a key has."""
+        """Size of a key's content in bytes.
+
+        Raises:
+            NotStored: the key does not exist.
+        """
         ...
 
     def read(self, key: Key, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """The bytes from `start` up to `stop`, in pieces; the key may be deleted while it is read.
+        """The bytes from `start` up to `stop`, in pieces. The key may be deleted meanwhile.
 
         Raises:
-            NotStored: at the call, not at the first piece.
+            NotStored: the key does not exist. Raised by the call, not by the iteration; a key deleted
+                meanwhile may raise it later.
         """
         ...
 
     def delete(self, key: Key) -> None:
-        """Remove a key."""
+        """Delete a key. Idempotent."""
         ...
 
 
 @runtime_checkable
 class SignsUrls(Protocol):
-    """An extra of object stores that clients can reach and may read from: the server only shows the way."""
+    """Optional: clients may read from the object store directly, and the server redirects them."""
 
     def url_for(self, key: Key, *, expires_in: timedelta) -> str:
-        """Where a key's bytes can be read, Range included, without further proof until then."""
+        """A presigned URL for a key's content. It supports Range and needs no other credentials."""
         ...
 
 
 @runtime_checkable
 class HasPaths(Protocol):
-    """An extra of drivers on a disk: the server can send the file itself."""
+    """Optional: content is in files, which the HTTP server can send itself."""
 
     def path_of(self, key: Key) -> Path:
-        """Where a key's bytes are."""
+        """The file with a key's content."""
         ...

@@ -1,4 +1,4 @@
-"""What the kernel is asked to do about bytes that it holds for the disk."""
+"""System calls that write cached data to the disk."""
 
 import ctypes
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 _libc: Final = ctypes.CDLL(None)
-_SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h: begin, wait for nothing
+_SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h: start write-back, do not wait
 
 
-def begin_writing(descriptor: int, start: int, stop: int) -> None:
-    """Have the bytes from `start` up to `stop` begin their way to the disk (sync_file_range(2)).
+def start_writeback(descriptor: int, start: int, stop: int) -> None:
+    """Start writing the bytes from `start` up to `stop` to the disk, without waiting (sync_file_range(2)).
 
-    A hint that makes nothing durable. What goes wrong is for a sync to say: the kernel keeps an error of
-    writing until somebody who syncs was told of it.
+    Only a hint: it makes nothing durable (ADR 23). Errors are ignored, because the kernel reports a failed
+    write to the next fsync.
     """
     _libc.sync_file_range(
         descriptor, ctypes.c_int64(start), ctypes.c_int64(stop - start), _SYNC_FILE_RANGE_WRITE
@@ -23,18 +23,18 @@ def begin_writing(descriptor: int, start: int, stop: int) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until a folder's entries are on the disk.
+    """Make a folder's entries durable.
 
     Raises:
-        OSError: they are not.
+        OSError: they could not be written.
     """
-    with opened(path) as descriptor:
+    with open_for_sync(path) as descriptor:
         os.fsync(descriptor)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """A descriptor of a file or folder, to sync it."""
+def open_for_sync(path: Path) -> Iterator[int]:
+    """A descriptor of a file or folder."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield descriptor

@@ -1,4 +1,4 @@
-"""From a storage URL to a driver."""
+"""Creates the driver that a storage URL names."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -8,18 +8,18 @@ from registry_data.storage.filesystem import FilesystemStore
 
 
 def open_store(url: str, *, reserve: int | None = None) -> BlobStore:
-    """Make the driver for `file:///path` or `s3://...`; it reads and writes nothing before it is used.
+    """Create the driver for `file:///path` or `s3://...`, without any I/O.
 
-    `reserve` is what stays free of the disk that it writes to, in bytes (see Room).
+    `reserve` is the free space to keep on the disk that the driver writes to, in bytes (see FreeSpace).
 
     Raises:
-        ValueError: no driver knows the scheme, or the URL is not as its driver needs it.
+        ValueError: the scheme is unknown, or the driver rejects the URL.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
         return FilesystemStore(Path(unquote(parts.path)), reserve=reserve)
     if parts.scheme == "s3":
-        # Only where it is the store: importing it takes as long as all the rest of the data plane.
+        # Imported only if used: it takes as long as importing the rest of the data plane.
         from registry_data.storage.s3.address import Address
         from registry_data.storage.s3.store import S3Store, SigningS3Store
 

@@ -1,12 +1,11 @@
-"""Blobs and uploads as files below one folder.
+"""Storage driver for files below one folder.
 
-    <root>/uploads/<id>                             bytes that have come so far; who writes holds a lock on it
-    <root>/uploads/<id>.<algorithm>:<hex>           says under which key it is being published
+    <root>/uploads/<id>                             bytes received so far; its writer holds flock(2) on it
+    <root>/uploads/<id>.<algorithm>:<hex>           records the key under which it is published
     <root>/blobs/<algorithm>/<2 hex>/<hex>.<id>
 
-Publishing gives the upload's file these further names: all are one file until the upload is discarded, so
-nothing is copied and a crash in between can be repeated. No file is made for it that would be deleted soon
-after: decision 29 tells what that costs.
+The last two are hard links to the first, made by `publish`: nothing is copied, and publishing is idempotent
+until the upload is discarded. ADR 29 says why the record is a hard link and not a file.
 """
 
 import errno
@@ -16,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+from weakref import finalize
 
 from registry_data.storage.base import (
     PIECE,
     Busy,
-    Full,
+    InsufficientStorage,
     Key,
     NotStored,
     StorageError,
@@ -28,33 +28,33 @@ from registry_data.storage.base import (
     UploadId,
     WrongOffset,
 )
-from registry_data.storage.disk import begin_writing, opened, sync_folder
+from registry_data.storage.disk import open_for_sync, start_writeback, sync_folder
 from registry_data.storage.free_space import FreeSpace
-from registry_data.storage.keys import blob_key, check_key, check_upload, parse_key
+from registry_data.storage.keys import blob_key, check_generation, check_key, check_upload
 
 _ALGORITHMS: Final = ("sha256", "sha512")
-_STRETCH: Final = 4 * 1024 * 1024  # bytes of an upload that the disk is given at once
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_WRITEBACK: Final = 4 * 1024 * 1024  # bytes of an upload after which write-back is started
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class FilesystemStore:
-    """The driver; knows nothing but its root, so any number of processes may use the same one."""
+    """The driver. It has no state in memory, so any number of processes may use the same root."""
 
     def __init__(self, root: Path, *, reserve: int | None = None) -> None:
-        """`reserve` is what stays free of the disk, in bytes (see Room)."""
+        """`reserve` is the free space to keep on the disk, in bytes (see FreeSpace)."""
         self._root = root
-        self._room = FreeSpace(root, reserve)
+        self._free_space = FreeSpace(root, reserve)
 
     def check(self) -> None:
-        """Make the folders, all shards included, so that a push syncs one folder only."""
-        with self._translated():
+        """Create all folders, the shards included, so that a push has to sync one folder only."""
+        with self.translate_errors():
             self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
             for algorithm in _ALGORITHMS:
                 shards = self._root / "blobs" / algorithm
                 if not (shards / "ff").is_dir():
                     self._make_shards(shards)
             if not os.access(self._uploads, os.W_OK | os.X_OK):
-                raise Unavailable(f"{self._uploads} is not writable")
+                raise Unavailable(f"the folder {self._uploads} is not writable for this process")
 
     def _make_shards(self, shards: Path) -> None:
         for number in range(256):
@@ -63,30 +63,30 @@ class FilesystemStore:
             sync_folder(folder)
 
     def ensure_capacity(self, size: int) -> None:
-        """Ask the disk."""
-        with self._translated():
-            self._room.require(size)
+        """Check the free space of the disk."""
+        with self.translate_errors():
+            self._free_space.ensure(size)
 
     def create_upload(self, upload: UploadId) -> None:
-        """Make an empty file, or leave the one that is there."""
-        with self._translated():
+        """Create an empty file, unless it exists."""
+        with self.translate_errors():
             os.close(os.open(self._upload(upload), os.O_WRONLY | os.O_CREAT, 0o600))
 
     def upload_size(self, upload: UploadId) -> int:
-        """Ask the file: after a crash nothing else knows."""
-        with self._translated():
+        """The file's size."""
+        with self.translate_errors():
             return self._upload(upload).stat().st_size
 
     def open_upload(self, upload: UploadId, *, at: int | None) -> "_FileWriter":
-        """Take the file's lock, which the kernel takes back should this process die."""
-        with self._translated():
+        """Lock the file. The kernel releases the lock when the process dies."""
+        with self.translate_errors():
             descriptor = os.open(self._upload(upload), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             try:
                 _lock(descriptor)
                 found = os.fstat(descriptor)
-                # Whoever had the lock may have discarded the upload: then this file is a blob, or nothing.
+                # The lock's previous owner may have discarded the upload: then the file is a blob or deleted.
                 if not os.path.samestat(found, self._upload(upload).stat()):
-                    raise NotStored(f"the upload {upload} has ended")
+                    raise NotStored(f"the upload {upload} was published or discarded")
                 if at is not None and at != found.st_size:
                     raise WrongOffset(found.st_size)
             except BaseException:
@@ -95,60 +95,60 @@ class FilesystemStore:
             return _FileWriter(self, descriptor, found.st_size, is_published=found.st_nlink > 1)
 
     def read_upload(self, upload: UploadId) -> Iterator[bytes]:
-        """Read the file from its beginning."""
+        """Read the file, also while it is written."""
         return self._pieces(self._upload(upload), 0, None)
 
     def publish(self, upload: UploadId, key: Key) -> None:
-        """Note the key, link, sync bytes and folder: in this order.
+        """Link the record, link the key, sync the bytes and the folder, in this order.
 
-        The disk waits once for all of it. What a power failure leaves of a key before that is found by
-        `published_as`, and no row names it.
+        Links are not synced before the bytes, so that there is one wait for the disk. A power failure may
+        leave a partial blob, which no row of the database names; `published_as` finds it by the record.
         """
-        source, target, note = self._upload(upload), self.path_of(key), self._note(upload, key)
-        others = [other for other in self._noted(upload) if other != key]  # of a try that died
-        with self._translated():
+        source, target, record = self._upload(upload), self.path_of(key), self._record(upload, key)
+        others = [other for other in self._recorded(upload) if other != key]  # of an interrupted attempt
+        with self.translate_errors():
             for other in others:
                 self.path_of(other).unlink(missing_ok=True)
-                self._note(upload, other).unlink(missing_ok=True)
+                self._record(upload, other).unlink(missing_ok=True)
             with suppress(FileExistsError):
-                os.link(source, note)
+                os.link(source, record)
             try:
                 os.link(source, target)
             except FileExistsError:
                 if not source.samefile(target):
-                    raise Unavailable(f"{key} holds something else already") from None
-            with opened(target) as file, opened(target.parent) as folder:
+                    raise Unavailable(f"the key {key} has other content already") from None
+            with open_for_sync(target) as file, open_for_sync(target.parent) as folder:
                 try:
                     os.fdatasync(file)
                     os.fsync(folder)
                 except OSError:
-                    # The kernel says so once: another try would be told that all is well, and it is not.
-                    for path in (target, note, source):
+                    # The kernel reports a lost write once: a second fsync would succeed without the data.
+                    for path in (target, record, source):
                         with suppress(OSError):
                             path.unlink(missing_ok=True)
                     raise
 
     def published_as(self, upload: UploadId) -> Key | None:
-        """Look for the note that `publish` made before the key."""
+        """The recorded key."""
         try:
-            return next(iter(self._noted(upload)), None)
+            return next(iter(self._recorded(upload)), None)
         except NotStored:
             return None
 
     def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
-        """Remove what says where the upload was published and, last, its own name.
+        """Remove the record of the key and then the upload's name.
 
-        A writer that has it open goes on with a file that has no name, and ends with `NotStored`.
+        A writer that has the file open continues with a file without a name; its result is NotStored.
         """
         key = published if published or held else self.published_as(upload)
-        with self._translated():
+        with self.translate_errors():
             if key is not None:
-                self._note(upload, key).unlink(missing_ok=True)
+                self._record(upload, key).unlink(missing_ok=True)
             self._upload(upload).unlink(missing_ok=True)
 
     def size(self, key: Key) -> int:
         """Ask the file."""
-        with self._translated():
+        with self.translate_errors():
             return self.path_of(key).stat().st_size
 
     def read(self, key: Key, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
@@ -157,7 +157,7 @@ class FilesystemStore:
 
     def delete(self, key: Key) -> None:
         """Remove the file's name; who reads it reads on."""
-        with self._translated():
+        with self.translate_errors():
             self.path_of(key).unlink(missing_ok=True)
 
     def path_of(self, key: Key) -> Path:
@@ -171,19 +171,16 @@ class FilesystemStore:
     def _upload(self, upload: UploadId) -> Path:
         return self._uploads / check_upload(upload)
 
-    def _note(self, upload: UploadId, key: Key) -> Path:
-        digest, generation = parse_key(key)
-        if generation != upload:
-            raise ValueError(f"the key {key} is not one of the upload {upload}")
-        return self._uploads / f"{upload}.{digest}"
+    def _record(self, upload: UploadId, key: Key) -> Path:
+        return self._uploads / f"{upload}.{check_generation(upload, key)}"
 
-    def _noted(self, upload: UploadId) -> list[Key]:
-        """Keys that were noted for an upload; only where it has more than one name are others looked through.
+    def _recorded(self, upload: UploadId) -> list[Key]:
+        """Keys recorded for an upload. The folder is listed only if the file has more than one name.
 
         Raises:
-            NotStored: there is no such upload; its note was removed before it.
+            NotStored: there is no such upload, so it has no record either.
         """
-        with self._translated():
+        with self.translate_errors():
             if self._upload(upload).stat().st_nlink == 1:
                 return []
             names = [path.name for path in self._uploads.iterdir() if path.name.startswith(f"{upload}.")]
@@ -195,108 +192,101 @@ class FilesystemStore:
         ]
 
     def _pieces(self, path: Path, start: int, stop: int | None) -> Iterator[bytes]:
-        with self._translated():
+        with self.translate_errors():
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             end = os.fstat(descriptor).st_size if stop is None else stop
         return _FileReader(self, descriptor, start, end)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Turn the system's errors into the protocol's."""
+    def translate_errors(self) -> Iterator[None]:
+        """Raise the protocol's errors for the system's."""
         try:
             yield
         except OSError as error:
             raise self._storage_error(error) from error
 
     def _storage_error(self, error: OSError) -> StorageError:
-        if error.errno in _NO_ROOM:
-            return Full(f"no room below {self._root}")
-        # A disk that is not mounted has no file either: only below our own folders is absent known (7).
+        if error.errno in _NO_SPACE:
+            return InsufficientStorage(f"the disk of {self._root} is full")
+        # On a disk that is not mounted every file is missing: NotStored needs our folders (invariant 7).
         if error.errno == errno.ENOENT and self._uploads.is_dir():
             return NotStored(str(error.filename))
         return Unavailable(str(error))
 
 
 class _FileWriter:
-    """See UploadWriter."""
+    """See UploadWriter. Garbage collection closes it: a cancelled request may never receive it."""
 
     def __init__(self, store: FilesystemStore, descriptor: int, size: int, *, is_published: bool) -> None:
-        self._store, self._descriptor, self._began = store, descriptor, size
+        self._store, self._descriptor, self._initial = store, descriptor, size
+        self._close = finalize(self, os.close, descriptor)  # at the first call only
         self.offset, self.is_published = size, is_published
 
     def write(self, piece: bytes) -> None:
-        """Write all of it; where the disk is full, `offset` says how much there is."""
+        """Write all of it. If the disk is full, `offset` says how much was written."""
         self._store.ensure_capacity(len(piece))
-        began, left = self.offset, memoryview(piece)
-        with self._store._translated():  # noqa: SLF001 - the two are one driver
+        previous, left = self.offset, memoryview(piece)
+        with self._store.translate_errors():
             while left:
                 written = os.write(self._descriptor, left)
                 self.offset += written
                 left = left[written:]
-        self._write_back(began)
+        self._write_back(previous)
 
-    def _write_back(self, began: int) -> None:
-        """Have the disk begin with each stretch that is full now, so that the sync at the end is short."""
-        start, stop = began // _STRETCH * _STRETCH, self.offset // _STRETCH * _STRETCH
+    def _write_back(self, previous: int) -> None:
+        """Start write-back of the blocks completed since `previous`, so that the final sync is short."""
+        start, stop = previous // _WRITEBACK * _WRITEBACK, self.offset // _WRITEBACK * _WRITEBACK
         if start < stop:
-            begin_writing(self._descriptor, start, stop)
+            start_writeback(self._descriptor, start, stop)
 
     def close(self) -> None:
-        """Close the file, and so give its lock back."""
-        descriptor, self._descriptor = self._descriptor, -1  # closed even where that fails
-        if descriptor >= 0:
-            with self._store._translated():  # noqa: SLF001 - the two are one driver
-                os.close(descriptor)
+        """Close the file, which releases its lock."""
+        self._descriptor = -1
+        with self._store.translate_errors():
+            self._close()
 
     def abandon(self) -> None:
-        """Cut off what this writer wrote."""
-        if self._descriptor >= 0:
+        """Truncate the file to its initial size and close it."""
+        if self._close.alive:
             try:
-                with self._store._translated():  # noqa: SLF001 - the two are one driver
-                    os.ftruncate(self._descriptor, self._began)
-                    self.offset = self._began
+                with self._store.translate_errors():
+                    os.ftruncate(self._descriptor, self._initial)
+                    self.offset = self._initial
             finally:
                 self.close()
 
-    def __del__(self) -> None:
-        # A request that was cancelled while it opened this has nobody to close it, and the lock would stay.
-        self.close()
-
 
 class _FileReader:
-    """An iterator over a part of a file, which it closes at the end or when it is forgotten."""
+    """Iterator over a part of a file. The end of the iteration, or garbage collection, closes the file."""
 
     def __init__(self, store: FilesystemStore, descriptor: int, start: int, stop: int) -> None:
-        self._store, self._descriptor, self._at, self._stop = store, descriptor, start, stop
+        self._store, self._descriptor, self._offset, self._stop = store, descriptor, start, stop
+        self._close = finalize(self, os.close, descriptor)  # at the first call only
 
     def __iter__(self) -> "_FileReader":
         return self
 
     def __next__(self) -> bytes:
-        piece = self._read() if self._at < self._stop else b""
+        piece = self._read() if self._offset < self._stop else b""
         if not piece:
             self.close()
             raise StopIteration
-        self._at += len(piece)
+        self._offset += len(piece)
         return piece
 
     def _read(self) -> bytes:
-        with self._store._translated():  # noqa: SLF001 - the two are one driver
-            return os.pread(self._descriptor, min(PIECE, self._stop - self._at), self._at)
+        with self._store.translate_errors():
+            return os.pread(self._descriptor, min(PIECE, self._stop - self._offset), self._offset)
 
     def close(self) -> None:
-        """Close the file; again is no harm."""
-        descriptor, self._descriptor = self._descriptor, -1  # closed even where that fails
-        if descriptor >= 0:
-            with self._store._translated():  # noqa: SLF001 - the two are one driver
-                os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()
+        """Close the file. Idempotent."""
+        self._descriptor = -1
+        with self._store.translate_errors():
+            self._close()
 
 
 def _lock(descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Busy("another writer has the upload") from None
+        raise Busy("another writer has the upload open") from None

@@ -1,34 +1,37 @@
-"""Room that a disk keeps, so that what must still be written can be: deletions above all, which make more."""
+"""Keeps a reserve of free disk space, so that deletions and the database can still write on a full disk."""
 
 import os
 from pathlib import Path
 from typing import Final
 
-from registry_data.storage.base import Full
+from registry_data.storage.base import InsufficientStorage
 
-_SHARE: Final = 20  # of the disk: one part of so many
-_AT_MOST: Final = 1024 * 1024 * 1024  # bytes
+_DEFAULT_DIVISOR: Final = 20  # the default reserve is this part of the disk,
+_DEFAULT_MAXIMUM: Final = 1024 * 1024 * 1024  # and at most so many bytes
 
 
 class FreeSpace:
-    """The disk that a folder is on, and how much of it stays free."""
+    """Free space of the disk that a folder is on."""
 
     def __init__(self, folder: Path, reserve: int | None) -> None:
-        """`reserve` is in bytes; None is a twentieth of the disk, and a GiB at most."""
+        """`reserve` is in bytes; None means a twentieth of the disk, at most 1 GiB."""
         self.folder: Final = folder
         self._reserve = reserve
 
-    def require(self, size: int) -> None:
-        """See that so many bytes fit beside the reserve.
+    def ensure(self, size: int) -> None:
+        """Check that `size` bytes fit without using the reserve.
 
         Raises:
-            Full: they do not.
-            OSError: nobody knows.
+            InsufficientStorage: they do not.
+            OSError: the folder cannot be inspected.
         """
         disk = os.statvfs(self.folder)
         reserve = self._reserve
         if reserve is None:
-            reserve = min(disk.f_blocks * disk.f_frsize // _SHARE, _AT_MOST)
+            reserve = min(disk.f_blocks * disk.f_frsize // _DEFAULT_DIVISOR, _DEFAULT_MAXIMUM)
         free = disk.f_bavail * disk.f_frsize
         if free - size < reserve:
-            raise Full(f"{free} bytes are free where {self.folder} is, and {reserve} of them stay so")
+            raise InsufficientStorage(
+                f"{size} bytes do not fit on the disk of {self.folder}: {free} bytes are free, of which"
+                f" {reserve} are reserved"
+            )

@@ -1,7 +1,7 @@
-"""Names of stored contents: `blobs/<algorithm>/<2 hex>/<hex>.<generation>` (invariant 1).
+"""Form of storage keys: `blobs/<algorithm>/<2 hex>/<hex>.<generation>` (invariant 1).
 
-The generation makes a key unique even when the same content comes again; the digest lets a lost database
-be made again from what is stored.
+The generation is the id of the upload that became the blob. It makes a key unique when the same content is
+uploaded again. The digest in the key allows a lost database to be rebuilt from the storage.
 """
 
 import re
@@ -14,10 +14,10 @@ _UPLOAD: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def blob_key(algorithm: str, encoded: str, generation: str) -> Key:
-    """The key for content with this digest that came with the upload of this id.
+    """The key of the content with digest `algorithm:encoded` that came with upload `generation`.
 
     Raises:
-        ValueError: a part has not its form.
+        ValueError: a part is malformed.
     """
     return check_key(Key(f"blobs/{algorithm}/{encoded[:2]}/{encoded}.{generation}"))
 
@@ -26,28 +26,41 @@ def parse_key(key: Key) -> tuple[str, str]:
     """A key's digest and generation.
 
     Raises:
-        ValueError: it is no key.
+        ValueError: the key is malformed.
     """
-    match = _KEY.fullmatch(check_key(key))
-    return (f"{match[1]}:{match[3]}", match[4]) if match else ("", "")
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise ValueError(f"not a storage key: {key!r}")
+    return f"{match[1]}:{match[3]}", match[4]
 
 
 def check_key(key: Key) -> Key:
-    """Let nothing through that could name another file.
+    """Reject what could name another file or object.
 
     Raises:
-        ValueError: it is no key.
+        ValueError: the key is malformed.
     """
-    if not _KEY.fullmatch(key):
-        raise ValueError(f"not a storage key: {key!r}")
+    parse_key(key)
     return key
 
 
-def check_upload(upload: UploadId) -> UploadId:
-    """Let nothing through that could name another file.
+def check_generation(upload: UploadId, key: Key) -> str:
+    """The digest of a key that belongs to an upload.
 
     Raises:
-        ValueError: it is no upload's id.
+        ValueError: the key's generation is not the upload's id.
+    """
+    digest, generation = parse_key(key)
+    if generation != upload:
+        raise ValueError(f"the key {key} does not belong to the upload {upload}")
+    return digest
+
+
+def check_upload(upload: UploadId) -> UploadId:
+    """Reject what could name another file or object.
+
+    Raises:
+        ValueError: the upload id is malformed.
     """
     if not _UPLOAD.fullmatch(upload):
         raise ValueError(f"not an upload id: {upload!r}")

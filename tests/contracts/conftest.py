@@ -1,4 +1,4 @@
-"""The drivers that have to keep the contract; a new one joins by one line."""
+"""The drivers that the contract tests run on; add a new driver to DRIVERS."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ DRIVERS: Final[dict[str, Make]] = {
     "minio": lambda request, _: request.getfixturevalue("minio").url(),
     "versitygw": lambda request, _: request.getfixturevalue("versitygw").url(),
 }
-_BUILT_IN: Final = "filesystem"  # needs nothing that `make tools` installs
+_BUILT_IN: Final = "filesystem"  # needs no program of `make tools`
 
 
 @pytest.fixture(

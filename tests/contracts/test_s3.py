@@ -1,4 +1,4 @@
-"""What only a store elsewhere, written to by many nodes, can do wrong. The servers are real ones."""
+"""The S3 driver on several nodes, and its failures. The servers are real: MinIO and Versity Gateway."""
 
 import logging
 import multiprocessing
@@ -63,7 +63,7 @@ def server(request: pytest.FixtureRequest) -> S3Server:
 
 @pytest.fixture
 def url(server: S3Server) -> str:
-    """A new bucket."""
+    """URL of a new bucket."""
     made = server.url()
     open_store(made).check()
     return made
@@ -71,7 +71,7 @@ def url(server: S3Server) -> str:
 
 @pytest.fixture
 def node(url: str) -> Callable[[], BlobStore]:
-    """Makes one more node: they share the bucket and nothing else."""
+    """Creates another node: nodes share the bucket and nothing else."""
     return lambda: open_store(url)
 
 
@@ -100,7 +100,7 @@ def publish(store: BlobStore, upload: UploadId, content: bytes) -> Key:
 
 
 @pytest.mark.parametrize("sizes", [(1, 2, 3), (PART, PART), (PART - 1, 1), (5, 3 * PART + 1, 0, 12_000_000)])
-def test_every_request_of_an_upload_may_come_to_another_node(
+def test_requests_of_an_upload_may_reach_different_nodes(
     node: Callable[[], BlobStore], url: str, sizes: tuple[int, ...]
 ) -> None:
     upload, content = new_upload(node()), b""
@@ -114,7 +114,7 @@ def test_every_request_of_an_upload_may_come_to_another_node(
     node().discard(upload)
     assert b"".join(node().read(key)) == content
     assert b"".join(node().read(key, start=5, stop=PART + 5)) == content[5 : PART + 5]
-    # and the bucket has the blob and nothing else
+    # and the bucket contains only the blob
     client, bucket = sdk(url)
     [left] = list(client.list_objects(bucket, recursive=True))
     assert left.object_name is not None
@@ -123,10 +123,10 @@ def test_every_request_of_an_upload_may_come_to_another_node(
 
 
 @pytest.mark.parametrize("kept", [0, 3, PART, 2 * PART + 7])
-def test_an_upload_that_was_read_can_be_gone_on_with_and_cut_back(
+def test_an_upload_that_was_read_can_be_abandoned_and_continued(
     node: Callable[[], BlobStore], kept: int
 ) -> None:
-    # given an upload of which a first request is kept and the second reads all back: a digest is wrong
+    # given an upload whose second request reads it completely and abandons it, as after a wrong digest
     store, content = node(), os.urandom(4 * PART)
     upload = new_upload(store)
     append(store, upload, content[:kept], at=0)
@@ -135,20 +135,20 @@ def test_an_upload_that_was_read_can_be_gone_on_with_and_cut_back(
     assert len(b"".join(store.read_upload(upload))) == kept + PART + 9
     writer.abandon()
 
-    # then it is what it was, on every node, any number of times
+    # then it is as before that request, on every node and repeatedly
     other = node()
     for _ in range(2):
         assert other.upload_size(upload) == kept
         assert b"".join(other.read_upload(upload)) == content[:kept]
 
-    # and can be gone on with and be published
+    # and can be continued and published
     append(other, upload, content[kept:], at=kept)
     key = publish(store, upload, content)
     assert b"".join(store.read(key)) == content
 
 
 @pytest.mark.parametrize("kept", [0, 3, PART, 2 * PART + 7])
-def test_an_upload_that_was_cut_back_can_be_published_as_it_is(
+def test_an_upload_can_be_published_after_a_writer_was_abandoned(
     node: Callable[[], BlobStore], kept: int
 ) -> None:
     store, content = node(), os.urandom(kept)
@@ -162,7 +162,7 @@ def test_an_upload_that_was_cut_back_can_be_published_as_it_is(
     assert b"".join(node().read(key)) == content
 
 
-def test_parts_that_were_abandoned_are_not_in_the_blob(node: Callable[[], BlobStore]) -> None:
+def test_abandoned_parts_are_not_in_the_blob(node: Callable[[], BlobStore]) -> None:
     store, content = node(), os.urandom(PART + 100)
     upload = new_upload(store)
     append(store, upload, content[:50], at=0)
@@ -173,7 +173,9 @@ def test_parts_that_were_abandoned_are_not_in_the_blob(node: Callable[[], BlobSt
     assert b"".join(store.read(publish(store, upload, content))) == content
 
 
-def _hold(url: str, upload: UploadId, content: bytes, ready: Event, go_on: Event, lost: Event) -> None:
+def _write_and_wait(
+    url: str, upload: UploadId, content: bytes, ready: Event, go_on: Event, lost: Event
+) -> None:
     writer = open_store(url).open_upload(upload, at=0)
     writer.write(content)
     ready.set()
@@ -184,11 +186,13 @@ def _hold(url: str, upload: UploadId, content: bytes, ready: Event, go_on: Event
     lost.set()
 
 
-def test_what_a_killed_process_had_sent_in_parts_can_be_gone_on_with(url: str) -> None:
-    # given a process that has sent two parts and a bit some seconds ago
+def test_parts_sent_by_a_killed_process_are_kept(url: str) -> None:
+    # given a process that has sent two parts, and written some bytes more
     store, content = open_store(url), os.urandom(3 * PART)
     upload, ready, never = new_upload(store), FORK.Event(), FORK.Event()
-    process = FORK.Process(target=_hold, args=(url, upload, content[: 2 * PART + 5], ready, never, never))
+    process = FORK.Process(
+        target=_write_and_wait, args=(url, upload, content[: 2 * PART + 5], ready, never, never)
+    )
     process.start()
     assert ready.wait(30)
     wait_until(lambda: store.upload_size(upload) > 0)
@@ -197,28 +201,30 @@ def test_what_a_killed_process_had_sent_in_parts_can_be_gone_on_with(url: str) -
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
 
-    # then another goes on at once behind the last whole part
+    # then another process continues at once after the last whole part
     size = store.upload_size(upload)
     assert size == 2 * PART
     append(store, upload, content[size:], at=size)
     assert b"".join(store.read(publish(store, upload, content))) == content
 
 
-def test_a_writer_that_stalls_loses_the_upload_and_cannot_harm_it(url: str) -> None:
-    # given a process that holds an upload and is stopped, as one on a machine that hangs
+def test_a_stalled_writer_loses_its_lease_and_cannot_change_the_upload(url: str) -> None:
+    # given a process that has an upload open and is stopped, as on a machine that hangs
     store, content = open_store(url), os.urandom(2 * PART)
     upload, ready, go_on, lost = new_upload(store), FORK.Event(), FORK.Event(), FORK.Event()
-    process = FORK.Process(target=_hold, args=(url, upload, os.urandom(PART + 1), ready, go_on, lost))
+    process = FORK.Process(
+        target=_write_and_wait, args=(url, upload, os.urandom(PART + 1), ready, go_on, lost)
+    )
     process.start()
     assert ready.wait(30)
     freeze(process.pid or 0)
     with pytest.raises(Busy):
         store.open_upload(upload, at=None)
 
-    # when its lease has run out
+    # when its lease has expired
     writer = _open_when_free(store, upload)
 
-    # then another has the upload, and the first one is told so when it wakes
+    # then another process opens the upload, and the first gets an error when it continues
     at = writer.offset
     writer.write(content)
     os.kill(process.pid or 0, signal.SIGCONT)
@@ -230,7 +236,7 @@ def test_a_writer_that_stalls_loses_the_upload_and_cannot_harm_it(url: str) -> N
     assert b"".join(store.read_upload(upload))[at:] == content
 
 
-def test_a_living_writer_that_waits_for_its_client_keeps_the_upload(url: str) -> None:
+def test_a_writer_that_waits_for_its_client_keeps_the_lease(url: str) -> None:
     store = open_store(url)
     upload = new_upload(store)
     writer = store.open_upload(upload, at=0)
@@ -242,7 +248,7 @@ def test_a_living_writer_that_waits_for_its_client_keeps_the_upload(url: str) ->
     assert store.upload_size(upload) == 1
 
 
-def _grab(url: str, uploads: list[UploadId], together: Barrier, number: int, folder: Path) -> None:
+def _open_each(url: str, uploads: list[UploadId], together: Barrier, number: int, folder: Path) -> None:
     store, got = open_store(url), []
     for upload in uploads:
         together.wait(60)
@@ -250,7 +256,7 @@ def _grab(url: str, uploads: list[UploadId], together: Barrier, number: int, fol
             writer: UploadWriter | None = store.open_upload(upload, at=0)
         except Busy:
             writer = None
-        together.wait(60)  # nobody lets go before all have tried
+        together.wait(60)  # no process closes before all have tried
         if writer:
             writer.write(b"%d" % number)
             writer.close()
@@ -258,11 +264,13 @@ def _grab(url: str, uploads: list[UploadId], together: Barrier, number: int, fol
     (folder / str(number)).write_text("\n".join(got))
 
 
-def test_of_many_processes_that_want_an_upload_exactly_one_gets_it(url: str, tmp_path: Path) -> None:
+def test_exactly_one_of_many_processes_opens_an_upload(url: str, tmp_path: Path) -> None:
     store = open_store(url)
     uploads = [new_upload(store) for _ in range(20)]
     together = FORK.Barrier(4)
-    processes = [FORK.Process(target=_grab, args=(url, uploads, together, n, tmp_path)) for n in range(4)]
+    processes = [
+        FORK.Process(target=_open_each, args=(url, uploads, together, n, tmp_path)) for n in range(4)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -274,11 +282,11 @@ def test_of_many_processes_that_want_an_upload_exactly_one_gets_it(url: str, tmp
 
 
 class PowerCut(BaseException):
-    """Nothing may catch it."""
+    """Not an Exception, so that no handler catches it."""
 
 
 class DiesBeforeCompletion(Bucket):
-    def complete(self, *arguments: object) -> None:
+    def complete_multipart(self, *arguments: object) -> None:
         raise PowerCut
 
 
@@ -288,16 +296,16 @@ class DiesAfterCompletion(Bucket):
 
 
 @pytest.mark.parametrize("dying", [DiesBeforeCompletion, DiesAfterCompletion])
-def test_a_publication_that_was_cut_short_is_known_and_can_be_repeated(
+def test_an_interrupted_publication_is_recorded_and_can_be_repeated(
     url: str, dying: type[Bucket], tmp_path: Path
 ) -> None:
-    # given an upload whose publication dies
+    # given an upload whose publication is interrupted
     store, content = open_store(url), os.urandom(PART + 77)
     upload = new_upload(store)
     append(store, upload, content[:70], at=0)
-    bucket, places = dying(Address.parse(url)), ObjectNames(upload)
-    lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
-    writer = S3Writer(bucket, places, lease, FreeSpace(tmp_path, 0), lambda: None, is_first=False)
+    bucket, names = dying(Address.parse(url)), ObjectNames(upload)
+    lease = Lease(bucket, names.state, Snapshot.read(bucket, names.state))
+    writer = S3Writer(bucket, names, lease, FreeSpace(tmp_path, 0), lambda: None, is_new=False)
     writer.write(content[70:])
     key = blob_key("sha256", sha256(content).hexdigest(), upload)
     with pytest.raises(PowerCut):
@@ -311,37 +319,37 @@ def test_a_publication_that_was_cut_short_is_known_and_can_be_repeated(
     assert b"".join(store.read(key)) == content
 
 
-def test_an_upload_whose_completion_failed_can_be_gone_on_with(url: str, tmp_path: Path) -> None:
-    # given an upload that was to be read back, and S3 did not finish it
+def test_an_upload_whose_completion_failed_can_be_continued(url: str, tmp_path: Path) -> None:
+    # given an upload that is read, whose multipart upload could not be completed
     store, content = open_store(url), os.urandom(2 * PART + 5)
     upload = new_upload(store)
     append(store, upload, content[: PART + 2], at=0)
-    bucket, places = DiesBeforeCompletion(Address.parse(url)), ObjectNames(upload)
-    lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
-    writer = S3Writer(bucket, places, lease, FreeSpace(tmp_path, 0), lambda: None, is_first=False)
+    bucket, names = DiesBeforeCompletion(Address.parse(url)), ObjectNames(upload)
+    lease = Lease(bucket, names.state, Snapshot.read(bucket, names.state))
+    writer = S3Writer(bucket, names, lease, FreeSpace(tmp_path, 0), lambda: None, is_new=False)
     with pytest.raises(PowerCut):
         writer.contents()
     writer.close()
 
-    # when more of it comes
+    # when more bytes are appended
     append(store, upload, content[PART + 2 :], at=PART + 2)
 
-    # then nothing was lost
+    # then no byte is lost
     assert b"".join(store.read(publish(store, upload, content))) == content
 
 
-class AnswersTooLate(Bucket):
-    def complete(self, name: str, multipart: str, parts: list[Part]) -> None:
-        super().complete(name, multipart, parts)
-        super().complete(name, multipart, parts)
+class LosesTheResponse(Bucket):
+    def complete_multipart(self, name: str, multipart: str, parts: list[Part]) -> None:
+        super().complete_multipart(name, multipart, parts)
+        super().complete_multipart(name, multipart, parts)
 
 
-def test_a_completion_whose_answer_was_lost_is_not_taken_for_a_loss(url: str, tmp_path: Path) -> None:
+def test_a_completion_whose_response_was_lost_succeeds(url: str, tmp_path: Path) -> None:
     store, content = open_store(url), os.urandom(PART + 5)
     upload = new_upload(store)
-    bucket, places = AnswersTooLate(Address.parse(url)), ObjectNames(upload)
-    lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
-    writer = S3Writer(bucket, places, lease, FreeSpace(tmp_path, 0), lambda: None, is_first=True)
+    bucket, names = LosesTheResponse(Address.parse(url)), ObjectNames(upload)
+    lease = Lease(bucket, names.state, Snapshot.read(bucket, names.state))
+    writer = S3Writer(bucket, names, lease, FreeSpace(tmp_path, 0), lambda: None, is_new=True)
     writer.write(content)
     key = blob_key("sha256", sha256(content).hexdigest(), upload)
     writer.publish(key)
@@ -349,15 +357,15 @@ def test_a_completion_whose_answer_was_lost_is_not_taken_for_a_loss(url: str, tm
     assert b"".join(store.read(key)) == content
 
 
-def test_a_writer_that_stalls_cannot_write_over_what_another_published(url: str, tmp_path: Path) -> None:
-    # given a writer that stops just before it writes the blob, for longer than its lease lasts
+def test_a_stalled_writer_cannot_overwrite_a_published_blob(url: str, tmp_path: Path) -> None:
+    # given a writer that stalls before it writes the blob, for longer than its lease
     store = open_store(url)
     upload = new_upload(store)
-    key, places = blob_key("sha256", sha256(b"second").hexdigest(), upload), ObjectNames(upload)
+    key, names = blob_key("sha256", sha256(b"second").hexdigest(), upload), ObjectNames(upload)
 
     class Stalls(Bucket):
         def put(self, name: str, *arguments: Any, **options: Any) -> str:
-            if name == places.blob and not store.published_as(upload):
+            if name == names.blob and not store.published_as(upload):
                 other = _open_when_free(store, upload)
                 other.write(b"second")
                 store.publish(upload, key)
@@ -365,11 +373,11 @@ def test_a_writer_that_stalls_cannot_write_over_what_another_published(url: str,
             return super().put(name, *arguments, **options)
 
     bucket = Stalls(Address.parse(url))
-    lease = Lease(bucket, places.state, Snapshot.read(bucket, places.state))
-    writer = S3Writer(bucket, places, lease, FreeSpace(tmp_path, 0), lambda: None, is_first=True)
+    lease = Lease(bucket, names.state, Snapshot.read(bucket, names.state))
+    writer = S3Writer(bucket, names, lease, FreeSpace(tmp_path, 0), lambda: None, is_new=True)
     writer.write(b"first")
 
-    # when it goes on
+    # when it continues
     with pytest.raises(Unavailable):
         writer.publish(blob_key("sha256", sha256(b"first").hexdigest(), upload))
     with suppress(StorageError):
@@ -379,14 +387,12 @@ def test_a_writer_that_stalls_cannot_write_over_what_another_published(url: str,
     assert b"".join(store.read(key)) == b"second"
 
 
-def test_who_comes_while_an_upload_is_discarded_cannot_write_to_it(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given another node that wants an upload in the middle of its removal
-    store, other, remove = open_store(url), open_store(url), Bucket.abort_all
+def test_an_upload_cannot_be_opened_while_it_is_discarded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given another node that opens an upload in the middle of its removal
+    store, other, remove = open_store(url), open_store(url), Bucket.abort_multiparts
     upload = new_upload(store)
     append(store, upload, b"content", at=0)
-    refused: list[object] = []
+    refused: list[Busy] = []
 
     def interrupted(bucket: Bucket, name: str) -> None:
         with pytest.raises(Busy) as caught:
@@ -394,25 +400,23 @@ def test_who_comes_while_an_upload_is_discarded_cannot_write_to_it(
         refused.append(caught.value)
         remove(bucket, name)
 
-    # when it is removed
+    # when it is discarded
     monkeypatch.setattr(Bucket, "abort_all", interrupted)
     store.discard(upload)
 
-    # then that one was refused, and nothing is left
+    # then the other node gets Busy, and nothing is left
     assert refused
     client, name = sdk(url)
     assert list(client.list_objects(name, recursive=True)) == []
 
 
-def test_an_upload_that_could_not_be_discarded_is_free_for_the_next_try(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_discard_can_be_repeated_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(url)
     upload = new_upload(store)
     append(store, upload, b"content", at=0)
 
     def fails(bucket: Bucket, name: str) -> None:
-        raise Unavailable(f"{bucket.name} does not answer for {name}")
+        raise Unavailable(f"no response about {name} in {bucket.name}")
 
     with monkeypatch.context() as failing:
         failing.setattr(Bucket, "abort_all", fails)
@@ -423,10 +427,10 @@ def test_an_upload_that_could_not_be_discarded_is_free_for_the_next_try(
         store.upload_size(upload)
 
 
-def test_where_no_thread_can_be_had_an_upload_is_free_again_and_the_next_is_renewed(
+def test_an_upload_that_could_not_start_its_renewal_is_released(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a process at its limit of threads
+    # given a process that cannot start more threads
     store = open_store(url)
     upload = new_upload(store)
 
@@ -438,7 +442,7 @@ def test_where_no_thread_can_be_had_an_upload_is_free_again_and_the_next_is_rene
         with pytest.raises(Unavailable):
             store.open_upload(upload, at=0)
 
-    # when there is room again, then the upload can be had and is kept
+    # when it can again, then the upload is opened and its lease renewed
     writer = store.open_upload(upload, at=0)
     time.sleep(LEASE.total_seconds() + 2)
     with pytest.raises(Busy):
@@ -446,22 +450,22 @@ def test_where_no_thread_can_be_had_an_upload_is_free_again_and_the_next_is_rene
     writer.close()
 
 
-def test_nothing_between_two_places_is_not_asked_for(url: str) -> None:
+def test_an_empty_range_sends_no_request(url: str) -> None:
     bucket = Bucket(Address.parse(url))
     bucket.put("object", b"content")
-    with pytest.raises(ValueError, match="no range"):
+    with pytest.raises(ValueError, match="empty range"):
         bucket.read("object", 3, 3)
 
 
 def _connections(server: S3Server) -> int:
-    """How many connections are open to a server."""
+    """Number of open connections to a server."""
     lines = Path("/proc/self/net/tcp").read_text(encoding="ascii").splitlines()[1:]
     ends = [line.split()[2:4] for line in lines]
     return sum(int(remote.partition(":")[2], 16) == server.port and state == "01" for remote, state in ends)
 
 
-def test_many_that_take_nothing_leave_the_server_to_others(url: str, server: S3Server) -> None:
-    # given many readers of one blob, each somewhere else in it
+def test_many_idle_readers_release_their_connections(url: str, server: S3Server) -> None:
+    # given many readers of one blob, at different offsets
     store, content, size = open_store(url), os.urandom(24_000_000), 20_000_000
     upload = new_upload(store)
     append(store, upload, content, at=0)
@@ -471,10 +475,10 @@ def test_many_that_take_nothing_leave_the_server_to_others(url: str, server: S3S
     read = [next(reader) for reader in readers]
     assert _connections(server) >= len(readers)
 
-    # when they do not read on, then they hold no connection
+    # when they are idle, then they hold no connection
     wait_until(lambda: _connections(server) < FEW, timeout=10)
 
-    # and when they do, they get the rest; few may wait without being asked again
+    # and when they continue, they get the rest; a few idle readers keep their connections
     for start, reader, first in zip(starts, readers, read, strict=True):
         assert first + b"".join(reader) == content[start : start + size]
     few = [store.read(key) for _ in range(FEW)]
@@ -485,7 +489,7 @@ def test_many_that_take_nothing_leave_the_server_to_others(url: str, server: S3S
         assert first + b"".join(reader) == content
 
 
-def test_a_reader_that_waited_is_told_when_the_blob_is_gone(url: str, server: S3Server) -> None:
+def test_an_idle_reader_gets_an_error_after_the_blob_was_deleted(url: str, server: S3Server) -> None:
     store, content = open_store(url), os.urandom(24_000_000)
     upload = new_upload(store)
     append(store, upload, content, at=0)
@@ -498,19 +502,19 @@ def test_a_reader_that_waited_is_told_when_the_blob_is_gone(url: str, server: S3
             next(reader)
 
 
-def test_what_is_discarded_leaves_nothing(url: str) -> None:
-    # given an upload with parts, a tail and a multipart upload that a crash forgot
+def test_a_discarded_upload_leaves_nothing(url: str) -> None:
+    # given an upload with parts, a tail and a multipart upload left by a crash
     store = open_store(url)
     upload = new_upload(store)
     append(store, upload, os.urandom(PART + 5), at=0)
     bucket = Bucket(Address.parse(url))
-    bucket.begin(ObjectNames(upload).blob)
+    bucket.begin_multipart(ObjectNames(upload).blob)
 
     # when it is discarded, twice
     store.discard(upload)
     store.discard(upload)
 
-    # then the bucket is empty and S3 knows of no multipart upload
+    # then the bucket is empty and has no multipart upload
     client, name = sdk(url)
     assert list(client.list_objects(name, recursive=True)) == []
     assert client._list_multipart_uploads(name).uploads == []  # noqa: SLF001
@@ -519,15 +523,15 @@ def test_what_is_discarded_leaves_nothing(url: str) -> None:
 @pytest.mark.parametrize("before", [0, 5, PART + 5])
 @pytest.mark.parametrize("size", [0, 5, PART + 5])
 @pytest.mark.parametrize("published", [True, False])
-def test_an_upload_that_is_discarded_by_its_writer_leaves_the_blob_and_nothing_else(
+def test_an_upload_discarded_by_its_writer_leaves_only_the_blob(
     node: Callable[[], BlobStore], url: str, before: int, size: int, *, published: bool
 ) -> None:
-    # given an upload that perhaps another node wrote to
+    # given an upload that another node may have written to
     upload, content = new_upload(node()), os.urandom(before + size)
     if before:
         append(node(), upload, content[:before], at=0)
 
-    # when it is perhaps published, and discarded by the request that holds it
+    # when it is published or not, and discarded by the request that has it open
     store = node()
     writer = store.open_upload(upload, at=before)
     writer.write(content[before:])
@@ -550,7 +554,7 @@ def test_a_small_blob_takes_six_requests(url: str, caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.DEBUG, "urllib3.connectionpool")
     upload = new_upload(store)
 
-    # when all of it comes, is published and discarded
+    # when it is written, published and discarded
     writer = store.open_upload(upload, at=0)
     writer.write(content)
     key = blob_key("sha256", sha256(content).hexdigest(), upload)
@@ -558,12 +562,19 @@ def test_a_small_blob_takes_six_requests(url: str, caplog: pytest.LogCaptureFixt
     store.discard(upload, published=key)
     writer.close()
 
-    # then the state was made, read, taken, said to be published and removed; and the blob was written
-    asked = [record.getMessage() for record in caplog.records if "HTTP/1.1" in record.getMessage()]
-    assert [line.split('"')[1].split()[0] for line in asked] == ["PUT", "GET", "PUT", "PUT", "PUT", "DELETE"]
+    # then the state was created, read, leased, sealed and deleted, and the blob was written
+    requests = [record.getMessage() for record in caplog.records if "HTTP/1.1" in record.getMessage()]
+    assert [line.split('"')[1].split()[0] for line in requests] == [
+        "PUT",
+        "GET",
+        "PUT",
+        "PUT",
+        "PUT",
+        "DELETE",
+    ]
 
 
-def test_discarding_again_never_takes_what_was_published(url: str) -> None:
+def test_discard_is_idempotent_and_keeps_the_blob(url: str) -> None:
     store = open_store(url)
     upload = new_upload(store)
     append(store, upload, b"content", at=0)
@@ -573,11 +584,11 @@ def test_discarding_again_never_takes_what_was_published(url: str) -> None:
     assert store.size(key) == 7
 
 
-def test_invariant_7_a_missing_bucket_is_unknown_and_not_absent(server: S3Server) -> None:
+def test_invariant_7_a_missing_bucket_is_unavailable_and_not_absent(server: S3Server) -> None:
     store = open_store(server.url())
     upload = UploadId(uuid4().hex)
     key = blob_key("sha256", "ab" * 32, upload)
-    for ask in (
+    for call in (
         lambda: store.size(key),
         lambda: store.read(key),
         lambda: store.read(key, start=5, stop=5),
@@ -588,10 +599,10 @@ def test_invariant_7_a_missing_bucket_is_unknown_and_not_absent(server: S3Server
         lambda: store.discard(upload),
     ):
         with pytest.raises(Unavailable):
-            ask()
+            call()
 
 
-def test_invariant_7_a_server_that_is_gone_or_hangs_is_unknown_soon(tmp_path: Path) -> None:
+def test_invariant_7_a_stopped_or_hanging_server_is_unavailable_within_its_timeout(tmp_path: Path) -> None:
     with running_minio(tmp_path / "minio") as server:
         store = open_store(server.url())
         store.check()
@@ -611,12 +622,12 @@ def test_invariant_7_a_server_that_is_gone_or_hangs_is_unknown_soon(tmp_path: Pa
         store.check()
 
 
-def test_a_wrong_secret_is_said_at_the_start(server: S3Server) -> None:
+def test_a_wrong_secret_is_reported_by_check(server: S3Server) -> None:
     with pytest.raises(Unavailable, match=r"AccessDenied|Forbidden|SignatureDoesNotMatch"):
         open_store(server.url().replace("secret-of-the-tests", "wrong-secret")).check()
 
 
-def test_settings_that_keep_or_delete_too_much_are_reported(
+def test_settings_of_the_bucket_that_keep_or_delete_too_much_are_logged(
     minio: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = minio.url()
@@ -629,14 +640,14 @@ def test_settings_that_keep_or_delete_too_much_are_reported(
     client.set_bucket_lifecycle(bucket, LifecycleConfig([expiring]))
     with caplog.at_level(logging.WARNING):
         open_store(url).check()
-    said = " ".join(caplog.messages)
-    assert "versioning is Enabled" in said
-    assert "object lock is on" in said
-    assert "lifecycle rule old expires objects" in said
+    logged = " ".join(caplog.messages)
+    assert "versioning is Enabled" in logged
+    assert "object lock is on" in logged
+    assert "lifecycle rule old expires objects" in logged
 
 
-def test_a_start_removes_what_a_process_left_that_was_killed_in_its_check(url: str) -> None:
-    # given one that dies in its check, and one that is at it now
+def test_check_deletes_the_probe_of_a_process_killed_in_its_check(url: str) -> None:
+    # given the probes of a killed process and of a running one
     client, bucket = sdk(url)
     child = FORK.Process(target=_die_in_the_check, args=(url,))
     child.start()
@@ -645,10 +656,10 @@ def test_a_start_removes_what_a_process_left_that_was_killed_in_its_check(url: s
     [left] = client.list_objects(bucket, prefix="check/", recursive=True)
     Bucket(Address.parse(url)).put("check/of-a-live-process", this_process().encode())
 
-    # when the registry starts again
+    # when check runs again
     open_store(url).check()
 
-    # then only the dead one's is gone
+    # then only the probe of the killed process is deleted
     names = {found.object_name for found in client.list_objects(bucket, recursive=True)}
     assert left.object_name not in names
     assert names == {"check/of-a-live-process"}
@@ -662,7 +673,7 @@ def _die_in_the_check(url: str) -> None:
     prepare(Dying(Address.parse(url)))
 
 
-def test_an_ordinary_bucket_gives_no_cause_for_concern(
+def test_nothing_is_logged_about_an_ordinary_bucket(
     server: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -672,7 +683,7 @@ def test_an_ordinary_bucket_gives_no_cause_for_concern(
     assert caplog.messages == []
 
 
-def test_clients_may_read_by_a_signed_address_where_that_is_configured(server: S3Server) -> None:
+def test_redirects_to_presigned_urls_are_an_option(server: S3Server) -> None:
     bucket = f"b-{uuid4().hex[:12]}"
     assert not isinstance(open_store(server.url(bucket)), SignsUrls)
     store = open_store(server.url(bucket, redirect="1", public=f"http://localhost:{server.port}"))
@@ -680,25 +691,25 @@ def test_clients_may_read_by_a_signed_address_where_that_is_configured(server: S
     store.check()
     upload = new_upload(store)
     append(store, upload, b"0123456789", at=0)
-    address = store.url_for(publish(store, upload, b"0123456789"), expires_in=timedelta(minutes=1))
-    assert address.startswith(f"http://localhost:{server.port}/")
-    whole = urllib3.request("GET", address)
-    part = urllib3.request("GET", address, headers={"Range": "bytes=2-4"})
+    presigned = store.url_for(publish(store, upload, b"0123456789"), expires_in=timedelta(minutes=1))
+    assert presigned.startswith(f"http://localhost:{server.port}/")
+    whole = urllib3.request("GET", presigned)
+    part = urllib3.request("GET", presigned, headers={"Range": "bytes=2-4"})
     assert (whole.status, whole.data) == (200, b"0123456789")
     assert whole.headers["Content-Type"] == "application/octet-stream"
     assert (part.status, part.data) == (206, b"234")
 
 
-def test_a_part_that_somebody_replaced_makes_no_blob(url: str) -> None:
-    # given an upload of one part, over which a writer that was thought dead writes another
+def test_an_upload_with_a_replaced_part_cannot_be_published(url: str) -> None:
+    # given an upload of one part, which a writer without the lease replaces
     store, content = open_store(url), os.urandom(PART + 1)
     upload = new_upload(store)
     append(store, upload, content, at=0)
-    bucket, places = Bucket(Address.parse(url)), ObjectNames(upload)
-    multipart = Snapshot.read(bucket, places.state).state.multipart
-    bucket.put_part(places.blob, multipart, 1, memoryview(os.urandom(PART)))
+    bucket, names = Bucket(Address.parse(url)), ObjectNames(upload)
+    multipart = Snapshot.read(bucket, names.state).state.multipart
+    bucket.put_part(names.blob, multipart, 1, memoryview(os.urandom(PART)))
 
-    # then the upload cannot be published any more: the client begins anew
+    # then it cannot be published: the client has to start another upload
     with pytest.raises(NotStored):
         publish(store, upload, content)
 
@@ -707,7 +718,7 @@ def _open_when_free(store: BlobStore, upload: UploadId) -> UploadWriter:
     for _ in _ticks(LEASE.total_seconds() + 30):
         with suppress(Busy):
             return store.open_upload(upload, at=None)
-    raise AssertionError("the upload did not become free")
+    raise AssertionError("the lease of the upload did not expire")
 
 
 def _ticks(seconds: float) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Where an S3 store is, read from its URL (docs/storage.md has the table)."""
+"""Parses the URL of an S3 store (docs/storage.md lists its options)."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _OPTIONS: Final = frozenset({"secure", "region", "public", "redirect", "spool"})
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A bucket, how to reach it, and how clients reach it."""
+    """A bucket, and the endpoints at which the server and its clients reach it."""
 
     endpoint: str  # host:port
     secure: bool
@@ -21,22 +21,22 @@ class Address:
     secret_key: str
     region: str
     bucket: str
-    redirect: bool  # whether clients read from it themselves
-    public_endpoint: str  # host:port for them
+    redirect: bool  # whether clients are redirected to it
+    public_endpoint: str  # host:port for clients
     public_secure: bool
-    spool: Path | None  # folder for parts on their way; None is the system's
+    spool: Path | None  # folder that buffers parts; None means the system's temporary folder
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Read `s3://ACCESS:SECRET@host:port/bucket?secure=0&region=...&redirect=1&public=https://host`.
+        """Parse `s3://ACCESS:SECRET@host:port/bucket?secure=0&region=...&redirect=1&public=https://host`.
 
         Raises:
-            ValueError: it has not that form. The text never holds the secret.
+            ValueError: the URL does not have this form. The message never contains the secret.
         """
         parts = urlsplit(url)
         bucket = parts.path.strip("/")
         if not (parts.hostname and parts.username and parts.password and _BUCKET.fullmatch(bucket)):
-            raise ValueError(f"an S3 storage URL looks like {_FORM}")
+            raise ValueError(f"an S3 storage URL has the form {_FORM}")
         options = _options(parts)
         secure = _flag(options, "secure", default=True)
         endpoint = parts.netloc.rpartition("@")[2]
@@ -58,14 +58,14 @@ class Address:
 def _options(parts: SplitResult) -> dict[str, str]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if unknown := options.keys() - _OPTIONS:
-        raise ValueError(f"an S3 storage URL has no option {', '.join(sorted(unknown))}")
+        raise ValueError(f"unknown options in the S3 storage URL: {', '.join(sorted(unknown))}")
     return options
 
 
 def _flag(options: dict[str, str], name: str, *, default: bool) -> bool:
     value = options.get(name, "1" if default else "0")
     if value not in ("0", "1"):
-        raise ValueError(f"{name} in an S3 storage URL must be 0 or 1")
+        raise ValueError(f"the option {name} of an S3 storage URL must be 0 or 1")
     return value == "1"
 
 
@@ -74,5 +74,5 @@ def _public(value: str | None, endpoint: str, *, secure: bool) -> tuple[str, boo
         return endpoint, secure
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
-        raise ValueError("public in an S3 storage URL must be http:// or https:// and a host")
+        raise ValueError("the option public of an S3 storage URL must be http://HOST or https://HOST")
     return parts.netloc, parts.scheme == "https"

@@ -1,6 +1,7 @@
-"""The requests that the driver makes of a bucket, with S3's errors in the protocol's words.
+"""Requests to a bucket through the minio SDK, with S3's errors translated to the protocol's.
 
-The SDK has conditional writes and single parts only behind its private methods; all use of them is here.
+The SDK offers conditional writes and single parts only in private methods. This is the only module that uses
+them, and tests/unit/storage/test_minio_sdk.py checks that they exist as used here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
+from weakref import finalize
 from xml.etree.ElementTree import ParseError
 
 from minio import Minio
@@ -21,16 +23,16 @@ from minio.error import MinioException, S3Error
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError
 
-from registry_data.storage.base import PIECE, Full, NotStored, StorageError, Unavailable
+from registry_data.storage.base import PIECE, InsufficientStorage, NotStored, StorageError, Unavailable
 from registry_data.storage.s3.address import Address
 
 if TYPE_CHECKING:
     from minio.helpers import DictType
 
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchUpload"})
-_NO_ROOM: Final = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
+_NO_SPACE: Final = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
 
-# At worst two tries of 3 + 12 seconds, or four short ones where the server answers that it is busy.
+# At most two attempts of 3 + 12 seconds, or four short ones if the server responds that it is busy.
 _TIMEOUT: Final = Timeout(connect=3, read=12)
 _RETRIES: Final = Retry(
     total=3,
@@ -38,18 +40,18 @@ _RETRIES: Final = Retry(
     read=1,
     backoff_factor=0.2,
     status_forcelist=[500, 502, 503, 504],
-    raise_on_status=False,  # the answer itself says why
+    raise_on_status=False,  # the response is translated below
     respect_retry_after_header=False,
 )
 
 
 class Changed(Unavailable):
-    """A conditional write came too late: somebody else wrote first."""
+    """A conditional request failed: the object was changed by another writer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A small object, and how old it is by the server's own clock."""
+class SmallObject:
+    """A small object, and its age by the server's clock."""
 
     body: bytes
     etag: str
@@ -57,7 +59,7 @@ class Found:
 
 
 class Bucket:
-    """One bucket through one pool of connections, for one process: connections do not survive a fork."""
+    """A bucket and a connection pool. For one process only: connections cannot be shared over a fork."""
 
     def __init__(self, address: Address) -> None:
         self.name = address.bucket
@@ -66,7 +68,7 @@ class Bucket:
 
     @property
     def client(self) -> Minio:
-        """The SDK, for what is asked of the bucket itself."""
+        """The SDK's client, for requests about the bucket itself."""
         return self._client
 
     def put(
@@ -78,10 +80,10 @@ class Bucket:
         only_new: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Write an object, whole or not at all; returns its ETag.
+        """Write an object atomically; returns its ETag.
 
         Raises:
-            Changed: it has not the ETag `if_match`, or is there although it has to be new.
+            Changed: its ETag is not `if_match`, or it exists although `only_new` is set.
         """
         headers = {"Content-Type": "application/octet-stream"}
         if if_match is not None:
@@ -92,73 +94,74 @@ class Bucket:
             headers["x-amz-tagging"] = "&".join(f"{quote(key)}={quote(tags[key], safe='')}" for key in tags)
         return _etag(self._send("PUT", name, body=body, headers=headers))
 
-    def get(self, name: str) -> Found:
-        """Read a small object at once."""
-        answer = self._send("GET", name)
-        headers = answer.headers
+    def get(self, name: str) -> SmallObject:
+        """Read a small object into memory."""
+        response = self._send("GET", name)
+        headers = response.headers
         now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
         changed = parsedate_to_datetime(headers["Last-Modified"])
-        return Found(answer.data, _etag(answer), now - changed)
+        return SmallObject(response.data, _etag(response), now - changed)
 
     def read(self, name: str, start: int, stop: int | None, *, etag: str | None = None) -> "Reader":
-        """Read an object from `start` up to `stop`, which is more, as it comes.
+        """Read an object from `start` up to `stop`, in pieces.
 
         Raises:
-            NotStored, Changed: it is not there, or has not this ETag.
-            ValueError: there is nothing between the two. S3 would send all of the object.
+            NotStored: it does not exist.
+            Changed: its ETag is not `etag`.
+            ValueError: the range is empty. S3 would send the whole object.
         """
         if stop is not None and stop <= start:
-            raise ValueError(f"no range: from {start} to {stop}")
+            raise ValueError(f"empty range: from {start} to {stop}")
         headers = {"If-Match": f'"{etag}"'} if etag else {}
         is_part = start > 0 or stop is not None
         if is_part:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        answer = self._send("GET", name, headers=headers, preload=False)
-        is_all = start == 0 and answer.headers.get("Content-Length") == str(stop)
-        if is_part and answer.status != HTTPStatus.PARTIAL_CONTENT and not is_all:
-            answer.close()
-            raise Unavailable(f"S3 answered {answer.status} where a part of the object was asked for")
-        return Reader(answer)
+        response = self._send("GET", name, headers=headers, preload=False)
+        is_all = start == 0 and response.headers.get("Content-Length") == str(stop)
+        if is_part and response.status != HTTPStatus.PARTIAL_CONTENT and not is_all:
+            response.close()
+            raise Unavailable(f"S3 responded {response.status} to a request for a part of an object")
+        return Reader(response)
 
     def size(self, name: str) -> int:
-        """How many bytes an object has."""
+        """Size of an object in bytes."""
         return self._stat(name).size or 0
 
     def etag(self, name: str) -> str:
-        """The ETag of what an object has now."""
+        """An object's current ETag."""
         return (self._stat(name).etag or "").strip('"')
 
     def _stat(self, name: str) -> Object:
         try:
-            with translated():
+            with translate_errors():
                 return self._client.stat_object(self.name, name)
         except NotStored:
-            # The answer to a HEAD does not say what is missing: the object, or all of the bucket (7).
-            self.require()
+            # The response to HEAD does not say whether the object or the bucket is missing (invariant 7).
+            self.require_exists()
             raise
 
     def delete(self, *names: str) -> None:
-        """Remove objects; those that are not there are no error."""
+        """Delete objects. Missing ones are not an error."""
         if len(names) == 1:
-            with suppress(NotStored), translated():
+            with suppress(NotStored), translate_errors():
                 self._client.remove_object(self.name, names[0])
             return
-        with translated():
+        with translate_errors():
             doomed = [DeleteObject(name) for name in names]
             errors = [error.code for error in self._client.remove_objects(self.name, doomed)]
         if set(errors) - _ABSENT:
-            raise Unavailable(f"S3 did not delete: {errors}")
+            raise Unavailable(f"S3 failed to delete objects: {', '.join(map(str, errors))}")
 
     def tag(self, name: str, tags: Mapping[str, str]) -> None:
-        """Give an object these tags and no others."""
+        """Replace an object's tags."""
         chosen = Tags.new_object_tags()
         chosen.update(tags)
-        with translated():
+        with translate_errors():
             self._client.set_object_tags(self.name, name, chosen)
 
     def url_for(self, name: str, *, expires_in: timedelta) -> str:
-        """Where anyone may read an object until then."""
-        with translated():
+        """A presigned URL at which a client can read an object."""
+        with translate_errors():
             return self._public.presigned_get_object(
                 self.name,
                 name,
@@ -167,27 +170,27 @@ class Bucket:
             )
 
     def exists(self) -> bool:
-        """Whether the bucket is there."""
-        with translated():
+        """Whether the bucket exists."""
+        with translate_errors():
             return self._client.bucket_exists(self.name)
 
-    def require(self) -> None:
-        """Raise Unavailable when the bucket is not there."""
+    def require_exists(self) -> None:
+        """Raise Unavailable if the bucket does not exist."""
         if not self.exists():
-            raise Unavailable(f"there is no bucket {self.name}")
+            raise Unavailable(f"the bucket {self.name} does not exist")
 
-    def begin(self, name: str) -> str:
-        """Begin a multipart upload; returns its id."""
-        with translated():
+    def begin_multipart(self, name: str) -> str:
+        """Create a multipart upload; returns its id."""
+        with translate_errors():
             return self._client._create_multipart_upload(self.name, name, {})  # noqa: SLF001
 
     def put_part(self, name: str, multipart: str, number: int, body: memoryview) -> str:
-        """Upload a part, also over an older one; returns its ETag."""
+        """Upload a part, replacing an older one with its number; returns its ETag."""
         query = {"partNumber": str(number), "uploadId": multipart}
         return _etag(self._send("PUT", name, body=body, query=query))
 
     def copy_part(self, name: str, multipart: str, number: int, *, start: int, stop: int) -> str:
-        """Make a part of what the object with the same name has now, on the server; returns its ETag."""
+        """Copy bytes of the existing object with this name into a part, on the server; returns its ETag."""
         headers = cast(
             "DictType",
             {
@@ -195,15 +198,15 @@ class Bucket:
                 "x-amz-copy-source-range": f"bytes={start}-{stop - 1}",
             },
         )
-        with translated():
+        with translate_errors():
             return self._client._upload_part_copy(self.name, name, multipart, number, headers)[0]  # noqa: SLF001
 
     def parts(self, name: str, multipart: str, *, first: int) -> list[Part]:
-        """The first so many parts of a multipart upload, in order."""
+        """The first `first` parts of a multipart upload, in order."""
         found: list[Part] = []
         more = True
         while more and len(found) < first:
-            with translated():
+            with translate_errors():
                 listed = self._client._list_parts(  # noqa: SLF001
                     self.name,
                     name,
@@ -214,21 +217,21 @@ class Bucket:
             more = listed.is_truncated and bool(listed.parts)
         return found[:first]
 
-    def complete(self, name: str, multipart: str, parts: list[Part]) -> None:
-        """Make these parts the object; S3 checks that they are still the ones with these ETags."""
-        with translated():
+    def complete_multipart(self, name: str, multipart: str, parts: list[Part]) -> None:
+        """Combine parts to the object. S3 checks that each part still has its ETag."""
+        with translate_errors():
             done = self._client._complete_multipart_upload(self.name, name, multipart, parts)  # noqa: SLF001
-        if not done.etag:  # an error may come with the status 200, when it took long
-            raise Unavailable("S3 did not complete the multipart upload")
+        if not done.etag:  # S3 may send an error with status 200 if the request took long
+            raise Unavailable("S3 failed to complete the multipart upload")
 
-    def abort_all(self, name: str) -> None:
-        """End every multipart upload to a name, whoever began it."""
-        with translated():
+    def abort_multiparts(self, name: str) -> None:
+        """Abort every multipart upload to a name."""
+        with translate_errors():
             listed = self._client._list_multipart_uploads(self.name, prefix=name)  # noqa: SLF001
             ids = [upload.upload_id for upload in listed.uploads if upload.object_name == name]
         for multipart in filter(None, ids):
             try:
-                with translated():
+                with translate_errors():
                     self._client._abort_multipart_upload(self.name, name, multipart)  # noqa: SLF001
             except NotStored:
                 continue
@@ -243,7 +246,7 @@ class Bucket:
         query: Mapping[str, str] | None = None,
         preload: bool = True,
     ) -> BaseHTTPResponse:
-        with translated():
+        with translate_errors():
             return self._client._execute(  # noqa: SLF001
                 method,
                 self.name,
@@ -257,50 +260,47 @@ class Bucket:
 
 
 class Reader:
-    """An iterator over an answer's body; gives the connection back at the end or when it is forgotten."""
+    """Iterator over a response's body. The connection goes back to the pool at the end.
 
-    def __init__(self, answer: BaseHTTPResponse) -> None:
-        self._answer = answer
+    Garbage collection closes one that was not read to its end.
+    """
+
+    def __init__(self, response: BaseHTTPResponse) -> None:
+        self._response = response
+        self.close: Final = finalize(self, response.close)
 
     def __iter__(self) -> "Reader":
         return self
 
     def __next__(self) -> bytes:
-        with translated():
-            piece = self._answer.read(PIECE)
+        with translate_errors():
+            piece = self._response.read(PIECE)
         if not piece:
-            self._answer.release_conn()
+            self._response.release_conn()
             raise StopIteration
         return piece
 
     @property
     def etag(self) -> str:
         """The object's ETag."""
-        return _etag(self._answer)
+        return _etag(self._response)
 
     @property
     def length(self) -> int:
-        """How many bytes the answer has in all."""
-        with translated():
-            return int(self._answer.headers.get("Content-Length", "no length"))
-
-    def close(self) -> None:
-        """Drop what has not been read; again is no harm."""
-        self._answer.close()
-
-    def __del__(self) -> None:
-        self.close()
+        """Length of the whole body in bytes."""
+        with translate_errors():
+            return int(self._response.headers.get("Content-Length", "no length"))
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn the errors of the SDK, of HTTP and of the network into the protocol's."""
+def translate_errors() -> Iterator[None]:
+    """Raise the protocol's errors for those of the SDK, of HTTP and of the network."""
     try:
         yield
     except S3Error as error:
         raise _storage_error(error) from error
     except (MinioException, HTTPError, ParseError, OSError, ValueError) as error:
-        raise Unavailable(f"S3 did not answer as it should: {error}") from error
+        raise Unavailable(f"the request to S3 failed: {error}") from error
 
 
 def _storage_error(error: S3Error) -> StorageError:
@@ -309,8 +309,8 @@ def _storage_error(error: S3Error) -> StorageError:
         return NotStored(text)
     if error.code in ("PreconditionFailed", "ConditionalRequestConflict"):
         return Changed(text)
-    if error.code in _NO_ROOM or error.response.status == HTTPStatus.INSUFFICIENT_STORAGE:
-        return Full(text)
+    if error.code in _NO_SPACE or error.response.status == HTTPStatus.INSUFFICIENT_STORAGE:
+        return InsufficientStorage(text)
     return Unavailable(text)
 
 
@@ -325,5 +325,5 @@ def _client(address: Address, endpoint: str, *, secure: bool) -> Minio:
     )
 
 
-def _etag(answer: BaseHTTPResponse) -> str:
-    return answer.headers.get("ETag", "").strip('"')
+def _etag(response: BaseHTTPResponse) -> str:
+    return response.headers.get("ETag", "").strip('"')

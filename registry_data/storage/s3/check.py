@@ -1,4 +1,4 @@
-"""What must hold of a bucket before anything is kept in it, and what its owner should know."""
+"""Checks of a bucket at the start: required features, and settings that the operator should know about."""
 
 import logging
 from collections.abc import Callable
@@ -11,28 +11,28 @@ from minio.commonconfig import ENABLED
 from minio.lifecycleconfig import Rule
 
 from registry_data.storage.base import NotStored, StorageError, Unavailable
-from registry_data.storage.s3.bucket import Bucket, Changed, translated
+from registry_data.storage.s3.bucket import Bucket, Changed, translate_errors
 from registry_data.storage.s3.process_identity import is_known_dead, this_process
 
 logger = logging.getLogger(__name__)
 
-_OLD_UPLOADS: Final = 7  # days after which nobody goes on with an upload
+_OLD_UPLOADS: Final = 7  # days after which an upload is not expected to be continued
 _PROBES: Final = "check/"
-_LONGEST_CHECK: Final = timedelta(hours=1)  # longer than all its requests take that fail at their slowest
+_LONGEST_CHECK: Final = timedelta(hours=1)  # longer than all its requests with all retries
 
 
 def prepare(bucket: Bucket) -> None:
-    """Make the bucket if it is not there, and see that it can be written as the driver needs it.
+    """Create the bucket if it does not exist, and check that it supports conditional writes.
 
     Raises:
-        Full, Unavailable: in words for an operator.
+        InsufficientStorage, Unavailable: with a message for the operator.
     """
     if not bucket.exists():
         try:
-            with translated():
+            with translate_errors():
                 bucket.client.make_bucket(bucket.name)
         except StorageError:
-            bucket.require()  # else another process was faster
+            bucket.require_exists()  # succeeds if another process has just created it
     _remove_old_probes(bucket)
     _require_conditional_writes(bucket)
     for text in concerns(bucket):
@@ -40,7 +40,7 @@ def prepare(bucket: Bucket) -> None:
 
 
 def _require_conditional_writes(bucket: Bucket) -> None:
-    """Two writers of one upload are kept apart by these alone; a store that ignores them would lose bytes."""
+    """Two writers of one upload are excluded by these alone: a store that ignores them would lose bytes."""
     name = f"{_PROBES}{uuid4().hex}"
     body = this_process().encode()
     etag = bucket.put(name, body, only_new=True)
@@ -51,7 +51,7 @@ def _require_conditional_writes(bucket: Bucket) -> None:
             except Changed:
                 continue
             raise Unavailable(
-                "this S3 ignores If-Match or If-None-Match in PUT, which the registry relies on"
+                "this S3 server ignores If-Match or If-None-Match in PUT: use a server that supports both"
             )
         bucket.put(name, body, if_match=etag)
     finally:
@@ -60,8 +60,8 @@ def _require_conditional_writes(bucket: Bucket) -> None:
 
 
 def _remove_old_probes(bucket: Bucket) -> None:
-    """Remove what processes left that were killed during their check; who may not list leaves it there."""
-    with suppress(StorageError), translated():
+    """Delete probes of processes killed during their check. Without the right to list, they remain."""
+    with suppress(StorageError), translate_errors():
         for found in bucket.client.list_objects(bucket.name, prefix=_PROBES):
             name = str(found.object_name)
             with suppress(NotStored):
@@ -71,31 +71,31 @@ def _remove_old_probes(bucket: Bucket) -> None:
 
 
 def concerns(bucket: Bucket) -> list[str]:
-    """What of the bucket's settings keeps deleted bytes, or deletes what is needed; each in one sentence."""
+    """Settings of the bucket that keep deleted content or delete needed content; one sentence each."""
     found: list[str] = []
-    for ask in (_versioning, _object_lock, _lifecycle):
-        # Not every S3 has all of these settings, nor every key the right to see them.
+    for check in (_versioning, _object_lock, _lifecycle):
+        # Not every S3 server has all of these settings, and not every key may read them.
         with suppress(StorageError):
-            found += ask(bucket)
+            found += check(bucket)
     return found
 
 
 def _versioning(bucket: Bucket) -> list[str]:
-    with translated():
+    with translate_errors():
         status = bucket.client.get_bucket_versioning(bucket.name).status
     if status in (ENABLED, "Suspended"):
-        return [f"versioning is {status}: what the registry deletes stays as an old version and takes room"]
+        return [f"versioning is {status}: deleted objects stay as old versions and use space"]
     return []
 
 
 def _object_lock(bucket: Bucket) -> list[str]:
-    with translated():
+    with translate_errors():
         mode = bucket.client.get_object_lock_config(bucket.name).mode
-    return [f"object lock is on ({mode or 'no default'}): what it retains cannot be deleted"]
+    return [f"object lock is on ({mode or 'no default'}): retained objects cannot be deleted"]
 
 
 def _lifecycle(bucket: Bucket) -> list[str]:
-    with translated():
+    with translate_errors():
         config = bucket.client.get_bucket_lifecycle(bucket.name)
     rules = [rule for rule in (config.rules if config else []) if rule.status == ENABLED]
     return [
@@ -109,17 +109,17 @@ def _lifecycle(bucket: Bucket) -> list[str]:
 _RULES: Final[list[tuple[Callable[[Rule], bool], str]]] = [
     (
         lambda rule: bool(rule.expiration and (rule.expiration.days or rule.expiration.date)),
-        "expires objects: it will delete blobs that images need",
+        "expires objects: it will delete blobs of images",
     ),
     (
         lambda rule: rule.transition is not None,
-        "moves objects to another class: they may not be readable at once",
+        "moves objects to another storage class: they may not be readable immediately",
     ),
     (
         lambda rule: (
             rule.abort_incomplete_multipart_upload is not None
             and (rule.abort_incomplete_multipart_upload.days_after_initiation or 0) < _OLD_UPLOADS
         ),
-        f"ends multipart uploads that are younger than {_OLD_UPLOADS} days: uploads under way may be lost",
+        f"aborts multipart uploads younger than {_OLD_UPLOADS} days: uploads in progress may be lost",
     ),
 ]

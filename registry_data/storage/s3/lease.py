@@ -1,9 +1,9 @@
-"""One writer at a time, on any number of nodes.
+"""Leases: one writer of an upload at a time, on any number of nodes (ADR 21, ADR 47).
 
-The writer is named in the upload's state, which is only ever replaced on condition that it is still the
-one that was read (If-Match). A lease that is not renewed runs out, by the clock of the S3 server alone; that
-of a process which is known to be dead is free at once. A writer that was slow, not dead, finds at its next
-write of the state that it has lost: what it wrote since counts for nothing.
+The state of an upload names the process that has the lease. Every write of the state is conditional on the
+ETag that was read (If-Match, an optimistic lock). A lease expires unless it is renewed, by the clock of the
+S3 server only; the lease of a process known to be dead can be taken over at once. A writer that was slow and
+lost its lease notices at its next write of the state, and what it wrote since then is not part of the upload.
 """
 
 import threading
@@ -21,15 +21,16 @@ from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.process_identity import is_known_dead, this_process
 from registry_data.storage.s3.state import State
 
-# Long enough to outlive some renewals that come late; a client whose last request failed waits as long.
-LEASE: Final = timedelta(seconds=10)
-_RENEWED_EVERY: Final = 2.0  # seconds
-_AT_ONCE: Final = 8  # leases that a process renews side by side
+# Each open upload costs one PUT in each renewal interval. A lease survives two missed renewals. If a writer
+# dies on another machine, its client waits until the lease has expired.
+LEASE: Final = timedelta(seconds=15)
+_RENEWAL_INTERVAL: Final = 5.0  # seconds
+_THREADS: Final = 8  # renewals of a process at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An upload's state as it was read."""
+    """The state of an upload as it was read."""
 
     state: State
     etag: str
@@ -37,7 +38,7 @@ class Snapshot:
 
     @classmethod
     def read(cls, bucket: Bucket, name: str) -> "Snapshot":
-        """Read it now.
+        """Read the state object.
 
         Raises:
             NotStored: there is no such upload.
@@ -46,32 +47,32 @@ class Snapshot:
         return cls(State.load(found.body), found.etag, found.age)
 
     @property
-    def is_held(self) -> bool:
-        """Whether somebody has the lease."""
+    def is_leased(self) -> bool:
+        """Whether a process, not known to be dead, has the lease."""
         return bool(self.state.writer) and self.age < LEASE and not is_known_dead(self.state.writer)
 
 
 class Lease:
-    """The right to change an upload's state. `state` is what will be saved at the next occasion."""
+    """The right to change an upload's state. `state` is saved with the next renewal at the latest."""
 
     def __init__(self, bucket: Bucket, name: str, snapshot: Snapshot) -> None:
-        """Take it, from an upload that was seen to be free.
+        """Acquire the lease of an upload that was free when `snapshot` was read.
 
         Raises:
-            Busy: somebody else was faster.
+            Busy: another writer acquired it first.
         """
         self._bucket, self._name, self._etag = bucket, name, snapshot.etag
         self._lock = threading.RLock()
-        self._stamps: list[str] = []  # of writes whose outcome is not known
+        self._unconfirmed: list[str] = []  # ids of writes whose response was lost
         self._saved_at = 0.0
-        self.is_over = False
+        self.has_ended = False
         try:
             self.save(replace(snapshot.state, writer=this_process()))
         except Changed as error:
-            raise Busy("another writer was faster") from error
+            raise Busy("another writer has just opened the upload") from error
 
     def note(self, state: State) -> None:
-        """Have a state saved with the next renewal."""
+        """Save a state with the next renewal."""
         with self._lock:
             self.state = state
 
@@ -79,60 +80,60 @@ class Lease:
         """Save a state now.
 
         Raises:
-            Changed: the lease had run out and somebody else has it.
+            Changed: the lease expired and another writer has it.
         """
         with self._lock:
-            if self.is_over:
-                raise Changed("the upload is no longer this writer's")
+            if self.has_ended:
+                raise Changed("this writer has lost the lease of the upload")
             try:
                 self._put(state)
             except (Changed, NotStored):
-                # A try whose answer got lost may have been the one that changed it.
-                found = self._find()
-                if found is None or found.state.stamp not in self._stamps:
-                    self.is_over = True
-                    raise Changed("another writer has taken over the upload") from None
+                # A retried request fails if its first try succeeded and only the response was lost.
+                found = self._read()
+                if found is None or found.state.write_id not in self._unconfirmed:
+                    self.has_ended = True
+                    raise Changed("another writer has taken the upload over") from None
                 self._etag = found.etag
                 self._put(state)
 
     def release(self, state: State) -> None:
-        """Save a state and give the lease back."""
+        """Save a state and release the lease."""
         with self._lock:
             try:
                 self.save(replace(state, writer=""))
             finally:
-                self.is_over = True
+                self.has_ended = True
 
     def renew(self) -> None:
-        """Save `state` if that was not done lately. A failure shows at the next save."""
+        """Save `state`, unless it was saved recently. A failure shows at the next `save`."""
         if not self._lock.acquire(blocking=False):
-            return  # its writer is saving it
+            return  # the writer is saving it now
         try:
-            if not self.is_over and time.monotonic() - self._saved_at > _RENEWED_EVERY / 2:
+            if not self.has_ended and time.monotonic() - self._saved_at > _RENEWAL_INTERVAL / 2:
                 with suppress(StorageError):
                     self.save(self.state)
         finally:
             self._lock.release()
 
     def _put(self, state: State) -> None:
-        stamped = replace(state, stamp=uuid4().hex)
-        self._stamps.append(stamped.stamp)
-        self._etag = self._bucket.put(self._name, stamped.dump(), if_match=self._etag)
-        self._stamps.clear()
+        identified = replace(state, write_id=uuid4().hex)
+        self._unconfirmed.append(identified.write_id)
+        self._etag = self._bucket.put(self._name, identified.dump(), if_match=self._etag)
+        self._unconfirmed.clear()
         self._saved_at = time.monotonic()
-        self.state = stamped
+        self.state = identified
 
-    def _find(self) -> Snapshot | None:
+    def _read(self) -> Snapshot | None:
         try:
             return Snapshot.read(self._bucket, self._name)
         except NotStored:
             return None
 
 
-class Renewal:
-    """Renews all leases of a process, from threads that are there while there are any.
+class LeaseRenewal:
+    """Renews all leases of a process, in threads that run as long as there are leases.
 
-    One that S3 does not answer keeps none of the others waiting.
+    A renewal that S3 does not answer does not delay the others.
     """
 
     def __init__(self) -> None:
@@ -141,10 +142,10 @@ class Renewal:
         self._is_running = False
 
     def add(self, lease: Lease) -> None:
-        """Renew a lease from now on, until it is over.
+        """Renew a lease until it ends.
 
         Raises:
-            Unavailable: the system has no thread for that.
+            Unavailable: no thread can be started.
         """
         with self._lock:
             self._leases.add(lease)
@@ -154,22 +155,22 @@ class Renewal:
             try:
                 thread.start()
             except RuntimeError as error:
-                raise Unavailable(f"leases of uploads cannot be renewed: {error}") from error
+                raise Unavailable(f"no thread can be started to renew an upload's lease: {error}") from error
             self._is_running = True
 
     def _run(self) -> None:
-        begun: dict[Lease, Future[None]] = {}
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="s3-lease") as pool:
-            while leases := self._after_a_while():
-                again = [lease for lease in leases if lease not in begun or begun[lease].done()]
-                begun = {lease: begun[lease] for lease in leases if lease not in again}
-                with suppress(RuntimeError):  # no thread can be had now: those that are there go on
-                    begun |= {lease: pool.submit(lease.renew) for lease in again}
+        running: dict[Lease, Future[None]] = {}
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="s3-lease") as pool:
+            while leases := self._wait():
+                due = [lease for lease in leases if lease not in running or running[lease].done()]
+                running = {lease: running[lease] for lease in leases if lease not in due}
+                with suppress(RuntimeError):  # no more threads can be started: existing ones continue
+                    running |= {lease: pool.submit(lease.renew) for lease in due}
 
-    def _after_a_while(self) -> Collection[Lease]:
-        """The leases to renew; none, and this thread is forgotten."""
-        time.sleep(_RENEWED_EVERY)
+    def _wait(self) -> Collection[Lease]:
+        """Sleep; the leases to renew. If there are none, this thread ends."""
+        time.sleep(_RENEWAL_INTERVAL)
         with self._lock:
-            self._leases = {lease for lease in self._leases if not lease.is_over}
+            self._leases = {lease for lease in self._leases if not lease.has_ended}
             self._is_running = bool(self._leases)
             return list(self._leases)

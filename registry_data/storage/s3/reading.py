@@ -1,8 +1,8 @@
-"""Blobs that are read at their clients' pace.
+"""Readers of blobs that hold a connection to S3 only while they are read (ADR 36).
 
-An answer that is open takes a connection, and a server may serve only so many at once: MinIO reckons them by
-its memory. Clients that take nothing would keep everybody else from it, so where many answers are open, those
-that nobody reads are closed, and asked for again from where they were.
+A server may serve a limited number of responses at once (MinIO computes it from its memory). Clients that do
+not read would block all others, so if many responses are open, those that are not being read are closed, and
+requested again from where they were.
 """
 
 import threading
@@ -13,25 +13,25 @@ from weakref import WeakSet
 
 from registry_data.storage.s3.bucket import Bucket, Reader
 
-# Of one process. A few slow clients harm nobody, and asking again costs a request.
-_MANY: Final = 64
+# For each process. A few slow clients are no problem, and requesting again costs a request.
+_MAX_OPEN: Final = 64
 _IDLE: Final = 1.0  # seconds
 
 
 class ResumableReader:
-    """An iterator over a part of an object, which holds a connection only while it is read, or few are."""
+    """Iterator over a part of an object."""
 
     def __init__(self, bucket: Bucket, name: str, start: int, stop: int | None) -> None:
-        """Ask for it now.
+        """Send the request.
 
         Raises:
-            NotStored: it is not there.
+            NotStored: the object does not exist.
         """
         self._bucket, self._name = bucket, name
         self._lock = threading.Lock()
-        self._answer: Reader | None = bucket.read(name, start, stop)
-        self._etag = self._answer.etag
-        self._at, self._stop = start, start + self._answer.length
+        self._response: Reader | None = bucket.read(name, start, stop)
+        self._etag = self._response.etag
+        self._offset, self._stop = start, start + self._response.length
         self._read_at = time.monotonic()
 
     def __iter__(self) -> "ResumableReader":
@@ -39,38 +39,38 @@ class ResumableReader:
 
     def __next__(self) -> bytes:
         with self._lock:
-            if self._answer is None:
-                if self._at == self._stop:
+            if self._response is None:
+                if self._offset == self._stop:
                     raise StopIteration
-                self._answer = self._bucket.read(self._name, self._at, self._stop, etag=self._etag)
+                self._response = self._bucket.read(self._name, self._offset, self._stop, etag=self._etag)
             try:
-                piece = next(self._answer)
+                piece = next(self._response)
             except StopIteration:
-                self._answer = None
+                self._response = None
                 raise
-            self._at += len(piece)
+            self._offset += len(piece)
             self._read_at = time.monotonic()
             return piece
 
     @property
     def is_open(self) -> bool:
         """Whether it holds a connection."""
-        return self._answer is not None
+        return self._response is not None
 
-    def rest(self) -> None:
-        """Let go of the connection, unless somebody reads or has just done so."""
+    def suspend_if_idle(self) -> None:
+        """Close the response, unless it is being read or was read within the idle time."""
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if self._answer is not None and time.monotonic() - self._read_at >= _IDLE:
-                self._answer.close()
-                self._answer = None
+            if self._response is not None and time.monotonic() - self._read_at >= _IDLE:
+                self._response.close()
+                self._response = None
         finally:
             self._lock.release()
 
 
-class Readers:
-    """All readers of a process; a thread looks after them while there are any."""
+class ReaderPool:
+    """All readers of a process. A thread suspends idle ones; it runs as long as there are readers."""
 
     def __init__(self) -> None:
         self._readers: WeakSet[ResumableReader] = WeakSet()
@@ -78,30 +78,30 @@ class Readers:
         self._is_running = False
 
     def add(self, reader: ResumableReader) -> None:
-        """Look after a reader until it is forgotten."""
+        """Watch a reader until it is garbage-collected."""
         with self._lock:
             self._readers.add(reader)
             if self._is_running:
                 return
-            # No thread can be had now: the next reader tries again.
+            # If no thread can be started now, the next reader tries again.
             with suppress(RuntimeError):
                 threading.Thread(target=self._run, name="s3-readers", daemon=True).start()
                 self._is_running = True
 
     def _run(self) -> None:
-        while self._are_there_after_a_while():
-            self._let_rest()
+        while self._wait():
+            self._suspend_idle()
 
-    def _are_there_after_a_while(self) -> bool:
-        """Whether there are readers; if not, this thread is forgotten."""
+    def _wait(self) -> bool:
+        """Sleep; whether there are readers. If not, this thread ends."""
         time.sleep(_IDLE)
         with self._lock:
             self._is_running = bool(self._readers)
             return self._is_running
 
-    def _let_rest(self) -> None:
+    def _suspend_idle(self) -> None:
         with self._lock:
             readers = [reader for reader in self._readers if reader.is_open]
-        if len(readers) > _MANY:
+        if len(readers) > _MAX_OPEN:
             for reader in readers:
-                reader.rest()
+                reader.suspend_if_idle()

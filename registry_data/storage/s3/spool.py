@@ -1,4 +1,4 @@
-"""Bytes of an upload that fill no part yet, in a local file."""
+"""Local buffer for the bytes of an S3 upload that do not fill a part yet."""
 
 import errno
 import mmap
@@ -8,25 +8,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from registry_data.storage.base import PIECE, Full, Unavailable
+from registry_data.storage.base import PIECE, InsufficientStorage, Unavailable
 from registry_data.storage.free_space import FreeSpace
 
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Spool:
-    """A file without a name: it goes with the process, and never needs to outlive it."""
+    """A file without a name, so the kernel deletes it when the process ends."""
 
-    def __init__(self, room: FreeSpace) -> None:
-        self._room = room
-        with translated():
-            self._file = tempfile.TemporaryFile(dir=room.folder, buffering=0)  # noqa: SIM115 - `close` closes it
+    def __init__(self, free_space: FreeSpace) -> None:
+        self._free_space = free_space
+        with translate_errors():
+            self._file = tempfile.TemporaryFile(dir=free_space.folder, buffering=0)  # noqa: SIM115 - see `close`
         self.size = 0
 
     def append(self, piece: memoryview) -> None:
-        """Take all of it or nothing."""
-        with translated():
-            self._room.require(len(piece))
+        """Write all of a piece, or nothing.
+
+        Raises:
+            InsufficientStorage, Unavailable: the file could not be written.
+        """
+        with translate_errors():
+            self._free_space.ensure(len(piece))
             try:
                 done = 0
                 while done < len(piece):
@@ -37,35 +41,37 @@ class Spool:
         self.size += len(piece)
 
     def view(self) -> memoryview:
-        """All bytes, not read into memory but mapped to it; until the next `clear`."""
+        """All bytes, as a memory map: nothing is read into memory. Valid until the next `clear`."""
         if not self.size:
             return memoryview(b"")
-        with translated():
+        with translate_errors():
             return memoryview(mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ))
 
     def pieces(self) -> Iterator[bytes]:
         """All bytes, in pieces."""
         for start in range(0, self.size, PIECE):
-            with translated():
+            with translate_errors():
                 yield os.pread(self._file.fileno(), min(PIECE, self.size - start), start)
 
     def clear(self) -> None:
-        """Forget all bytes."""
-        with translated():
+        """Delete all bytes."""
+        with translate_errors():
             os.ftruncate(self._file.fileno(), 0)
         self.size = 0
 
     def close(self) -> None:
-        """Remove the file; again is no harm."""
+        """Delete the file. Idempotent."""
         self._file.close()
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn the system's errors into the protocol's."""
+def translate_errors() -> Iterator[None]:
+    """Raise the protocol's errors for the system's."""
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise Full("no room for parts on their way to S3: see `spool` in the storage URL") from error
-        raise Unavailable(f"the folder for parts on their way to S3 cannot be used: {error}") from error
+        if error.errno in _NO_SPACE:
+            raise InsufficientStorage(
+                "the folder that buffers parts for S3 is full: set `spool` in the storage URL to another one"
+            ) from error
+        raise Unavailable(f"the folder that buffers parts for S3 cannot be used: {error}") from error

@@ -1,8 +1,7 @@
-"""Blobs and uploads in an S3 bucket (docs/storage.md; decision 21). Any number of nodes may use the same one.
+"""Storage driver for an S3 bucket, shared by any number of nodes (docs/storage.md, ADR 21).
 
-What a blob is called in the bucket comes from its key's generation alone, so that an upload goes straight to
-where it stays. All that is known of an upload is in its state object (`state`), whose writers take turns
-(`lease`); bytes on their way are in `upload`.
+The name of a blob's object depends only on its key's generation, so an upload is written to its final object.
+`state` describes the state object of an upload, `lease` excludes concurrent writers, `upload` writes bytes.
 """
 
 import os
@@ -14,62 +13,62 @@ from pathlib import Path
 
 from registry_data.storage.base import Busy, Key, NotStored, StorageError, Unavailable, UploadId, WrongOffset
 from registry_data.storage.free_space import FreeSpace
-from registry_data.storage.keys import check_key, parse_key
+from registry_data.storage.keys import check_generation, check_key, parse_key
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.check import prepare
-from registry_data.storage.s3.lease import Lease, Renewal, Snapshot
-from registry_data.storage.s3.reading import Readers, ResumableReader
-from registry_data.storage.s3.spool import translated
+from registry_data.storage.s3.lease import Lease, LeaseRenewal, Snapshot
+from registry_data.storage.s3.reading import ReaderPool, ResumableReader
+from registry_data.storage.s3.spool import translate_errors
 from registry_data.storage.s3.state import ObjectNames, State, blob_object, part_size
 from registry_data.storage.s3.upload import S3Writer
 
 
 class _Process:
-    """What must not be shared over a fork: connections, threads, open uploads."""
+    """State that a fork must not share: connections, threads, open uploads."""
 
     def __init__(self, address: Address) -> None:
         self.pid = os.getpid()
         self.bucket = Bucket(address)
-        self.renewal = Renewal()
-        self.readers = Readers()
+        self.renewal = LeaseRenewal()
+        self.readers = ReaderPool()
         self.writers: dict[UploadId, S3Writer] = {}
         self.is_checked = False
 
 
 class S3Store:
-    """The driver."""
+    """The driver for buckets that only the server reads."""
 
     def __init__(self, address: Address, *, reserve: int | None = None) -> None:
-        """Nothing is asked of S3 yet. `reserve` is what stays free of the spool's disk, in bytes."""
+        """Sends no request. `reserve` is the free space to keep on the spool's disk, in bytes."""
         self._address = address
-        self._room = FreeSpace(address.spool or Path(tempfile.gettempdir()), reserve)
+        self._free_space = FreeSpace(address.spool or Path(tempfile.gettempdir()), reserve)
         self._process_or_parent = _Process(address)
 
     def check(self) -> None:
-        """The first time make the bucket, try it and report what is odd; later see that it is there."""
+        """At the first call create and test the bucket and log odd settings; later check that it exists."""
         if self._process.is_checked:
-            self._bucket.require()
+            self._bucket.require_exists()
         else:
             prepare(self._bucket)
             self._process.is_checked = True
 
     def ensure_capacity(self, size: int) -> None:
-        """Ask the disk that parts pass over; how much room the bucket has, only S3 knows."""
-        with translated():
-            self._room.require(min(size, part_size(0)))
+        """Check the disk of the spool. The free space of a bucket cannot be queried."""
+        with translate_errors():
+            self._free_space.ensure(min(size, part_size(0)))
 
     def create_upload(self, upload: UploadId) -> None:
-        """Write the first state, or leave the one that is there."""
+        """Write the initial state, unless there is one."""
         with suppress(Changed):
             self._bucket.put(ObjectNames(upload).state, State().dump(), only_new=True)
 
     def upload_size(self, upload: UploadId) -> int:
-        """Ask the state."""
+        """The size in the state."""
         return self._snapshot(upload).state.size
 
     def open_upload(self, upload: UploadId, *, at: int | None) -> S3Writer:
-        """Take the upload's lease."""
+        """Acquire the upload's lease."""
         snapshot = self._free(upload)
         if at is not None and at != snapshot.state.size:
             raise WrongOffset(snapshot.state.size)
@@ -80,8 +79,8 @@ class S3Store:
             if process.writers.get(upload) is writer:
                 del process.writers[upload]
 
-        is_first = not snapshot.state.stamp
-        writer = S3Writer(process.bucket, ObjectNames(upload), lease, self._room, forget, is_first=is_first)
+        is_new = not snapshot.state.write_id
+        writer = S3Writer(process.bucket, ObjectNames(upload), lease, self._free_space, forget, is_new=is_new)
         process.writers[upload] = writer
         try:
             process.renewal.add(lease)
@@ -91,7 +90,11 @@ class S3Store:
         return writer
 
     def read_upload(self, upload: UploadId) -> Iterator[bytes]:
-        """Read what is in parts or in the tail; more than one part has to be finished for that."""
+        """Read the tail, or complete the multipart upload and read its object.
+
+        Raises:
+            Busy: another process has the upload open, and it has parts.
+        """
         state = self._snapshot(upload).state
         if upload not in self._process.writers and not state.parts and state.sealed is None:
             tail = ObjectNames(upload).tail(state.tail_slot)
@@ -100,15 +103,13 @@ class S3Store:
             return writer.contents()
 
     def publish(self, upload: UploadId, key: Key) -> None:
-        """Finish the multipart upload to where the key leads."""
-        _, generation = parse_key(key)
-        if generation != upload:
-            raise ValueError(f"the key {key} is not one of the upload {upload}")
+        """Complete the multipart upload, whose target is the key's object."""
+        check_generation(upload, key)
         with self._writer(upload) as writer:
             writer.publish(key)
 
     def published_as(self, upload: UploadId) -> Key | None:
-        """Ask the state."""
+        """The key in the state."""
         try:
             key = self._snapshot(upload).state.key
         except NotStored:
@@ -116,39 +117,39 @@ class S3Store:
         return check_key(Key(key)) if key else None
 
     def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
-        """Remove what was sent and not published, and the state last: it says what that is."""
-        places = ObjectNames(upload)
+        """Delete unpublished objects, and the state last: an interrupted call can be repeated from it."""
+        names = ObjectNames(upload)
         writer = self._process.writers.get(upload) if published or held else None
         if writer is not None:
-            if not writer.let_go():
-                self._remove(places, is_blob=bool(published))
-            self._bucket.delete(places.state)
+            if not writer.release_unsaved():
+                self._remove(names, is_blob=bool(published))
+            self._bucket.delete(names.state)
             return
         try:
-            # Whoever comes from now on is too late to leave anything behind.
-            lease = Lease(self._bucket, places.state, self._free(upload))
+            # With the lease, no other writer can add objects that this call would miss.
+            lease = Lease(self._bucket, names.state, self._free(upload))
         except NotStored:
             return
         try:
-            self._remove(places, is_blob=bool(lease.state.key))
+            self._remove(names, is_blob=bool(lease.state.key))
         except StorageError:
             with suppress(StorageError):
                 lease.release(lease.state)
             raise
-        self._bucket.delete(places.state)
+        self._bucket.delete(names.state)
 
-    def _remove(self, places: ObjectNames, *, is_blob: bool) -> None:
-        self._bucket.abort_all(places.blob)
+    def _remove(self, names: ObjectNames, *, is_blob: bool) -> None:
+        self._bucket.abort_multiparts(names.blob)
         if not is_blob:
-            self._bucket.delete(places.blob)
-        self._bucket.delete(places.tail(0), places.tail(1))
+            self._bucket.delete(names.blob)
+        self._bucket.delete(names.tail(0), names.tail(1))
 
     def size(self, key: Key) -> int:
-        """Ask for the object."""
+        """The object's size."""
         return self._bucket.size(_object(key))
 
     def read(self, key: Key, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Begin the answer now, read it as it comes."""
+        """Send the request now; the iteration reads the body."""
         if stop is not None and start >= stop:
             self.size(key)
             return iter(())
@@ -158,7 +159,7 @@ class S3Store:
         return reader
 
     def delete(self, key: Key) -> None:
-        """Remove the object."""
+        """Delete the object."""
         self._bucket.delete(_object(key))
 
     @property
@@ -175,18 +176,18 @@ class S3Store:
         return Snapshot.read(self._bucket, ObjectNames(upload).state)
 
     def _free(self, upload: UploadId) -> Snapshot:
-        """The state of an upload that has no writer."""
+        """The state of an upload without a writer, or Busy."""
         snapshot = self._snapshot(upload)
-        # One of this process is alive, however old its lease looks.
-        if snapshot.is_held or upload in self._process.writers:
-            raise Busy("another writer has the upload")
+        # A writer of this process is alive even if its lease looks expired.
+        if snapshot.is_leased or upload in self._process.writers:
+            raise Busy("another writer has the upload open")
         return snapshot
 
     @contextmanager
     def _writer(self, upload: UploadId) -> Iterator[S3Writer]:
-        """The upload's open writer in this process, or one for the moment."""
-        if here := self._process.writers.get(upload):
-            yield here
+        """The upload's open writer of this process, or a temporary one."""
+        if existing := self._process.writers.get(upload):
+            yield existing
             return
         writer = self.open_upload(upload, at=None)
         try:
@@ -196,10 +197,10 @@ class S3Store:
 
 
 class SigningS3Store(S3Store):
-    """The driver where clients may read from the store themselves."""
+    """The driver for buckets that clients read directly."""
 
     def url_for(self, key: Key, *, expires_in: timedelta) -> str:
-        """Sign an address, without asking S3."""
+        """Sign a URL, without a request to S3."""
         return self._bucket.url_for(_object(key), expires_in=expires_in)
 
 

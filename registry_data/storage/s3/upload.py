@@ -1,8 +1,9 @@
-"""An upload that is written to: bytes fill a part in the spool, whole parts go to S3.
+"""Writer of an S3 upload: bytes are collected in the spool, and whole parts are sent to S3.
 
-The multipart upload's target is the blob itself, so publishing copies nothing. Parts of an unfinished one
-cannot be read, though: whoever wants to read an upload that has parts has it finished first ("sealed"), and
-whoever appends to a sealed one begins another with the parts copied on the server. Both are rare.
+The target of the multipart upload is the blob's object, so publishing copies nothing. S3 cannot read parts of
+an incomplete multipart upload: to read an upload with parts, the multipart upload is completed first (the
+upload is "sealed"). To append to a sealed upload, another multipart upload is created, into whose parts the
+server copies the bytes. Both are rare.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,40 +20,40 @@ from registry_data.storage.s3.state import ObjectNames, State, part_size, parts_
 
 
 class S3Writer:
-    """See UploadWriter. What it took is in S3 after `close`.
+    """See UploadWriter. Everything written is in S3 after `close`.
 
-    A crash before that loses what fills no part, and what came since the lease was renewed last.
+    A crash before that loses bytes that fill no part, and parts sent since the last renewal of the lease.
     """
 
     def __init__(
         self,
         bucket: Bucket,
-        places: ObjectNames,
+        names: ObjectNames,
         lease: Lease,
-        room: FreeSpace,
+        free_space: FreeSpace,
         on_end: Callable[[], None],
         *,
-        is_first: bool,
+        is_new: bool,
     ) -> None:
-        """`is_first` says that the upload had no writer before, so that S3 has nothing of it yet."""
-        self._bucket, self._places, self._lease = bucket, places, lease
-        self._room, self._on_end = room, on_end
-        self._began = lease.state
-        self._spool: Spool | None = None  # holds what is behind the parts, once that is needed
-        self._multipart, self._parts, self._chain = (
-            self._began.multipart,
-            self._began.parts,
-            self._began.chain,
+        """`is_new`: the upload had no writer before, so S3 has only its state."""
+        self._bucket, self._names, self._lease = bucket, names, lease
+        self._free_space, self._on_end = free_space, on_end
+        self._initial = lease.state
+        self._spool: Spool | None = None  # the bytes after the parts, once they are needed
+        self._multipart, self._parts, self._parts_checksum = (
+            self._initial.multipart,
+            self._initial.parts,
+            self._initial.parts_checksum,
         )
         self._changed = False
-        self._sent = not is_first  # whether S3 may hold more of the upload than its state
+        self._sent = not is_new  # whether S3 may have objects or parts besides the state
         self._ended = False
-        self.offset, self.is_published = self._began.size, bool(self._began.key)
+        self.offset, self.is_published = self._initial.size, bool(self._initial.key)
 
     def write(self, piece: bytes) -> None:
-        """Append to the spool, and send it whenever it is a part."""
-        if self._lease.is_over:
-            raise Changed("the upload is no longer this writer's")
+        """Append to the spool, and send it when it fills a part."""
+        if self._lease.has_ended:
+            raise Changed("this writer has lost the lease of the upload")
         left = memoryview(piece)
         while left:
             spool = self._spooled()
@@ -65,96 +66,96 @@ class S3Writer:
             left = left[len(taken) :]
 
     def close(self) -> None:
-        """Save what fills no part in an object of its own, then the state."""
+        """Save the bytes that fill no part in a separate object, then the state."""
         if self._ended:
             return
         try:
-            self._lease.release(self._kept())
+            self._lease.release(self._saved())
         except Changed:
-            if self._changed:  # else there is nothing to lose: the upload was discarded, or is another's
+            if self._changed:  # otherwise nothing is lost: the upload was discarded or taken over
                 raise
         finally:
             self._end()
 
     def abandon(self) -> None:
-        """Go back to the state at the beginning: parts sent since count no more."""
+        """Restore the initial state. Parts sent since then are no longer part of the upload."""
         if self._ended:
             return
-        cut_back = replace(self._lease.state, sealed=self._began.size)
-        before = cut_back if self._is_sealed else self._began
+        truncated = replace(self._lease.state, sealed=self._initial.size)
+        before = truncated if self._is_sealed else self._initial
         try:
-            with suppress(Changed):  # then it is another's to change
+            with suppress(Changed):  # another writer has taken it over
                 self._lease.release(before)
-            self.offset = self._began.size
+            self.offset = self._initial.size
         finally:
             self._end()
 
-    def let_go(self) -> bool:
-        """End without saving anything: the upload is about to be discarded.
+    def release_unsaved(self) -> bool:
+        """End without saving: the upload is about to be discarded.
 
-        Returns whether S3 has nothing else of it than its state.
+        Returns whether S3 has nothing of the upload except its state.
         """
         self._end()
         return not self._sent
 
     def contents(self) -> Iterator[bytes]:
-        """All bytes so far."""
+        """All bytes written so far."""
         if not self.offset:
-            return iter(())  # there may be more in S3: parts that were sent and do not count
+            return iter(())  # S3 may still have abandoned parts
         if self._is_in_spool:
             return self._spooled().pieces()
         self._seal()
-        return self._bucket.read(self._places.blob, 0, self.offset)
+        return self._bucket.read(self._names.blob, 0, self.offset)
 
     def publish(self, key: Key) -> None:
-        """Make the upload the blob, with its digest as a tag."""
+        """Turn the upload into the blob, with its digest as a tag."""
         digest, _ = parse_key(key)
         if self._is_sealed:
             self._seal()
-            if self._bucket.size(self._places.blob) != self.offset:
-                self._spooled()  # the finished object has more than the upload: take its beginning
+            if self._bucket.size(self._names.blob) != self.offset:
+                self._spooled()  # the object is longer than the upload: start again from its first bytes
         if self._is_in_spool:
             self._put_whole({"digest": digest})
-            self._note_sealed(key)
+            self._save_sealed(key)
             return
         self._seal(key)
-        self._bucket.tag(self._places.blob, {"digest": digest})
+        self._bucket.tag(self._names.blob, {"digest": digest})
 
     def _put_whole(self, tags: Mapping[str, str]) -> None:
-        """Make the blob of what is in the spool, over nothing but what a try left that died.
+        """Write the spool as the blob, replacing only what an interrupted attempt left.
 
-        A writer that stalled and has lost its lease must not write over what another one published.
+        A writer that stalled and lost its lease must not overwrite a blob that another writer published.
         """
-        blob, view = self._places.blob, self._spooled().view()
+        blob, view = self._names.blob, self._spooled().view()
         try:
             self._bucket.put(blob, view, tags=tags, only_new=True)
         except Changed:
             found = self._bucket.etag(blob)
-            self._lease.save(self._lease.state)  # ours until now, so that nobody else's is there
+            self._lease.save(self._lease.state)  # succeeds only with the lease: no other writer published
             self._bucket.put(blob, view, tags=tags, if_match=found)
 
     @property
     def _is_sealed(self) -> bool:
-        """Whether the upload is (the beginning of) a finished object."""
+        """Whether the upload consists of the first bytes of a complete object."""
         return self._lease.state.sealed is not None and self._spool is None
 
     @property
     def _is_in_spool(self) -> bool:
-        """Whether all of the upload fills no part: most blobs of an image are so small."""
+        """Whether the upload has no parts. Most blobs of an image are that small."""
         return not self._is_sealed and self._parts == 0
 
     def _spooled(self) -> Spool:
-        """The spool, with what is behind the last part."""
+        """The spool, filled with the bytes after the last part."""
         if self._spool is None:
             state = self._lease.state
             if state.key:
-                raise Unavailable("the upload was published: nothing can be appended to it")
-            spool = Spool(self._room)
+                raise Unavailable("the upload was published: it cannot be appended to")
+            spool = Spool(self._free_space)
             try:
                 if state.sealed is not None:
                     self._reopen(spool, state.sealed)
                 elif state.tail:
-                    self._fill(spool, self._places.tail(state.tail_slot), 0, state.tail, state.tail_etag)
+                    self._fill(spool, self._names.tail(state.tail_slot), 0, state.tail, state.tail_etag)
             except BaseException:
                 spool.close()
                 raise
@@ -171,26 +172,30 @@ class S3Writer:
             raise self._damaged()
 
     def _reopen(self, spool: Spool, size: int) -> None:
-        """Begin another multipart upload with the first bytes of the finished object."""
+        """Create another multipart upload from the first `size` bytes of the complete object."""
         if self._multipart:
-            self._complete()  # whoever sealed it may have died, or failed, before that
-        self._multipart, self._parts, self._chain = "", 0, ""
+            self._complete()  # the writer that sealed it may have failed before
+        self._multipart, self._parts, self._parts_checksum = "", 0, ""
         while (start := where_part_begins(self._parts)) + (length := part_size(self._parts)) <= size:
-            self._multipart = self._multipart or self._bucket.begin(self._places.blob)
+            self._multipart = self._multipart or self._bucket.begin_multipart(self._names.blob)
             number = self._parts + 1
             etag = self._bucket.copy_part(
-                self._places.blob, self._multipart, number, start=start, stop=start + length
+                self._names.blob, self._multipart, number, start=start, stop=start + length
             )
-            self._parts, self._chain = number, parts_checksum(self._chain, etag)
+            self._parts, self._parts_checksum = number, parts_checksum(self._parts_checksum, etag)
         if start < size:
-            self._fill(spool, self._places.blob, start, size, None)
+            self._fill(spool, self._names.blob, start, size, None)
 
     def _send_part(self, spool: Spool) -> None:
         self._sent = True
-        multipart = self._multipart or self._bucket.begin(self._places.blob)
+        multipart = self._multipart or self._bucket.begin_multipart(self._names.blob)
         number = self._parts + 1
-        etag = self._bucket.put_part(self._places.blob, multipart, number, spool.view())
-        self._multipart, self._parts, self._chain = multipart, number, parts_checksum(self._chain, etag)
+        etag = self._bucket.put_part(self._names.blob, multipart, number, spool.view())
+        self._multipart, self._parts, self._parts_checksum = (
+            multipart,
+            number,
+            parts_checksum(self._parts_checksum, etag),
+        )
         spool.clear()
         self._changed = True
         self._lease.note(self._with_parts())
@@ -200,49 +205,49 @@ class S3Writer:
             self._lease.state,
             multipart=self._multipart,
             parts=self._parts,
-            chain=self._chain,
+            parts_checksum=self._parts_checksum,
             tail=0,
             sealed=None,
         )
 
-    def _kept(self) -> State:
-        """The state in which everything written is in S3."""
+    def _saved(self) -> State:
+        """The state after all written bytes have been saved to S3."""
         if self._spool is None or not self._changed:
             return self._lease.state
         if not self._spool.size:
             return self._with_parts()
-        # Not over the tail that the saved state names: until the new state is saved, that one counts.
+        # In the other slot: until the new state is saved, the old state and its tail are valid.
         slot = 1 - self._lease.state.tail_slot
         self._sent = True
-        etag = self._bucket.put(self._places.tail(slot), self._spool.view())
+        etag = self._bucket.put(self._names.tail(slot), self._spool.view())
         return replace(self._with_parts(), tail=self._spool.size, tail_etag=etag, tail_slot=slot)
 
     def _seal(self, key: Key | None = None) -> None:
-        """Finish the multipart upload. The state says so first: a crash in between is a delay."""
+        """Complete the multipart upload. The state records it first, so that a crash is recoverable."""
         if not self._is_sealed:
             spool = self._spooled()
             if spool.size:
                 self._send_part(spool)
-        self._note_sealed(key)
+        self._save_sealed(key)
         if self._multipart:
             self._complete()
-        if self._bucket.size(self._places.blob) < self.offset:
+        if self._bucket.size(self._names.blob) < self.offset:
             raise self._damaged()
 
     def _complete(self) -> None:
         try:
-            parts = self._bucket.parts(self._places.blob, self._multipart, first=self._parts)
+            parts = self._bucket.parts(self._names.blob, self._multipart, first=self._parts)
         except NotStored:
-            return  # finished before
-        chain = ""
+            return  # completed before
+        checksum = ""
         for part in parts:
-            chain = parts_checksum(chain, part.etag)
-        if chain != self._chain:
+            checksum = parts_checksum(checksum, part.etag)
+        if checksum != self._parts_checksum:
             raise self._damaged()
-        with suppress(NotStored):  # finished by a try whose answer came too late
-            self._bucket.complete(self._places.blob, self._multipart, parts)
+        with suppress(NotStored):  # completed by an attempt whose response was lost
+            self._bucket.complete_multipart(self._names.blob, self._multipart, parts)
 
-    def _note_sealed(self, key: Key | None) -> None:
+    def _save_sealed(self, key: Key | None) -> None:
         state = self._lease.state if self._spool is None else self._with_parts()
         self._lease.save(replace(state, sealed=self.offset, tail=0, key=key or state.key))
         self._changed = False
@@ -251,11 +256,11 @@ class S3Writer:
             self._spool = None
 
     def _damaged(self) -> NotStored:
-        """A writer that was thought dead wrote after another had taken over. The client has to begin anew."""
-        return NotStored(f"the upload {self._places.upload} cannot be gone on with")
+        """A writer without the lease has replaced a part. The client has to start another upload."""
+        return NotStored(f"the upload {self._names.upload} was damaged by a concurrent writer: start another")
 
     def _end(self) -> None:
-        self._ended = self._lease.is_over = True
+        self._ended = self._lease.has_ended = True
         if self._spool is not None:
             self._spool.close()
         self._on_end()

@@ -1,4 +1,4 @@
-"""What only a disk can do wrong."""
+"""Failures of disks, and races that only files have."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from registry_data.storage.base import Busy, Full, Key, NotStored, Unavailable, UploadId
+from registry_data.storage.base import Busy, InsufficientStorage, Key, NotStored, Unavailable, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from tests.services.disks import small_disk
@@ -28,14 +28,14 @@ def small(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_a_full_disk_is_said_and_what_was_written_is_kept(small: Path) -> None:
+def test_a_full_disk_is_reported_and_written_bytes_are_kept(small: Path) -> None:
     store = FilesystemStore(small / "store", reserve=0)
     store.check()
     store.create_upload(UPLOAD)
     writer = store.open_upload(UPLOAD, at=0)
     writer.write(b"x" * 1_000_000)
-    (small / "somebody elses").write_bytes(b"x" * 500_000)
-    with pytest.raises(Full):
+    (small / "other").write_bytes(b"x" * 500_000)
+    with pytest.raises(InsufficientStorage):
         writer.write(b"x" * 600_000)
     assert writer.offset == store.upload_size(UPLOAD) >= 1_000_000
     writer.abandon()
@@ -43,18 +43,18 @@ def test_a_full_disk_is_said_and_what_was_written_is_kept(small: Path) -> None:
     store.open_upload(UPLOAD, at=0).close()
 
 
-def test_what_would_not_fit_beside_the_reserve_is_not_begun(small: Path) -> None:
-    # given a disk of 2 MiB and a few bytes that were written to it
+def test_the_reserve_of_the_disk_is_not_used(small: Path) -> None:
+    # given a disk of 2 MiB with some bytes on it
     store = FilesystemStore(small / "store", reserve=1_000_000)
     store.check()
     store.create_upload(UPLOAD)
     writer = store.open_upload(UPLOAD, at=0)
     writer.write(b"x" * 500_000)
 
-    # when more is announced, or comes
-    with pytest.raises(Full):
+    # when more bytes than fit are announced or written
+    with pytest.raises(InsufficientStorage):
         store.ensure_capacity(600_000)
-    with pytest.raises(Full):
+    with pytest.raises(InsufficientStorage):
         writer.write(b"x" * 600_000)
 
     # then nothing of it was written
@@ -62,13 +62,13 @@ def test_what_would_not_fit_beside_the_reserve_is_not_begun(small: Path) -> None
     store.ensure_capacity(100_000)
 
 
-def test_invariant_7_a_disk_that_is_gone_is_unknown_and_not_absent(tmp_path: Path) -> None:
+def test_invariant_7_a_missing_disk_is_unavailable_and_not_absent(tmp_path: Path) -> None:
     store = FilesystemStore(tmp_path / "store")
     store.check()
     with pytest.raises(NotStored):
         store.size(KEY)
     shutil.rmtree(tmp_path / "store")
-    for ask in (
+    for call in (
         lambda: store.size(KEY),
         lambda: store.read(KEY),
         lambda: store.upload_size(UPLOAD),
@@ -76,10 +76,10 @@ def test_invariant_7_a_disk_that_is_gone_is_unknown_and_not_absent(tmp_path: Pat
         lambda: store.discard(UPLOAD),
     ):
         with pytest.raises(Unavailable):
-            ask()
+            call()
 
 
-def test_invariant_7_a_folder_that_is_no_folder_is_unknown(tmp_path: Path) -> None:
+def test_invariant_7_a_file_in_place_of_a_folder_is_unavailable(tmp_path: Path) -> None:
     store = FilesystemStore(tmp_path / "store")
     store.check()
     shard = store.path_of(KEY).parent
@@ -92,14 +92,14 @@ def test_invariant_7_a_folder_that_is_no_folder_is_unknown(tmp_path: Path) -> No
 def test_another_file_at_a_key_is_never_overwritten(tmp_path: Path) -> None:
     store = FilesystemStore(tmp_path / "store")
     store.check()
-    store.path_of(KEY).write_bytes(b"theirs")
+    store.path_of(KEY).write_bytes(b"other")
     store.create_upload(UPLOAD)
     with pytest.raises(Unavailable):
         store.publish(UPLOAD, KEY)
-    assert store.path_of(KEY).read_bytes() == b"theirs"
+    assert store.path_of(KEY).read_bytes() == b"other"
 
 
-def test_uploads_leave_no_name_but_the_key(tmp_path: Path) -> None:
+def test_a_discarded_upload_leaves_no_file_but_the_blob(tmp_path: Path) -> None:
     store = FilesystemStore(tmp_path / "store")
     store.check()
     for published in (KEY, None):
@@ -112,7 +112,7 @@ def test_uploads_leave_no_name_but_the_key(tmp_path: Path) -> None:
         store.delete(KEY)
 
 
-def test_a_name_that_is_no_note_is_passed_over(tmp_path: Path) -> None:
+def test_an_unknown_file_beside_an_upload_is_ignored(tmp_path: Path) -> None:
     store = FilesystemStore(tmp_path / "store")
     store.check()
     store.create_upload(UPLOAD)
@@ -123,13 +123,13 @@ def test_a_name_that_is_no_note_is_passed_over(tmp_path: Path) -> None:
     assert store.published_as(UPLOAD) is None
 
 
-def test_a_root_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_created_is_reported_by_check(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable):
         FilesystemStore(tmp_path / "file" / "store").check()
 
 
-def test_contents_are_for_the_registry_alone(tmp_path: Path) -> None:
+def test_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     store = FilesystemStore(tmp_path / "store")
     store.check()
     store.create_upload(UPLOAD)
@@ -139,8 +139,8 @@ def test_contents_are_for_the_registry_alone(tmp_path: Path) -> None:
     assert Key(str(store.path_of(KEY).relative_to(tmp_path / "store"))) == KEY
 
 
-def test_an_upload_that_the_disk_begins_with_early_reads_back_whole(tmp_path: Path) -> None:
-    # given an upload that comes in pieces and by two writers, neither ending where the disk's stretches do
+def test_an_upload_with_early_writeback_reads_back_completely(tmp_path: Path) -> None:
+    # given an upload by two writers, in pieces that do not end at the boundaries of write-back
     store, content = FilesystemStore(tmp_path), os.urandom(9_000_001)
     store.check()
     upload = UploadId(uuid4().hex)
@@ -159,14 +159,14 @@ def test_an_upload_that_the_disk_begins_with_early_reads_back_whole(tmp_path: Pa
     assert b"".join(store.read(key)) == content
 
 
-def test_invariant_4_nobody_writes_to_what_has_just_been_published_and_discarded(tmp_path: Path) -> None:
-    # given an upload after the other, each published and discarded by who holds it
+def test_invariant_4_no_writer_changes_a_blob_that_was_just_published_and_discarded(tmp_path: Path) -> None:
+    # given uploads that are published and discarded by their writer
     store = FilesystemStore(tmp_path / "store")
     store.check()
     ended = threading.Event()
 
     def write_to(upload: UploadId) -> None:
-        """Try to get hold of it, again and again."""
+        """Try to open the upload, again and again."""
         while not ended.is_set():
             try:
                 writer = store.open_upload(upload, at=None)
@@ -193,14 +193,14 @@ def test_invariant_4_nobody_writes_to_what_has_just_been_published_and_discarded
         for other in others:
             other.join()
 
-        # then no other request has written to a blob
+        # then no other thread has written to the blob
         assert b"".join(store.read(key)) == b"content"
 
 
-def test_invariant_4_what_could_not_be_synced_is_not_believed_at_the_next_try(
+def test_invariant_4_after_a_failed_sync_the_upload_cannot_be_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a disk that fails once, and then says that all is well, as kernels do
+    # given a disk whose fdatasync fails once and succeeds later, which is how Linux reports a lost write
     store = FilesystemStore(tmp_path / "store")
     store.check()
     store.create_upload(UPLOAD)
@@ -213,15 +213,15 @@ def test_invariant_4_what_could_not_be_synced_is_not_believed_at_the_next_try(
         with pytest.raises(Unavailable):
             store.publish(UPLOAD, KEY)
 
-    # then there is nothing left to be published: the client begins anew
+    # then the upload is gone: the client has to start another one
     with pytest.raises(NotStored):
         store.publish(UPLOAD, KEY)
     with pytest.raises(NotStored):
         store.size(KEY)
 
 
-def test_publishing_that_could_not_begin_leaves_the_upload_for_the_next_try(tmp_path: Path) -> None:
-    # given a process that has no descriptor left
+def test_publish_can_be_repeated_after_it_failed_for_lack_of_descriptors(tmp_path: Path) -> None:
+    # given a process without free file descriptors
     store = FilesystemStore(tmp_path / "store")
     store.check()
     store.create_upload(UPLOAD)
@@ -235,6 +235,6 @@ def test_publishing_that_could_not_begin_leaves_the_upload_for_the_next_try(tmp_
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         os.close(used[0])
 
-    # then nothing was lost
+    # then publishing succeeds later
     store.publish(UPLOAD, KEY)
     assert store.size(KEY) == 0
