@@ -1,8 +1,8 @@
-"""The time, in one place; services take it as an argument where a rule depends on it."""
+"""The current time. Services take it as an argument where a rule depends on it."""
 
 from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """The time now, aware, in UTC."""
+    """The current time in UTC, timezone-aware."""
     return datetime.now(UTC)

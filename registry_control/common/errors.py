@@ -1,11 +1,11 @@
-"""What services refuse, in the terms of the v1 API. `rest.errors` is the only place that renders them."""
+"""Errors of services, in the terms of the v1 API. Only `rest.errors` renders them."""
 
 from http import HTTPStatus
 from typing import ClassVar
 
 
 class ServiceError(Exception):
-    """Something the caller asked for cannot be done; the text is for people."""
+    """A service rejects a request. The message is for people."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
     type: ClassVar[str] = "invalid_arguments"
@@ -15,19 +15,19 @@ class ServiceError(Exception):
         self.message = message
 
     def fields(self) -> dict[str, object]:
-        """What the body says besides `type` and `message`."""
+        """Fields of the response body besides `type` and `message`."""
         return {}
 
 
 class InvalidArgument(ServiceError):
-    """An argument has the wrong form, is missing, or breaks a rule."""
+    """An argument is malformed, missing, or breaks a rule."""
 
     def __init__(self, argument: str, help_message: str, *, reason: str = "format") -> None:
         super().__init__("invalid argument(s)")
         self.argument, self.help_message, self.reason = argument, help_message, reason
 
     def fields(self) -> dict[str, object]:
-        """Name the argument, one of the reasons that clients know, and the help."""
+        """The argument, a reason from the API's list, and a help message."""
         detail = {
             "argument_name": self.argument,
             "reason": self.reason,
@@ -37,7 +37,7 @@ class InvalidArgument(ServiceError):
 
 
 class DeniedAuthentication(ServiceError):
-    """The caller proves to be nobody; `method` and `reason` are words that clients know."""
+    """The credentials are missing or invalid. `method` and `reason` are values of the API's lists."""
 
     status = HTTPStatus.UNAUTHORIZED
     type = "denied_authentication"
@@ -47,12 +47,12 @@ class DeniedAuthentication(ServiceError):
         self.reason, self.help_message, self.method = reason, help_message, method
 
     def fields(self) -> dict[str, object]:
-        """How it was tried, what was wrong, and the help."""
+        """The authentication method, the reason of the failure, and a help message."""
         return {"method": self.method, "reason": self.reason, "help_message": self.help_message}
 
 
 class PermissionsDenied(ServiceError):
-    """Known to the caller, but not theirs to change."""
+    """The caller may see the resource but not perform this action on it."""
 
     status = HTTPStatus.FORBIDDEN
     type = "permissions_denied"
@@ -62,7 +62,7 @@ class PermissionsDenied(ServiceError):
         self.action, self.resource = action, resource
 
     def fields(self) -> dict[str, object]:
-        """What was tried on what."""
+        """The action and the resource."""
         return {"details": [{"action": self.action, "resource": self.resource}]}
 
 
@@ -76,7 +76,7 @@ class _AboutResource(ServiceError):
 
 
 class NotFound(_AboutResource):
-    """There is none, or none that the caller may know of."""
+    """The resource does not exist, or the caller may not see it."""
 
     status = HTTPStatus.NOT_FOUND
     type = "not_found"
@@ -96,7 +96,7 @@ class UnknownRegion(_AboutResource):
 
 
 class AlreadyExists(_AboutResource):
-    """The name is taken."""
+    """The name is in use."""
 
     status = HTTPStatus.CONFLICT
     type = "already_exists"
@@ -106,7 +106,7 @@ class AlreadyExists(_AboutResource):
         self.help_message = help_message
 
     def fields(self) -> dict[str, object]:
-        """All three are required by Scaleway's JavaScript client."""
+        """Scaleway's JavaScript client requires all three fields."""
         return {**super().fields(), "help_message": self.help_message}
 
 
@@ -118,7 +118,7 @@ class InUse(_AboutResource):
 
 
 class TransientState(_AboutResource):
-    """It is being deleted: only another DELETE is answered."""
+    """The resource is being deleted: only DELETE is accepted."""
 
     status = HTTPStatus.CONFLICT
     type = "transient_state"
@@ -128,12 +128,12 @@ class TransientState(_AboutResource):
         self.current_state = current_state
 
     def fields(self) -> dict[str, object]:
-        """Which state it is in."""
+        """The current state."""
         return {**super().fields(), "current_state": self.current_state}
 
 
 class Locked(_AboutResource):
-    """An administrator has locked it."""
+    """An administrator made the resource read-only."""
 
     status = HTTPStatus.LOCKED
     type = "locked"

@@ -1,4 +1,4 @@
-"""What several models have in common, and the change log."""
+"""Fields and states shared by several models, and the change log."""
 
 from django.db import models
 from django.db.models import Q
@@ -6,7 +6,7 @@ from django.utils import timezone
 
 
 class Timestamped(models.Model):
-    """Times that the API shows. Services set `updated_at` themselves: `update()` skips auto_now."""
+    """Times that the API shows. Services set `updated_at` explicitly, because `update()` ignores auto_now."""
 
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -16,7 +16,7 @@ class Timestamped(models.Model):
 
 
 class Status(models.TextChoices):
-    """The life of a namespace, an image or a tag, in the words of the v1 API."""
+    """States of a namespace, image or tag, as named by the v1 API."""
 
     READY = "ready"
     DELETING = "deleting"
@@ -24,12 +24,12 @@ class Status(models.TextChoices):
     LOCKED = "locked"
 
 
-# A row that is being deleted has given its name back; every unique name is unique among the others.
+# Names of rows that are being deleted can be reused: unique constraints apply to all other rows.
 NOT_DELETING = ~Q(status=Status.DELETING)
 
 
 class Change(models.Model):
-    """A row of the change log: the transaction of this id changed what depends on a scope (see `changes`).
+    """A row of the change log: transaction `transaction_id` changed data of a scope (see `changes`).
 
     On SQLite, where transactions commit in the order of their rows' ids, `transaction_id` is 0.
     """

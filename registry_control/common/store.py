@@ -1,4 +1,4 @@
-"""The blob store that this installation is configured for."""
+"""The blob store configured for this installation."""
 
 from functools import lru_cache
 
@@ -10,5 +10,5 @@ from registry_data.storage.factory import open_store
 
 @lru_cache(maxsize=1)
 def blob_store() -> BlobStore:
-    """One driver a process; making it reads and writes nothing."""
+    """The driver of this process. Creating it causes no I/O."""
     return open_store(settings.STORAGE_URL, reserve=settings.DISK_RESERVE)

@@ -8,14 +8,13 @@ from typing import Any
 import dj_database_url
 
 from registry_control.common.version import version
-from registry_control.settings.environment import PROJECT_ROOT, ConfigurationError, Environment
+from registry_control.settings.environment import ConfigurationError, Environment
 
 try:
     ENVIRONMENT = Environment.load(os.environ)
 except ConfigurationError as error:
     sys.exit(f"stowage: {error}")
 
-BASE_DIR = PROJECT_ROOT
 STATE_DIR = ENVIRONMENT.state_dir
 CONTROL_ADDR = ENVIRONMENT.control_addr
 DATA_ADDR = ENVIRONMENT.data_addr

@@ -1,4 +1,4 @@
-"""One connection for many questions: each gets its own answer, whatever happens to the others."""
+"""The PostgreSQL pipeline: each query gets its own result, whatever happens to the others."""
 
 import asyncio
 import errno
@@ -40,26 +40,26 @@ def with_pipeline(url: str, scenario: Callable[[Pipeline], Coroutine[Any, Any, N
 
 
 async def connected(pipeline: Pipeline) -> Rows:
-    """The answer to the first question that there is a connection for."""
+    """Query until there is a connection."""
     for _ in range(1500):
         try:
             return await pipeline.ask("SELECT 1", ())
         except ConnectionUnavailable:
             await asyncio.sleep(0.02)
-    raise AssertionError("no connection came")
+    raise AssertionError("the pipeline did not connect")
 
 
-def test_answers_come_to_those_who_asked(url: str) -> None:
+def test_each_query_gets_its_own_result(url: str) -> None:
     async def scenario(pipeline: Pipeline) -> None:
-        answers = await asyncio.gather(
+        results = await asyncio.gather(
             *(pipeline.ask("SELECT %s::int, %s::text", (n, str(n))) for n in range(500))
         )
-        assert answers == [[(n, str(n))] for n in range(500)]
+        assert results == [[(n, str(n))] for n in range(500)]
 
     with_pipeline(url, scenario)
 
 
-def test_values_come_back_as_they_went(url: str) -> None:
+def test_values_survive_the_round_trip(url: str) -> None:
     values = [
         ("text", "ä\n%"),
         ("uuid", ID),
@@ -78,19 +78,19 @@ def test_values_come_back_as_they_went(url: str) -> None:
     with_pipeline(url, scenario)
 
 
-def test_large_questions_and_answers_pass_each_other(url: str) -> None:
-    # given more than any buffer between client and server holds, in both directions at once
+def test_large_queries_and_results_are_sent_at_the_same_time(url: str) -> None:
+    # given more bytes than the socket buffers hold, in both directions at once
     large = "x" * 4_000_000
 
     async def scenario(pipeline: Pipeline) -> None:
-        answers = await asyncio.gather(*(pipeline.ask("SELECT %s::text", (large,)) for _ in range(8)))
-        assert all(answer == [(large,)] for answer in answers)
+        results = await asyncio.gather(*(pipeline.ask("SELECT %s::text", (large,)) for _ in range(8)))
+        assert all(result == [(large,)] for result in results)
 
     with_pipeline(url, scenario)
 
 
 @pytest.mark.parametrize("wrong", ["SELECT no_such_column", "SELECT 1 / %s::int"])
-def test_an_error_is_told_to_whom_it_concerns_and_the_next_ones_are_answered(url: str, wrong: str) -> None:
+def test_an_error_fails_its_own_query_and_later_queries_succeed(url: str, wrong: str) -> None:
     async def scenario(pipeline: Pipeline) -> None:
         for _ in range(3):
             before = pipeline.ask("SELECT 'before'", ())
@@ -99,14 +99,14 @@ def test_an_error_is_told_to_whom_it_concerns_and_the_next_ones_are_answered(url
             assert await before == [("before",)]
             with pytest.raises((psycopg.errors.DivisionByZero, ConnectionUnavailable)):
                 await failing
-            with pytest.raises(ConnectionUnavailable):  # of the same turn
+            with pytest.raises(ConnectionUnavailable):  # of the same transaction
                 await after
             assert await pipeline.ask("SELECT 'later'", ()) == [("later",)]
 
     with_pipeline(url, scenario)
 
 
-def test_a_value_that_no_statement_can_have_is_refused_at_once(url: str) -> None:
+def test_a_value_without_representation_is_rejected_at_once(url: str) -> None:
     async def scenario(pipeline: Pipeline) -> None:
         with pytest.raises(psycopg.DataError):
             pipeline.ask("SELECT %s::text", ("\0",))
@@ -115,17 +115,17 @@ def test_a_value_that_no_statement_can_have_is_refused_at_once(url: str) -> None
     with_pipeline(url, scenario)
 
 
-def test_whoever_gave_up_disturbs_nobody(url: str) -> None:
+def test_a_cancelled_query_does_not_affect_others(url: str) -> None:
     async def scenario(pipeline: Pipeline) -> None:
-        answers = [pipeline.ask("SELECT %s::int", (n,)) for n in range(10)]
-        answers[3].cancel()
-        rest = await asyncio.gather(*answers[:3], *answers[4:])
+        results = [pipeline.ask("SELECT %s::int", (n,)) for n in range(10)]
+        results[3].cancel()
+        rest = await asyncio.gather(*results[:3], *results[4:])
         assert [rows[0][0] for rows in rest] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
     with_pipeline(url, scenario)
 
 
-def test_a_lost_connection_is_told_and_made_anew(url: str) -> None:
+def test_a_lost_connection_fails_its_queries_and_is_replaced(url: str) -> None:
     async def scenario(pipeline: Pipeline) -> None:
         waiting = pipeline.ask("SELECT pg_sleep(100)", ())
         await asyncio.sleep(0)
@@ -138,30 +138,30 @@ def test_a_lost_connection_is_told_and_made_anew(url: str) -> None:
     with_pipeline(url, scenario)
 
 
-def test_a_server_that_is_silent_for_long_counts_as_lost(url: str) -> None:
+def test_a_connection_without_results_times_out_and_is_replaced(url: str) -> None:
     async def scenario(pipeline: Pipeline) -> None:
         waiting = [pipeline.ask("SELECT pg_sleep(100)", ()), pipeline.ask("SELECT 1", ())]
-        for answer in waiting:
+        for result in waiting:
             with pytest.raises(ConnectionUnavailable):
-                await asyncio.wait_for(answer, 60)
+                await asyncio.wait_for(result, 60)
         assert await connected(pipeline) == [(1,)]
 
     with_pipeline(url, scenario)
 
 
-def test_a_table_may_change_under_a_prepared_statement(url: str) -> None:
+def test_a_statement_is_prepared_again_after_its_table_changed(url: str) -> None:
     async def scenario(pipeline: Pipeline) -> None:
         await pipeline.ask("CREATE TABLE things (name varchar(5))", ())
         assert await pipeline.ask("SELECT * FROM things", ()) == []
         await pipeline.ask("ALTER TABLE things ADD size int", ())
-        with pytest.raises(psycopg.Error):  # the plan does not fit any more
+        with pytest.raises(psycopg.Error):  # the prepared plan is out of date
             await pipeline.ask("SELECT * FROM things", ())
         assert await pipeline.ask("SELECT * FROM things", ()) == []
 
     with_pipeline(url, scenario)
 
 
-def test_without_a_server_there_is_no_answer(postgres: Postgres) -> None:
+def test_queries_fail_at_once_without_a_server(postgres: Postgres) -> None:
     async def scenario() -> None:
         with pipeline_to(postgres.url("no_such_database")) as pipeline:
             for _ in range(3):
@@ -172,7 +172,7 @@ def test_without_a_server_there_is_no_answer(postgres: Postgres) -> None:
     asyncio.run(scenario())
 
 
-def test_statements_that_the_server_has_forgotten_are_asked_elsewhere_and_made_anew(url: str) -> None:
+def test_a_statement_that_the_server_deallocated_is_prepared_again(url: str) -> None:
     async def scenario(pipeline: Pipeline) -> None:
         await pipeline.ask("DEALLOCATE ALL", ())
         with pytest.raises(ConnectionUnavailable):
@@ -182,23 +182,23 @@ def test_statements_that_the_server_has_forgotten_are_asked_elsewhere_and_made_a
     with_pipeline(url, scenario)
 
 
-def test_a_process_without_descriptors_connects_when_it_has_some(
+def test_a_connection_that_failed_for_lack_of_descriptors_is_retried(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a process that can open nothing more just when it has connected
-    duplicate, tries = os.dup, []
+    # given a process that runs out of file descriptors when it has just connected
+    duplicate, attempts = os.dup, []
 
     def fails_once(descriptor: int) -> int:
-        tries.append(descriptor)
-        if len(tries) == 1:
+        attempts.append(descriptor)
+        if len(attempts) == 1:
             raise OSError(errno.EMFILE, "Too many open files")
         return duplicate(descriptor)
 
     monkeypatch.setattr(os, "dup", fails_once)
 
-    # then questions are answered as soon as it can
+    # then queries succeed after the retry
     async def scenario(pipeline: Pipeline) -> None:
         assert await pipeline.ask("SELECT 2", ()) == [(2,)]
 
     with_pipeline(url, scenario)
-    assert len(tries) == 2
+    assert len(attempts) == 2
