@@ -181,7 +181,7 @@ def _nginx(folder: Path, cleanup: ExitStack) -> Registry:
     return served
 
 
-def _stowage(folder: Path, cleanup: ExitStack, **environment: str) -> Registry:
+def stowage(folder: Path, cleanup: ExitStack, **environment: str) -> Registry:
     stack = cleanup.enter_context(Stack(folder / "stowage", environment=environment))
     credentials = stack.credentials
     httpx.post(
@@ -192,14 +192,14 @@ def _stowage(folder: Path, cleanup: ExitStack, **environment: str) -> Registry:
     return Registry(credentials.registry_host, credentials.secret_key)
 
 
-def _on_postgresql(folder: Path, cleanup: ExitStack, **environment: str) -> Registry:
+def on_postgresql(folder: Path, cleanup: ExitStack, **environment: str) -> Registry:
     server = cleanup.enter_context(running_postgres(folder / "postgres", durable=True))
-    return _stowage(folder, cleanup, REGISTRY_DATABASE_URL=server.create_database("registry"), **environment)
+    return stowage(folder, cleanup, REGISTRY_DATABASE_URL=server.create_database("registry"), **environment)
 
 
 def _on_postgresql_and_minio(folder: Path, cleanup: ExitStack) -> Registry:
     storage = f"s3://{_ACCESS}:{_SECRET}@{_minio(folder, cleanup)}/bench?secure=0"
-    return _on_postgresql(folder, cleanup, REGISTRY_STORAGE_URL=storage)
+    return on_postgresql(folder, cleanup, REGISTRY_STORAGE_URL=storage)
 
 
 def _minio(folder: Path, cleanup: ExitStack) -> str:
@@ -216,8 +216,8 @@ SIDES: Final = (
     Side("docker-registry", "docker-registry 2.8", _peer("docker-registry"), needs=("docker-registry",)),
     Side(REFERENCE, "distribution v3", _peer(REFERENCE_PROGRAM), needs=(REFERENCE_PROGRAM,)),
     Side(REFERENCE_ON_MINIO, "distribution v3, MinIO", _peer_on_minio, needs=(REFERENCE_PROGRAM, "minio")),
-    Side("sqlite", "Stowage, SQLite + disk", _stowage, ours=True),
-    Side("postgresql", "Stowage, PostgreSQL + disk", _on_postgresql, ours=True),
+    Side("sqlite", "Stowage, SQLite + disk", stowage, ours=True),
+    Side("postgresql", "Stowage, PostgreSQL + disk", on_postgresql, ours=True),
     Side(
         "minio",
         "Stowage, PostgreSQL + MinIO",
