@@ -6,12 +6,16 @@ read, after a change of `EVERYTHING`, and when it may have missed rows. It belon
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from registry_control.common.changes import EVERYTHING, pruned_up_to
 from registry_control.db.postgresql.pipeline import ConnectionUnavailable, Pipeline, Rows
+
+MOST_AT_ONCE: Final = 5000
+"""Rows that a feed reads at once; after more of them it evicts everything, in bounded time and memory."""
 
 Apply: TypeAlias = Callable[[Collection[str] | None], None]
 
@@ -75,9 +79,12 @@ class SqliteChangeFeed:
             self._apply(None)
             return
         found = self._connection.execute(
-            "SELECT id, scope FROM common_change WHERE id > ? ORDER BY id", (last,)
+            "SELECT id, scope FROM common_change WHERE id > ? ORDER BY id LIMIT ?", (last, MOST_AT_ONCE + 1)
         ).fetchall()
-        if found:
+        if len(found) > MOST_AT_ONCE:
+            self._last_id = None
+            self._read_changes()
+        elif found:
             self._last_id = found[-1][0]
             changed = _merge((scope for _, scope in found), lambda horizon: last < horizon)
             if changed is None or changed:
@@ -89,7 +96,7 @@ class SqliteChangeFeed:
 
 
 class PostgresChangeFeed:
-    """Asks for the present snapshot and for the rows that the last snapshot did not see, in one statement.
+    """Reads the rows that the last snapshot did not see whenever `pg_current_snapshot()` changes.
 
     Transactions become visible in another order than that of their ids. The rows that are new between two
     snapshots are those of transactions that the older one calls future (from its xmax on) or in progress (its
@@ -99,13 +106,16 @@ class PostgresChangeFeed:
     requests, and each of them gets a snapshot that was taken after it came.
     """
 
-    _QUESTION: Final = """
+    # Two statements: the first costs the server little, and at rest it is the only one.
+    _SNAPSHOT: Final = "SELECT pg_current_snapshot()::text"
+    _CHANGES: Final = f"""
 SELECT pg_current_snapshot()::text, ARRAY(
     SELECT scope FROM common_change WHERE transaction_id >= %s::text::bigint
     UNION ALL
     SELECT scope FROM common_change WHERE transaction_id = ANY(%s::text::bigint[])
+    LIMIT {MOST_AT_ONCE + 1}
 )
-"""
+"""  # noqa: S608
     _NO_TRANSACTION: Final = (str(2**63 - 1), "{}")
 
     def __init__(self, pipeline: Pipeline, apply: Apply) -> None:
@@ -126,12 +136,27 @@ SELECT pg_current_snapshot()::text, ARRAY(
 
     def _ask(self) -> None:
         self._asking, self._waiting = self._waiting, []
+        self._send(self._SNAPSHOT, (), self._compare)
+
+    def _send(self, sql: str, parameters: tuple[str, ...], then: Callable[..., None]) -> None:
         try:
-            answer = self._pipeline.ask(self._QUESTION, self._parameters())
+            answer = self._pipeline.ask(sql, parameters)
         except ConnectionUnavailable:
             self._finish(is_current=False)
         else:
-            answer.add_done_callback(self._answered)
+            answer.add_done_callback(partial(self._answered, then))
+
+    def _answered(self, then: Callable[..., None], answer: asyncio.Future[Rows]) -> None:
+        if answer.exception() is None:
+            then(*answer.result()[0])
+        else:
+            self._finish(is_current=False)
+
+    def _compare(self, snapshot: str) -> None:
+        if snapshot == self._snapshot:
+            self._finish(is_current=True)
+        else:
+            self._send(self._CHANGES, self._parameters(), self._advance)
 
     def _parameters(self) -> tuple[str, str]:
         if self._snapshot is None:
@@ -139,22 +164,14 @@ SELECT pg_current_snapshot()::text, ARRAY(
         _, xmax, in_progress = self._snapshot.split(":")
         return xmax, f"{{{in_progress}}}"
 
-    def _answered(self, answer: asyncio.Future[Rows]) -> None:
-        if answer.exception() is None:
-            ((snapshot, scopes),) = answer.result()
-            self._advance(snapshot, scopes)
-        self._finish(is_current=answer.exception() is None)
-        if self._waiting:
-            self._ask()
-
-    def _advance(self, snapshot: str, scopes: Iterable[str]) -> None:
+    def _advance(self, snapshot: str, scopes: Sequence[str]) -> None:
         before, self._snapshot = self._snapshot, snapshot
-        if before is None or _xmax(snapshot) < _xmax(before):
-            self._apply(None)
-        elif snapshot != before:
+        changed: Collection[str] | None = None
+        if before is not None and _xmax(snapshot) >= _xmax(before) and len(scopes) <= MOST_AT_ONCE:
             changed = _merge(scopes, lambda horizon: _xmin(before) <= horizon)
-            if changed is None or changed:
-                self._apply(changed)
+        if changed is None or changed:
+            self._apply(changed)
+        self._finish(is_current=True)
 
     def _finish(self, *, is_current: bool) -> None:
         if not is_current:
@@ -165,6 +182,8 @@ SELECT pg_current_snapshot()::text, ARRAY(
         for future in asked:
             if not future.done():
                 future.set_result(is_current)
+        if self._waiting:
+            self._ask()
 
     def close(self) -> None:
         """Close the connection."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry_control.common.change_feed import PostgresChangeFeed, SqliteChangeFeed
+from registry_control.common.change_feed import MOST_AT_ONCE, PostgresChangeFeed, SqliteChangeFeed
 from registry_control.common.changes import EVERYTHING
 from registry_control.db.postgresql.pipeline import Pipeline
 from tests.services.postgres import Postgres
@@ -117,6 +117,43 @@ def test_sqlite_evicts_everything_where_rows_were_pruned_before_they_were_read(
 
     asyncio.run(scenario())
     feed.close()
+
+
+def test_after_very_many_changes_everything_is_evicted(
+    database: Path, writer: sqlite3.Connection, url: str
+) -> None:
+    number = MOST_AT_ONCE + 1
+    applied = Applied()
+    feed = SqliteChangeFeed(database, applied.append)
+
+    async def on_sqlite() -> None:
+        await feed.catch_up()
+        writer.execute("BEGIN IMMEDIATE")
+        writer.executemany(SQLITE_RECORD, ((f"image:{each}",) for each in range(number)))
+        writer.execute("COMMIT")
+        await asyncio.sleep(0)
+        assert await feed.catch_up()
+        assert applied.taken() == [None, None]
+        writer.execute(SQLITE_RECORD, ("image:a",))
+        await asyncio.sleep(0)
+        assert await feed.catch_up()
+        assert applied.taken() == [["image:a"]]
+
+    asyncio.run(on_sqlite())
+    feed.close()
+
+    async def on_postgresql(feed: PostgresChangeFeed, applied: Applied) -> None:
+        with psycopg.connect(url) as connection:
+            connection.cursor().executemany(RECORD, [(f"image:{each}",) for each in range(number)])
+            connection.commit()
+            assert await feed.catch_up()
+            assert applied.taken() == [None]
+            connection.execute(RECORD, ("image:a",))
+            connection.commit()
+            assert await feed.catch_up()
+            assert applied.taken() == [["image:a"]]
+
+    with_feed(url, on_postgresql)
 
 
 def test_a_request_after_a_commit_sees_it_whoever_else_has_just_asked(
