@@ -8,6 +8,7 @@ pushed = push_image(owner, namespace, "app", tags=("a", "b"))
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -172,6 +173,23 @@ def push_image(
     manifests.put(actor=pusher.actor, image_id=image_id, new=pushed, tag_names=tags)
     size = sum(len(content) for content in dict(zip(digests, contents, strict=True)).values())
     return Pushed(image_id, pushed.digest, digests, size)
+
+
+def make_manifest(
+    blobs: Sequence[str] = (), *, children: Sequence[str] = (), subject: str = ""
+) -> manifests.NewManifest:
+    """A manifest as the data plane has parsed it; its bytes are random, so that each is a new one."""
+    payload = os.urandom(20)
+    return manifests.NewManifest(
+        digest=digest_of(payload),
+        media_type=OCI_MANIFEST,
+        payload=payload,
+        blobs=frozenset(blobs),
+        children=frozenset(children),
+        subject=subject,
+        artifact_type="",
+        descriptor=b"{}" if subject else b"",
+    )
 
 
 def push_blob(pusher: TestKey, image_id: UUID, content: bytes, *, store: BlobStore | None = None) -> str:

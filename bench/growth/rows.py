@@ -58,6 +58,7 @@ class _Repository:
     name: str
     layer: _Named
     blobs: dict[int, int] = field(default_factory=dict)  # sizes by id
+    reachable: set[int] = field(default_factory=set)  # blobs of manifests that a tag reaches
     tags: int = 0
 
 
@@ -93,7 +94,7 @@ class Growth:
         repository = self._repository(namespace_id, *GIANT)
         numbers = count()
         for block in range(blocks):
-            for manifest in self._block(repository):
+            for manifest in self._block(repository, untagged=range(0)):
                 self._tag(repository, giant_tag(next(numbers)), manifest)
             if block % _BATCH == _BATCH - 1:
                 yield self._taken_batch()
@@ -101,7 +102,8 @@ class Growth:
 
     def _ordinary(self, number: int, namespace_id: DatabaseId) -> None:
         repository = self._repository(namespace_id, *repository_name(number))
-        manifests = self._block(repository)
+        # The index has the first two as its children; those after them have no tag.
+        manifests = self._block(repository, untagged=range(2, _BLOCK - 4))
         for name, manifest in zip(("v1", "v2", "latest"), manifests[-4:-1], strict=True):
             self._tag(repository, name, manifest)
         self._image(repository)
@@ -112,12 +114,15 @@ class Growth:
         batch, self._batch = self._batch, {table: [] for table in tables.TABLES}
         return batch
 
-    def _block(self, repository: _Repository) -> list[_Named]:
-        images = [self._image_manifest(repository) for _ in range(_BLOCK - 2)]
+    def _block(self, repository: _Repository, untagged: range) -> list[_Named]:
+        images = [
+            self._image_manifest(repository, is_reachable=number not in untagged)
+            for number in range(_BLOCK - 2)
+        ]
         index = self._index(repository, images[:2])
         return [*images, index, self._signature(repository, index)]
 
-    def _image_manifest(self, repository: _Repository) -> _Named:
+    def _image_manifest(self, repository: _Repository, *, is_reachable: bool) -> _Named:
         number = next(self._ids[tables.MANIFEST])
         config, own = self._blob(b"config %d" % number), self._blob(b"layer %d" % number)
         base = self._bases[(repository.layer.id + number % 7) % _BASE_LAYERS]
@@ -126,8 +131,8 @@ class Growth:
             f'{{"schemaVersion":2,"mediaType":"{_MANIFEST}","config":{_descriptor(_CONFIG, config)},'
             f'"layers":[{_descriptors(_LAYER, layers)}]}}'
         )
-        made = self._manifest(repository, number, _MANIFEST, payload, _CONFIG)
-        self._link(repository, made, (config, *layers))
+        made = self._manifest(repository, number, _MANIFEST, payload, _CONFIG, is_reachable=is_reachable)
+        self._link(repository, made, (config, *layers), is_reachable=is_reachable)
         return made
 
     def _index(self, repository: _Repository, children: list[_Named]) -> _Named:
@@ -149,7 +154,7 @@ class Growth:
             f'"subject":{_descriptor(_INDEX, subject)}}}'
         )
         made = self._manifest(repository, number, _MANIFEST, payload, _SIGNATURE, subject.digest)
-        self._link(repository, made, (self._empty, layer))
+        self._link(repository, made, (self._empty, layer), is_reachable=True)
         return made
 
     def _manifest(
@@ -160,6 +165,8 @@ class Growth:
         text: str,
         artifact_type: str = "",
         subject: str = "",
+        *,
+        is_reachable: bool = True,
     ) -> _Named:
         self._moment += self._step
         payload = text.encode()
@@ -167,7 +174,7 @@ class Growth:
         self._batch[tables.MANIFEST].append(
             (
                 *(number, repository.id, made.digest, media_type, artifact_type, subject, payload),
-                *(made.size, self._form.time(self._moment)),
+                *(made.size, is_reachable, self._form.time(self._moment)),
             )
         )
         if subject:
@@ -187,10 +194,14 @@ class Growth:
         row = (made.id, repository.id, subject, artifact_type, len(descriptor), descriptor)
         self._batch[tables.REFERRER].append(row)
 
-    def _link(self, repository: _Repository, manifest: _Named, blobs: Iterable[_Named]) -> None:
+    def _link(
+        self, repository: _Repository, manifest: _Named, blobs: Iterable[_Named], *, is_reachable: bool
+    ) -> None:
         for blob in blobs:
             repository.blobs[blob.id] = blob.size
-            row = (next(self._ids[tables.LINK]), repository.id, manifest.id, blob.id)
+            if is_reachable:
+                repository.reachable.add(blob.id)
+            row = (next(self._ids[tables.LINK]), repository.id, manifest.id, blob.id, is_reachable)
             self._batch[tables.LINK].append(row)
 
     def _blob(self, content: bytes) -> _Named:
@@ -224,9 +235,11 @@ class Growth:
 
     def _image(self, repository: _Repository) -> None:
         """The row comes last: only now is known what it sums up."""
-        moment, size = self._form.time(self._moment), sum(repository.blobs.values())
+        moment = self._form.time(self._moment)
+        size = sum(repository.blobs[blob] for blob in repository.reachable)
+        untagged_size = sum(repository.blobs.values()) - size
         place = (repository.namespace_id, self._form.id(self._tenant.organization_id), repository.name)
-        row = (repository.id, *place, size, repository.tags, moment, moment, moment)
+        row = (repository.id, *place, size, untagged_size, repository.tags, moment, moment, moment)
         self._batch[tables.IMAGE].append(row)
 
     def _just_pushed(self, repository: _Repository) -> None:

@@ -25,7 +25,8 @@ NAMESPACE: Final = Table(
 IMAGE: Final = Table(
     "catalog.Image",
     (
-        *("id", "namespace_id", "organization_id", "name", "size", "tag_rows"),
+        *("id", "namespace_id", "organization_id", "name", "size", "untagged_size"),
+        "tag_rows",
         *("pushed_at", "created_at", "updated_at"),
     ),
 )
@@ -41,6 +42,7 @@ MANIFEST: Final = Table(
         "subject_digest",
         "payload",
         "size",
+        "is_reachable",
         "created_at",
     ),
 )
@@ -49,7 +51,7 @@ REFERRER: Final = Table(
     ("manifest_id", "image_id", "subject_digest", "artifact_type", "size", "descriptor"),
 )
 CHILD: Final = Table("catalog.ManifestChild", ("id", "parent_id", "child_id"))
-LINK: Final = Table("catalog.BlobLink", ("id", "image_id", "manifest_id", "blob_id"))
+LINK: Final = Table("catalog.BlobLink", ("id", "image_id", "manifest_id", "blob_id", "is_reachable"))
 LEASE: Final = Table("catalog.BlobLease", ("id", "image_id", "blob_id", "expires_at"))
 TAG: Final = Table("catalog.Tag", ("id", "image_id", "name", "manifest_id", "created_at", "updated_at"))
 SESSION: Final = Table(

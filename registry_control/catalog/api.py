@@ -155,4 +155,4 @@ def _shown(image: Image) -> Response:
 
 
 def _tags_of(page: Iterable[Image]) -> dict[str, Any]:
-    return {"names": listing.names_of_tags(image.pk for image in page)}
+    return {"newest_tags": listing.newest_tags_of([image.pk for image in page])}

@@ -34,7 +34,13 @@ class Image(Timestamped):
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
     status_message = models.CharField(max_length=255, blank=True, default="")
     size = models.BigIntegerField(
-        default=0, editable=False, help_text="Bytes of its distinct blobs, each counted once."
+        default=0, editable=False, help_text="Bytes of the distinct blobs of manifests that its tags reach."
+    )
+    untagged_size = models.BigIntegerField(
+        default=0, editable=False, help_text="Bytes of the distinct blobs of its other manifests only."
+    )
+    size_is_stale = models.BooleanField(
+        default=False, editable=False, help_text="Whether the worker has yet to recount the sizes."
     )
     tag_rows = models.BigIntegerField(
         default=0, editable=False, help_text="Rows of its tags, of every status."
@@ -60,6 +66,7 @@ class Image(Timestamped):
                 condition=models.Q(pushed_at__isnull=True),
                 name="images_never_pushed",
             ),
+            models.Index(fields=["id"], condition=models.Q(size_is_stale=True), name="images_to_recount"),
         ]
 
     def __str__(self) -> str:
@@ -76,6 +83,9 @@ class Manifest(models.Model):
     subject_digest = models.CharField(max_length=DIGEST_LENGTH, blank=True, default="")
     payload = models.BinaryField()
     size = models.BigIntegerField()
+    is_reachable = models.BooleanField(
+        default=False, help_text="From a tag: by itself, as a child of an index, or as a referrer."
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -195,16 +205,17 @@ class Blob(models.Model):
 
 
 class BlobLink(models.Model):
-    """A manifest of an image needs a blob, so the image has it. `image` repeats the manifest's own."""
+    """A manifest of an image lists a blob. `image` and `is_reachable` repeat the manifest's own."""
 
     image = models.ForeignKey(Image, models.PROTECT, related_name="blob_links", db_index=False)
     manifest = models.ForeignKey(Manifest, models.PROTECT, related_name="blob_links", db_index=False)
     blob = models.ForeignKey(Blob, models.PROTECT, related_name="links", db_index=False)
+    is_reachable = models.BooleanField(default=False)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["manifest", "blob"], name="blob_link_once")]
         indexes = [
-            models.Index(fields=["image", "blob"], name="blob_links_of_image"),
+            models.Index(fields=["image", "blob", "is_reachable"], name="blob_links_reachable"),
             models.Index(fields=["blob", "image"], name="blob_links_of_blob"),
         ]
 

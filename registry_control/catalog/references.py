@@ -17,6 +17,7 @@ from django.conf import settings
 from registry_control.common.clock import now
 from registry_control.db.sql import (
     Parameter,
+    execute,
     id_parameter,
     insert_many,
     placeholders,
@@ -26,9 +27,24 @@ from registry_control.db.sql import (
     time_parameter,
 )
 
-_LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id) VALUES"
+_LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id, is_reachable) VALUES"
 _SKIP_EXISTING: Final = "ON CONFLICT (manifest_id, blob_id) DO NOTHING"
 _UNLINK: Final = "DELETE FROM catalog_bloblink WHERE manifest_id IN"
+_COPY_MARKS: Final = """
+UPDATE catalog_bloblink
+SET is_reachable = (SELECT m.is_reachable FROM catalog_manifest m WHERE m.id = catalog_bloblink.manifest_id)
+WHERE image_id = %s
+"""
+_MARK: Final = "UPDATE catalog_bloblink SET is_reachable = %s WHERE manifest_id IN"
+_SUMS: Final = """
+SELECT COALESCE(SUM(CASE WHEN linked.reachable > 0 THEN b.size ELSE 0 END), 0),
+       COALESCE(SUM(CASE WHEN linked.reachable > 0 THEN 0 ELSE b.size END), 0)
+FROM (
+    SELECT blob_id, SUM(CASE WHEN is_reachable THEN 1 ELSE 0 END) AS reachable
+    FROM catalog_bloblink WHERE image_id = %s GROUP BY blob_id
+) linked
+JOIN catalog_blob b ON b.id = linked.blob_id
+"""
 _LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
 _RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
 _END_LEASE: Final = """
@@ -49,6 +65,11 @@ DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM batch) RETURNING blob_
 # Not EXISTS: PostgreSQL might gather all links of the image for it, of which there may be a million.
 _LINKED: Final = """
 (SELECT k.id FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id = b.id LIMIT 1) IS NOT NULL
+"""
+# Null where no manifest of the image lists the blob.
+_LINKED_REACHABLY: Final = """
+(SELECT k.is_reachable FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id = b.id
+ ORDER BY k.is_reachable DESC LIMIT 1)
 """
 _LEASED: Final = """
 (SELECT l.id FROM catalog_bloblease l
@@ -89,7 +110,8 @@ class SharedBlob(NamedTuple):
     id: int
     digest: str
     size: int  # bytes
-    linked: bool  # by a manifest of the image
+    is_linked: bool  # by a manifest of the image
+    is_reachable: bool  # by one that a tag of the image reaches
 
 
 def share_blobs(digests: Collection[str], *, image_id: UUID) -> list[SharedBlob]:
@@ -99,18 +121,59 @@ def share_blobs(digests: Collection[str], *, image_id: UUID) -> list[SharedBlob]
     image = id_parameter(image_id)
     # Nothing but placeholders is put together.
     sql = f"""
-        SELECT b.id, b.digest, b.size, {_LINKED} FROM catalog_blob b
+        SELECT b.id, b.digest, b.size, {_LINKED_REACHABLY} FROM catalog_blob b
         WHERE b.digest IN {placeholders([*digests])} AND b.state = 'live' AND ({_LINKED} OR {_LEASED})
         ORDER BY b.digest FOR SHARE OF b
     """  # noqa: S608
     found = rows(sql, [image, *digests, image, image, time_parameter(now())])
-    return [SharedBlob(*each) for each in found]
+    return [
+        SharedBlob(id_, digest, size, linked is not None, bool(linked)) for id_, digest, size, linked in found
+    ]
 
 
-def link(blob_ids: Iterable[int], *, image_id: UUID, manifest_id: int) -> None:
+def link(blob_ids: Iterable[int], *, image_id: UUID, manifest_id: int, is_reachable: bool) -> None:
     """Link blobs, whose rows the caller shares, to a manifest; links that exist stay."""
     image = id_parameter(image_id)
-    insert_many(_LINK, ([image, manifest_id, blob_id] for blob_id in blob_ids), conflict=_SKIP_EXISTING)
+    links = ([image, manifest_id, blob_id, is_reachable] for blob_id in blob_ids)
+    insert_many(_LINK, links, conflict=_SKIP_EXISTING)
+
+
+def set_reachable(manifest_ids: Sequence[int], *, image_id: UUID, to: bool) -> int:
+    """Mark the links of manifests of a locked image, whether a tag reaches them.
+
+    Returns how many bytes of blobs that makes reachable, or unreachable, that were not so by other links.
+    """
+    which = placeholders(manifest_ids)
+    mark = f"{_MARK} {which}"
+    if not to:
+        execute(mark, [to, *manifest_ids])
+    # Nothing but placeholders is put together.
+    sql = f"""
+        SELECT COALESCE(SUM(b.size), 0) FROM catalog_blob b
+        WHERE b.id IN (SELECT blob_id FROM catalog_bloblink WHERE manifest_id IN {which}) AND (
+            SELECT k.id FROM catalog_bloblink k
+            WHERE k.image_id = %s AND k.blob_id = b.id AND k.is_reachable LIMIT 1
+        ) IS NULL
+    """  # noqa: S608
+    found = row(sql, [*manifest_ids, id_parameter(image_id)])
+    if to:
+        execute(mark, [to, *manifest_ids])
+    return int(found[0]) if found else 0
+
+
+class Sizes(NamedTuple):
+    """Bytes of the distinct blobs that an image links."""
+
+    reachable: int
+    unreachable: int
+
+
+def recount(image_id: UUID) -> Sizes:
+    """Mark all links of a locked image as their manifests are marked, and sum up the sizes."""
+    image = id_parameter(image_id)
+    execute(_COPY_MARKS, [image])
+    found = row(_SUMS, [image])
+    return Sizes(*map(int, found)) if found else Sizes(0, 0)
 
 
 def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:

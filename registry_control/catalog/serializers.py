@@ -6,6 +6,7 @@ from rest_framework import serializers
 
 from registry_control.access.policy import Visibility
 from registry_control.catalog.models import Image, Tag
+from registry_control.catalog.selectors.listing import TAGS_SHOWN
 from registry_control.common.models import Status
 from registry_control.rest.serializers import Id, ListQuery, Text, order_field
 
@@ -14,7 +15,7 @@ UNSET: Final = "visibility_unknown"
 
 
 class ImageSerializer(serializers.Serializer[Image]):
-    """An image as clients see it: always all ten keys."""
+    """An image as clients see it: always all twelve keys."""
 
     id = serializers.UUIDField()
     name = serializers.CharField(help_text="All that follows the namespace; it may have slashes.")
@@ -22,15 +23,28 @@ class ImageSerializer(serializers.Serializer[Image]):
     status = serializers.ChoiceField(choices=Status.choices)
     status_message = serializers.CharField()
     visibility = serializers.ChoiceField(choices=[policy.value for policy in Visibility])
-    size = serializers.IntegerField(help_text="Bytes; what several of its tags have counts once.")
+    size = serializers.IntegerField(
+        help_text="Bytes of the distinct blobs that its tags reach, by children and referrers too."
+    )
+    untagged_size = serializers.IntegerField(
+        help_text="Bytes of the distinct blobs that only its other manifests list."
+    )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
-    tags = serializers.SerializerMethodField(help_text="Names only.")
+    tags = serializers.SerializerMethodField(help_text="Names of its newest 100 tags, in byte order.")
+    tags_total = serializers.SerializerMethodField(
+        help_text="How many tags it has; above 100, those whose deletion is under way count for some seconds."
+    )
 
     def get_tags(self, image: Image) -> list[str]:
-        """Take them from the context, where they are by the image's id for a whole page."""
-        names: list[str] = self.context["names"].get(image.pk, [])
+        """The names, read for a whole page at once."""
+        names: list[str] = self.context["newest_tags"].get(image.pk, [])
         return names
+
+    def get_tags_total(self, image: Image) -> int:
+        """The number, without counting rows: fewer names than a list shows are all there are."""
+        shown = len(self.get_tags(image))
+        return shown if shown < TAGS_SHOWN else image.tag_rows
 
 
 class TagSerializer(serializers.Serializer[Tag]):

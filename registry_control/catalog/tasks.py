@@ -3,17 +3,24 @@
 from datetime import timedelta
 from typing import Final
 
-from registry_control.catalog.services import deletion, uploads
+from registry_control.catalog.services import deletion, reachability, uploads
 from registry_control.common.background import Queue, background_task
 from registry_control.common.store import blob_store
 
 _BATCH: Final = 200
+_IMAGES: Final = 10  # recounted in one batch; an image of a million manifests takes a minute
 
 
 @background_task(name="catalog.finish_deletions", queue=Queue.FAST, every=timedelta(seconds=10))
 def finish_deletions() -> bool:
     """Remove the rows and uploads of namespaces, images and tags that are marked `deleting`."""
     return deletion.run_batch(store=blob_store(), limit=_BATCH)
+
+
+@background_task(name="catalog.recount_images", queue=Queue.BULK, every=timedelta(seconds=5))
+def recount_images() -> bool:
+    """Recount the sizes of images where a request would have had to evaluate too many manifests."""
+    return reachability.recount_stale(limit=_IMAGES) == _IMAGES
 
 
 @background_task(name="catalog.expire_uploads", queue=Queue.FAST, every=timedelta(minutes=5))

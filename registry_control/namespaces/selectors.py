@@ -74,12 +74,15 @@ def listed(
 
 
 def with_usage(namespaces: QuerySet[Namespace]) -> QuerySet[Namespace]:
-    """Add `image_count` and `size` (bytes), computed for the rows that are fetched and no others."""
+    """Add `image_count`, `size` and `untagged_size` (bytes), computed for the rows that are fetched only."""
     own = Namespace.objects.filter(pk=OuterRef("pk")).order_by().values("pk")
     images = own.annotate(total=Count("images", filter=_COUNTED))
     size = own.annotate(total=Coalesce(Sum("images__size", filter=_COUNTED), 0))
+    untagged_size = own.annotate(total=Coalesce(Sum("images__untagged_size", filter=_COUNTED), 0))
     return namespaces.annotate(
-        image_count=Subquery(images.values("total")), size=Subquery(size.values("total"))
+        image_count=Subquery(images.values("total")),
+        size=Subquery(size.values("total")),
+        untagged_size=Subquery(untagged_size.values("total")),
     )
 
 

@@ -14,7 +14,7 @@ DESCRIPTION_LENGTH: Final = 4096  # characters
 
 
 class NamespaceSerializer(serializers.Serializer[Namespace]):
-    """A namespace as clients see it: always all fourteen keys."""
+    """A namespace as clients see it: always all fifteen keys."""
 
     id = serializers.UUIDField()
     name = serializers.CharField()
@@ -25,7 +25,8 @@ class NamespaceSerializer(serializers.Serializer[Namespace]):
     status_message = serializers.CharField()
     endpoint = serializers.SerializerMethodField(help_text="What names of images begin with.")
     is_public = serializers.BooleanField(help_text="Whether anyone may pull its images that inherit.")
-    size = serializers.IntegerField(help_text="Bytes of its images together.")
+    size = serializers.IntegerField(help_text="Bytes: the sum of the sizes of its images.")
+    untagged_size = serializers.IntegerField(help_text="Bytes: the sum of its images' untagged sizes.")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
     image_count = serializers.IntegerField()

@@ -32,8 +32,8 @@ SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND NOT (stat
 """
 _INSERT: Final = """
 INSERT INTO catalog_image (id, namespace_id, organization_id, name, visibility, status, status_message,
-                           size, tag_rows, created_at, updated_at)
-VALUES (%s, %s, %s, %s, 'inherit', 'ready', '', 0, 0, %s, %s)
+                           size, untagged_size, size_is_stale, tag_rows, created_at, updated_at)
+VALUES (%s, %s, %s, %s, 'inherit', 'ready', '', 0, 0, FALSE, 0, %s, %s)
 """
 _COUNT: Final = "UPDATE namespaces_namespace SET image_rows = image_rows + 1 WHERE id = %s"
 _HOLD: Final = """

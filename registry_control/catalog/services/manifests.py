@@ -1,9 +1,8 @@
 """Putting and deleting manifests: what an image holds changes here and nowhere else."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db import transaction
@@ -14,9 +13,9 @@ from registry_control.catalog import references
 from registry_control.catalog.errors import ManifestNotFound, MissingContent, StoredAsAnotherType
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.references import Cause, SharedBlob
-from registry_control.catalog.services import conditions, images, sparse, tags
+from registry_control.catalog.services import conditions, images, reachability, sparse, tags
 from registry_control.catalog.services.images import ImageForUpdate
-from registry_control.catalog.services.tags import Change
+from registry_control.catalog.services.tags import TagChange
 from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import now
 from registry_control.db.sql import (
@@ -52,12 +51,25 @@ class NewManifest:
     optional_blobs: frozenset[str] = frozenset()
 
 
-_BY_DIGEST: Final = "SELECT id, media_type FROM catalog_manifest WHERE image_id = %s AND digest = %s"
+_BY_DIGEST: Final = """
+SELECT id, media_type, is_reachable FROM catalog_manifest WHERE image_id = %s AND digest = %s
+"""
 _CHILDREN: Final = "SELECT digest, id FROM catalog_manifest WHERE image_id = %s AND digest IN"
 _INSERT: Final = """
 INSERT INTO catalog_manifest (image_id, digest, media_type, artifact_type, subject_digest, payload,
-                              size, created_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+                              size, is_reachable, created_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+"""
+_RELATIVES: Final = """
+SELECT 'index', p.id, p.is_reachable FROM catalog_missingchild w
+JOIN catalog_manifest p ON p.id = w.parent_id
+WHERE w.image_id = %s AND w.digest = %s
+UNION ALL
+SELECT 'subject', s.id, s.is_reachable FROM catalog_manifest s WHERE s.image_id = %s AND s.digest = %s
+UNION ALL
+SELECT 'referrer', found.manifest_id, FALSE FROM (
+    SELECT r.manifest_id FROM catalog_referrer r WHERE r.image_id = %s AND r.subject_digest = %s LIMIT 1
+) found
 """
 _REFERRER: Final = """
 INSERT INTO catalog_referrer (manifest_id, image_id, subject_digest, artifact_type, size, descriptor)
@@ -71,9 +83,57 @@ _DELETE_REFERRERS: Final = "DELETE FROM catalog_referrer WHERE manifest_id IN"
 _DELETE_MISSING: Final = "DELETE FROM catalog_missingchild WHERE parent_id IN"
 _DELETE: Final = "DELETE FROM catalog_manifest WHERE id IN"
 _PUSHED: Final = """
-UPDATE catalog_image SET size = size + %s, tag_rows = tag_rows + %s, pushed_at = %s, updated_at = %s
+UPDATE catalog_image SET size = size + %s, untagged_size = untagged_size + %s, tag_rows = tag_rows + %s,
+                         pushed_at = %s, updated_at = %s
 WHERE id = %s
 """
+
+
+class Growth(NamedTuple):
+    """By how many bytes a manifest's links make an image grow."""
+
+    size: int = 0
+    untagged_size: int = 0
+
+
+class _Stored(NamedTuple):
+    """A manifest with what storing it has changed."""
+
+    id: int
+    is_reachable: bool
+    changes_others: bool  # a reachable one that other manifests may be reached from
+    grown: Growth
+
+
+class _Found(NamedTuple):
+    """A manifest that was there before the push."""
+
+    id: int
+    media_type: str
+    is_reachable: bool
+
+
+class _Relatives(NamedTuple):
+    """Manifests that were there before a new one and that it belongs together with."""
+
+    waiting_indexes: list[int]  # sparse indexes that list it
+    is_reached: bool  # by one of these indexes, or by its subject
+    has_referrers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a manifest names: rows that are locked, and manifests that a sparse index does without."""
+
+    children: Sequence[int]
+    blobs: Sequence[SharedBlob]
+    missing: Mapping[str, str]  # digest to platform
+
+
+class _Relative(NamedTuple):
+    kind: str
+    id: int
+    is_reachable: bool
 
 
 @transaction.atomic
@@ -95,54 +155,87 @@ def put(
     """
     image = images.lock_for_update(image_id)
     conditions.check(image_id, only_if)
-    found, grown = row(_BY_DIGEST, [id_parameter(image_id), new.digest]), 0
+    found = row(_BY_DIGEST, [id_parameter(image_id), new.digest])
     if found is None:
-        manifest_id, grown = _create(image, new)
+        stored = _create(image, new, is_tagged=bool(tag_names))
         record(actor=actor, verb="manifest.push", target=image.target, digest=new.digest)
     else:
-        manifest_id, media_type = found
-        if media_type != new.media_type:
-            raise StoredAsAnotherType(media_type)
-        grown = _take_in(image, manifest_id, new.optional_blobs)
-    changes = [tags.set_tag(image, name, manifest_id, new.digest, actor=actor) for name in tag_names]
-    if found is None or set(changes) - {Change.NONE}:
+        stored = _add_optional_blobs(image, _Found(*found), new)
+    changes = [tags.set_tag(image, name, stored.id, new.digest, actor=actor) for name in tag_names]
+    is_changed = any(change.is_change for change in changes)
+    if found is None or is_changed:
         record_change(image_scope(image_id))
     if not image.was_pushed:
         record_change(repositories_scope(image.organization_id))
-    if set(changes) - {Change.NONE} or grown or not image.was_pushed:
-        moment = time_parameter(now())
-        execute(_PUSHED, [grown, changes.count(Change.CREATED), moment, moment, id_parameter(image_id)])
+    if found is None or is_changed or stored.grown != Growth() or not image.was_pushed:
+        _update_image(image_id, stored, changes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """What a manifest names: rows that are held, and manifests that a sparse index does without."""
+def _update_image(image_id: UUID, stored: _Stored, changes: Sequence[TagChange]) -> None:
+    """Write what a push has changed: sizes, number of tags, times."""
+    affected = {change.moved_from for change in changes if change.moved_from is not None}
+    if stored.changes_others or (changes and not stored.is_reachable):
+        affected.add(stored.id)
+    moved = reachability.update(image_id, affected) if affected else 0
+    sizes = (stored.grown.size + moved, stored.grown.untagged_size - moved)
+    moment = time_parameter(now())
+    created = sum(change.is_new for change in changes)
+    execute(_PUSHED, [*sizes, created, moment, moment, id_parameter(image_id)])
 
-    children: Sequence[int]
-    blobs: Sequence[SharedBlob]
-    missing: Mapping[str, str]  # digest to platform
 
-
-def _create(image: ImageForUpdate, new: NewManifest) -> tuple[int, int]:
-    """Returns the manifest's id, and how many bytes the image grew by: blobs that it did not link before."""
-    moment = now()
+def _create(image: ImageForUpdate, new: NewManifest, *, is_tagged: bool) -> _Stored:
     content = _content(image, new)
-    manifest_id = _insert(image.id, new, moment)
+    relatives = _relatives(image.id, new)
+    is_reachable = is_tagged or relatives.is_reached
+    manifest_id = _insert(image.id, new, is_reachable=is_reachable)
     if new.subject:
         listed = (new.subject, new.artifact_type, len(new.descriptor), new.descriptor)
         execute(_REFERRER, [manifest_id, id_parameter(image.id), *listed])
-    references.link((blob.id for blob in content.blobs), image_id=image.id, manifest_id=manifest_id)
+    grown = _link(image.id, manifest_id, content.blobs, is_reachable=is_reachable)
     insert_many(_CHILD, ([manifest_id, child] for child in content.children))
     sparse.record_missing_children(image.id, manifest_id, content.missing)
-    sparse.adopt(image.id, manifest_id, new.digest)
-    return manifest_id, sum(blob.size for blob in content.blobs if not blob.linked)
+    sparse.adopt(image.id, relatives.waiting_indexes, manifest_id=manifest_id, digest=new.digest)
+    has_successors = bool(content.children) or relatives.has_referrers
+    return _Stored(manifest_id, is_reachable, is_reachable and has_successors, grown)
 
 
-def _take_in(image: ImageForUpdate, manifest_id: int, digests: Iterable[str]) -> int:
-    """Link what has come since the manifest was pushed first and could do without it; returns its bytes."""
-    shared = references.share_blobs(sorted(digests), image_id=image.id)
-    references.link((blob.id for blob in shared), image_id=image.id, manifest_id=manifest_id)
-    return sum(blob.size for blob in shared if not blob.linked)
+def _add_optional_blobs(image: ImageForUpdate, found: _Found, new: NewManifest) -> _Stored:
+    """Link optional blobs that have been pushed since the manifest was pushed first.
+
+    Raises:
+        StoredAsAnotherType: the image has the manifest with another media type.
+    """
+    if found.media_type != new.media_type:
+        raise StoredAsAnotherType(found.media_type)
+    shared = references.share_blobs(sorted(new.optional_blobs), image_id=image.id)
+    grown = _link(image.id, found.id, shared, is_reachable=bool(found.is_reachable))
+    return _Stored(found.id, bool(found.is_reachable), changes_others=False, grown=grown)
+
+
+def _link(image_id: UUID, manifest_id: int, blobs: Sequence[SharedBlob], *, is_reachable: bool) -> Growth:
+    references.link(
+        (blob.id for blob in blobs), image_id=image_id, manifest_id=manifest_id, is_reachable=is_reachable
+    )
+    if not is_reachable:
+        return Growth(untagged_size=sum(blob.size for blob in blobs if not blob.is_linked))
+    new = [blob for blob in blobs if not blob.is_reachable]
+    return Growth(
+        size=sum(blob.size for blob in new),
+        untagged_size=-sum(blob.size for blob in new if blob.is_linked),
+    )
+
+
+def _relatives(image_id: UUID, new: NewManifest) -> _Relatives:
+    image = id_parameter(image_id)
+    found = [
+        _Relative(*each)
+        for each in rows(_RELATIVES, [image, new.digest, image, new.subject, image, new.digest])
+    ]
+    return _Relatives(
+        waiting_indexes=[each.id for each in found if each.kind == "index"],
+        is_reached=any(each.is_reachable for each in found if each.kind != "referrer"),
+        has_referrers=any(each.kind == "referrer" for each in found),
+    )
 
 
 def _content(image: ImageForUpdate, new: NewManifest) -> _Content:
@@ -172,7 +265,7 @@ def _locked_children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
     return dict(rows(sql, [id_parameter(image_id), *wanted]))
 
 
-def _insert(image_id: UUID, new: NewManifest, moment: datetime) -> int:
+def _insert(image_id: UUID, new: NewManifest, *, is_reachable: bool) -> int:
     inserted = row(
         _INSERT,
         [
@@ -183,7 +276,8 @@ def _insert(image_id: UUID, new: NewManifest, moment: datetime) -> int:
             new.subject,
             new.payload,
             len(new.payload),
-            time_parameter(moment),
+            is_reachable,
+            time_parameter(now()),
         ],
     )
     if inserted is None:
@@ -213,13 +307,15 @@ def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
 
     Blobs that only this manifest links stay leased to the image, so that a client may push it again.
     """
+    moved = reachability.update(image.pk, [manifest.pk], deleted=manifest.pk)
     own = references.linked_only_by(manifest.pk)
     references.lease((blob.id for blob in own), image_id=image.pk)
     sparse.orphan(image, manifest)
     tag_names = delete_rows([manifest.pk], cause=Cause.MANIFEST_DELETED)
     record_change(image_scope(image.pk))
     Image.objects.filter(pk=image.pk).update(
-        size=F("size") - sum(blob.size for blob in own),
+        size=F("size") + moved,
+        untagged_size=F("untagged_size") - moved - sum(blob.size for blob in own),
         tag_rows=F("tag_rows") - len(tag_names),
         updated_at=now(),
     )

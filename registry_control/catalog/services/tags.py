@@ -1,7 +1,6 @@
 """What may happen to a tag."""
 
-from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import transaction
@@ -14,7 +13,7 @@ from registry_control.catalog.errors import TagNotFound
 from registry_control.catalog.models import Image, Tag
 from registry_control.catalog.selectors.content import tag_row
 from registry_control.catalog.selectors.listing import get_visible_tag
-from registry_control.catalog.services import conditions, images
+from registry_control.catalog.services import conditions, images, reachability
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.common.changes import image_scope, record_change
 from registry_control.common.clock import now
@@ -33,22 +32,26 @@ VALUES (%s, %s, %s, %s, 'ready', %s, %s)
 _MOVE: Final = "UPDATE catalog_tag SET manifest_id = %s, updated_at = %s WHERE id = %s"
 
 
-class Change(Enum):
-    """What became of a tag."""
+class TagChange(NamedTuple):
+    """What `set_tag` did."""
 
-    NONE = "none"
-    MOVED = "moved"
-    CREATED = "created"
+    is_new: bool = False
+    moved_from: int | None = None  # the manifest that has lost the tag
+
+    @property
+    def is_change(self) -> bool:
+        """Whether the tag stands for another manifest than before."""
+        return self.is_new or self.moved_from is not None
 
 
-def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, actor: Actor) -> Change:
+def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, actor: Actor) -> TagChange:
     """Make a tag stand for a manifest of this digest; the last to come wins.
 
     A tag that moves keeps its id and the time it was made. Whoever makes one counts it with its image.
     """
     existing = tag_row(image.id, name)
     if existing is not None and existing[1] == manifest_id:
-        return Change.NONE
+        return TagChange()
     moment = time_parameter(now())
     if existing is None:
         image_id = id_parameter(image.id)
@@ -56,7 +59,7 @@ def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, 
     else:
         execute(_MOVE, [manifest_id, moment, existing[0]])
     record(actor=actor, verb="tag.set", target=image.target, tag=name, digest=digest)
-    return Change.CREATED if existing is None else Change.MOVED
+    return TagChange(is_new=True) if existing is None else TagChange(moved_from=existing[1])
 
 
 @transaction.atomic
@@ -75,7 +78,13 @@ def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | N
     conditions.check(image_id, only_if)
     Tag.objects.filter(pk=existing[0]).delete()
     record_change(image_scope(image_id))
-    Image.objects.filter(pk=image_id).update(updated_at=now(), tag_rows=F("tag_rows") - 1)
+    moved = reachability.update(image_id, [existing[1]])
+    Image.objects.filter(pk=image_id).update(
+        size=F("size") + moved,
+        untagged_size=F("untagged_size") - moved,
+        tag_rows=F("tag_rows") - 1,
+        updated_at=now(),
+    )
     record(actor=actor, verb="tag.delete", target=images.target_of(image), tag=name)
 
 
@@ -106,6 +115,9 @@ def start_deletion(tag: Tag, *, actor: Actor) -> None:
         tag.updated_at = now()
         tag.save(update_fields=["status", "updated_at"])
         record_change(image_scope(tag.image_id))
-        Image.objects.filter(pk=tag.image_id).update(updated_at=tag.updated_at)
+        moved = reachability.update(tag.image_id, [tag.manifest_id])
+        Image.objects.filter(pk=tag.image_id).update(
+            size=F("size") + moved, untagged_size=F("untagged_size") - moved, updated_at=tag.updated_at
+        )
         record(actor=actor, verb="tag.delete", target=images.target_of(tag.image), tag=tag.name)
     deletion_started.send(sender=Tag)

@@ -19,7 +19,7 @@ from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
 from registry_data.storage.base import BlobStore
 from registry_data.storage.filesystem import FilesystemStore
-from tests.factories import TestKey, digest_of, make_key, make_namespace, push_blob, push_image
+from tests.factories import TestKey, make_key, make_manifest, make_namespace, push_blob, push_image
 from tests.integration.catalog.races import at_once, needs_postgresql
 
 STEPS = 60
@@ -43,6 +43,7 @@ class Registry:
             *[self.push] * 6,
             *[self.untag, self.delete_tag, self.delete_manifest] * 2,
             *[self.work] * 2,
+            *[self.push_index, self.push_referrer] * 3,
             self.ensure,
             self.delete_image,
             self.delete_namespace,
@@ -57,6 +58,24 @@ class Registry:
         names = self.chance.sample(["v1", "v2", "v3", "latest"], self.chance.randrange(4))
         content = b"%d" % self.chance.randrange(5)
         push_image(self.owner, namespace, name, tags=names, layers=[content])
+
+    def push_index(self) -> None:
+        """An index of some manifests of one image, tagged or not; sometimes it also refers to one of them."""
+        if found := self._some(Manifest.objects.all()):
+            siblings = list(Manifest.objects.filter(image=found.image_id).values_list("digest", flat=True))
+            children = self.chance.sample(siblings, min(len(siblings), 2))
+            subject = children[0] if self.chance.random() < 0.2 else ""
+            self._put(found.image_id, make_manifest(children=children, subject=subject))
+
+    def push_referrer(self) -> None:
+        """A signature of a manifest that is there, or of one that is not there (yet)."""
+        if found := self._some(Manifest.objects.all()):
+            layer = push_blob(self.owner, found.image_id, b"signature %d" % self.chance.randrange(3))
+            self._put(found.image_id, make_manifest([layer], subject=found.digest))
+
+    def _put(self, image_id: UUID, new: manifests.NewManifest) -> None:
+        names = self.chance.sample(["v1", "latest"], self.chance.randrange(2))
+        manifests.put(actor=self.owner.actor, image_id=image_id, new=new, tag_names=names)
 
     def ensure(self) -> None:
         namespace = self.chance.choice(self.namespaces)
@@ -99,6 +118,9 @@ def check_numbers(owner: TestKey) -> None:
     assert list(wrong_namespaces.values_list("pk", "image_rows", "there")) == []
     foreign = Image.objects.exclude(organization_id=F("namespace__project__organization"))
     assert not foreign.exists()
+    for image in Image.objects.exclude(status=Status.DELETING):
+        assert (image.size, image.untagged_size) == sizes_of(image), image
+        assert not image.size_is_stale
     everything = listing.ImageFilter()
     shown = listing.images_visible_to(owner.principal, everything)
     assert listing.count_images(owner.principal, everything) == shown.count()
@@ -106,6 +128,30 @@ def check_numbers(owner: TestKey) -> None:
         some = listing.ImageFilter(namespace_id=namespace.pk)
         shown = listing.images_visible_to(owner.principal, some)
         assert listing.count_images(owner.principal, some) == shown.count()
+
+
+def sizes_of(image: Image) -> tuple[int, int]:
+    """Size and untagged size, worked out from all rows of the image."""
+    links = {
+        manifest.pk: set(manifest.blob_links.values_list("blob", "blob__size"))
+        for manifest in image.manifests.all()
+    }
+    digests = dict(image.manifests.values_list("digest", "pk"))
+    reached: set[int] = set()
+    waiting = set(image.tags.exclude(status=Status.DELETING).values_list("manifest", flat=True))
+    while waiting:
+        manifest = Manifest.objects.get(pk=waiting.pop())
+        reached.add(manifest.pk)
+        waiting |= set(manifest.children.values_list("child", flat=True)) - reached
+        waiting |= (
+            set(image.manifests.filter(subject_digest=manifest.digest).values_list("pk", flat=True)) - reached
+        )
+    assert reached <= set(digests.values())
+    assert reached == set(image.manifests.filter(is_reachable=True).values_list("pk", flat=True))
+    assert set(image.blob_links.filter(is_reachable=True).values_list("manifest", flat=True)) <= reached
+    tagged = set[tuple[int, int]]().union(*(links[pk] for pk in reached))
+    others = set[tuple[int, int]]().union(*links.values()) - tagged
+    return sum(size for _, size in tagged), sum(size for _, size in others)
 
 
 @pytest.mark.django_db
@@ -164,17 +210,7 @@ def test_pushes_untags_and_the_worker_at_once_leave_the_right_numbers(store: Blo
 
 
 def _push(owner: TestKey, image_id: UUID, layer: str, number: int) -> None:
-    payload = b'{"number": %d}' % number
-    new = manifests.NewManifest(
-        digest=digest_of(payload),
-        media_type="application/vnd.oci.image.manifest.v1+json",
-        payload=payload,
-        blobs=frozenset({layer}),
-        children=frozenset(),
-        subject="",
-        artifact_type="",
-        descriptor=b"",
-    )
+    new = make_manifest([layer])
     manifests.put(actor=owner.actor, image_id=image_id, new=new, tag_names=[f"new-{number}", "latest"])
 
 

@@ -41,7 +41,7 @@ from registry_control.namespaces.models import Namespace
 from registry_data.oci.preconditions import Preconditions
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
-from tests.factories import Pushed, TestKey, digest_of, make_namespace, push_blob, push_image
+from tests.factories import Pushed, TestKey, digest_of, make_manifest, make_namespace, push_blob, push_image
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
 
 pytestmark = [pytest.mark.django_db(transaction=True), needs_postgresql]
@@ -53,17 +53,7 @@ def image_id(owner: TestKey, namespace: Namespace) -> UUID:
 
 
 def manifest_of(*digests: str) -> manifests.NewManifest:
-    payload = os.urandom(20)
-    return manifests.NewManifest(
-        digest=digest_of(payload),
-        media_type="application/vnd.oci.image.manifest.v1+json",
-        payload=payload,
-        blobs=frozenset(digests),
-        children=frozenset(),
-        subject="",
-        artifact_type="",
-        descriptor=b"",
-    )
+    return make_manifest(digests)
 
 
 def test_two_pushes_of_one_tag_leave_one_tag_on_one_of_them(owner: TestKey, image_id: UUID) -> None:

@@ -13,7 +13,7 @@ from tests.integration.control.api import NOBODYS, Api, details
 pytestmark = pytest.mark.django_db
 
 
-def test_an_image_has_all_ten_keys_in_their_types(api: Api, namespace: Namespace, pushed: Pushed) -> None:
+def test_an_image_has_all_twelve_keys_in_their_types(api: Api, namespace: Namespace, pushed: Pushed) -> None:
     body = api.get(f"/images/{pushed.image_id}").body
     times = body.pop("created_at"), body.pop("updated_at")
     assert all(time.endswith("Z") for time in times)
@@ -25,7 +25,9 @@ def test_an_image_has_all_ten_keys_in_their_types(api: Api, namespace: Namespace
         "status_message": "",
         "visibility": "inherit",
         "size": pushed.size,
+        "untagged_size": 0,
         "tags": ["a", "b"],
+        "tags_total": 2,
     }
 
 

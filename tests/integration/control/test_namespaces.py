@@ -15,7 +15,7 @@ pytestmark = pytest.mark.django_db
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 
 
-def test_a_created_namespace_has_all_fourteen_keys_in_their_types() -> None:
+def test_a_created_namespace_has_all_fifteen_keys_in_their_types() -> None:
     # given a key with full access
     key = make_key()
 
@@ -37,6 +37,7 @@ def test_a_created_namespace_has_all_fourteen_keys_in_their_types() -> None:
         "endpoint": f"{settings.PUBLIC_HOST}/my-team",
         "is_public": True,
         "size": 0,
+        "untagged_size": 0,
         "image_count": 0,
         "region": "fr-par",
     }

@@ -24,8 +24,9 @@ BUDGET = {
     "DELETE /images/{i}": 6,
     "GET /images/{i}/tags": 3,  # key, image with the number of its tags, page
     "GET /tags/{t}": 2,
-    # key, tag, image's row, tag's row, update, change log, image's time, audit
-    "DELETE /tags/{t}": 8,
+    # key, tag, image's row, tag's row, update, change log; what the tag reaches, whether something else does,
+    # marks of manifest and links, bytes; image, audit
+    "DELETE /tags/{t}": 13,
 }
 BODIES: dict[str, Callable[[], dict[str, object]]] = {
     "POST /namespaces": lambda: {"name": unique("new")},

@@ -54,7 +54,8 @@ def test_an_image_outlives_its_last_tag(api: Api, pushed: Pushed) -> None:
     for name in ("a", "b"):
         api.delete(f"/tags/{pushed.tag(name).pk}")
     body = api.get(f"/images/{pushed.image_id}").body
-    assert (body["status"], body["tags"], body["size"]) == ("ready", [], pushed.size)
+    assert (body["status"], body["tags"], body["tags_total"]) == ("ready", [], 0)
+    assert (body["size"], body["untagged_size"]) == (0, pushed.size)
 
 
 def test_a_tag_that_moves_keeps_its_id_and_the_time_it_was_made(

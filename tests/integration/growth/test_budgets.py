@@ -21,9 +21,12 @@ BUDGET: Final[Mapping[str, int | range]] = {
     # audit; change log; image's size and time
     "PUT manifest": 14,
     "PUT manifest again": 5,  # key, facts, image's row, manifest, tag
-    "PUT index": 15,
-    "DELETE tag": 8,  # key, facts, image's row, tag, its deletion, change log, image's time, audit
-    "DELETE manifest": 17,
+    # and children, what they reach level by level, whether they were reached before, marks, bytes
+    "PUT index": 21,
+    # key, facts, image's row, tag, its deletion, change log; what the tag reaches, whether others reach it,
+    # marks of manifest and links, bytes; image, audit
+    "DELETE tag": 13,
+    "DELETE manifest": 22,
     "GET blob": 2,  # key, blob with all the facts
     "HEAD blob": 2,
     "DELETE blob": 6,  # key, facts, image's row, links, lease, audit

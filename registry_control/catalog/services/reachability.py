@@ -1,0 +1,171 @@
+"""Which manifests of an image its tags reach, and so what the image's `size` counts (ADR 45).
+
+A manifest is reachable when it has a tag, when a reachable index lists it, or when its subject is reachable
+(signatures, SBOMs). `size` of the image is the sum of the distinct blobs that reachable manifests link,
+`untagged_size` that of all other linked blobs. Both change in the transaction that changes a tag or a
+manifest, under the lock of the image's row: only manifests that can be reached from the changed ones are
+evaluated again. Where these are too many for a request, the worker recounts the image.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from django.db import transaction
+
+from registry_control.catalog import references
+from registry_control.catalog.models import Image
+from registry_control.common.models import NOT_DELETING
+from registry_control.db.sql import execute, id_parameter, placeholders, row, rows
+
+MAX_AFFECTED: Final = 1000  # manifests that one request evaluates
+
+_MARK_STALE: Final = "UPDATE catalog_image SET size_is_stale = TRUE WHERE id = %s"
+_CHILDREN: Final = "SELECT parent_id, child_id FROM catalog_manifestchild WHERE parent_id IN"
+_REFERRERS: Final = """
+SELECT s.id, r.manifest_id FROM catalog_manifest s
+JOIN catalog_referrer r ON r.image_id = s.image_id AND r.subject_digest = s.digest
+WHERE s.id IN
+"""
+_SET: Final = "UPDATE catalog_manifest SET is_reachable = %s WHERE id IN"
+
+# A full recount: everything becomes unreachable, then what the tags reach, one step after the other.
+_CLEAR: Final = "UPDATE catalog_manifest SET is_reachable = FALSE WHERE image_id = %s AND is_reachable"
+_SET_TAGGED: Final = """
+UPDATE catalog_manifest SET is_reachable = TRUE WHERE id IN (
+    SELECT manifest_id FROM catalog_tag WHERE image_id = %s AND NOT (status = 'deleting')
+)
+"""
+_SET_NEXT: Final = """
+UPDATE catalog_manifest SET is_reachable = TRUE WHERE NOT is_reachable AND id IN (
+    SELECT c.child_id FROM catalog_manifest p JOIN catalog_manifestchild c ON c.parent_id = p.id
+    WHERE p.image_id = %s AND p.is_reachable
+    UNION
+    SELECT r.manifest_id FROM catalog_manifest s
+    JOIN catalog_referrer r ON r.image_id = s.image_id AND r.subject_digest = s.digest
+    WHERE s.image_id = %s AND s.is_reachable
+) RETURNING id
+"""
+_SET_SIZES: Final = """
+UPDATE catalog_image SET size = %s, untagged_size = %s, size_is_stale = FALSE WHERE id = %s
+"""
+
+
+class Edge(NamedTuple):
+    """The target is reachable if the source is: a child of an index, or a referrer of a subject."""
+
+    source: int
+    target: int
+
+
+class _State(NamedTuple):
+    id: int
+    was_reachable: bool
+    is_root: bool  # tagged, or reachable from a manifest that is not among the affected ones
+
+
+@dataclass(frozen=True, slots=True)
+class _Affected:
+    """The changed manifests with all that can be reached from them."""
+
+    manifests: frozenset[int]
+    edges: Sequence[Edge]
+
+
+def update(image_id: UUID, changed: Collection[int], *, deleted: int | None = None) -> int:
+    """Evaluate manifests of a locked image again after their tags have changed.
+
+    `deleted` is one of them that the caller is about to delete. Returns how many bytes moved from
+    `untagged_size` to `size`, for the caller to write.
+    """
+    affected = _find_affected(changed)
+    if affected is None:
+        execute(_MARK_STALE, [id_parameter(image_id)])
+        return 0
+    states = _states(affected.manifests)
+    roots = {state.id for state in states if state.is_root} - {deleted}
+    reachable = reach(roots, [edge for edge in affected.edges if edge.target != deleted])
+    before = {state.id for state in states if state.was_reachable}
+    return _set(image_id, reachable - before, to=True) - _set(image_id, before - reachable, to=False)
+
+
+def _find_affected(changed: Collection[int]) -> _Affected | None:
+    """None where they are more than `MAX_AFFECTED`."""
+    found, edges, frontier = set(changed), list[Edge](), list(changed)
+    while frontier:
+        which = placeholders(frontier)
+        successors = rows(f"{_CHILDREN} {which} UNION ALL {_REFERRERS} {which}", [*frontier, *frontier])
+        edges += [Edge(*each) for each in successors]
+        frontier = sorted({target for _, target in successors} - found)
+        found.update(frontier)
+        if len(found) > MAX_AFFECTED:
+            return None
+    return _Affected(frozenset(found), edges)
+
+
+def _states(manifests: Collection[int]) -> list[_State]:
+    which, several = placeholders([*manifests]), [*manifests]
+    # Nothing but placeholders is put together.
+    sql = f"""
+        SELECT m.id, m.is_reachable, (
+            SELECT t.id FROM catalog_tag t
+            WHERE t.manifest_id = m.id AND NOT (t.status = 'deleting') LIMIT 1
+        ) IS NOT NULL OR (
+            SELECT c.id FROM catalog_manifestchild c JOIN catalog_manifest p ON p.id = c.parent_id
+            WHERE c.child_id = m.id AND p.is_reachable AND p.id NOT IN {which} LIMIT 1
+        ) IS NOT NULL OR (
+            SELECT s.id FROM catalog_manifest s
+            WHERE s.image_id = m.image_id AND s.digest = m.subject_digest AND s.is_reachable
+            AND s.id NOT IN {which} LIMIT 1
+        ) IS NOT NULL
+        FROM catalog_manifest m WHERE m.id IN {which}
+    """  # noqa: S608
+    found = rows(sql, [*several, *several, *several])
+    return [_State(id_, bool(was_reachable), bool(is_root)) for id_, was_reachable, is_root in found]
+
+
+def reach(roots: Collection[int], edges: Collection[Edge]) -> set[int]:
+    """All that can be reached from the roots, along edges that may form cycles."""
+    targets: dict[int, list[int]] = {}
+    for edge in edges:
+        targets.setdefault(edge.source, []).append(edge.target)
+    found, waiting = set(roots), list(roots)
+    while waiting:
+        new = set(targets.get(waiting.pop(), ())) - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _set(image_id: UUID, manifests: Collection[int], *, to: bool) -> int:
+    """Mark manifests and their links; returns the bytes by which that changes `size`, without a sign."""
+    if not manifests:
+        return 0
+    which = sorted(manifests)
+    execute(f"{_SET} {placeholders(which)}", [to, *which])
+    return references.set_reachable(which, image_id=image_id, to=to)
+
+
+@transaction.atomic
+def recount(image_id: UUID) -> None:
+    """Evaluate all manifests of an image and write its sizes; nothing happens while it is being deleted."""
+    locked = Image.objects.select_for_update().filter(NOT_DELETING, pk=image_id).values_list("pk")
+    if not locked.first():
+        return
+    image = id_parameter(image_id)
+    execute(_CLEAR, [image])
+    execute(_SET_TAGGED, [image])
+    while row(_SET_NEXT, [image, image]):
+        pass
+    sizes = references.recount(image_id)
+    execute(_SET_SIZES, [sizes.reachable, sizes.unreachable, image])
+
+
+def recount_stale(*, limit: int) -> int:
+    """Recount up to `limit` images that a request has left to the worker; returns how many were found."""
+    stale = Image.objects.filter(NOT_DELETING, size_is_stale=True).order_by("pk")
+    found = list(stale.values_list("pk", flat=True)[:limit])
+    for image_id in found:
+        recount(image_id)
+    return len(found)

@@ -1,0 +1,168 @@
+"""What `size` and `untagged_size` of an image count, whatever the order of the pushes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from registry_control.catalog.models import Image, Manifest, Referrer
+from registry_control.catalog.services import images, manifests, reachability, tags
+from registry_control.namespaces.models import Namespace
+from tests.factories import TestKey, make_manifest, push_blob, push_image
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def image_id(owner: TestKey, namespace: Namespace) -> UUID:
+    return images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
+
+
+class Repository:
+    """Pushes to one image and reads its sizes."""
+
+    def __init__(self, owner: TestKey, image_id: UUID) -> None:
+        self.owner, self.image_id = owner, image_id
+
+    def push(
+        self, *sizes: int, tags: Sequence[str] = (), children: Sequence[str] = (), subject: str = ""
+    ) -> str:
+        """Push a manifest with a blob of each of these sizes; its digest."""
+        layers = [push_blob(self.owner, self.image_id, bytes(size)) for size in sizes]
+        new = make_manifest(layers, children=children, subject=subject)
+        self.put(new, tags=tags)
+        return new.digest
+
+    def put(self, new: manifests.NewManifest, *, tags: Sequence[str] = ()) -> None:
+        manifests.put(actor=self.owner.actor, image_id=self.image_id, new=new, tag_names=tags)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return Image.objects.values_list("size", "untagged_size").get(pk=self.image_id)
+
+
+@pytest.fixture
+def repository(owner: TestKey, image_id: UUID) -> Repository:
+    return Repository(owner, image_id)
+
+
+def test_a_tag_that_moves_leaves_the_old_content_untagged(repository: Repository) -> None:
+    # given a tag that is pushed three times, with one layer that stays the same
+    for size in (10, 20, 30):
+        repository.push(5, size, tags=["latest"])
+
+    # then only the newest push counts, and the shared layer once
+    assert repository.sizes == (35, 30)
+
+
+def test_an_index_makes_its_children_count_when_it_gets_a_tag(repository: Repository) -> None:
+    # given two platforms, pushed by digest before their index, as every client does
+    children = [repository.push(size) for size in (10, 20)]
+    assert repository.sizes == (0, 30)
+
+    # when the index is pushed with a tag, and the tag moves on to another one
+    repository.push(tags=["latest"], children=children)
+    assert repository.sizes == (30, 0)
+    repository.push(1, tags=["latest"])
+
+    # then they have counted as long as the tag was theirs
+    assert repository.sizes == (1, 30)
+
+
+def test_a_signature_counts_with_its_subject_in_either_order(repository: Repository) -> None:
+    # given a signature of something that comes later, and an SBOM of the signature
+    subject = make_manifest([push_blob(repository.owner, repository.image_id, bytes(10))])
+    signature = repository.push(3, subject=subject.digest)
+    repository.push(2, subject=signature)
+    assert repository.sizes == (0, 5)
+
+    # when the subject is pushed, and then one more signature
+    repository.put(subject, tags=["v1"])
+    assert repository.sizes == (15, 0)
+    repository.push(4, subject=subject.digest)
+    assert repository.sizes == (19, 0)
+
+    # then all of them lose the tag together
+    tags.untag(actor=repository.owner.actor, image_id=repository.image_id, name="v1")
+    assert repository.sizes == (0, 19)
+
+
+def test_an_index_that_refers_to_its_own_child_does_not_keep_itself_tagged(repository: Repository) -> None:
+    child = repository.push(10)
+    repository.push(1, tags=["latest"], children=[child], subject=child)
+    assert repository.sizes == (11, 0)
+    repository.push(2, tags=["latest"])
+    assert repository.sizes == (2, 11)
+
+
+def test_a_tag_on_what_is_there_already_makes_it_count(repository: Repository) -> None:
+    new = make_manifest([push_blob(repository.owner, repository.image_id, bytes(10))])
+    repository.put(new)
+    assert repository.sizes == (0, 10)
+    repository.put(new, tags=["a", "b"])
+    repository.put(new, tags=["a"])
+    assert repository.sizes == (10, 0)
+
+
+def test_a_child_of_a_sparse_index_counts_from_its_push_on(
+    repository: Repository, namespace: Namespace
+) -> None:
+    Namespace.objects.filter(pk=namespace.pk).update(accepts_sparse_indexes=True)
+    child = make_manifest([push_blob(repository.owner, repository.image_id, bytes(10))])
+    index = replace(make_manifest(children=[child.digest]), platforms={child.digest: "linux/arm64"})
+    repository.put(index, tags=["latest"])
+    repository.put(child)
+    assert repository.sizes == (10, 0)
+
+
+def test_a_deleted_manifest_counts_nowhere_and_unties_its_children(repository: Repository) -> None:
+    child = repository.push(10)
+    index = repository.push(5, tags=["latest"], children=[child])
+    manifests.delete(actor=repository.owner.actor, image_id=repository.image_id, digest=index)
+    assert repository.sizes == (0, 10)
+    manifests.delete(actor=repository.owner.actor, image_id=repository.image_id, digest=child)
+    assert repository.sizes == (0, 0)
+
+
+def test_a_tag_that_is_being_deleted_does_not_count(owner: TestKey, namespace: Namespace) -> None:
+    pushed = push_image(owner, namespace, tags=("a",))
+    tags.delete(principal=owner.principal, tag_id=pushed.tag("a").pk)
+    assert (pushed.image.size, pushed.image.untagged_size) == (0, pushed.size)
+
+
+def test_the_worker_recounts_where_a_tag_reaches_too_many(repository: Repository) -> None:
+    # given more signatures of one manifest than a request evaluates
+    subject = repository.push(10, tags=["latest"])
+    repository.push(3, subject=subject)
+    signatures = Manifest.objects.bulk_create(
+        Manifest(
+            image_id=repository.image_id,
+            digest=f"sha256:{number:064x}",
+            media_type="application/vnd.oci.image.manifest.v1+json",
+            subject_digest=subject,
+            payload=b"",
+            size=0,
+            is_reachable=True,
+        )
+        for number in range(reachability.MAX_AFFECTED)
+    )
+    Referrer.objects.bulk_create(
+        Referrer(manifest=each, image_id=repository.image_id, subject_digest=subject, size=0, descriptor=b"")
+        for each in signatures
+    )
+
+    # when the tag moves
+    repository.push(1, tags=["latest"])
+
+    # then the request leaves it to the worker, which finds the image by its row
+    assert Image.objects.get(pk=repository.image_id).size_is_stale
+    assert reachability.recount_stale(limit=10) == 1
+    assert repository.sizes == (1, 13)
+    assert not Image.objects.get(pk=repository.image_id).size_is_stale
+
+
+def test_an_index_without_a_tag_counts_its_children_when_its_subject_has_one(repository: Repository) -> None:
+    subject, child = repository.push(1, tags=["latest"]), repository.push(10)
+    repository.push(children=[child], subject=subject)
+    assert repository.sizes == (11, 0)
