@@ -1,6 +1,6 @@
-"""What a registry has to do for its clients, numbered: the items that `@pytest.mark.oci` names.
+"""The numbered checklist of the OCI data plane: the items that `@pytest.mark.oci` refers to.
 
-The numbers stand in comments of the product too ("checklist 42"). docs/oci-coverage.md is written from this
+Comments of the product refer to the items as "OCI 42". docs/oci-coverage.md is written from this
 table and the markers by tools/oci_coverage.py, which fails when an item has neither a test nor a reason.
 """
 
@@ -117,7 +117,7 @@ BEHAVIOURS: Final[Mapping[int, str]] = MappingProxyType(
         81: "any reason not to mount is 202 with an upload",
         82: "a mount without a source looks among what the caller may read",
         83: "a digest alone opens nothing: nobody gets or learns of what they may not read",
-        84: "a mount without the right to push names both scopes; the source's right is the caller's own",
+        84: "a mount without the right to push names both scopes; a token must cover the source",
         85: "a mount of what is there already is 201",
         86: "a mount with a malformed digest is refused; with a body as well it is only an upload",
         87: "a pushed manifest is 201 with its digest and an address that works",

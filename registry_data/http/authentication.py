@@ -1,4 +1,4 @@
-"""The Authorization header and the challenge that answers for it (checklist 146-149)."""
+"""The Authorization header and the WWW-Authenticate challenge (OCI 146-149)."""
 
 import base64
 import binascii
@@ -9,12 +9,12 @@ from registry_data.http.messages import Request
 from registry_data.registry.authorization import AccessDenied, Credentials
 
 _NOTHING: Final = Credentials()
-# The longest token that we issue is shorter; hashing a longer one would only cost time.
+# Characters; every token that the registry issues is shorter, and verifying a longer one would waste time.
 _LIMIT: Final = 64 * 1024
 
 
 def credentials(request: Request) -> Credentials:
-    """What the request brought. A header that is none of ours counts as a wrong secret, not as none."""
+    """The credentials of a request. An unknown scheme counts as a wrong secret key, not as anonymous."""
     header = request.headers.get("authorization")
     if not header:
         return _NOTHING
@@ -30,12 +30,13 @@ def _basic(value: str) -> Credentials:
     pair = basic_pair(value)
     if pair is None:
         return Credentials(secret="")
-    # Any user name will do; `nologin` with an empty password is nobody.
+    # The user name is ignored. Scaleway's documentation uses `nologin`; with an empty password it is
+    # anonymous.
     return Credentials(secret=pair[1]) if pair[1] else _NOTHING
 
 
 def basic_pair(value: str) -> tuple[str, str] | None:
-    """User name and password of a Basic header's value, in UTF-8 (checklist 162)."""
+    """Decode the user name and password of a Basic header, in UTF-8 (OCI 162); None if it is malformed."""
     try:
         user, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError, ValueError):
@@ -50,7 +51,7 @@ def realm(request: Request, config: Config) -> str:
 
 
 def challenge(refused: AccessDenied, request: Request, config: Config) -> str | None:
-    """The WWW-Authenticate header for a refusal, if logging in could help."""
+    """The WWW-Authenticate header of a denied request; None if other credentials would not help."""
     if refused.challenge is None:
         return None
     if config.asks_for_basic:

@@ -1,4 +1,4 @@
-"""Several ranges of one blob in one answer: multipart/byteranges (RFC 9110, section 14.6)."""
+"""Responses with several ranges of a blob: multipart/byteranges (RFC 9110, section 14.6)."""
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -8,30 +8,35 @@ from typing import Final
 from registry_data.oci.media_types import OCTET_STREAM
 from registry_data.oci.ranges import ByteRange
 
-# Bytes that are worth being sent by themselves: a thousand parts of one byte are not.
+# Bytes of a piece at least; a thousand parts of one byte are sent as one piece.
 _PIECE: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ByteRanges:
-    """The parts of a blob of `size` bytes, and what goes between them."""
+    """The requested parts of a blob of `size` bytes, with the delimiters between them."""
 
     parts: Sequence[ByteRange]
     size: int
-    boundary: str = field(default_factory=lambda: secrets.token_hex(16))  # no content can know it
+    boundary: str = field(
+        default_factory=lambda: secrets.token_hex(16)
+    )  # random, so that it cannot occur in the content
 
     @property
     def content_type(self) -> str:
-        """The answer's Content-Type."""
+        """The Content-Type of the response."""
         return f"multipart/byteranges; boundary={self.boundary}"
 
     @property
     def length(self) -> int:
-        """The answer's Content-Length."""
+        """The Content-Length of the response."""
         return sum(len(self._head(part)) + part.length for part in self.parts) + len(self._tail)
 
     def pieces(self, read: Callable[[ByteRange], Iterator[bytes]]) -> Iterator[bytes]:
-        """The answer's body, opening one part at a time; the first at the call, so that it fails there."""
+        """Return the body; one part is open at a time.
+
+        The first part is opened by this call, so that an error is raised before the response has begun.
+        """
         return _coalesce(self._from(read(self.parts[0]), read))
 
     def _from(self, first: Iterator[bytes], read: Callable[[ByteRange], Iterator[bytes]]) -> Iterator[bytes]:
@@ -54,7 +59,7 @@ class ByteRanges:
 
 
 def _coalesce(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes, small pieces made one."""
+    """Join small pieces to larger ones."""
     buffer = bytearray()
     for piece in pieces:
         if buffer or len(piece) < _PIECE:

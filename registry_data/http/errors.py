@@ -1,4 +1,4 @@
-"""The one place where an exception becomes an OCI error body (checklist 141)."""
+"""Converts exceptions to error responses of the OCI specification (OCI 141)."""
 
 import json
 import logging
@@ -12,11 +12,11 @@ logger = logging.getLogger(__name__)
 
 
 def to_response(error: Exception) -> Response:
-    """Say in the protocol's words what went wrong."""
+    """Return the response for an exception; 500 if it is not a ProtocolError."""
     if isinstance(error, ProtocolError):
         headers = {name.lower(): value for name, value in error.headers.items()}
         return _response(error.status, headers, error.errors)
-    # Not in the spec's words, so it is our fault: log all of it, tell the client none of it.
+    # A bug: the log gets the traceback, the client no details.
     logger.error("unhandled error", exc_info=error)
     unknown = ErrorCode.UNKNOWN
     return _response(unknown.status, {}, [ErrorItem(unknown, unknown.message)])
@@ -29,5 +29,5 @@ def _response(status: HTTPStatus, headers: dict[str, str], errors: Iterable[Erro
 
 def _entry(item: ErrorItem) -> dict[str, object]:
     entry: dict[str, object] = {"code": item.code.name, "message": item.message}
-    # oras, helm and docker print what they find there, an empty object as "map[]".
+    # oras, helm and docker print the detail; an empty object would appear as "map[]".
     return {**entry, "detail": dict(item.detail)} if item.detail else entry

@@ -1,4 +1,4 @@
-"""The names in a path, read as strictly as the verb demands."""
+"""Validates the parameters of a path."""
 
 from http import HTTPStatus
 
@@ -9,10 +9,11 @@ from registry_data.oci.reference import Tag, parse_reference
 
 
 def reference_to_read(route: Route) -> Digest | Tag:
-    """What a manifest is read by; what could be no tag is a tag that is unknown (checklist 21).
+    """Parse the reference of a request that reads or deletes a manifest (OCI 21).
 
     Raises:
-        ProtocolError: MANIFEST_UNKNOWN with 404, DIGEST_INVALID with 400 (checklist 22).
+        ProtocolError: MANIFEST_UNKNOWN with 404 for a malformed tag; DIGEST_INVALID with 400 for a malformed
+            digest (OCI 22).
     """
     try:
         return parse_reference(route.reference)

@@ -1,6 +1,6 @@
-"""From a path to what it names: pure, read from the right, because repository names hold any word.
+"""The routes of the data plane. Paths are parsed from the right: repository names may contain keywords.
 
-`a/manifests/b` is a valid name (checklist 8), so the last keyword decides.
+`a/manifests/b` is a valid repository name, so the last keyword decides (OCI 8).
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Final
 
 
 class Kind(Enum):
-    """What a path can name."""
+    """The kinds of resources."""
 
     ROOT = auto()
     PING = auto()
@@ -29,7 +29,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A kind of resource, the repository's name, and what of the repository; both still unchecked."""
+    """A kind of resource, the name of the repository, and the reference within it; not yet validated."""
 
     kind: Kind
     name: str = ""
@@ -50,7 +50,7 @@ _BY_KEYWORD: Final = {"manifests": Kind.MANIFEST, "blobs": Kind.BLOB, "referrers
 
 
 def route(path: str) -> Route | None:
-    """What a decoded path names, or None."""
+    """Return the route of a decoded path, None if there is none."""
     if (fixed := _FIXED.get(path)) is not None:
         return fixed
     if not path.startswith("/v2/"):
@@ -60,7 +60,9 @@ def route(path: str) -> Route | None:
 
 
 def _upload(rest: str) -> Route | None:
-    if rest.endswith("/blobs/uploads"):  # without the final slash: a POST must not be redirected (9)
+    if rest.endswith(
+        "/blobs/uploads"
+    ):  # a POST must not be redirected, so the final slash is optional (OCI 9)
         return _named(Kind.UPLOADS, rest.removesuffix("/blobs/uploads"))
     name, keyword, session = rest.rpartition("/blobs/uploads/")
     if not keyword or "/" in session:
@@ -86,5 +88,5 @@ def _extensions(rest: str) -> Route | None:
 
 
 def _named(kind: Kind, name: str, reference: str = "") -> Route | None:
-    # Names never begin with "_": /v2/_catalog and extensions are not repositories.
+    # No repository name begins with "_", so /v2/_catalog and /v2/_<extension>/ are not repositories.
     return Route(kind, name, reference) if name and not name.startswith("_") else None

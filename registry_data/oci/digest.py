@@ -1,4 +1,4 @@
-"""Digests: the names of content (checklist 22-25)."""
+"""Digests: content addresses such as `sha256:<hex>` (OCI 22-25)."""
 
 import hashlib
 import re
@@ -15,17 +15,17 @@ _HEX_LENGTHS: Final = {name: hashlib.new(name).digest_size * 2 for name in ALGOR
 _DIGEST: Final = re.compile("|".join(f"{name}:[0-9a-f]{{{length}}}" for name, length in _HEX_LENGTHS.items()))
 
 
-# Sorts as its text does, because locks are taken in digest order both here and in the database.
+# Ordered like its text: rows are locked in digest order, in Python and in SQL (invariant 11).
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
-    """A digest that is known to be well-formed. Made by `parse` or `of`."""
+    """A well-formed digest. Create it with `parse` or `of`."""
 
     algorithm: str
     encoded: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `algorithm:hex`; raise DIGEST_INVALID for anything but a full lower-case sha256 or sha512."""
+        """Parse `algorithm:hex`; raise DIGEST_INVALID unless it is a lower-case sha256 or sha512 digest."""
         if not _DIGEST.fullmatch(text):
             raise _refusal(text)
         algorithm, _, encoded = text.partition(":")
@@ -33,7 +33,7 @@ class Digest:
 
     @classmethod
     def of(cls, data: bytes, algorithm: str = CANONICAL) -> Self:
-        """Compute the digest of these bytes; raise DIGEST_INVALID for an unsupported algorithm."""
+        """Compute the digest of `data`; raise DIGEST_INVALID if the algorithm is not supported."""
         return cls(algorithm, hashlib.new(check_algorithm(algorithm), data).hexdigest())
 
     def __str__(self) -> str:
@@ -41,40 +41,40 @@ class Digest:
 
 
 class Hashers:
-    """The running digests of one stream, in several algorithms at once."""
+    """Incremental digests of one stream, in several algorithms at once."""
 
     def __init__(self, algorithms: Iterable[str] = (CANONICAL,)) -> None:
         self._running = {name: hashlib.new(check_algorithm(name)) for name in algorithms}
 
     @property
     def algorithms(self) -> frozenset[str]:
-        """The algorithms that `digest` can answer for."""
+        """The algorithms that `digest` accepts."""
         return frozenset(self._running)
 
     def copy(self) -> "Hashers":
-        """The digests as they are now; the two go on apart."""
+        """Copy the current state; later updates of one do not affect the other."""
         copied = Hashers(())
         copied._running = {name: hasher.copy() for name, hasher in self._running.items()}
         return copied
 
     def joined(self, other: "Hashers") -> "Hashers":
-        """The digests of both, which have taken the same bytes."""
+        """Combine the algorithms of two objects that have hashed the same bytes."""
         copied = self.copy()
-        copied._running |= other.copy()._running  # noqa: SLF001 - one more of this class
+        copied._running |= other.copy()._running  # noqa: SLF001 - an object of this class
         return copied
 
     def update(self, piece: bytes | memoryview) -> None:
-        """Take the stream's next bytes. Long pieces are hashed without holding the interpreter's lock."""
+        """Hash the next bytes of the stream. hashlib releases the interpreter lock for long pieces."""
         for hasher in self._running.values():
             hasher.update(piece)
 
     def digest(self, algorithm: str = CANONICAL) -> Digest:
-        """Return the digest of all bytes so far; more may follow. KeyError unless one of `algorithms`."""
+        """Return the digest of all bytes so far. Raises KeyError if the algorithm is not in `algorithms`."""
         return Digest(algorithm, self._running[algorithm].hexdigest())
 
 
 def check_algorithm(name: str) -> str:
-    """Return the name of a supported algorithm as it is; raise DIGEST_INVALID for any other."""
+    """Return `name` if it is a supported algorithm; raise DIGEST_INVALID otherwise."""
     if name not in _HEX_LENGTHS:
         supported = " or ".join(ALGORITHMS)
         raise ProtocolError(
@@ -93,5 +93,5 @@ def _refusal(text: str) -> ProtocolError:
     length = _HEX_LENGTHS[check_algorithm(algorithm)]
     return ProtocolError(
         ErrorCode.DIGEST_INVALID,
-        f"{shown(text)} is not a digest; {algorithm}: takes exactly {length} lower-case hexadecimal digits",
+        f"{shown(text)} is not a digest; {algorithm}: needs exactly {length} lower-case hexadecimal digits",
     )

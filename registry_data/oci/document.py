@@ -1,7 +1,7 @@
-"""Untrusted JSON, read so that nothing in it can surprise whoever uses the values (checklist 94).
+"""A strict JSON parser for untrusted manifests (OCI 94).
 
-Every refusal is a MANIFEST_INVALID that names the place and what belongs there. Python's reader alone would
-take NaN, UTF-16 and the last of two equal keys, and would give out texts that no database stores.
+Every error is a MANIFEST_INVALID that names the field and the type that it must have. `json.loads` alone
+would accept NaN, UTF-16 and duplicate keys, and would return strings that PostgreSQL cannot store.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Final, NoReturn, TypeVar
 
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 
-NESTING_LIMIT: Final = 64  # objects and arrays inside one another; manifests need 5
+NESTING_LIMIT: Final = 64  # levels of objects and arrays; manifests need 5
 # A document of few bytes can take much memory and processor time; a manifest needs about 8 values per layer.
 VALUE_LIMIT: Final = 100_000  # values of all objects and arrays together, themselves included
 INTEGER_LIMIT: Final = 2**63 - 1
@@ -26,35 +26,35 @@ _T = TypeVar("_T")
 
 
 def invalid(message: str) -> ProtocolError:
-    """Make the refusal of a manifest."""
+    """Create the error for an invalid manifest."""
     return ProtocolError(ErrorCode.MANIFEST_INVALID, message)
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """One JSON object and its place in the document. A field that is null counts as absent, as in Go."""
+    """A JSON object and its path in the document. A field that is null counts as absent, as in Go."""
 
     values: Mapping[str, object]
     place: str = ""
 
     def path(self, name: str) -> str:
-        """Return where a field stands, as `layers[2].size`."""
+        """Return the path of a field, such as `layers[2].size`."""
         return f"{self.place}.{name}" if self.place else name
 
     def has(self, name: str) -> bool:
-        """Tell whether the field is there and not null."""
+        """Return whether the field is present and not null."""
         return self.values.get(name) is not None
 
     def text(self, name: str) -> str:
-        """Return a text, "" when absent."""
-        return _storable(self._typed(name, str, "a text") or "", self.path(name))
+        """Return a string, "" when absent."""
+        return _storable(self._typed(name, str, "a string") or "", self.path(name))
 
     def integer(self, name: str) -> int:
-        """Return a whole number that must be there, from 0 to 2^63-1."""
-        value = self._typed(name, int, "a whole number")
-        # To Python true is a number, and a float never gets here.
+        """Return an integer from 0 to 2^63-1; the field is required."""
+        value = self._typed(name, int, "an integer")
+        # In Python, True is an int.
         if value is None or isinstance(value, bool) or not 0 <= value <= INTEGER_LIMIT:
-            raise invalid(f"{self.path(name)} must be a whole number from 0 to {INTEGER_LIMIT}")
+            raise invalid(f"{self.path(name)} must be an integer from 0 to {INTEGER_LIMIT}")
         return value
 
     def child(self, name: str) -> "Fields | None":
@@ -63,18 +63,18 @@ class Fields:
         return None if value is None else Fields(value, self.path(name))
 
     def children(self, name: str, *, limit: int) -> tuple["Fields", ...]:
-        """Return the objects of an array of at most `limit`, none when absent."""
+        """Return the objects of an array with at most `limit` entries, none when absent."""
         values = self._list(name)
         if len(values) > limit:
-            raise invalid(f"{self.path(name)} has {len(values)} entries, {limit} at most are allowed")
+            raise invalid(f"{self.path(name)} has {len(values)} entries; {limit} at most are allowed")
         return tuple(_as_fields(value, f"{self.path(name)}[{at}]") for at, value in enumerate(values))
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """Return the texts of an array, none when absent."""
+        """Return the strings of an array, none when absent."""
         return tuple(_as_text(value, f"{self.path(name)}[{at}]") for at, value in enumerate(self._list(name)))
 
     def text_map(self, name: str) -> dict[str, str]:
-        """Return an object that maps texts to texts, empty when absent; null is the empty text, as to Go."""
+        """Return an object of strings, empty when absent; a null value is the empty string, as in Go."""
         value: dict[str, object] = self._typed(name, dict, "an object") or {}
         path = self.path(name)
         return {
@@ -83,10 +83,10 @@ class Fields:
         }
 
     def refuse_lookalikes(self, names: Iterable[str]) -> None:
-        """Refuse a field called like one of `names` but for its case.
+        """Reject a field whose name differs from one of `names` in case only.
 
-        Go's JSON reader, and so nearly every client, takes `Layers` for `layers`; it would then see another
-        image than we do, one whose content we neither checked nor keep.
+        Go's JSON decoder, and so nearly every client, reads `Layers` as `layers`. It would see another image
+        than the registry, with content that the registry has neither checked nor linked.
         """
         exact = {name.casefold(): name for name in names}
         for key in self.values:
@@ -105,7 +105,7 @@ class Fields:
 
 
 def read_document(payload: bytes) -> Fields:
-    """Read one JSON object in UTF-8, without equal keys, NaN, or more nesting and parts than the limits."""
+    """Parse a JSON object in UTF-8; duplicate keys, NaN, and anything above the limits are errors."""
     _check_size(payload)
     try:
         value = json.loads(payload.decode(), object_pairs_hook=_as_object, parse_constant=_refuse_constant)
@@ -114,7 +114,7 @@ def read_document(payload: bytes) -> Fields:
     except json.JSONDecodeError as error:
         raise invalid(f"the manifest is not JSON: {error}") from error
     except (ValueError, RecursionError) as error:
-        # A number of thousands of digits; or a caller that left little of the stack.
+        # A number with thousands of digits; or a caller that has used most of the stack.
         raise invalid("the manifest cannot be read as JSON; are its numbers too long?") from error
     return _as_fields(value, "")
 
@@ -122,8 +122,9 @@ def read_document(payload: bytes) -> Fields:
 def _check_size(payload: bytes) -> None:
     """Refuse, by its quotes, commas and brackets alone, a document that is too deep or too large to parse.
 
-    Bytes are enough: UTF-8 has no quote, backslash or bracket inside another character. Each step runs at the
-    speed of C. What is not JSON may be misread here, but only after the point where the parser stops as well.
+    Working on bytes is correct: in UTF-8, no other character contains a quote, backslash or bracket. Each
+    step runs in C. Invalid JSON may be misread here, but only behind the point where the parser stops as
+    well.
     """
     unescaped = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
     if unescaped.count(b'"') > 4 * VALUE_LIMIT:  # a member of an object has two strings at most
@@ -136,7 +137,7 @@ def _check_size(payload: bytes) -> None:
     for _ in range(NESTING_LIMIT):
         if not braces:
             return
-        braces = braces.replace(b"{}", b"")  # takes the innermost level away
+        braces = braces.replace(b"{}", b"")  # removes the innermost level
     if braces:
         raise invalid(
             f"the manifest is nested more than {NESTING_LIMIT} levels deep, or its brackets do not match"
@@ -150,9 +151,9 @@ def _too_many_values() -> ProtocolError:
 def _as_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        # Readers differ in which of the two they take, so the same bytes would be two manifests.
+        # Parsers differ in which of the two they return, so the same bytes would be two manifests.
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise invalid(f"the key {shown(twice)} is there twice in one object")
+        raise invalid(f"the key {shown(twice)} occurs twice in one object")
     return values
 
 
@@ -168,12 +169,12 @@ def _as_fields(value: object, place: str) -> Fields:
 
 def _as_text(value: object, place: str) -> str:
     if not isinstance(value, str):
-        raise invalid(f"{place} must be a text")
+        raise invalid(f"{place} must be a string")
     return _storable(value, place)
 
 
 def _storable(text: str, place: str) -> str:
-    # JSON can spell both, a database cannot hold either.
+    # JSON can contain both, but PostgreSQL can store neither.
     if _UNSTORABLE.search(text):
         raise invalid(f"{place} must not contain NUL or half of a surrogate pair")
     return text

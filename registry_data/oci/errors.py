@@ -1,6 +1,6 @@
-"""What can go wrong for a client of the data plane, in the distribution spec's words.
+"""The errors of the data plane, with the codes of the OCI distribution specification.
 
-The codes are those of checklist 142: the spec's own list, and the few outside it that clients know.
+ErrorCode contains the codes of the specification and a few others that clients know (OCI 142).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,31 +14,34 @@ DetailValue: TypeAlias = str | int | Sequence[str]
 _SHOWN_LENGTH: Final = 80
 
 
-@unique  # two codes with equal values would silently become one member
+@unique  # without it, two codes with equal values would be one member
 class ErrorCode(Enum):
-    """The spec's codes, each with the status and the text that this registry sends unless told otherwise."""
+    """An error code with its default HTTP status and message."""
 
     BLOB_UNKNOWN = HTTPStatus.NOT_FOUND, "this repository has no such blob"
-    BLOB_UPLOAD_INVALID = HTTPStatus.BAD_REQUEST, "the upload cannot go on like this; start a new one"
+    BLOB_UPLOAD_INVALID = HTTPStatus.BAD_REQUEST, "the upload cannot be continued like this; start a new one"
     BLOB_UPLOAD_UNKNOWN = HTTPStatus.NOT_FOUND, "no such upload here, or it has expired; start a new one"
     DENIED = HTTPStatus.FORBIDDEN, "requested access to the resource is denied"
-    DIGEST_INVALID = HTTPStatus.BAD_REQUEST, "the digest is malformed, or is not that of the content sent"
+    DIGEST_INVALID = HTTPStatus.BAD_REQUEST, "the digest is malformed, or does not match the content"
     MANIFEST_BLOB_UNKNOWN = (
         HTTPStatus.BAD_REQUEST,
-        "the manifest names content that this repository lacks; push that first",
+        "the manifest refers to content that this repository does not have; push that first",
     )
-    MANIFEST_INVALID = HTTPStatus.BAD_REQUEST, "the manifest is not one that this registry can store"
+    MANIFEST_INVALID = HTTPStatus.BAD_REQUEST, "the manifest is invalid"
     MANIFEST_UNKNOWN = HTTPStatus.NOT_FOUND, "this repository has no such manifest or tag"
-    NAME_INVALID = HTTPStatus.BAD_REQUEST, "the repository's name is malformed"
+    NAME_INVALID = HTTPStatus.BAD_REQUEST, "the name of the repository is malformed"
     NAME_UNKNOWN = HTTPStatus.NOT_FOUND, "this registry has no such repository"
-    PAGINATION_NUMBER_INVALID = HTTPStatus.BAD_REQUEST, "n must be a whole number, 0 or more"
-    RANGE_INVALID = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "the range does not fit the content"
-    SIZE_INVALID = HTTPStatus.BAD_REQUEST, "the length announced is not the length sent"
+    PAGINATION_NUMBER_INVALID = HTTPStatus.BAD_REQUEST, "n must be an integer, 0 or more"
+    RANGE_INVALID = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "the range is not part of the content"
+    SIZE_INVALID = HTTPStatus.BAD_REQUEST, "the length of the body does not match the announced length"
     TAG_INVALID = HTTPStatus.BAD_REQUEST, "the tag is malformed"
     TOOMANYREQUESTS = HTTPStatus.TOO_MANY_REQUESTS, "too many requests; try again later"
     UNAUTHORIZED = HTTPStatus.UNAUTHORIZED, "authentication required; log in to this registry first"
-    UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE, "the registry cannot do this just now; try again later"
-    UNKNOWN = HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the registry's log says more"
+    UNAVAILABLE = (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the registry is temporarily unable to do this; try again later",
+    )
+    UNKNOWN = HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log of the registry has details"
     UNSUPPORTED = HTTPStatus.METHOD_NOT_ALLOWED, "this registry does not support the operation here"
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
@@ -48,7 +51,7 @@ class ErrorCode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorItem:
-    """One entry of the answer's `errors` list (checklist 141)."""
+    """One entry of the `errors` list in an error response (OCI 141)."""
 
     code: ErrorCode
     message: str
@@ -56,13 +59,13 @@ class ErrorItem:
 
 
 class ProtocolError(Exception):
-    """What a client did wrong, or could not have; the HTTP layer turns it into the answer.
+    """A request that cannot be fulfilled; the HTTP layer converts it to an error response.
 
     raise ProtocolError(ErrorCode.DIGEST_INVALID, expected=claimed, got=computed)
     raise ProtocolError(ErrorCode.MANIFEST_INVALID, "too large", status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
-    `errors` always holds at least one entry; `code`, `message` and `detail` are those of the first. `status`
-    is the code's own unless given, `headers` go out with the answer.
+    `errors` has at least one entry; `code`, `message` and `detail` are those of the first. `status` defaults
+    to the status of the code; `headers` are sent with the response.
     """
 
     def __init__(
@@ -87,24 +90,24 @@ class ProtocolError(Exception):
         """
         items = tuple(errors)
         if not items:
-            raise ValueError("an error answer needs at least one error")
+            raise ValueError("an error response needs at least one error")
         error = cls(items[0].code, items[0].message)
         error.errors = items
         return error
 
     @property
     def code(self) -> ErrorCode:
-        """The first error's code."""
+        """The code of the first error."""
         return self.errors[0].code
 
     @property
     def message(self) -> str:
-        """The first error's text, for people to read."""
+        """The message of the first error, for people."""
         return self.errors[0].message
 
     @property
     def detail(self) -> Mapping[str, DetailValue]:
-        """The first error's facts, for programs to read."""
+        """The details of the first error, for programs."""
         return self.errors[0].detail
 
     def __str__(self) -> str:
@@ -112,5 +115,5 @@ class ProtocolError(Exception):
 
 
 def shown(text: str) -> str:
-    """Quote what a client sent so that a message can repeat it: escaped, and cut when long."""
+    """Quote text of a client for an error message: escaped, and truncated when long."""
     return repr(text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}...")

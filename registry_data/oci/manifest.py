@@ -1,7 +1,7 @@
-"""Manifests and indexes as pushed: what they must look like and what they refer to (checklist 90-107).
+"""Parses and validates manifests and indexes as they are pushed (OCI 90-107).
 
-Pure: whether the things referred to exist is the caller's question, with `required_blobs`, `optional_blobs`
-and `children`.
+Without I/O: the caller checks that the content exists to which `required_blobs`, `optional_blobs` and
+`children` refer.
 """
 
 import json
@@ -25,13 +25,13 @@ from registry_data.oci.media_types import (
     normalise,
 )
 
-MANIFEST_SIZE_LIMIT: Final = 4 * 1024 * 1024  # bytes (checklist 96)
+MANIFEST_SIZE_LIMIT: Final = 4 * 1024 * 1024  # bytes (OCI 96)
 DESCRIPTOR_LIMIT: Final = 10_000  # entries of `layers` or `manifests`
 ANNOTATION_LIMIT: Final = 1000  # annotations of a manifest, those of its descriptors included
 ANNOTATION_SIZE_LIMIT: Final = 256 * 1024  # bytes of their keys and values together
 MEDIA_TYPE_LIMIT: Final = 255  # characters: RFC 6838, section 4.2 allows 127 on each side of the slash
 
-# Another scheme would have clients read their own files for a layer (checklist 99).
+# With another scheme, such as file:, clients would read a local file as the layer (OCI 99).
 _URL: Final = re.compile(r"https?://[^/?#\s]\S*", re.IGNORECASE)
 _PLATFORM_WORD: Final = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _DOCUMENT_FIELDS: Final = (
@@ -42,53 +42,53 @@ _DESCRIPTOR_FIELDS: Final = ("mediaType", "digest", "size", "urls")
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a manifest says of a piece of content: type, name, size in bytes, and where else it may be had."""
+    """A descriptor: media type, digest, size in bytes, and URLs from which the content can be downloaded."""
 
     media_type: str
     digest: Digest
     size: int
     urls: tuple[str, ...] = ()
-    platform: str = ""  # os/architecture/variant, when it says so in plain words
+    platform: str = ""  # os/architecture/variant; empty if missing or malformed
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the content may live elsewhere only (checklist 98)."""
+        """Whether the content need not be in the registry (OCI 98)."""
         return bool(self.urls) and normalise(self.media_type) in FOREIGN_LAYER_TYPES
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedManifest:
-    """A manifest, or with `is_index` an index, that keeps every rule of form."""
+    """A valid image manifest, or with `is_index` an index."""
 
     media_type: str
     is_index: bool
     config: Descriptor | None
     layers: tuple[Descriptor, ...]
     manifests: tuple[Descriptor, ...]
-    subject: Descriptor | None  # need not exist (checklist 106)
-    artifact_type: str | None  # as a referrer shows it (checklist 125)
+    subject: Descriptor | None  # need not exist (OCI 106)
+    artifact_type: str | None  # as in the referrers list (OCI 125)
     annotations: dict[str, str]
 
     @property
     def required_blobs(self) -> tuple[Digest, ...]:
-        """The blobs that must exist, each once: config and layers, less those that live elsewhere."""
+        """The blobs that must exist, without duplicates: config and layers, except foreign layers."""
         config = () if self.config is None else (self.config,)
         return _distinct((*config, *(layer for layer in self.layers if not layer.is_foreign)))
 
     @property
     def optional_blobs(self) -> tuple[Digest, ...]:
-        """The layers that may live elsewhere: what of them is here belongs to the manifest like any other."""
+        """The foreign layers, which need not exist; those that do are linked like any other layer."""
         return _distinct(layer for layer in self.layers if layer.is_foreign)
 
     @property
     def children(self) -> tuple[Digest, ...]:
-        """What an index lists, each once; a child may be a manifest or a blob (checklist 103)."""
+        """The digests in an index, without duplicates; a child may be a manifest or a blob (OCI 103)."""
         return _distinct(self.manifests)
 
     @property
     def platforms(self) -> dict[Digest, str]:
-        """The children that are manifests by their type, each with its platform (checklist 104)."""
+        """The children whose media type is a manifest type, with their platforms (OCI 104)."""
         return {
             child.digest: child.platform
             for child in self.manifests
@@ -106,9 +106,9 @@ class ParsedManifest:
 
 
 def parse_manifest(payload: bytes, content_type: str | None) -> ParsedManifest:
-    """Read a pushed manifest, `content_type` being the request's header.
+    """Parse a pushed manifest; `content_type` is the Content-Type header of the request.
 
-    Raises MANIFEST_INVALID: with status 413 when longer than MANIFEST_SIZE_LIMIT, else 400.
+    Raises MANIFEST_INVALID: with status 413 if it is longer than MANIFEST_SIZE_LIMIT, else with 400.
     """
     if len(payload) > MANIFEST_SIZE_LIMIT:
         raise manifest_too_large()
@@ -134,7 +134,7 @@ def parse_manifest(payload: bytes, content_type: str | None) -> ParsedManifest:
 
 
 def manifest_too_large() -> ProtocolError:
-    """Make the refusal of a manifest over MANIFEST_SIZE_LIMIT, also for who stops reading one."""
+    """Create the error for a manifest longer than MANIFEST_SIZE_LIMIT."""
     return ProtocolError(
         ErrorCode.MANIFEST_INVALID,
         f"the manifest is too large; {MANIFEST_SIZE_LIMIT} bytes at most are allowed",
@@ -197,16 +197,16 @@ def _guessed_type(document: Fields) -> str:
         return OCI_INDEX
     if document.has("config") or document.has("layers"):
         return OCI_MANIFEST
-    raise invalid("neither Content-Type nor mediaType says what the manifest is; send one of them")
+    raise invalid("neither Content-Type nor mediaType contains the type of the manifest; send one of them")
 
 
 def _check_shape(document: Fields, *, is_index: bool) -> None:
-    """Refuse what one reader takes for an image and another for an index (CVE-2021-41190)."""
+    """Reject a document that is an image for one parser and an index for another (CVE-2021-41190)."""
     kind = "an index" if is_index else "an image manifest"
     for name in ("config", "layers") if is_index else ("manifests",):
         if document.has(name):
             raise invalid(f"{kind} must not have {name}")
-    # Looked up in `values`, not with `has`: Go programs write an empty list as null.
+    # Not `document.has`: Go programs serialize an empty list as null.
     if ("manifests" if is_index else "layers") not in document.values:
         raise invalid(f"{kind} must have {'manifests' if is_index else 'layers'}")
     if not is_index and not document.has("config"):
@@ -248,7 +248,7 @@ def _digest(fields: Fields) -> Digest:
     try:
         return Digest.parse(fields.text("digest"))
     except ProtocolError as error:
-        # The digest of the request is another matter, with a code of its own.
+        # DIGEST_INVALID is the error for the digest of the request.
         raise invalid(f"{fields.path('digest')}: {error.message}") from error
 
 
@@ -261,9 +261,9 @@ def _urls(fields: Fields) -> tuple[str, ...]:
 
 
 def _platform(fields: Fields) -> str:
-    """What a descriptor says of its platform, for people to read; anything odd is no platform."""
-    said = fields.values.get("platform")
-    values = said if isinstance(said, dict) else {}
+    """The platform of a descriptor for messages; empty if it is missing or malformed."""
+    platform = fields.values.get("platform")
+    values = platform if isinstance(platform, dict) else {}
     words = [str(values[name]) for name in ("os", "architecture", "variant") if values.get(name)]
     return "/".join(words) if all(map(_PLATFORM_WORD.fullmatch, words)) else ""
 

@@ -1,7 +1,7 @@
-"""What a client wants to hold of a tag or digest before it is changed (checklist 110).
+"""If-Match and If-None-Match for changes of a tag or digest: an optimistic lock (OCI 110).
 
-Compared as RFC 9110, sections 13.1.1 and 13.1.2 say, the entity tag of content being its digest; beyond them,
-the quotes may be left out.
+The comparison follows RFC 9110, sections 13.1.1 and 13.1.2; the entity tag of content is its digest. Unlike
+in the RFC, the quotes are optional.
 """
 
 from collections.abc import Iterator
@@ -14,35 +14,35 @@ _ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class Preconditions:
-    """The If-Match and If-None-Match of a request about a reference; None for one that was not sent."""
+    """If-Match and If-None-Match of a request for a reference; None if not sent."""
 
     reference: str  # a tag or a digest
     if_match: str | None
     if_none_match: str | None
 
     def unmet(self, present: str | None) -> str | None:
-        """Why the request must not go ahead when its reference stands for this digest (None: for nothing).
+        """Return why the request must fail, or None if its conditions are met.
 
-        Returns None when it may.
+        `present` is the digest to which the reference points now, None if it does not exist.
         """
         name = f"the {'digest' if ':' in self.reference else 'tag'} {self.reference}"
         if present is None:
-            missing = f"If-Match wants {name} to exist, and it does not: nothing was changed"
+            missing = f"If-Match requires {name} to exist, and it does not: nothing was changed"
             return None if self.if_match is None else missing
-        stands = f"{name} stands for {present}"
+        stands = f"{name} points to {present}"
         if self.if_match is not None and not matches(self.if_match, present, weak=False):
-            return f"{stands}, not for {shown(self.if_match)} of If-Match: nothing was changed; read it again"
+            return f"{stands}, not to {shown(self.if_match)} of If-Match: nothing was changed; read it again"
         if self.if_none_match is not None and matches(self.if_none_match, present, weak=True):
-            return f"{stands}, which If-None-Match rules out: nothing was changed"
+            return f"{stands}, which If-None-Match excludes: nothing was changed"
         return None
 
 
 def parse_preconditions(
     reference: str, if_match: str | None, if_none_match: str | None
 ) -> Preconditions | None:
-    """Read both headers of a request; None when it brought neither.
+    """Parse both headers of a request; None if neither was sent.
 
-    An entity tag that could be no digest is merely one that nothing has.
+    An entity tag that is not a digest is valid, but matches nothing.
     """
     if if_match is None and if_none_match is None:
         return None
@@ -50,7 +50,7 @@ def parse_preconditions(
 
 
 def matches(header: str, digest: str, *, weak: bool) -> bool:
-    """Whether a list of entity tags names a digest; weak ones only count where they may."""
+    """Whether a list of entity tags contains a digest; weak entity tags match only with `weak`."""
     return any(tag in (digest, _ANY) for tag in _tags(header, weak=weak))
 
 

@@ -1,4 +1,4 @@
-"""Byte ranges: of a blob to be read (checklist 42-45), and of an upload's piece (checklist 61-67)."""
+"""Byte ranges: Range headers of blob downloads (OCI 42-45), Content-Range headers of uploads (OCI 61-67)."""
 
 import re
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from typing import Final
 
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 
-_LONGEST_UNIT: Final = 16  # characters: there is none but bytes
-RANGE_LIMIT: Final = 1024  # ranges of one request; pullers of parts of a layer ask for a few hundred
+_LONGEST_UNIT: Final = 16  # characters; the only unit is bytes
+RANGE_LIMIT: Final = 1024  # ranges of one request; clients that pull parts of a layer request a few hundred
 
-# More than any size there is: some say "to the end" by the largest number they know.
+# More digits than any size has: some clients request up to the largest number instead of up to the end.
 _NUMBER: Final = "[0-9]{1,40}"
 _RANGE: Final = re.compile(rf"bytes=\s*(?:({_NUMBER})-({_NUMBER})?|-({_NUMBER}))\s*", re.IGNORECASE)
 _CONTENT_RANGE: Final = re.compile(
@@ -22,28 +22,28 @@ _CONTENT_RANGE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """Bytes of a blob, from `start` up to but not including `stop`. Never empty, never beyond the end."""
+    """The bytes of a blob from `start` (inclusive) to `stop` (exclusive); never empty."""
 
     start: int
     stop: int
 
     @property
     def length(self) -> int:
-        """How many bytes there are."""
+        """The number of bytes."""
         return self.stop - self.start
 
     def content_range(self, size: int) -> str:
-        """Write the Content-Range header of a 206 for a blob of `size` bytes."""
+        """Return the Content-Range header of a 206 response for a blob of `size` bytes."""
         return f"bytes {self.start}-{self.stop - 1}/{size}"
 
 
 def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...]:
-    """Read a Range header for a blob of `size` bytes; nothing means to send the whole blob with a 200.
+    """Parse a Range header for a blob of `size` bytes; empty means to send the whole blob with 200.
 
-    Several ranges come in the order asked for, those without a byte left out. Overlapping ones are made one,
-    in the order of the blob, so that no request gets more than the blob has; what asks for more than
-    RANGE_LIMIT, or holds one that is malformed, gets the whole blob (RFC 9110, section 14.2). Raises
-    RANGE_INVALID when no range holds a byte.
+    Several ranges are returned in the requested order, without those beyond the end. Overlapping ranges are
+    merged, in the order of the blob, so that no response is longer than the blob. If there are more than
+    RANGE_LIMIT ranges, or a malformed one, the header is ignored (RFC 9110, section 14.2). Raises
+    RANGE_INVALID if all ranges are beyond the end.
     """
     if not header or "," not in header or not size:
         part = parse_range(header, size)
@@ -51,7 +51,7 @@ def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...]:
     unit, _, listed = header.partition("=")
     if listed.count(",") > 2 * RANGE_LIMIT or len(unit) > _LONGEST_UNIT:
         return ()
-    # An element of a list may be empty (RFC 9110, section 5.6.1).
+    # Elements of a list may be empty (RFC 9110, section 5.6.1).
     matches = [_RANGE.fullmatch(f"{unit}={text}") for text in listed.split(",") if text.strip()]
     found = [match for match in matches if match is not None]
     if not found or len(found) != len(matches) or len(found) > RANGE_LIMIT:
@@ -63,12 +63,12 @@ def parse_ranges(header: str | None, size: int) -> tuple[ByteRange, ...]:
 
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """Read a Range header for a blob of `size` bytes; None means to send the whole blob with a 200.
+    """Parse a Range header with one range for a blob of `size` bytes; None means to send the whole blob.
 
-    That is the answer to no header, another unit, several ranges, and one that is malformed: a server may
-    ignore what it does not understand (RFC 9110, section 14.2). An empty blob is whole in any range, because
-    no 206 can say "nothing". Raises RANGE_INVALID (416, with Content-Range) for a range that begins at or
-    after the end, and for one whose last byte is before its first.
+    None is the result for no header, another unit, several ranges and a malformed range: a server may ignore
+    what it does not support (RFC 9110, section 14.2). An empty blob is always sent whole, because the
+    Content-Range of a 206 cannot be empty. Raises RANGE_INVALID (416, with Content-Range) for a range that
+    begins at or after the end, and for one whose last byte is before its first.
     """
     match = _RANGE.fullmatch(header) if header and size else None
     if match is None:
@@ -80,7 +80,7 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
 
 
 def _part(match: re.Match[str], size: int) -> ByteRange | None:
-    """The bytes that one range of a blob holds, None when that is none."""
+    """The part of a blob that a range selects, None if it is beyond the end."""
     first, last, suffix = match.groups()
     if suffix is not None:
         start, stop = max(size - int(suffix), 0), size
@@ -92,13 +92,13 @@ def _part(match: re.Match[str], size: int) -> ByteRange | None:
 def _refusal(header: str, size: int) -> ProtocolError:
     return ProtocolError(
         ErrorCode.RANGE_INVALID,
-        f"range {shown(header)} holds no byte of a blob of {size} bytes",
+        f"range {shown(header)} selects no byte of a blob of {size} bytes",
         headers={"Content-Range": f"bytes */{size}"},
     )
 
 
 def _apart(parts: Sequence[ByteRange]) -> tuple[ByteRange, ...]:
-    """The same bytes without overlaps; without any, the parts as they are."""
+    """Merge overlapping parts; if none overlap, return the parts unchanged."""
     ordered = sorted(parts, key=lambda part: part.start)
     if all(before.stop <= after.start for before, after in pairwise(ordered)):
         return tuple(parts)
@@ -113,10 +113,10 @@ def _apart(parts: Sequence[ByteRange]) -> tuple[ByteRange, ...]:
 
 
 def parse_content_range(header: str) -> tuple[int, int]:
-    """Read the Content-Range of an upload's piece: its first and its last byte, both inclusive.
+    """Parse the Content-Range of a chunk of an upload: its first and last byte, both inclusive.
 
-    The spec's form is `0-99`; `bytes 0-99/200` and `bytes=0-99` are sent as well (checklist 63); a total is
-    not looked at. Raises RANGE_INVALID: 416 when the last byte is before the first (checklist 67), 400 when
+    The form of the specification is `0-99`; clients send `bytes 0-99/200` and `bytes=0-99` as well (OCI 63).
+    The total is ignored. Raises RANGE_INVALID: 416 if the last byte is before the first (OCI 67), 400 if
     malformed.
     """
     match = _CONTENT_RANGE.fullmatch(header)

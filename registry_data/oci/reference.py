@@ -1,4 +1,4 @@
-"""Names of repositories, tags and what a manifest is asked for by (checklist 18-23)."""
+"""Names of repositories, tags, and references to manifests (OCI 18-23)."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 
 Tag = NewType("Tag", str)
 
-NAME_LIMIT: Final = 255  # characters of a whole name; many clients cap it there (checklist 19)
+NAME_LIMIT: Final = 255  # characters of the full name; many clients accept no more (OCI 19)
 TAG_LIMIT: Final = 128
 
 _COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
@@ -19,7 +19,7 @@ _TAG: Final = re.compile(rf"[a-zA-Z0-9_][a-zA-Z0-9._-]{{0,{TAG_LIMIT - 1}}}")
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """Where images live: the namespace is a name's first component, the image all the others."""
+    """A repository: the namespace is the first component of the name, the image is the rest."""
 
     namespace: str
     image: str
@@ -39,14 +39,14 @@ def parse_repository(name: str) -> Repository:
     if len(name) > NAME_LIMIT:
         raise ProtocolError(
             ErrorCode.NAME_INVALID,
-            f"the repository's name has {len(name)} characters, {NAME_LIMIT} at most are allowed",
+            f"the repository's name has {len(name)} characters; {NAME_LIMIT} at most are allowed",
         )
     match = _NAME.fullmatch(name)
     if match is None:
         raise ProtocolError(
             ErrorCode.NAME_INVALID,
-            f"{shown(name)} is not a repository's name; use components of lower-case letters and digits, "
-            "which '.', '_', '__' or dashes may join, with '/' between them",
+            f"{shown(name)} is not a valid repository name; use components of lower-case letters and digits, "
+            "which may be joined by '.', '_', '__' or dashes, separated by '/'",
         )
     namespace, image = match.groups()
     if image is None:
@@ -58,33 +58,30 @@ def parse_repository(name: str) -> Repository:
 
 
 def check_writable_with(repository: Repository, host: str) -> None:
-    """Refuse a new name that is too long for clients to write as `<host>/<name>` (checklist 19).
-
-    Raises NAME_INVALID.
-    """
+    """Raise NAME_INVALID if a new name is too long for clients to write as `<host>/<name>` (OCI 19)."""
     room = NAME_LIMIT - len(host) - 1
     if len(str(repository)) > room:
         raise ProtocolError(
             ErrorCode.NAME_INVALID,
-            f"the repository's name has {len(str(repository))} characters, {room} at most fit after {host}/",
+            f"the repository's name has {len(str(repository))} characters; {room} at most fit after {host}/",
         )
 
 
 def parse_tag(text: str) -> Tag:
-    """Read a tag; raise TAG_INVALID."""
+    """Parse a tag; raise TAG_INVALID if it is malformed."""
     if not _TAG.fullmatch(text):
         raise ProtocolError(
             ErrorCode.TAG_INVALID,
             f"{shown(text)} is not a tag; use up to {TAG_LIMIT} letters, digits, '_', '.' and '-', "
-            "the first of them a letter, digit or '_'",
+            "beginning with a letter, digit or '_'",
         )
     return Tag(text)
 
 
 def parse_reference(text: str) -> Digest | Tag:
-    """Read what a manifest is asked for by: a digest when it has a ':', else a tag.
+    """Parse a reference to a manifest: a digest if it contains a ':', else a tag.
 
-    Raises DIGEST_INVALID or TAG_INVALID. Whether that is a 400, or whether such a manifest is merely unknown,
-    depends on the verb, and so is the caller's to say (checklist 21, 22).
+    Raises DIGEST_INVALID or TAG_INVALID. Whether the response is 400 or 404 depends on the method, so the
+    caller decides that (OCI 21, 22).
     """
     return Digest.parse(text) if ":" in text else parse_tag(text)

@@ -1,21 +1,21 @@
-"""The scopes of the Docker token protocol: `type:name:action,action` (checklist 150-152)."""
+"""The scopes of the Docker token protocol: `type:name:action,action` (OCI 150-152)."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-# Each scope costs a look-up, and a token with more would not fit a request header of 8 KiB (checklist 159).
+# Each scope costs a query, and a token with more would not fit into a request header of 8 KiB (OCI 159).
 SCOPE_LIMIT: Final = 100
 
-# A name may hold a host and port, so the type ends at the first colon and the actions begin at the last one.
-# Visible ASCII, as more could be no repository's name, nor stand in a header.
+# A name may contain a host and port, so the type ends at the first colon and the actions begin after the last
+# one. The name is visible ASCII: repository names contain nothing else, nor do headers.
 _SCOPE: Final = re.compile(r"([a-z0-9]+)(?:\([a-z0-9]+\))?:([!-~]+):([a-z*,]*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a client asks for, or is granted, on one resource. No actions at all are legal."""
+    """The actions on one resource that a client requests or is granted; there may be none."""
 
     type: str
     name: str
@@ -23,10 +23,11 @@ class Scope:
 
 
 def parse_scopes(values: Iterable[str]) -> tuple[Scope, ...]:
-    """Read the scopes of a token request: its repeated parameter's values, each with scopes between spaces.
+    """Parse the scopes of a token request; each value of the parameter is a list separated by spaces.
 
-    Scopes on the same resource are merged; the order is that of first mention. Malformed ones, and those on
-    more than SCOPE_LIMIT resources, are left out: being granted less than asked is no error (checklist 152).
+    Scopes on the same resource are merged, in the order of their first occurrence. Malformed scopes, and
+    those of resources beyond SCOPE_LIMIT, are ignored: being granted less than requested is not an error (OCI
+    152).
     """
     merged: dict[tuple[str, str], set[str]] = {}
     for match in (_SCOPE.fullmatch(word) for value in values for word in value.split()):
@@ -39,5 +40,5 @@ def parse_scopes(values: Iterable[str]) -> tuple[Scope, ...]:
 
 
 def format_scope(scope: Scope) -> str:
-    """Write a scope as challenges and token answers have it, its actions in alphabetical order."""
+    """Format a scope as in challenges and token responses, with its actions in alphabetical order."""
     return f"{scope.type}:{scope.name}:{','.join(sorted(scope.actions))}"

@@ -1,4 +1,4 @@
-"""Who calls and whether they may: every use case passes here before it looks at anything."""
+"""Authentication and authorization of the data plane: the first step of every use case."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,36 +20,37 @@ from registry_data.registry.use_case import read_only_error, use_case
 
 CATALOG_SCOPE: Final = "registry:catalog:*"
 
-# What a client must ask a token for; pushing includes reading back (checklist 147).
+# The actions of the scope that a client must request; a push includes reading back (OCI 147).
 _SCOPE_ACTIONS: Final = {Action.PULL: "pull", Action.PUSH: "pull,push", Action.DELETE: "delete"}
 _WORDS: Final = {Action.PULL: "pull from", Action.PUSH: "push to", Action.DELETE: "delete from"}
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the Authorization header brought: a secret key, a token, or neither."""
+    """The credentials of a request: a secret key, a token, or neither (anonymous)."""
 
     secret: str | None = None
     token: str | None = None
 
 
 class AccessDenied(ProtocolError):
-    """Not allowed as things are; `challenge` holds the parameters that go into WWW-Authenticate.
+    """The caller is not allowed to do this; `challenge` contains the parameters of WWW-Authenticate.
 
-    Without a challenge, proving to be somebody else in the same way would not help.
+    `challenge=None` means 403: other credentials of the same scheme would not help. Otherwise the status is
+    401.
     """
 
     def __init__(self, code: ErrorCode, message: str | None, challenge: dict[str, str] | None) -> None:
-        # With a challenge it is a 401 whatever the code: clients look for another token only then.
+        # Clients request another token only after a 401, whatever the code is.
         super().__init__(code, message, status=None if challenge is None else HTTPStatus.UNAUTHORIZED)
         self.challenge = challenge
 
 
 def identify(credentials: Credentials, *, scope: str = "") -> Caller:
-    """Who calls.
+    """Authenticate the caller; `scope` is for the challenge.
 
     Raises:
-        Refused: the credentials prove nobody, or no longer.
+        AccessDenied: the credentials are invalid, expired or revoked.
     """
     try:
         return authenticate(secret=credentials.secret, token=credentials.token)
@@ -67,12 +68,12 @@ def _reason(error: BadCredentials) -> str:
 
 
 def scope_of(repository: Repository, action: Action) -> str:
-    """The scope that a token for this needs."""
+    """Return the scope that a token needs for an action."""
     return f"repository:{repository}:{_SCOPE_ACTIONS[action]}"
 
 
 def is_allowed(caller: Caller, action: Action, repository: Repository, facts: RepositoryFacts) -> bool:
-    """Whether the caller may; for uses that have something else to answer when not."""
+    """Whether the caller may do this, for use cases that do not fail otherwise."""
     return authorize(caller, action, str(repository), facts).allowed
 
 
@@ -85,13 +86,14 @@ def require(
     extra_scope: str = "",
     accepted_actions: Collection[Action] = (),
 ) -> None:
-    """Let the caller pass, or answer alike for what is forbidden and for what is not there (invariant 9).
+    """Require the right to an action; forbidden and missing repositories look alike (invariant 9).
 
-    `also` is a further scope that a client had better ask for at the same time; `by` names the actions
-    of a token of which one is enough.
+    `extra_scope` is added to the scope of the challenge. The token must have one of `accepted_actions`, by
+    default the action itself.
 
     Raises:
-        Refused: with the challenge that tells a client what to ask a token for.
+        AccessDenied: the principal or the token does not have the right.
+        ProtocolError: DENIED because the repository is read-only.
     """
     if authorize(caller, action, str(repository), record.facts, accepted_actions=accepted_actions).allowed:
         if record.read_only and action is not Action.PULL:
@@ -121,10 +123,10 @@ def _advice(caller: Caller, action: Action, namespace: str) -> str:
 
 
 def require_catalog_access(caller: Caller) -> None:
-    """Let somebody pass; what they see of the catalogue is theirs anyway.
+    """Require a login, and with a token the scope of the catalog.
 
     Raises:
-        Refused: nobody, or a token that was asked for something else.
+        AccessDenied: the caller is anonymous, or the token has another scope.
     """
     if caller.is_anonymous and caller.scopes is None:
         message = "authentication required to list repositories: log in to this registry first"
@@ -139,7 +141,7 @@ def require_catalog_access(caller: Caller) -> None:
 
 
 def unknown_repository(repository: Repository) -> ProtocolError:
-    """Build the answer to the name of an image that is not there, for whoever might have read it."""
+    """Create the error for a repository that does not exist, for callers who would be allowed to read it."""
     return ProtocolError(
         ErrorCode.NAME_UNKNOWN,
         f"this registry has no repository {repository}: nothing was ever pushed to it, or it was deleted",
@@ -153,7 +155,7 @@ def _join_scopes(repository: Repository, action: Action, extra_scope: str) -> st
 
 @dataclass(frozen=True, slots=True)
 class Pusher:
-    """Somebody who may push to a repository, and what it was when that was decided."""
+    """A caller who may push to a repository, with the record that the decision was based on."""
 
     caller: Caller
     repository: Repository
@@ -161,10 +163,11 @@ class Pusher:
 
 
 def require_push(credentials: Credentials, repository: Repository) -> Pusher:
-    """Let somebody push, before anything of it is read. It asks the database and changes nothing.
+    """Require the right to push, before the body is read. Queries the database and changes nothing.
 
     Raises:
-        Refused, ProtocolError: not allowed; the database is away.
+        AccessDenied: the caller may not push.
+        ProtocolError: the repository is read-only, or the database does not respond.
     """
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
@@ -174,10 +177,11 @@ def require_push(credentials: Credentials, repository: Repository) -> Pusher:
 
 
 def image_for_push(pusher: Pusher) -> UUID:
-    """The image that an admitted push goes to, made by the first one (checklist 54).
+    """Return the image of an authorized push; the first push creates it (OCI 54).
 
     Raises:
-        ProtocolError, CatalogError: the namespace is gone; a name too long to be written after the host.
+        ProtocolError: NAME_UNKNOWN if the namespace was deleted, NAME_INVALID if the name of a new image is
+        too long. CatalogError: the namespace was deleted meanwhile, or is read-only.
     """
     repository, record = pusher.repository, pusher.record
     if record.namespace_id is None:

@@ -1,4 +1,4 @@
-"""Blobs that an image has."""
+"""Use cases that read and delete the blobs of an image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,25 +18,31 @@ from registry_data.registry.authorization import Credentials, identify, is_allow
 from registry_data.registry.use_case import unavailable, use_case
 from registry_data.storage.base import BlobStore, Key, NotStored
 
-SMALL_BLOB: Final = 64 * 1024  # bytes; a blob up to this size is sent from memory
+SMALL_BLOB: Final = 64 * 1024  # bytes; a blob of at most this size is cached and sent from memory
 _recent: Final = LruCache[str, bytes](32 * 1024 * 1024, size_of_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """Where a blob's bytes are, and how many; whether saying so to a pusher needs a promise first."""
+    """A blob of an image.
+
+    `lease_is_due` means that a HEAD of this caller must renew the lease (invariant 2). `cacheable_until` is
+    the Unix time at which the caller's token or key expires; 0 if the response must not be cached, because a
+    lease expires.
+    """
 
     key: Key
     size: int  # bytes
     lease_is_due: bool
-    cacheable_until: float  # when that ends for the caller by the clock alone, in seconds since the epoch
+    cacheable_until: float
 
 
 def find(credentials: Credentials, repository: Repository, digest: Digest, *, lease: timedelta) -> StoredBlob:
-    """A blob of an image. Reads only; a HEAD is a promise, see `promise` (invariant 2).
+    """Find a blob of an image, without changes; a HEAD must call `renew_lease` too (invariant 2).
 
     Raises:
-        Refused, ProtocolError: not allowed; the image does not have it.
+        AccessDenied: the caller may not pull.
+        ProtocolError: BLOB_UNKNOWN if the image does not have the blob.
     """
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
@@ -44,22 +50,22 @@ def find(credentials: Credentials, repository: Repository, digest: Digest, *, le
         due = _lease_runs_out(blob, now(), lease) and is_allowed(
             caller, Action.PUSH, repository, record.facts
         )
-        # What hangs on a lease changes with its age.
         cacheable_until = caller.ends_at if blob.linked else 0.0
         return StoredBlob(Key(blob.storage_key), blob.size, due, cacheable_until)
 
 
 def renew_lease(credentials: Credentials, repository: Repository, digest: Digest) -> None:
-    """Keep a blob for whoever may push a manifest that names it.
+    """Lease a blob to its image, so that it exists until the caller has pushed the manifest.
 
     Raises:
-        Refused, ProtocolError: not allowed; the image does not have it any more.
+        AccessDenied: the caller may not pull.
+        ProtocolError: BLOB_UNKNOWN if the image does not have the blob any more.
     """
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
         record, blob = _find(caller, repository, digest)
         if record.image_id is not None:
-            # A HEAD is a part of pulling, which goes on while an image is locked.
+            # A HEAD is part of a pull, and a read-only image can be pulled.
             blobs.promise(blob_id=blob.id, image_id=record.image_id, even_read_only=True)
 
 
@@ -74,12 +80,12 @@ def _find(
 
 
 def _lease_runs_out(blob: resolve.BlobRecord, moment: datetime, lease: timedelta) -> bool:
-    """Hot HEADs stay reads: a link or the better half of a lease is promise enough."""
+    """Whether a HEAD must renew the lease: without a link, and with less than half of the lease left."""
     return not blob.linked and (blob.leased_until is None or blob.leased_until - moment < lease / 2)
 
 
 def unknown(digest: Digest) -> ProtocolError:
-    """Build the answer to a digest that the image does not have."""
+    """Create the error for a digest that the image does not have."""
     return ProtocolError(
         ErrorCode.BLOB_UNKNOWN,
         f"this repository has no blob {digest}: it was never pushed here, or has been deleted",
@@ -88,23 +94,25 @@ def unknown(digest: Digest) -> ProtocolError:
 
 
 def read(store: BlobStore, key: Key, *, start: int, stop: int) -> Iterator[bytes]:
-    """A blob's bytes in pieces.
+    """Read the bytes of a blob in pieces.
 
     Raises:
-        ProtocolError: the storage is away; the row says that the bytes are there, so absence is no 404.
+        ProtocolError: UNAVAILABLE if they cannot be read. Not 404 if they are missing: the catalogue has the
+        blob
+            (invariant 7).
     """
     with use_case():
         try:
             return store.read(key, start=start, stop=stop)
         except NotStored as error:
-            raise unavailable("the blob's bytes cannot be read just now") from error
+            raise unavailable("the content of the blob cannot be read at present") from error
 
 
 def check_readable(store: BlobStore, blob: StoredBlob) -> None:
-    """See that a blob's bytes can be read, all of them: whoever sends a file by its path does not say so.
+    """Check that a blob's file exists and is complete, before the HTTP server sends it by its path.
 
     Raises:
-        ProtocolError: they cannot, now; the row says that they are there, so it is no 404.
+        ProtocolError: UNAVAILABLE if it cannot be read or has another length (invariant 7).
     """
     with use_case():
         read(store, blob.key, start=0, stop=0)
@@ -113,33 +121,34 @@ def check_readable(store: BlobStore, blob: StoredBlob) -> None:
         except NotStored:
             whole = False
         if not whole:
-            raise unavailable("the blob's bytes cannot be read just now")
+            raise unavailable("the content of the blob cannot be read at present")
 
 
 def recent(key: Key) -> bytes | None:
-    """A small blob's bytes, if this process has read them lately: what a key stands for never changes."""
+    """The bytes of a small blob from the cache; the content of a storage key never changes (invariant 1)."""
     return _recent.get(key)
 
 
 def read_small(store: BlobStore, blob: StoredBlob) -> bytes:
-    """All bytes of a small blob at once.
+    """Read a small blob and cache it.
 
     Raises:
-        ProtocolError: the storage is away, or has something else.
+        ProtocolError: UNAVAILABLE if it cannot be read or has another length.
     """
     with use_case():
         content = b"".join(read(store, blob.key, start=0, stop=blob.size))
         if len(content) != blob.size:
-            raise unavailable("the blob's bytes cannot be read just now")
+            raise unavailable("the content of the blob cannot be read at present")
     _recent.put(blob.key, content)
     return content
 
 
 def delete(credentials: Credentials, repository: Repository, digest: Digest) -> None:
-    """Take a blob out of this image only (checklist 136).
+    """Delete a blob from one image (OCI 136).
 
     Raises:
-        Refused, ProtocolError: not allowed; not there; needed by a manifest.
+        AccessDenied: the caller may not delete.
+        ProtocolError: BLOB_UNKNOWN if the image does not have it, UNSUPPORTED if a manifest refers to it.
     """
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.DELETE))

@@ -1,4 +1,4 @@
-"""Lists of what an image has: tags and referrers."""
+"""Use cases that list repositories, tags and referrers."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -23,10 +23,7 @@ from registry_data.registry.use_case import INLINE_LIMIT, use_case
 
 @dataclass(frozen=True, slots=True)
 class TagPage:
-    """Names in byte order; `more` says whether others follow, `until` how long this caller may see them.
-
-    That ends by the clock alone, in seconds since the epoch.
-    """
+    """Tags in byte order; `cacheable_until` is the Unix time at which the caller's token or key expires."""
 
     names: list[str]
     has_more: bool
@@ -35,10 +32,10 @@ class TagPage:
 
 @dataclass(frozen=True, slots=True)
 class ReferrersPage:
-    """Where one page of a referrers list is, None when it is empty; `until` as of tags.
+    """A page of a referrers list, None when it is empty; `cacheable_until` as in TagPage.
 
-    `descriptors` are the entries as JSON, or None when they are so long that `read_descriptors` has to be
-    called in a thread.
+    `descriptors` are the entries as JSON, or None if they are so long that `read_descriptors` must be called
+    in a thread.
     """
 
     page: content.ReferrersPage | None
@@ -48,9 +45,9 @@ class ReferrersPage:
 
 @dataclass(frozen=True, slots=True)
 class CatalogPage:
-    """Names of repositories in byte order; `more` and `until` as of tags.
+    """Names of repositories in byte order; `cacheable_until` as in TagPage.
 
-    `scopes` are those of the change log that it depends on, None if on more than scopes can tell.
+    `scopes` are the scopes of the change log that the page depends on; None if it cannot be cached.
     """
 
     names: list[str]
@@ -60,10 +57,10 @@ class CatalogPage:
 
 
 def catalog(credentials: Credentials, page: Page) -> CatalogPage:
-    """One page of the repositories that the caller has a role on (checklist 121).
+    """List a page of the repositories on which the caller has a role (OCI 121).
 
     Raises:
-        Refused: nobody has proved to be somebody, or with a token for something else.
+        AccessDenied: the caller is anonymous, or the token has another scope.
     """
     with use_case():
         caller = identify(credentials, scope=CATALOG_SCOPE)
@@ -83,10 +80,11 @@ def _readable(credentials: Credentials, repository: Repository) -> tuple[Caller,
 
 
 def tags(credentials: Credentials, repository: Repository, page: Page) -> TagPage:
-    """One page of an image's tags (checklist 116-120).
+    """List a page of the tags of an image (OCI 116-120).
 
     Raises:
-        Refused, ProtocolError: not allowed; no such repository.
+        AccessDenied: the caller may not pull.
+        ProtocolError: NAME_UNKNOWN if there is no such repository.
     """
     with use_case():
         caller, record = _readable(credentials, repository)
@@ -107,14 +105,14 @@ def referrers(
     after: int,
     limit: int,
 ) -> ReferrersPage:
-    """One page of the manifests that refer to a subject, which need not exist (OCI 123-128).
+    """List a page of the manifests that refer to a subject, which need not exist (OCI 123-128).
 
     Raises:
-        Refused: not allowed.
+        AccessDenied: the caller may not pull.
     """
     with use_case():
         caller, record = _readable(credentials, repository)
-        # PostgreSQL cannot be asked for a NUL, and no type holds one.
+        # PostgreSQL accepts no NUL in parameters; no artifact type contains one.
         if record.image_id is None or "\0" in (artifact_type or ""):
             return ReferrersPage(None, b"", cacheable_until=caller.ends_at)
         selected = content.Referrers(record.image_id, str(subject), artifact_type)
@@ -129,7 +127,7 @@ def read_descriptors(page: content.ReferrersPage) -> bytes:
     """Read the entries of a page as JSON, separated by commas.
 
     Raises:
-        ProtocolError: UNAVAILABLE when the database does not answer.
+        ProtocolError: UNAVAILABLE if the database does not respond.
     """
     with use_case():
         return _join_descriptors(page)

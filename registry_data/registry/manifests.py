@@ -1,4 +1,4 @@
-"""Manifests: the pull path as short as it can be, and the one transaction of a push."""
+"""Use cases that read, push and delete manifests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,15 +26,15 @@ from registry_data.registry.authorization import (
 from registry_data.registry.use_case import INLINE_LIMIT, use_case
 from registry_data.storage.base import BlobStore
 
-TAGS_PER_PUSH: Final = 100  # the spec asks for at least 10 (checklist 108)
+TAGS_PER_PUSH: Final = 100  # the specification requires at least 10 (OCI 108)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
     """A manifest as it is sent: the bytes that were pushed, under their digest (invariant 6).
 
-    `payload` is empty when only the description is wanted, and None when it is so long that `read_payload`
-    has to be called in a thread. `until` is the Unix time at which the caller's token or key expires.
+    `payload` is empty if only the description was requested, and None if it is so long that `read_payload`
+    must be called in a thread. `cacheable_until` is the Unix time at which the caller's token or key expires.
     """
 
     id: int
@@ -48,12 +48,12 @@ class StoredManifest:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push answers."""
+    """The result of a push."""
 
     digest: Digest
     subject: Digest | None
     tags: tuple[str, ...]
-    missing: tuple[str, ...]  # of a sparse index: platforms, or digests of those that name none
+    missing: tuple[str, ...]  # of a sparse index: the platforms of its missing children, or their digests
 
 
 _payloads: Final = LruCache[str, bytes](32 * 1024 * 1024, size_of_bytes)
@@ -62,11 +62,12 @@ _payloads: Final = LruCache[str, bytes](32 * 1024 * 1024, size_of_bytes)
 def get(
     credentials: Credentials, repository: Repository, reference: Digest | Tag, *, with_payload: bool
 ) -> StoredManifest:
-    """The manifest that a tag or digest stands for (checklist 30-35).
+    """Find the manifest with a tag or digest (OCI 30-35).
 
     Raises:
-        Refused, ProtocolError: not allowed; no such repository or manifest.
-        DeletedMeanwhile: it was there a moment ago.
+        AccessDenied: the caller may not pull.
+        ProtocolError: NAME_UNKNOWN or MANIFEST_UNKNOWN.
+        DeletedMeanwhile: it was deleted after its description was read.
     """
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
@@ -95,7 +96,7 @@ def read_payload(manifest: StoredManifest) -> bytes:
 
     Raises:
         DeletedMeanwhile: it was deleted after its description was read.
-        ProtocolError: UNAVAILABLE when the database does not answer.
+        ProtocolError: UNAVAILABLE if the database does not respond.
     """
     with use_case():
         return _payload(manifest)
@@ -118,18 +119,18 @@ def _payload(manifest: StoredManifest) -> bytes:
 
 
 def unknown(reference: Digest | Tag) -> ProtocolError:
-    """Build the answer to a reference that stands for nothing here."""
-    return ProtocolError(ErrorCode.MANIFEST_UNKNOWN, _said(reference), reference=str(reference))
+    """Create the error for a tag or digest that the image does not have."""
+    return ProtocolError(ErrorCode.MANIFEST_UNKNOWN, _message(reference), reference=str(reference))
 
 
 class DeletedMeanwhile(ProtocolError):
-    """A manifest went between two queries. A tag may stand for another one by now: ask again (171)."""
+    """A manifest was deleted between two queries. Its tag may point to another one now: retry (OCI 171)."""
 
     def __init__(self, reference: Digest | Tag) -> None:
-        super().__init__(ErrorCode.MANIFEST_UNKNOWN, _said(reference), reference=str(reference))
+        super().__init__(ErrorCode.MANIFEST_UNKNOWN, _message(reference), reference=str(reference))
 
 
-def _said(reference: Digest | Tag) -> str:
+def _message(reference: Digest | Tag) -> str:
     kind = "manifest" if isinstance(reference, Digest) else "tag"
     return f"this repository has no {kind} {reference}: it was never pushed, or has been deleted"
 
@@ -144,15 +145,16 @@ def put(
     store: BlobStore,
     only_if: Preconditions | None = None,
 ) -> Pushed:
-    """Store a manifest and point tags at it (checklist 87-110).
+    """Store a manifest and set tags to it (OCI 87-110).
 
     Raises:
-        ProtocolError: malformed; its digest is another; content is missing; 412; no room is left, be it only
-            the reserve that deletions need.
+        ProtocolError: MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN for missing content, 412 for an
+        unmet
+            condition, or 507 if only the reserve for deletions is free.
     """
     with use_case():
         store.ensure_capacity(len(payload))
-        digest, tag_names = _named(reference, payload, more_tags)
+        digest, tag_names = _digest_and_tags(reference, payload, more_tags)
         parsed = parse_manifest(payload, content_type)
         image_id = image_for_push(pusher)
         new = _new(digest, parsed, payload)
@@ -163,15 +165,17 @@ def put(
             tag_names=tag_names,
             only_if=only_if,
         )
-        awaited = content.missing_children(image_id, str(digest)) if parsed.is_index else []
-    missing = tuple(platform or child for child, platform in awaited)
-    return Pushed(digest, parsed.subject.digest if parsed.subject else None, tuple(tag_names), missing)
+        missing = content.missing_children(image_id, str(digest)) if parsed.is_index else []
+    subject = parsed.subject.digest if parsed.subject else None
+    return Pushed(digest, subject, tuple(tag_names), tuple(platform or child for child, platform in missing))
 
 
-def _named(reference: Digest | Tag, payload: bytes, more_tags: Sequence[Tag]) -> tuple[Digest, list[Tag]]:
+def _digest_and_tags(
+    reference: Digest | Tag, payload: bytes, more_tags: Sequence[Tag]
+) -> tuple[Digest, list[Tag]]:
     if not isinstance(reference, Digest):
         if more_tags:
-            message = "?tag= goes with a digest in the path, not with a tag"
+            message = "?tag= requires a digest in the path, not a tag"
             raise ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.BAD_REQUEST)
         return Digest.of(payload, CANONICAL), [reference]
     actual = Digest.of(payload, reference.algorithm)
@@ -207,10 +211,11 @@ def delete(
     *,
     only_if: Preconditions | None = None,
 ) -> None:
-    """Delete a tag, or by digest a manifest with all its tags (checklist 134-135).
+    """Delete a tag, or a manifest by its digest together with its tags (OCI 134-135).
 
     Raises:
-        Refused, ProtocolError: not allowed; there is none; 412.
+        AccessDenied: the caller may not delete.
+        ProtocolError: MANIFEST_UNKNOWN, or 412 for an unmet condition.
     """
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.DELETE))

@@ -1,4 +1,4 @@
-"""Mounts: a blob that another image has, promised to this one without sending it (checklist 80-86)."""
+"""Mounts: an image gets a blob of another image without an upload (OCI 80-86)."""
 
 from typing import Final
 
@@ -22,18 +22,20 @@ from registry_data.registry.authorization import (
 )
 from registry_data.registry.use_case import use_case
 
-_NO_BLOB: Final = 0  # an id that none has
+_NO_BLOB: Final = 0  # an id that no blob has
 
 
 def mount(
     credentials: Credentials, repository: Repository, digest: Digest, *, source: Repository | None
 ) -> bool:
-    """Promise a blob to an image when the caller may pull it from the source, or from anywhere.
+    """Lease a blob to an image if the caller may pull it from the source, or without one from any image.
 
-    False for every reason not to, so that the client goes on with an upload and learns nothing (81, 83).
+    Returns False for every reason not to, so that the client uploads the blob and learns nothing (OCI 81,
+    83).
 
     Raises:
-        Refused, ProtocolError: the caller may not push here.
+        AccessDenied: the caller may not push to the repository.
+        ProtocolError: the repository is read-only.
     """
     with use_case():
         scope = scope_of(repository, Action.PUSH)
@@ -42,7 +44,7 @@ def mount(
         extra_scope = scope_of(source, Action.PULL) if source else ""
         require(caller, Action.PUSH, repository, record, extra_scope=extra_scope)
         is_here = blob is not None and blob.held_at(now())
-        # Where the registry lacks the blob too: how long it takes must not tell what other tenants have.
+        # Also without such a blob: the duration must not show what other tenants have (invariant 9).
         if not is_here and not _readable(caller, digest, source, blob.id if blob else _NO_BLOB):
             return False
         if blob is None:
@@ -66,7 +68,7 @@ def _candidates(caller: Caller, blob_id: int) -> list[tuple[str, str]]:
 
 
 def _may_read(caller: Caller, source: Repository, digest: Digest) -> bool:
-    """Whether the source has the blob, and both the principal and the token may pull it (ADR 10)."""
+    """Whether the source has the blob, and the principal and the token may pull it (ADR 10)."""
     record, blob = resolve.blob(source.namespace, source.image, str(digest))
     held = blob is not None and blob.held_at(now())
     return held and is_allowed(caller, Action.PULL, source, record.facts)

@@ -1,4 +1,4 @@
-"""What concerns no repository: logging in, tokens, keys, health."""
+"""Use cases that concern no repository: login, tokens, signing keys, health."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -31,20 +31,20 @@ from registry_data.storage.base import BlobStore
 
 
 def check_login(credentials: Credentials) -> None:
-    """Let whoever proves to be somebody pass, rights or none; that is what a login is (checklist 29).
+    """Authenticate the caller; a login needs no rights (OCI 29).
 
     Raises:
-        Refused: they prove nobody.
+        AccessDenied: the credentials are invalid.
     """
     with use_case():
         identify(credentials)
 
 
 def name_of_caller(credentials: Credentials) -> str:
-    """A name that nobody else can have; empty for whoever proves to be nobody.
+    """Return a unique name of the principal; empty for an anonymous caller or invalid credentials.
 
     Raises:
-        ProtocolError: the database is away.
+        ProtocolError: the database does not respond.
     """
     with use_case():
         try:
@@ -55,10 +55,11 @@ def name_of_caller(credentials: Credentials) -> str:
 
 
 def check_readable(credentials: Credentials, repository: Repository) -> None:
-    """Let whoever may pull from a repository that is there pass.
+    """Require that the repository exists and that the caller may pull.
 
     Raises:
-        Refused, ProtocolError: not allowed; no such repository.
+        AccessDenied: the caller may not pull.
+        ProtocolError: NAME_UNKNOWN if there is no such repository.
     """
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
@@ -71,7 +72,7 @@ def check_readable(credentials: Credentials, repository: Repository) -> None:
 def token(
     parameters: Mapping[str, Sequence[str]], basic: tuple[str, str] | None
 ) -> tuple[HTTPStatus, dict[str, Any]]:
-    """Answer a GET of the token endpoint."""
+    """Return status and body for a GET of the token endpoint."""
     with use_case():
         try:
             return HTTPStatus.OK, answer_get(
@@ -82,7 +83,7 @@ def token(
 
 
 def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[str, Any]]:
-    """Answer a POST of the token endpoint."""
+    """Return status and body for a POST of the token endpoint."""
     with use_case():
         try:
             return HTTPStatus.OK, answer_post(form=form, facts_of=resolve.repository_facts)
@@ -93,16 +94,16 @@ def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[s
 
 
 def keys() -> list[dict[str, str]]:
-    """The public keys that tokens may be signed with now."""
+    """Return the public keys of all valid token signatures."""
     with use_case():
         return published_keys()
 
 
 def check_health(store: BlobStore) -> None:
-    """Ask the database and the storage for a sign of life.
+    """Query the database and the storage.
 
     Raises:
-        ProtocolError: one does not answer.
+        ProtocolError: one of them does not respond.
     """
     with use_case():
         with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""One use case against the database: connections kept healthy, failures put in the protocol's words."""
+"""The context of every use case: replaces broken connections, converts errors to protocol errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from registry_control.catalog import errors as catalog
 from registry_data.oci.errors import ErrorCode, ErrorItem, ProtocolError
 from registry_data.storage import base as storage
 
-# A use case that runs in the event loop reads no more than this; more is read in a thread.
+# A use case in the event loop reads at most this much; longer content is read in a thread (ADR 41).
 INLINE_LIMIT: Final = 64 * 1024  # bytes
 RETRY_AFTER: Final = {"Retry-After": "5"}
 
@@ -23,7 +23,7 @@ _CATALOG: Final[dict[type[catalog.CatalogError], tuple[ErrorCode, str | None]]] 
     catalog.NamespaceNotFound: (ErrorCode.NAME_UNKNOWN, "the namespace has just been deleted"),
     catalog.ImageNotFound: (
         ErrorCode.NAME_UNKNOWN,
-        "the repository has just been deleted: push everything again to make a new one",
+        "the repository has just been deleted: push everything again to create a new one",
     ),
     catalog.UploadNotFound: (ErrorCode.BLOB_UPLOAD_UNKNOWN, None),
     catalog.ManifestNotFound: (ErrorCode.MANIFEST_UNKNOWN, "the manifest has just been deleted"),
@@ -38,19 +38,19 @@ _CATALOG: Final[dict[type[catalog.CatalogError], tuple[ErrorCode, str | None]]] 
 
 @contextmanager
 def use_case() -> Iterator[None]:
-    """Run one use case in the present thread.
+    """Run a use case in this thread.
 
     Raises:
-        ProtocolError: for every way in which the catalogue, the database or the storage can refuse.
+        ProtocolError: instead of every error of the catalogue, the database and the storage.
     """
-    # Drops a connection that the last use case found broken; free when it is sound.
+    # Closes the connection if the previous use case had an error on it; costs nothing otherwise.
     close_old_connections()
     try:
         yield
     except catalog.MissingContent as error:
         raise ProtocolError.several(starmap(_missing_content, error.platforms.items())) from error
     except catalog.ConditionUnmet as error:
-        # Refused for good as it stands, so none of the codes after which clients try again (checklist 143).
+        # The code must not be one after which clients retry (OCI 143).
         raise ProtocolError(ErrorCode.DENIED, str(error), status=HTTPStatus.PRECONDITION_FAILED) from error
     except catalog.ImageReadOnly as error:
         raise read_only_error(error.name) from error
@@ -69,12 +69,12 @@ def use_case() -> Iterator[None]:
 
 
 def unavailable(message: str) -> ProtocolError:
-    """Build the answer to a dependency that is away: the same request may succeed later."""
+    """Create the error for a dependency that does not respond: 503, the client may retry."""
     return ProtocolError(ErrorCode.UNAVAILABLE, message, headers=RETRY_AFTER)
 
 
 def read_only_error(repository: str) -> ProtocolError:
-    """Build the answer to a change of what an administrator has locked."""
+    """Create the error for a change of a repository that an administrator has locked."""
     message = f"an administrator has locked {repository}: pulls work, pushes and deletions do not"
     return ProtocolError(ErrorCode.DENIED, message, name=repository)
 
@@ -84,17 +84,19 @@ def _database_error(error: OperationalError | InterfaceError) -> ProtocolError:
         return _insufficient_storage("database")
     match error.__cause__:
         case ReadOnlySqlTransaction():
-            return unavailable("the registry's database takes no changes at present; try again")
+            return unavailable("the database of the registry is read-only at present; try again later")
         case LockNotAvailable():
-            return unavailable("another request holds what this one needs in the database; try again")
+            return unavailable(
+                "another request has locked the same rows in the database for too long; try again"
+            )
         case _:
-            return unavailable("the database did not answer; try again")
+            return unavailable("the database of the registry did not respond; try again")
 
 
 def _insufficient_storage(what: str) -> ProtocolError:
     return ProtocolError(
         ErrorCode.UNAVAILABLE,
-        f"the registry's {what} is full: ask its administrator to make room, then push again",
+        f"the {what} of the registry is full: ask its administrator to free space, then push again",
         status=HTTPStatus.INSUFFICIENT_STORAGE,
         headers=RETRY_AFTER,
     )
@@ -108,8 +110,8 @@ def _is_full(error: Exception) -> bool:
 def _too_many_uploads(limit: int) -> ProtocolError:
     return ProtocolError(
         ErrorCode.TOOMANYREQUESTS,
-        f"you have {limit} uploads under way, which is as many as one may have: finish or cancel some; "
-        "those that rest are removed by and by",
+        f"you have {limit} open uploads, the maximum for one user or application: finish or cancel some; "
+        "idle uploads expire",
         headers={"Retry-After": "60"},
     )
 
@@ -117,14 +119,14 @@ def _too_many_uploads(limit: int) -> ProtocolError:
 def _stored_as_another_type(media_type: str) -> ProtocolError:
     return ProtocolError(
         ErrorCode.MANIFEST_INVALID,
-        f"this digest is stored as {media_type}: push it with that Content-Type, or write the type that it "
-        "shall have into the manifest as its mediaType",
+        f"this digest is stored with the media type {media_type}: push it with that Content-Type, or set the "
+        "desired type as mediaType in the manifest",
     )
 
 
 def _missing_content(digest: str, platform: str) -> ErrorItem:
     named = f"{digest} ({platform})" if platform else digest
-    message = f"the manifest names {named}, which this repository lacks: push it first"
+    message = f"the manifest refers to {named}, which this repository does not have: push it first"
     detail = {"digest": digest, "platform": platform} if platform else {"digest": digest}
     return ErrorItem(ErrorCode.MANIFEST_BLOB_UNKNOWN, message, detail)
 
@@ -136,4 +138,4 @@ def _storage_error(error: storage.StorageError) -> ProtocolError:
         case storage.InsufficientStorage():
             return _insufficient_storage("storage")
         case _:
-            return unavailable("the registry's storage did not answer; try again")
+            return unavailable("the storage of the registry did not respond; try again")

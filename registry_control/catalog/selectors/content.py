@@ -1,4 +1,4 @@
-"""What an image has: bytes of manifests, pages of tags and referrers."""
+"""The contents of images: payloads of manifests, pages of tags, repositories and referrers."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -65,13 +65,13 @@ class ReferrersPage:
 
 
 def payload(manifest_id: int) -> bytes | None:
-    """A manifest's bytes as they were pushed; None when it has just been deleted."""
+    """The bytes of a manifest as they were pushed; None if it has just been deleted."""
     found = row(_PAYLOAD, [manifest_id], depends_on=_never_changes)
     return None if found is None else bytes(found[0])
 
 
 def _never_changes(found: Rows) -> tuple[str, ...] | None:
-    """A manifest's bytes stay what they are; whether there are any depends on more than scopes can tell."""
+    """The bytes of a manifest never change; that it does not exist cannot be cached by scope."""
     return () if found else None
 
 
@@ -81,13 +81,13 @@ def _of_image(image_id: UUID) -> DependsOn:
 
 
 def tag_row(image_id: UUID, name: str) -> tuple[Any, int] | None:
-    """The id of a tag (as the database has it) and of its manifest."""
+    """The id of a tag, as the database returns it, and the id of its manifest."""
     found = row(_TAG, [id_parameter(image_id), name])
     return None if found is None else (found[0], found[1])
 
 
 def digest_of(image_id: UUID, reference: str) -> str | None:
-    """The digest that a tag or digest stands for in an image; None for nothing."""
+    """The digest of the manifest with a tag or digest in an image; None if there is none."""
     if ":" in reference:
         return reference if Manifest.objects.filter(image=image_id, digest=reference).exists() else None
     found = tag_row(image_id, reference)
@@ -95,22 +95,22 @@ def digest_of(image_id: UUID, reference: str) -> str | None:
 
 
 def tag_names(image_id: UUID, *, after: str, limit: int) -> list[str]:
-    """Names of tags in byte order, strictly after a name that need not exist (checklist 117-119)."""
+    """List tags in byte order, after a name that need not exist (OCI 117-119)."""
     found = rows(_TAG_NAMES, [id_parameter(image_id), after, limit], depends_on=_of_image(image_id))
     return [name for (name,) in found]
 
 
 def repository_names(principal: Principal, *, after: str, limit: int) -> list[str]:
-    """Full names of the images that a principal has a role on, in byte order, strictly after one (121).
+    """List the images on which a principal has a role, by full name in byte order, after a name (OCI 121).
 
-    The namespaces are known by name; their images are asked for some namespaces at a time, more each time,
-    so that a page costs what is on it and not what there is.
+    The images are queried for one namespace, then for four more, and so on, so that the cost of a page
+    depends on its length and not on the number of images.
     """
     begin = after[: after.find("/") + 1] or after
     there = visible_to(principal).exclude(status=Status.DELETING).annotate(path=_PATH).order_by("path")
     names: list[str] = []
     left = _paths(there.filter(path__gte=begin))
-    at_once = 1  # the first may be one of which `after` has passed some images
+    at_once = 1  # the page may begin in the middle of the first namespace
     while left and len(names) < limit:
         now, left = left[:at_once], left[at_once:]
         last = after.removeprefix(begin) if now[0][0] == begin else ""
@@ -129,12 +129,12 @@ def scopes_of_repository_names(principal: Principal) -> tuple[str, ...] | None:
 
 
 def _paths(namespaces: QuerySet[Any]) -> list[tuple[str, UUID]]:
-    """The first of them: what the names of their images begin with, and their ids."""
+    """The prefix of the image names, and the id, of the first namespaces."""
     return list(namespaces.values_list("path", "pk")[:_NAMESPACES_AT_ONCE])
 
 
 def _names_in(namespaces: list[UUID], *, after: str, limit: int) -> list[str]:
-    """Full names of the images pushed to some namespaces, in byte order; `after` is without namespace."""
+    """Full names of the pushed images of some namespaces, in byte order; `after` is an image name."""
     pushed = Image.objects.filter(namespace__in=namespaces, name__gt=after, pushed_at__isnull=False)
     prefix = Concat("namespace__name", Value("/"), output_field=ByteOrderedField())
     found = pushed.exclude(status=Status.DELETING).order_by(prefix, "name")
@@ -142,7 +142,7 @@ def _names_in(namespaces: list[UUID], *, after: str, limit: int) -> list[str]:
 
 
 def missing_children(image_id: UUID, index_digest: str) -> list[tuple[str, str]]:
-    """Digest and platform of each manifest that an index names and the image does not have."""
+    """Digest and platform of each missing child of an index."""
     found = MissingChild.objects.filter(parent__image=image_id, parent__digest=index_digest)
     return list(found.order_by("digest").values_list("digest", "platform"))
 

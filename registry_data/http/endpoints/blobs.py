@@ -18,12 +18,12 @@ from registry_data.oci.reference import parse_repository
 from registry_data.registry import blobs
 from registry_data.storage.base import HasPaths, SignsUrls
 
-# Enough to follow the redirect; a transfer that has begun may take longer.
+# Time to follow the redirect; a transfer that has begun may take longer.
 _URL_LIFE: Final = timedelta(minutes=15)
 
 
 async def get(context: AppContext, request: Request, route: Route) -> Response:
-    """Send a blob, or the part of it that a Range asks for (checklist 39-47)."""
+    """Send a blob, or the ranges of it that are requested (OCI 39-47)."""
     digest = Digest.parse(route.reference)
     repository, caller = parse_repository(route.name), credentials(request)
     found = await context.bridge.read(
@@ -75,7 +75,7 @@ async def _content(
 
 
 def _redirect(location: str, digest: str) -> Response:
-    """Show the way to the store itself (checklist 12, 48); not to be kept, since the way is closed again."""
+    """Redirect to the object store (OCI 48); not cacheable, because the signed URL expires."""
     headers = {"location": location, "docker-content-digest": digest, "cache-control": "no-store"}
     return Response(HTTPStatus.TEMPORARY_REDIRECT, headers)
 
@@ -83,7 +83,7 @@ def _redirect(location: str, digest: str) -> Response:
 async def _several(
     context: AppContext, found: blobs.StoredBlob, headers: dict[str, str], ranges: ByteRanges
 ) -> Response:
-    """Send several parts of a blob in one answer, one after the other (checklist 45)."""
+    """Send several ranges of a blob in one response (OCI 45)."""
 
     def read(part: ByteRange) -> Iterator[bytes]:
         return blobs.read(context.store, found.key, start=part.start, stop=part.stop)
@@ -94,7 +94,7 @@ async def _several(
 
 
 async def delete(context: AppContext, request: Request, route: Route) -> Response:
-    """Take a blob out of this repository (checklist 136)."""
+    """Delete a blob from this repository (OCI 136)."""
     digest = Digest.parse(route.reference)
     await context.bridge.run(blobs.delete, credentials(request), parse_repository(route.name), digest)
     return Response(HTTPStatus.ACCEPTED)

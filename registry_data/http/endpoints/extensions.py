@@ -1,4 +1,4 @@
-"""What this registry can do beyond the specification, told by the specification's own extension (178)."""
+"""Lists the extensions of the registry, by the discovery extension of the specification (OCI 178)."""
 
 import json
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ _CATALOG: Final = {
 
 
 async def of_registry(context: AppContext, request: Request, route: Route) -> Response:
-    """List what there is at `/v2/_<extension>/`, to whoever may log in."""
+    """List the extensions of the registry; any login suffices."""
     await check_login(context, request)
     return _listing(_OCI, _CATALOG)
 
 
 async def of_repository(context: AppContext, request: Request, route: Route) -> Response:
-    """List what there is at `/v2/<name>/_<extension>/`, to whoever may pull."""
+    """List the extensions of a repository; the caller needs the right to pull."""
     repository = parse_repository(route.name)
     await context.bridge.read(request.dependencies, service.check_readable, credentials(request), repository)
     return _listing(_OCI)

@@ -1,4 +1,4 @@
-"""Lists: tags, repositories and referrers."""
+"""GET and HEAD of lists: tags, repositories, referrers."""
 
 import json
 from http import HTTPStatus
@@ -19,7 +19,7 @@ _INDEX_START: Final = f'{{"schemaVersion":2,"mediaType":"{OCI_INDEX}",'.encode()
 
 
 async def tags(context: AppContext, request: Request, route: Route) -> Response:
-    """Send a page of tags in byte order (checklist 116-120)."""
+    """Send a page of tags, ordered by their bytes (OCI 116-120)."""
     repository = parse_repository(route.name)
     query = request.query
     page = parse_page(query.get("n"), query.get("last"), maximum=context.config.page_size)
@@ -34,7 +34,7 @@ async def tags(context: AppContext, request: Request, route: Route) -> Response:
 
 
 async def catalog(context: AppContext, request: Request, route: Route) -> Response:
-    """Send a page of the repositories that the caller has a role on (checklist 121)."""
+    """Send a page of the repositories that the caller has a role on (OCI 121)."""
     query = request.query
     page = parse_page(query.get("n"), query.get("last"), maximum=context.config.page_size)
     found = await context.bridge.run(lists.catalog, credentials(request), page)
@@ -47,7 +47,7 @@ async def catalog(context: AppContext, request: Request, route: Route) -> Respon
 
 
 async def referrers(context: AppContext, request: Request, route: Route) -> Response:
-    """Send an index of what refers to a subject, empty when nothing does (checklist 123-128)."""
+    """Send a page of the manifests that refer to a subject, as an image index (OCI 123-128)."""
     subject, query = Digest.parse(route.reference), request.query
     artifact_type = _artifact_type(query.get("artifactType"))
     headers = {"content-type": OCI_INDEX, "cache-control": "private, no-cache"}
@@ -81,12 +81,12 @@ async def referrers(context: AppContext, request: Request, route: Route) -> Resp
 
 
 def _artifact_type(value: str | None) -> str | None:
-    """The type to filter by, if any. Types hold no space: what was read as one is the + of `...+json` (6)."""
+    """The artifact type to filter by. Types contain no space: it was an unencoded `+`, as in `a/b+json`."""
     return value.replace(" ", "+") if value else None
 
 
 def _number(last: str | None) -> int:
-    """The cursor of a page; one that is none of ours begins at the beginning."""
+    """The cursor of a page; a value that this registry never sends means the first page."""
     return int(last) if last and last.isascii() and last.isdigit() and len(last) < 19 else 0
 
 

@@ -19,16 +19,17 @@ from registry_data.oci.reference import Tag, parse_reference, parse_repository, 
 from registry_data.registry import manifests
 from registry_data.registry.authorization import require_push
 
-# A manifest up to this size, which nearly all have, is taken before anybody asks who sends it, if it is here.
-_READ_UNASKED: Final = 64 * 1024  # bytes
-_AT_ONCE: Final = 0.05  # seconds
+# A manifest of at most this size is read before the caller is authorized, if it has already arrived: one
+# query instead of two.
+_SMALL: Final = 64 * 1024  # bytes
+_ARRIVAL_TIME: Final = 0.05  # seconds
 IMMUTABLE: Final = "private, max-age=31536000, immutable"
-_SHOWN_MISSING: Final = 20  # a Warning takes 4096 bytes at most, a digest 135
+_SHOWN_MISSING: Final = 20  # digests have up to 135 characters, a Warning header 4096 bytes
 REVALIDATE: Final = "private, no-cache"
 
 
 async def get(context: AppContext, request: Request, route: Route) -> Response:
-    """Send a manifest exactly as it was pushed, whatever Accept says (checklist 30-36)."""
+    """Send a manifest exactly as it was pushed; Accept is ignored (OCI 30-36)."""
     repository, reference = parse_repository(route.name), reference_to_read(route)
     with_payload = request.method == "GET"
     find = partial(manifests.get, credentials(request), repository, reference, with_payload=with_payload)
@@ -57,14 +58,14 @@ async def _with_payload(context: AppContext, found: manifests.StoredManifest) ->
 
 
 async def put(context: AppContext, request: Request, route: Route) -> Response:
-    """Store a manifest, by tag or by digest with any number of tags (checklist 87-110)."""
+    """Store a manifest, under a tag, or under its digest with any number of tags (OCI 87-110)."""
     repository, reference = parse_repository(route.name), parse_reference(route.reference)
     more_tags = _more_tags(request)
     caller = credentials(request)
-    begun = await request.body_at_once(_READ_UNASKED, _AT_ONCE)
-    if begun is None:
+    small = await request.body_at_once(_SMALL, _ARRIVAL_TIME)
+    if small is None:
         await context.bridge.read(None, require_push, caller, repository)
-    payload = b"".join(begun) if begun is not None else await _payload(request)
+    payload = b"".join(small) if small is not None else await _payload(request)
     pushed = await context.bridge.run(
         manifests.put,
         await context.bridge.read(None, require_push, caller, repository),
@@ -89,7 +90,7 @@ async def put(context: AppContext, request: Request, route: Route) -> Response:
 
 
 def _sparse(missing: Sequence[str]) -> str:
-    """A Warning that says what of an index cannot be pulled from here (checklist 15, 104)."""
+    """The Warning header of a sparse index: the manifests that cannot be pulled (OCI 15, 104)."""
     shown = ", ".join(missing[:_SHOWN_MISSING]) + (", ..." if len(missing) > _SHOWN_MISSING else "")
     return f'299 - "the index is stored without {len(missing)} of its manifests: {shown}"'
 
@@ -97,7 +98,7 @@ def _sparse(missing: Sequence[str]) -> str:
 def _more_tags(request: Request) -> list[Tag]:
     values = request.query.getlist("tag")
     if len(values) > manifests.TAGS_PER_PUSH:
-        message = f"at most {manifests.TAGS_PER_PUSH} tags may be given at once"
+        message = f"at most {manifests.TAGS_PER_PUSH} tags are allowed in one request"
         raise ProtocolError(ErrorCode.TAG_INVALID, message, status=HTTPStatus.REQUEST_URI_TOO_LONG)
     return [parse_tag(value) for value in values]
 
@@ -108,13 +109,13 @@ async def _payload(request: Request) -> bytes:
     payload = bytearray()
     async for part in request.body():
         payload += part
-        if len(payload) > MANIFEST_SIZE_LIMIT:  # a chunked body announces nothing
+        if len(payload) > MANIFEST_SIZE_LIMIT:  # a chunked body has no Content-Length
             raise manifest_too_large()
     return bytes(payload)
 
 
 async def delete(context: AppContext, request: Request, route: Route) -> Response:
-    """Delete a tag, or by digest a manifest with its tags (checklist 134-135)."""
+    """Delete a tag, or a manifest by its digest together with its tags (OCI 134-135)."""
     await context.bridge.run(
         manifests.delete,
         credentials(request),

@@ -1,4 +1,4 @@
-"""Endpoints about the registry itself: ping, tokens, their keys, health."""
+"""Endpoints that concern no repository: the root, ping, tokens, signing keys, health."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.registry import service
 from registry_data.registry.authorization import AccessDenied, Credentials
 
-_FORM_LIMIT = 64 * 1024  # bytes; a form with a hundred scopes is far below
+_FORM_LIMIT = 64 * 1024  # bytes; a form with a hundred scopes is much shorter
 _JSON = {"content-type": "application/json"}
 _UNCACHED = {**_JSON, "cache-control": "no-store"}
 
@@ -39,19 +39,20 @@ async def root(context: AppContext, request: Request, route: Route) -> Response:
 
 
 async def ping(context: AppContext, request: Request, route: Route) -> Response:
-    """Say that this is a registry, to whoever proves to be somebody (checklist 27-29).
+    """Confirm that this is a registry; any valid login suffices (OCI 27-29).
 
-    Anonymous callers get the challenge even though public images need none: clients learn it only here.
+    Anonymous callers get 401 even if there are public images: clients learn the challenge only from this
+    response.
     """
     await check_login(context, request)
     return Response(HTTPStatus.OK, _JSON, b"{}")
 
 
 async def check_login(context: AppContext, request: Request) -> None:
-    """Let whoever proves to be somebody pass.
+    """Require valid credentials.
 
     Raises:
-        Refused: with the challenge that leads to a login.
+        AccessDenied: there are no credentials, or invalid ones.
     """
     caller = credentials(request)
     if caller == Credentials():
@@ -60,17 +61,17 @@ async def check_login(context: AppContext, request: Request) -> None:
 
 
 async def token_by_get(context: AppContext, request: Request, route: Route) -> Response:
-    """Issue a token to the caller of a Basic header, or to nobody (checklist 150-153, 157)."""
+    """Issue a token; without an Authorization header for an anonymous caller (OCI 150-153, 157)."""
     parameters: dict[str, list[str]] = {}
-    for name, value in request.query.multi_items():  # once: `getlist` looks through all for each name
+    for name, value in request.query.multi_items():  # `getlist` for each name would take quadratic time
         parameters.setdefault(name, []).append(value)
     return _token(await context.bridge.run(service.token, parameters, _basic(request)))
 
 
 async def token_by_post(context: AppContext, request: Request, route: Route) -> Response:
-    """Issue a token by the OAuth2 form (checklist 155)."""
+    """Issue a token for an OAuth2 form (OCI 155)."""
     try:
-        # Anybody may send one: it must be here soon, however alive the client is.
+        # Callers are not authenticated yet, so the time for the whole form is limited, not only the pauses.
         async with asyncio.timeout(context.config.idle_time):
             body = await _form(request)
     except TimeoutError:
@@ -80,7 +81,7 @@ async def token_by_post(context: AppContext, request: Request, route: Route) -> 
     except (UnicodeDecodeError, ValueError) as error:
         raise ProtocolError(
             ErrorCode.UNSUPPORTED,
-            "the form cannot be read; send it URL-encoded in UTF-8",
+            "the form is malformed; send it URL-encoded in UTF-8",
             status=HTTPStatus.BAD_REQUEST,
         ) from error
     return _token(await context.bridge.run(service.token_by_form, form))
@@ -111,13 +112,13 @@ def _basic(request: Request) -> tuple[str, str] | None:
 
 
 async def keys(context: AppContext, request: Request, route: Route) -> Response:
-    """Publish the keys that tokens are signed with (RFC 7517)."""
+    """Publish the public keys of the token signatures as a JWK set (RFC 7517)."""
     found = await context.bridge.run(service.keys)
     headers = {**_JSON, "cache-control": "public, max-age=300"}
     return Response(HTTPStatus.OK, headers, json.dumps({"keys": found}).encode())
 
 
 async def health(context: AppContext, request: Request, route: Route) -> Response:
-    """Say whether database and storage answer; 503 when one does not."""
+    """Check the database and the storage; 503 if one of them does not respond."""
     await context.bridge.run(service.check_health, context.store)
     return Response(HTTPStatus.OK, _JSON, b'{"status":"ok"}')

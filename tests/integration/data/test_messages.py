@@ -74,7 +74,7 @@ CASES = [
         "/v2/{r}/manifests/x",
         400,
         "MANIFEST_INVALID",
-        ("layers[0].size must be a whole number",),
+        ("layers[0].size must be an integer",),
         manifest(
             b'{"schemaVersion":2,"config":{"mediaType":"a","digest":"' + ABSENT.encode() + b'","size":1},'
             b'"layers":[{"mediaType":"a","digest":"' + ABSENT.encode() + b'","size":-1}]}'
@@ -101,7 +101,7 @@ CASES = [
         "/v2/{r}/manifests/x?tag=y",
         400,
         "UNSUPPORTED",
-        ("?tag= goes with a digest",),
+        ("?tag= requires a digest",),
         manifest(b'{"schemaVersion":2,"manifests":[]}', OCI_INDEX),
     ),
     Case("PUT", f"/v2/{{r}}/manifests/{ABSENT}", 400, "DIGEST_INVALID", (ABSENT, "nothing was stored")),

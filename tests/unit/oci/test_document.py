@@ -34,8 +34,8 @@ def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
         (b"\xef\xbb\xbf{}", "is not JSON"),
         ('{"a": 1}'.encode("utf-16"), "is not UTF-8"),
         ('{"a": 1}'.encode("utf-16-le"), "is not JSON"),
-        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' is there twice"),
-        (b'{"x": [{"a": 1, "\\u0061": 2}]}', "the key 'a' is there twice"),
+        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' occurs twice"),
+        (b'{"x": [{"a": 1, "\\u0061": 2}]}', "the key 'a' occurs twice"),
         (b'{"a": %s}' % (b"9" * 5000), "are its numbers too long?"),
     ],
 )

@@ -62,12 +62,12 @@ def test_a_malformed_name_is_refused(name: str) -> None:
     with pytest.raises(ProtocolError) as refused:
         parse_repository(name)
     assert refused.value.code is ErrorCode.NAME_INVALID
-    assert "is not a repository's name" in refused.value.message
+    assert "is not a valid repository name" in refused.value.message
 
 
 @pytest.mark.oci(19)
 def test_a_name_over_the_limit_is_refused_with_the_limit() -> None:
-    with pytest.raises(ProtocolError, match="has 256 characters, 255 at most") as refused:
+    with pytest.raises(ProtocolError, match="has 256 characters; 255 at most") as refused:
         parse_repository(f"a/{'b' * (NAME_LIMIT - 1)}")
     assert refused.value.code is ErrorCode.NAME_INVALID
 
