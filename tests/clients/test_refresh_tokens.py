@@ -1,4 +1,4 @@
-"""What real clients do with the refresh token of a docker login (checklist 154-156)."""
+"""What real clients do with the refresh token of a docker login (OCI 154-156)."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What users of real clients read when the registry refuses (checklist 112, 145)."""
+"""What users of real clients read when the registry refuses (OCI 112, 145)."""
 
 from collections.abc import Callable
 from pathlib import Path

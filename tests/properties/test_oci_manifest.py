@@ -1,4 +1,4 @@
-"""Whatever bytes are pushed, they are a manifest that keeps the rules, or a MANIFEST_INVALID."""
+"""Any pushed bytes are a valid manifest, or are rejected with MANIFEST_INVALID."""
 
 import json
 from typing import Any
@@ -75,22 +75,24 @@ def assert_keeps_the_rules(manifest: ParsedManifest) -> None:
     assert not (manifest.layers and manifest.manifests)
     for digests_once in (manifest.required_blobs, manifest.children):
         assert len(set(digests_once)) == len(digests_once)
-    # what goes into the database and into other manifests can go there
+    # the values can be stored in the database and serialized again
     json.dumps([manifest.annotations, manifest.artifact_type], ensure_ascii=False).encode()
 
 
 @given(st.binary() | st.text().map(str.encode) | st.text('{}[]",:\\ 0ue').map(str.encode), content_types)
-def test_any_bytes_are_a_manifest_or_are_refused(payload: bytes, content_type: str | None) -> None:
+def test_any_bytes_are_accepted_as_a_valid_manifest_or_rejected(
+    payload: bytes, content_type: str | None
+) -> None:
     manifest = parsed_or_refused(payload, content_type)
     if manifest is not None:
         assert_keeps_the_rules(manifest)
 
 
 @given(images | indexes, st.data(), content_types)
-def test_a_manifest_with_anything_in_any_place_is_taken_or_refused(
+def test_a_manifest_with_any_value_in_any_place_is_accepted_or_rejected(
     document: Json, data: st.DataObject, content_type: str | None
 ) -> None:
-    # given a good manifest in which one place, perhaps deep inside, now holds anything
+    # given a valid manifest in which one value, perhaps deep inside, is replaced by any other
     place: Any = document
     while True:
         at = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
@@ -99,14 +101,14 @@ def test_a_manifest_with_anything_in_any_place_is_taken_or_refused(
         place = place[at]
     place[at] = data.draw(anything | descriptors)
 
-    # then it is read by the rules or refused by them
+    # then it is parsed or rejected according to the rules
     manifest = parsed_or_refused(json.dumps(document).encode(), content_type)
     if manifest is not None:
         assert_keeps_the_rules(manifest)
 
 
 @given(images | indexes, st.booleans())
-def test_every_good_manifest_is_taken_with_all_that_it_says(document: Json, ascii_only: bool) -> None:
+def test_every_valid_manifest_is_accepted_with_all_its_fields(document: Json, ascii_only: bool) -> None:
     manifest = parse_manifest(json.dumps(document, ensure_ascii=ascii_only).encode(), None)
 
     assert_keeps_the_rules(manifest)
@@ -122,7 +124,7 @@ def test_every_good_manifest_is_taken_with_all_that_it_says(document: Json, asci
 
 
 @given(images)
-def test_a_blob_is_left_out_only_where_foreign_layers_alone_name_it(document: Json) -> None:
+def test_a_blob_is_optional_only_if_all_references_are_foreign_layers(document: Json) -> None:
     manifest = parse_manifest(json.dumps(document).encode(), None)
     assert manifest.config is not None
     assert manifest.config.digest in manifest.required_blobs
@@ -131,13 +133,13 @@ def test_a_blob_is_left_out_only_where_foreign_layers_alone_name_it(document: Js
 
 
 @given(anything)
-def test_nesting_is_counted_as_the_parser_meets_it(value: object) -> None:
-    # given a document of a known depth, with brackets in its texts too
+def test_the_nesting_limit_agrees_with_the_parser(value: object) -> None:
+    # given a document of a known depth, with brackets in its strings too
     depth = nesting({"a": value, "text": '{[\\"'})
     padding = NESTING_LIMIT - depth
     document = json.dumps({"a": value, "text": '{[\\"'}, allow_nan=True)
 
-    # then wrapping it up to the limit is allowed, and one level more is not
+    # then nesting it up to the limit is allowed, and one level more is not
     inside = f'{{"x":{"[" * (padding - 1)}{document}{"]" * (padding - 1)}}}'.encode()
     too_deep = f'{{"x":{"[" * padding}{document}{"]" * padding}}}'.encode()
     assert "nested more than" not in refusal_of(inside)

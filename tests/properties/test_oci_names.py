@@ -1,4 +1,4 @@
-"""Digests, names, scopes and pages: what is read is what was written, and nothing but ours is ever raised."""
+"""Digests, names, scopes and pages: formatting and parsing are inverse, and errors are ProtocolErrors."""
 
 import re
 from urllib.parse import parse_qs, urlsplit
@@ -27,18 +27,18 @@ scopes = st.builds(
 
 
 @given(digests)
-def test_a_digest_is_read_back_as_it_was_written(digest: Digest) -> None:
+def test_a_formatted_digest_can_be_parsed(digest: Digest) -> None:
     assert Digest.parse(str(digest)) == digest
     assert parse_reference(str(digest)) == digest
 
 
 @given(st.lists(digests))
-def test_digests_sort_as_their_texts_do(some: list[Digest]) -> None:
+def test_digests_are_ordered_like_their_text(some: list[Digest]) -> None:
     assert [str(digest) for digest in sorted(some)] == sorted(str(digest) for digest in some)
 
 
 @given(st.lists(st.binary(max_size=32)), st.sampled_from(ALGORITHMS))
-def test_a_stream_has_one_digest_however_it_is_cut(pieces: list[bytes], algorithm: str) -> None:
+def test_the_digest_of_a_stream_does_not_depend_on_its_pieces(pieces: list[bytes], algorithm: str) -> None:
     hashers = Hashers(ALGORITHMS)
     for piece in pieces:
         hashers.update(piece)
@@ -46,19 +46,19 @@ def test_a_stream_has_one_digest_however_it_is_cut(pieces: list[bytes], algorith
 
 
 @given(names)
-def test_a_repositorys_name_is_read_back_as_it_was_written(name: str) -> None:
+def test_a_formatted_repository_name_can_be_parsed(name: str) -> None:
     repository = parse_repository(name)
     assert str(repository) == name
     assert "/" not in repository.namespace
 
 
 @given(tags)
-def test_every_tag_of_the_grammar_is_a_reference_to_itself(tag: str) -> None:
+def test_every_valid_tag_is_parsed_as_a_reference(tag: str) -> None:
     assert parse_reference(tag) == parse_tag(tag) == tag
 
 
 @given(st.text(max_size=NAME_LIMIT + 5) | st.text("abc./:_-AZ09", max_size=20))
-def test_any_text_is_a_name_or_is_refused(text: str) -> None:
+def test_any_text_is_accepted_as_a_name_or_rejected(text: str) -> None:
     for parse in (parse_repository, parse_tag, parse_reference, Digest.parse):
         parsed = outcome(parse, text)
         if isinstance(parsed, ProtocolError):
@@ -68,20 +68,20 @@ def test_any_text_is_a_name_or_is_refused(text: str) -> None:
 
 
 @given(st.lists(scopes, unique_by=lambda scope: (scope.type, scope.name)))
-def test_scopes_are_read_back_as_they_were_written(some: list[Scope]) -> None:
+def test_formatted_scopes_can_be_parsed(some: list[Scope]) -> None:
     written = [format_scope(scope) for scope in some]
     assert parse_scopes(written) == tuple(some)
     assert parse_scopes([" ".join(written)]) == tuple(some)
 
 
 @given(st.lists(scopes))
-def test_asking_twice_asks_for_nothing_more(some: list[Scope]) -> None:
+def test_repeated_scopes_are_parsed_once(some: list[Scope]) -> None:
     written = [format_scope(scope) for scope in some]
     assert parse_scopes(written + written) == parse_scopes(written)
 
 
 @given(st.lists(st.text() | st.text("repo:()a, *")))
-def test_any_texts_make_scopes_that_can_be_written_again(values: list[str]) -> None:
+def test_scopes_of_any_text_can_be_formatted(values: list[str]) -> None:
     parsed = parse_scopes(values)
     assert parse_scopes(map(format_scope, parsed)) == parsed
 
@@ -101,13 +101,13 @@ def test_a_page_is_never_longer_than_the_maximum(n: str | None, last: str | None
 @given(
     st.integers(0, 1000), st.text(min_size=1), st.dictionaries(st.just("artifactType"), st.text(min_size=1))
 )
-def test_a_link_leads_to_the_page_that_it_names(n: int, last: str, extra: dict[str, str]) -> None:
-    # given a link, and the address between its angle brackets
+def test_the_link_of_a_page_is_parsed_as_the_next_page(n: int, last: str, extra: dict[str, str]) -> None:
+    # given a link, and the URL between its angle brackets
     link = next_link("/v2/acme/app/tags/list", n, last, extra)
     target, _, parameters = link.removeprefix("<").partition(">")
     assert parameters == '; rel="next"'
 
-    # then the address alone says all of it, in characters that a header may hold
+    # then the URL contains all parameters, in characters that are allowed in a header
     assert target.isascii()
     assert target.isprintable()
     query = parse_qs(urlsplit(target).query, strict_parsing=True)
@@ -117,8 +117,8 @@ def test_a_link_leads_to_the_page_that_it_names(n: int, last: str, extra: dict[s
 @pytest.mark.parametrize(
     "text", ["a" * 100_000, "a-" * 50_000, "a/" * 50_000, "0" * 100_000 + "x", "a:" * 50_000]
 )
-def test_long_texts_are_refused_as_fast_as_short_ones(text: str) -> None:
-    # Each of these took minutes if a pattern went back over what it had read.
+def test_long_texts_are_rejected_in_linear_time(text: str) -> None:
+    # Each of these would take minutes if a regular expression backtracked.
     for parse in (parse_repository, parse_tag, parse_reference):
         with pytest.raises(ProtocolError):
             parse(text)

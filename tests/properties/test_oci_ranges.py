@@ -1,4 +1,4 @@
-"""Whatever a client asks for, it gets bytes that are there."""
+"""Any requested range selects existing bytes only."""
 
 import re
 from itertools import pairwise
@@ -24,7 +24,7 @@ headers = (
 @given(headers, sizes)
 @example("bytes=-1", 1)
 @example("bytes=0-0", 1)
-def test_a_range_lies_within_the_blob_and_holds_something(header: str, size: int) -> None:
+def test_a_range_is_within_the_blob_and_not_empty(header: str, size: int) -> None:
     part = outcome(parse_range, header, size)
     if isinstance(part, ProtocolError):
         assert part.headers == {"Content-Range": f"bytes */{size}"}
@@ -42,7 +42,7 @@ lists = st.lists(headers.map(lambda header: header.removeprefix("bytes=")), min_
 @given(lists, sizes)
 @example("bytes=0-9,,20-29 , -1", 100)
 @example("bytes=5-2,9-", 3)
-def test_several_ranges_lie_within_the_blob_and_never_overlap(header: str, size: int) -> None:
+def test_several_ranges_are_within_the_blob_and_do_not_overlap(header: str, size: int) -> None:
     parts = outcome(parse_ranges, header, size)
     if isinstance(parts, ProtocolError):
         assert parts.headers == {"Content-Range": f"bytes */{size}"}
@@ -53,7 +53,7 @@ def test_several_ranges_lie_within_the_blob_and_never_overlap(header: str, size:
 
 
 @given(st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), min_size=2, max_size=8))
-def test_several_ranges_give_every_byte_that_was_asked_for_and_no_other(pairs: list[tuple[int, int]]) -> None:
+def test_several_ranges_contain_exactly_the_requested_bytes(pairs: list[tuple[int, int]]) -> None:
     size, content = 100, range(100)
     header = "bytes=" + ",".join(f"{first}-{last}" for first, last in pairs)
     wanted = {byte for first, last in pairs for byte in content[first : last + 1]}
@@ -66,7 +66,7 @@ def test_several_ranges_give_every_byte_that_was_asked_for_and_no_other(pairs: l
 
 
 @given(st.data(), st.integers(1, 10_000))
-def test_a_range_inside_the_blob_is_given_exactly_in_all_three_forms(data: st.DataObject, size: int) -> None:
+def test_a_range_inside_the_blob_is_parsed_exactly_in_all_three_forms(data: st.DataObject, size: int) -> None:
     first = data.draw(st.integers(0, size - 1))
     last = data.draw(st.integers(first, size - 1))
     content = range(size)
@@ -82,14 +82,14 @@ def test_a_range_inside_the_blob_is_given_exactly_in_all_three_forms(data: st.Da
 
 
 @given(numbers, numbers, st.sampled_from(["{}-{}", "bytes {}-{}/*", "bytes={}-{}", "bytes {}-{}/7"]))
-def test_a_content_range_is_read_in_every_form_or_refused(first: int, last: int, form: str) -> None:
+def test_a_content_range_is_parsed_in_every_form_or_rejected(first: int, last: int, form: str) -> None:
     parsed = outcome(parse_content_range, form.format(first, last))
     refused = first > last or last >= 10**18
     assert refused if isinstance(parsed, ProtocolError) else parsed == (first, last)
 
 
 @given(st.text() | st.text("bytes=-/* 0123456789", max_size=24))
-def test_any_text_is_a_content_range_or_is_refused(header: str) -> None:
+def test_any_text_is_accepted_as_a_content_range_or_rejected(header: str) -> None:
     parsed = outcome(parse_content_range, header)
     if isinstance(parsed, ProtocolError):
         assert parsed.status in {400, 416}

@@ -1,4 +1,4 @@
-"""Paths of the data plane (checklist 8, 9)."""
+"""Paths of the data plane (OCI 8, 9)."""
 
 import pytest
 from hypothesis import given

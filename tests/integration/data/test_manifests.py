@@ -1,4 +1,4 @@
-"""Manifests through the real data plane (checklist 30-38, 87-109, 134-140)."""
+"""Manifests through the real data plane (OCI 30-38, 87-109, 134-140)."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What people read when they are refused: what was wrong, by name, and what to do (checklist 112, 141)."""
+"""Error messages say what was wrong, by name, and what to do (OCI 112, 141)."""
 
 import re
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ NO_UPLOAD = str(UUID(int=1))
 
 @dataclass(frozen=True)
 class Case:
-    """A request on a repository (`{r}`) that has an image, and what its refusal must say."""
+    """A request for a repository (`{r}`) that has an image, and the error that it must get."""
 
     method: str
     path: str

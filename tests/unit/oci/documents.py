@@ -1,4 +1,4 @@
-"""Manifests to push, good unless told otherwise."""
+"""Valid manifests for tests, with changes by keyword."""
 
 import json
 from http import HTTPStatus

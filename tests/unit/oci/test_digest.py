@@ -36,48 +36,48 @@ def test_a_digest_is_its_algorithm_and_its_hexadecimal_digits(text: str) -> None
         (":", "'' is not supported"),
     ],
 )
-def test_a_malformed_or_unsupported_digest_is_refused_with_the_reason(text: str, reason: str) -> None:
+def test_a_malformed_or_unsupported_digest_is_rejected_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(ProtocolError) as refused:
         Digest.parse(text)
     assert refused.value.code is ErrorCode.DIGEST_INVALID
     assert reason in refused.value.message
 
 
-def test_the_digest_of_bytes_is_sha256_unless_told_otherwise() -> None:
+def test_the_default_algorithm_of_a_digest_is_sha256() -> None:
     assert str(Digest.of(b"{}")) == f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
     assert str(Digest.of(b"{}", "sha512")) == f"sha512:{hashlib.sha512(b'{}').hexdigest()}"
 
 
-def test_an_algorithm_that_python_knows_but_this_registry_does_not_is_refused() -> None:
+def test_an_algorithm_of_python_that_the_registry_does_not_support_is_rejected() -> None:
     for make in (lambda: Digest.of(b"", "md5"), lambda: Hashers(["md5"]), lambda: check_algorithm("md5")):
         with pytest.raises(ProtocolError, match="'md5' is not supported"):
             make()
 
 
-def test_digests_serve_as_keys_and_cannot_be_changed() -> None:
+def test_digests_are_hashable_and_immutable() -> None:
     digest = Digest.of(b"x")
     assert {digest: 1}[Digest.parse(str(digest))] == 1
     with pytest.raises(AttributeError):
         digest.encoded = "0"  # type: ignore[misc]
 
 
-def test_hashers_run_all_their_algorithms_over_the_same_stream() -> None:
+def test_hashers_compute_several_digests_of_one_stream() -> None:
     # given hashers of every algorithm
     hashers = Hashers(ALGORITHMS)
     assert hashers.algorithms == frozenset(ALGORITHMS)
 
-    # when the stream comes in pieces of two kinds
+    # when the stream is hashed in pieces of two types
     hashers.update(b"he")
     hashers.update(memoryview(b"llo"))
 
-    # then each digest is that of the whole, so far
+    # then each digest is that of all bytes so far
     for algorithm in ALGORITHMS:
         assert hashers.digest(algorithm) == Digest.of(b"hello", algorithm)
     hashers.update(b"!")
     assert hashers.digest() == Digest.of(b"hello!")
 
 
-def test_hashers_run_sha256_alone_unless_told_otherwise() -> None:
+def test_the_default_algorithm_of_hashers_is_sha256() -> None:
     hashers = Hashers()
     assert hashers.algorithms == {"sha256"}
     with pytest.raises(KeyError):

@@ -39,7 +39,7 @@ def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
         (b'{"a": %s}' % (b"9" * 5000), "are its numbers too long?"),
     ],
 )
-def test_what_is_not_plain_json_is_refused_with_the_reason(payload: bytes, message: str) -> None:
+def test_invalid_json_is_rejected_with_the_reason(payload: bytes, message: str) -> None:
     with pytest.raises(ProtocolError) as refused:
         read_document(payload)
     assert refused.value.code is ErrorCode.MANIFEST_INVALID
@@ -58,7 +58,7 @@ def test_nesting_is_allowed_up_to_the_limit(brackets: tuple[bytes, bytes]) -> No
 
 
 @pytest.mark.parametrize("payload", [b"[" * 100_000, b'{"a":' * 100_000, b'{"a":"\\"' + b"[" * 100])
-def test_what_never_closes_is_refused_without_being_parsed(payload: bytes) -> None:
+def test_unclosed_brackets_are_rejected_without_parsing(payload: bytes) -> None:
     with pytest.raises(ProtocolError):
         read_document(payload)
 
@@ -71,7 +71,7 @@ def test_the_number_of_values_is_limited(value: str, count: int) -> None:
         read_document(most.replace("]}", f",{value},{value}]}}").encode())
 
 
-def test_a_document_with_very_many_fields_is_refused_without_being_parsed() -> None:
+def test_a_document_with_too_many_fields_is_rejected_without_parsing() -> None:
     fields = ",".join(f'"{number}":""' for number in range(4 * VALUE_LIMIT))
     with pytest.raises(ProtocolError, match="too many fields and entries"):
         read_document(f'{{"annotations":{{{fields}}}'.encode())  # without the end, so not JSON
@@ -81,6 +81,6 @@ def test_a_document_with_very_many_fields_is_refused_without_being_parsed() -> N
     "text",
     ["[" * 1000, "{" * 1000, '"' + "[" * 1000, '\\"' + "[" * 1000, "\\\\", '\\\\"' + "{[" * 1000, "\\", "]"],
 )
-def test_brackets_inside_texts_do_not_count(text: str) -> None:
+def test_brackets_inside_strings_are_not_counted(text: str) -> None:
     payload = json.dumps({"a": text, "ends in an escape": "\\", "[" * 1000: ""}).encode()
     assert read_document(payload).text("a") == text

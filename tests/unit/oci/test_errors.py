@@ -5,7 +5,7 @@ import pytest
 
 from registry_data.oci.errors import ErrorCode, ErrorItem, ProtocolError, shown
 
-# Checklist 142, written out again so that no slip in the table goes unseen.
+# The statuses of OCI 142, repeated here so that the test finds mistakes in the table.
 STATUSES = {
     "BLOB_UNKNOWN": 404,
     "BLOB_UPLOAD_INVALID": 400,
@@ -34,11 +34,11 @@ def test_every_code_has_the_status_of_the_checklist() -> None:
     assert {code.name: int(code.status) for code in ErrorCode} == STATUSES
 
 
-def test_every_code_says_something_of_its_own() -> None:
+def test_every_code_has_a_distinct_message() -> None:
     assert len({code.message for code in ErrorCode}) == len(ErrorCode)
 
 
-def test_an_error_falls_back_to_its_codes_status_and_text() -> None:
+def test_status_and_message_default_to_those_of_the_code() -> None:
     error = ProtocolError(ErrorCode.BLOB_UNKNOWN, digest="sha256:00")
     assert (error.code, error.status) == (ErrorCode.BLOB_UNKNOWN, HTTPStatus.NOT_FOUND)
     assert error.message == ErrorCode.BLOB_UNKNOWN.message
@@ -47,7 +47,7 @@ def test_an_error_falls_back_to_its_codes_status_and_text() -> None:
     assert error.errors == (ErrorItem(error.code, error.message, {"digest": "sha256:00"}),)
 
 
-def test_an_error_may_have_its_own_text_status_and_headers() -> None:
+def test_message_status_and_headers_of_an_error_can_be_set() -> None:
     error = ProtocolError(
         ErrorCode.UNAVAILABLE,
         "the disk is full",
@@ -59,29 +59,29 @@ def test_an_error_may_have_its_own_text_status_and_headers() -> None:
     assert str(error) == "UNAVAILABLE: the disk is full"
 
 
-def test_several_errors_make_one_answer_with_the_status_of_the_first() -> None:
-    # given two blobs that a manifest lacks
+def test_several_errors_are_one_response_with_the_status_of_the_first() -> None:
+    # given two missing blobs of a manifest
     missing = [
         ErrorItem(ErrorCode.MANIFEST_BLOB_UNKNOWN, f"blob {name} is missing", {"digest": name})
         for name in ("a", "b")
     ]
 
-    # when both are refused at once
+    # when one error reports both
     error = ProtocolError.several(iter(missing))
 
-    # then nothing of either is lost
+    # then the details of both are in it
     assert error.errors == tuple(missing)
     assert (error.code, error.status) == (ErrorCode.MANIFEST_BLOB_UNKNOWN, HTTPStatus.BAD_REQUEST)
     assert (error.message, error.detail) == ("blob a is missing", {"digest": "a"})
     assert str(error) == "MANIFEST_BLOB_UNKNOWN: blob a is missing; MANIFEST_BLOB_UNKNOWN: blob b is missing"
 
 
-def test_an_answer_without_any_error_cannot_be_made() -> None:
+def test_a_response_needs_at_least_one_error() -> None:
     with pytest.raises(ValueError, match="at least one"):
         ProtocolError.several([])
 
 
-def test_an_error_survives_the_way_between_two_processes() -> None:
+def test_an_error_can_be_pickled() -> None:
     error = ProtocolError(ErrorCode.RANGE_INVALID, "no", headers={"Range": "0-9"}, size=10)
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.errors, copy.status, copy.headers) == (error.errors, error.status, error.headers)
@@ -96,5 +96,5 @@ def test_an_error_survives_the_way_between_two_processes() -> None:
         ("x" * 500, f"'{'x' * 80}...'"),
     ],
 )
-def test_what_a_client_sent_is_repeated_escaped_and_cut(sent: str, said: str) -> None:
+def test_text_of_a_client_is_escaped_and_truncated_in_messages(sent: str, said: str) -> None:
     assert shown(sent) == said

@@ -1,4 +1,4 @@
-"""What a manifest that keeps the rules of checklist 90-107 says."""
+"""Parsing of valid manifests (OCI 90-107)."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from tests.unit.oci.documents import (
 )
 
 
-def test_an_image_manifest_gives_its_config_and_layers() -> None:
+def test_an_image_manifest_requires_its_config_and_layers() -> None:
     manifest = parse_manifest(encode(image()), OCI_MANIFEST)
     assert (manifest.media_type, manifest.is_index) == (OCI_MANIFEST, False)
     assert manifest.config == Descriptor(CONFIG_TYPE, Digest.of(b"{}"), 2)
@@ -46,7 +46,7 @@ def test_an_image_manifest_gives_its_config_and_layers() -> None:
     assert (manifest.subject, manifest.annotations) == (None, {})
 
 
-def test_an_index_gives_its_children_and_needs_no_blobs() -> None:
+def test_an_index_has_children_and_requires_no_blobs() -> None:
     manifest = parse_manifest(encode(index()), OCI_INDEX)
     assert (manifest.media_type, manifest.is_index) == (OCI_INDEX, True)
     assert manifest.manifests == (Descriptor(OCI_MANIFEST, Digest.of(b"child"), 5),)
@@ -55,12 +55,12 @@ def test_an_index_gives_its_children_and_needs_no_blobs() -> None:
 
 
 @pytest.mark.oci(101)
-def test_what_is_listed_twice_is_required_once() -> None:
-    # given a layer that is the config again, as artifacts have it, and a child listed for two platforms
+def test_a_digest_that_is_listed_twice_is_required_once() -> None:
+    # given a layer with the digest of the config, as in artifacts, and a child listed for two platforms
     artifact = image(layers=[descriptor(), descriptor(b"one"), descriptor(b"one")])
     platforms = index(manifests=[descriptor(b"child", OCI_MANIFEST)] * 2)
 
-    # then each digest is asked for once
+    # then each digest is required once
     assert parse_manifest(encode(artifact), None).required_blobs == (Digest.of(b"{}"), Digest.of(b"one"))
     assert parse_manifest(encode(platforms), None).children == (Digest.of(b"child"),)
 
@@ -89,7 +89,7 @@ def test_a_layer_must_exist_unless_it_is_foreign_and_has_urls(layer: Json) -> No
 
 
 @pytest.mark.oci(106)
-def test_a_subject_is_kept_and_not_required() -> None:
+def test_a_subject_is_parsed_but_not_required() -> None:
     subject = descriptor(b"the image", OCI_MANIFEST)
     for document in (image(subject=subject), index(subject=subject)):
         manifest = parse_manifest(encode(document), None)
@@ -115,10 +115,10 @@ def test_the_artifact_type_falls_back_to_that_of_the_config(
     assert parse_manifest(encode(document), None).artifact_type == artifact_type
 
 
-def test_annotations_are_given_as_they_are() -> None:
+def test_annotations_are_not_changed() -> None:
     annotations = {"org.example/ä": "two\nlines", "": "", "Key": "1", "key": "2", "nested": '{"[": "\\""}'}
     assert parse_manifest(encode(image(annotations=annotations)), None).annotations == annotations
-    # Clients that are written in Go read null as an empty text, and may mirror what has it.
+    # Go clients read null as an empty string, and may push what they have read.
     assert parse_manifest(encode(image(annotations={"a": None})), None).annotations == {"a": ""}
 
 
@@ -185,12 +185,12 @@ def test_a_referrers_descriptor_is_serialized_with_all_its_fields() -> None:
         index(config=None, layers=None),
     ],
 )
-def test_unusual_documents_that_break_no_rule_are_taken(document: Json) -> None:
+def test_unusual_but_valid_documents_are_accepted(document: Json) -> None:
     content_type = OCI_INDEX if "config" not in document or document["config"] is None else OCI_MANIFEST
     parse_manifest(encode(document), content_type)
 
 
-def test_the_most_descriptors_and_the_longest_payload_are_taken() -> None:
+def test_the_largest_allowed_manifests_are_accepted() -> None:
     layers = image(layers=[descriptor()] * DESCRIPTOR_LIMIT)
     assert len(parse_manifest(encode(layers), None).layers) == DESCRIPTOR_LIMIT
     short = encode(image(pad=""))

@@ -1,4 +1,4 @@
-"""The rules of checklist 90-107, each with what keeps it and what breaks it."""
+"""The rules for manifests, each with valid and invalid examples (OCI 90-107)."""
 
 from http import HTTPStatus
 
@@ -21,12 +21,12 @@ from registry_data.oci.media_types import (
 )
 from tests.unit.oci.documents import Json, assert_refused, descriptor, encode, image, index, refusal
 
-# --- what it is: Content-Type, mediaType, or a guess
+# --- the type: Content-Type, mediaType, or derived from the fields
 
 
 @pytest.mark.oci(90, 91)
 @pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST])
-def test_an_images_type_may_stand_in_the_header_or_in_the_body_or_in_both(media_type: str) -> None:
+def test_the_type_of_an_image_may_be_in_the_header_or_in_the_body_or_in_both(media_type: str) -> None:
     for body, header in (
         (image(mediaType=media_type), None),
         (image(mediaType=media_type), ""),
@@ -39,62 +39,62 @@ def test_an_images_type_may_stand_in_the_header_or_in_the_body_or_in_both(media_
 
 @pytest.mark.oci(90, 91)
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
-def test_an_indexes_type_may_stand_in_the_header_or_in_the_body(media_type: str) -> None:
+def test_the_type_of_an_index_may_be_in_the_header_or_in_the_body(media_type: str) -> None:
     assert parse_manifest(encode(index()), media_type).media_type == media_type
     assert parse_manifest(encode(index(mediaType=media_type)), None).media_type == media_type
 
 
 @pytest.mark.oci(91)
-def test_without_any_type_the_shape_decides() -> None:
+def test_without_a_type_the_fields_decide() -> None:
     assert parse_manifest(encode(index()), None).media_type == OCI_INDEX
     assert parse_manifest(encode(image()), None).media_type == OCI_MANIFEST
     assert_refused({"schemaVersion": 2}, "neither Content-Type nor mediaType")
 
 
 @pytest.mark.oci(92)
-def test_two_types_that_differ_are_refused() -> None:
+def test_contradicting_types_are_rejected() -> None:
     assert_refused(image(mediaType=OCI_MANIFEST), "differ; send the same in both", DOCKER_MANIFEST)
 
 
 @pytest.mark.oci(93)
 @pytest.mark.parametrize("media_type", sorted(SCHEMA1_TYPES))
-def test_schema_1_is_refused_by_name(media_type: str) -> None:
+def test_schema_1_is_rejected_by_name(media_type: str) -> None:
     for document in (image(), {"schemaVersion": 1, "name": "acme/app", "fsLayers": []}):
         assert_refused(document, "schema version 1 are no longer accepted", media_type)
     assert_refused(image(schemaVersion=1), "schema version 1 are no longer accepted")
 
 
 @pytest.mark.oci(93)
-def test_the_withdrawn_artifact_manifest_is_refused_by_name() -> None:
+def test_the_withdrawn_artifact_manifest_is_rejected_by_name() -> None:
     assert_refused({"schemaVersion": 2, "mediaType": OCI_ARTIFACT_MANIFEST}, "were withdrawn")
 
 
 @pytest.mark.oci(93)
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain", "x", "application/octet-stream"])
-def test_other_types_are_refused(media_type: str) -> None:
+def test_other_types_are_rejected(media_type: str) -> None:
     assert_refused(image(), f"'{media_type}' is not a manifest type", media_type)
     assert_refused(image(mediaType=media_type), f"'{media_type}' is not a manifest type")
 
 
 @pytest.mark.parametrize("version", [None, 0, 3, -2, 2.0, "2", [2], True])
-def test_a_schema_version_other_than_2_is_refused(version: object) -> None:
+def test_a_schema_version_other_than_2_is_rejected(version: object) -> None:
     error = refusal(encode(image(schemaVersion=version)))
     assert "schema" in error.message
 
 
-# --- shape
+# --- fields
 
 
 @pytest.mark.oci(94)
 @pytest.mark.parametrize("header", [None, OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST])
 @pytest.mark.parametrize("name", ["config", "layers"])
-def test_what_could_be_both_an_image_and_an_index_is_refused(header: str | None, name: str) -> None:
+def test_a_document_that_could_be_image_and_index_is_rejected(header: str | None, name: str) -> None:
     both = index() | {name: image()[name]}
     assert_refused(both, "must not have", header)
     assert_refused(image() | {"manifests": []}, "must not have", header)
 
 
-def test_an_image_called_an_index_is_refused_and_the_reverse() -> None:
+def test_an_image_with_the_type_of_an_index_is_rejected_and_vice_versa() -> None:
     assert_refused(image(), "an index must not have config", OCI_INDEX)
     assert_refused(index(), "an image manifest must not have manifests", OCI_MANIFEST)
 
@@ -126,7 +126,7 @@ def test_an_image_called_an_index_is_refused_and_the_reverse() -> None:
         (image(layers=[descriptor()] * (DESCRIPTOR_LIMIT + 1)), OCI_MANIFEST, "layers has 10001 entries"),
     ],
 )
-def test_a_document_of_the_wrong_shape_is_refused_with_the_place(
+def test_an_invalid_document_is_rejected_with_the_path_of_the_field(
     document: Json, content_type: str, message: str
 ) -> None:
     assert_refused(document, message, content_type)
@@ -163,19 +163,19 @@ def test_a_document_of_the_wrong_shape_is_refused_with_the_place(
         ({"Digest": str(Digest.of(b"other"))}, "layers[0].'Digest' must be written digest"),
     ],
 )
-def test_a_bad_descriptor_is_refused_with_the_place(changes: Json, message: str) -> None:
+def test_an_invalid_descriptor_is_rejected_with_the_path_of_the_field(changes: Json, message: str) -> None:
     assert_refused(image(layers=[descriptor() | changes]), message, OCI_MANIFEST)
 
 
 @pytest.mark.oci(99)
 @pytest.mark.parametrize("url", ["http://example.com", "HTTPS://example.com:8443/a?b=c", "http://[::1]/x"])
-def test_http_and_https_urls_are_taken_on_any_descriptor(url: str) -> None:
+def test_http_and_https_urls_are_accepted_in_any_descriptor(url: str) -> None:
     manifest = parse_manifest(encode(index(manifests=[descriptor(urls=[url])])), None)
     assert manifest.manifests[0].urls == (url,)
 
 
 @pytest.mark.parametrize("name", ["Layers", "MANIFESTS", "mediatype", "layer\u017f", "Subject"])
-def test_a_field_that_go_would_take_for_another_is_refused(name: str) -> None:
+def test_a_field_that_go_would_read_as_another_is_rejected(name: str) -> None:
     assert_refused(image(**{name: []}), "must be written", OCI_MANIFEST)
 
 

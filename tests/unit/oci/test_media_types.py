@@ -22,16 +22,16 @@ from registry_data.oci.media_types import (
         (";", ""),
     ],
 )
-def test_parameters_and_case_do_not_count(content_type: str, normal: str) -> None:
+def test_parameters_and_case_are_ignored(content_type: str, normal: str) -> None:
     assert normalise(content_type) == normal
 
 
-def test_four_types_of_manifest_are_stored_two_of_them_indexes() -> None:
+def test_four_types_of_manifests_are_supported_two_of_them_indexes() -> None:
     assert {OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST} == MANIFEST_TYPES
     assert {OCI_INDEX, DOCKER_LIST} == INDEX_TYPES
     assert not SCHEMA1_TYPES & MANIFEST_TYPES
 
 
-def test_every_type_that_is_compared_is_in_normal_form() -> None:
+def test_every_media_type_constant_is_normalized() -> None:
     for media_type in MANIFEST_TYPES | SCHEMA1_TYPES:
         assert normalise(media_type) == media_type

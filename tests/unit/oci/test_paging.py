@@ -21,7 +21,7 @@ from registry_data.oci.paging import Page, next_link, parse_page
         ("9" * 5000, 1000),
     ],
 )
-def test_a_page_has_the_length_asked_for_up_to_the_maximum(n: str | None, length: int) -> None:
+def test_a_page_has_the_requested_length_up_to_the_maximum(n: str | None, length: int) -> None:
     assert parse_page(n, None, maximum=1000) == Page(length, None)
 
 
@@ -29,7 +29,7 @@ def test_a_page_has_the_length_asked_for_up_to_the_maximum(n: str | None, length
 @pytest.mark.parametrize(
     "n", ["", " ", " 1", "-1", "-0", "+1", "1e3", "1.0", "0x10", "1_000", "٣", "²", "abc", "1\n"]
 )
-def test_a_number_that_is_none_is_refused(n: str) -> None:
+def test_an_invalid_number_is_rejected(n: str) -> None:
     with pytest.raises(ProtocolError, match="must be an integer, 0 or more") as refused:
         parse_page(n, None, maximum=1000)
     assert refused.value.code is ErrorCode.PAGINATION_NUMBER_INVALID
@@ -47,18 +47,18 @@ def test_a_number_that_is_none_is_refused(n: str) -> None:
         ("\0", None),
     ],
 )
-def test_a_page_begins_after_any_text_that_a_database_takes(last: str | None, after: str | None) -> None:
+def test_a_page_can_begin_after_any_text(last: str | None, after: str | None) -> None:
     assert parse_page(None, last, maximum=10).last == after
 
 
 @pytest.mark.oci(120)
-def test_the_link_to_the_next_page_is_relative_and_names_the_last_entry() -> None:
+def test_the_link_to_the_next_page_is_relative_and_contains_the_last_entry() -> None:
     link = next_link("/v2/acme/app/tags/list", 100, "v1.0")
     assert link == '</v2/acme/app/tags/list?n=100&last=v1.0>; rel="next"'
 
 
 @pytest.mark.oci(127)
-def test_a_link_keeps_the_filter_and_escapes_what_would_end_it() -> None:
+def test_a_link_contains_the_filter_and_is_escaped() -> None:
     link = next_link("/v2/a/b/referrers/sha256:00", 10, 'x>; "&y', {"artifactType": "application/a+b;c/d e"})
     assert link == (
         "</v2/a/b/referrers/sha256:00?n=10&last=x%3E%3B%20%22%26y"

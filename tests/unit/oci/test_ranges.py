@@ -22,11 +22,11 @@ from registry_data.oci.ranges import RANGE_LIMIT, ByteRange, parse_content_range
         ("BYTES= 1-2 ", 1, 3),
     ],
 )
-def test_a_range_is_cut_to_the_blob(header: str, start: int, stop: int) -> None:
+def test_a_range_is_limited_to_the_blob(header: str, start: int, stop: int) -> None:
     assert parse_range(header, 2048) == ByteRange(start, stop)
 
 
-def test_a_range_knows_its_length_and_its_header() -> None:
+def test_a_range_has_a_length_and_a_content_range_header() -> None:
     part = ByteRange(2000, 2048)
     assert part.length == 48
     assert part.content_range(2048) == "bytes 2000-2047/2048"
@@ -36,7 +36,7 @@ def test_a_range_knows_its_length_and_its_header() -> None:
 @pytest.mark.parametrize(
     "header", ["bytes=2048-", "bytes=5000-10000", "bytes=500-0", "bytes=-0", f"bytes={'9' * 18}-"]
 )
-def test_a_range_without_a_byte_of_the_blob_is_416_and_says_the_size(header: str) -> None:
+def test_a_range_beyond_the_end_is_416_with_the_size(header: str) -> None:
     with pytest.raises(ProtocolError) as refused:
         parse_range(header, 2048)
     assert refused.value.code is ErrorCode.RANGE_INVALID
@@ -66,7 +66,7 @@ def test_a_range_without_a_byte_of_the_blob_is_416_and_says_the_size(header: str
         f"bytes={'9' * 5000}-",
     ],
 )
-def test_what_is_no_single_byte_range_means_the_whole_blob(header: str | None) -> None:
+def test_other_range_headers_are_ignored(header: str | None) -> None:
     assert parse_range(header, 2048) is None
 
 
@@ -89,9 +89,7 @@ def test_an_empty_blob_is_always_sent_whole(header: str | None) -> None:
         ("0-99/200", 0, 99),
     ],
 )
-def test_an_uploads_content_range_is_read_in_all_forms_that_clients_send(
-    header: str, first: int, last: int
-) -> None:
+def test_content_range_is_parsed_in_all_forms_that_clients_send(header: str, first: int, last: int) -> None:
     assert parse_content_range(header) == (first, last)
 
 
@@ -99,7 +97,7 @@ def test_an_uploads_content_range_is_read_in_all_forms_that_clients_send(
     "header",
     ["", "0", "-", "0-", "-9", "a-b", "0-9-10", "bytes", "bytes */200", "٣-٣", "0-9,10-19", "9" * 5000],
 )
-def test_a_malformed_content_range_is_400_and_says_how_to_write_it(header: str) -> None:
+def test_a_malformed_content_range_is_400_with_the_correct_form(header: str) -> None:
     with pytest.raises(ProtocolError, match="write it as <first byte>-<last byte>") as refused:
         parse_content_range(header)
     assert refused.value.code is ErrorCode.RANGE_INVALID
@@ -113,7 +111,7 @@ def test_a_content_range_that_ends_before_it_begins_is_416() -> None:
     assert refused.value.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 
 
-def test_more_ranges_than_are_served_are_not_looked_at_one_by_one() -> None:
+def test_too_many_ranges_are_ignored_without_parsing_each() -> None:
     assert parse_ranges("bytes=" + ",".join(["0-0"] * RANGE_LIMIT), 10) == (ByteRange(0, 1),)
     assert parse_ranges("bytes=" + ",".join(["0-0"] * (RANGE_LIMIT + 1)), 10) == ()
     assert parse_ranges("bytes=0-0" + "," * 3 * RANGE_LIMIT, 10) == ()

@@ -58,7 +58,7 @@ def test_the_first_component_of_a_name_is_the_namespace(name: str, namespace: st
         "_catalog/app",
     ],
 )
-def test_a_malformed_name_is_refused(name: str) -> None:
+def test_a_malformed_name_is_rejected(name: str) -> None:
     with pytest.raises(ProtocolError) as refused:
         parse_repository(name)
     assert refused.value.code is ErrorCode.NAME_INVALID
@@ -66,13 +66,13 @@ def test_a_malformed_name_is_refused(name: str) -> None:
 
 
 @pytest.mark.oci(19)
-def test_a_name_over_the_limit_is_refused_with_the_limit() -> None:
+def test_a_too_long_name_is_rejected_with_the_limit() -> None:
     with pytest.raises(ProtocolError, match="has 256 characters; 255 at most") as refused:
         parse_repository(f"a/{'b' * (NAME_LIMIT - 1)}")
     assert refused.value.code is ErrorCode.NAME_INVALID
 
 
-def test_a_name_without_a_namespace_is_unknown_and_the_message_says_how_to_name_images() -> None:
+def test_a_name_without_a_namespace_is_unknown_with_a_helpful_message() -> None:
     with pytest.raises(ProtocolError, match="images are named <namespace>/<image>") as refused:
         parse_repository("alpine")
     assert refused.value.code is ErrorCode.NAME_UNKNOWN
@@ -80,7 +80,7 @@ def test_a_name_without_a_namespace_is_unknown_and_the_message_says_how_to_name_
 
 @pytest.mark.oci(20)
 @pytest.mark.parametrize("tag", ["latest", "V1.0", "_", "0", "a" * TAG_LIMIT, "sha256-00.sig", "1.2--3__4.."])
-def test_a_tag_is_taken_as_it_is(tag: str) -> None:
+def test_a_tag_is_not_changed(tag: str) -> None:
     assert parse_tag(tag) == tag
     assert parse_reference(tag) == tag
 
@@ -90,7 +90,7 @@ def test_a_tag_is_taken_as_it_is(tag: str) -> None:
     "tag",
     ["", ".INVALID_MANIFEST_NAME", "-x", "a" * (TAG_LIMIT + 1), "a b", "a/b", "a+b", "a\n", "ä", "٣", "a\0"],
 )
-def test_a_malformed_tag_is_refused(tag: str) -> None:
+def test_a_malformed_tag_is_rejected(tag: str) -> None:
     for parse in (parse_tag, parse_reference):
         with pytest.raises(ProtocolError) as refused:
             parse(tag)
@@ -104,7 +104,7 @@ def test_a_reference_with_a_colon_is_a_digest() -> None:
 
 
 @pytest.mark.parametrize("text", ["sha256:totallywrong", "latest:", ":latest", "a:b"])
-def test_a_reference_with_a_colon_that_is_no_digest_is_refused_as_one(text: str) -> None:
+def test_a_malformed_reference_with_a_colon_is_an_invalid_digest(text: str) -> None:
     with pytest.raises(ProtocolError) as refused:
         parse_reference(text)
     assert refused.value.code is ErrorCode.DIGEST_INVALID

@@ -26,14 +26,14 @@ def test_a_scope_has_a_type_a_name_and_actions(text: str, parsed: Scope) -> None
     assert parse_scopes([text]) == (parsed,)
 
 
-def test_scopes_come_repeated_and_between_spaces_and_keep_their_order() -> None:
+def test_scopes_are_parsed_from_repeated_and_space_separated_values_in_order() -> None:
     values = ["repository:b/b:pull  repository:a/a:pull", "", "registry:catalog:*"]
     assert [parsed.name for parsed in parse_scopes(values)] == ["b/b", "a/a", "catalog"]
 
 
 @pytest.mark.oci(150)
 def test_scopes_on_one_resource_are_merged() -> None:
-    # as containerd sends them, with another in between
+    # as containerd sends them, with another scope in between
     asked = ["repository:a/a:pull", "repository:b/b:pull", "repository(x):a/a:pull,push", "other:a/a:pull"]
     assert parse_scopes(asked) == (
         scope("repository", "a/a", "pull", "push"),
@@ -60,15 +60,15 @@ def test_scopes_on_one_resource_are_merged() -> None:
         "repository:acme\0/app:pull",
     ],
 )
-def test_malformed_scopes_are_left_out_and_the_others_kept(text: str) -> None:
+def test_malformed_scopes_are_ignored(text: str) -> None:
     assert parse_scopes([text, "repository:a/a:pull"]) == (scope("repository", "a/a", "pull"),)
 
 
-def test_no_scope_at_all_is_legal() -> None:
+def test_no_scope_is_valid() -> None:
     assert parse_scopes([]) == ()
 
 
-def test_resources_over_the_limit_are_left_out_but_those_kept_still_merge() -> None:
+def test_resources_beyond_the_limit_are_ignored_and_the_others_still_merged() -> None:
     names = [f"a/{number}" for number in range(SCOPE_LIMIT + 5)]
     asked = [f"repository:{name}:pull" for name in names] + ["repository:a/0:push", "repository:late:pull"]
     parsed = parse_scopes(asked)
@@ -76,6 +76,6 @@ def test_resources_over_the_limit_are_left_out_but_those_kept_still_merge() -> N
     assert parsed[0] == scope("repository", "a/0", "pull", "push")
 
 
-def test_a_scope_is_written_with_its_actions_in_order() -> None:
+def test_a_scope_is_formatted_with_sorted_actions() -> None:
     assert format_scope(scope("repository", "acme/app", "push", "pull")) == "repository:acme/app:pull,push"
     assert format_scope(scope("repository", "acme/app")) == "repository:acme/app:"

@@ -1,4 +1,4 @@
-"""What the tests of the protocol share: repositories with content, and connections byte by byte."""
+"""Fixtures of the protocol tests: repositories with content, and raw connections."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -29,14 +29,14 @@ class Pushed:
 
 @pytest.fixture(scope="module")
 def image(tenants: Tenants) -> Pushed:
-    """An image to look at; tests that change something push their own."""
+    """A shared image for reading; tests that change something push their own."""
     name = tenants.repository()
     return Pushed(name, tenants.owner.push_image(name, "latest", LAYER))
 
 
 @pytest.fixture
 def repository(tenants: Tenants) -> str:
-    """A new one that has CONFIG and `{}` as blobs."""
+    """A new repository that has the blobs CONFIG and `{}`."""
     name = tenants.repository()
     for data in (CONFIG, b"{}"):
         tenants.owner.push_blob(name, data)
@@ -45,6 +45,6 @@ def repository(tenants: Tenants) -> str:
 
 @pytest.fixture
 def wire(tenants: Tenants) -> Iterator[Callable[..., Wire]]:
-    """Opens connections: `wire()` as the owner, `wire(None)` as nobody, `wire(secret)` as somebody."""
+    """Opens connections: `wire()` as the owner, `wire(None)` anonymously, `wire(secret)` with another key."""
     with ExitStack() as cleanup:
         yield lambda secret=tenants.owner.secret: cleanup.enter_context(Wire(tenants.owner.host, secret))

@@ -1,4 +1,4 @@
-"""Documents that tests of pushing and of contents send."""
+"""Documents for tests of pushes and of their content."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 
 
 def codes(answer: Any) -> list[str]:
-    """The codes of a refusal."""
+    """The codes of an error response."""
     return [item["code"] for item in answer.json()["errors"]]
 
 

@@ -1,4 +1,4 @@
-"""Connections and bodies as HTTP/1.1 has them (checklist 1-5)."""
+"""Connections and bodies of HTTP/1.1 (OCI 1-5)."""
 
 import json
 import os
@@ -26,9 +26,7 @@ def test_a_connection_is_kept_for_any_number_of_requests(image: Pushed, wire: Co
 
 
 @pytest.mark.oci(1)
-def test_a_client_that_says_so_gets_its_answer_and_the_end_of_the_connection(
-    image: Pushed, wire: Connect
-) -> None:
+def test_connection_close_is_honoured_after_the_response(image: Pushed, wire: Connect) -> None:
     connection = wire()
     answer = connection.request("GET", f"{image.base}/blobs/{image.layer}", "Connection: close")
     assert (answer.status, answer.body) == (200, LAYER)
@@ -37,19 +35,19 @@ def test_a_client_that_says_so_gets_its_answer_and_the_end_of_the_connection(
 
 @pytest.mark.oci(2, 62)
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])
-def test_an_upload_may_come_in_chunks_of_unknown_number(tenants: Tenants, wire: Connect, method: str) -> None:
-    # given bytes in pieces of odd sizes, and a place to send them
+def test_the_body_of_an_upload_may_be_chunked(tenants: Tenants, wire: Connect, method: str) -> None:
+    # given bytes in pieces of odd sizes, and an upload
     repository, pieces = tenants.repository(), [os.urandom(size) for size in (1, 70_000, 3, 2_000_001)]
     digest = digest_of(b"".join(pieces))
     uploads, connection = f"/v2/{repository}/blobs/uploads/", wire()
     if method != "POST":
         uploads = connection.request("POST", uploads, body=b"").headers["Location"]
 
-    # when they come in chunks
+    # when they are sent as chunks
     query = "" if method == "PATCH" else f"?digest={digest}"
     answer = connection.in_chunks(method, uploads + query, pieces=pieces)
 
-    # then they are all there
+    # then all of them are stored
     assert answer.status == (202 if method == "PATCH" else 201)
     if method == "PATCH":
         assert answer.headers["Range"] == "0-2070004"
@@ -59,7 +57,7 @@ def test_an_upload_may_come_in_chunks_of_unknown_number(tenants: Tenants, wire: 
 
 @pytest.mark.oci(2)
 @pytest.mark.parametrize("by", ["tag", "digest"])
-def test_a_manifest_may_come_in_chunks(tenants: Tenants, wire: Connect, by: str) -> None:
+def test_the_body_of_a_manifest_may_be_chunked(tenants: Tenants, wire: Connect, by: str) -> None:
     repository = tenants.repository()
     tenants.owner.push_blob(repository, CONFIG)
     body = json.dumps(image_manifest(CONFIG, [])).encode()
@@ -113,23 +111,23 @@ def secret_of(who: str, tenants: Tenants) -> str | None:
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("size", [5 * MIB, 40 * MIB])
 @pytest.mark.parametrize("who", REFUSALS)
-def test_a_refusal_reaches_a_client_that_sends_its_whole_body_first(
+def test_an_error_reaches_a_client_that_sends_its_whole_body_first(
     tenants: Tenants, wire: Connect, who: str, size: int, *, chunked: bool
 ) -> None:
-    # given a request that will be refused, and a client that does not listen before its body is out
+    # given a request that will fail, and a client that reads nothing before it has sent its body
     repository = tenants.repository()
     upload = tenants.owner.start_upload(repository).rpartition("/")[2]
     method, path, status, code = REFUSALS[who]
     path = f"/v2/{repository}/{path.format(upload=upload)}"
     connection = wire(secret_of(who, tenants))
 
-    # when all of the body is sent
+    # when the whole body is sent
     if chunked:
         answer = connection.in_chunks(method, path, pieces=[bytes(MIB)] * (size // MIB))
     else:
         answer = connection.request(method, path, body=bytes(size))
 
-    # then the refusal is there to be read, and the connection can be used again or is closed
+    # then the error can be read, and the connection can be used again or is closed
     assert (answer.status, answer.codes) == (status, [code])
     if answer.headers.get("Connection", "").lower() == "close":
         assert connection.is_over()
@@ -140,14 +138,14 @@ def test_a_refusal_reaches_a_client_that_sends_its_whole_body_first(
 
 @pytest.mark.oci(4)
 @pytest.mark.parametrize("who", ["nobody", "owner", "too large"])
-def test_a_refusal_is_sent_while_the_body_is_still_to_come(tenants: Tenants, wire: Connect, who: str) -> None:
+def test_an_error_is_sent_before_the_body_has_arrived(tenants: Tenants, wire: Connect, who: str) -> None:
     # given a client that announces 40 MiB, sends one and waits
     repository, (method, path, status, code) = tenants.repository(), REFUSALS[who]
     connection = wire(secret_of(who, tenants))
     connection.begin(method, f"/v2/{repository}/{path}", f"Content-Length: {40 * MIB}")
     connection.send(bytes(MIB))
 
-    # then it hears the refusal without sending more
+    # then it gets the error without sending more
     answer = connection.reply(method)
     assert (answer.status, answer.codes) == (status, [code])
     assert answer.headers["Connection"].lower() == "close"
@@ -167,9 +165,7 @@ def test_a_client_that_waits_for_100_continue_gets_it(tenants: Tenants, wire: Co
 
 
 @pytest.mark.oci(4, 5)
-def test_a_client_that_waits_for_100_continue_hears_a_refusal_instead(
-    tenants: Tenants, wire: Connect
-) -> None:
+def test_a_client_that_waits_for_100_continue_gets_an_error_instead(tenants: Tenants, wire: Connect) -> None:
     connection = wire(None)
     headers = ("Content-Length: 3000000000", "Expect: 100-continue")
     connection.begin("PUT", f"/v2/{tenants.repository()}/manifests/x", *headers)
@@ -178,10 +174,10 @@ def test_a_client_that_waits_for_100_continue_hears_a_refusal_instead(
 
 
 @pytest.mark.oci(4, 86)
-def test_an_answer_that_needs_no_body_reaches_a_client_that_sends_one(
+def test_a_response_that_needs_no_body_reaches_a_client_that_sends_one(
     tenants: Tenants, image: Pushed, wire: Connect
 ) -> None:
-    # given a mount that works, and beside it all of the blob and more, which nobody needs
+    # given a successful mount whose request also has the blob and more as its body
     target = tenants.repository()
     query = f"?mount={image.layer}&from={image.name}&digest={image.layer}"
     answer = wire().request("POST", f"/v2/{target}/blobs/uploads/{query}", body=bytes(40 * MIB))
@@ -198,17 +194,15 @@ UNWANTED = {
 
 @pytest.mark.oci(4)
 @pytest.mark.parametrize("who", UNWANTED)
-def test_an_answer_that_is_clear_does_not_wait_for_a_body_that_nobody_wants(
-    tenants: Tenants, wire: Connect, who: str
-) -> None:
-    # given a client that ends its sending side in the middle of a body
+def test_a_response_does_not_wait_for_an_ignored_body(tenants: Tenants, wire: Connect, who: str) -> None:
+    # given a client that closes its sending side in the middle of a body
     repository, (method, path, status) = tenants.repository(), UNWANTED[who]
     connection = wire(secret_of(who, tenants))
     connection.begin(method, f"/v2/{repository}/{path}", "Content-Length: 5000")
     connection.send(b"hello")
     connection.hang_up()
 
-    # then it hears what it would have heard at the end, and the connection is over
+    # then it gets the same response as after the whole body, and the connection is closed
     answer = connection.reply(method)
     assert (answer.status, answer.headers["Connection"]) == (status, "close")
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
@@ -218,7 +212,7 @@ def test_an_answer_that_is_clear_does_not_wait_for_a_body_that_nobody_wants(
 
 
 @pytest.mark.oci(4, 134)
-def test_a_deletion_is_said_to_whoever_stops_sending_in_the_middle_of_a_body(
+def test_a_deletion_is_confirmed_to_a_client_that_stops_in_the_middle_of_its_body(
     tenants: Tenants, wire: Connect
 ) -> None:
     repository, connection = tenants.repository(), wire()
@@ -232,7 +226,7 @@ def test_a_deletion_is_said_to_whoever_stops_sending_in_the_middle_of_a_body(
 
 @pytest.mark.oci(49, 61)
 @pytest.mark.parametrize("zeros", [0, 18, 40, 5000])
-def test_a_length_may_have_zeros_before_it(tenants: Tenants, wire: Connect, zeros: int) -> None:
+def test_a_content_length_may_have_leading_zeros(tenants: Tenants, wire: Connect, zeros: int) -> None:
     repository, connection = tenants.repository(), wire()
     upload = tenants.owner.start_upload(repository)
     connection.begin("PATCH", f"/v2/{repository}/{upload}", f"Content-Length: {'0' * zeros}5")
@@ -245,7 +239,9 @@ def test_a_length_may_have_zeros_before_it(tenants: Tenants, wire: Connect, zero
 
 @pytest.mark.oci(175)
 @pytest.mark.parametrize("length", [10**17, 10**18, 10**19])
-def test_a_length_that_no_disk_has_is_refused_as_such(tenants: Tenants, wire: Connect, length: int) -> None:
+def test_a_content_length_larger_than_the_disk_is_rejected(
+    tenants: Tenants, wire: Connect, length: int
+) -> None:
     repository, connection = tenants.repository(), wire()
     upload = tenants.owner.start_upload(repository)
     connection.begin("PATCH", f"/v2/{repository}/{upload}", f"Content-Length: {length}")
@@ -253,7 +249,7 @@ def test_a_length_that_no_disk_has_is_refused_as_such(tenants: Tenants, wire: Co
 
 
 @pytest.mark.oci(58)
-def test_a_length_that_is_none_is_refused(tenants: Tenants, wire: Connect) -> None:
+def test_a_malformed_content_length_is_rejected(tenants: Tenants, wire: Connect) -> None:
     repository = tenants.repository()
     upload = tenants.owner.start_upload(repository)
     for length in ("", "-1", "+5", "x", "9" * 30):

@@ -1,4 +1,4 @@
-"""What manifests name: blobs, other manifests, things elsewhere (checklist 95-105, 114)."""
+"""The content that manifests refer to: blobs, manifests, foreign layers (OCI 95-105, 114)."""
 
 import json
 import os
@@ -18,7 +18,7 @@ Connect = Callable[..., Wire]
 
 @pytest.mark.oci(97)
 @pytest.mark.parametrize("what", ["config", "layer", "child"])
-def test_whatever_is_missing_is_named(tenants: Tenants, repository: str, what: str) -> None:
+def test_missing_content_is_named_by_its_digest(tenants: Tenants, repository: str, what: str) -> None:
     absent = os.urandom(9)
     document = {
         "config": image_manifest(absent, []),
@@ -39,12 +39,12 @@ def test_the_empty_config_is_a_blob_like_any_other(tenants: Tenants) -> None:
     artifact = image_manifest(b"{}", [b"{}"], artifactType="application/vnd.example")
     artifact["config"]["mediaType"] = artifact["layers"][0]["mediaType"] = EMPTY_TYPE
 
-    # then it needs them pushed, once
+    # then they have to be pushed, once
     assert codes(client.put_manifest(repository, "a", artifact)) == ["MANIFEST_BLOB_UNKNOWN"]
     digest = client.push_blob(repository, b"{}")
     answer = client.put_manifest(repository, "a", artifact)
     assert answer.status_code == 201
-    # and afterwards they can be deleted, and are gone
+    # and after the manifest is deleted, they can be deleted
     manifest = answer.headers["docker-content-digest"]
     assert client.on(repository, "DELETE", f"manifests/{manifest}").status_code == 202
     assert client.on(repository, "DELETE", f"blobs/{digest}").status_code == 202
@@ -66,14 +66,14 @@ def test_the_empty_config_is_a_blob_like_any_other(tenants: Tenants) -> None:
         {**index_of(), "artifactType": "application/vnd.example"},
     ],
 )
-def test_unusual_documents_are_taken(tenants: Tenants, repository: str, document: dict[str, Any]) -> None:
+def test_unusual_documents_are_accepted(tenants: Tenants, repository: str, document: dict[str, Any]) -> None:
     assert tenants.owner.put_manifest(repository, "unusual", document).status_code == 201
     assert tenants.owner.on(repository, "GET", "manifests/unusual").json() == document
 
 
 @pytest.mark.oci(103, 105)
-def test_an_index_may_hold_images_indexes_attestations_and_blobs(tenants: Tenants, repository: str) -> None:
-    # given what BuildKit pushes: an image, its attestation of unknown platform, and an index of both
+def test_an_index_may_list_images_indexes_attestations_and_blobs(tenants: Tenants, repository: str) -> None:
+    # given an image, its attestation with an unknown platform, and an index of both, as BuildKit pushes them
     image, attestation = (
         json.dumps(image_manifest(CONFIG, [], annotations={"n": name})).encode() for name in "12"
     )
@@ -89,13 +89,13 @@ def test_an_index_may_hold_images_indexes_attestations_and_blobs(tenants: Tenant
     )
     assert tenants.owner.put_manifest(repository, "inner", inner).status_code == 201
 
-    # when an index lists that one, and a build cache lists blobs
+    # when an index lists that index, and a build cache lists blobs
     outer = index_of(descriptor(json.dumps(inner).encode(), OCI_INDEX))
     cache = index_of(
         descriptor(CONFIG, "application/vnd.buildkit.cacheconfig.v0"),
         descriptor(b"{}", "application/vnd.oci.image.layer.v1.tar+gzip"),
     )
-    # then both are taken as they are
+    # then both are accepted
     for tag, document in (("outer", outer), ("cache", cache)):
         assert tenants.owner.put_manifest(repository, tag, document).status_code == 201
         assert tenants.owner.on(repository, "GET", f"manifests/{tag}").json() == document
@@ -111,7 +111,9 @@ def test_an_index_may_hold_images_indexes_attestations_and_blobs(tenants: Tenant
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     ],
 )
-def test_a_foreign_layer_needs_urls_to_be_absent(tenants: Tenants, repository: str, media_type: str) -> None:
+def test_a_foreign_layer_may_be_missing_only_with_urls(
+    tenants: Tenants, repository: str, media_type: str
+) -> None:
     manifest = image_manifest(CONFIG, [])
     manifest["layers"] = [descriptor(b"elsewhere", media_type)]
     assert codes(tenants.owner.put_manifest(repository, "f", manifest)) == ["MANIFEST_BLOB_UNKNOWN"]

@@ -1,4 +1,4 @@
-"""Deletion of tags, manifests and blobs (checklist 134-140, 167, 173)."""
+"""Deletion of tags, manifests and blobs (OCI 134-140, 167, 173)."""
 
 import json
 import os
@@ -16,7 +16,7 @@ Connect = Callable[..., Wire]
 
 @pytest.fixture
 def pushed(tenants: Tenants) -> Pushed:
-    """An image of the test's own."""
+    """A new image for each test."""
     name = tenants.repository()
     return Pushed(name, tenants.owner.push_image(name, "latest", LAYER))
 
@@ -54,7 +54,7 @@ def test_a_deleted_manifest_is_gone_at_once_with_all_of_its_tags(
 
 
 @pytest.mark.oci(135, 136)
-def test_what_is_not_there_cannot_be_deleted(tenants: Tenants, pushed: Pushed, wire: Connect) -> None:
+def test_missing_content_cannot_be_deleted(tenants: Tenants, pushed: Pushed, wire: Connect) -> None:
     nothing = digest_of(os.urandom(9))
     for repository in (pushed.name, tenants.repository()):
         for path, code in (
@@ -76,7 +76,7 @@ def test_a_deleted_blob_is_gone_here_and_stays_elsewhere(tenants: Tenants, wire:
         gone = wire().request("HEAD", f"/v2/{here}/blobs/{digest}", "Connection: close")
         assert gone.status == 404
     assert tenants.owner.on(there, "GET", f"blobs/{digest}").content == data
-    # and it can be pushed anew
+    # and it can be pushed again
     tenants.owner.push_blob(here, data)
     assert tenants.owner.on(here, "GET", f"blobs/{digest}").content == data
 
@@ -87,7 +87,7 @@ def test_a_manifest_that_an_index_lists_can_be_deleted(tenants: Tenants, pushed:
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor(body, OCI_MANIFEST)]}
     assert tenants.owner.put_manifest(pushed.name, "index", index).status_code == 201
     assert tenants.owner.on(pushed.name, "DELETE", f"manifests/{pushed.manifest}").status_code == 202
-    # then the index stays readable, and is told apart from its child
+    # then the index can still be read, and the child is 404
     assert tenants.owner.on(pushed.name, "GET", "manifests/index").json() == index
     assert tenants.owner.on(pushed.name, "HEAD", f"manifests/{pushed.manifest}").status_code == 404
 
@@ -97,7 +97,7 @@ def test_a_manifest_that_an_index_lists_can_be_deleted(tenants: Tenants, pushed:
     ("actions", "status"),
     [("delete", 202), ("*", 202), ("delete,pull", 202), ("pull,push", 401), ("pull", 401), ("", 401)],
 )
-def test_deletion_needs_a_token_for_it_and_an_asterisk_is_one(
+def test_deletion_needs_a_token_with_delete_or_an_asterisk(
     tenants: Tenants, pushed: Pushed, actions: str, status: int
 ) -> None:
     for path in ("manifests/latest", f"manifests/{pushed.manifest}", f"blobs/{pushed.layer}"):

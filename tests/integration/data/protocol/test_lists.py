@@ -1,4 +1,4 @@
-"""Tags, catalog and referrers (checklist 113, 116-133)."""
+"""Tags, catalog and referrers (OCI 113, 116-133)."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_a_repository_without_tags_has_an_empty_list(tenants: Tenants, repositor
         ("?n=100000", ["a", "b", "c", "d"], None),
     ],
 )
-def test_a_page_is_full_and_links_to_the_next_if_there_is_one(
+def test_a_page_is_full_and_links_to_the_next(
     tenants: Tenants, repository: str, query: str, tags: list[str], next_query: str | None
 ) -> None:
     params = {"tag": ["d", "b", "a", "c"]}
@@ -78,7 +78,7 @@ def test_a_page_is_full_and_links_to_the_next_if_there_is_one(
 
 @pytest.mark.oci(118)
 @pytest.mark.parametrize("n", ["-1", "x", "", "1.5", "1e2", "%20", "%D9%A3"])
-def test_a_number_that_is_none_is_refused_by_every_list(image: Pushed, wire: Connect, n: str) -> None:
+def test_an_invalid_page_length_is_rejected_by_every_list(image: Pushed, wire: Connect, n: str) -> None:
     connection = wire()
     for path in (f"{image.base}/tags/list", f"{image.base}/referrers/{image.manifest}", "/v2/_catalog"):
         answer = connection.request("GET", f"{path}?n={n}")
@@ -130,7 +130,7 @@ def test_the_catalog_needs_a_login_and_a_token_for_it(tenants: Tenants, image: P
 
 
 @pytest.mark.oci(124)
-def test_what_is_unknown_has_no_referrers_and_is_no_error(tenants: Tenants, image: Pushed) -> None:
+def test_an_unknown_subject_has_an_empty_list_of_referrers(tenants: Tenants, image: Pushed) -> None:
     unknown = digest_of(os.urandom(9))
     for repository in (image.name, tenants.repository()):
         for subject in (unknown, digest_of(b"", "sha512")):
@@ -138,8 +138,8 @@ def test_what_is_unknown_has_no_referrers_and_is_no_error(tenants: Tenants, imag
 
 
 @pytest.mark.oci(125)
-def test_a_descriptor_has_all_that_the_referrer_says(tenants: Tenants, repository: str) -> None:
-    # given an image with a type of its own, one without, and an index with and without
+def test_the_descriptor_of_a_referrer_has_all_fields(tenants: Tenants, repository: str) -> None:
+    # given images with and without an artifact type, and indexes with and without
     subject, notes = digest_of(os.urandom(9)), {"a": "1", "org.example/ü": "", "b": "x" * 1000}
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
     typed = refer(tenants, repository, subject, artifactType="application/vnd.x+json", annotations=notes)
@@ -147,7 +147,7 @@ def test_a_descriptor_has_all_that_the_referrer_says(tenants: Tenants, repositor
     typed_index = refer(tenants, repository, subject, index, artifactType="application/vnd.y")
     plain_index = refer(tenants, repository, subject, index, annotations={"a": "2"})
 
-    # then each is described in full, in the order they came
+    # then each has a complete descriptor, in the order of the pushes
     found = referrers(tenants, repository, subject)
     assert [entry["digest"] for entry in found] == [typed, plain, typed_index, plain_index]
     assert [entry.get("artifactType") for entry in found] == [
@@ -174,7 +174,7 @@ def test_a_descriptor_has_all_that_the_referrer_says(tenants: Tenants, repositor
         ("%00", 0),
     ],
 )
-def test_a_filter_is_matched_whole_and_said_also_when_nothing_is_left(
+def test_a_filter_matches_the_whole_type_and_is_confirmed_also_for_an_empty_list(
     tenants: Tenants, repository: str, artifact_type: str, matches: int
 ) -> None:
     subject = digest_of(os.urandom(9))
@@ -187,7 +187,7 @@ def test_a_filter_is_matched_whole_and_said_also_when_nothing_is_left(
 
 
 @pytest.mark.oci(6, 126, 127)
-def test_the_next_page_keeps_a_filter_with_a_plus(tenants: Tenants, repository: str) -> None:
+def test_the_link_to_the_next_page_contains_a_filter_with_a_plus(tenants: Tenants, repository: str) -> None:
     subject = digest_of(os.urandom(9))
     for number in range(2):
         notes = {"number": str(number)}
@@ -201,7 +201,7 @@ def test_the_next_page_keeps_a_filter_with_a_plus(tenants: Tenants, repository: 
 
 
 @pytest.mark.oci(126)
-def test_an_empty_filter_is_none(tenants: Tenants, repository: str) -> None:
+def test_an_empty_filter_is_ignored(tenants: Tenants, repository: str) -> None:
     subject = digest_of(os.urandom(9))
     refer(tenants, repository, subject)
     answer = tenants.owner.on(repository, "GET", f"referrers/{subject}?artifactType=")

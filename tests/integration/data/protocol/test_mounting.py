@@ -1,4 +1,4 @@
-"""Blobs taken over from other repositories (checklist 80-86)."""
+"""Mounts of blobs from other repositories (OCI 80-86)."""
 
 import os
 from collections.abc import Callable
@@ -14,9 +14,7 @@ Connect = Callable[..., Wire]
 
 
 @pytest.mark.oci(80)
-def test_a_mounted_blob_is_answered_like_an_uploaded_one(
-    tenants: Tenants, image: Pushed, wire: Connect
-) -> None:
+def test_the_response_to_a_mount_is_that_of_an_upload(tenants: Tenants, image: Pushed, wire: Connect) -> None:
     target = tenants.repository()
     query = f"?mount={image.layer}&from={image.name}"
     answer = wire().request("POST", f"/v2/{target}/blobs/uploads/{query}", body=b"")
@@ -31,17 +29,17 @@ def test_a_mounted_blob_is_answered_like_an_uploaded_one(
     "source",
     ["{image}", "", "No/Such Name", "one", "no-such/namespace", "%00", "a/../b", "{target}", "x" * 300],
 )
-def test_a_blob_that_cannot_be_mounted_is_offered_to_be_uploaded(
+def test_a_blob_that_cannot_be_mounted_becomes_an_upload(
     tenants: Tenants, image: Pushed, wire: Connect, source: str
 ) -> None:
-    # given a digest that nobody has, from anywhere
+    # given a digest that no repository has
     target, connection, data = tenants.repository(), wire(), os.urandom(50)
     query = f"?mount={digest_of(data)}"
     if source:
         query += f"&from={source.format(image=image.name, target=target).replace(' ', '%20')}"
     answer = connection.request("POST", f"/v2/{target}/blobs/uploads/{query}", body=b"")
 
-    # then the answer is a session like any other
+    # then the response is an upload session
     assert (answer.status, answer.headers["Range"]) == (202, "0-0")
     session = answer.headers["Location"]
     assert session.endswith(answer.headers["Docker-Upload-UUID"])
@@ -50,7 +48,7 @@ def test_a_blob_that_cannot_be_mounted_is_offered_to_be_uploaded(
 
 @pytest.mark.oci(81)
 @pytest.mark.parametrize("query", ["?mount=", "?mount=&from=", "?mount=&from={image}", "?mount"])
-def test_a_mount_of_nothing_is_the_start_of_an_upload(
+def test_an_empty_mount_parameter_starts_an_upload(
     tenants: Tenants, image: Pushed, wire: Connect, query: str
 ) -> None:
     path = f"/v2/{tenants.repository()}/blobs/uploads/{query.format(image=image.name)}"
@@ -59,7 +57,7 @@ def test_a_mount_of_nothing_is_the_start_of_an_upload(
 
 
 @pytest.mark.oci(81, 83)
-def test_a_source_that_lacks_the_blob_is_no_source_even_when_another_has_it(
+def test_a_blob_is_not_mounted_from_another_repository_than_the_source(
     tenants: Tenants, image: Pushed, wire: Connect
 ) -> None:
     target, other = tenants.repository(), tenants.repository()
@@ -69,7 +67,7 @@ def test_a_source_that_lacks_the_blob_is_no_source_even_when_another_has_it(
 
 
 @pytest.mark.oci(80, 83)
-def test_a_public_blob_can_be_mounted_by_anybody_until_it_is_private(tenants: Tenants) -> None:
+def test_a_public_blob_can_be_mounted_by_every_tenant_until_it_is_private(tenants: Tenants) -> None:
     source = tenants.image_with_policies(is_public=True, visibility="inherit")
     for is_public, status in ((True, 201), (False, 202)):
         tenants.set_namespace(source, is_public=is_public)
@@ -89,11 +87,11 @@ def test_a_mount_without_the_right_to_push_names_both_scopes(
     path = f"/v2/{target}/blobs/uploads/?mount={image.layer}&from={image.name}"
     both = f'scope="repository:{target}:pull,push repository:{image.name}:pull"'
 
-    # when nobody asks, and somebody whose token is for something else
+    # when an anonymous caller mounts, and one whose token has another scope
     nobody = wire(None).request("POST", path, body=b"")
     narrow = tenants.owner.call("POST", path, scope=f"repository:{image.name}:pull")
 
-    # then the challenge says all that a token has to be good for
+    # then the challenge contains both scopes
     assert nobody.status == 401
     assert nobody.headers["WWW-Authenticate"].endswith(both)
     assert narrow.status_code == 401
@@ -111,7 +109,7 @@ def test_a_token_that_does_not_cover_the_source_mounts_nothing(
     path = f"/v2/{target}/blobs/uploads/?mount={image.layer}{source.format(image=image.name)}"
     push = f"repository:{target}:pull,push"
 
-    # when it is used to mount, then the answer is an upload, as if there were no such blob
+    # when it is used to mount, then the response is an upload, as if there were no such blob
     refused = tenants.owner.call("POST", path, scope=push)
     assert (refused.status_code, refused.headers["range"]) == (202, "0-0")
     assert tenants.owner.on(target, "HEAD", f"blobs/{image.layer}").status_code == 404
@@ -121,16 +119,14 @@ def test_a_token_that_does_not_cover_the_source_mounts_nothing(
 
 
 @pytest.mark.oci(85)
-def test_what_is_there_already_is_mounted_from_anywhere(tenants: Tenants, image: Pushed) -> None:
+def test_a_blob_that_the_repository_has_is_mounted_from_any_source(tenants: Tenants, image: Pushed) -> None:
     for source in ({"from": image.name}, {"from": "no-such/namespace"}, {}):
         params = {"mount": image.layer, **source}
         assert tenants.owner.on(image.name, "POST", "blobs/uploads/", params=params).status_code == 201
 
 
 @pytest.mark.oci(86)
-def test_a_failed_mount_with_digest_and_body_is_only_the_start_of_an_upload(
-    tenants: Tenants, wire: Connect
-) -> None:
+def test_a_failed_mount_with_digest_and_body_starts_an_upload(tenants: Tenants, wire: Connect) -> None:
     target, connection, data = tenants.repository(), wire(), os.urandom(50)
     query = f"?mount={digest_of(data)}&digest={digest_of(data)}"
     answer = connection.request("POST", f"/v2/{target}/blobs/uploads/{query}", body=data)

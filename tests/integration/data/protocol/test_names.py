@@ -1,4 +1,4 @@
-"""Names of repositories, tags and content (checklist 18-26)."""
+"""Names of repositories, tags and content (OCI 18-26)."""
 
 import json
 import os
@@ -23,8 +23,8 @@ def test_every_form_of_a_name_can_be_pushed_and_pulled(tenants: Tenants, name: s
 
 
 @pytest.mark.oci(19)
-def test_a_name_is_as_long_as_clients_can_write_it_after_the_host(tenants: Tenants) -> None:
-    # given names that fill 255 characters with host and slash, and one character more
+def test_the_length_of_a_name_is_limited_by_the_host(tenants: Tenants) -> None:
+    # given a name that has 255 characters together with host and slash
     namespace, room = tenants.namespace()["name"], 255 - len(tenants.owner.host) - 1
     fits = f"{namespace}/{'x' * (room - len(namespace) - 1)}"
     assert tenants.owner.on(fits, "POST", "blobs/uploads/").status_code == 202
@@ -34,7 +34,7 @@ def test_a_name_is_as_long_as_clients_can_write_it_after_the_host(tenants: Tenan
 
 
 @pytest.mark.oci(20)
-def test_tags_of_every_form_are_kept_apart_by_case(tenants: Tenants) -> None:
+def test_tags_are_case_sensitive(tenants: Tenants) -> None:
     repository = tenants.repository()
     tenants.owner.push_blob(repository, CONFIG)
     tags = ["v1", "V1", "_", "_.-", "0", "a" * 128, "UPPER.lower-0_1"]
@@ -52,7 +52,7 @@ def test_tags_of_every_form_are_kept_apart_by_case(tenants: Tenants) -> None:
 
 @pytest.mark.oci(20, 21)
 @pytest.mark.parametrize("tag", [".x", "-x", "a" * 129, "a+b", "a%20b", "%C3%A4", "a%00", "a%0Ab"])
-def test_what_could_be_no_tag_is_unknown_to_reads_and_refused_by_a_push(
+def test_a_malformed_tag_is_404_for_reads_and_400_for_a_push(
     tenants: Tenants, image: Pushed, wire: Connect, tag: str
 ) -> None:
     connection = wire()
@@ -78,7 +78,7 @@ MALFORMED = [
 
 @pytest.mark.oci(22, 23)
 @pytest.mark.parametrize("digest", MALFORMED)
-def test_a_malformed_digest_is_refused_by_every_route(image: Pushed, wire: Connect, digest: str) -> None:
+def test_a_malformed_digest_is_rejected_by_every_route(image: Pushed, wire: Connect, digest: str) -> None:
     connection = wire()
     for method, path in (
         ("GET", f"manifests/{digest}"),
@@ -96,8 +96,8 @@ def test_a_malformed_digest_is_refused_by_every_route(image: Pushed, wire: Conne
 
 
 @pytest.mark.oci(24, 31, 125)
-def test_content_under_sha512_is_never_translated(tenants: Tenants) -> None:
-    # given an image all of whose digests are sha512
+def test_content_with_a_sha512_digest_is_returned_with_it(tenants: Tenants) -> None:
+    # given an image whose digests are all sha512
     repository, layer = tenants.repository(), os.urandom(1000)
     for data in (CONFIG, layer):
         digest = digest_of(data, "sha512")
@@ -119,7 +119,7 @@ def test_content_under_sha512_is_never_translated(tenants: Tenants) -> None:
     answer = tenants.owner.put_manifest(repository, digest, body, params={"tag": "long"})
     assert (answer.status_code, answer.headers["docker-content-digest"]) == (201, digest)
 
-    # then it is found under them, by tag too, and not under their sha256
+    # then it is found by them and by tag, and not by sha256
     for reference in (digest, "long"):
         found = tenants.owner.on(repository, "GET", f"manifests/{reference}")
         assert (found.content, found.headers["docker-content-digest"]) == (body, digest)
@@ -130,7 +130,7 @@ def test_content_under_sha512_is_never_translated(tenants: Tenants) -> None:
 
 
 @pytest.mark.oci(24)
-def test_the_same_bytes_may_be_there_under_both_algorithms(tenants: Tenants) -> None:
+def test_the_same_bytes_may_be_stored_with_both_algorithms(tenants: Tenants) -> None:
     repository, body = tenants.repository(), json.dumps(image_manifest(CONFIG, [])).encode()
     tenants.owner.push_blob(repository, CONFIG)
     for algorithm in ("sha256", "sha512"):
@@ -144,7 +144,7 @@ def test_the_same_bytes_may_be_there_under_both_algorithms(tenants: Tenants) -> 
 @pytest.mark.parametrize("announced", [None, "sha256", "sha512"])
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("pieces", [0, 1, 3])
-def test_any_algorithm_may_close_an_upload(
+def test_an_upload_may_be_closed_with_any_algorithm(
     tenants: Tenants, announced: str | None, algorithm: str, pieces: int
 ) -> None:
     repository, data = tenants.repository(), os.urandom(3000)

@@ -1,4 +1,4 @@
-"""Manifests and blobs as they are pulled (checklist 30-48)."""
+"""Pulls of manifests and blobs (OCI 30-48)."""
 
 import os
 from collections.abc import Callable
@@ -31,7 +31,7 @@ SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
         [SCHEMA_1, DOCKER_MANIFEST, "application/json", OCI_INDEX, OCI_MANIFEST, "*/*;q=0.1"],
     ],
 )
-def test_the_stored_manifest_is_sent_whatever_is_accepted(
+def test_the_stored_manifest_is_sent_whatever_accept_contains(
     tenants: Tenants, image: Pushed, wire: Connect, lines: list[str]
 ) -> None:
     stored = tenants.owner.on(image.name, "GET", f"manifests/{image.manifest}").content
@@ -46,7 +46,7 @@ def test_the_stored_manifest_is_sent_whatever_is_accepted(
 
 
 @pytest.mark.oci(34)
-def test_an_index_is_sent_as_an_index_to_whoever_asks_for_an_image(tenants: Tenants) -> None:
+def test_an_index_is_sent_as_an_index_when_an_image_is_accepted(tenants: Tenants) -> None:
     repository = tenants.repository()
     child = tenants.owner.push_image(repository, "child", LAYER)
     size = int(tenants.owner.on(repository, "HEAD", "manifests/child").headers["content-length"])
@@ -76,7 +76,7 @@ def test_get_and_head_of_a_manifest_have_the_same_headers(image: Pushed, wire: C
 
 
 @pytest.mark.oci(35, 38, 41)
-def test_what_is_missing_is_404_to_a_pusher_before_and_after_the_first_push(
+def test_missing_content_is_404_for_a_pusher_before_and_after_the_first_push(
     tenants: Tenants, image: Pushed, wire: Connect
 ) -> None:
     connection, nothing = wire(), digest_of(os.urandom(9))
@@ -86,7 +86,7 @@ def test_what_is_missing_is_404_to_a_pusher_before_and_after_the_first_push(
             assert connection.request("HEAD", path).status == 404
             missing = connection.request("GET", path)
             assert (missing.status, missing.codes) == (404, [code])
-        # containerd goes on to look for a manifest's digest among the blobs
+        # containerd then requests the digest of the manifest as a blob
         for digest in (nothing, image.manifest):
             path = f"/v2/{repository}/blobs/{digest}"
             assert connection.request("HEAD", path).status == 404
@@ -95,7 +95,7 @@ def test_what_is_missing_is_404_to_a_pusher_before_and_after_the_first_push(
 
 
 @pytest.mark.oci(35)
-def test_what_is_missing_is_404_to_a_pushers_token_too(tenants: Tenants) -> None:
+def test_missing_content_is_404_for_the_token_of_a_pusher_too(tenants: Tenants) -> None:
     repository = tenants.repository()
     scope = f"repository:{repository}:pull,push"
     for path in ("manifests/latest", f"manifests/{digest_of(b'')}", f"blobs/{digest_of(b'')}"):
@@ -104,7 +104,7 @@ def test_what_is_missing_is_404_to_a_pushers_token_too(tenants: Tenants) -> None
 
 
 @pytest.mark.oci(36, 39)
-def test_digests_may_be_kept_and_tags_must_be_asked_about(image: Pushed, wire: Connect) -> None:
+def test_digests_are_cacheable_and_tags_must_be_revalidated(image: Pushed, wire: Connect) -> None:
     connection = wire()
     immutable = "private, max-age=31536000, immutable"
     for path, policy, digest in (
@@ -157,7 +157,9 @@ def test_get_and_head_of_a_blob_have_the_same_headers(image: Pushed, wire: Conne
 
 @pytest.mark.oci(43)
 @pytest.mark.parametrize("value", ["bytes=5000-10000", "bytes=9-0", "bytes=-0", f"bytes={10**17}-"])
-def test_a_416_is_a_whole_answer_and_the_connection_goes_on(image: Pushed, wire: Connect, value: str) -> None:
+def test_a_416_is_a_complete_response_and_keeps_the_connection(
+    image: Pushed, wire: Connect, value: str
+) -> None:
     connection = wire()
     answer = connection.request("GET", f"{image.base}/blobs/{image.layer}", f"Range: {value}")
     assert (answer.status, answer.codes) == (416, ["RANGE_INVALID"])
@@ -167,8 +169,8 @@ def test_a_416_is_a_whole_answer_and_the_connection_goes_on(image: Pushed, wire:
 
 
 @pytest.mark.oci(42, 44)
-def test_a_download_that_was_cut_goes_on_where_it_was(tenants: Tenants, wire: Connect) -> None:
-    # given a client that reads 100 000 bytes of 3 MB and loses its connection
+def test_an_interrupted_download_can_be_resumed(tenants: Tenants, wire: Connect) -> None:
+    # given a client that loses its connection after 100,000 bytes of 3 MB
     repository, data = tenants.repository(), os.urandom(3_000_000)
     digest = tenants.owner.push_blob(repository, data)
     got = b""
@@ -177,7 +179,7 @@ def test_a_download_that_was_cut_goes_on_where_it_was(tenants: Tenants, wire: Co
             got += piece
             break
 
-    # when it asks for the rest, in two connections at once as newer containerd does
+    # when it requests the rest on two connections at once, as newer containerd does
     middle = 1_500_000
     path = f"/v2/{repository}/blobs/{digest}"
     parts = [
@@ -185,7 +187,7 @@ def test_a_download_that_was_cut_goes_on_where_it_was(tenants: Tenants, wire: Co
         for start, stop in ((len(got), middle - 1), (middle, ""))
     ]
 
-    # then all of it together is the blob
+    # then all parts together are the blob
     assert [part.status for part in parts] == [206, 206]
     assert parts[1].headers["Content-Range"] == f"bytes {middle}-{len(data) - 1}/{len(data)}"
     assert got + parts[0].body + parts[1].body == data
@@ -204,7 +206,7 @@ def test_if_range_applies_to_the_same_entity_tag_only(image: Pushed, wire: Conne
 
 @pytest.mark.oci(47)
 @pytest.mark.parametrize("how", ["post", "put", "patch"])
-def test_an_empty_blob_is_pushed_looked_at_pulled_and_deleted(tenants: Tenants, how: str) -> None:
+def test_an_empty_blob_can_be_pushed_pulled_and_deleted(tenants: Tenants, how: str) -> None:
     repository, digest, client = tenants.repository(), digest_of(b""), tenants.owner
     if how == "post":
         answer = client.on(repository, "POST", "blobs/uploads/", params={"digest": digest}, content=b"")
@@ -223,7 +225,7 @@ def test_an_empty_blob_is_pushed_looked_at_pulled_and_deleted(tenants: Tenants, 
 
 
 @pytest.mark.oci(48)
-def test_many_slow_readers_of_large_blobs_leave_the_registry_to_others(tenants: Tenants) -> None:
+def test_many_slow_readers_of_large_blobs_do_not_block_others(tenants: Tenants) -> None:
     # given more clients in the middle of a download than the registry has threads
     repository, data = tenants.repository(), os.urandom(8_000_000)
     digest = tenants.owner.push_blob(repository, data)
@@ -236,7 +238,7 @@ def test_many_slow_readers_of_large_blobs_leave_the_registry_to_others(tenants: 
             for more in ({}, {"Range": "bytes=1-"})
             for _ in range(20)
         ]
-        # then others are served meanwhile, and the slow ones in the end
+        # then others are served meanwhile, and finally the slow ones
         assert tenants.owner.on(repository, "GET", f"blobs/{digest}").content == data
         assert digest_of(slow[0].read()) == digest
         assert slow[-1].read() == data[1:]

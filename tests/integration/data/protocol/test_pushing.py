@@ -1,4 +1,4 @@
-"""Manifests as they are pushed (checklist 87-115)."""
+"""Pushes of manifests (OCI 87-115)."""
 
 import json
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_data_is_never_added_to_a_descriptor(tenants: Tenants, repository: str) 
 
 
 @pytest.mark.oci(89)
-def test_a_manifest_under_anothers_digest_is_not_stored(tenants: Tenants, repository: str) -> None:
+def test_a_manifest_with_a_wrong_digest_is_not_stored(tenants: Tenants, repository: str) -> None:
     body = json.dumps(image_manifest(CONFIG, [])).encode()
     for algorithm in ("sha256", "sha512"):
         wrong = digest_of(body + b" ", algorithm)
@@ -92,17 +92,17 @@ def test_a_manifest_has_the_type_it_was_pushed_with(
 @pytest.mark.oci(90, 92)
 @pytest.mark.parametrize("by", ["tag", "digest"])
 @pytest.mark.parametrize(("first", "second"), [(OCI_MANIFEST, DOCKER_MANIFEST), (DOCKER_LIST, OCI_INDEX)])
-def test_the_same_bytes_are_not_taken_as_another_type(
+def test_the_same_bytes_are_not_accepted_with_another_type(
     repository: str, wire: Connect, first: str, second: str, by: str
 ) -> None:
-    # given a manifest that does not say its type itself
+    # given a manifest without mediaType
     document = index_of() if first == DOCKER_LIST else image_manifest(CONFIG, [])
     del document["mediaType"]
     body, connection = json.dumps(document).encode(), wire()
     path = f"/v2/{repository}/manifests"
     assert connection.request("PUT", f"{path}/t", f"Content-Type: {first}", body=body).status == 201
 
-    # when it is pushed again under another, then that is refused, and nothing has changed
+    # when it is pushed again with another type, then that is rejected, and nothing has changed
     reference = "new" if by == "tag" else digest_of(body)
     refused = connection.request("PUT", f"{path}/{reference}", f"Content-Type: {second}", body=body)
     assert (refused.status, refused.codes) == (400, ["MANIFEST_INVALID"])
@@ -110,12 +110,12 @@ def test_the_same_bytes_are_not_taken_as_another_type(
     assert connection.request("HEAD", f"{path}/{digest_of(body)}").headers["Content-Type"] == first
     assert connection.request("HEAD", f"{path}/new").status == 404
 
-    # and under its own it may come again
+    # and with its own type it may be pushed again
     assert connection.request("PUT", f"{path}/new", f"Content-Type: {first}", body=body).status == 201
 
 
 @pytest.mark.oci(91)
-def test_without_any_type_the_shape_says_what_a_manifest_is(repository: str, wire: Connect) -> None:
+def test_without_a_type_the_fields_decide_what_a_manifest_is(repository: str, wire: Connect) -> None:
     connection = wire()
     for document, media_type in ((index_of(), OCI_INDEX), (image_manifest(CONFIG, []), OCI_MANIFEST)):
         del document["mediaType"]
@@ -138,7 +138,7 @@ def test_without_any_type_the_shape_says_what_a_manifest_is(repository: str, wir
         "application/x-www-form-urlencoded",
     ],
 )
-def test_a_type_that_is_not_the_manifests_own_is_refused_with_a_reason(
+def test_a_contradicting_type_is_rejected_with_a_reason(
     tenants: Tenants, repository: str, content_type: str
 ) -> None:
     manifest, headers = image_manifest(CONFIG, []), {"Content-Type": content_type}
@@ -171,7 +171,7 @@ def test_a_push_by_digest_sets_many_tags_and_moves_them(tenants: Tenants, reposi
         ("tag", ["other"], 400, "UNSUPPORTED"),
     ],
 )
-def test_tags_that_cannot_be_set_are_refused_and_none_is_set(
+def test_invalid_tags_are_rejected_and_none_is_set(
     tenants: Tenants, repository: str, by: str, tags: list[str], status: int, code: str
 ) -> None:
     body = json.dumps(image_manifest(CONFIG, [])).encode()
@@ -182,7 +182,7 @@ def test_tags_that_cannot_be_set_are_refused_and_none_is_set(
 
 
 @pytest.mark.oci(109, 167)
-def test_the_same_push_again_is_the_same_answer(tenants: Tenants, repository: str) -> None:
+def test_a_push_is_idempotent(tenants: Tenants, repository: str) -> None:
     answers = [tenants.owner.put_manifest(repository, "again", image_manifest(CONFIG, [])) for _ in range(3)]
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.headers["docker-content-digest"] for answer in answers}) == 1

@@ -1,4 +1,4 @@
-"""Refusals in the protocol's form, and what tokens say (checklist 141-163)."""
+"""Error responses and tokens (OCI 141-163)."""
 
 import json
 from base64 import urlsafe_b64decode
@@ -34,7 +34,7 @@ REFUSED = [
 
 @pytest.mark.oci(141)
 @pytest.mark.parametrize(("method", "path", "status"), REFUSED)
-def test_every_refusal_is_a_list_of_errors_in_json(
+def test_every_error_response_is_a_json_list_of_errors(
     tenants: Tenants, image: Pushed, method: str, path: str, status: int
 ) -> None:
     answer = tenants.owner.on(image.name, method, path, content=b"")
@@ -47,7 +47,7 @@ def test_every_refusal_is_a_list_of_errors_in_json(
 
 @pytest.mark.oci(141)
 @pytest.mark.parametrize(("method", "path", "status"), [case for case in REFUSED if case[0] == "GET"])
-def test_a_refusal_of_head_has_no_body(
+def test_an_error_response_to_head_has_no_body(
     tenants: Tenants, image: Pushed, method: str, path: str, status: int
 ) -> None:
     answer = tenants.owner.on(image.name, "HEAD", path)
@@ -55,21 +55,21 @@ def test_a_refusal_of_head_has_no_body(
 
 
 def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims of a token, believed."""
+    """Header and claims of a token, without verification."""
     header, claims, _ = token.split(".")
     return json.loads(urlsafe_b64decode(header + "==")), json.loads(urlsafe_b64decode(claims + "=="))
 
 
 @pytest.mark.oci(159)
 def test_a_token_for_many_repositories_fits_into_a_header(tenants: Tenants) -> None:
-    # given what copies between many repositories ask for
+    # given the scopes of a copy between many repositories
     namespace = tenants.repository().partition("/")[0]
     names = [f"{namespace}/team/service-{number}" for number in range(40)]
 
     # when it is granted
     token = tenants.owner.token(*(f"repository:{name}:pull,push" for name in names))
 
-    # then it is small, of the one algorithm, and says from whom, for whom and until when
+    # then it is small, signed with the one algorithm, and has issuer, audience and expiry
     assert len(token) < 8 * 1024
     header, claims = parts(token)
     assert header["alg"] == "EdDSA"
@@ -80,7 +80,7 @@ def test_a_token_for_many_repositories_fits_into_a_header(tenants: Tenants) -> N
 
 @pytest.mark.oci(161)
 def test_a_secret_key_is_enough_without_any_token(tenants: Tenants) -> None:
-    # given a script that knows Basic and nothing else
+    # given a script that supports only Basic authentication
     name, auth = tenants.repository(), ("anything", tenants.owner.secret or "")
     http = tenants.owner.http
 
@@ -141,17 +141,17 @@ def test_artifacts_are_listed_under_their_type(
     document |= {"artifactType": artifact_type} if artifact_type else {}
     assert tenants.owner.put_manifest(name, "artifact", document).status_code == 201
 
-    # then it is shown as what it is
+    # then its type is in the list
     referrers = tenants.owner.on(name, "GET", f"referrers/{subject}").json()["manifests"]
     assert [item["artifactType"] for item in referrers] == [artifact_type or config_type]
 
 
 @pytest.mark.oci(17)
-def test_without_its_database_the_registry_says_so_and_recovers(
+def test_without_its_database_the_registry_responds_503_and_recovers(
     backing: Backing, make_stack: Callable[..., Stack], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with running_postgres(tmp_path_factory.mktemp("away") / "postgres") as server:
-        # given an image, and a database that goes away
+        # given an image, and a database that is stopped
         stack = make_stack(REGISTRY_DATABASE_URL=server.create_database("kept")).start()
         host, secret = stack.credentials.registry_host, stack.credentials.secret_key
         with (
@@ -164,14 +164,14 @@ def test_without_its_database_the_registry_says_so_and_recovers(
             db.execute(sql.SQL("ALTER DATABASE kept ALLOW_CONNECTIONS false"))
             db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'kept'")
 
-            # when somebody pulls and pushes, then the answer is clear
+            # when it is pulled and pushed, then the response is 503
             for method in ("GET", "PUT"):
                 answer = client.http.request(method, path, content=b"" if method == "GET" else b"{}")
                 assert (answer.status_code, answer.json()["errors"][0]["code"]) == (503, "UNAVAILABLE")
                 assert "retry-after" in answer.headers
                 assert "database" in answer.json()["errors"][0]["message"]
 
-            # when it is back, then so is everything
+            # when it runs again, then everything works
             db.execute(sql.SQL("ALTER DATABASE kept ALLOW_CONNECTIONS true"))
             assert client.http.get(path).status_code == 401
         stack.stop()

@@ -1,4 +1,4 @@
-"""Paths, queries, methods and the headers that every answer has (checklist 6-14, 27-29, 177, 179)."""
+"""Paths, queries, methods and the headers of every response (OCI 6-14, 27-29, 177, 179)."""
 
 from collections.abc import Callable
 from urllib.parse import quote, urlsplit
@@ -29,7 +29,7 @@ def test_a_digest_may_be_percent_encoded_in_a_path(image: Pushed, wire: Connect,
 
 @pytest.mark.oci(6)
 @pytest.mark.parametrize("encode", [lambda value: value, lambda value: quote(value, safe="")])
-def test_a_mount_and_a_closing_put_take_plain_and_encoded_queries(
+def test_a_mount_and_a_closing_put_accept_plain_and_encoded_queries(
     tenants: Tenants, image: Pushed, wire: Connect, encode: Callable[[str], str]
 ) -> None:
     target, connection, data = tenants.repository(), wire(), b"in another repository"
@@ -43,14 +43,12 @@ def test_a_mount_and_a_closing_put_take_plain_and_encoded_queries(
 
 
 @pytest.mark.oci(7)
-def test_parameters_that_mean_nothing_here_are_ignored(
-    tenants: Tenants, image: Pushed, wire: Connect
-) -> None:
-    # given what mirrors and crane add to every request
+def test_unknown_parameters_are_ignored(tenants: Tenants, image: Pushed, wire: Connect) -> None:
+    # given the parameters that mirrors and crane add to every request
     target, connection, data = tenants.repository(), wire(), b"with more parameters"
     more, uploads = "ns=docker.io&origin=example.com&x&y=%FF&=", f"/v2/{target}/blobs/uploads/"
 
-    # then reads are as without it
+    # then reads work as without them
     for path in (
         f"manifests/{image.manifest}",
         f"blobs/{image.layer}",
@@ -60,7 +58,7 @@ def test_parameters_that_mean_nothing_here_are_ignored(
         assert connection.request("GET", f"{image.base}/{path}?{more}").status == 200
     assert connection.request("GET", f"/v2/?{more}").status == 200
 
-    # and so are pushes
+    # and so do pushes
     mount = f"{uploads}?mount={image.layer}&from={image.name}&{more}"
     assert connection.request("POST", mount, body=b"").status == 201
     session = connection.request("POST", f"{uploads}?{more}", body=b"").headers["Location"]
@@ -86,7 +84,7 @@ REFUSED = [(path, method) for path, allowed in ALLOWED.items() for method in MET
 
 @pytest.mark.oci(10)
 @pytest.mark.parametrize(("path", "method"), REFUSED)
-def test_a_method_that_a_route_lacks_is_405_with_those_it_has(
+def test_an_unsupported_method_is_405_with_the_allowed_ones(
     image: Pushed, wire: Connect, path: str, method: str
 ) -> None:
     answer = wire().request(method, path.format(name=image.name, digest=image.layer))
@@ -111,7 +109,7 @@ def test_a_method_that_a_route_lacks_is_405_with_those_it_has(
         "/x/v2/",
     ],
 )
-def test_a_path_that_names_nothing_is_404_in_json(wire: Connect, path: str) -> None:
+def test_an_unknown_path_is_404_in_json(wire: Connect, path: str) -> None:
     for method in ("GET", "PUT"):
         answer = wire().request(method, path)
         assert (answer.status, answer.codes) == (404, ["UNSUPPORTED"])
@@ -136,7 +134,7 @@ def test_an_upload_may_be_started_without_the_final_slash(tenants: Tenants, wire
 
 
 @pytest.mark.oci(11)
-def test_every_answer_names_the_version_of_the_api(image: Pushed, wire: Connect) -> None:
+def test_every_response_has_the_version_of_the_api(image: Pushed, wire: Connect) -> None:
     for secret in ({}, {"secret": None}):
         connection = wire(**secret)
         for method, path in (
@@ -154,12 +152,12 @@ def test_every_answer_names_the_version_of_the_api(image: Pushed, wire: Connect)
         ):
             answer = connection.request(method, path)
             assert answer.headers.get_all("Docker-Distribution-Api-Version") == ["registry/2.0"], path
-            # pushed content is no page or script of this host, whatever a browser makes of it
+            # a browser must not take pushed content for a page or script of this host
             assert answer.headers.get_all("X-Content-Type-Options") == ["nosniff"], path
 
 
 @pytest.mark.oci(12)
-def test_manifests_are_answered_without_redirects(image: Pushed, wire: Connect) -> None:
+def test_manifests_are_sent_without_redirects(image: Pushed, wire: Connect) -> None:
     for method in ("HEAD", "GET"):
         answer = wire().request(method, f"{image.base}/manifests/latest")
         assert (answer.status, answer.headers["Location"]) == (200, None)
@@ -170,12 +168,12 @@ def test_manifests_are_answered_without_redirects(image: Pushed, wire: Connect) 
 def test_a_location_works_with_a_digest_added_by_hand_or_by_a_library(
     tenants: Tenants, wire: Connect, *, with_question_mark: bool
 ) -> None:
-    # given a Location, of whatever form
+    # given a Location of either form
     repository, data, connection = tenants.repository(), b"at the location", wire()
     location = connection.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"").headers["Location"]
     assert not urlsplit(location).fragment
 
-    # when a client adds to it as regctl does, or parses and writes it anew as Go's libraries do
+    # when a client appends to it as regctl does, or parses and formats it as Go's libraries do
     if with_question_mark:
         location += ("&" if "?" in location else "?") + f"digest={digest_of(data)}"
     else:
@@ -212,12 +210,12 @@ PATHS = ("/v2/", "/v2/nothing", "/token", "{base}/manifests/latest", "{base}/blo
         (["x" * 2000], "no host"),
     ],
 )
-def test_a_request_that_does_not_say_for_which_host_it_is_is_refused(
+def test_a_request_without_a_host_is_rejected(
     image: Pushed, wire: Connect, hosts: list[str], says: str
 ) -> None:
     for path in PATHS:
         connection, method = wire(None), "POST" if path.endswith("uploads/") else "GET"
-        # given answers that may be kept
+        # given cacheable responses
         assert connection.request(method, path.format(base=image.base)).status != 400
         connection.send(head(f"{method} {path.format(base=image.base)} HTTP/1.1", hosts))
         answer = connection.reply(method)
@@ -226,9 +224,7 @@ def test_a_request_that_does_not_say_for_which_host_it_is_is_refused(
 
 
 @pytest.mark.oci(14)
-def test_an_answer_that_is_kept_is_not_given_to_a_request_without_a_host(
-    tenants: Tenants, wire: Connect
-) -> None:
+def test_a_cached_response_is_not_sent_to_a_request_without_a_host(tenants: Tenants, wire: Connect) -> None:
     repository = tenants.image_with_policies(is_public=True, visibility="public")
     connection, path = wire(None), f"/v2/{repository}/manifests/latest"
     for _ in range(20):  # some of them by the same process
@@ -280,7 +276,7 @@ def test_without_a_public_host_urls_follow_the_client_and_trusted_proxies(make_s
 
 
 @pytest.mark.oci(163)
-def test_nobody_else_is_believed_about_the_scheme_and_the_host(make_stack: MakeStack) -> None:
+def test_forwarded_headers_of_untrusted_clients_are_ignored(make_stack: MakeStack) -> None:
     address = make_stack(REGISTRY_TRUSTED_PROXIES="192.0.2.0/24").start().environment["REGISTRY_DATA_ADDR"]
     claims = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example", "Host": "hub.example"}
     answer = httpx.get(f"http://{address}/v2/", headers=claims)
@@ -300,7 +296,7 @@ def namespace_of(stack: Stack) -> str:
 
 
 def head(line: str, hosts: list[str]) -> bytes:
-    """A request's head with these Host headers."""
+    """The head of a request with these Host headers."""
     return "\r\n".join([line, *(f"Host: {host}" for host in hosts), "", ""]).encode()
 
 
@@ -331,19 +327,19 @@ def test_an_anonymous_ping_is_challenged_also_beside_public_images(tenants: Tena
 
 @pytest.mark.oci(29)
 def test_any_valid_login_passes_the_ping(tenants: Tenants, wire: Connect) -> None:
-    # given a key without a single right that matters here, and one with all of them
+    # given a key without any right here, and one with full access
     weak = tenants.create_key(tenants.organization, "ContainerRegistryReadOnly")["secret_key"]
     for secret in (weak, tenants.owner.secret or ""):
         assert wire(secret).request("GET", "/v2/").status == 200
-        # when a token is asked for without any scope, as at a login
+        # when a token is requested without a scope, as at a login
         token = httpx.get(
             f"http://{tenants.owner.host}/token", params={"service": "registry"}, auth=("x", secret)
         ).json()["token"]
-        # then that token passes too
+        # then the ping accepts that token too
         assert wire().request("GET", "/v2/", f"Authorization: Bearer {token}").status == 200
 
 
-def test_headers_that_hold_more_than_anybody_needs_are_refused(wire: Connect) -> None:
+def test_too_large_headers_are_rejected(wire: Connect) -> None:
     answer = wire().request("GET", "/v2/", f"If-Match: {',' * 200_000}")
     assert answer.status == 431
     assert "headers are too large" in answer.body.decode()

@@ -1,4 +1,4 @@
-"""Uploads as each client does them, and what goes wrong on the way (checklist 49-79)."""
+"""Uploads in the forms of all clients, and their errors (OCI 49-79)."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def close(client: OciClient, repository: str, upload: str, data: bytes, rest: by
 
 @pytest.mark.oci(49, 50, 51, 53)
 @pytest.mark.parametrize("content_type", [None, "application/json", "application/octet-stream", "nonsense"])
-def test_an_upload_is_started_with_all_that_clients_read(
+def test_the_response_to_a_started_upload_has_all_headers(
     tenants: Tenants, wire: Connect, content_type: str | None
 ) -> None:
     repository = tenants.repository()
@@ -40,8 +40,10 @@ def test_an_upload_is_started_with_all_that_clients_read(
 
 
 @pytest.mark.oci(54)
-def test_the_first_upload_makes_the_repository_for_who_may_push(tenants: Tenants, wire: Connect) -> None:
-    # given a namespace without images; somebody who may only read, and a namespace that does not exist
+def test_the_first_upload_creates_the_repository_if_the_caller_may_push(
+    tenants: Tenants, wire: Connect
+) -> None:
+    # given a namespace without images, a key with read access, and a namespace that does not exist
     repository = tenants.repository()
     reader = wire(tenants.new_key("ContainerRegistryReadOnly")["secret_key"])
     refused = reader.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"")
@@ -50,22 +52,22 @@ def test_the_first_upload_makes_the_repository_for_who_may_push(tenants: Tenants
     nowhere = wire().request("POST", "/v2/no-such-namespace-here/app/blobs/uploads/", body=b"")
     assert (nowhere.status, nowhere.codes) == (403, ["DENIED"])
 
-    # when somebody starts an upload who may
+    # when a caller with the right to push starts an upload
     assert tenants.owner.on(repository, "POST", "blobs/uploads/").status_code == 202
 
-    # then the repository is there
+    # then the repository exists
     assert tenants.owner.on(repository, "GET", "tags/list").json() == {"name": repository, "tags": []}
 
 
 @pytest.mark.oci(55, 78)
-def test_a_blob_is_there_at_the_location_of_its_201(tenants: Tenants, wire: Connect) -> None:
+def test_a_blob_can_be_read_at_the_location_of_its_201(tenants: Tenants, wire: Connect) -> None:
     repository, data, connection = tenants.repository(), os.urandom(70_000), wire()
     session = connection.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"").headers["Location"]
     answer = connection.request("PUT", f"{session}?digest={digest_of(data)}", body=data)
     assert (answer.status, answer.body) == (201, b"")
     assert answer.headers["Docker-Content-Digest"] == digest_of(data)
     assert answer.headers["Location"] == f"/v2/{repository}/blobs/{digest_of(data)}"
-    # asked over a connection of its own each time, so that other processes answer too
+    # with a new connection for each request, so that other processes respond too
     for _ in range(8):
         head = wire().request("HEAD", answer.headers["Location"], "Connection: close")
         assert (head.status, head.headers["Content-Length"]) == (200, "70000")
@@ -84,7 +86,7 @@ def test_a_single_post_with_another_digest_stores_nothing(tenants: Tenants) -> N
 
 @pytest.mark.oci(59)
 @pytest.mark.parametrize("content_type", [None, "application/octet-stream", "application/json", "nonsense"])
-def test_the_type_of_a_body_does_not_matter(
+def test_the_content_type_of_a_body_is_ignored(
     tenants: Tenants, wire: Connect, content_type: str | None
 ) -> None:
     repository, data, connection = tenants.repository(), os.urandom(100), wire()
@@ -96,8 +98,8 @@ def test_the_type_of_a_body_does_not_matter(
 
 
 @pytest.mark.oci(61, 69, 79)
-def test_every_chunk_is_answered_with_how_far_the_upload_has_come(tenants: Tenants, wire: Connect) -> None:
-    # given chunks of one byte and of others
+def test_the_response_to_every_chunk_has_the_offset_of_the_upload(tenants: Tenants, wire: Connect) -> None:
+    # given chunks of one byte and of other lengths
     repository, connection, data = tenants.repository(), wire(), os.urandom(1007)
     session = connection.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"").headers["Location"]
     offset = 0
@@ -105,7 +107,7 @@ def test_every_chunk_is_answered_with_how_far_the_upload_has_come(tenants: Tenan
         piece, last = data[offset : offset + size], offset + size - 1
         answer = connection.request("PATCH", session, f"Content-Range: {offset}-{last}", body=piece)
 
-        # then each answer, and GET and HEAD of the upload, name the last byte of all
+        # then each response, and GET and HEAD of the upload, contain the offset of the last byte
         assert (answer.status, answer.body) == (202, b"")
         looks = [connection.request(method, session) for method in ("GET", "HEAD")]
         assert [look.status for look in looks] == [204, 204]
@@ -119,7 +121,7 @@ def test_every_chunk_is_answered_with_how_far_the_upload_has_come(tenants: Tenan
 
 @pytest.mark.oci(63)
 @pytest.mark.parametrize("form", ["{}-{}", "bytes {}-{}/1000", "bytes {}-{}/*", "bytes={}-{}", "{}-{}/1000"])
-def test_content_range_is_understood_in_the_forms_that_clients_write(tenants: Tenants, form: str) -> None:
+def test_content_range_is_accepted_in_the_forms_that_clients_send(tenants: Tenants, form: str) -> None:
     repository, data, client = tenants.repository(), os.urandom(1000), tenants.owner
     upload = client.start_upload(repository)
     assert patch(client, repository, upload, data[:400], form.format(0, 399)).status_code == 202
@@ -142,19 +144,19 @@ def test_a_first_chunk_that_does_not_begin_at_0_changes_nothing(
 
 
 @pytest.mark.oci(66)
-def test_a_closing_put_is_held_to_its_content_range(tenants: Tenants, wire: Connect) -> None:
+def test_the_content_range_of_a_closing_put_is_checked(tenants: Tenants, wire: Connect) -> None:
     # given an upload with its first half
     repository, connection, data = tenants.repository(), wire(), os.urandom(200)
     session = connection.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"").headers["Location"]
     connection.request("PATCH", session, "Content-Range: 0-99", body=data[:100])
     url = f"{session}?digest={digest_of(data)}"
 
-    # when the last chunk comes for another place, then it is 416 with the right one
+    # when the last chunk has another offset, then it is 416 with the correct one
     for wrong in ("0-99", "99-198", "101-200"):
         answer = connection.request("PUT", url, f"Content-Range: {wrong}", body=data[100:])
         assert (answer.status, answer.headers["Range"]) == (416, "0-99")
         assert answer.headers["Location"] == session
-    # and with the right place the upload is closed
+    # and with the correct offset the upload is closed
     assert connection.request("PUT", url, "Content-Range: 100-199", body=data[100:]).status == 201
 
 
@@ -178,7 +180,7 @@ def test_a_content_range_that_contradicts_the_length_writes_nothing(
 @pytest.mark.oci(70)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PATCH", "PUT", "DELETE"])
 @pytest.mark.parametrize("how", ["never", "finished", "cancelled"])
-def test_an_upload_that_is_no_more_is_unknown(tenants: Tenants, how: str, method: str) -> None:
+def test_a_closed_upload_is_unknown(tenants: Tenants, how: str, method: str) -> None:
     repository, data, client = tenants.repository(), os.urandom(30), tenants.owner
     upload = client.start_upload(repository)
     if how == "never":
@@ -195,26 +197,26 @@ def test_an_upload_that_is_no_more_is_unknown(tenants: Tenants, how: str, method
 
 
 @pytest.mark.oci(72)
-def test_after_a_failed_put_chunks_begin_where_it_began(tenants: Tenants) -> None:
-    # given an upload with one chunk, and a closing PUT that brings something else
+def test_after_a_failed_put_the_upload_has_its_previous_offset(tenants: Tenants) -> None:
+    # given an upload with one chunk, and a closing PUT with other content
     repository, data, client = tenants.repository(), os.urandom(3000), tenants.owner
     upload = client.start_upload(repository)
     assert patch(client, repository, upload, data[:1000], "0-999").status_code == 202
     assert close(client, repository, upload, data, b"not the rest").status_code == 400
-    # then what regctl does next works: it looks, and sends the rest in chunks
+    # then regctl's next step works: it queries the offset and sends the rest in chunks
     assert client.on(repository, "GET", upload).headers["range"] == "0-999"
     assert patch(client, repository, upload, data[1000:], "1000-2999").status_code == 202
     assert close(client, repository, upload, data).status_code == 201
 
 
 @pytest.mark.oci(74)
-def test_a_body_that_was_repeated_by_mistake_does_not_become_a_blob(tenants: Tenants) -> None:
+def test_a_repeated_body_does_not_become_part_of_a_blob(tenants: Tenants) -> None:
     # given a proxy that sent a PATCH twice
     repository, data, client = tenants.repository(), os.urandom(3000), tenants.owner
     upload = client.start_upload(repository)
     for _ in range(2):
         assert client.on(repository, "PATCH", upload, content=data).status_code == 202
-    # then the digest shows it, nothing is stored, and the client can begin anew
+    # then the digest does not match, nothing is stored, and the client can start again
     refused = close(client, repository, upload, data)
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, "DIGEST_INVALID")
     assert client.on(repository, "HEAD", f"blobs/{digest_of(data)}").status_code == 404
@@ -224,10 +226,10 @@ def test_a_body_that_was_repeated_by_mistake_does_not_become_a_blob(tenants: Ten
 @pytest.mark.oci(58)
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("what", ["blob", "manifest"])
-def test_a_body_that_ends_early_is_never_committed_and_no_error_of_the_server(
+def test_a_truncated_body_is_never_committed_and_is_not_a_server_error(
     tenants: Tenants, wire: Connect, what: str, *, chunked: bool
 ) -> None:
-    # given a client that goes away in the middle; what it has sent would be valid by itself
+    # given a client that disconnects in the middle; the part that it has sent would be a valid blob
     repository, sent = tenants.repository(), b'{"schemaVersion":2,"manifests":[]}'
     connection, upload = wire(), tenants.owner.start_upload(repository)
     path = f"{upload}?digest={digest_of(sent)}" if what == "blob" else f"manifests/{digest_of(sent)}"
@@ -236,7 +238,7 @@ def test_a_body_that_ends_early_is_never_committed_and_no_error_of_the_server(
     connection.send(b"%x\r\n%s\r\n" % (len(sent), sent) if chunked else sent)
     connection.hang_up()
 
-    # then it is told so, if it still listens, and nothing is stored
+    # then it gets an error, if it still reads, and nothing is stored
     answer = connection.reply("PUT")
     assert (answer.status, answer.codes) == (400, ["SIZE_INVALID"])
     found = f"blobs/{digest_of(sent)}" if what == "blob" else f"manifests/{digest_of(sent)}"

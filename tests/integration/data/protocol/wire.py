@@ -1,4 +1,4 @@
-"""One TCP connection to the registry, for requests that no library would send."""
+"""A raw TCP connection to the registry, for requests that no library would send."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Reply:
-    """A final answer. Header names do not depend on case; a header may be there several times."""
+    """A final response. Header names are case-insensitive; a header may occur several times."""
 
     status: int
     headers: Message
@@ -25,7 +25,7 @@ class Reply:
 
 
 class Wire:
-    """Sends what it is told; `secret` goes out as Basic, None sends no Authorization."""
+    """Sends raw requests; `secret` is sent as Basic, None sends no Authorization."""
 
     def __init__(self, host: str, secret: str | None) -> None:
         name, port = host.rsplit(":", 1)
@@ -42,7 +42,7 @@ class Wire:
         self._socket.close()
 
     def begin(self, method: str, path: str, *headers: str) -> None:
-        """Send a request's head, with Host and Authorization unless they are among the headers."""
+        """Send the head of a request, with Host and Authorization unless given."""
         given = {header.partition(":")[0].lower() for header in headers}
         lines = [f"{method} {path} HTTP/1.1", *headers]
         if "host" not in given:
@@ -56,7 +56,7 @@ class Wire:
         self._socket.sendall(data)
 
     def request(self, method: str, path: str, *headers: str, body: bytes | None = None) -> Reply:
-        """A whole request and its answer; a body goes out with its length."""
+        """Send a request and return its response; a body is sent with its length."""
         length = [] if body is None else [f"Content-Length: {len(body)}"]
         self.begin(method, path, *headers, *length)
         if body:
@@ -64,7 +64,7 @@ class Wire:
         return self.reply(method)
 
     def in_chunks(self, method: str, path: str, *headers: str, pieces: Iterable[bytes]) -> Reply:
-        """A request whose body comes with `Transfer-Encoding: chunked`, and its answer."""
+        """Send a request with `Transfer-Encoding: chunked` and return its response."""
         self.begin(method, path, *headers, "Transfer-Encoding: chunked")
         for piece in pieces:
             self.send(b"%x\r\n%s\r\n" % (len(piece), piece))
@@ -72,13 +72,13 @@ class Wire:
         return self.reply(method)
 
     def reply(self, method: str = "GET") -> Reply:
-        """The next final answer; `method` says whether it has a body."""
+        """Read the next final response; a response to HEAD has no body."""
         with HTTPResponse(self._socket, method=method) as answer:
             answer.begin()
             return Reply(answer.status, answer.headers, answer.read())
 
     def first_line(self) -> bytes:
-        """The next line, of an interim answer say, and nothing that follows its head."""
+        """Read the first line of the next response, such as 100 Continue, and its head."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             byte = self._socket.recv(1)
@@ -88,9 +88,9 @@ class Wire:
         return head.partition(b"\r\n")[0]
 
     def is_over(self) -> bool:
-        """Whether the registry ends the connection, without another byte."""
+        """Whether the registry closes the connection without another byte."""
         return self._socket.recv(1) == b""
 
     def hang_up(self) -> None:
-        """End the sending side; what the registry still says can be read."""
+        """Close the sending side; responses can still be read."""
         self._socket.shutdown(socket.SHUT_WR)
