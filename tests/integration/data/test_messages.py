@@ -106,7 +106,7 @@ CASES = [
     ),
     Case("PUT", f"/v2/{{r}}/manifests/{ABSENT}", 400, "DIGEST_INVALID", (ABSENT, "nothing was stored")),
     # lists and routes
-    Case("GET", "/v2/{r}/tags/list?n=x", 400, "PAGINATION_NUMBER_INVALID", ("'x'", "whole number")),
+    Case("GET", "/v2/{r}/tags/list?n=x", 400, "PAGINATION_NUMBER_INVALID", ("'x'", "an integer")),
     Case("GET", "/v2/{r}/referrers/x", 400, "DIGEST_INVALID", ("'x' is not a digest",)),
     Case("GET", "/v2/{r}/nothing", 404, "UNSUPPORTED", ("nothing at", "/nothing'")),
     Case("POST", "/v2/{r}/tags/list", 405, "UNSUPPORTED", ("POST is not possible here", "GET, HEAD are")),
@@ -149,7 +149,7 @@ def test_a_blob_in_use_says_what_to_do_first(tenants: Tenants, repository: str) 
 def test_content_that_is_missing_is_named(tenants: Tenants, repository: str) -> None:
     answer = tenants.owner.put_manifest(repository, "x", image_manifest(b"absent", []))
     assert error(answer)["message"].endswith(
-        f"{digest_of(b'absent')}, which this repository lacks: push it first"
+        f"{digest_of(b'absent')}, which this repository does not have: push it first"
     )
 
 
