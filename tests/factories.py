@@ -1,6 +1,6 @@
-"""What tests start from, made by the product's own services in this very process.
+"""Test data, created by the product's services in the test process.
 
-owner = make_key()                        # an organization, a robot in it, a key with full access
+owner = make_key()                        # an organization, an application in it, a key with full access
 namespace = make_namespace(owner, is_public=True)
 pushed = push_image(owner, namespace, "app", tags=("a", "b"))
 """
@@ -35,7 +35,7 @@ _numbers: Final = itertools.count(1)
 
 
 def unique(prefix: str) -> str:
-    """A name that nothing else of this run has; good for a namespace too."""
+    """A name that is unique in this run, also valid for a namespace."""
     return f"{prefix}-{next(_numbers)}"
 
 
@@ -50,18 +50,18 @@ def default_project(organization: Organization) -> Project:
 
 
 def make_project(organization: Organization) -> Project:
-    """A further project."""
+    """Another project of an organization."""
     return identity.create_project(actor=SYSTEM, organization=organization, name=unique("project"))
 
 
 def make_user(organization: Organization | None = None, **options: Any) -> User:
-    """A person; `options` are those of the service: password, is_administrator."""
+    """A user; `options` are those of the service: password, is_administrator."""
     home = organization or make_organization()
     return identity.create_user(actor=SYSTEM, username=unique("user"), organization=home, **options)
 
 
 def make_application(organization: Organization | None = None) -> Application:
-    """A robot."""
+    """An application: a principal that is not a person."""
     home = organization or make_organization()
     return identity.create_application(actor=SYSTEM, organization=home, name=unique("robot"))
 
@@ -84,12 +84,12 @@ class TestKey:
 
     @property
     def principal(self) -> Principal:
-        """The holder with the rights of this moment, as a request with the secret finds it."""
+        """The holder with its current rights, as a request with the secret gets it."""
         return authenticate(secret=self.secret).principal
 
     @property
     def actor(self) -> Actor:
-        """The holder as services and audit rows name it."""
+        """The holder as the actor of services and audit rows."""
         return actor_of(self.principal)
 
 
@@ -101,24 +101,26 @@ def make_key(
     expires_at: datetime | None = None,
     rights: bool = True,
 ) -> TestKey:
-    """A key of `holder` (else: of a new robot) with these rights, full access when none are named.
+    """A key of `holder`, by default of a new application, with these permission sets (default: full access).
 
-    With `project` the rights are on that project only, which also becomes the key's default one.
-    `rights=False` gives none at all.
+    With `project`, the rights are on that project only, and it becomes the key's default project.
+    `rights=False` grants none.
     """
-    who = holder or make_application(organization)
+    owner = holder or make_application(organization)
     for permission_set in (permission_sets or (FULL_ACCESS,)) if rights else ():
         identity.grant_policy(
-            actor=SYSTEM, holder=who, permission_set=permission_set, project=project, name=unique("policy")
+            actor=SYSTEM, holder=owner, permission_set=permission_set, project=project, name=unique("policy")
         )
-    issued = identity.create_api_key(actor=SYSTEM, holder=who, default_project=project, expires_at=expires_at)
-    return TestKey(issued.api_key.access_key, issued.secret, who)
+    issued = identity.create_api_key(
+        actor=SYSTEM, holder=owner, default_project=project, expires_at=expires_at
+    )
+    return TestKey(issued.api_key.access_key, issued.secret, owner)
 
 
 def make_namespace(
     owner: TestKey, name: str | None = None, *, is_public: bool = False, project: Project | None = None
 ) -> Namespace:
-    """A namespace that the key's holder creates and so owns."""
+    """A namespace created, and therefore owned, by the key's holder."""
     return namespaces.create(
         principal=owner.principal,
         name=name or unique("namespace"),
@@ -130,7 +132,7 @@ def make_namespace(
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push left behind."""
+    """A pushed image."""
 
     image_id: UUID
     digest: str  # of the manifest
@@ -155,7 +157,7 @@ def push_image(
     config: bytes = b"{}",
     store: BlobStore | None = None,
 ) -> Pushed:
-    """Push as the data plane does: upload sessions, blobs, manifest, tags. Bytes only go to a `store`."""
+    """Push like the data plane: sessions, blobs, manifest, tags. Without `store`, no bytes are stored."""
     image_id = images.get_or_create(actor=pusher.actor, namespace_id=namespace.pk, name=name)
     contents = (config, *layers)
     digests = tuple(push_blob(pusher, image_id, content, store=store) for content in contents)
@@ -193,7 +195,7 @@ def make_manifest(
 
 
 def push_blob(pusher: TestKey, image_id: UUID, content: bytes, *, store: BlobStore | None = None) -> str:
-    """Upload one blob; its digest."""
+    """Upload a blob; returns its digest."""
     session = uploads.start(actor=pusher.actor, image_id=image_id, algorithm="sha256")
     digest = digest_of(content)
     key = blob_key("sha256", digest.removeprefix("sha256:"), session.hex)

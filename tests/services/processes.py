@@ -1,4 +1,4 @@
-"""Processes as /proc shows them."""
+"""Information about processes, from /proc."""
 
 import os
 import time
@@ -24,13 +24,13 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it still runs. One that has ended and that its parent has not noticed does not."""
+    """Whether a process runs. A zombie does not."""
     state_and_parent = _state_and_parent(pid)
     return state_and_parent is not None and state_and_parent[0] not in "ZX"
 
 
 def wait_until_gone(pids: Iterable[int], *, timeout: float) -> list[int]:
-    """Wait until none of them runs, at most `timeout` seconds; return those that still do."""
+    """Wait at most `timeout` seconds until none of the processes runs; return those that still do."""
     deadline = time.monotonic() + timeout
     left = [pid for pid in pids if is_alive(pid)]
     while left and time.monotonic() < deadline:
@@ -40,10 +40,10 @@ def wait_until_gone(pids: Iterable[int], *, timeout: float) -> list[int]:
 
 
 def freeze(pid: int, *, timeout: float = 10) -> None:
-    """Stop a process and wait until each of its threads has: until then the others still work.
+    """Stop a process (SIGSTOP) and wait until all of its threads are stopped.
 
     Raises:
-        AssertionError: one has not.
+        AssertionError: a thread still runs after `timeout` seconds.
     """
     os.kill(pid, SIGSTOP)
     deadline = time.monotonic() + timeout
@@ -59,7 +59,7 @@ def _is_stopped(thread: Path) -> bool:
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory that the process holds now. Raises OSError when it is gone."""
+    """Resident memory of a process. Raises OSError if it has ended."""
     for line in (_PROC / str(pid) / "status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -76,7 +76,7 @@ def _state_and_parent(pid: int) -> tuple[str, int] | None:
         stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # After the name, which is in brackets and may itself hold brackets and spaces.
+    # The fields follow the name, which is in parentheses and may contain parentheses and spaces.
     state, parent = stat.rpartition(")")[2].split()[:2]
     return state, int(parent)
 

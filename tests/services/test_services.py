@@ -1,4 +1,4 @@
-"""The tests' own tools: what a broken one would hide."""
+"""The tests' own tools, whose faults could hide failures."""
 
 import os
 import signal
@@ -26,12 +26,12 @@ def python(code: str, folder: Path) -> Child:
     return Child(command, log=folder / "program.log", stop_signal=signal.SIGTERM)
 
 
-def test_a_port_is_handed_out_once() -> None:
+def test_a_port_is_reserved_once() -> None:
     ports = [free_port() for _ in range(200)]
     assert len(set(ports)) == len(ports)
 
 
-def test_a_program_that_ends_too_early_is_reported_with_what_it_said(tmp_path: Path) -> None:
+def test_a_program_that_ends_early_is_reported_with_its_output(tmp_path: Path) -> None:
     child = python("import sys; sys.exit('the port is taken')", tmp_path)
     with pytest.raises(ServiceError, match=r"ended with 1\n.*the port is taken"):
         child.wait_until(lambda: False, timeout=30)
@@ -45,23 +45,23 @@ def test_a_program_that_does_not_end_is_killed_and_reported(tmp_path: Path) -> N
     assert child.exit_code == -signal.SIGKILL
 
 
-def test_what_a_program_started_is_found_and_seen_to_end(tmp_path: Path) -> None:
-    # given a program that runs another one
+def test_descendants_of_a_program_are_found(tmp_path: Path) -> None:
+    # given a program that has started another one
     child = python(STARTS_ONE_MORE, tmp_path)
     child.wait_until(lambda: SLEEPS in "".join(descendants(child.pid).values()), timeout=30)
     (grandchild,) = descendants(child.pid)
 
-    # when only the first one ends
+    # when only the first one is killed
     child.kill()
 
-    # then the second is seen to run on, until it ends too
+    # then the second is reported as running until it is killed too
     assert wait_until_gone([child.pid, grandchild], timeout=0) == [grandchild]
     os.kill(grandchild, signal.SIGKILL)
     assert wait_until_gone([grandchild], timeout=5) == []
 
 
-def test_a_program_does_not_outlive_tests_that_are_killed(tmp_path: Path) -> None:
-    # given tests that started a program, as a process of their own
+def test_a_program_does_not_outlive_killed_tests(tmp_path: Path) -> None:
+    # given a test process that has started a program
     code = f"""
 import signal, sys
 from pathlib import Path
@@ -79,25 +79,25 @@ input()
     ) as tests:
         assert tests.stdout
         program = int(tests.stdout.readline())
-        # Until then it is `setpriv`, which may not have asked the kernel yet.
+        # Before exec it is `setpriv`, which may not have set the signal yet.
         while "setpriv" in Path(f"/proc/{program}/cmdline").read_text(encoding="utf-8"):
             time.sleep(0.01)
         assert is_alive(program)
 
-        # when they are killed
+        # when the test process is killed
         tests.kill()
 
-    # then it ends by itself
+    # then the program ends
     assert wait_until_gone([program], timeout=5) == []
 
 
-def test_without_a_program_a_test_is_skipped_and_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_program_skips_a_test_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI_FORBID_SKIPS", raising=False)
     with pytest.raises(pytest.skip.Exception, match="needs no-such-program: run make tools"):
         require_tool("no-such-program")
 
 
-def test_without_a_program_a_test_fails_where_skips_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_program_fails_a_test_if_skips_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI_FORBID_SKIPS", "1")
     with pytest.raises(pytest.fail.Exception, match="needs no-such-program"):
         require_tool("no-such-program")

@@ -1,4 +1,4 @@
-"""Programs that the tests drive but do not bring: found, or a reason not to run."""
+"""Finds programs that `make tools` installs, or skips the test."""
 
 import os
 import shutil
@@ -9,14 +9,14 @@ import pytest
 
 
 def tools_folder() -> Path:
-    """Where tools/install.sh puts the programs that are no Debian packages."""
+    """The folder of the programs that tools/install.sh builds or downloads."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("STOWAGE_TOOLS") or Path(cache) / "stowage-tools") / "bin"
 
 
 def require_tool(name: str) -> Path:
-    """The program's path. Without it the test is skipped, or fails where skips are forbidden."""
-    # Servers such as dockerd are in sbin, which is not on every user's path.
+    """A program's path. If it is missing, the test is skipped, or fails if skips are forbidden."""
+    # Servers such as dockerd are in sbin, which is not in every user's PATH.
     places = [str(tools_folder()), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]
     found = shutil.which(name, path=os.pathsep.join(places))
     if found is None:
@@ -25,7 +25,7 @@ def require_tool(name: str) -> Path:
 
 
 def missing(what: str) -> NoReturn:
-    """Skip the test for want of `what`; with CI_FORBID_SKIPS set, fail it."""
+    """Skip the test because `what` is missing; with CI_FORBID_SKIPS set, fail it."""
     reason = f"needs {what}: run make tools"
     if os.environ.get("CI_FORBID_SKIPS"):
         pytest.fail(reason, pytrace=False)

@@ -1,4 +1,4 @@
-"""Waiting for what a running product is about to do."""
+"""Waits for conditions of a running product."""
 
 import time
 from collections.abc import Callable
@@ -7,10 +7,10 @@ import httpx
 
 
 def wait_until(condition: Callable[[], bool], *, timeout: float = 30) -> None:
-    """Ask again and again, for `timeout` seconds; a request that fails counts as not yet.
+    """Evaluate a condition repeatedly until it is true. A failed HTTP request counts as false.
 
     Raises:
-        AssertionError: it did not become true.
+        AssertionError: it did not become true within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while not _holds(condition):
