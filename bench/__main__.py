@@ -1,4 +1,4 @@
-"""Compare the speed of this registry with others, on this machine, in one run."""
+"""Compare the speed of this registry with others on this machine, in one run."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ Cell = tuple[Work, int]  # and its number of connections
 
 
 def main() -> int:
-    """Return what the process ends with: 1 if a run had errors, 2 if a program is missing."""
+    """Returns the exit code: 1 if a run had errors, 2 if a program is missing."""
     options = _options()
     if options.of:
         machine, measured = _read(options.of)

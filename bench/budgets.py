@@ -1,4 +1,4 @@
-"""The budgets: how fast this registry has to be at least, as ratios within one run on one machine."""
+"""Budgets: the minimum speed of this registry, as ratios within one run on one machine."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _ON_DISK: Final = frozenset({"sqlite", "postgresql"})
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """These sides do these works at least `ratio` times as fast as the side `against`."""
+    """Each of `sides` has to do each of `works` at least `ratio` times as fast as the side `against`."""
 
     works: Collection[str]
     sides: Collection[str]

@@ -1,7 +1,7 @@
-"""A light HTTP/1.1 client that makes load: one process, one epoll loop, a generator for each connection.
+"""HTTP/1.1 client that generates load: one process, one epoll loop, one generator for each connection.
 
-It does what wrk cannot: HEAD (wrk waits for a body that never comes), large bodies both ways, and
-operations of several calls. A generator yields the epoll events that it waits for.
+It supports what wrk does not: HEAD (wrk waits for a body that never comes), large bodies in both directions,
+and operations of several calls. A generator yields the epoll events that it waits for.
 """
 
 import re
@@ -16,19 +16,19 @@ from typing import Final
 Buffer = bytes | bytearray | memoryview
 Steps = Generator[int, None, None]
 
-_BUFFER: Final = 256 * 1024  # bytes read at once
-_ENOUGH: Final = 100  # errors after which a run is given up
+_BUFFER: Final = 256 * 1024  # bytes of a read
+_ENOUGH: Final = 100  # errors after which a run is aborted
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _LOCATION: Final = re.compile(rb"\r\nlocation: *(?:http://[^/]*)?([^\r\n]*)", re.IGNORECASE)
 
 
 class Failure(Exception):
-    """An answer was not the expected one."""
+    """A response was not the expected one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an operation may want to know of an answer. A large body is counted and thrown away."""
+    """A response. A large body is counted and discarded."""
 
     length: int
     location: str
@@ -36,7 +36,7 @@ class Answer:
 
 
 class Connection:
-    """One keep-alive connection to a server that answers with Content-Length."""
+    """A keep-alive connection to a server that sends Content-Length."""
 
     def __init__(self, host: str) -> None:
         """Connect to `host`, given as address:port."""
@@ -62,7 +62,7 @@ class Connection:
         *body: Buffer,
         expect: int,
     ) -> Generator[int, None, Answer]:
-        """Send one request and read its answer; `headers` are whole lines.
+        """Send one request and read the response; `headers` are complete lines.
 
         Raises:
             Failure: the status is not `expect`, or the connection ended.
@@ -121,7 +121,7 @@ Operation = Callable[[Connection], Steps]
 
 @dataclass
 class Outcome:
-    """What a run gave. Times in seconds."""
+    """The result of a run. Times are in seconds."""
 
     latencies: list[float] = field(default_factory=list)
     wall: float = 0
@@ -131,7 +131,7 @@ class Outcome:
 
 
 def drive(host: str, operations: Iterator[Operation], connections: int, seconds: float) -> Outcome:
-    """Run operations on these connections until time is up or none is left; what has begun is finished."""
+    """Run operations for `seconds`, or until none is left. Operations in progress are completed."""
     outcome = Outcome()
     began = time.perf_counter()
     loop = _Loop(host, operations, began + seconds, outcome)

@@ -1,4 +1,4 @@
-"""What is pushed: bytes with their digests, known ones and unique ones, which cost no time to make."""
+"""Content to push, with digests: fixed, or unique without the cost of generating all of it."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ _numbers: Final = count()
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Bytes in pieces, so that large ones share most of their memory."""
+    """Bytes in parts, so that large contents share most of their memory."""
 
     parts: tuple[bytes | memoryview, ...]
     digest: str
     size: int
 
     def slice(self, start: int, end: int) -> Iterator[memoryview]:
-        """The bytes from `start` to before `end`, without a copy."""
+        """The bytes from `start` up to `end`, without a copy."""
         for part in self.parts:
             if piece := memoryview(part)[max(start, 0) : max(end, 0)]:
                 yield piece
@@ -37,13 +37,13 @@ def content(data: bytes) -> Content:
 
 @cache
 def fixed(size: int, seed: int = 0) -> Content:
-    """The same random bytes for every side and in every run."""
+    """Random bytes that are the same for every side and every run."""
     return content(random.Random(f"{seed} {size}").randbytes(size))
 
 
 @cache
 def sparse(size: int) -> Content:
-    """As zot's `zb` makes its layers: 4 KiB of random bytes, then zeros."""
+    """A layer like those of zot's `zb`: 4 KiB of random bytes, then zeros."""
     return content(random.Random(size).randbytes(4096) + bytes(size - 4096))
 
 
@@ -53,7 +53,7 @@ def _factory(size: int) -> Callable[[], Content]:
     state = hashlib.sha256(common)
 
     def make() -> Content:
-        # The random part keeps processes apart, the number keeps one process's contents apart.
+        # The random part differs between processes, the number within one process.
         tail = (token_bytes(32) + b"%d" % next(_numbers)).ljust(_TAIL, b"\0")
         digest = state.copy()
         digest.update(tail)
@@ -63,12 +63,12 @@ def _factory(size: int) -> Callable[[], Content]:
 
 
 def unique(size: int) -> Content:
-    """Bytes that nobody has seen before. Only the last 4 KiB differ, so that making them costs nothing."""
+    """Content with a new digest. Only the last 4 KiB differ, so that generating it is cheap."""
     return _factory(size)()
 
 
 def config(note: str = "") -> Content:
-    """An image's configuration, as `zb` makes it; another note makes another one."""
+    """An image configuration like that of `zb`; a different note gives a different digest."""
     document = {
         "created": "2011-01-01T01:01:01Z",
         "author": f"ZotUser{note}",
@@ -80,7 +80,7 @@ def config(note: str = "") -> Content:
 
 
 def manifest(configuration: Content, layer: Content, note: str = "") -> Content:
-    """An image of one layer."""
+    """The manifest of an image with one layer."""
     document = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,

@@ -1,7 +1,7 @@
-"""Works that push and pull whole images, as zot's `zb` does (cmd/zb), and the same with unique content.
+"""Works that push and pull whole images, like zot's `zb` (cmd/zb), and the same with unique content.
 
-What is counted is images. Every push goes to a repository of its own; the tokens for them are taken before
-the clock runs. `zb` pushes the same bytes every time; the unique ones show what storing costs.
+An operation is one image. Every push goes to a new repository, whose token is requested before the
+measurement starts. `zb` pushes the same bytes every time; unique content shows the cost of storing it.
 """
 
 import random
@@ -18,9 +18,9 @@ from bench.registry import NAMESPACE, Registry
 from bench.uploads import BYTES, authorized, closing, monolithic
 from bench.work import MIB, RATES, Work
 
-_POOL: Final = 1000  # repositories for one run, which ends when they are used up
-_SMALL_POOL: Final = 300  # the same, where an image is so large that fewer will do
-_PULLED: Final = 8  # images that are pulled; `zb` has one for each connection
+_POOL: Final = 1000  # repositories for one run, which ends early if they are used up
+_SMALL_POOL: Final = 300  # the same for large images, of which a run pushes fewer
+_PULLED: Final = 8  # different images to pull; `zb` has one for each connection
 _TYPE: Final = f"Content-Type: {MANIFEST}\r\n"
 _ACCEPT: Final = f"Accept: {MANIFEST}\r\n"
 
@@ -44,7 +44,7 @@ def _unique(size: int) -> Image:
 
 
 def _whole(connection: Connection, *, repository: str, headers: str, image: Image) -> Steps:
-    """Layer and configuration in one PUT each."""
+    """Push layer and configuration with one PUT each."""
     configuration, layer = image
     yield from monolithic(connection, repository=repository, headers=headers, blob=layer)
     yield from monolithic(connection, repository=repository, headers=headers, blob=configuration)
@@ -52,7 +52,7 @@ def _whole(connection: Connection, *, repository: str, headers: str, image: Imag
 
 
 def _in_chunks(connection: Connection, *, repository: str, headers: str, image: Image) -> Steps:
-    """The layer in one PATCH, the configuration in an empty one and one to the same location."""
+    """Push the layer with one PATCH, the configuration with an empty PATCH and a full one."""
     configuration, layer = image
     uploads = f"/v2/{repository}/blobs/uploads/"
     for blob, bodies in ((layer, [layer.parts]), (configuration, [(), configuration.parts])):
@@ -71,7 +71,7 @@ def _put_manifest(connection: Connection, repository: str, headers: str, image: 
 
 
 def _pull(connection: Connection, *, repository: str, headers: str, image: Image) -> Steps:
-    """HEAD, then GET, of manifest, configuration and layer."""
+    """HEAD and GET manifest, configuration and layer."""
     targets = ["manifests/latest", *(f"blobs/{blob.digest}" for blob in image)]
     for target in targets:
         for method in ("HEAD", "GET"):
@@ -85,7 +85,7 @@ def _pushes(size: int, push: Push = _whole, make: Callable[[int], Image] = _uniq
     """Push images of `size` bytes, each to a new repository."""
 
     def operations(registry: Registry) -> Iterator[Operation]:
-        make(size)  # what all of them share is made before the clock runs
+        make(size)  # generates the shared part before the measurement starts
         names = [f"{NAMESPACE}/zb-{uuid4().hex}" for _ in range(_POOL if size == MIB else _SMALL_POOL)]
         registry.take_tokens(names)
         headers = {name: authorized(registry.authorization(name)) for name in names}
@@ -98,7 +98,7 @@ def _pushes(size: int, push: Push = _whole, make: Callable[[int], Image] = _uniq
 
 
 def _pulls(size: int) -> Source:
-    """Pull a few images of `size` bytes, over and over."""
+    """Pull a few images of `size` bytes repeatedly."""
 
     def operations(registry: Registry) -> Iterator[Operation]:
         names = [f"{NAMESPACE}/zb-pull-{size}-{number}" for number in range(_PULLED)]
@@ -118,7 +118,7 @@ def _pulling(registry: Registry, repository: str, image: Image) -> Operation:
 
 
 def _mix(weights: Sequence[int], *sources: Source) -> Source:
-    """Draw each operation from one of the sources."""
+    """Choose each operation from one of the sources at random, with these weights."""
 
     def operations(registry: Registry) -> Iterator[Operation]:
         chance = random.Random(0)

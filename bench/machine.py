@@ -1,4 +1,4 @@
-"""What the figures were measured on and with, and what the machine can do at best."""
+"""Describes the machine and the versions of the programs, and measures the machine's limits."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ _BUILT_BY_GO: Final = ("distribution-registry", "minio")
 
 
 def describe() -> dict[str, str]:
-    """Date, processor, and the versions of all that took part."""
+    """Date, processor, and the versions of all programs."""
     described = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
@@ -41,7 +41,7 @@ def describe() -> dict[str, str]:
 
 
 def limits(folder: Path) -> dict[str, str]:
-    """What no registry here can beat with one thread: hashing, and writing to the disk for good."""
+    """Upper limits for one thread: hashing, and durable writes to the disk."""
     data = b"".join(fixed(LARGE).parts)
     return {
         "sha256, one thread": _speed(lambda: hashlib.sha256(data)),

@@ -1,4 +1,4 @@
-"""One run: load from a process of its own, and what it costs the side that answers, as /proc says."""
+"""One run: generates load from a separate process and reads the cost for the measured side from /proc."""
 
 import json
 import math
@@ -24,17 +24,17 @@ from tests.services.processes import descendants
 _SCRIPT: Final = Path(__file__).parent / "requests.lua"
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_EVERY: Final = 0.1  # seconds between two looks at the memory
-_PATIENCE: Final = 300.0  # seconds after which a load is given up
+_EVERY: Final = 0.1  # seconds between two samples of the memory
+_PATIENCE: Final = 300.0  # seconds after which a run is aborted
 
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """A request for wrk, and what its answer must be."""
+    """A request for wrk, and its expected response."""
 
     path: str
     authorization: str
-    size: int | None  # None: not known before
+    size: int | None  # None: unknown
     range: str = ""
 
     def headers(self) -> str:
@@ -44,14 +44,14 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Wrk:
-    """GETs of small bodies, in order, over and over."""
+    """GETs of small bodies, sent by wrk in order and repeatedly."""
 
     requests: Sequence[Get]
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Anything else."""
+    """Operations that wrk cannot do."""
 
     operations: Iterator[Operation]
 
@@ -61,7 +61,7 @@ Load = Wrk | Loop
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run gave. Seconds and bytes."""
+    """The result of one run, in seconds and bytes."""
 
     operations: int
     rate: float  # operations a second
@@ -72,12 +72,12 @@ class Run:
     first_error: str
     server_cpu: float  # user and system time of all processes of the side
     client_cpu: float
-    peak_rss: int  # the highest sum of the resident memory of its processes; what they share counts again
-    memory: int  # the same when the run is over, shared pages counted once (PSS)
+    peak_rss: int  # maximum of the summed resident memory of its processes; shared pages count in each
+    memory: int  # after the run, with shared pages counted once (PSS)
 
 
 def measure(load: Load, registry: Registry, connections: int, seconds: float) -> Run:
-    """Put load on a registry for `seconds`; what has begun then is finished."""
+    """Generate load on a registry for `seconds`. Operations in progress are completed."""
     watched = _Watch(registry)
     client_before = _children_cpu()
     try:
@@ -122,11 +122,11 @@ class _Watch:
         self.peak_rss = max(self.peak_rss, sum(map(_resident, self._pids)))
 
     def memory(self) -> int:
-        """Takes the kernel a while, so only once the load is over."""
+        """Expensive for the kernel, so only after the load has ended."""
         return sum(map(_proportional, self._find()))
 
     def cpu(self) -> float:
-        """Since the start. One that has ended is in what its parent has waited for."""
+        """Processor time since the start. Ended processes are counted by their parents."""
         return sum(map(_cpu, self._find())) - self._before
 
     def _find(self) -> set[int]:
@@ -164,7 +164,7 @@ def _wrk(load: Wrk, host: str, connections: int, seconds: float, watched: _Watch
 
 
 def _try(get: Get, host: str) -> None:
-    """Look closely at one answer: wrk sees only whether the status is below 400."""
+    """Check one response exactly: wrk only checks that the status is below 400."""
     sizes = []
 
     def once(connection: Connection) -> Steps:
@@ -178,7 +178,7 @@ def _try(get: Get, host: str) -> None:
 
 
 def _loop(load: Loop, host: str, connections: int, seconds: float, watched: _Watch) -> _Numbers:
-    """In a process of its own, so that its CPU time can be told from ours."""
+    """Run in a separate process, so that its CPU time can be measured."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
@@ -226,7 +226,7 @@ def _text(path: Path) -> str:
 
 
 def _cpu(pid: int) -> float:
-    """Its own time and that of its children that have ended."""
+    """CPU time of a process and of its ended children."""
     fields = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / _TICKS
 

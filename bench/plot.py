@@ -1,4 +1,4 @@
-"""A plot of ratios, as SVG, by nothing but strings."""
+"""Draws a chart of ratios as SVG."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ def _bar(row: Row, y: int) -> Iterator[str]:
     yield _rectangle(start, y, max(end - start, 1), _COLOURS[row.side])
     yield _text(end + 4, y + _BAR - 2, f"{ratio:.2f}", "start")
     for verdict in row.verdicts:
-        # In terms of the reference, also where a budget is one of another side.
+        # Converted to a ratio of the reference if the budget is relative to another side.
         if verdict.ratio:
             yield _rectangle(_x(verdict.budget.ratio * ratio / verdict.ratio) - 1, y - 1, 2, "#d62728")
 

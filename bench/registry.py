@@ -1,4 +1,4 @@
-"""A running registry: given content, and asked for tokens, before the clock runs."""
+"""Access to a running registry before a measurement starts: pushes content, requests tokens."""
 
 import json
 from base64 import b64encode
@@ -18,12 +18,12 @@ NAMESPACE: Final = "bench"
 
 @dataclass
 class Registry:
-    """A running side."""
+    """A registry that is being measured."""
 
     host: str
     secret: str | None = None
     processes: frozenset[int] = frozenset()
-    written: int = 0  # bytes, roughly: what its folder holds
+    written: int = 0  # approximate bytes in its folder
     seeded: set[str] = field(default_factory=set)
     _tokens: dict[str, str] = field(default_factory=dict)
     http: httpx.Client = field(init=False)
@@ -32,7 +32,7 @@ class Registry:
         self.http = httpx.Client(base_url=f"http://{self.host}", timeout=60)
 
     def authorization(self, repository: str) -> str:
-        """The value of the header, empty where no authentication is asked for."""
+        """Value of the Authorization header; empty if the registry needs none."""
         return self._authorization(_scope(repository))
 
     def catalog_authorization(self) -> str:
@@ -46,7 +46,7 @@ class Registry:
         return self._tokens[scope]
 
     def take_tokens(self, repositories: Iterable[str]) -> None:
-        """Take the tokens of many repositories at once; `authorization` then has them."""
+        """Request the tokens of many repositories concurrently; `authorization` returns them later."""
         if self.secret is not None:
             self._take_tokens([_scope(repository) for repository in repositories])
 
@@ -55,8 +55,8 @@ class Registry:
 
         def take(connection: Connection, scope: str) -> Steps:
             target = f"/token?service=registry&scope={scope}"
-            answer = yield from connection.call("GET", target, f"Authorization: {basic}\r\n", expect=200)
-            self._tokens[scope] = f"Bearer {json.loads(answer.body)['token']}"
+            response = yield from connection.call("GET", target, f"Authorization: {basic}\r\n", expect=200)
+            self._tokens[scope] = f"Bearer {json.loads(response.body)['token']}"
 
         operations = (partial(take, scope=scope) for scope in scopes)
         outcome = drive(self.host, operations, min(len(scopes), 8), seconds=60)
@@ -64,7 +64,7 @@ class Registry:
             raise Failure(outcome.first_error)
 
     def forget_tokens(self) -> None:
-        """They live five minutes, so every run takes new ones."""
+        """Tokens expire after five minutes, so every run requests new ones."""
         self._tokens.clear()
 
     def put_blob(self, repository: str, blob: Content) -> None:
@@ -90,7 +90,7 @@ class Registry:
 
 
 class Files(Registry):
-    """A plain web server: content lies under the paths that a registry would have, and cannot be changed."""
+    """A web server with files at the paths of a registry. They can only be written to its folder."""
 
     folder: Path
 
@@ -101,10 +101,10 @@ class Files(Registry):
         for reference in (tag, manifest.digest):
             self._write(f"v2/{repository}/manifests/{reference}", manifest)
 
-    def _write(self, path: str, what: Content) -> None:
+    def _write(self, path: str, content: Content) -> None:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(b"".join(what.parts))
+        target.write_bytes(b"".join(content.parts))
 
 
 def _scope(repository: str) -> str:

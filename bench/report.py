@@ -27,7 +27,7 @@ HEADINGS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run of one side at one work."""
+    """One run of one work on one side."""
 
     work: str
     size: int
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All sides at one work and one number of connections."""
+    """All sides for one work and one number of connections."""
 
     work: str
     size: int
@@ -121,7 +121,7 @@ def _ratio(medians: dict[str, Run], side: str, against: str) -> float | None:
 
 
 def as_text(table: Table) -> str:
-    """For a terminal."""
+    """A table for the terminal."""
     lines = [HEADINGS, *(cells(table, row) for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     shown = [heading(table)]

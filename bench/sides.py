@@ -27,7 +27,7 @@ REFERENCE_PROGRAM: Final = "distribution-registry"
 
 
 class NotInstalled(Exception):
-    """A program is missing; the text says which one."""
+    """A program is missing; the message is its name."""
 
 
 Start = Callable[[Path, ExitStack], Registry]
@@ -35,7 +35,7 @@ Start = Callable[[Path, ExitStack], Registry]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One thing to compare. A limit only shows what the machine can do."""
+    """One registry to compare. A `limit` is no registry and shows what the machine can do."""
 
     name: str
     title: str
@@ -46,7 +46,7 @@ class Side:
 
 
 class Running:
-    """A side with its folder; `fresh` empties it by starting it anew."""
+    """A running side with its folder."""
 
     def __init__(self, side: Side, folder: Path) -> None:
         self.side: Final = side
@@ -55,7 +55,7 @@ class Running:
         self.registry = self._start()
 
     def fresh(self) -> None:
-        """Start it again with nothing in it."""
+        """Restart it with an empty folder."""
         self.stop()
         self.registry = self._start()
 
@@ -77,10 +77,10 @@ class Running:
 
 
 def program(name: str) -> str:
-    """Where a program is.
+    """The path of a program.
 
     Raises:
-        NotInstalled: nowhere.
+        NotInstalled: it is not installed.
     """
     found = shutil.which(name, path=os.pathsep.join([str(tools_folder()), os.environ["PATH"], "/usr/sbin"]))
     if not found:
@@ -89,7 +89,7 @@ def program(name: str) -> str:
 
 
 def _child(cleanup: ExitStack, folder: Path, command: list[str], host: str, **environment: str) -> None:
-    """Start a server and wait until it takes connections."""
+    """Start a server and wait until it accepts connections."""
     child = Child(
         command,
         log=folder / f"{Path(command[0]).name}.log",
@@ -122,7 +122,7 @@ http: {{addr: "{host}"}}
 
 
 def _peer(name: str) -> Start:
-    """docker-registry and distribution v3: as they come, without logs of requests."""
+    """docker-registry and distribution v3 with default settings, without access logs."""
 
     def start(folder: Path, cleanup: ExitStack) -> Registry:
         return _start_peer(name, folder, cleanup, f"filesystem: {{rootdirectory: {folder}/data}}")
@@ -134,13 +134,13 @@ def _start_peer(name: str, folder: Path, cleanup: ExitStack, storage: str) -> Re
     host = f"127.0.0.1:{free_port()}"
     settings = folder / "config.yml"
     settings.write_text(_PEER_SETTINGS.format(storage=storage, host=host), encoding="utf-8")
-    # Version 3 would look for a collector of traces.
+    # By default version 3 sends traces to a collector.
     _child(cleanup, folder, [program(name), "serve", str(settings)], host, OTEL_TRACES_EXPORTER="none")
     return Registry(host)
 
 
 def _peer_on_minio(folder: Path, cleanup: ExitStack) -> Registry:
-    """Sends blobs itself, as ours does unless told to redirect."""
+    """Without redirects to MinIO, which is also our default."""
     minio = _minio(folder, cleanup)
     Minio(minio, access_key=_ACCESS, secret_key=_SECRET, secure=False).make_bucket("bench")
     storage = (
@@ -172,7 +172,7 @@ http {{
 def _nginx(folder: Path, cleanup: ExitStack) -> Registry:
     host = f"127.0.0.1:{free_port()}"
     settings = folder / "nginx.conf"
-    # Started by root its workers would be somebody else, who may not look into our folders.
+    # Started by root, its workers would run as a user who may not read our folders.
     user = "user root;" if os.geteuid() == 0 else ""
     settings.write_text(_NGINX_SETTINGS.format(folder=folder, host=host, user=user), encoding="utf-8")
     _child(cleanup, folder, [program("nginx"), "-c", str(settings), "-p", str(folder)], host)

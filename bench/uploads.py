@@ -1,4 +1,4 @@
-"""Works that upload one large blob, another one each time, in the three ways that clients have."""
+"""Works that upload a large unique blob, in the three ways that clients use."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,17 +25,17 @@ class Upload(Protocol):
 
 
 def authorized(value: str) -> str:
-    """The header line, or none."""
+    """The Authorization header line, or an empty string."""
     return f"Authorization: {value}\r\n" if value else ""
 
 
 def closing(location: str, digest: str) -> str:
-    """Where the last PUT of an upload goes; the location's own query is kept."""
+    """URL of the closing PUT of an upload; the location may have a query."""
     return f"{location}{'&' if '?' in location else '?'}digest={digest}"
 
 
 def monolithic(connection: Connection, *, repository: str, headers: str, blob: Content) -> Steps:
-    """POST, then one PUT with all of it."""
+    """POST, then one PUT with the whole blob."""
     started = yield from connection.call("POST", f"/v2/{repository}/blobs/uploads/", headers, expect=202)
     yield from connection.call(
         "PUT", closing(started.location, blob.digest), headers + BYTES, *blob.parts, expect=201
@@ -43,14 +43,14 @@ def monolithic(connection: Connection, *, repository: str, headers: str, blob: C
 
 
 def one_patch(connection: Connection, *, repository: str, headers: str, blob: Content) -> Steps:
-    """POST, one PATCH with all of it, PUT: as docker does."""
+    """POST, one PATCH with the whole blob, PUT: like docker."""
     started = yield from connection.call("POST", f"/v2/{repository}/blobs/uploads/", headers, expect=202)
     patched = yield from connection.call("PATCH", started.location, headers + BYTES, *blob.parts, expect=202)
     yield from connection.call("PUT", closing(patched.location, blob.digest), headers, expect=201)
 
 
 def chunks(connection: Connection, *, repository: str, headers: str, blob: Content) -> Steps:
-    """POST, a PATCH for every 5 MB, PUT."""
+    """POST, one PATCH for every 5 MB, PUT."""
     upload = yield from connection.call("POST", f"/v2/{repository}/blobs/uploads/", headers, expect=202)
     for start in range(0, blob.size, _CHUNK):
         end = min(start + _CHUNK, blob.size)
@@ -64,7 +64,7 @@ def chunks(connection: Connection, *, repository: str, headers: str, blob: Conte
 def _uploading(upload: Upload) -> Callable[[Registry, int], Load]:
     def load(registry: Registry, _: int) -> Load:
         headers = authorized(registry.authorization(_REPOSITORY))
-        unique(LARGE)  # makes what all of them share, before the clock runs
+        unique(LARGE)  # generates the shared part before the measurement starts
         return Loop(_operations(upload, headers))
 
     return load

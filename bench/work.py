@@ -1,4 +1,4 @@
-"""What a work is."""
+"""A work: one kind of operation to measure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ BULK: Final = (1, 16)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One thing to do to every side, at these numbers of connections.
+    """A kind of operation, measured on every side at these numbers of connections.
 
-    `load` sees to it that the content it needs is there, takes new tokens, and says what to do.
+    `load` pushes the content it needs, requests new tokens, and returns the operations.
     """
 
     name: str
     load: Callable[[Registry, int], Load]
     connections: tuple[int, ...] = RATES
-    size: int = 0  # bytes moved by one operation, where that is what matters
+    size: int = 0  # bytes transferred by one operation, if the result is a throughput
     writes: int = 0  # bytes stored by one operation, on average
-    needs_registry: bool = False  # plain files do not do
+    needs_registry: bool = False  # plain files are not enough

@@ -1,4 +1,4 @@
-"""All that is done to every side, in this order."""
+"""All works, in the order in which they are measured."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""One request for every route of the data plane, on an image that was pushed for it alone."""
+"""One request to every route of the data plane, each on a separate image."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ _ACTIONS: Final = frozenset({"pull", "push", "delete"})
 
 @dataclass(frozen=True)
 class Scene:
-    """An image with a tag and layers of its own, and who has pushed it."""
+    """An image with a tag and layers that no other image has, and the key that pushed it."""
 
     folder: Path
     key: TestKey
@@ -36,18 +36,18 @@ class Scene:
     token: str
 
     def send(self, method: str, path: str, **arguments: Any) -> Watched:
-        """A request below the image's repository, or at a path of its own when that begins with `/`."""
+        """Send a request to a path below the image's repository, or to an absolute path."""
         headers = {"Authorization": f"Bearer {self.token}", **arguments.pop("headers", {})}
         whole = path if path.startswith("/") else f"/v2/{self.namespace.name}/{_IMAGE}/{path}"
         return request(self.folder, method, whole, headers=headers, **arguments)
 
     def new_blob(self, data: bytes) -> str:
-        """A blob of the image that no manifest names yet."""
+        """A blob of the image that no manifest references."""
         store = FilesystemStore(self.folder)
         return push_blob(self.key, self.pushed.image_id, data, store=store)
 
     def new_upload(self, data: bytes = b"") -> str:
-        """The path of an upload that has begun."""
+        """The path of a new upload session with these bytes."""
         started = self.send("POST", "blobs/uploads/").response
         if data:
             assert self.send("PATCH", started.headers["location"], content=data).response.status_code == 202
@@ -55,14 +55,14 @@ class Scene:
 
 
 def make_scene(folder: Path, key: TestKey, namespace: Namespace, *, layers: int) -> Scene:
-    """Push an image whose content nothing else has, and take a token that the process has verified before."""
+    """Push an image with unique content, and issue a token whose signature is already verified."""
     store = FilesystemStore(folder)
     store.check()
     contents = [uuid4().bytes for _ in range(layers)]
     pushed = push_image(key, namespace, _IMAGE, layers=contents, config=uuid4().bytes, store=store)
-    asked = [Scope("repository", f"{namespace.name}/{name}", _ACTIONS) for name in (_IMAGE, _OTHER)]
-    asked.append(Scope("registry", "catalog", frozenset("*")))
-    token = issue_token(authenticate(secret=key.secret), asked, repository_facts).token
+    scopes = [Scope("repository", f"{namespace.name}/{name}", _ACTIONS) for name in (_IMAGE, _OTHER)]
+    scopes.append(Scope("registry", "catalog", frozenset("*")))
+    token = issue_token(authenticate(secret=key.secret), scopes, repository_facts).token
     authenticate(token=token)
     return Scene(folder, key, namespace, layers, pushed, token)
 
@@ -82,15 +82,15 @@ def _put_manifest_again(scene: Scene) -> Watched:
 
 
 def _put_index(scene: Scene) -> Watched:
-    """Children are manifests with the scene's number of layers, each annotated differently."""
+    """Put an index; its children are as many as the scene has layers, with different annotations."""
     children = []
     for number in range(scene.layers):
         config = uuid4().bytes
         scene.new_blob(config)
         body = json.dumps(image_manifest(config, [], annotations={"number": str(number)})).encode()
         path = f"manifests/{digest_of(body)}"
-        answer = scene.send("PUT", path, content=body, headers={"Content-Type": OCI_MANIFEST})
-        assert answer.response.status_code == 201, answer.response.text
+        watched = scene.send("PUT", path, content=body, headers={"Content-Type": OCI_MANIFEST})
+        assert watched.response.status_code == 201, watched.response.text
         children.append(descriptor(body, OCI_MANIFEST))
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}
     return scene.send("PUT", "manifests/index", json=index, headers={"Content-Type": OCI_INDEX})

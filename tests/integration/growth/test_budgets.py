@@ -1,4 +1,4 @@
-"""A budget of SQL for every route of the data plane, which does not grow with what there is."""
+"""Every route of the data plane has a budget of SQL statements, which does not depend on the content."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -10,7 +10,7 @@ from tests.integration.growth.watched import Watched
 
 pytestmark = pytest.mark.django_db
 
-# Statements; transactions' own (BEGIN, SAVEPOINT) are not counted.
+# Number of statements, without those of transactions (BEGIN, SAVEPOINT).
 BUDGET: Final[Mapping[str, int | range]] = {
     "GET /v2/": 1,  # key
     "GET manifest by tag": 3,  # key, tag with all the facts, bytes (the first time)
@@ -58,12 +58,12 @@ def test_every_route_has_a_budget() -> None:
 def test_a_route_keeps_its_budget(
     asked_when_new: Mapping[str, Watched], asked_when_grown: Mapping[str, Watched], route: str
 ) -> None:
-    # given a route that was used when there was nothing, and for an image of many layers among many
+    # given a route used in an empty registry, and for an image with many layers in a large one
     for asked in (asked_when_new, asked_when_grown):
         watched = asked[route]
         assert watched.response.is_success, watched.response.text
 
-        # then each time it has asked the database as often as the table says
+        # then the number of statements is within the budget
         statements = [statement.sql for statement in watched.statements]
         budget = BUDGET[route]
         allowed = [budget] if isinstance(budget, int) else budget

@@ -1,4 +1,4 @@
-"""What the generator makes is what pushes would have made."""
+"""Generated content equals pushed content."""
 
 import hashlib
 from typing import Any
@@ -22,7 +22,7 @@ from tests.integration.growth.conftest import Grown
 pytestmark = pytest.mark.django_db
 
 
-def test_there_is_as_much_as_was_asked_for(grown: Grown) -> None:
+def test_the_generator_creates_the_requested_size(grown: Grown) -> None:
     giant = Image.objects.get(namespace__name=GIANT[0], name=GIANT[1])
     assert Manifest.objects.filter(image__in=_images()).count() == grown.size.manifests
     assert BlobLink.objects.filter(image__in=_images()).count() >= 3 * grown.size.manifests
@@ -33,27 +33,27 @@ def test_there_is_as_much_as_was_asked_for(grown: Grown) -> None:
 
 
 def _images() -> QuerySet[Image]:
-    """Those that the generator has made."""
+    """The generated images."""
     return Image.objects.filter(namespace__name__startswith="growth-")
 
 
 @pytest.mark.parametrize("table", tables.TABLES, ids=lambda table: table.model)
-def test_every_reference_is_good(grown: Grown, table: Table) -> None:
+def test_every_reference_points_to_a_row(grown: Grown, table: Table) -> None:
     model: type[Model] = apps.get_model(table.model)
     for field in model._meta.concrete_fields:
         if isinstance(field, ForeignKey):
-            assert _lost(model, field) == 0, field
+            assert _dangling(model, field) == 0, field
 
 
-def _lost(model: type[Model], field: "ForeignKey[Any, Any]") -> int:
-    """How many rows refer to one that is not there."""
+def _dangling(model: type[Model], field: "ForeignKey[Any, Any]") -> int:
+    """Number of rows whose reference points to no row."""
     others = apps.get_model(field.related_model._meta.label)
     referring = model._default_manager.filter(**{f"{field.name}__isnull": False})
     there = others._default_manager.filter(pk=OuterRef(field.attname))
     return referring.filter(~Exists(there)).count()
 
 
-def test_a_manifest_is_what_its_rows_say(grown: Grown) -> None:
+def test_the_rows_of_a_manifest_agree_with_its_payload(grown: Grown) -> None:
     for manifest in Manifest.objects.filter(image__in=_images()).order_by("-pk")[:20]:
         payload = bytes(manifest.payload)
         assert manifest.digest == f"sha256:{hashlib.sha256(payload).hexdigest()}"
@@ -66,7 +66,7 @@ def test_a_manifest_is_what_its_rows_say(grown: Grown) -> None:
         assert manifest.artifact_type == (parsed.artifact_type or "")
 
 
-def test_an_images_size_counts_each_blob_once(grown: Grown) -> None:
+def test_the_size_of_an_image_counts_each_blob_once(grown: Grown) -> None:
     for image in (Image.objects.get(name=GIANT[1]), *_images().order_by("pk")[:5]):
         filled = (image.size, image.untagged_size)
         reachability.recount(image.pk)
@@ -74,20 +74,20 @@ def test_an_images_size_counts_each_blob_once(grown: Grown) -> None:
         assert (image.size, image.untagged_size) == filled
 
 
-def test_a_storage_key_carries_its_blobs_digest(grown: Grown) -> None:
+def test_a_storage_key_contains_the_digest_of_its_blob(grown: Grown) -> None:
     for blob in Blob.objects.order_by("-pk")[:20]:
         assert parse_key(Key(blob.storage_key))[0] == blob.digest
 
 
-def test_the_product_reads_it_and_goes_on_from_it(grown: Grown) -> None:
-    # given a tag in the middle of many
+def test_the_product_reads_generated_content_and_adds_to_it(grown: Grown) -> None:
+    # given one of many tags
     number = grown.size.giant_tags // 2
 
-    # when it is looked up, and an image is pushed beside it
+    # when it is resolved and another image is pushed
     record, found = manifest_by_tag(*GIANT, giant_tag(number))
     pushed = push_image(grown.key, make_namespace(grown.key))
 
-    # then both are there
+    # then both exist
     assert record.image_id is not None
     assert found is not None
     assert manifest_by_tag(str(pushed.image.namespace), "app", "latest")[1] is not None

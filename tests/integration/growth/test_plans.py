@@ -1,4 +1,4 @@
-"""No route and no task reads a big table from end to end: what they send is shown to the planner."""
+"""No route and no task scans a large table: the planner explains each of their statements."""
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
@@ -27,12 +27,12 @@ from tests.integration.growth.watched import Statement, Watched, noting
 
 pytestmark = pytest.mark.django_db
 
-_BIG: Final = 1000  # rows; fewer are read as fast from end to end
+_BIG: Final = 1000  # rows; a scan of fewer is as fast as an index
 
 
 @pytest.fixture(scope="package")
 def big(grown: Grown) -> frozenset[str]:
-    """The tables that nobody may read whole."""
+    """The tables that must not be scanned."""
     models = [apps.get_model(table.model) for table in tables.TABLES]
     return frozenset(model._meta.db_table for model in models if model._default_manager.count() > _BIG)
 
@@ -46,30 +46,30 @@ def _scans(statements: Collection[Statement], big: Collection[str]) -> list[str]
     ]
 
 
-def test_the_tables_that_matter_are_big(big: frozenset[str]) -> None:
+def test_the_important_tables_are_large(big: frozenset[str]) -> None:
     assert big >= {
         f"catalog_{name}" for name in ("image", "manifest", "tag", "blob", "bloblink", "bloblease")
     }
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_route_reads_no_big_table_whole(
+def test_a_route_scans_no_large_table(
     asked_when_grown: Mapping[str, Watched], big: frozenset[str], route: str
 ) -> None:
     assert _scans(asked_when_grown[route].statements, big) == []
 
 
 @pytest.mark.parametrize("number", [0, SIZE.giant_tags // 2, SIZE.giant_tags - 50])
-def test_no_page_of_tags_reads_them_all(grown: Grown, big: frozenset[str], number: int) -> None:
-    # given a repository of many tags
+def test_a_page_of_tags_does_not_scan_all_tags(grown: Grown, big: frozenset[str], number: int) -> None:
+    # given a repository with many tags
     giant = Image.objects.get(namespace__name=GIANT[0], name=GIANT[1])
 
-    # when a page of them is asked for
+    # when one page is read
     asked: list[Statement] = []
     with noting(asked):
         names = content.tag_names(giant.pk, after=giant_tag(number), limit=101)
 
-    # then it begins there
+    # then only that page is read
     assert names[0] == giant_tag(number + 1)
     assert _scans(asked, big) == []
 
@@ -93,7 +93,7 @@ def _let_expire(giant: Image) -> None:
 
 
 def _nothing(giant: Image) -> None:
-    """Most of the time there is nothing to do."""
+    """The usual case: there is nothing to do."""
 
 
 TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
@@ -107,10 +107,10 @@ TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
 
 @pytest.mark.parametrize("prepare", [_nothing, _delete_much, _let_expire])
 @pytest.mark.parametrize("task", TASKS)
-def test_a_task_reads_no_big_table_whole(
+def test_a_task_scans_no_large_table(
     grown: Grown, big: frozenset[str], tmp_path: Path, task: str, prepare: Callable[[Image], None]
 ) -> None:
-    # given work of its kind, of another, or none
+    # given work for this task, for another one, or none
     prepare(Image.objects.select_related("namespace").get(namespace__name=GIANT[0], name=GIANT[1]))
     store = FilesystemStore(tmp_path)
     store.check()
@@ -120,6 +120,6 @@ def test_a_task_reads_no_big_table_whole(
     with noting(asked):
         TASKS[task](store)
 
-    # then it has found its work by an index
+    # then it used indexes only
     assert asked
     assert _scans(asked, big) == []

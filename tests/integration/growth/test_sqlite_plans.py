@@ -1,4 +1,4 @@
-"""SQLite keeps no statistics: how a statement and its indexes are written is all that it goes by."""
+"""SQLite plans without statistics, by the text of a statement and its indexes alone."""
 
 import hashlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tests.integration.growth.watched import Statement, noting
 
 pytestmark = [
     pytest.mark.django_db,
-    pytest.mark.only_on("sqlite"),  # PostgreSQL plans by its statistics
+    pytest.mark.only_on("sqlite"),  # PostgreSQL plans with statistics
 ]
 
 _PAGE: Final = {"page": 10, "page_size": 20}
@@ -42,24 +42,24 @@ def _listed(grown: Grown, kind: str) -> QuerySet[Any]:
 @pytest.mark.parametrize(
     ("kind", "order_by"), [("images", "created_at_asc"), ("tags", "created_at_asc"), ("tags", "name_desc")]
 )
-def test_a_list_of_the_api_reads_the_rows_of_one_page_only(grown: Grown, kind: str, order_by: str) -> None:
+def test_a_list_of_the_api_reads_only_the_rows_of_one_page(grown: Grown, kind: str, order_by: str) -> None:
     # given a long list
     rows = _listed(grown, kind)
 
-    # when a page of it is asked for
+    # when one page is read
     asked: list[Statement] = []
     with noting(asked):
         shown = rows.model._default_manager.all()
         page, _ = page_of(rows, query={**_PAGE, "order_by": order_by}, shown=shown)
 
-    # then rows are read by their ids, and all else comes from indexes alone
+    # then rows are read by id, and everything else comes from covering indexes
     assert len(page) == _PAGE["page_size"]
     of_rows = [step for step in _steps(asked) if f"catalog_{kind[:-1]}" in step or "0 USING" in step]
     assert of_rows
     assert [step for step in of_rows if "COVERING INDEX" not in step and "(id=?)" not in step] == []
 
 
-def test_images_are_counted_without_passing_them(grown: Grown) -> None:
+def test_counting_images_reads_no_image_rows(grown: Grown) -> None:
     asked: list[Statement] = []
     with noting(asked):
         assert listing.count_images(grown.key.principal, listing.ImageFilter()) > _PAGE["page_size"]
@@ -68,15 +68,15 @@ def test_images_are_counted_without_passing_them(grown: Grown) -> None:
     assert [step for step in of_images if "images_never_pushed" not in step] == []
 
 
-def test_a_mount_from_anywhere_goes_from_the_blob_to_its_images(grown: Grown) -> None:
+def test_a_mount_without_source_looks_up_images_by_blob(grown: Grown) -> None:
     # given a blob that most images have
     blob = Blob.objects.get(digest=f"sha256:{hashlib.sha256(b'{}').hexdigest()}")
 
-    # when some of them are looked for
+    # when images with it are looked up
     asked: list[Statement] = []
     with noting(asked):
         found = images_with(blob.pk, organization_id=grown.key.principal.organization_id or uuid4())
 
-    # then each is looked up by its id, and not all of a namespace
+    # then each is read by id, without reading whole namespaces
     assert found
     assert [step for step in _steps(asked) if "(namespace_id=?)" in step] == []

@@ -1,4 +1,4 @@
-"""The data plane inside this process: real routes, use cases and storage, with every query written down."""
+"""Runs the data plane in the test process, with real storage, and records every SQL statement."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ _OF_TRANSACTIONS = ("BEGIN", "SAVEPOINT", "RELEASE", "COMMIT", "SET ", "PRAGMA "
 
 
 class Statement(NamedTuple):
-    """What was sent to the database. The statements of transactions are none."""
+    """A statement sent to the database, except those of transactions (BEGIN, SAVEPOINT)."""
 
     sql: str
     parameters: Any
@@ -36,7 +36,7 @@ class Statement(NamedTuple):
 
 @contextmanager
 def noting(statements: list[Statement]) -> Iterator[None]:
-    """Write down what this thread asks the database."""
+    """Record the statements of this thread."""
 
     def note(execute: Callable[..., Any], sql: str, parameters: Any, many: bool, context: Any) -> Any:
         if not sql.startswith(_OF_TRANSACTIONS):
@@ -48,14 +48,14 @@ def noting(statements: list[Statement]) -> Iterator[None]:
 
 
 class InThreads:
-    """Sends every read to a thread, as while PostgreSQL cannot be asked from the event loop."""
+    """Runs every read in a thread, as if the pipeline to PostgreSQL were not connected."""
 
     async def run(self, dependencies: Dependencies | None, call: Callable[[], T]) -> T:
         raise ConnectionUnavailable
 
 
 class WatchedBridge(Bridge):
-    """Notes what the calls that pass it ask the database, each in its thread with a connection of its own."""
+    """Records the statements of all calls. Each thread uses its own connection."""
 
     def __init__(self) -> None:
         super().__init__(database_threads=2, storage_threads=2, reads=InThreads())
@@ -73,7 +73,7 @@ class WatchedBridge(Bridge):
 
 
 class NoFeed:
-    """Without a change log nothing is cached: every request asks the database all it has to ask."""
+    """Without a change log nothing is cached, so every request sends all of its queries."""
 
     async def catch_up(self) -> bool:
         return False
@@ -84,14 +84,14 @@ class NoFeed:
 
 @dataclass
 class Watched:
-    """An answer, and what the database was asked for it."""
+    """A response and the SQL statements that it needed."""
 
     response: httpx.Response
     statements: list[Statement] = field(default_factory=list)
 
 
 def request(folder: Path, method: str, path: str, **arguments: Any) -> Watched:
-    """Send one request to a data plane that keeps its bytes in `folder`."""
+    """Send one request to a data plane with its storage in `folder`."""
     return asyncio.run(_request(folder, method, path, arguments))
 
 
