@@ -1,4 +1,4 @@
-"""Where the servers listen: looked at before they do."""
+"""Checks of the addresses on which the servers listen, before they do."""
 
 import errno
 import socket
@@ -10,10 +10,10 @@ from registry_control.settings.environment import Address, ConfigurationError
 
 
 def ip_of(address: Address, variable: str) -> str:
-    """The IP address to listen on; the servers themselves take no names.
+    """The IP address to listen on; the servers themselves accept no host names.
 
     Raises:
-        ConfigurationError: nobody knows the host's name.
+        ConfigurationError: the host name cannot be resolved.
     """
     try:
         return str(_resolved(address)[1][0])
@@ -24,7 +24,7 @@ def ip_of(address: Address, variable: str) -> str:
 
 
 def reachable(address: Address) -> Address:
-    """Where this machine itself finds a server that listens there."""
+    """The address at which this machine itself reaches a server that listens there."""
     try:
         ip = ip_address(address.host)
     except ValueError:
@@ -35,13 +35,13 @@ def reachable(address: Address) -> Address:
 
 
 def check_addresses(addresses: Mapping[str, Address]) -> None:
-    """See that all addresses (by variable) can be listened on, at the same time.
+    """Check that the servers can listen on all addresses (by variable), at the same time.
 
-    The servers would share a port with whoever lets them (SO_REUSEPORT), a forgotten copy of themselves
-    for one, and never notice; so this has to look before them.
+    The servers set SO_REUSEPORT, so they would share a port with another program that does, such as a
+    forgotten copy of themselves, without an error.
 
     Raises:
-        ConfigurationError: the first one that cannot, why, and what to do.
+        ConfigurationError: the first address that cannot be used, why, and what to do.
     """
     with ExitStack() as held:
         for variable, address in addresses.items():

@@ -90,7 +90,7 @@ def _root() -> Path:
 
 
 def _folder(queue: str) -> Path:
-    """A folder of its own, because no pattern of file names keeps `bulk` and `x.bulk` apart."""
+    """One folder per queue: the pattern `*.bulk.msg` would match the messages of `x.bulk` too."""
     return _root() / quote(queue, safe="")
 
 

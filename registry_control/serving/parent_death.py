@@ -1,4 +1,4 @@
-"""Processes that end with the process that started them, also when that one is killed.
+"""Ends a process when its parent ends, also when the parent is killed.
 
 Without this, killing `up` would leave servers that hold their ports and answer with old code.
 """
@@ -17,11 +17,11 @@ _INTERVAL: Final = 0.5  # seconds
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """End this process as soon as its parent has ended, without asking it: a crash must be safe anyway.
+    """Kill this process as soon as its parent has ended. SIGKILL, because a crash must be safe anyway.
 
     Args:
-        parent: the process id of the parent; without it, the process that `multiprocessing` forked this
-            one from. A process that has neither was started by somebody else, and stays as it is.
+        parent: the process id of the parent; by default the process that `multiprocessing` forked this one
+            from. A process that has neither was started by something else, and is left as it is.
     """
     if parent is None:
         creator = multiprocessing.parent_process()
@@ -29,13 +29,13 @@ def end_with_parent(parent: int | None = None) -> None:
             return
         parent = creator.pid
     if not kernel_ends_with_parent():
-        threading.Thread(target=end_when_orphaned, args=(parent,), name="lifeline", daemon=True).start()
-    if os.getppid() != parent:  # It ended before the kernel was asked to tell us.
+        threading.Thread(target=end_when_orphaned, args=(parent,), name="parent-death", daemon=True).start()
+    if os.getppid() != parent:  # It ended before the kernel was told to signal its end.
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def kernel_ends_with_parent() -> bool:
-    """Ask the kernel to kill this process when the thread that started it ends; whether it can (Linux)."""
+    """Have the kernel kill this process when its parent thread ends; False if it cannot (not Linux)."""
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)
@@ -43,7 +43,7 @@ def kernel_ends_with_parent() -> bool:
 
 
 def end_when_orphaned(parent: int) -> None:
-    """The same for kernels that cannot: look for the parent again and again."""
+    """The same for other kernels, by polling."""
     while os.getppid() == parent:
         time.sleep(_INTERVAL)
     os.kill(os.getpid(), signal.SIGKILL)

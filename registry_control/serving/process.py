@@ -1,7 +1,7 @@
-"""Child processes that share what their parent has imported already.
+"""Forked child processes.
 
-A fork is ready in milliseconds where a new interpreter spends a second or more on imports. It demands of
-its caller that there are no threads and no open connections.
+A fork shares the modules that its parent has imported, so it is ready in milliseconds, where a new
+interpreter needs a second or more. The caller must have no threads and no open connections (ADR 12).
 """
 
 import ctypes
@@ -20,64 +20,68 @@ _HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def fork(run: Callable[[], int], *, title: str) -> int:
-    """Run something in a child process, which ends with this one, and return the child's id.
+    """Run a function in a child process, which ends with this one, and return the child's process id.
 
-    The child leads a process group: so all of it can be ended, and Ctrl-C reaches its parent alone. Its exit
-    status is what `run` returns.
+    The child leads a process group: a signal to it ends all of its processes, and Ctrl-C reaches only the
+    parent. Its exit status is the return value of `run`.
     """
     parent = os.getpid()
-    # Blocked, or one that comes early would meet the parent's handlers in the child.
+    # Blocked, or an early signal would run the parent's handlers in the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         child = os.fork()
         if child == 0:
-            _be_child(run, parent=parent, title=title)
-        with suppress(OSError):  # The child does the same; whoever is late has nothing to do.
+            _run_child(run, parent=parent, title=title)
+        with suppress(OSError):  # The child does the same; the second call fails or has no effect.
             os.setpgid(child, child)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return child
 
 
-class _AtForks:
-    """What is done around each fork."""
+class _ForkHooks:
+    """Runs around each fork of this process."""
 
     def __init__(self) -> None:
         self._before: set[int | signal.Signals] = set()
 
-    def block(self) -> None:
+    def block_signals(self) -> None:
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
 
-    def unblock(self) -> None:
+    def unblock_signals(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
-    def be_child(self) -> None:
-        _forget_handlers()
-        self.unblock()
+    def reset_child(self) -> None:
+        _reset_handlers()
+        self.unblock_signals()
 
 
 def let_children_end() -> None:
-    """From now on children that a library forks end when told, until they have handlers of their own.
+    """From now on, children that a library forks have the default signal handlers, so that SIGTERM ends them.
 
-    They would have their parent's, which only notes that it is to end, in vain.
+    They would inherit their parent's handlers, which only set a flag that no child reads.
     """
-    forks = _AtForks()
-    os.register_at_fork(before=forks.block, after_in_parent=forks.unblock, after_in_child=forks.be_child)
+    hooks = _ForkHooks()
+    os.register_at_fork(
+        before=hooks.block_signals,
+        after_in_parent=hooks.unblock_signals,
+        after_in_child=hooks.reset_child,
+    )
 
 
-def _forget_handlers() -> None:
+def _reset_handlers() -> None:
     for number in _HANDLED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _be_child(run: Callable[[], int], *, parent: int, title: str) -> None:
-    """Does not return: what the parent's code would do next is not for the child."""
+def _run_child(run: Callable[[], int], *, parent: int, title: str) -> None:
+    """Does not return, so that the child never runs the code that follows the fork in its parent."""
     status = 1
     try:
         os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
-        _forget_handlers()
+        _reset_handlers()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         end_with_parent(parent)
         retitle(title)
@@ -86,7 +90,7 @@ def _be_child(run: Callable[[], int], *, parent: int, title: str) -> None:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001 - as an interpreter does with what nobody has caught
+    except BaseException:  # noqa: BLE001 - as the interpreter does with an uncaught exception
         traceback.print_exc()
     finally:
         with suppress(OSError):
@@ -96,12 +100,12 @@ def _be_child(run: Callable[[], int], *, parent: int, title: str) -> None:
 
 
 def retitle(title: str) -> None:
-    """Let `ps` show what this process is, as far as the room of its first command line goes (Linux)."""
+    """Show `title` as this process's command line in `ps`, cut to the length of the first one (Linux)."""
     if sys.platform != "linux":
         return
     # proc(5): arg_start and arg_end are fields 48 and 49, the first after the name is field 3.
     fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     start, end = int(fields[45]), int(fields[46])
-    if start:  # 0: this kernel tells nobody.
+    if start:  # 0 where the kernel does not permit to read it
         room = end - start
         ctypes.memmove(start, title.encode()[: room - 1].ljust(room, b"\0"), room)

@@ -10,11 +10,11 @@ from typing import Final, Self
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _WAKE: Final = (signal.SIGCHLD, *_STOP)
-_ONE_REQUEST: Final = 1.0  # seconds in which a shell, its terminal and a service manager may all say the same
+_SAME_REQUEST: Final = 1.0  # seconds in which several signals count as one request
 
 
 class Signals:
-    """Notes requests to stop, and wakes a waiting loop when one comes or a child process ends.
+    """Counts requests to stop, and wakes a waiting loop at each of them and when a child process ends.
 
     with Signals() as signals:
         while not signals.stops:
@@ -22,11 +22,11 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self.stops = 0  # how often somebody has asked
+        self.stops = 0  # number of requests to stop
         self._stopped_at = -math.inf
 
     def wait(self, timeout: float) -> None:
-        """Return when a signal came since the last call, or after `timeout` seconds."""
+        """Return when a signal has arrived since the last call, or after `timeout` seconds."""
         if select.select([self._reader], [], [], timeout)[0]:
             self._reader.recv(4096)
 
@@ -34,9 +34,9 @@ class Signals:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        # Python writes a byte here for each signal, so one that comes just before `wait` ends it too.
+        # Python writes a byte here for each signal, so one that arrives just before `wait` ends it too.
         self._old_descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        # What our own parent has us ignore stays ignored: `nohup` and SIGHUP.
+        # Signals that the parent process has set to be ignored stay ignored: SIGHUP under `nohup`.
         ignored = [number for number in _STOP if signal.getsignal(number) is signal.SIG_IGN]
         handled = [number for number in _WAKE if number not in ignored]
         self._old_handlers = {number: signal.signal(number, self._note) for number in handled}
@@ -52,6 +52,6 @@ class Signals:
         self._writer.close()
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if number in _STOP and time.monotonic() - self._stopped_at > _ONE_REQUEST:
+        if number in _STOP and time.monotonic() - self._stopped_at > _SAME_REQUEST:
             self.stops += 1
             self._stopped_at = time.monotonic()

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Final, Self, TypeAlias
 from urllib.parse import quote, urlsplit
 
+from registry_control.common.files import write_private
+
 Network: TypeAlias = IPv4Network | IPv6Network
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
@@ -237,14 +239,10 @@ def _own_secret_key(state_dir: Path) -> str:
 def _publish_once(path: Path, text: str) -> None:
     """Write a private file whole or not at all, and never over another one."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        write_private(draft, text)
         os.link(draft, path)
     except FileExistsError:
         pass  # Another process was first; its key is the key.
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)

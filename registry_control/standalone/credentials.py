@@ -1,21 +1,23 @@
-"""`credentials.json`: what the first start tells its operator, and nobody else.
+"""`credentials.json`: the first API key and password, readable by the operator only.
 
-The file goes through a draft beside it. A draft is whole and on the disk before anything relies on it,
-and becomes the file by a rename, so nobody ever reads half a file.
+The file is written as a draft first. The draft is complete and durable before anything relies on it, and is
+renamed to the file, so no reader ever sees half a file.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
+
+from registry_control.common.files import write_private
+from registry_data.storage.disk import sync_folder
 
 _NAME: Final = "credentials.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The keys of the file, in its order."""
+    """The keys of the file, in this order."""
 
     control_url: str
     registry_host: str
@@ -28,7 +30,7 @@ class Credentials:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """None for what is not such a file."""
+        """Read the content of such a file; None if it has another form."""
         try:
             values = json.loads(text)
             found = cls(**values)
@@ -38,7 +40,7 @@ class Credentials:
 
 
 class CredentialsFile:
-    """The file in a state folder. Only one process at a time may hold one of these (`up` has a lock)."""
+    """The file in a state folder. Only the process that has locked the folder may use it."""
 
     def __init__(self, state_dir: Path) -> None:
         self.path: Final = state_dir / _NAME
@@ -46,43 +48,32 @@ class CredentialsFile:
         self._old: Final = state_dir / f"{_NAME}.old"
 
     def read(self) -> Credentials | None:
-        """What the file says; None when it is missing or not ours."""
+        """The content of the file; None when it is missing or has another form."""
         return _read(self.path)
 
     def read_draft(self) -> Credentials | None:
-        """What a start that was killed had prepared."""
+        """The draft of a start that was killed."""
         return _read(self._draft)
 
     def draft(self, credentials: Credentials) -> None:
-        """Put a whole draft on the disk; the file itself stays as it is."""
+        """Write a draft durably; the file itself does not change."""
         self.discard_draft()
-        descriptor = os.open(self._draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(credentials), indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._sync_folder()
+        write_private(self._draft, json.dumps(asdict(credentials), indent=2) + "\n")
+        sync_folder(self._draft.parent)
 
     def publish(self) -> None:
-        """Make the draft the file."""
+        """Rename the draft to the file."""
         self._draft.replace(self.path)
-        self._sync_folder()
+        sync_folder(self.path.parent)
 
     def discard_draft(self) -> None:
-        """Remove what a start that was killed had prepared, if it had."""
+        """Delete the draft, if there is one."""
         self._draft.unlink(missing_ok=True)
 
     def set_aside(self) -> None:
-        """Keep the credentials of another database under another name."""
+        """Rename the file with the credentials of another database."""
         if self.path.exists():
             self.path.replace(self._old)
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _read(path: Path) -> Credentials | None:

@@ -1,6 +1,6 @@
-"""What `up` prints once everything serves: where things are, and commands to paste.
+"""The text that `up` prints when everything serves: addresses, and commands to paste.
 
-No secret is in it, because logs are kept: the commands read them from the credentials file.
+It contains no secret, because logs are stored: the commands read them from the credentials file.
 """
 
 import shlex
@@ -31,7 +31,7 @@ _NO_KEY: Final = """\
 def quickstart(
     *, control_url: str, registry_host: str, region: str, file: Path, credentials: Credentials | None
 ) -> str:
-    """The text. `credentials` is what the file says, if its key works."""
+    """The text. `credentials` is the content of the file, if its key is valid."""
     places = [
         f"ready: the registry is {registry_host}",
         f"  management API   {control_url}/registry/v1/regions/{region}/namespaces",

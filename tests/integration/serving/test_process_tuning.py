@@ -1,4 +1,4 @@
-"""Memory that the servers free and use again (decision 31), and what they never free."""
+"""Memory that the servers free and use again (ADR 31), and what they never free."""
 
 import platform
 import subprocess
