@@ -143,7 +143,7 @@ def test_a_start_that_loses_power_is_completed_by_the_next(
         "User": 1,
         "ApiKey": 1,
         "PolicyRule": 1,
-        "AuditEvent": 4,
+        "AuditEvent": 5,
     }
     assert authenticate(username="admin", password=credentials.admin_password)
     assert [entry.name for entry in tmp_path.iterdir()] == ["credentials.json"]
