@@ -1,4 +1,4 @@
-"""Uploads: monolithic, streamed, chunked, mounted (checklist 49-86)."""
+"""Uploads of blobs: in one request, streamed, chunked, or by mount (OCI 49-86)."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,13 +22,13 @@ from registry_data.registry.uploads import OpenUpload, Purpose, Upload, UploadMo
 
 T = TypeVar("T")
 
-# A small body that is here within this time goes to its place in one step, in one thread. One that is slower
-# must hold its upload meanwhile, so that no other request writes to it (checklist 75).
+# A small body that arrives within this time is stored in one step, in one thread. A slower one locks its
+# upload meanwhile, so that no other request writes to it (OCI 75).
 _AT_ONCE: Final = 0.05  # seconds
 
 
 async def start(plane: AppContext, request: Request, route: Route) -> Response:
-    """Mount a blob, take one whole, or open a session (checklist 49-56, 80-86)."""
+    """Mount a blob, store one from the body, or start an upload session (OCI 49-56, 80-86)."""
     repository = parse_repository(route.name)
     whole = _digest(request) if "digest" in request.query else None
     if request.query.get("mount") and await _mounted(plane, request, repository):
@@ -41,7 +41,7 @@ async def start(plane: AppContext, request: Request, route: Route) -> Response:
         try:
             return await _finish(plane, request, repository, session_id, whole)
         except BaseException:
-            with suppress(ProtocolError):  # the worker does it in time
+            with suppress(ProtocolError):  # the worker removes expired sessions
                 await plane.bridge.run(
                     uploads.drop, credentials(request), repository, session_id, store=plane.store
                 )
@@ -55,12 +55,12 @@ async def _mounted(plane: AppContext, request: Request, repository: Repository) 
     try:
         parsed = parse_repository(source) if source else None
     except ProtocolError:
-        return False  # a bad source is a reason to upload, not an error (checklist 81)
+        return False  # an invalid source means an upload, not an error (OCI 81)
     return await plane.bridge.run(mounts.mount, credentials(request), repository, digest, source=parsed)
 
 
 async def append(plane: AppContext, request: Request, route: Route) -> Response:
-    """Take a chunk, or everything, at the upload's end (checklist 61-68)."""
+    """Append a chunk to an upload (OCI 61-68)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
     if (small := await request.body_at_once(plane.config.piece_size, _AT_ONCE)) is not None:
         take = partial(uploads.append_small, small)
@@ -74,7 +74,8 @@ async def append(plane: AppContext, request: Request, route: Route) -> Response:
         await plane.bridge.run(uploads.rollback, held)
         raise
     except BaseException:
-        # The client went away, or we are told to stop: what arrived may be gone on from (checklist 73).
+        # The client disconnected, or the server stops: the upload can be resumed after the bytes that arrived
+        # (OCI 73).
         await plane.bridge.run(uploads.save_progress, held)
         raise
     offset = await plane.bridge.run(uploads.save_progress, held)
@@ -82,7 +83,7 @@ async def append(plane: AppContext, request: Request, route: Route) -> Response:
 
 
 async def finish(plane: AppContext, request: Request, route: Route) -> Response:
-    """Take what is left of an upload and make it a blob (checklist 55-60, 66, 78)."""
+    """Append the rest of an upload and close it (OCI 55-60, 66, 78)."""
     repository, session_id, digest = parse_repository(route.name), _session_id(route), _digest(request)
     try:
         return await _finish(plane, request, repository, session_id, digest)
@@ -92,7 +93,7 @@ async def finish(plane: AppContext, request: Request, route: Route) -> Response:
         )
         if not again:
             raise
-        return _created(repository, digest)  # the first answer got lost (checklist 166)
+        return _created(repository, digest)  # the first response was lost (OCI 166)
 
 
 async def _finish(
@@ -113,7 +114,7 @@ async def _finish(
             await _pump(plane, request, held)
             _check_length(request, held)
     except BaseException:
-        # Another try begins where this one began (checklist 72).
+        # A retry begins at the offset at which this request began (OCI 72).
         await plane.bridge.run(uploads.rollback, held)
         raise
     await _close(plane, held, digest)
@@ -121,7 +122,7 @@ async def _finish(
 
 
 async def _close(plane: AppContext, held: OpenUpload, digest: Digest) -> None:
-    """Make the upload a blob; where its bytes have to be read again for that, few do so at a time."""
+    """Close the upload. If its bytes must be read again for the digest, few requests do so at a time."""
     if held.digest(digest.algorithm) is None:
         try:
             async with plane.reading_again:
@@ -133,7 +134,7 @@ async def _close(plane: AppContext, held: OpenUpload, digest: Digest) -> None:
 
 
 async def status(plane: AppContext, request: Request, route: Route) -> Response:
-    """Say how far an upload has come (checklist 69)."""
+    """Return the offset of an upload (OCI 69)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
     upload = await _find(plane, request, repository, session_id, uploads.TO_LOOK)
     offset = await plane.bridge.run(uploads.status, upload, store=plane.store)
@@ -141,7 +142,7 @@ async def status(plane: AppContext, request: Request, route: Route) -> Response:
 
 
 async def cancel(plane: AppContext, request: Request, route: Route) -> Response:
-    """Forget an upload (checklist 71)."""
+    """Cancel an upload (OCI 71)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
     upload = await _find(plane, request, repository, session_id, uploads.TO_CANCEL)
     await plane.bridge.run(uploads.cancel, upload, store=plane.store)
@@ -151,7 +152,7 @@ async def cancel(plane: AppContext, request: Request, route: Route) -> Response:
 async def _at_its_end(
     plane: AppContext, request: Request, repository: Repository, session_id: UUID, take: Callable[..., T]
 ) -> T:
-    """Run a use case that opens an upload at the offset that Content-Range names, or at its end."""
+    """Run a use case that opens an upload at the offset of Content-Range, or at its end."""
     upload = await _find(plane, request, repository, session_id, uploads.TO_WRITE)
     try:
         at = _first_byte(request)
@@ -181,20 +182,20 @@ async def _open(plane: AppContext, request: Request, repository: Repository, ses
 
 
 def _first_byte(request: Request) -> int | None:
-    """Where a Content-Range begins, None without one; its length must be Content-Length (checklist 67)."""
+    """The first byte of Content-Range, None without one; its length must match Content-Length (OCI 67)."""
     header = request.headers.get("content-range")
     first, last = parse_content_range(header) if header else (None, None)
     length = content_length(request)
     if first is not None and last is not None and length not in (None, last - first + 1):
         raise ProtocolError(
             ErrorCode.SIZE_INVALID,
-            f"Content-Range speaks of {last - first + 1} bytes, Content-Length of {length}",
+            f"Content-Range has {last - first + 1} bytes, Content-Length {length}",
         )
     return first
 
 
 async def _pump(plane: AppContext, request: Request, held: OpenUpload) -> None:
-    """Hash and write one piece side by side while the next one arrives: two pieces at most in memory."""
+    """Hash and write each piece in two threads while the next one arrives: at most two pieces in memory."""
     working: asyncio.Future[tuple[None, None]] | None = None
     with plane.gathering.part() as size:
         try:
@@ -213,7 +214,7 @@ async def _pump(plane: AppContext, request: Request, held: OpenUpload) -> None:
 
 
 def _check_length(request: Request, held: OpenUpload) -> None:
-    """A body that ends early without the connection's end must not count as whole (checklist 58, 67)."""
+    """Check the length of the body, which may end early without the end of the connection (OCI 58, 67)."""
     header = request.headers.get("content-range")
     if header is None:
         return
@@ -227,7 +228,9 @@ def _check_length(request: Request, held: OpenUpload) -> None:
 def _digest(request: Request) -> Digest:
     value = request.query.get("digest")
     if not value:
-        raise ProtocolError(ErrorCode.DIGEST_INVALID, "say the content's digest: ?digest=sha256:<hex>")
+        raise ProtocolError(
+            ErrorCode.DIGEST_INVALID, "the digest of the content is missing: add ?digest=sha256:<hex>"
+        )
     return Digest.parse(value)
 
 
@@ -242,7 +245,7 @@ def _progress(repository: Repository, session_id: UUID, offset: int) -> dict[str
     return {
         "location": f"/v2/{repository}/blobs/uploads/{session_id}",
         "docker-upload-uuid": str(session_id),
-        # The Docker form: inclusive, and 0-0 for nothing yet.
+        # Docker's form: inclusive, and 0-0 for an empty upload.
         "range": f"0-{max(offset - 1, 0)}",
     }
 
