@@ -106,7 +106,7 @@ def test_the_same_bytes_are_not_accepted_with_another_type(
     reference = "new" if by == "tag" else digest_of(body)
     refused = connection.request("PUT", f"{path}/{reference}", f"Content-Type: {second}", body=body)
     assert (refused.status, refused.codes) == (400, ["MANIFEST_INVALID"])
-    assert f"stored as {first}" in refused.body.decode()
+    assert f"stored with the media type {first}" in refused.body.decode()
     assert connection.request("HEAD", f"{path}/{digest_of(body)}").headers["Content-Type"] == first
     assert connection.request("HEAD", f"{path}/new").status == 404
 

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPResponse
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+# Headers that differ in every response: `dict(headers) | PER_RESPONSE` can be compared.
+PER_RESPONSE: Final = {"date": "", "x-request-id": ""}
 
 
 @dataclass(frozen=True)
