@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
 
-from registry_control.access.policy import Visibility
+from registry_control.access.policy import Facts, Role, Visibility, is_public
 from registry_control.administration.base import (
     ReadOnlyAdmin,
     ServiceDeletedAdmin,
@@ -35,6 +37,15 @@ from registry_control.common.models import NOT_DELETING, Status
 
 if TYPE_CHECKING:
     from django.forms import ModelForm
+
+
+def _reference(term: str) -> tuple[str, str, str]:
+    """Namespace, image and tag of `[HOST/]NAMESPACE/IMAGE[:TAG]`; empty if the term has no slash."""
+    first, slash, rest = term.strip().partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        first, slash, rest = rest.partition("/")
+    name, _, tag = rest.partition(":")
+    return (first, name, tag) if slash else ("", "", "")
 
 
 class PushedAdmin(ServiceDeletedAdmin):
@@ -69,6 +80,7 @@ class ImageAdmin(PushedAdmin):
         "name",
         "visibility",
         "effective",
+        "pull_command",
         "contents",
         "size_for_people",
         "status",
@@ -97,11 +109,26 @@ class ImageAdmin(PushedAdmin):
 
     @admin.display(description="who may pull")
     def effective(self, image: Image) -> str:
-        """What the two policies come to."""
-        public = image.visibility == Visibility.PUBLIC or (
-            image.visibility == Visibility.INHERIT and image.namespace.is_public
-        )
+        """Who may pull, by the policies of the image and its namespace together."""
+        visibility = Visibility(image.visibility)
+        public = is_public(Facts(Role.NONE, namespace_is_public=image.namespace.is_public, image=visibility))
         return "anyone" if public else "members"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Image], search_term: str
+    ) -> tuple[QuerySet[Image], bool]:
+        """Search also for NAMESPACE/IMAGE, with or without a host in front."""
+        namespace, name, _ = _reference(search_term)
+        if not namespace:
+            return super().get_search_results(request, queryset, search_term)
+        return queryset.filter(namespace__name=namespace, name__startswith=name), False
+
+    @admin.display(description="pull command")
+    def pull_command(self, image: Image) -> str:
+        """The docker command for the tag that was pushed last."""
+        newest = image.tags.exclude(status=Status.DELETING).order_by("-updated_at").first()
+        tag = f":{newest.name}" if newest else ""
+        return format_html("<code>docker pull {}/{}{}</code>", settings.PUBLIC_HOST, image, tag)
 
     @admin.display(description="tags", ordering="tags_there")
     def tag_count(self, image: Any) -> int:
@@ -179,6 +206,16 @@ class TagAdmin(PushedAdmin):
     list_filter = ("status",)
     list_select_related = ("image__namespace", "manifest")
     search_fields = ("name", "id", "image__name", "manifest__digest")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Tag], search_term: str
+    ) -> tuple[QuerySet[Tag], bool]:
+        """Search also for NAMESPACE/IMAGE:TAG, with or without a host in front."""
+        namespace, name, tag = _reference(search_term)
+        if not namespace:
+            return super().get_search_results(request, queryset, search_term)
+        found = queryset.filter(image__namespace__name=namespace, image__name__startswith=name)
+        return found.filter(name__startswith=tag), False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tag]:
         """Without the manifests' bytes."""

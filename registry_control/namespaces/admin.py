@@ -56,7 +56,7 @@ class NamespaceAdmin(ServiceDeletedAdmin):
 
     form = NamespaceForm
     start_deletion = staticmethod(services.start_deletion)
-    list_display = ("name", "is_public", "project", "owner", "status", "images", "size", "created_at")
+    list_display = ("name", "privacy", "project", "owner", "status", "images", "size", "created_at")
     list_filter = ("is_public", "status", "project__organization")
     list_select_related = ("project__organization", "owner_user", "owner_application__organization")
     search_fields = ("name", "id", "description")
@@ -94,6 +94,11 @@ class NamespaceAdmin(ServiceDeletedAdmin):
         """Nothing changes on one that is being deleted."""
         going = obj is not None and obj.status == Status.DELETING
         return not going and super().has_change_permission(request, obj)
+
+    @admin.display(description="privacy", ordering="is_public")
+    def privacy(self, namespace: Namespace) -> str:
+        """The policy as a word: Django's icon for False, a red cross, looks like a fault."""
+        return "public" if namespace.is_public else "private"
 
     @admin.display(description="owner")
     def owner(self, namespace: Namespace) -> str:

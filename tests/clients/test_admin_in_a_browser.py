@@ -1,12 +1,13 @@
 """The administration and API pages in a real browser, without the internet."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Page, Response, sync_playwright
 
+from tests.services.nginx import make_tls_proxy
 from tests.services.stack import Stack
 from tests.services.tools import require_tool
 from tests.tenants import LAYER, Tenants
@@ -22,6 +23,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+WIDE, PHONE = 1400, 400  # pixels
 LISTS = [
     "identity/organization",
     "identity/project",
@@ -46,7 +48,7 @@ LISTS = [
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    """A page that fails the test on any script error or failed file."""
+    """A page that fails the test on any script error, failed file or violation of the security policy."""
     program = require_tool("chromium")
     troubles: list[str] = []
 
@@ -56,7 +58,7 @@ def page() -> Iterator[Page]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        opened = browser.new_page(viewport={"width": 1400, "height": 900})
+        opened = browser.new_page(viewport={"width": WIDE, "height": 900}, ignore_https_errors=True)
         opened.on("response", watch)
         opened.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
         opened.on("pageerror", lambda error: troubles.append(str(error)))
@@ -65,16 +67,24 @@ def page() -> Iterator[Page]:
     assert troubles == []
 
 
-def sign_in(page: Page, stack: Stack) -> str:
-    base = f"{stack.credentials.control_url}/admin/"
-    page.goto(base)
+def width_of(page: Page) -> int:
+    """How wide the page is, with all that a horizontal scroll bar would reach."""
+    return int(page.evaluate("document.documentElement.scrollWidth"))
+
+
+def sign_in(page: Page, stack: Stack, control_url: str | None = None) -> str:
+    """Sign in from the address of the control plane; returns the URL of the administration."""
+    base = f"{control_url or stack.credentials.control_url}/admin/"
+    page.goto(base.removesuffix("admin/"))
     page.fill("#id_username", stack.credentials.admin_username)
     page.fill("#id_password", stack.credentials.admin_password)
     page.click("input[type=submit]")
-    assert "Stowage administration" in page.inner_text("#header")
+    assert page.url == base
+    assert "Stowage" in page.inner_text("#header")
     return base
 
 
+@pytest.mark.slow
 def test_every_list_opens_and_an_action_makes_a_namespace_public(
     page: Page, stack: Stack, tenants: Tenants, tmp_path: Path
 ) -> None:
@@ -88,6 +98,7 @@ def test_every_list_opens_and_an_action_makes_a_namespace_public(
         page.goto(f"{base}{path}/")
         page.screenshot(path=tmp_path / f"{path.replace('/', '-')}.png")
         assert page.locator("#changelist").count() == 1, path
+        assert width_of(page) <= WIDE, path
 
     # and a namespace is made public by the action of its list
     page.goto(f"{base}namespaces/namespace/?q={name}")
@@ -136,3 +147,71 @@ def test_the_api_pages_need_no_internet(page: Page, stack: Stack, tmp_path: Path
     page.wait_for_selector(".opblock")
     page.screenshot(path=tmp_path / "docs.png")
     assert page.locator(".opblock").count() >= 12
+
+
+@pytest.mark.slow
+def test_no_page_is_wider_than_a_phone(page: Page, stack: Stack, tenants: Tenants, tmp_path: Path) -> None:
+    # given an image, whose digests are long
+    name = tenants.image_with_policies(is_public=False, visibility="inherit").split("/")[0]
+    base = sign_in(page, stack)
+    page.set_viewport_size({"width": PHONE, "height": 800})
+
+    # then every list and the page of its first row fit
+    for path in LISTS:
+        page.goto(f"{base}{path}/" + (f"?q={name}" if path == "catalog/image" else ""))
+        page.screenshot(path=tmp_path / f"phone-{path.replace('/', '-')}.png", full_page=True)
+        assert width_of(page) <= PHONE, path
+        first = page.locator("#result_list tbody th a")
+        if first.count():
+            first.first.click()
+            page.screenshot(path=tmp_path / f"phone-{path.replace('/', '-')}-page.png", full_page=True)
+            assert width_of(page) <= PHONE, path
+
+
+def test_the_page_of_an_image_says_how_to_pull_it_and_who_changed_it(
+    page: Page, stack: Stack, tenants: Tenants
+) -> None:
+    # given an image, found by the name that people use
+    repository = tenants.image_with_policies(is_public=False, visibility="private")
+    base = sign_in(page, stack)
+    page.goto(f"{base}catalog/image/?q={repository}")
+    page.click("#result_list tbody th a")
+
+    # then its page has the command
+    assert f"docker pull {tenants.owner.host}/{repository}" in page.inner_text("#content")
+
+    # and its history is that of the audit log
+    page.click("text=History")
+    assert "image.visibility" in page.inner_text("#result_list")
+    page.click("#result_list tbody th a")
+    assert repository in page.inner_text("#content")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("explicit_scheme", [True, False])
+def test_an_administrator_signs_in_through_a_proxy_with_tls_and_directly_at_the_same_time(
+    page: Page, make_stack: Callable[..., Stack], tmp_path: Path, explicit_scheme: bool
+) -> None:
+    # given a product behind nginx, which terminates TLS and forwards Host, scheme and address
+    proxy = make_tls_proxy(tmp_path / "proxy")
+    environment = dict(proxy.environment)
+    if not explicit_scheme:
+        del environment["REGISTRY_PUBLIC_SCHEME"]
+    product = make_stack(**environment).start()
+    with proxy.forwarding(control=product.control_address, data=product.data_address):
+        # when an administrator signs in through it, then the pages work
+        base = sign_in(page, product, proxy.control_url)
+        page.goto(f"{base}identity/organization/add/")
+        page.fill("#id_name", "through the proxy")
+        page.click("input[name=_save]")
+        assert "was added successfully" in page.inner_text(".messagelist")
+
+        # and its cookies are not sent over plain http
+        session = [cookie for cookie in page.context.cookies() if "session" in cookie.get("name", "")]
+        assert [cookie.get("secure") for cookie in session] == [True]
+
+        # and a sign-in without the proxy works as well
+        page.context.clear_cookies()
+        sign_in(page, product)
+        session = [cookie for cookie in page.context.cookies() if "session" in cookie.get("name", "")]
+        assert [cookie.get("secure") for cookie in session] == [False]

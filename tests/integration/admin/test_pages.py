@@ -33,7 +33,7 @@ from registry_control.common.models import Change, Status
 from registry_control.common.store import blob_store
 from registry_control.identity.models import ApiKey, Organization, Policy, PolicyRule, Project, User
 from registry_control.namespaces.models import Namespace
-from registry_control.serving.models import LeaderLease, WorkerHeartbeat
+from registry_control.serving.models import Installation, LeaderLease, WorkerHeartbeat
 from tests.factories import Pushed, TestKey, make_key, make_namespace, make_user, push_image, unique
 from tests.integration.admin.forms import url
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 OURS = [model for model in apps.get_models() if model.__module__.startswith("registry_control")]
 # A part of the policy's page, and rows that only coordinate processes or are derived from others.
-WITHOUT_PAGES = {PolicyRule, Change, LeaderLease, WorkerHeartbeat, SignInCounter, Referrer}
+WITHOUT_PAGES = {PolicyRule, Change, Installation, LeaderLease, WorkerHeartbeat, SignInCounter, Referrer}
 MODELS = [model for model in OURS if model not in WITHOUT_PAGES]
 READ_ONLY = {MissingChild, Blob, BlobLease, BlobLink, Manifest, ManifestChild, UploadSession, AuditEvent}
 
