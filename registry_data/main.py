@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import django
 
 if TYPE_CHECKING:
+    from registry_data.connections import Connections
     from registry_data.http.app import App
     from registry_data.http.read_executor import ReadExecutor
     from registry_data.scoped_cache import ChangeFeed, ChangeTracker
 
 
-def build() -> "App":
+def build(connections: "Connections | None" = None) -> "App":
     """Make the ASGI application from the installation's settings; the server calls this once a process."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
     django.setup()
@@ -44,6 +45,8 @@ def build() -> "App":
         rate_limit=settings.RATE_LIMIT,
         rate_limit_anonymous=settings.RATE_LIMIT_ANONYMOUS,
         trusted_proxies=settings.TRUSTED_PROXIES,
+        database_threads=settings.DATABASE_THREADS,
+        storage_threads=settings.STORAGE_THREADS,
     )
     tracker = ChangeTracker()
     feed, reads = _on_sqlite(tracker) if connection.vendor == "sqlite" else _on_postgresql(tracker)
@@ -62,7 +65,7 @@ def build() -> "App":
         on_response=(access_log_hook(access_log),) if access_log else (),
         on_shutdown=(access_log.close,) if access_log else (),
     )
-    return App(context)
+    return App(context, connections)
 
 
 def _on_sqlite(tracker: "ChangeTracker") -> "tuple[ChangeFeed, ReadExecutor]":

@@ -97,9 +97,10 @@ def _details(error: exceptions.ValidationError) -> list[dict[str, str]]:
     ]
 
 
-def length_required(request: HttpRequest) -> HttpResponse:
-    """Answer for a body without a length."""
-    return _json(request, HTTPStatus.LENGTH_REQUIRED, "send the body with a Content-Length")
+def host_not_allowed(request: HttpRequest) -> HttpResponse:
+    """Answer for a Host that this registry does not have."""
+    message = "this host is not in REGISTRY_ALLOWED_HOSTS: add it there, without a port"
+    return _json(request, HTTPStatus.BAD_REQUEST, message)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -4,14 +4,17 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 
+from django.core.exceptions import DisallowedHost
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from registry_control.common import request_context
-from registry_control.rest.errors import database_away, length_required
+from registry_control.rest.errors import database_away, host_not_allowed
 
 logger = logging.getLogger(__name__)
+
+_HOST_SHOWN = 100  # characters of a refused Host in the log
 
 
 class RequestId:
@@ -63,17 +66,20 @@ class DatabaseAway:
         return database_away(request)
 
 
-class KnownLength:
-    """Refuses bodies that do not say how long they are.
-
-    To WSGI such a body is an empty one: a PATCH would seem to succeed, and change nothing.
-    """
+class AllowedHost:
+    """Refuses a Host that is not in REGISTRY_ALLOWED_HOSTS; Django would log a traceback for each."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer, or refuse."""
-        if "Transfer-Encoding" in request.headers:
-            return length_required(request)
+        """Pass the request on, or answer 400."""
+        try:
+            request.get_host()
+        except DisallowedHost:
+            host = request.META.get("HTTP_HOST", "")[:_HOST_SHOWN]
+            logger.warning(
+                "refused a request for the host %r, which REGISTRY_ALLOWED_HOSTS does not have", host
+            )
+            return host_not_allowed(request)
         return self._get_response(request)

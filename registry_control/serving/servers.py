@@ -15,17 +15,18 @@ from django.conf import settings
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.server import Server
 from starlette.types import Receive, Scope, Send
 
 from registry_control.common.access_log import open_access_log
 from registry_control.serving.addresses import check_addresses, ip_of
+from registry_control.serving.granian_server import GranianServer
 from registry_control.serving.parent_death import end_with_parent
 from registry_control.serving.process import let_children_end
 from registry_control.serving.process_tuning import keep_freed_memory, set_aside_what_stays
 from registry_control.serving.request_log import RequestLog
-from registry_control.serving.wsgi import WsgiInThreads
+from registry_control.serving.wsgi import WsgiInThreads, refuse_connection
 from registry_control.settings.environment import Address
+from registry_data.connections import Connections
 from registry_data.proxies import client_scope
 
 logger = logging.getLogger(__name__)
@@ -33,13 +34,16 @@ logger = logging.getLogger(__name__)
 _Application: TypeAlias = Callable[..., Any]
 _Build: TypeAlias = Callable[[], _Application]
 
-_CONTROL_THREADS: Final = 8
 # Per worker process, idle ones included. A further connection waits unanswered in the backlog.
 _CONNECTIONS: Final = 10_000
 _OPEN_FILES: Final = 65_536
 _BACKLOG: Final = 1024
-# Bytes of a body per message to Python; the buffer grows to this size only for clients that fill it.
-_READ_AT_ONCE: Final = 1024 * 1024
+# Bytes of a body per message to Python. Each connection may occupy such a buffer, also with headers alone.
+_READ_AT_ONCE: Final = 256 * 1024
+# What a request to the management API may send without any credentials: sign-in forms and token requests.
+_ANONYMOUS_BODY: Final = 64 * 1024  # bytes
+_FORMS: Final = ("/admin/", "/registry-internal/")
+_CREDENTIALS: Final = frozenset((b"x-auth-token", b"authorization", b"cookie"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +92,26 @@ def _preload_control() -> None:
 def _build_control() -> _Application:
     from registry_control.wsgi import application
 
-    adapter = WsgiInThreads(
-        application, threads=_CONTROL_THREADS, max_body=settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    )
-    logged = RequestLog(adapter, open_access_log(settings.ACCESS_LOG))
+    adapter = WsgiInThreads(application, threads=settings.CONTROL_THREADS, body_limit=_body_limit)
+    log = open_access_log(settings.ACCESS_LOG)
+    logged, refusing = RequestLog(adapter, log), RequestLog(refuse_connection, log)
+    connections = _connections(settings.CONTROL_ADDR, "REGISTRY_CONTROL_ADDR", processes=1)
 
-    async def behind_proxies(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope = client_scope(scope, settings.TRUSTED_PROXIES)
-        await logged(scope, receive, send)
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await logged(scope, receive, send)
+            return
+        respond = logged if await connections.admits(scope["client"]) else refusing
+        await respond(client_scope(scope, settings.TRUSTED_PROXIES), receive, send)
 
-    return behind_proxies
+    return serve
+
+
+def _body_limit(scope: Scope) -> int:
+    """How many bytes of a body to read: none of a request that the API refuses for its missing key anyway."""
+    if any(name in _CREDENTIALS for name, _ in scope["headers"]):
+        return settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    return _ANONYMOUS_BODY if scope["path"].startswith(_FORMS) else 0
 
 
 def _preload_data() -> None:
@@ -108,7 +121,18 @@ def _preload_data() -> None:
 def _build_data() -> _Application:
     from registry_data.main import build
 
-    return build()
+    connections = _connections(settings.DATA_ADDR, "REGISTRY_DATA_ADDR", processes=settings.DATA_WORKERS)
+    return build(connections)
+
+
+def _connections(address: Address, variable: str, *, processes: int) -> Connections:
+    return Connections(
+        ip_of(address, variable),
+        address.port,
+        limit=settings.CONNECTIONS_PER_ADDRESS,
+        processes=processes,
+        trusted=settings.TRUSTED_PROXIES,
+    )
 
 
 def _serve(plane: _Plane) -> None:
@@ -117,7 +141,7 @@ def _serve(plane: _Plane) -> None:
     _allow_many_files()
     keep_freed_memory()
     set_aside_what_stays()
-    server = Server(
+    server = GranianServer(
         plane.name,
         address=ip_of(plane.address, plane.variable),
         port=plane.address.port,
@@ -128,10 +152,14 @@ def _serve(plane: _Plane) -> None:
         backlog=_BACKLOG,
         backpressure=_CONNECTIONS,
         respawn_failed_workers=True,
-        http1_settings=HTTP1Settings(max_buffer_size=_READ_AT_ONCE),
+        # hyper waits so long for a request's head, from the previous response on.
+        http1_settings=HTTP1Settings(
+            header_read_timeout=settings.KEEPALIVE * 1000, max_buffer_size=_READ_AT_ONCE
+        ),
         log_level=LogLevels.warning,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING", "propagate": True}}},
     )
+    server.unread_timeout = settings.IDLE_TIMEOUT
     let_children_end()
     server.serve(target_loader=lambda: _load(plane), wrap_loader=False)
 

@@ -1,50 +1,45 @@
-"""A WSGI application behind an ASGI server, with threads for work and none for waiting.
+"""The control plane's WSGI application behind an ASGI server (ADR 13).
 
-A WSGI server gives a request its thread with the first byte, so a handful of clients that send half a body
-and fall silent hold up everybody else. Here a request gets its thread when all of its body has come, and
-gives it back before the first byte of the answer goes out. Bodies and answers are in memory meanwhile: the
-management API has none that are large.
+asgiref builds the WSGI environment. This adapter adds what asgiref's own does not have: a body has limits in
+size, time and total memory, requests run in several threads, each in the context variables of its request,
+and a response is sent when the thread is free again. Slow clients occupy no thread therefore. Bodies and
+responses are buffered in memory, which suits a management API.
 """
 
 import asyncio
 import logging
-import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import BytesIO
 from json import dumps
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from wsgiref.types import WSGIApplication
+
+from asgiref.wsgi import WsgiToAsgiInstance
+from starlette.types import Message, Receive, Scope, Send
+
+from registry_control.serving.bodies import Body, BodyBudget, Refused, check_head, header
+from registry_data.connections import TOO_MANY
 
 logger = logging.getLogger(__name__)
 
-BODY_TIME: Final = 30.0
-"""Seconds that a client has for sending a whole body."""
-
-_Message: TypeAlias = MutableMapping[str, Any]
-_Receive: TypeAlias = Callable[[], Awaitable[_Message]]
-_Send: TypeAlias = Callable[[_Message], Awaitable[None]]
+BODY_TIME: Final = 30.0  # seconds that a client has for sending a whole body
 
 
-class _ClientGone(Exception):
-    """Nobody is left who could be answered."""
+class _Response:
+    """What a WSGI application returned. A second `start` replaces the first: nothing has been sent yet."""
 
-
-@dataclass(slots=True)
-class _Answer:
-    """What a WSGI application has to say, or what is said for it."""
-
-    status: int = HTTPStatus.INTERNAL_SERVER_ERROR
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes = b""
+    def __init__(self) -> None:
+        self.status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
+        self.headers: list[tuple[str, str]] = []
+        self.body = b""
 
     def start(
         self, status: str, headers: list[tuple[str, str]], _: object = None
     ) -> Callable[[bytes], object]:
-        """WSGI's `start_response`. A second call replaces the first: nothing has been sent yet."""
+        """WSGI's `start_response`."""
         self.status, self.headers, self.body = int(status.split()[0]), headers, b""
         return self._write
 
@@ -56,116 +51,114 @@ class WsgiInThreads:
     """The ASGI callable."""
 
     def __init__(
-        self, application: WSGIApplication, *, threads: int, max_body: int, body_time: float = BODY_TIME
+        self,
+        application: WSGIApplication,
+        *,
+        threads: int,
+        body_limit: Callable[[Scope], int],
+        body_time: float = BODY_TIME,
+        budget: BodyBudget | None = None,
     ) -> None:
-        """At most `threads` requests are worked on at once; a body has at most `max_body` bytes."""
-        self._application = application
-        self._body_time = body_time
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
-        self._max_body = max_body
+        """Run at most `threads` requests at once.
 
-    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+        `body_limit` returns how many bytes of a request's body are read. 0 means none: the application is
+        called at once with an empty body.
+        """
+        self._application = application
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
+        self._body_limit = body_limit
+        self._body_time = body_time
+        self._budget = budget or BodyBudget()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the server's start and stop."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
+        body = Body(receive, self._budget)
         try:
+            check_head(scope)
             async with asyncio.timeout(self._body_time):
-                body = await self._body(scope, receive)
-        except _ClientGone:
-            return
+                await body.read(self._body_limit(scope), header(scope, b"content-length"))
+            call = copy_context().run
+            response = await asyncio.get_running_loop().run_in_executor(
+                self._pool, call, self._run, scope, body
+            )
         except TimeoutError:
-            await _send(_refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time"), send)
-            return
-        if body is None:
-            await _send(_refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large"), send)
-            return
-        environ = _environ(scope, body)
-        loop = asyncio.get_running_loop()
-        await _send(await loop.run_in_executor(self._pool, copy_context().run, self._work, environ), send)
+            response = _refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time")
+        except Refused as error:
+            response = _refusal(error.status, str(error))
+        finally:
+            body.release()
+        if not body.is_complete:
+            response.headers.append(("Connection", "close"))
+        await _send(response, send)
+        if not body.is_complete:
+            await body.linger()
 
-    async def _lifespan(self, receive: _Receive, send: _Send) -> None:
+    def _run(self, scope: Scope, body: Body) -> _Response:
+        """Call the application, in a thread of the pool."""
+        response = _Response()
+        try:
+            parts = self._application(_environ(scope, body.take()), response.start)
+            try:
+                response.body += b"".join(parts)
+            finally:
+                if (close := getattr(parts, "close", None)) is not None:
+                    close()
+        except Exception:
+            logger.exception("the WSGI application raised an exception")
+            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
+        return response
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] == "lifespan.startup":
             await send({"type": "lifespan.startup.complete"})
         self._pool.shutdown()
         await send({"type": f"{message['type']}.complete"})
 
-    async def _body(self, scope: _Message, receive: _Receive) -> bytes | None:
-        """All of it, or None when that would be too much."""
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if int(declared) > self._max_body:
-            return None
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientGone
-            body += message.get("body", b"")
-            if len(body) > self._max_body:
-                return None
-            if not message.get("more_body", False):
-                return bytes(body)
 
-    def _work(self, environ: dict[str, Any]) -> _Answer:
-        """Runs in a thread of the pool."""
-        answer = _Answer()
-        try:
-            pieces = self._application(environ, answer.start)
-            try:
-                answer.body += b"".join(pieces)
-            finally:
-                if (close := getattr(pieces, "close", None)) is not None:
-                    close()
-        except Exception:
-            logger.exception("the application itself has failed")
-            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
-        return answer
+def _environ(scope: Scope, body: BytesIO) -> dict[str, Any]:
+    """The WSGI environment.
 
-
-def _environ(scope: _Message, body: bytes) -> dict[str, Any]:
-    """PEP 3333. What was not ASCII is bytes in the guise of Latin-1 there."""
-    host, port = scope.get("server") or ("localhost", 80)
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": scope["method"],
-        "SCRIPT_NAME": "",
-        "PATH_INFO": scope["path"].encode().decode("latin-1"),
-        "QUERY_STRING": scope["query_string"].decode("latin-1"),
-        "SERVER_NAME": host,
-        "SERVER_PORT": str(port),
-        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
-        "REMOTE_ADDR": (scope.get("client") or ("", 0))[0],
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scope["scheme"],
-        "wsgi.input": BytesIO(body),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-    }
-    for raw_name, raw_value in scope["headers"]:
-        name = raw_name.decode("latin-1").upper()
-        # X_Name would pass for X-Name, which perhaps only a proxy is trusted to set.
-        if name == "CONTENT-LENGTH" or "_" in name:
-            continue
-        key = "CONTENT_TYPE" if name == "CONTENT-TYPE" else f"HTTP_{name.replace('-', '_')}"
-        value = raw_value.decode("latin-1")
-        separator = "; " if key == "HTTP_COOKIE" else ","
-        environ[key] = f"{environ[key]}{separator}{value}" if key in environ else value
-    environ["CONTENT_LENGTH"] = str(len(body))
+    X_Name would be the same variable as X-Name, which perhaps only a proxy may set, so it is dropped. The
+    length of a chunked body, which WSGI does not know, is known by now.
+    """
+    cookies = b"; ".join(value for name, value in scope["headers"] if name == b"cookie")
+    dropped = (b"cookie", b"transfer-encoding", b"content-length")
+    headers = [(name, value) for name, value in scope["headers"] if b"_" not in name and name not in dropped]
+    if cookies:
+        headers.append((b"cookie", cookies))
+    instance: Any = WsgiToAsgiInstance(None)  # type: ignore[no-untyped-call]
+    instance.scope = {**scope, "headers": headers, "query_string": b""}
+    environ: dict[str, Any] = instance.build_environ(instance.scope, body)
+    environ["CONTENT_LENGTH"] = str(len(body.getbuffer()))
+    environ["QUERY_STRING"] = scope["query_string"].decode("latin-1")
     return environ
 
 
-def _refusal(status: HTTPStatus, message: str) -> _Answer:
-    body = dumps({"type": status.phrase.lower().replace(" ", "_"), "message": message}).encode()
-    headers = [
+def _refusal(status: HTTPStatus, message: str) -> _Response:
+    response = _Response()
+    response.status = status
+    response.body = dumps({"type": status.phrase.lower().replace(" ", "_"), "message": message}).encode()
+    response.headers = [
         ("Content-Type", "application/json"),
-        ("Content-Length", str(len(body))),
-        ("Connection", "close"),
+        ("Content-Length", str(len(response.body))),
     ]
-    return _Answer(status, headers, body)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers.append(("Retry-After", "5"))
+    return response
 
 
-async def _send(answer: _Answer, send: _Send) -> None:
-    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+async def refuse_connection(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI
+    """Respond to every request that its address has too many connections, and close its own."""
+    response = _refusal(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY)
+    response.headers.append(("Connection", "close"))
+    await _send(response, send)
+
+
+async def _send(response: _Response, send: Send) -> None:
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+    start: Message = {"type": "http.response.start", "status": response.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": response.body})

@@ -8,7 +8,7 @@ from typing import Any
 import dj_database_url
 
 from registry_control.common.version import version
-from registry_control.settings.environment import ConfigurationError, Environment
+from registry_control.settings.environment import ConfigurationError, Environment, host_without_port
 
 try:
     ENVIRONMENT = Environment.load(os.environ)
@@ -36,6 +36,11 @@ IDLE_TIMEOUT = ENVIRONMENT.idle_timeout
 RATE_LIMIT = ENVIRONMENT.rate_limit
 RATE_LIMIT_ANONYMOUS = ENVIRONMENT.rate_limit_anonymous
 TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
+CONNECTIONS_PER_ADDRESS = ENVIRONMENT.connections_per_address
+KEEPALIVE = ENVIRONMENT.keepalive
+CONTROL_THREADS = ENVIRONMENT.control_threads
+DATABASE_THREADS = ENVIRONMENT.database_threads
+STORAGE_THREADS = ENVIRONMENT.storage_threads
 
 # How long an answer that promised a blob keeps it, when no manifest names it (invariant 2).
 BLOB_LEASE = timedelta(hours=24)
@@ -49,8 +54,8 @@ ALLOWED_HOSTS = [
     "127.0.0.1",
     "localhost",
     "[::1]",
-    CONTROL_ADDR.host,
-    PUBLIC_HOST.rsplit(":", 1)[0],
+    CONTROL_ADDR.url_host,
+    host_without_port(PUBLIC_HOST),
     *ENVIRONMENT.allowed_hosts,
 ]
 
@@ -77,6 +82,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "registry_control.rest.middleware.RequestId",
     "registry_control.serving.health.HealthCheck",
+    "registry_control.rest.middleware.AllowedHost",
     "registry_control.rest.cookies.SecureCookies",
     "registry_control.rest.content_security.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",
@@ -88,7 +94,6 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "registry_control.rest.middleware.DatabaseAway",
-    "registry_control.rest.middleware.KnownLength",
 ]
 ROOT_URLCONF = "registry_control.urls"
 WSGI_APPLICATION = "registry_control.wsgi.application"

@@ -41,8 +41,18 @@ class Address:
     host: str
     port: int
 
+    @property
+    def url_host(self) -> str:
+        """The host as URLs and Host headers have it: IPv6 addresses in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{self.url_host}:{self.port}"
+
+
+def host_without_port(host: str) -> str:
+    """The host of a Host header's value."""
+    return re.sub(r":[0-9]*$", "", host) if host.count(":") == 1 or host.startswith("[") else host
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,11 @@ class Environment:
     rate_limit: int  # requests a minute, 0 for any number
     rate_limit_anonymous: int
     trusted_proxies: tuple[Network, ...]
+    connections_per_address: int  # per plane
+    keepalive: int  # seconds
+    control_threads: int
+    database_threads: int
+    storage_threads: int
 
     @classmethod
     def load(cls, variables: Mapping[str, str]) -> Self:
@@ -112,6 +127,11 @@ class Environment:
             rate_limit=read.number("RATE_LIMIT", 0, at_least=0),
             rate_limit_anonymous=read.number("RATE_LIMIT_ANONYMOUS", 0, at_least=0),
             trusted_proxies=read.networks("TRUSTED_PROXIES"),
+            connections_per_address=read.number("CONNECTIONS_PER_ADDRESS", 512, at_least=1),
+            keepalive=read.number("KEEPALIVE", 75, at_least=1),
+            control_threads=read.number("CONTROL_THREADS", 8, at_least=1),
+            database_threads=read.number("DATABASE_THREADS", 8, at_least=1),
+            storage_threads=read.number("STORAGE_THREADS", 8, at_least=1),
         )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from registry_data.connections import TOO_MANY, Connections
 from registry_data.http.app_context import AppContext, Endpoint, Exchange
 from registry_data.http.authentication import challenge
 from registry_data.http.endpoints import blobs, extensions, lists, manifests, service, uploads
@@ -65,9 +66,11 @@ _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 # What a client may still send, once its answer is clear, and have its connection kept (checklist 4).
 _DRAINED: Final = 8 * 1024 * 1024  # bytes
 _DRAIN_TIME: Final = 10  # seconds
+_ANONYMOUS_DRAIN_TIME: Final = 0.05  # seconds, of a request without credentials
 # What it may send after an answer that ends the connection.
 _LINGERED: Final = 1024 * 1024 * 1024  # bytes
 _LINGER_TIME: Final = 30  # seconds
+_TARGET: Final = 32 * 1024  # bytes of path and query
 # Room for the longest token that is accepted, and all else. Some headers are lists that are looked through.
 _HEADERS: Final = 128 * 1024  # bytes
 
@@ -75,8 +78,9 @@ _HEADERS: Final = 128 * 1024  # bytes
 class App:
     """The ASGI callable."""
 
-    def __init__(self, plane: AppContext) -> None:
+    def __init__(self, plane: AppContext, connections: Connections | None = None) -> None:
         self._plane = plane
+        self._connections = connections
         self._cache = ResponseCache(plane.tracker)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,13 +88,18 @@ class App:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._serve(client_scope(scope, self._plane.config.trusted_proxies), receive, send)
+            admitted = self._connections is None or await self._connections.admits(scope["client"])
+            scope = client_scope(scope, self._plane.config.trusted_proxies)
+            await self._serve(scope, receive, send, admitted=admitted)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, *, admitted: bool) -> None:
         began = time.perf_counter()
         exchange = Exchange(await self._request(scope, receive))
         try:
-            await self._exchange(exchange, key_of(scope), send)
+            if admitted:
+                await self._exchange(exchange, key_of(scope), send)
+            else:
+                await send_response(to_response(_too_many_connections()), exchange, self._plane, send)
         finally:
             exchange.seconds = time.perf_counter() - began
             for hook in self._plane.on_response:
@@ -202,8 +211,14 @@ def _find(request: Request) -> Route:
         ProtocolError: its headers are too large, it does not say which host it is for, or there is nothing at
             its path.
     """
+    if request.target_size > _TARGET:
+        message = f"path and query are longer than {_TARGET} bytes"
+        raise ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.REQUEST_URI_TOO_LONG)
     if sum(len(name) + len(value) for name, value in request.headers.raw) > _HEADERS:
         raise _headers_too_large()
+    if request.headers.get("transfer-encoding", "chunked").lower() != "chunked":
+        message = "the only transfer encoding that is supported is chunked"
+        raise ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.NOT_IMPLEMENTED)
     found = route(request.path)
     if found is not None and found.kind is Kind.HEALTH:
         return found  # whoever watches over this process may not know the registry's name
@@ -211,6 +226,15 @@ def _find(request: Request) -> Route:
     if found is None:
         raise _nothing_at(request.path)
     return found
+
+
+def _too_many_connections() -> ProtocolError:
+    return ProtocolError(
+        ErrorCode.TOOMANYREQUESTS,
+        TOO_MANY,
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        headers={"Retry-After": "5", "Connection": "close"},
+    )
 
 
 def _headers_too_large() -> ProtocolError:
@@ -253,7 +277,8 @@ async def _drained(request: Request) -> bool:
     if request.is_read or (content_length(request) or 0) > _DRAINED:
         return request.is_read
     try:
-        async with asyncio.timeout(_DRAIN_TIME):
+        anonymous = "authorization" not in request.headers
+        async with asyncio.timeout(_ANONYMOUS_DRAIN_TIME if anonymous else _DRAIN_TIME):
             return await request.drain(_DRAINED)
     except (TimeoutError, ClientDisconnect):
         return False

@@ -1,4 +1,4 @@
-"""Memory that grows with the number of requests only up to a budget."""
+"""A memory budget: what transfers buffer does not grow with their number."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,18 +8,18 @@ _LEAST: Final = 64 * 1024  # bytes
 
 
 class MemoryBudget:
-    """A budget of bytes, divided evenly among those who use it just now."""
+    """A number of bytes that is divided evenly among the transfers that run at the same time."""
 
     def __init__(self, budget: int, *, most: int) -> None:
-        """Nobody gets more than `most` bytes, however few they are."""
+        """No transfer gets more than `most` bytes, however few there are."""
         self._budget, self._most = budget, most
-        self._users = 0
+        self._leases = 0
 
     @contextmanager
-    def part(self) -> Iterator[Callable[[], int]]:
-        """Take part; what it yields says how many bytes that is at the moment."""
-        self._users += 1
+    def lease(self) -> Iterator[Callable[[], int]]:
+        """Yield a function that returns how many bytes this transfer may use at the moment."""
+        self._leases += 1
         try:
-            yield lambda: max(_LEAST, min(self._most, self._budget // self._users))
+            yield lambda: max(_LEAST, min(self._most, self._budget // self._leases))
         finally:
-            self._users -= 1
+            self._leases -= 1

@@ -111,6 +111,13 @@ class Request:
         return self._query
 
     @property
+    def target_size(self) -> int:
+        """The length of path and query in bytes."""
+        return len(self._scope.get("raw_path") or self.path.encode()) + len(
+            self._scope.get("query_string", b"")
+        )
+
+    @property
     def http_version(self) -> str:
         """Such as 1.1."""
         return str(self._scope["http_version"])

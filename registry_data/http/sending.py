@@ -3,18 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from starlette.types import Send
 
 from registry_data.http.app_context import AppContext, Exchange
 from registry_data.http.messages import FileBody, Response
 from registry_data.http.response_cache import CachedResponse
+from registry_data.storage.base import SizedReader
 
 logger = logging.getLogger(__name__)
-
-# What a client may take for one part of a body: who takes nothing must not hold it for ever.
-_PATIENCE: Final = 600  # seconds
 
 
 async def send_cached(cached: CachedResponse, exchange: Exchange, send: Send) -> None:
@@ -58,16 +55,23 @@ async def _send_pieces(exchange: Exchange, pieces: Iterator[bytes], plane: AppCo
     request = exchange.request
     gone = asyncio.ensure_future(request.gone())
     try:
-        with plane.sending.part() as size:
-            while (piece := await plane.bridge.run_bytes(next, pieces, b"")) != b"":
+        with plane.sending.lease() as size:
+            while (piece := await plane.bridge.run_bytes(_next, pieces, size())) != b"":
                 for part in _parts(piece, size):
-                    if gone.done() or not await _took(part, send):
+                    if gone.done() or not await _took(part, send, plane.config.idle_time):
                         logger.info("client is away during %s %s", request.method, request.path)
                         return
                     exchange.sent += len(part)
         await send({"type": "http.response.body", "body": b""})
     finally:
         gone.cancel()
+
+
+def _next(pieces: Iterator[bytes], size: int) -> bytes:
+    """The next piece, of at most `size` bytes where that can be chosen; empty at the end."""
+    if isinstance(pieces, SizedReader):
+        pieces.piece_size = size
+    return next(pieces, b"")
 
 
 def _parts(piece: bytes, size: Callable[[], int]) -> Iterator[bytes]:
@@ -78,10 +82,10 @@ def _parts(piece: bytes, size: Callable[[], int]) -> Iterator[bytes]:
         start = stop
 
 
-async def _took(part: bytes, send: Send) -> bool:
+async def _took(part: bytes, send: Send, idle_time: float) -> bool:
     """Whether the client takes a part of a body, or at least something before it."""
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(idle_time):
             await send({"type": "http.response.body", "body": part, "more_body": True})
     except TimeoutError:
         return False

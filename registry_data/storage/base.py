@@ -26,6 +26,17 @@ UploadId = NewType("UploadId", str)
 PIECE = 1024 * 1024  # bytes; the size in which content is read
 
 
+@runtime_checkable
+class SizedReader(Protocol):
+    """An iterator over contents in pieces of at most `piece_size` bytes, which may be changed."""
+
+    piece_size: int
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def __next__(self) -> bytes: ...
+
+
 class StorageError(Exception):
     """The driver could not do what it was called for."""
 

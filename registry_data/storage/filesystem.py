@@ -262,6 +262,7 @@ class _FileReader:
     def __init__(self, store: FilesystemStore, descriptor: int, start: int, stop: int) -> None:
         self._store, self._descriptor, self._offset, self._stop = store, descriptor, start, stop
         self._close = finalize(self, os.close, descriptor)  # at the first call only
+        self.piece_size = PIECE
 
     def __iter__(self) -> "_FileReader":
         return self
@@ -276,7 +277,7 @@ class _FileReader:
 
     def _read(self) -> bytes:
         with self._store.translate_errors():
-            return os.pread(self._descriptor, min(PIECE, self._stop - self._offset), self._offset)
+            return os.pread(self._descriptor, min(self.piece_size, self._stop - self._offset), self._offset)
 
     def close(self) -> None:
         """Close the file. Idempotent."""

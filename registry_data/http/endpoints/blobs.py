@@ -16,8 +16,9 @@ from registry_data.oci.digest import Digest
 from registry_data.oci.ranges import ByteRange, parse_ranges
 from registry_data.oci.reference import parse_repository
 from registry_data.registry import blobs
-from registry_data.storage.base import HasPaths, SignsUrls
+from registry_data.storage.base import HasPaths, SignsUrls, SizedReader
 
+_PIECE_OF_SEVERAL: Final = 128 * 1024  # bytes
 # Time to follow the redirect; a transfer that has begun may take longer.
 _URL_LIFE: Final = timedelta(minutes=15)
 
@@ -86,7 +87,10 @@ async def _several(
     """Send several ranges of a blob in one response (OCI 45)."""
 
     def read(part: ByteRange) -> Iterator[bytes]:
-        return blobs.read(context.store, found.key, start=part.start, stop=part.stop)
+        reader = blobs.read(context.store, found.key, start=part.start, stop=part.stop)
+        if isinstance(reader, SizedReader):
+            reader.piece_size = _PIECE_OF_SEVERAL
+        return reader
 
     pieces = await context.bridge.run_bytes(ranges.pieces, read)
     headers |= {"content-type": ranges.content_type, "content-length": str(ranges.length)}

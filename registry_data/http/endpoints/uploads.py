@@ -197,7 +197,7 @@ def _first_byte(request: Request) -> int | None:
 async def _pump(plane: AppContext, request: Request, held: OpenUpload) -> None:
     """Hash and write each piece in two threads while the next one arrives: at most two pieces in memory."""
     working: asyncio.Future[tuple[None, None]] | None = None
-    with plane.gathering.part() as size:
+    with plane.gathering.lease() as size:
         try:
             async for piece in request.pieces(size):
                 if working is not None:

@@ -268,13 +268,14 @@ class Reader:
     def __init__(self, response: BaseHTTPResponse) -> None:
         self._response = response
         self.close: Final = finalize(self, response.close)
+        self.piece_size = PIECE
 
     def __iter__(self) -> "Reader":
         return self
 
     def __next__(self) -> bytes:
         with translate_errors():
-            piece = self._response.read(PIECE)
+            piece = self._response.read(self.piece_size)
         if not piece:
             self._response.release_conn()
             raise StopIteration

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Final
 from weakref import WeakSet
 
+from registry_data.storage.base import PIECE
 from registry_data.storage.s3.bucket import Bucket, Reader
 
 # For each process. A few slow clients are no problem, and requesting again costs a request.
@@ -33,6 +34,7 @@ class ResumableReader:
         self._etag = self._response.etag
         self._offset, self._stop = start, start + self._response.length
         self._read_at = time.monotonic()
+        self.piece_size = PIECE
 
     def __iter__(self) -> "ResumableReader":
         return self
@@ -43,6 +45,7 @@ class ResumableReader:
                 if self._offset == self._stop:
                     raise StopIteration
                 self._response = self._bucket.read(self._name, self._offset, self._stop, etag=self._etag)
+            self._response.piece_size = self.piece_size
             try:
                 piece = next(self._response)
             except StopIteration:

@@ -107,7 +107,7 @@ def call(
     async def receive() -> Message:
         if not waiting and then_silence:
             await asyncio.sleep(60)
-        return waiting.pop(0)
+        return waiting.pop(0) if waiting else {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -143,7 +143,7 @@ def echo(environ: dict[str, Any], start_response: StartResponse) -> Iterable[byt
 
 
 def in_threads(application: Callable[..., Iterable[bytes]], **options: Any) -> WsgiInThreads:
-    return WsgiInThreads(application, **{"threads": 2, "max_body": 100, **options})
+    return WsgiInThreads(application, **{"threads": 2, "body_limit": lambda _: 100, **options})
 
 
 def test_the_application_gets_what_the_wsgi_standard_says() -> None:
@@ -198,8 +198,11 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     assert json.loads(answered[2])["type"] == "request_timeout"
 
 
-def test_a_client_that_is_gone_gets_no_answer() -> None:
-    assert call(in_threads(echo), body(b"{", more=True), {"type": "http.disconnect"}) is None
+def test_a_malformed_body_is_answered_400() -> None:
+    """Granian reports a malformed chunk as it reports a client that left."""
+    answered = call(in_threads(echo), body(b"{", more=True), {"type": "http.disconnect"})
+    assert answered is not None
+    assert answered[0] == 400
 
 
 def test_an_application_that_fails_answers_500_and_says_nothing(caplog: pytest.LogCaptureFixture) -> None:

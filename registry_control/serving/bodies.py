@@ -1,0 +1,118 @@
+"""Bodies of requests to the control plane, and what is refused before the application sees it."""
+
+import asyncio
+from http import HTTPStatus
+from io import BytesIO
+from typing import Final
+
+from starlette.types import Receive, Scope
+
+_UNBUDGETED: Final = 64 * 1024  # bytes of each body that do not count in the budget: most bodies are smaller
+_BUDGET: Final = 64 * 1024 * 1024  # bytes of all bodies, beyond the first _UNBUDGETED of each
+_LINGER_TIME: Final = 10.0  # seconds in which the rest of a refused body is read and dropped
+_HEADERS: Final = 64 * 1024  # bytes of all header fields
+_TARGET: Final = 16 * 1024  # bytes of path and query
+
+
+class Refused(Exception):
+    """The request is refused before the application sees it."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BodyBudget:
+    """The memory that all bodies of this process share."""
+
+    def __init__(self, size: int = _BUDGET) -> None:
+        self._free = size
+
+    def reserve(self, size: int) -> None:
+        """Take bytes from the budget, or give them back if `size` is negative.
+
+        Raises:
+            Refused: 503, the budget is used up.
+        """
+        if size > self._free:
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many large requests at once: try again")
+        self._free -= size
+
+
+class Body:
+    """The body of one request."""
+
+    def __init__(self, receive: Receive, budget: BodyBudget) -> None:
+        self.is_complete = False
+        self._receive, self._budget = receive, budget
+        self._bytes = bytearray()
+        self._reserved = 0
+
+    async def read(self, limit: int, announced: str) -> None:
+        """Read the whole body.
+
+        Raises:
+            Refused: it is larger than `limit` or than the budget, or malformed, or the client is gone.
+        """
+        if announced in ("", "0") and not limit:
+            limit = 1  # the end of an empty body is a message too
+        if not limit:
+            return
+        if announced and int(announced) > limit:
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {limit} bytes")
+        while not self.is_complete:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.is_complete = True
+                raise Refused(HTTPStatus.BAD_REQUEST, "the body is malformed or ended early")
+            self._append(message.get("body", b""), limit)
+            self.is_complete = not message.get("more_body", False)
+
+    def _append(self, part: bytes, limit: int) -> None:
+        size = len(self._bytes) + len(part)
+        if size > limit:
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {limit} bytes")
+        if size - _UNBUDGETED > self._reserved:
+            self._budget.reserve(size - _UNBUDGETED - self._reserved)
+            self._reserved = size - _UNBUDGETED
+        self._bytes += part
+
+    def take(self) -> BytesIO:
+        """The body as a file."""
+        body, self._bytes = BytesIO(self._bytes), bytearray()
+        return body
+
+    def release(self) -> None:
+        """Forget the body."""
+        self._budget.reserve(-self._reserved)
+        self._reserved, self._bytes = 0, bytearray()
+
+    async def linger(self) -> None:
+        """Read on for a while: closing at once would reset the connection and lose the response."""
+        try:
+            async with asyncio.timeout(_LINGER_TIME):
+                while (await self._receive()).get("more_body", False):
+                    pass
+        except TimeoutError:
+            return
+
+
+def check_head(scope: Scope) -> None:
+    """Refuse a request by its head.
+
+    Raises:
+        Refused: 414, 431 or 501.
+    """
+    if len(scope.get("raw_path") or scope["path"].encode()) + len(scope["query_string"]) > _TARGET:
+        raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, f"path and query are longer than {_TARGET} bytes")
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > _HEADERS:
+        raise Refused(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers are larger than {_HEADERS} bytes"
+        )
+    if header(scope, b"transfer-encoding").lower() not in ("", "chunked"):
+        raise Refused(HTTPStatus.NOT_IMPLEMENTED, "the only transfer encoding that is supported is chunked")
+
+
+def header(scope: Scope, wanted: bytes) -> str:
+    """The values of a header, joined with commas; empty without one."""
+    return ",".join(value.decode("latin-1").strip() for name, value in scope["headers"] if name == wanted)

@@ -1,0 +1,54 @@
+"""Granian with listening sockets of our own: Granian has no setting for their options (ADR 40)."""
+
+import socket
+from typing import Any, Final
+
+from granian._granian import SocketHolder
+from granian.server.mp import MPServer
+
+# Linux: seconds after which the kernel ends a connection whose client takes nothing of what was sent.
+_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
+
+
+class GranianServer(MPServer):
+    """A server whose worker processes listen on one socket each, which share the port.
+
+    Accepted connections inherit the options of the socket. TCP_USER_TIMEOUT also ends downloads of files,
+    which the server sends without our code.
+    """
+
+    unread_timeout = 0  # seconds, 0 for the kernel's own time
+
+    def _init_shared_socket(self) -> None:
+        self._sso = None
+        self._listening = [self._listen() for _ in range(self.workers)]
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.bind_addr else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if _USER_TIMEOUT is not None:
+            listening.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, self.unread_timeout * 1000)
+        listening.bind((self.bind_addr, self.bind_port))
+        return listening
+
+    def _spawn_worker(self, idx: int, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - Granian's types
+        """Start a worker. One that replaces another accepts the connections that came meanwhile."""
+        holder: Any = SocketHolder  # its stub lacks the constructor
+        self._shd = holder(self._listening[idx].fileno(), False, self.backlog)
+        return super()._spawn_worker(idx, *arguments, **options)
+
+    def signal_handler_interrupt(self, *arguments: Any, **options: Any) -> None:
+        """Refuse new connections at once: the workers cannot close the sockets, which are open here too."""
+        for listening in self._listening:
+            try:
+                listening.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # its worker has not listened yet
+        super().signal_handler_interrupt(*arguments, **options)  # type: ignore[no-untyped-call]
+
+    def _drop_shared_socket(self) -> None:
+        for listening in self._listening:
+            listening.close()
