@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 TOO_MANY: Final = "too many connections from this address at once: close some, and try again"
 
-_FRESH: Final = 1.0  # seconds after which a listing is repeated for a new connection, however few there were
+_FRESH: Final = 1.0  # seconds after which a listing is repeated when a connection is new
 _SHARE: Final = 10  # a listing is repeated after this many times the time that it took
 _LONGEST_PAUSE: Final = 0.5  # seconds
 
@@ -50,38 +50,45 @@ class Connections:
         self._ranks: dict[str, dict[str, int]] = {}
         self._new: dict[str, int] = defaultdict(int)  # connections by address that came after the listing
         self._listed = self._pause = 0.0
+        self._can_list = True
         self._listing: asyncio.Future[None] | None = None
 
     async def admits(self, client: tuple[str, str]) -> bool:
         """Whether a request on the connection from this address and port may be served."""
         name, port = _name(client[0]), str(client[1])
-        rank = self._ranks.get(name, {}).get(port)
-        age = time.monotonic() - self._listed
-        if rank is not None and age < _FRESH:
-            return rank < self._limit
+        if self._is_admitted(name, port) or not self._can_list:
+            return True
         address = parse_address(client[0])
         if address is None or is_trusted(address, self._trusted):
             return True
-        if self._must_list(name, age):
-            await self._list()
-        rank = self._ranks.get(name, {}).get(port)
-        if rank is None:
-            self._new[name] += 1
-            rank = len(self._ranks.get(name, ())) + self._new[name] - 1
-        return rank < self._limit
+        self._new[name] += 1
+        for _ in range(2):  # a listing that has begun already may not have this connection
+            if self._possible(name) < self._limit:
+                break
+            await asyncio.shield(self._list())
+            if port in self._ranks.get(name, {}):
+                return self._is_admitted(name, port)
+        self._list_soon(name)
+        return True
 
-    def _must_list(self, name: str, age: float) -> bool:
-        """Whether the last listing is too old to decide about a connection that it does not have."""
-        if age >= _FRESH:
-            return True
-        possible = len(self._ranks.get(name, ())) + (self._new[name] + 1) * self._processes
-        return possible >= self._limit or (possible >= self._limit // 2 and age >= self._pause)
+    def _is_admitted(self, name: str, port: str) -> bool:
+        return self._ranks.get(name, {}).get(port, self._limit) < self._limit
 
-    async def _list(self) -> None:
+    def _possible(self, name: str) -> int:
+        """How many connections the address may have by now, if each process has as many new ones."""
+        return len(self._ranks.get(name, ())) + self._new[name] * self._processes
+
+    def _list_soon(self, name: str) -> None:
+        """Repeat a listing that is old, without waiting for it."""
+        age = time.monotonic() - self._listed
+        if age >= _FRESH or (self._possible(name) >= self._limit // 2 and age >= self._pause):
+            self._list()
+
+    def _list(self) -> "asyncio.Future[None]":
         """List all connections in a thread, once for all requests that wait for it."""
         if self._listing is None:
             self._listing = asyncio.ensure_future(self._refresh())
-        await asyncio.shield(self._listing)
+        return self._listing
 
     async def _refresh(self) -> None:
         # Requests that a listing must decide about wait for it: near the limit there are only so many.
@@ -90,8 +97,8 @@ class Connections:
         try:
             self._ranks = await asyncio.to_thread(ranks, self._family, self._port)
         except OSError as error:
-            if not self._listed:
-                logger.warning("connections are not limited: the kernel does not list them (%s)", error)
+            self._can_list = False
+            logger.warning("connections are not limited: the kernel does not list them (%s)", error)
         finally:
             self._new.clear()
             self._listed = time.monotonic()

@@ -1,4 +1,4 @@
-"""How often a caller may ask: a table of a node's callers that all its processes share.
+"""Rate limits: a table of a node's callers that the processes of both planes share.
 
 Each caller has one number, the time at which all that it was let do would be done at the allowed rate (the
 generic cell rate algorithm): no window that begins, nothing to reset, and a minute's worth may come at once.

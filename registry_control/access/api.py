@@ -26,6 +26,7 @@ from registry_control.access.docker_token import (
     refusal,
 )
 from registry_control.access.errors import BadCredentials
+from registry_control.access.rates import count_anonymous
 from registry_control.access.services import FactsSource, RepositoryFacts, published_keys
 
 
@@ -49,12 +50,16 @@ class Tokens(APIView):
         """Answer whoever sends a secret key as Basic password, or nobody."""
         parameters = _lists(request.query_params)
         basic = _basic(request.headers.get("Authorization", ""))
-        return _answer(lambda: answer_get(parameters=parameters, basic=basic, facts_of=self.facts_of))
+        if basic is None:
+            count_anonymous(request)
+        return _answer(
+            request, lambda: answer_get(parameters=parameters, basic=basic, facts_of=self.facts_of)
+        )
 
     def post(self, request: Request, region: str) -> Response:
         """Answer the OAuth2 form."""
         form = _lists(request.data) if isinstance(request.data, QueryDict) else {}
-        return _answer(lambda: answer_post(form=form, facts_of=self.facts_of))
+        return _answer(request, lambda: answer_post(form=form, facts_of=self.facts_of))
 
 
 @extend_schema(exclude=True)
@@ -69,11 +74,12 @@ class Keys(APIView):
         return Response({"keys": published_keys()}, headers={"Cache-Control": "public, max-age=300"})
 
 
-def _answer(ask: Callable[[], dict[str, Any]]) -> Response:
+def _answer(request: Request, ask: Callable[[], dict[str, Any]]) -> Response:
     headers = {"Cache-Control": "no-store"}
     try:
         return Response(ask(), headers=headers)
     except BadCredentials as error:
+        count_anonymous(request)
         headers["WWW-Authenticate"] = 'Basic realm="stowage"'
         return Response(refusal(error), status=HTTPStatus.UNAUTHORIZED, headers=headers)
     except UnsupportedGrant:

@@ -8,6 +8,7 @@ from rest_framework.request import Request
 
 from registry_control.access.errors import BadCredentials, Reason
 from registry_control.access.policy import Principal
+from registry_control.access.rates import count_anonymous
 from registry_control.access.services import authenticate
 from registry_control.common.errors import DeniedAuthentication
 
@@ -28,14 +29,17 @@ class SecretKeyAuthentication(BaseAuthentication):
         """Find the key's holder.
 
         Raises:
-            DeniedAuthentication: with what was wrong.
+            DeniedAuthentication: there is no valid key.
+            Throttled: and the client's address has sent too many such requests.
         """
         secret = request.headers.get("X-Auth-Token", "").strip()
         if not secret:
+            count_anonymous(request)
             raise _nothing_usable(request)
         try:
             return authenticate(secret=secret).principal, None
         except BadCredentials as error:
+            count_anonymous(request)
             raise DeniedAuthentication(error.why, _HELP[error.why]) from error
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002

@@ -45,6 +45,8 @@ def handle(error: Exception, context: Mapping[str, Any]) -> Response | None:
     headers = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = context["view"].get_authenticate_header(context["request"])
+    if isinstance(error, exceptions.Throttled):
+        headers["Retry-After"] = str(vars(error)["wait"])  # the attribute is missing from the type stubs
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers |= _RETRY
         logger.error("the database did not answer", exc_info=error)

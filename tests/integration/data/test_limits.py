@@ -24,6 +24,26 @@ MakeStack = Callable[..., Stack]
 
 
 @pytest.mark.oci(16)
+def test_wrong_keys_count_for_their_address_on_both_planes_together(make_stack: MakeStack) -> None:
+    stack = make_stack(REGISTRY_RATE_LIMIT_ANONYMOUS="20").start()
+    credentials = stack.credentials
+    namespaces = f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces"
+    wrong = {"X-Auth-Token": str(uuid4())}
+
+    # when an address uses up its minute with wrong keys at the management API
+    answers = [httpx.get(namespaces, headers=wrong) for _ in range(20)]
+    while answers[-1].status_code == 401 and len(answers) < 200:
+        answers.append(httpx.get(namespaces, headers=wrong))
+
+    # then it must wait, on the other plane too, and a valid key is not concerned
+    assert answers[-1].status_code == 429
+    assert answers[-1].json()["type"] == "too_many_requests"
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
+    assert httpx.get(f"http://{credentials.registry_host}/v2/").status_code == 429
+    assert httpx.get(namespaces, headers={"X-Auth-Token": credentials.secret_key}).status_code == 200
+
+
+@pytest.mark.oci(16)
 def test_who_asks_too_often_is_told_when_to_come_again(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_RATE_LIMIT="60", REGISTRY_RATE_LIMIT_ANONYMOUS="20").start()
     key = json.loads(stack.manage("create_key", "default", "robot").stdout)["secret_key"]

@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-import re
 from base64 import b64encode
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 
 from tests.oci_client import digest_of
+from tests.services.memory import Growth
 from tests.services.stack import Stack
 from tests.tenants import Tenants
 
@@ -102,7 +102,6 @@ def test_the_more_downloads_nobody_takes_the_less_memory_each_of_them_has(
     owner, name = tenants.owner, tenants.repository()
     layer = os.urandom(24 * MIB)
     owner.push_image(name, "1", layer)
-    before = memory(stack)
 
     async def slowly() -> None:
         # when hundreds ask and take nothing
@@ -115,22 +114,13 @@ def test_the_more_downloads_nobody_takes_the_less_memory_each_of_them_has(
         assert await asyncio.to_thread(owner.pull_status, name, "1") == 200
         assert all(b" 206 " in head for head in heads)
         await asyncio.sleep(2)
-        assert memory(stack) - before < READERS * ALLOWED_EACH
+        assert growth.mib < READERS * ALLOWED_EACH
         for client in clients:
             assert await client.read(len(layer) - 1) == layer[1:]
             client.close()
 
-    asyncio.run(slowly())
-
-
-def memory(stack: Stack) -> int:
-    """The most that the data processes ever had, together, in MiB."""
-    peaks = [
-        re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-        for pid, command in stack.processes().items()
-        if "serve data" in command
-    ]
-    return sum(int(peak[1]) for peak in peaks if peak) // KIB
+    with Growth(stack, "data") as growth:
+        asyncio.run(slowly())
 
 
 @pytest.mark.parametrize(("part", "parts"), [(64 * KIB, 24), (1, 3000)])
@@ -141,7 +131,6 @@ def test_200_slow_uploads_cost_less_than_300_mib(
     owner, name = tenants.owner, tenants.repository()
     uploads = [owner.start_upload(name) for _ in range(UPLOADS)]
     chunk = b"%x\r\n%s\r\n" % (part, b"x" * part)
-    before = memory(stack)
 
     async def slowly() -> None:
         # when 200 clients send their bodies side by side
@@ -154,12 +143,53 @@ def test_200_slow_uploads_cost_less_than_300_mib(
                 await client.send(chunk * at_once)
 
         # then it takes little memory, and all of it arrives
-        assert memory(stack) - before < ALLOWED
+        assert growth.mib < ALLOWED
         for client in clients:
             await client.send(b"0\r\n\r\n")
             assert f"range: 0-{parts // at_once * at_once * part - 1}\r\n".encode() in await client.head()
             client.close()
 
-    asyncio.run(slowly())
+    with Growth(stack, "data") as growth:
+        asyncio.run(slowly())
     for upload in uploads:
         owner.on(name, "DELETE", upload)
+
+
+BODY = b"Content-Length: %d\r\n\r\n"
+CONTROL = b"POST /registry/v1/regions/fr-par/namespaces HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+DATA = b"PUT /v2/%s/manifests/x HTTP/1.1\r\nHost: h\r\n"
+WRONG_KEY = b"X-Auth-Token: 00000000-0000-4000-8000-000000000000\r\n"
+WRONG_PASSWORD = b"Authorization: Basic eDp5\r\n"
+
+
+@pytest.mark.parametrize(
+    ("plane", "head", "size"),
+    [
+        ("control", CONTROL, 2_400_000),
+        ("control", CONTROL + WRONG_KEY, 2_400_000),
+        ("data", DATA, 4_000_000),
+        ("data", DATA + WRONG_PASSWORD, 4_000_000),
+    ],
+)
+def test_300_clients_that_send_almost_all_of_a_body_cost_less_than_300_mib(
+    stack: Stack, tenants: Tenants, plane: str, head: bytes, size: int
+) -> None:
+    host, _, port = stack.environment[f"REGISTRY_{plane.upper()}_ADDR"].rpartition(":")
+    request = head.replace(b"%s", tenants.repository().encode()) + BODY % size + b"x" * (size - 1)
+
+    async def send() -> asyncio.StreamWriter:
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request)
+        with suppress(OSError, TimeoutError):  # refused before all of it was sent
+            await asyncio.wait_for(writer.drain(), 20)
+        return writer
+
+    async def all_clients() -> None:
+        writers = await asyncio.gather(*(send() for _ in range(300)))
+        await asyncio.sleep(1)
+        for writer in writers:
+            writer.close()
+
+    with Growth(stack, plane) as growth:
+        asyncio.run(all_clients())
+    assert growth.mib < ALLOWED
