@@ -1,8 +1,6 @@
 """Several nodes on one PostgreSQL, one Redis and one storage: started together, and each alone."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from itertools import count as counter
 from pathlib import Path
 
@@ -11,16 +9,16 @@ import pytest
 
 from tests.integration.standalone.product import REGION, count
 from tests.oci_client import OciClient
+from tests.services.nodes import credentials_of, started_together
 from tests.services.plugin import Backing
 from tests.services.postgres import Postgres, running_postgres
 from tests.services.redis import Redis
-from tests.services.stack import Credentials, Stack
+from tests.services.stack import Stack
 from tests.services.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
 NODES = 3
-NO_CREDENTIALS = "this database has its first credentials already: this node wrote no credentials.json"
 
 _numbers = counter()
 
@@ -49,33 +47,6 @@ def make_nodes(postgres: Postgres, redis: Redis, tmp_path: Path) -> Callable[[],
         return [Stack(tmp_path / f"node-{number}", environment=shared) for number in range(NODES)]
 
     return make
-
-
-@contextmanager
-def started_together(nodes: list[Stack]) -> Iterator[None]:
-    """Start all nodes in the same moment; every one of them must become ready."""
-    # A program ends with the thread that started it, so the threads stay until the end.
-    with ThreadPoolExecutor(len(nodes)) as pool, ExitStack() as cleanup:
-        for node in nodes:
-            cleanup.callback(stop, node)
-        for start in [pool.submit(node.start) for node in nodes]:
-            start.result()
-        yield
-
-
-def stop(node: Stack) -> None:
-    if node.is_running:
-        node.stop()
-
-
-def credentials_of(nodes: list[Stack]) -> Credentials:
-    """Those of the one node that has some."""
-    (winner,) = [node for node in nodes if (node.state_dir / "credentials.json").exists()]
-    assert NO_CREDENTIALS not in winner.log
-    for node in nodes:
-        assert node is winner or NO_CREDENTIALS in node.log
-        assert "Traceback" not in node.log
-    return winner.credentials
 
 
 def test_nodes_that_start_together_on_an_empty_database_all_serve(
