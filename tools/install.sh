@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Installs the programs that `make clients` and `make bench` drive. Run it as often as you like: it
-# installs what is missing or of another version, and says in one line for each program what it did.
-# With names of Go programs it installs these and no more, which needs no root.
+# Installs the programs that `make clients` and `make bench` use. Idempotent: it installs programs that are
+# missing or have another version, and prints one line for each.
+# With names of Go programs as arguments it installs only these, which does not need root.
 set -euo pipefail
 
-# Debian packages, at the version of the Debian release: package, then what it is for.
+# Debian packages, in the version of the Debian release: package and purpose.
 debian_packages='
-docker.io        a docker engine and its command line
+docker.io        Docker engine and its command line
 skopeo           copies images between registries
-busybox-static   one program that fills an image
-chromium         looks at the admin pages
-docker-registry  a registry to compare the speed with
-nginx-light      serves files as fast as the machine can
-wrk              makes many small requests
-podman           an engine without a server
+busybox-static   static program for the content of test images
+chromium         tests of the administration
+docker-registry  registry to compare the speed with
+nginx-light      web server to compare the speed with
+wrk              load generator for small requests
+podman           container engine without a daemon
 buildah          builds images
-containerd       stores images for ctr, of which it brings an older one
+containerd       image store for ctr; its own ctr is older
 '
 
-# Go programs: our name for each, package, version.
+# Go programs: name, package, version.
 go_programs='
 crane                  github.com/google/go-containerregistry/cmd/crane           v0.22.1
 regctl                 github.com/regclient/regclient/cmd/regctl                  v0.11.7
@@ -32,13 +32,13 @@ distribution-registry  github.com/distribution/distribution/v3/cmd/registry     
 cosign                 github.com/sigstore/cosign/v3/cmd/cosign                   v3.1.3
 '
 
-# Of these the module proxy does not list the versions, so that `go install` gives up: name, module, package in
-# it, version.
+# The module proxy does not list the versions of these, so `go install` fails: name, module, package in it,
+# version.
 go_dependencies='
 notation               github.com/notaryproject/notation    cmd/notation          v1.3.2
 '
 
-# Where the tests look for them (tests/services/tools.py). Debian's go to their usual places.
+# The tests look here (tests/services/tools.py). Debian packages install to their usual paths.
 bin="${STOWAGE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/stowage-tools}/bin"
 log="$(mktemp)"
 built="$(mktemp -d)"
@@ -49,7 +49,7 @@ fail() {
     exit 1
 }
 
-# Runs a command that is only worth reading when it fails.
+# Runs a command and prints its output only if it fails.
 quietly() {
     "$@" </dev/null >"$log" 2>&1 || {
         cat "$log" >&2
@@ -105,7 +105,7 @@ install_go_programs() {
     done < <(grep . <<<"$go_programs")
 }
 
-# Builds a package as somebody's dependency, which needs no list of its versions.
+# Builds a package as a dependency of an empty module, which needs no list of versions.
 build_go_dependency() { # name, module, package in it, version
     printf 'module tools\nrequire %s %s\n' "$2" "$4" >"$built/go.mod"
     printf 'package tools\nimport _ "%s/%s"\n' "$2" "$3" >"$built/tools.go"

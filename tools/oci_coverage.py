@@ -1,6 +1,6 @@
-"""Which test proves which item of the OCI checklist: writes docs/oci-coverage.md (make oci-coverage).
+"""Writes docs/oci-coverage.md: which tests cover which item of the OCI checklist (make oci-coverage).
 
-Reads the markers `@pytest.mark.oci(36, 46)` out of the tests without running or importing them.
+Reads the markers `@pytest.mark.oci(36, 46)` from the source of the tests, without importing them.
 """
 
 import ast
@@ -23,22 +23,22 @@ tests. A test fails when it is old, or when an item has neither a test nor a rea
 
 
 class BadMarker(Exception):
-    """A marker that is not a list of the checklist's numbers; the text says where."""
+    """A marker whose arguments are no numbers of the checklist. The message has its location."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Proof:
-    """A test that proves something: its file, relative to the repository, and its function."""
+    """A test that covers an item: its file, relative to the repository, and its function."""
 
     path: str
     test: str
 
 
 def proofs(root: Path = ROOT) -> dict[int, list[Proof]]:
-    """Every number that a marker names, with its tests in order.
+    """Every number named by a marker, with its tests in order.
 
     Raises:
-        BadMarker: a marker with something else than numbers of the checklist.
+        BadMarker: a marker's arguments are no numbers of the checklist.
     """
     found: dict[int, list[Proof]] = {}
     for path in sorted((root / "tests").rglob("test_*.py")):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Make .venv hold what a requirements file lists. Does nothing when it does already.
+"""Install a requirements file into .venv. Does nothing if it is installed already.
 
     python3 tools/prepare_venv.py requirements.txt
 
-It runs before anything is installed, on whatever `python3` there is: so it uses the standard library
-only, and no syntax that would keep an old Python from saying that it is too old.
+It runs before anything is installed, with any `python3`. So it uses only the standard library, and no syntax
+that would keep an old Python from reporting that it is too old.
 """
 
 import fcntl
@@ -22,11 +22,11 @@ PYTHON = VENV / "bin" / "python"
 
 
 def main() -> None:
-    """Check the Python, then install what changed since the last time."""
+    """Check the Python version, and install if the requirements or the Python changed."""
     check_python()
     requirements = ROOT / sys.argv[1]
     lock = os.open(ROOT, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # Another make may be installing; the kernel frees it when we end.
+    fcntl.flock(lock, fcntl.LOCK_EX)  # another make may be installing; released at exit
     stamp = VENV / (".installed-" + requirements.stem)
     wanted = fingerprint(requirements)
     if not (PYTHON.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == wanted):
@@ -36,21 +36,21 @@ def main() -> None:
 
 
 def check_python() -> None:
-    """End with one clear line when this Python cannot run the product."""
+    """Exit with a one-line message if this Python cannot run the product."""
     if sys.version_info < OLDEST:
         found = ".".join(map(str, sys.version_info[:3]))
         sys.exit("Python 3.11 or later is needed, and python3 is " + found + ": try make PYTHON=python3.11")
-    if find_spec("ensurepip") is None:  # Debian ships Python without it.
+    if find_spec("ensurepip") is None:  # Debian packages it separately.
         sys.exit("python3 cannot make virtual environments: on Debian, apt-get install python3-venv")
 
 
 def fingerprint(requirements: Path) -> str:
-    """What an installation depends on: the file to the byte, and the Python."""
+    """A hash of the requirements file and of the Python version."""
     return hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
 
 
 def install(requirements: Path) -> None:
-    """Run pip, in a new environment when there is none that works."""
+    """Run pip, in a new environment if the existing one is unusable."""
     if not works():
         need(sys.executable, "-m", "venv", "--clear", str(VENV))
     pip = ["-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
@@ -58,20 +58,20 @@ def install(requirements: Path) -> None:
 
 
 def works() -> bool:
-    """Whether .venv is whole and of this very Python: a half-made or an upgraded one is made anew."""
+    """Whether .venv is complete and was made by this Python version."""
     probe = "import pip, sys; sys.exit(sys.version != " + repr(sys.version) + ")"
     return PYTHON.exists() and run(str(PYTHON), "-c", probe) == 0
 
 
 def need(*command: str) -> None:
-    """Run a command; end with its exit code if it fails. It has said why."""
+    """Run a command; exit with its exit code if it fails. It has printed the reason."""
     code = run(*command)
     if code:
         sys.exit(code)
 
 
 def run(*command: str) -> int:
-    """Run a command that shows its own errors; return its exit code."""
+    """Run a command with its output shown; return its exit code."""
     return subprocess.call(command)  # noqa: S603  (only commands of this file)
 
 
