@@ -80,6 +80,7 @@ class ImageDetail(APIView):
         "UpdateImage",
         tag=_IMAGES,
         body=UpdateImageSerializer,
+        example={"visibility": "private"},
         answer=ImageSerializer,
         parameters=[_IMAGE_ID],
         errors=[

@@ -52,6 +52,7 @@ class NamespaceList(APIView):
         "CreateNamespace",
         tag=_TAG,
         body=CreateNamespaceSerializer,
+        example={"name": "my-namespace", "description": "", "is_public": False},
         answer=NamespaceSerializer,
         errors=[HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT],
     )
@@ -79,6 +80,7 @@ class NamespaceDetail(APIView):
         "UpdateNamespace",
         tag=_TAG,
         body=UpdateNamespaceSerializer,
+        example={"is_public": True},
         answer=NamespaceSerializer,
         parameters=[_ID],
         errors=[

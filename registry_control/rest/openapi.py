@@ -1,21 +1,33 @@
-"""How operations are described (drf-spectacular)."""
+"""Decorators that describe operations in the OpenAPI document (drf-spectacular)."""
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
+from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.serializers import Serializer
 
-from registry_control.rest.serializers import ErrorSerializer
+from registry_control.rest.serializers import (
+    ConflictSerializer,
+    DeniedAuthenticationSerializer,
+    ErrorSerializer,
+    InvalidArgumentsSerializer,
+    PermissionsDeniedSerializer,
+    ResourceErrorSerializer,
+)
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 _REGION: Final = OpenApiParameter(
-    "region", str, OpenApiParameter.PATH, description="The region that this registry serves."
+    "region",
+    str,
+    OpenApiParameter.PATH,
+    default=settings.REGION,
+    description="The region that this registry serves.",
 )
 _ERRORS: Final = {
     HTTPStatus.BAD_REQUEST: "`invalid_arguments`: an argument is missing or wrong.",
@@ -24,9 +36,23 @@ _ERRORS: Final = {
     HTTPStatus.NOT_FOUND: "`not_found`: there is none, or none that the API key may know of.",
     HTTPStatus.CONFLICT: "`already_exists`: the name is taken; or `transient_state`: it is being deleted.",
     HTTPStatus.LOCKED: "`locked`: an administrator has locked it.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "`method_not_allowed`: the path has other methods, which `Allow` lists.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "`unsupported_media_type`: send the body as `application/json`.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer; the same request may succeed later.",
 }
-_ALWAYS: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE)
+_ALWAYS: Final = (
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+_SCHEMAS: Final[dict[HTTPStatus, type[Serializer[Any]]]] = {
+    HTTPStatus.BAD_REQUEST: InvalidArgumentsSerializer,
+    HTTPStatus.UNAUTHORIZED: DeniedAuthenticationSerializer,
+    HTTPStatus.FORBIDDEN: PermissionsDeniedSerializer,
+    HTTPStatus.NOT_FOUND: ResourceErrorSerializer,
+    HTTPStatus.CONFLICT: ConflictSerializer,
+    HTTPStatus.LOCKED: ResourceErrorSerializer,
+}
 
 
 class SecretKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -58,19 +84,32 @@ def operation(
     errors: Iterable[HTTPStatus] = (),
     body: type[Serializer[Any]] | None = None,
     parameters: Iterable[OpenApiParameter | type[Serializer[Any]]] = (),
+    example: dict[str, Any] | None = None,
 ) -> Callable[[View], View]:
-    """Describe one operation: 200 with `answer`, or one of `errors`, or what any operation may answer."""
-    decorate: Callable[[View], View] = extend_schema(
-        operation_id=operation_id,
-        tags=[tag],
-        request=body,
-        parameters=[_REGION, *parameters],
-        responses={
-            HTTPStatus.OK: answer,
-            **{
-                status: OpenApiResponse(ErrorSerializer, description=_ERRORS[status])
-                for status in sorted({*_ALWAYS, *errors})
+    """Describe one operation: 200 with `answer`, one of `errors`, or an error that any operation may return.
+
+    The first line of the view's docstring is the summary. `example` is a body that can be sent unchanged.
+    """
+    with_body = () if body is None else (HTTPStatus.UNSUPPORTED_MEDIA_TYPE,)
+
+    def decorate(view: View) -> View:
+        decorated: View = extend_schema(
+            operation_id=operation_id,
+            summary=(view.__doc__ or "").strip().partition("\n")[0].rstrip("."),
+            tags=[tag],
+            request=body,
+            parameters=[_REGION, *parameters],
+            examples=[OpenApiExample("example", example, request_only=True)] if example else [],
+            responses={
+                HTTPStatus.OK: answer,
+                **{
+                    status: OpenApiResponse(
+                        _SCHEMAS.get(status, ErrorSerializer), description=_ERRORS[status]
+                    )
+                    for status in sorted({*_ALWAYS, *with_body, *errors})
+                },
             },
-        },
-    )
+        )(view)
+        return decorated
+
     return decorate

@@ -72,25 +72,57 @@ def checked(serializer: type[serializers.Serializer[Any]], data: object) -> dict
     return values
 
 
-class ErrorDetailSerializer(serializers.Serializer[Any]):
-    """One argument of `invalid_arguments`, or one right of `permissions_denied`."""
-
-    argument_name = serializers.CharField(required=False)
-    reason = serializers.CharField(required=False, help_text="unknown, required, format or constraint")
-    help_message = serializers.CharField(required=False)
-    action = serializers.CharField(required=False)
-    resource = serializers.CharField(required=False)
-
-
 class ErrorSerializer(serializers.Serializer[Any]):
-    """Every error: a type for programs, a message for people, and what the type adds."""
+    """The fields of every error: a type for programs and a message for people."""
 
     type = serializers.CharField()
     message = serializers.CharField()
-    details = ErrorDetailSerializer(many=True, required=False)
-    resource = serializers.CharField(required=False)
-    resource_id = serializers.CharField(required=False)
-    current_state = serializers.CharField(required=False)
-    method = serializers.CharField(required=False)
-    reason = serializers.CharField(required=False)
+
+
+class ArgumentDetailSerializer(serializers.Serializer[Any]):
+    """One wrong argument."""
+
+    argument_name = serializers.CharField()
+    reason = serializers.CharField(help_text="unknown, required, format or constraint")
+    help_message = serializers.CharField()
+
+
+class InvalidArgumentsSerializer(ErrorSerializer):
+    """`invalid_arguments`: each wrong argument."""
+
+    details = ArgumentDetailSerializer(many=True)
+
+
+class DeniedAuthenticationSerializer(ErrorSerializer):
+    """`denied_authentication`: how the caller authenticated, and what is wrong with it."""
+
+    method = serializers.CharField(help_text="api_key or jwt")
+    reason = serializers.CharField(help_text="invalid_argument, not_found or expired")
+    help_message = serializers.CharField()
+
+
+class PermissionDetailSerializer(serializers.Serializer[Any]):
+    """One missing right."""
+
+    action = serializers.CharField()
+    resource = serializers.CharField()
+
+
+class PermissionsDeniedSerializer(ErrorSerializer):
+    """`permissions_denied`: the missing rights."""
+
+    details = PermissionDetailSerializer(many=True)
+
+
+class ResourceErrorSerializer(ErrorSerializer):
+    """`not_found` and `locked`: the resource that the error is about."""
+
+    resource = serializers.CharField()
+    resource_id = serializers.CharField()
+
+
+class ConflictSerializer(ResourceErrorSerializer):
+    """`already_exists` has a help message, `transient_state` the current state."""
+
     help_message = serializers.CharField(required=False)
+    current_state = serializers.CharField(required=False)
