@@ -9,12 +9,21 @@ import django
 if TYPE_CHECKING:
     from registry_data.connections import Connections
     from registry_data.http.app import App
+    from registry_data.http.app_context import AppContext
     from registry_data.http.read_executor import ReadExecutor
     from registry_data.scoped_cache import ChangeFeed, ChangeTracker
 
 
 def build(connections: "Connections | None" = None) -> "App":
-    """Make the ASGI application from the installation's settings; the server calls this once a process."""
+    """Make the ASGI application; the server calls this once a process."""
+    context = build_context()
+    from registry_data.http.app import App
+
+    return App(context, connections)
+
+
+def build_context() -> "AppContext":
+    """Make the parts of the data plane from the installation's settings."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
     django.setup()
 
@@ -28,7 +37,6 @@ def build(connections: "Connections | None" = None) -> "App":
     from registry_control.common.store import blob_store
     from registry_data.config import Config
     from registry_data.http.access_log import access_log_hook
-    from registry_data.http.app import App
     from registry_data.http.app_context import AppContext
     from registry_data.http.bridge import Bridge
     from registry_data.rates import Rates
@@ -54,7 +62,7 @@ def build(connections: "Connections | None" = None) -> "App":
         database_threads=config.database_threads, storage_threads=config.storage_threads, reads=reads
     )
     access_log = open_access_log(settings.ACCESS_LOG)
-    context = AppContext(
+    return AppContext(
         config,
         bridge,
         blob_store(),
@@ -65,7 +73,6 @@ def build(connections: "Connections | None" = None) -> "App":
         on_response=(access_log_hook(access_log),) if access_log else (),
         on_shutdown=(access_log.close,) if access_log else (),
     )
-    return App(context, connections)
 
 
 def _on_sqlite(tracker: "ChangeTracker") -> "tuple[ChangeFeed, ReadExecutor]":

@@ -9,8 +9,10 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 Fields: TypeAlias = Mapping[str, str | int | float]
@@ -30,12 +32,12 @@ _CAPACITY: Final = 4 * 1024 * 1024  # bytes of lines that wait to be written
 
 def text_line(fields: Fields) -> str:
     """The fields as key=value; a value that is not plain is a JSON string."""
-    return "access " + " ".join(f"{name}={_text(value)}" for name, value in fields.items())
+    pairs = [f"{name}={_text(value) if isinstance(value, str) else value}" for name, value in fields.items()]
+    return "access " + " ".join(pairs)
 
 
-def _text(value: str | float) -> str:
-    if not isinstance(value, str):
-        return str(value)
+@lru_cache(maxsize=1024)  # the same paths, clients and programs come again and again
+def _text(value: str) -> str:
     if _BARE.fullmatch(value):
         return value[:_LONGEST]
     return json.dumps(value[:_LONGEST]).replace("\x7f", "\\u007f")
@@ -47,6 +49,17 @@ def json_line(fields: Fields) -> str:
     return json.dumps({"log": "access", **short}).replace("\x7f", "\\u007f")
 
 
+def _now() -> str:
+    """The present time in UTC with milliseconds (RFC 3339)."""
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 class LineWriter:
     """Writes lines to a file descriptor from a thread, several at once: no request waits for their reader.
 
@@ -56,26 +69,25 @@ class LineWriter:
 
     def __init__(self, descriptor: int = 2) -> None:
         self._descriptor = descriptor
-        self._lines: list[bytes] = []
+        self._lines: list[str] = []
         self._size = self._dropped = 0
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
-        """Have a line written soon."""
-        encoded = line.encode("ascii", "backslashreplace") + b"\n"
+        """Have a line of ASCII written soon."""
         with self._lock:
             if (
                 self._thread is None
             ):  # not earlier: a server's processes are forked before their first request
                 self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
                 self._thread.start()
-            if self._size + len(encoded) > _CAPACITY:
+            if self._size + len(line) > _CAPACITY:
                 self._dropped += 1
                 return
-            self._lines.append(encoded)
-            self._size += len(encoded)
+            self._lines.append(line)
+            self._size += len(line)
 
     def close(self) -> None:
         """Write what waits, if the reader takes it soon, and end the thread."""
@@ -93,20 +105,21 @@ class LineWriter:
             lines, self._lines, self._size = self._lines, [], 0
             dropped, self._dropped = self._dropped, 0
         if dropped:
-            lines.append(b"access log: %d lines were dropped because they were not read\n" % dropped)
-        chunk = bytearray()
-        for line in lines:
-            if chunk and len(chunk) + len(line) > _ATOMIC:
-                self._send(chunk)
-                chunk = bytearray()
-            chunk += line
-        if chunk:
-            self._send(chunk)
+            lines.append(f"access log: {dropped} lines were dropped because they were not read")
+        if not lines:
+            return
+        text = "\n".join([*lines, ""]).encode("ascii", "backslashreplace")
+        start = 0
+        while start < len(text):
+            # As many whole lines as fit; one that is longer goes alone.
+            end = text.rfind(b"\n", start, start + _ATOMIC) + 1 or text.find(b"\n", start) + 1
+            self._send(text[start:end])
+            start = end
 
-    def _send(self, chunk: bytearray) -> None:
+    def _send(self, chunk: bytes) -> None:
         try:
             while chunk:
-                del chunk[: os.write(self._descriptor, chunk)]
+                chunk = chunk[os.write(self._descriptor, chunk) :]
         except OSError:  # closed or full: the log must not end the server
             with self._lock:
                 self._dropped += chunk.count(b"\n")
@@ -136,7 +149,7 @@ class AccessLog:
     ) -> None:
         """Write a line. `status` is 0 if the client left before a response; `cache` is hit, miss or empty."""
         fields: dict[str, str | int | float] = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": _now(),
             "client": client or "-",
             "method": method,
             "path": path,

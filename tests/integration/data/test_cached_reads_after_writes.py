@@ -1,0 +1,312 @@
+"""Every write service, and every pull after it: a data plane with caches responds as one without."""
+
+import asyncio
+import json
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.test import Client
+
+from registry_control.access.services import rotate_signing_keys
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.services import deletion, images, manifests, tags, uploads
+from registry_control.common.models import Change
+from registry_control.common.store import blob_store
+from registry_control.identity import services as identity
+from registry_control.identity.models import ApiKey, Application, PermissionSet, Policy
+from registry_control.namespaces import services as namespaces
+from registry_control.namespaces.models import Namespace
+from registry_data.http.app import App
+from registry_data.main import build_context
+from registry_data.oci.media_types import OCI_MANIFEST
+from tests.factories import (
+    READ_ONLY,
+    Pushed,
+    TestKey,
+    digest_of,
+    make_key,
+    make_namespace,
+    make_user,
+    push_blob,
+    push_image,
+    unique,
+)
+from tests.integration.admin.forms import fields, url
+from tests.integration.growth.watched import request
+
+if TYPE_CHECKING:
+    from registry_data.http.app_context import Exchange
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@dataclass
+class World:
+    """A public namespace with two images, and keys that may and may not pull them."""
+
+    owner: TestKey = field(default_factory=make_key)
+    reader: TestKey = field(init=False)
+    without_rights: TestKey = field(init=False)
+    stranger: TestKey = field(default_factory=make_key)
+    namespace: Namespace = field(init=False)
+    app: Pushed = field(init=False)
+    other: Pushed = field(init=False)
+
+    def __post_init__(self) -> None:
+        organization = self.owner.organization
+        self.reader = make_key(READ_ONLY, organization=organization)
+        self.without_rights = make_key(organization=organization, rights=False)
+        self.namespace = make_namespace(self.owner, is_public=True)
+        self.app = push_image(self.owner, self.namespace, "app", tags=("latest", "old"))
+        self.other = push_image(self.owner, self.namespace, "other", layers=(b"another layer",))
+
+    @property
+    def application(self) -> Application:
+        assert isinstance(self.reader.holder, Application)
+        return self.reader.holder
+
+    @property
+    def policy(self) -> Policy:
+        return Policy.objects.get(application=self.application)
+
+    def push_manifest(self, image_id: Any, *tag_names: str, subject: str = "") -> None:
+        payload = json.dumps({"schemaVersion": 2, "note": unique("note")}).encode()
+        new = manifests.NewManifest(
+            digest=digest_of(payload),
+            media_type=OCI_MANIFEST,
+            payload=payload,
+            blobs=frozenset(),
+            children=frozenset(),
+            subject=subject,
+            artifact_type="",
+            descriptor=b'{"digest":"%s"}' % digest_of(payload).encode() if subject else b"",
+        )
+        manifests.put(actor=self.owner.actor, image_id=image_id, new=new, tag_names=tag_names)
+
+    def admin(self) -> Client:
+        client = Client()
+        client.force_login(make_user(is_administrator=True, password="a long password"))
+        return client
+
+    def post(self, row: Any, **changes: Any) -> None:
+        """Change a row by its page in the administration."""
+        client, page = self.admin(), url(type(row), "change", row.pk)
+        sent: dict[str, Any] = {**fields(client.get(page).content), **changes}
+        sent = {name: value for name, value in sent.items() if value is not None}
+        assert client.post(page, sent).status_code == 302
+
+    def act(self, row: Any, action: str) -> None:
+        """Run an action of the administration's list."""
+        sent = {"action": action, "_selected_action": [str(row.pk)]}
+        assert self.admin().post(url(type(row), "changelist"), sent).status_code == 302
+
+    def delete(self, row: Any) -> None:
+        """Delete a row by its page in the administration."""
+        assert self.admin().post(url(type(row), "delete", row.pk), {"post": "yes"}).status_code == 302
+
+
+Write = Callable[[World], Any]
+
+WRITES: Final[dict[str, Write]] = {
+    "push that moves a tag": lambda w: w.push_manifest(w.app.image_id, "latest"),
+    "push of a new tag": lambda w: w.push_manifest(w.app.image_id, "new"),
+    "push of a referrer": lambda w: w.push_manifest(w.app.image_id, subject=w.app.digest),
+    "first push of an image": lambda w: push_image(w.owner, w.namespace, "third"),
+    "untag": lambda w: tags.untag(actor=w.owner.actor, image_id=w.app.image_id, name="old"),
+    "tag deletion": lambda w: tags.delete(principal=w.owner.principal, tag_id=w.app.tag("old").pk),
+    "manifest deletion": lambda w: manifests.delete(
+        actor=w.owner.actor, image_id=w.app.image_id, digest=w.app.digest
+    ),
+    "image becomes private": lambda w: images.update(
+        principal=w.owner.principal, image_id=w.app.image_id, visibility="private"
+    ),
+    "image deletion": lambda w: images.delete(principal=w.owner.principal, image_id=w.app.image_id),
+    "namespace becomes private": lambda w: namespaces.update(
+        principal=w.owner.principal, namespace_id=w.namespace.pk, description=None, is_public=False
+    ),
+    "namespace deletion": lambda w: namespaces.delete(
+        principal=w.owner.principal, namespace_id=w.namespace.pk
+    ),
+    "namespace made again by another tenant": lambda w: _take_over(w),
+    "key deletion": lambda w: call_command("delete_key", w.reader.access_key),
+    "policy": lambda w: identity.grant_policy(
+        actor=SYSTEM, holder=w.without_rights.holder, permission_set=PermissionSet.READ_ONLY
+    ),
+    "sparse indexes": lambda w: call_command("sparse_indexes", w.namespace.name, "accept"),
+    "admin: namespace private": lambda w: w.act(w.namespace, "make_private"),
+    "admin: image private": lambda w: w.act(w.app.image, "make_private"),
+    "admin: application inactive": lambda w: w.post(w.application, is_active=None),
+    "admin: key expired": lambda w: w.post(
+        ApiKey.objects.get(pk=w.reader.access_key), expires_at_0="2020-01-01", expires_at_1="00:00:00"
+    ),
+    "admin: key deleted": lambda w: w.delete(ApiKey.objects.get(pk=w.reader.access_key)),
+    "admin: policy deleted": lambda w: w.delete(w.policy),
+    "admin: rule removed": lambda w: w.post(w.policy, **{"rules-0-DELETE": "on"}),
+    "admin: application deleted": lambda w: w.delete(w.application),
+    "admin: tag deleted": lambda w: w.delete(w.app.tag("old")),
+    "admin: image deleted": lambda w: w.delete(w.app.image),
+    "admin: namespace deleted": lambda w: w.delete(w.namespace),
+}
+
+NO_CHANGES: Final[dict[str, Write]] = {
+    "upload": lambda w: uploads.start(actor=w.owner.actor, image_id=w.app.image_id, algorithm="sha256"),
+    "blob and its lease": lambda w: push_blob(w.owner, w.app.image_id, b"unique"),
+    "upload to a new image": lambda w: images.get_or_create(
+        actor=w.owner.actor, namespace_id=w.namespace.pk, name="fresh"
+    ),
+    "the same push again": lambda w: push_image(w.owner, w.namespace, "app", tags=("latest", "old")),
+    "new namespace": lambda w: make_namespace(w.owner),
+    "expired leases": lambda w: deletion.remove_expired_leases(limit=100),
+    "signing key": lambda w: rotate_signing_keys(),
+}
+
+
+def _take_over(world: World) -> None:
+    namespaces.delete(principal=world.owner.principal, namespace_id=world.namespace.pk)
+    again = make_namespace(world.stranger, world.namespace.name)
+    push_image(world.stranger, again, "app")
+
+
+class Plane:
+    """A data plane with its caches, in this process."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._exchanges: list[Exchange] = []
+        self._context = replace(build_context(), on_response=(self._exchanges.append,))
+        self._runner.run(self._connect())
+        transport = httpx.ASGITransport(App(self._context))
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://registry.test")
+
+    async def _connect(self) -> None:
+        """Wait until the change log can be read; before that, nothing is cached."""
+        for _ in range(1500):
+            if await self._context.feed.catch_up():
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("the change log cannot be read")
+
+    def get(self, method: str, path: str, headers: dict[str, str]) -> tuple[httpx.Response, bool]:
+        """The response, and whether it came from the cache."""
+        response = self._runner.run(self._client.request(method, path, headers=headers))
+        return response, self._exchanges[-1].from_cache
+
+    def close(self) -> None:
+        self._runner.run(self._client.aclose())
+        self._runner.run(self._close_threads())
+        self._context.bridge.close()
+        self._runner.run(self._close_feed())
+        self._runner.close()
+
+    async def _close_threads(self) -> None:
+        """Close the connection of every thread: all of them are busy with it at the same time."""
+        number = self._context.config.database_threads
+        barrier = threading.Barrier(number)
+
+        def close_mine() -> None:
+            barrier.wait(timeout=30)
+            connection.close()
+
+        await asyncio.gather(*(self._context.bridge.run(close_mine) for _ in range(number)))
+
+    async def _close_feed(self) -> None:
+        self._context.feed.close()
+        if connection.vendor == "sqlite":
+            connection.close()  # the one of the event loop, on which reads ran
+
+
+@pytest.fixture
+def plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+    if connection.vendor == "sqlite":
+        monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # which a data plane sets, for this test only
+    made = Plane()
+    yield made
+    made.close()
+
+
+def reads(world: World) -> list[tuple[str, str, dict[str, str]]]:
+    """Every kind of cached read, by every kind of caller."""
+    repository = f"/v2/{world.namespace.name}/app"
+    paths = [
+        ("GET", f"{repository}/manifests/latest"),
+        ("HEAD", f"{repository}/manifests/old"),
+        ("GET", f"{repository}/manifests/new"),
+        ("GET", f"{repository}/manifests/{world.app.digest}"),
+        ("HEAD", f"{repository}/blobs/{world.app.blobs[1]}"),
+        ("GET", f"{repository}/tags/list"),
+        ("GET", f"{repository}/referrers/{world.app.digest}"),
+        ("GET", f"/v2/{world.namespace.name}/other/manifests/latest"),
+        ("GET", f"/v2/{world.namespace.name}/third/manifests/latest"),
+        ("GET", "/v2/_catalog"),
+    ]
+    callers = (world.owner, world.reader, world.without_rights, world.stranger)
+    credentials: list[dict[str, str]] = [{}, *(_basic(key.secret) for key in callers)]
+    return [(method, path, headers) for method, path in paths for headers in credentials]
+
+
+def _basic(secret: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64encode(f"x:{secret}".encode()).decode()}
+
+
+def _shown(response: httpx.Response) -> tuple[int, bytes, str]:
+    return response.status_code, response.content, response.headers.get("docker-content-digest", "")
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_invariant_5_every_pull_after_a_write_is_what_the_database_says(
+    plane: Plane, tmp_path: Path, name: str
+) -> None:
+    # given responses of every kind in the cache
+    world = World()
+    wanted = reads(world)
+    for _ in range(2):
+        cached = [plane.get(*read)[1] for read in wanted]
+    assert sum(cached) > 20
+
+    # when one service changes something
+    recorded = Change.objects.count()
+    WRITES[name](world)
+
+    # then it has said so, and every response is that of a data plane without any cache
+    assert Change.objects.count() > recorded
+    for method, path, headers in wanted:
+        truth = request(tmp_path, method, path, headers=headers).response
+        assert _shown(plane.get(method, path, headers)[0]) == _shown(truth), (method, path, headers)
+
+    # and also after the worker has removed the rows
+    deletion.run_batch(store=blob_store(), limit=100)
+    for method, path, headers in wanted[:10]:
+        truth = request(tmp_path, method, path, headers=headers).response
+        assert _shown(plane.get(method, path, headers)[0]) == _shown(truth), (method, path, headers)
+
+
+@pytest.mark.parametrize("name", NO_CHANGES)
+def test_what_changes_no_pull_evicts_nothing(plane: Plane, name: str) -> None:
+    world = World()
+    wanted = reads(world)
+    for _ in range(2):
+        cached = [plane.get(*read)[1] for read in wanted]
+    recorded = Change.objects.count()
+    NO_CHANGES[name](world)
+    if name != "new namespace" and name != "the same push again":
+        assert Change.objects.count() == recorded
+    assert [plane.get(*read)[1] for read in wanted] == cached
+
+
+def test_a_push_to_one_image_leaves_the_cached_responses_of_another(plane: Plane) -> None:
+    world = World()
+    wanted = reads(world)
+    for _ in range(2):
+        cached = [plane.get(*read)[1] for read in wanted]
+    world.push_manifest(world.other.image_id, "latest")
+    for (method, path, headers), before in zip(wanted, cached, strict=True):
+        expected = before and "/other/" not in path
+        assert plane.get(method, path, headers)[1] == expected, (method, path)
