@@ -1,7 +1,7 @@
 """Rate limits: a table of a node's callers that the processes of both planes share.
 
-Each caller has one number, the time at which all that it was let do would be done at the allowed rate (the
-generic cell rate algorithm): no window that begins, nothing to reset, and a minute's worth may come at once.
+The generic cell rate algorithm: each caller has one number, its theoretical arrival time. It needs no windows
+and no resets, and allows a burst of one minute's requests.
 """
 
 import mmap
@@ -15,10 +15,10 @@ from typing import Final
 from registry_data.proxies import parse_address
 
 _WINDOW: Final = 60.0  # seconds
-_AHEAD: Final = 2 * _WINDOW  # more than anybody can be
+_AHEAD: Final = 2 * _WINDOW  # further ahead than any caller can be
 _ENTRY: Final = struct.Struct("=Qd")  # fingerprint of the caller, theoretical arrival time
 _ENTRIES: Final = 1 << 18
-_TRIED: Final = 8  # entries that a caller's may be
+_TRIED: Final = 8  # entries that are tried for a caller
 
 
 def anonymous_caller(address: str) -> str:
@@ -33,25 +33,25 @@ def anonymous_caller(address: str) -> str:
 
 
 def wait(now: float, due: float, per_minute: int) -> tuple[float, float]:
-    """How long a caller must wait, in seconds (0: not at all), and the time that is then noted for it.
+    """The seconds that a caller must wait (0: none), and its new theoretical arrival time.
 
-    `due` is what was noted last, 0 for nothing. A refused request is not counted.
+    `due` is its previous one, 0 for none. A refused request is not counted.
     """
-    # A clock that began anew leaves times behind that are far from now.
+    # After a reboot the clock starts again, and old times are far from now.
     due = due if now < due <= now + _AHEAD else now
     over = due + _WINDOW / per_minute - (now + _WINDOW)
-    # A hundredth of a request is no reason: sums of floats are not exact.
+    # Sums of floats are not exact: tolerate a hundredth of a request.
     return (over, due) if over > _WINDOW / per_minute / 100 else (0.0, due + _WINDOW / per_minute)
 
 
 class Rates:
-    """The table. Two processes that note the same caller in the same microsecond may count one for two."""
+    """The table. Processes do not lock it: two simultaneous requests of a caller may count as one."""
 
     def __init__(self, path: Path) -> None:
-        """Make the file, or share the one that is there.
+        """Map the file, and create it if it does not exist.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the file cannot be created or mapped.
         """
         size = _ENTRIES * _ENTRY.size
         with path.open("a+b") as file:
@@ -59,7 +59,7 @@ class Rates:
             self._table = mmap.mmap(file.fileno(), size)
 
     def take(self, caller: bytes, per_minute: int) -> float:
-        """Count a request of somebody. Returns how many seconds it must wait instead, or 0."""
+        """Count a request. Returns 0, or the seconds after which the caller may try again."""
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
         fingerprint = int.from_bytes(blake2b(caller, digest_size=8).digest(), "big") or 1
         offset, due = self._entry(fingerprint, now)
@@ -68,7 +68,7 @@ class Rates:
         return seconds
 
     def _entry(self, fingerprint: int, now: float) -> tuple[int, float]:
-        """Where the caller's entry is, or may be made: instead of the one that ends first."""
+        """The offset of the caller's entry, or of the entry to replace: the one that expires first."""
         found: list[tuple[float, int]] = []
         for step in range(_TRIED):
             offset = (fingerprint + step) % _ENTRIES * _ENTRY.size

@@ -1,6 +1,6 @@
-"""The Host that a client asked for: one, in the form that hosts have (RFC 9112, section 3.2).
+"""Validation of the Host header: exactly one, and well-formed (RFC 9112, section 3.2).
 
-It comes back to the client in the challenge, so nothing else may stand there.
+The challenge repeats it to the client, so it must not contain anything else.
 """
 
 import re
@@ -18,7 +18,7 @@ _KNOWN: Final = 64  # hosts; a registry has a few
 
 
 def is_host(value: bytes) -> bool:
-    """Whether a header's value is a host, perhaps with a port."""
+    """Whether the value of a header is a host with an optional port."""
     return len(value) <= _LONGEST and _has_form(value)
 
 
@@ -28,7 +28,7 @@ def _has_form(value: bytes) -> bool:
 
 
 def check_host(request: Request) -> None:
-    """Refuse a request that does not say whom it is for; HTTP/1.0 need not say it.
+    """Refuse a request without exactly one valid Host; HTTP/1.0 may omit it.
 
     Raises:
         ProtocolError: 400.
@@ -40,7 +40,9 @@ def check_host(request: Request) -> None:
         if request.http_version == "1.1":
             raise _refused("the request has no Host header: send one with the registry's host")
     elif not is_host(first.encode("latin-1")):
-        raise _refused(f"the Host header {shown(first)} is no host: send it as <name> or <name>:<port>")
+        raise _refused(
+            f"the Host header {shown(first)} is not a valid host: send it as <name> or <name>:<port>"
+        )
 
 
 def _refused(message: str) -> ProtocolError:

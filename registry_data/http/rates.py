@@ -1,4 +1,4 @@
-"""Whether a request comes too soon after others of the same caller (checklist 16)."""
+"""Rate limits of requests (OCI 16)."""
 
 import math
 
@@ -13,10 +13,10 @@ from registry_data.scoped_cache import Dependencies
 
 
 async def check_rate(plane: AppContext, request: Request) -> None:
-    """Count the request.
+    """Count a request.
 
     Raises:
-        ProtocolError: 429 with the time after which there will be an answer.
+        ProtocolError: 429 with Retry-After, the caller is over its limit.
     """
     if plane.rates is None:
         return

@@ -19,6 +19,7 @@ EACH = 150
 UPLOADS = 200
 ALLOWED = 300  # MiB of growth
 READERS = 400
+READ = 10
 ALLOWED_EACH = 5  # MiB, of which the buffers that the HTTP server has for each are a good half
 
 
@@ -110,13 +111,14 @@ def test_the_more_downloads_nobody_takes_the_less_memory_each_of_them_has(
         clients = [await Slow.begin(owner.host, owner.secret, line, part, limit=1) for _ in range(READERS)]
         heads = [await client.head() for client in clients]
 
-        # then others are answered, the memory stays within bounds, and all of it arrives
+        # then others are answered, the memory stays within bounds, and those that begin to read get all of it
         assert await asyncio.to_thread(owner.pull_status, name, "1") == 200
         assert all(b" 206 " in head for head in heads)
         await asyncio.sleep(2)
         assert growth.mib < READERS * ALLOWED_EACH
-        for client in clients:
+        for client in clients[:READ]:  # in less time than a client may take nothing
             assert await client.read(len(layer) - 1) == layer[1:]
+        for client in clients:
             client.close()
 
     with Growth(stack, "data") as growth:

@@ -13,6 +13,7 @@ import pytest
 
 from registry_data.connections import ranks
 from tests.oci_client import digest_of
+from tests.services.ports import free_port
 from tests.services.stack import Stack
 from tests.tenants import pushing
 
@@ -161,3 +162,13 @@ def check_unread_file(stack: Stack) -> None:
             while own in ranks(socket.AF_INET, server).get("127.0.0.1", {}):
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_both_planes_listen_on_an_ipv4_address_in_ipv6_form(make_stack: MakeStack) -> None:
+    addresses = {plane: f"[::ffff:127.0.0.1]:{free_port()}" for plane in PLANES}
+    credentials = make_stack(**addresses).start().credentials
+    key = {"X-Auth-Token": credentials.secret_key}
+    answer = httpx.get(f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces", headers=key)
+    assert answer.status_code == 200
+    assert httpx.get(f"http://{credentials.registry_host}/v2/").status_code == 401
