@@ -33,6 +33,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    before = groups.overloaded_seconds()
+    try:
+        yield
+    finally:
+        item.stash[groups.OVERLOADED] = groups.overloaded_seconds() - before
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail a test that is slow without the marker; add the product's output to the report of a failure."""
     report = yield

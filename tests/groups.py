@@ -4,15 +4,20 @@
   SQLite includes it, and the run on PostgreSQL selects `not database_independent`. So no test can be in no
   group: what is not recognised runs twice.
 - `only_on("postgresql")` names the one database of a test; the other run does not select it.
-- A test that takes more than SLOW seconds needs the marker `slow`.
+- A test that takes more than SLOW seconds needs the marker `slow`. Time in which the machine had more work
+  than processors does not count, so that a loaded machine fails no test.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 SLOW: Final = 30.0  # seconds
+OVERLOADED: Final = pytest.StashKey[float]()  # the seconds of a test that do not count
+
+_CPU_PRESSURE: Final = Path("/proc/pressure/cpu")
 
 # pytest-django's fixtures, and the one that starts the servers, which every running product depends on.
 _DATABASE_FIXTURES: Final = {
@@ -51,8 +56,18 @@ def uses_database(item: pytest.Item) -> bool:
     return bool(fixtures & _DATABASE_FIXTURES) or item.get_closest_marker("django_db") is not None
 
 
+def overloaded_seconds() -> float:
+    """For how long, since the machine started, some process has waited for a processor."""
+    try:
+        some = _CPU_PRESSURE.read_text(encoding="ascii").splitlines()[0]
+    except OSError:  # no pressure stall information: Linux before 4.20, or switched off
+        return 0.0
+    return int(some.rpartition("total=")[2]) / 1_000_000
+
+
 def too_slow(item: pytest.Item, seconds: float) -> str | None:
     """The message for a test that needs the marker `slow` and does not have it."""
+    seconds -= item.stash.get(OVERLOADED, 0.0)
     if seconds <= SLOW or item.get_closest_marker("slow"):
         return None
     return f"{item.nodeid} took {seconds:.0f} s: make it shorter, or mark it slow (limit: {SLOW:g} s)"

@@ -59,3 +59,10 @@ def test_a_slow_test_needs_the_marker(pytester: pytest.Pytester) -> None:
     assert groups.too_slow(short, groups.SLOW) is None
     assert "took 31 s: make it shorter, or mark it slow" in (groups.too_slow(short, 31) or "")
     assert groups.too_slow(marked, 31) is None
+
+
+def test_time_in_which_the_machine_was_overloaded_does_not_count(pytester: pytest.Pytester) -> None:
+    (test,) = pytester.getitems("def test_a(): ...")
+    test.stash[groups.OVERLOADED] = 20.0
+    assert groups.too_slow(test, 49) is None
+    assert groups.too_slow(test, 51)
