@@ -1,18 +1,29 @@
 """Several nodes from requirements.txt alone, on PostgreSQL, Redis and MinIO."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.oci_client import OciClient
 from tests.production.conftest import Installation
+from tests.services.docker import DockerEngine, build_image
 from tests.services.stack import Credentials, Stack
+from tests.services.waiting import wait_until
 from tests.tenants import REGION
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MakeNode = Callable[[], Stack]
+
+
+def launch_three(make_node: MakeNode) -> list[Stack]:
+    """Three nodes that are started at the same moment on an empty database."""
+    nodes = [make_node() for _ in range(3)]
+    for node in nodes:
+        node.launch()
+    return [node.wait_until_ready() for node in nodes]
 
 
 def first_credentials(nodes: list[Stack]) -> Credentials:
@@ -42,6 +53,45 @@ def delete_namespace(node: Stack, key: str, namespace_id: str) -> None:
     answer = call(node, key, "DELETE", f"/namespaces/{namespace_id}")
     assert answer.status_code == 200, answer.text
     assert answer.json()["status"] == "deleting"
+
+
+def is_gone(node: Stack, key: str, namespace_id: str) -> bool:
+    return call(node, key, "GET", f"/namespaces/{namespace_id}").status_code == 404
+
+
+def test_three_nodes_start_at_once_share_everything_and_survive_the_loss_of_one(
+    make_node: MakeNode, docker: DockerEngine, tmp_path: Path
+) -> None:
+    # given three nodes that are started in the same second on an empty database
+    nodes = launch_three(make_node)
+    key = first_credentials(nodes).secret_key
+    doomed = namespace(nodes[0], key, "doomed")
+    namespace(nodes[0], key, "kept")
+
+    # when docker pushes to one node, then it pulls the same image from another
+    engine = docker.client()
+    names = [f"{node.data_address}/doomed/app:1" for node in nodes]
+    for name in names:
+        engine("login", name.partition("/")[0], "--username", "x", "--password-stdin", stdin=key)
+    build_image(engine, names[0], context=tmp_path / "context")
+    engine("push", names[0])
+    engine("rmi", "--force", names[0])
+    engine("pull", names[1])
+    assert engine("run", "--rm", "--network=none", names[1]).stdout == "hello from stowage\n"
+    engine("rmi", "--force", names[1])
+
+    # when the namespace is deleted on one node, then it goes on all of them
+    delete_namespace(nodes[0], key, doomed)
+    wait_until(lambda: all(is_gone(node, key, doomed) for node in nodes), timeout=60)
+
+    # when a node is killed, then the others serve
+    nodes[0].kill()
+    with OciClient(nodes[1].data_address, key) as second, OciClient(nodes[2].data_address, key) as third:
+        digest = second.push_image("kept/app", "1", b"layer")
+        assert third.on("kept/app", "GET", "manifests/1").headers["docker-content-digest"] == digest
+    also_doomed = namespace(nodes[1], key, "also-doomed")
+    delete_namespace(nodes[2], key, also_doomed)
+    wait_until(lambda: is_gone(nodes[1], key, also_doomed), timeout=60)
 
 
 def test_without_redis_every_request_is_answered(make_node: MakeNode, installation: Installation) -> None:
