@@ -58,6 +58,7 @@ check: venv-dev ## Check style, types, imports, migrations and the API descripti
 
 clients: venv-dev ## Run the tests that drive docker and other clients (first: make tools)
 	$(call run_tests,sqlite,clients)
+	$(call run_serial_tests,sqlite,clients)
 
 production: venv-dev ## Install requirements.txt alone and run several nodes from it (first: make tools)
 	$(PYTEST) -m production $(ARGS)

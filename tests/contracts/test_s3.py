@@ -464,6 +464,7 @@ def _connections(server: S3Server) -> int:
     return sum(int(remote.partition(":")[2], 16) == server.port and state == "01" for remote, state in ends)
 
 
+@pytest.mark.serial
 def test_many_idle_readers_release_their_connections(url: str, server: S3Server) -> None:
     # given many readers of one blob, at different offsets
     store, content, size = open_store(url), os.urandom(24_000_000), 20_000_000
@@ -490,6 +491,7 @@ def test_many_idle_readers_release_their_connections(url: str, server: S3Server)
         assert first + b"".join(reader) == content
 
 
+@pytest.mark.serial
 def test_an_idle_reader_gets_an_error_after_the_blob_was_deleted(url: str, server: S3Server) -> None:
     store, content = open_store(url), os.urandom(24_000_000)
     upload = new_upload(store)

@@ -12,7 +12,7 @@ from tests.services.minio import S3Server
 from tests.services.stack import Stack
 from tests.tenants import Tenants, pushing
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 MIB = 1024 * 1024
 SIZE = 1024  # MiB

@@ -73,6 +73,7 @@ def push_referrers(client: OciClient, repository: str, count: int, annotations: 
         assert client.put_manifest(repository, f"r{number}", manifest).status_code == 201
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize(
     ("count", "annotations", "query"),
     [

@@ -12,7 +12,7 @@ from tests.services.memory import Growth
 from tests.services.stack import Stack
 from tests.tenants import Tenants
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 KIB, MIB = 1024, 1024 * 1024
 EACH = 150
