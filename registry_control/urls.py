@@ -10,7 +10,14 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.permissions import AllowAny
 
 from registry_control.access.api import Keys, Tokens
-from registry_control.catalog.api import ImageDetail, ImageList, TagDetail, TagList
+from registry_control.catalog.api import (
+    ImageDetail,
+    ImageList,
+    ManifestDetail,
+    ManifestList,
+    TagDetail,
+    TagList,
+)
 from registry_control.catalog.selectors.resolve import repository_facts
 from registry_control.catalog.serializers import ImageQuery, TagQuery
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
@@ -34,6 +41,10 @@ _REGISTRY_V1 = [
     path("images/<str:image_id>/tags", TagList.as_view()),
     path("tags/<str:tag_id>", TagDetail.as_view()),
 ]
+_REGISTRY_V1BETA1 = [
+    path("manifests", ManifestList.as_view()),
+    path("manifests/<str:manifest_id>", ManifestDetail.as_view()),
+]
 _OTHER_REGION_LISTS = [
     path("namespaces", EmptyList.as_view(items="namespaces", query=NamespaceQuery)),
     path("images", EmptyList.as_view(items="images", query=ImageQuery)),
@@ -45,6 +56,8 @@ urlpatterns = [
     path("registry/v1/regions/<own_region:region>/", include(_REGISTRY_V1)),
     path("registry/v1/regions/<other_scaleway_region:region>/", include(_OTHER_REGION_LISTS)),
     path("registry/v1/regions/<other_region:region>/<path:rest>", UnservedRegion.as_view()),
+    path("registry/v1beta1/regions/<own_region:region>/", include(_REGISTRY_V1BETA1)),
+    path("registry/v1beta1/regions/<other_region:region>/<path:rest>", UnservedRegion.as_view()),
     path(
         "registry-internal/v1/regions/<own_region:region>/tokens", Tokens.as_view(facts_of=repository_facts)
     ),

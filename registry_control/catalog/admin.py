@@ -1,10 +1,11 @@
 """What the registry holds: privacy of images can be changed, everything else is to read or to delete."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib import admin, messages
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
@@ -30,7 +31,8 @@ from registry_control.catalog.models import (
     Tag,
     UploadSession,
 )
-from registry_control.catalog.services import images, tags
+from registry_control.catalog.selectors.listing import newest_tags_on
+from registry_control.catalog.services import images, manifests, tags
 from registry_control.common.changes import image_scope, record_change
 from registry_control.common.clock import now
 from registry_control.common.models import NOT_DELETING, Status
@@ -238,11 +240,22 @@ class TagAdmin(PushedAdmin):
 
 
 @admin.register(Manifest)
-class ManifestAdmin(ReadOnlyAdmin):
-    """Described here, pulled elsewhere."""
+class ManifestAdmin(PushedAdmin):
+    """Manifests with their tags; deleting one deletes its tags too."""
 
-    list_display = ("short_digest", "image", "media_type", "artifact_type", "size_for_people", "created_at")
-    list_filter = ("media_type",)
+    start_deletion = staticmethod(manifests.delete_with_tags)
+    lock_order = ("image_id", "pk")
+    list_display = (
+        "short_digest",
+        "image",
+        "tag_names",
+        "is_reachable",
+        "media_type",
+        "artifact_type",
+        "size_for_people",
+        "created_at",
+    )
+    list_filter = ("is_reachable", "media_type")
     list_select_related = ("image__namespace",)
     search_fields = ("digest__startswith", "subject_digest__startswith", "image__name")
     exclude = ("payload",)
@@ -256,6 +269,26 @@ class ManifestAdmin(ReadOnlyAdmin):
     def short_digest(self, manifest: Manifest) -> str:
         """The beginning of it."""
         return short(manifest.digest)
+
+    @admin.display(description="tags")
+    def tag_names(self, manifest: Manifest) -> str:
+        """Its newest tags; a dash for an untagged manifest."""
+        return ", ".join(newest_tags_on([manifest.pk]).get(manifest.pk, ())) or "-"
+
+    def lock_row(self, row: Any) -> bool:
+        """Lock the image's row first, as every push does (invariant 11)."""
+        Image.objects.select_for_update().filter(pk=row.image_id).values_list("pk").first()
+        return super().lock_row(row)
+
+    def has_change_permission(self, request: HttpRequest, obj: Manifest | None = None) -> bool:
+        """Refuse: the content of a manifest is what its digest says."""
+        return False
+
+    def get_deleted_objects(
+        self, objs: Iterable[Model] | QuerySet[Any], request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
+        """List the manifests; they and their tags are deleted at once."""
+        return [f"manifest: {row}, with its tags" for row in objs], {}, set(), []
 
     @admin.display(description="size", ordering="size")
     def size_for_people(self, manifest: Manifest) -> str:

@@ -16,12 +16,15 @@ from registry_control.catalog.serializers import (
     ImageListSerializer,
     ImageQuery,
     ImageSerializer,
+    ManifestListSerializer,
+    ManifestQuery,
+    ManifestSerializer,
     TagListSerializer,
     TagQuery,
     TagSerializer,
     UpdateImageSerializer,
 )
-from registry_control.catalog.services import images, tags
+from registry_control.catalog.services import images, manifests, tags
 from registry_control.rest.identifiers import id_of
 from registry_control.rest.openapi import id_parameter, operation
 from registry_control.rest.pagination import page_of
@@ -29,8 +32,10 @@ from registry_control.rest.serializers import checked
 
 _IMAGES: Final = "images"
 _TAGS: Final = "tags"
+_MANIFESTS: Final = "manifests"
 _IMAGE_ID: Final = id_parameter("image_id")
 _TAG_ID: Final = id_parameter("tag_id")
+_MANIFEST_ID: Final = id_parameter("manifest_id")
 _FORCE: Final = OpenApiParameter(
     "force", bool, deprecated=True, description="Accepted, and without effect: other tags always stay."
 )
@@ -149,6 +154,60 @@ class TagDetail(APIView):
         """Delete a tag: what it stands for stays, by its digest and by other tags."""
         tag = tags.delete(principal=principal_of(request), tag_id=id_of("tag", tag_id))
         return Response(TagSerializer(tag).data)
+
+
+class ManifestList(APIView):
+    """The manifests of one image, tagged or not. They are made by pushing."""
+
+    @operation(
+        "ListManifests",
+        tag=_MANIFESTS,
+        answer=ManifestListSerializer,
+        parameters=[ManifestQuery],
+        errors=[HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND],
+    )
+    def get(self, request: Request, region: str) -> Response:
+        """List an image's manifests with their tags; `is_reachable=false` lists what no tag reaches."""
+        query = checked(ManifestQuery, request.query_params)
+        image = listing.get_visible_image(principal_of(request), query["image_id"])
+        found = listing.manifests_of(
+            image, digest=query.get("digest"), is_reachable=query.get("is_reachable")
+        )
+        page, total = page_of(found, query=query)
+        answer = {"manifests": page, "total_count": total}
+        context = {"newest_tags": listing.newest_tags_on([manifest.pk for manifest in page])}
+        return Response(ManifestListSerializer(answer, context=context).data)
+
+
+class ManifestDetail(APIView):
+    """One manifest by its id."""
+
+    @operation(
+        "GetManifest",
+        tag=_MANIFESTS,
+        answer=ManifestSerializer,
+        parameters=[_MANIFEST_ID],
+        errors=[HTTPStatus.NOT_FOUND],
+    )
+    def get(self, request: Request, region: str, manifest_id: str) -> Response:
+        """Show a manifest."""
+        manifest = listing.get_visible_manifest(principal_of(request), id_of("manifest", manifest_id))
+        context = {"newest_tags": listing.newest_tags_on([manifest.pk])}
+        return Response(ManifestSerializer(manifest, context=context).data)
+
+    @operation(
+        "DeleteManifest",
+        tag=_MANIFESTS,
+        answer=ManifestSerializer,
+        parameters=[_MANIFEST_ID],
+        errors=[HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.LOCKED],
+    )
+    def delete(self, request: Request, region: str, manifest_id: str) -> Response:
+        """Delete a manifest with all its tags, as a client that deletes its digest does."""
+        manifest = manifests.delete_visible(
+            principal=principal_of(request), manifest_id=id_of("manifest", manifest_id)
+        )
+        return Response(ManifestSerializer(manifest, context={"newest_tags": {}}).data)
 
 
 def _shown(image: Image) -> Response:

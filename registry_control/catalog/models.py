@@ -90,7 +90,7 @@ class Manifest(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["image", "digest"], name="manifest_digest_in_image")]
-        indexes = [models.Index(fields=["image", "subject_digest", "id"], name="manifest_referrers")]
+        indexes = [models.Index(fields=["image", "created_at", "id"], name="manifests_of_image")]
 
     def __str__(self) -> str:
         return self.digest

@@ -1,11 +1,12 @@
 """The wire formats of images and tags."""
 
 from typing import Any, Final
+from uuid import UUID
 
 from rest_framework import serializers
 
 from registry_control.access.policy import Visibility
-from registry_control.catalog.models import Image, Tag
+from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.catalog.selectors.listing import TAGS_SHOWN
 from registry_control.common.models import Status
 from registry_control.rest.serializers import Id, ListQuery, Text, order_field
@@ -57,6 +58,54 @@ class TagSerializer(serializers.Serializer[Tag]):
     digest = serializers.CharField(help_text="Of the manifest; other tags may have the same.")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
+
+
+class ManifestSerializer(serializers.Serializer[Manifest]):
+    """A manifest as clients see it: always all ten keys."""
+
+    id = serializers.SerializerMethodField(help_text="For this API only: clients of OCI know the digest.")
+    image_id = serializers.UUIDField()
+    digest = serializers.CharField()
+    media_type = serializers.CharField()
+    artifact_type = serializers.CharField(help_text="Empty for images and indexes.")
+    subject_digest = serializers.CharField(help_text="What a signature or SBOM refers to; else empty.")
+    size = serializers.IntegerField(help_text="Bytes of the manifest itself, without blobs.")
+    is_reachable = serializers.BooleanField(
+        help_text="Whether it has a tag, or a tag reaches it as a child of an index or as a referrer."
+    )
+    tags = serializers.SerializerMethodField(help_text="Names of its newest 100 tags, in byte order.")
+    created_at = serializers.DateTimeField()
+
+    def get_id(self, manifest: Manifest) -> UUID:
+        """The number of the row in the form of all other ids."""
+        return UUID(int=manifest.pk)
+
+    def get_tags(self, manifest: Manifest) -> list[str]:
+        """The names, read for a whole page at once."""
+        names: list[str] = self.context["newest_tags"].get(manifest.pk, [])
+        return names
+
+
+class ManifestListSerializer(serializers.Serializer[Any]):
+    """A page of manifests."""
+
+    manifests = ManifestSerializer(many=True)
+    total_count = serializers.IntegerField(help_text="On all pages.")
+
+
+class ManifestQuery(ListQuery):
+    """The image, filters (exact, and all of them must match), order and page."""
+
+    order_by = order_field("created_at")
+    image_id = Id()
+    digest = Text(required=False)
+    is_reachable = serializers.ChoiceField(
+        choices=["true", "false"], required=False, help_text="`false` lists what no tag reaches."
+    )
+
+    def validate_is_reachable(self, value: str) -> bool:
+        """The text of a query as the truth value it stands for."""
+        return value == "true"
 
 
 class ImageListSerializer(serializers.Serializer[Any]):

@@ -40,7 +40,16 @@ def victim(tenants: Tenants) -> Victim:
     image_id = tenants.image_id(repository)
     tag_id = tenants.api("GET", f"/images/{image_id}/tags")["tags"][0]["id"]
     upload = tenants.owner.start_upload(repository).rpartition("/")[2]
-    ids = {"namespace_id": tenants.namespace_id(repository), "image_id": image_id, "tag_id": tag_id}
+    manifests = tenants.control.get(
+        f"/registry/v1beta1/regions/fr-par/manifests?image_id={image_id}",
+        headers={"X-Auth-Token": tenants.owner.secret or ""},
+    )
+    ids = {
+        "namespace_id": tenants.namespace_id(repository),
+        "image_id": image_id,
+        "tag_id": tag_id,
+        "manifest_id": manifests.json()["manifests"][0]["id"],
+    }
     return Victim(repository, upload, digest_of(LAYER), manifest, ids)
 
 
@@ -147,7 +156,7 @@ ROUTES = sorted(set(api_routes()))
 
 
 def test_the_routes_that_take_an_id_are_found() -> None:
-    assert len(ROUTES) == 4  # a namespace, an image, its tags, a tag
+    assert len(ROUTES) == 5  # a namespace, an image, its tags, a tag, a manifest
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db.models import F, QuerySet, Sum
 
 from registry_control.access.policy import Principal
-from registry_control.catalog.models import Image, Tag
+from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.common.errors import NotFound
 from registry_control.db.sql import id_parameter, rows, uuid_from_db
 from registry_control.namespaces import selectors as namespaces
@@ -19,12 +19,19 @@ from registry_control.namespaces.models import Namespace
 
 _OF_IMAGE: Final = "namespace__project"
 TAGS_SHOWN: Final = 100  # of each image in a list
+_MAX_NUMBER: Final = 2**63 - 1  # of a row
 
 # One for each image, put together by UNION ALL: SQLite knows no LATERAL, and a window over all tags of these
 # images would read as many as there are.
 _NEWEST_TAGS: Final = """
 SELECT newest.image_id, newest.name FROM (
     SELECT image_id, name FROM catalog_tag WHERE image_id = %s AND NOT (status = 'deleting')
+    ORDER BY created_at DESC, id DESC LIMIT 100
+) newest
+"""
+_NEWEST_TAGS_ON: Final = """
+SELECT newest.manifest_id, newest.name FROM (
+    SELECT manifest_id, name FROM catalog_tag WHERE manifest_id = %s AND NOT (status = 'deleting')
     ORDER BY created_at DESC, id DESC LIMIT 100
 ) newest
 """
@@ -126,6 +133,44 @@ def newest_tags_of(image_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
         sql = " UNION ALL ".join([_NEWEST_TAGS] * len(image_ids))
         for image_id, name in sorted(rows(sql, [id_parameter(image_id) for image_id in image_ids])):
             newest.setdefault(uuid_from_db(image_id), []).append(name)
+    return newest
+
+
+def manifests_of(image: Image, *, digest: str | None, is_reachable: bool | None) -> QuerySet[Manifest]:
+    """The manifests of an image without their payloads, narrowed by exact filters."""
+    wanted = {"digest": digest, "is_reachable": is_reachable}
+    given = {field: value for field, value in wanted.items() if value is not None}
+    return Manifest.objects.defer("payload").filter(image=image, **given)
+
+
+def get_visible_manifest(principal: Principal, manifest_id: UUID, *, lock: bool = False) -> Manifest:
+    """One manifest; `lock` locks the row of its image first, then its own.
+
+    Raises:
+        NotFound: there is none, or the principal may not know of it.
+    """
+    number = manifest_id.int
+    if number > _MAX_NUMBER:
+        raise NotFound("manifest", manifest_id)
+    if lock:
+        of_image = Manifest.objects.filter(pk=number).values("image")
+        Image.objects.select_for_update().filter(pk__in=of_image).values_list("pk").first()
+    found = Manifest.objects.defer("payload").select_related(f"image__{_OF_IMAGE}").filter(pk=number)
+    if lock:
+        found = found.select_for_update(of=("self",))
+    manifest = found.first()
+    if manifest is None or not namespaces.may_see(principal, manifest.image.namespace):
+        raise NotFound("manifest", manifest_id)
+    return manifest
+
+
+def newest_tags_on(manifest_ids: Sequence[int]) -> dict[int, list[str]]:
+    """The names of the newest `TAGS_SHOWN` tags on each of these manifests, in byte order."""
+    newest: dict[int, list[str]] = {}
+    if manifest_ids:
+        sql = " UNION ALL ".join([_NEWEST_TAGS_ON] * len(manifest_ids))
+        for manifest_id, name in sorted(rows(sql, manifest_ids)):
+            newest.setdefault(manifest_id, []).append(name)
     return newest
 
 

@@ -8,16 +8,20 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F
 
+from registry_control.access.policy import Action, Principal
+from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.catalog import references
 from registry_control.catalog.errors import ManifestNotFound, MissingContent, StoredAsAnotherType
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.references import Cause, SharedBlob
+from registry_control.catalog.selectors.listing import get_visible_manifest
 from registry_control.catalog.services import conditions, images, reachability, sparse, tags
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.catalog.services.tags import TagChange
 from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import now
+from registry_control.common.errors import PermissionsDenied
 from registry_control.db.sql import (
     execute,
     id_parameter,
@@ -27,6 +31,8 @@ from registry_control.db.sql import (
     rows,
     time_parameter,
 )
+from registry_control.namespaces.policy import check_deletable
+from registry_control.namespaces.selectors import may
 from registry_data.oci.preconditions import Preconditions
 
 
@@ -300,6 +306,30 @@ def delete(*, actor: Actor, image_id: UUID, digest: str, only_if: Preconditions 
         raise ManifestNotFound
     conditions.check(image_id, only_if)
     delete_locked(image, manifest, actor=actor)
+
+
+@transaction.atomic
+def delete_visible(*, principal: Principal, manifest_id: UUID) -> Manifest:
+    """Delete a manifest that the principal names by its id, with all its tags.
+
+    Raises:
+        NotFound: there is none, or the principal may not know of it.
+        PermissionsDenied: the principal may see it and not delete it.
+        Locked: the image or its namespace is read-only.
+    """
+    manifest = get_visible_manifest(principal, manifest_id, lock=True)
+    image = manifest.image
+    if not may(principal, Action.DELETE, image.namespace):
+        raise PermissionsDenied("delete", "registry_manifest")
+    check_deletable("namespace", image.namespace_id, image.namespace.status)
+    check_deletable("image", image.pk, image.status)
+    delete_locked(image, manifest, actor=actor_of(principal))
+    return manifest
+
+
+def delete_with_tags(manifest: Manifest, *, actor: Actor) -> None:
+    """Delete a manifest for an administrator, who has locked its row and that of its image."""
+    delete_locked(manifest.image, manifest, actor=actor)
 
 
 def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:

@@ -113,6 +113,8 @@ async def _finish(
         if not there:
             await _pump(plane, request, held)
             _check_length(request, held)
+        # Authorized again: the body may have taken hours (invariant 5).
+        await _find(plane, request, repository, session_id, uploads.TO_WRITE)
     except BaseException:
         # A retry begins at the offset at which this request began (OCI 72).
         await plane.bridge.run(uploads.rollback, held)

@@ -43,7 +43,7 @@ OURS = [model for model in apps.get_models() if model.__module__.startswith("reg
 # A part of the policy's page, and rows that only coordinate processes or are derived from others.
 WITHOUT_PAGES = {PolicyRule, Change, Installation, LeaderLease, WorkerHeartbeat, SignInCounter, Referrer}
 MODELS = [model for model in OURS if model not in WITHOUT_PAGES]
-READ_ONLY = {MissingChild, Blob, BlobLease, BlobLink, Manifest, ManifestChild, UploadSession, AuditEvent}
+READ_ONLY = {MissingChild, Blob, BlobLease, BlobLink, ManifestChild, UploadSession, AuditEvent}
 
 
 @pytest.fixture

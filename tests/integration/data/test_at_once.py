@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import httpx
@@ -139,7 +140,7 @@ def test_a_key_revoked_in_the_middle_of_a_push_ends_it_with_the_next_request(ten
         revoked.set()
         pushing.join(60)
 
-        # then the request that was let in ends well, and every later one is refused
+        # then the chunk, which makes no blob yet, is stored, and every later one is refused
         assert answers[0].status_code == 202
         closing = client.on(repository, "PUT", upload, params={"digest": digest_of(layer)})
     assert closing.status_code == 401
@@ -147,3 +148,29 @@ def test_a_key_revoked_in_the_middle_of_a_push_ends_it_with_the_next_request(ten
     # and nothing of it can be pulled, but whoever may push can go on with it
     assert tenants.owner.on(repository, "HEAD", f"blobs/{digest_of(layer)}").status_code == 404
     assert tenants.owner.on(repository, "PUT", upload, params={"digest": digest_of(layer)}).status_code == 201
+
+
+def test_a_key_revoked_while_a_closing_request_sends_its_body_makes_no_blob(tenants: Tenants) -> None:
+    # given a layer that comes with the request that closes its upload
+    repository, key = tenants.repository(), tenants.new_key("ContainerRegistryPush")
+    layer, half, revoked = os.urandom(2_000_000), threading.Event(), threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield layer[:1_500_000]
+        half.set()
+        assert revoked.wait(60)
+        yield layer[1_500_000:]
+
+    with OciClient(tenants.owner.host, key["secret_key"]) as client, ThreadPoolExecutor() as threads:
+        upload = client.start_upload(repository)
+        query = {"digest": digest_of(layer)}
+        pushing = threads.submit(client.on, repository, "PUT", upload, params=query, content=body())
+        assert half.wait(20)
+
+        # when its key is revoked before the end
+        tenants.revoke(key["access_key"])
+        revoked.set()
+
+        # then it is refused, and there is no blob
+        assert pushing.result(60).status_code == 401
+    assert tenants.owner.on(repository, "HEAD", f"blobs/{digest_of(layer)}").status_code == 404
