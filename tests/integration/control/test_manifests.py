@@ -1,6 +1,7 @@
 """Manifests over the management API: what no tag reaches can be seen and removed."""
 
 from dataclasses import dataclass
+from urllib.parse import urlencode
 from uuid import UUID
 
 import pytest
@@ -24,8 +25,8 @@ class Manifests:
 
     key: TestKey
 
-    def list(self, **query: object) -> dict[str, object]:
-        answer = Client().get(BASE, query, headers={"X-Auth-Token": self.key.secret})
+    def list(self, **query: str | int | UUID) -> dict[str, object]:
+        answer = Client().get(f"{BASE}?{urlencode(query)}", headers={"X-Auth-Token": self.key.secret})
         return {"status": answer.status_code, **answer.json()}
 
     def call(self, method: str, manifest_id: object) -> tuple[int, dict[str, object]]:
