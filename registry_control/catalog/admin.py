@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib import admin, messages
-from django.db.models import Count, Model, Q, QuerySet
+from django.db.models import Count, Model, OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest
 from django.utils.html import format_html
 
@@ -31,7 +31,6 @@ from registry_control.catalog.models import (
     Tag,
     UploadSession,
 )
-from registry_control.catalog.selectors.listing import newest_tags_on
 from registry_control.catalog.services import images, manifests, tags
 from registry_control.common.changes import image_scope, record_change
 from registry_control.common.clock import now
@@ -263,7 +262,12 @@ class ManifestAdmin(PushedAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Manifest]:
         """Without the bytes."""
         found: QuerySet[Manifest] = super().get_queryset(request)
-        return found.defer("payload")
+        there = Tag.objects.filter(NOT_DELETING, manifest=OuterRef("pk"))
+        count = there.order_by().values("manifest").annotate(number=Count("pk")).values("number")
+        return found.defer("payload").annotate(
+            newest_tag=Subquery(there.order_by("-created_at").values("name")[:1]),
+            tags_there=Subquery(count),
+        )
 
     @admin.display(description="digest", ordering="digest")
     def short_digest(self, manifest: Manifest) -> str:
@@ -271,9 +275,12 @@ class ManifestAdmin(PushedAdmin):
         return short(manifest.digest)
 
     @admin.display(description="tags")
-    def tag_names(self, manifest: Manifest) -> str:
-        """Its newest tags; a dash for an untagged manifest."""
-        return ", ".join(newest_tags_on([manifest.pk]).get(manifest.pk, ())) or "-"
+    def tag_names(self, manifest: Any) -> str:
+        """Its newest tag, and how many others; a dash for an untagged manifest."""
+        if manifest.newest_tag is None:
+            return "-"
+        others = manifest.tags_there - 1
+        return f"{manifest.newest_tag} and {others} more" if others else str(manifest.newest_tag)
 
     def lock_row(self, row: Any) -> bool:
         """Lock the image's row first, as every push does (invariant 11)."""
