@@ -150,6 +150,7 @@ def test_a_key_revoked_in_the_middle_of_a_push_ends_it_with_the_next_request(ten
     assert tenants.owner.on(repository, "PUT", upload, params={"digest": digest_of(layer)}).status_code == 201
 
 
+@pytest.mark.slow
 def test_a_key_revoked_while_a_closing_request_sends_its_body_makes_no_blob(tenants: Tenants) -> None:
     # given a layer that comes with the request that closes its upload
     repository, key = tenants.repository(), tenants.new_key("ContainerRegistryPush")
