@@ -15,7 +15,7 @@ from registry_data.storage.base import PIECE
 from registry_data.storage.s3.bucket import Bucket, Reader
 
 # For each process. A few slow clients are no problem, and requesting again costs a request.
-_MAX_OPEN: Final = 64
+MAX_OPEN: Final = 64
 _IDLE: Final = 1.0  # seconds
 
 
@@ -105,6 +105,6 @@ class ReaderPool:
     def _suspend_idle(self) -> None:
         with self._lock:
             readers = [reader for reader in self._readers if reader.is_open]
-        if len(readers) > _MAX_OPEN:
+        if len(readers) > MAX_OPEN:
             for reader in readers:
                 reader.suspend_if_idle()
