@@ -19,7 +19,6 @@ from registry_control.administration.base import (
     link_to_list,
     short,
 )
-from registry_control.audit.services import record
 from registry_control.catalog.models import (
     Blob,
     BlobLease,
@@ -32,8 +31,6 @@ from registry_control.catalog.models import (
     UploadSession,
 )
 from registry_control.catalog.services import images, manifests, tags
-from registry_control.common.changes import image_scope, record_change
-from registry_control.common.clock import now
 from registry_control.common.models import NOT_DELETING, Status
 
 if TYPE_CHECKING:
@@ -168,27 +165,24 @@ class ImageAdmin(PushedAdmin):
 
     @admin.action(description="Lock: refuse pushes and changes", permissions=["change"])
     def lock(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:
-        """Keep it as it is; pulls go on."""
-        self._set_status(request, queryset, before=Status.READY, after=Status.LOCKED)
+        """Make it read-only; pulls continue."""
+        self._set_locked(request, queryset, is_locked=True)
 
     @admin.action(description="Unlock", permissions=["change"])
     def unlock(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:
         """Allow changes again."""
-        self._set_status(request, queryset, before=Status.LOCKED, after=Status.READY)
+        self._set_locked(request, queryset, is_locked=False)
 
     def _set_visibility(self, request: HttpRequest, queryset: QuerySet[Image], to: Visibility) -> None:
         for image in _locked(queryset).exclude(visibility=to):
             images.change_visibility(image, to=to, actor=actor_of(request))
             messages.info(request, f"Now {to}: {image}")
 
-    def _set_status(
-        self, request: HttpRequest, queryset: QuerySet[Image], *, before: Status, after: Status
-    ) -> None:
-        for image in _locked(queryset).filter(status=before):
-            Image.objects.filter(pk=image.pk).update(status=after, updated_at=now())
-            record_change(image_scope(image.pk))
-            record(actor=actor_of(request), verb=f"image.{after.value}", target=images.target_of(image))
-            messages.info(request, f"Now {after.value}: {image}")
+    def _set_locked(self, request: HttpRequest, queryset: QuerySet[Image], *, is_locked: bool) -> None:
+        change = images.lock if is_locked else images.unlock
+        for image in _locked(queryset):
+            if change(image, actor=actor_of(request)):
+                messages.info(request, f"Now {image.status}: {image}")
 
 
 def _locked(queryset: QuerySet[Image]) -> QuerySet[Image]:

@@ -7,7 +7,7 @@ from django.db import models
 from django.utils import timezone
 
 from registry_control.access.policy import Visibility
-from registry_control.common.models import NOT_DELETING, Status, Timestamped
+from registry_control.common.models import NOT_DELETING, Lockable, Status, Timestamped
 from registry_control.db.fields import ByteOrderedField
 from registry_control.identity.models import Application
 from registry_control.namespaces.models import Namespace
@@ -15,7 +15,7 @@ from registry_control.namespaces.models import Namespace
 DIGEST_LENGTH = len("sha512:") + 128
 
 
-class Image(Timestamped):
+class Image(Lockable):
     """A repository: everything of its name after the namespace, slashes included.
 
     The row is made by the first upload, and shown from the first manifest on (`pushed_at`).
@@ -31,8 +31,6 @@ class Image(Timestamped):
         choices=[(policy.value, policy.value) for policy in Visibility],
         default=Visibility.INHERIT.value,
     )
-    status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
-    status_message = models.CharField(max_length=255, blank=True, default="")
     size = models.BigIntegerField(
         default=0, editable=False, help_text="Bytes of the distinct blobs of manifests that its tags reach."
     )

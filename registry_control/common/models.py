@@ -28,6 +28,16 @@ class Status(models.TextChoices):
 NOT_DELETING = ~Q(status=Status.DELETING)
 
 
+class Lockable(Timestamped):
+    """A namespace or image: an administrator can lock it, which refuses pushes, changes and deletion."""
+
+    status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
+    status_message = models.CharField(max_length=255, blank=True, default="")
+
+    class Meta:
+        abstract = True
+
+
 class Change(models.Model):
     """A row of the change log: transaction `transaction_id` changed data of a scope (see `changes`).
 

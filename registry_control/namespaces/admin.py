@@ -9,9 +9,6 @@ from django.http import HttpRequest
 
 from registry_control.administration.base import ServiceDeletedAdmin, actor_of, human_size
 from registry_control.administration.forms import OptimisticForm
-from registry_control.audit.services import record
-from registry_control.common.changes import namespace_scope, record_change
-from registry_control.common.clock import now
 from registry_control.common.errors import InvalidArgument
 from registry_control.common.models import Status
 from registry_control.namespaces import services
@@ -118,12 +115,27 @@ class NamespaceAdmin(ServiceDeletedAdmin):
     def save_model(
         self, request: HttpRequest, obj: Namespace, form: "ModelForm[Namespace]", change: bool
     ) -> None:
-        """Change through the service what the person changed, with the row held."""
+        """Create a namespace, or change the edited fields of one, through the services."""
         if not change:
-            super().save_model(request, obj, form, change)
+            # Django continues with the object that it made from the form: it becomes the created row.
+            vars(obj).update(vars(self._create(request, form)))
         elif form.changed_data:
             changes = {name: form.cleaned_data[name] for name in form.changed_data}
             services.change(obj, actor=actor_of(request), **changes)
+
+    def _create(self, request: HttpRequest, form: "ModelForm[Namespace]") -> Namespace:
+        chosen = form.cleaned_data
+        user, application = chosen["owner_user"], chosen["owner_application"]
+        return services.create_in_project(
+            actor=actor_of(request),
+            project=chosen["project"],
+            name=chosen["name"],
+            description=chosen["description"],
+            is_public=chosen["is_public"],
+            accepts_sparse_indexes=chosen["accepts_sparse_indexes"],
+            owner_user_id=user.pk if user else None,
+            owner_application_id=application.pk if application else None,
+        )
 
     @admin.action(description="Make public: anyone may pull images that inherit", permissions=["change"])
     def make_public(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
@@ -137,31 +149,24 @@ class NamespaceAdmin(ServiceDeletedAdmin):
 
     @admin.action(description="Lock: refuse pushes and changes", permissions=["change"])
     def lock(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
-        """Keep it as it is; pulls go on."""
-        self._set_status(request, queryset, before=Status.READY, after=Status.LOCKED)
+        """Make it read-only; pulls continue."""
+        self._set_locked(request, queryset, is_locked=True)
 
     @admin.action(description="Unlock", permissions=["change"])
     def unlock(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
         """Allow changes again."""
-        self._set_status(request, queryset, before=Status.LOCKED, after=Status.READY)
+        self._set_locked(request, queryset, is_locked=False)
 
     def _set_public(self, request: HttpRequest, queryset: QuerySet[Namespace], *, is_public: bool) -> None:
         for namespace in _locked(queryset).exclude(is_public=is_public).exclude(status=Status.DELETING):
             services.change(namespace, actor=actor_of(request), is_public=is_public)
             messages.info(request, f"Now {'public' if is_public else 'private'}: {namespace}")
 
-    def _set_status(
-        self, request: HttpRequest, queryset: QuerySet[Namespace], *, before: Status, after: Status
-    ) -> None:
-        for namespace in _locked(queryset).filter(status=before):
-            Namespace.objects.filter(pk=namespace.pk).update(status=after, updated_at=now())
-            record_change(namespace_scope(namespace.pk))
-            record(
-                actor=actor_of(request),
-                verb=f"namespace.{after.value}",
-                target=services.target_of(namespace),
-            )
-            messages.info(request, f"Now {after.value}: {namespace}")
+    def _set_locked(self, request: HttpRequest, queryset: QuerySet[Namespace], *, is_locked: bool) -> None:
+        change = services.lock if is_locked else services.unlock
+        for namespace in _locked(queryset):
+            if change(namespace, actor=actor_of(request)):
+                messages.info(request, f"Now {namespace.status}: {namespace}")
 
 
 def _locked(queryset: QuerySet[Namespace]) -> QuerySet[Namespace]:

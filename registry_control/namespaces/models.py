@@ -5,12 +5,12 @@ import uuid
 from django.conf import settings
 from django.db import models
 
-from registry_control.common.models import NOT_DELETING, Status, Timestamped
+from registry_control.common.models import NOT_DELETING, Lockable
 from registry_control.db.fields import ByteOrderedField
 from registry_control.identity.models import Application, Project
 
 
-class Namespace(Timestamped):
+class Namespace(Lockable):
     """A collection of images with a default privacy policy; its name is unique in the whole registry."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -33,8 +33,6 @@ class Namespace(Timestamped):
     image_rows = models.BigIntegerField(
         default=0, editable=False, help_text="Rows of its images, of every status, pushed to or not."
     )
-    status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
-    status_message = models.CharField(max_length=255, blank=True, default="")
 
     class Meta:
         constraints = [

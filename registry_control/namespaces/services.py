@@ -15,6 +15,7 @@ from registry_control.common.models import Status
 from registry_control.common.signals import deletion_started
 from registry_control.identity.models import Application, Project, User
 from registry_control.namespaces import selectors
+from registry_control.namespaces.locking import set_locked
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.policy import check_deletable, check_name, check_writable
 
@@ -37,30 +38,56 @@ def create(
         PermissionsDenied: the principal may not create in the project.
         AlreadyExists: the name is taken, by whomever.
     """
-    check_name(name)
+    check_name(name)  # before the project: a client is told about its own input first
     if organization_id not in (None, principal.organization_id):
         raise InvalidArgument("organization_id", "it is not your organization", reason="unknown")
     # The id of an organization is also that of its default project.
     project = _project(principal, project_id or organization_id or principal.default_project_id)
     if role_on_project(principal, project.pk) < Role.ADMIN:
         raise PermissionsDenied("create", "registry_namespace")
+    namespace = create_in_project(
+        actor=actor_of(principal),
+        project=project,
+        name=name,
+        description=description,
+        is_public=is_public,
+        owner_user_id=principal.id if principal.kind is Kind.USER else None,
+        owner_application_id=principal.id if principal.kind is Kind.APPLICATION else None,
+    )
+    return selectors.get_visible(principal, namespace.pk)
+
+
+def create_in_project(
+    *,
+    actor: Actor,
+    project: Project,
+    name: str,
+    description: str,
+    is_public: bool,
+    accepts_sparse_indexes: bool = False,
+    owner_user_id: UUID | None = None,
+    owner_application_id: UUID | None = None,
+) -> Namespace:
+    """Create a namespace for an actor whose right to do so has been checked.
+
+    Raises:
+        InvalidArgument: the name is not a valid namespace name.
+        AlreadyExists: the registry has a namespace of that name.
+    """
+    check_name(name)
     try:
         with transaction.atomic():
             namespace = Namespace.objects.create(
                 name=name,
                 description=description,
                 is_public=is_public,
+                accepts_sparse_indexes=accepts_sparse_indexes,
                 project=project,
-                owner_user_id=principal.id if principal.kind is Kind.USER else None,
-                owner_application_id=principal.id if principal.kind is Kind.APPLICATION else None,
+                owner_user_id=owner_user_id,
+                owner_application_id=owner_application_id,
             )
-            record(
-                actor=actor_of(principal),
-                verb="namespace.create",
-                target=target_of(namespace),
-                is_public=is_public,
-            )
-            return selectors.get_visible(principal, namespace.pk)
+            record(actor=actor, verb="namespace.create", target=target_of(namespace), is_public=is_public)
+            return namespace
     except IntegrityError as error:
         raise AlreadyExists(
             "namespace", name, "names are unique in the whole registry: choose another"
@@ -107,6 +134,21 @@ def change(namespace: Namespace, *, actor: Actor, **changes: str | bool | User |
     namespace.save(update_fields=[*changes, "updated_at"])
     _record_change(namespace)
     record(actor=actor, verb="namespace.update", target=target_of(namespace), **_recorded(changes))
+
+
+def lock(namespace: Namespace, *, actor: Actor) -> bool:
+    """Make a row that the transaction holds read-only; False if it is locked already or being deleted."""
+    return _set_locked(namespace, is_locked=True, actor=actor)
+
+
+def unlock(namespace: Namespace, *, actor: Actor) -> bool:
+    """Allow changes of a row that the transaction holds; False if it is not locked."""
+    return _set_locked(namespace, is_locked=False, actor=actor)
+
+
+def _set_locked(namespace: Namespace, *, is_locked: bool, actor: Actor) -> bool:
+    scopes = [namespace_scope(namespace.pk)]
+    return set_locked(namespace, is_locked=is_locked, actor=actor, target=target_of(namespace), scopes=scopes)
 
 
 def _record_change(namespace: Namespace) -> None:

@@ -18,6 +18,7 @@ from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.signals import deletion_started
 from registry_control.db.sql import execute, id_parameter, row, time_parameter, uuid_from_db
+from registry_control.namespaces.locking import set_locked
 from registry_control.namespaces.policy import check_deletable, check_writable
 from registry_control.namespaces.selectors import may
 
@@ -184,6 +185,21 @@ def change_visibility(image: Image, *, to: str, actor: Actor) -> None:
     image.save(update_fields=["visibility", "updated_at"])
     record_change(image_scope(image.pk))
     record(actor=actor, verb="image.visibility", target=target_of(image), visibility=to)
+
+
+def lock(image: Image, *, actor: Actor) -> bool:
+    """Make a row that the transaction holds read-only; False if it is locked already or being deleted."""
+    return _set_locked(image, is_locked=True, actor=actor)
+
+
+def unlock(image: Image, *, actor: Actor) -> bool:
+    """Allow changes of a row that the transaction holds; False if it is not locked."""
+    return _set_locked(image, is_locked=False, actor=actor)
+
+
+def _set_locked(image: Image, *, is_locked: bool, actor: Actor) -> bool:
+    scopes = [image_scope(image.pk)]
+    return set_locked(image, is_locked=is_locked, actor=actor, target=target_of(image), scopes=scopes)
 
 
 def start_deletion(image: Image, *, actor: Actor) -> None:

@@ -141,15 +141,33 @@ def test_names_cannot_be_edited(pages: Client, namespace: Namespace, world: Push
     assert world.image.size == world.size
 
 
-def test_locking_refuses_changes_and_unlocking_allows_them(pages: Client, namespace: Namespace) -> None:
+@pytest.mark.parametrize("model", [Namespace, Image], ids=lambda model: model.__name__)
+def test_locking_and_unlocking_are_audited_once(
+    pages: Client, namespace: Namespace, world: Pushed, administrator: User, model: type[Namespace | Image]
+) -> None:
+    row: Namespace | Image = namespace if model is Namespace else world.image
+    kind = model.__name__.lower()
     for action, status in (("lock", Status.LOCKED), ("unlock", Status.READY)):
-        chosen = {"action": action, "_selected_action": [str(namespace.pk)]}
-        pages.post(url(Namespace, "changelist"), chosen)
-        namespace.refresh_from_db()
-        assert namespace.status == status
-        assert AuditEvent.objects.filter(
-            verb=f"namespace.{status.value}", target_id=str(namespace.pk)
-        ).exists()
+        chosen = {"action": action, "_selected_action": [str(row.pk)]}
+        for _ in range(2):  # the second time, there is nothing to change
+            assert pages.post(url(model, "changelist"), chosen).status_code == 302
+        row.refresh_from_db()
+        assert row.status == status
+        events = AuditEvent.objects.filter(verb=f"{kind}.{status.value}", target_id=str(row.pk))
+        assert [event.actor_id for event in events] == [str(administrator.pk)]
+
+
+@pytest.mark.parametrize("model", [Namespace, Image], ids=lambda model: model.__name__)
+def test_rows_that_are_being_deleted_cannot_be_unlocked(
+    pages: Client, namespace: Namespace, world: Pushed, model: type[Namespace | Image]
+) -> None:
+    row: Namespace | Image = namespace if model is Namespace else world.image
+    assert pages.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 302
+    for action in ("lock", "unlock"):
+        chosen = {"action": action, "_selected_action": [str(row.pk)]}
+        assert pages.post(url(model, "changelist"), chosen).status_code == 302
+    row.refresh_from_db()
+    assert row.status == Status.DELETING
 
 
 @pytest.mark.parametrize("way", ["page", "action"])
@@ -190,7 +208,12 @@ def test_a_namespace_is_added_under_the_rules_of_the_api(pages: Client, owner: T
         answer = pages.post(url(Namespace, "add"), {"name": name, "project": str(project.pk)})
         assert b"lower-case letters" in answer.content
     name = unique("made-by-admin")
-    assert pages.post(url(Namespace, "add"), {"name": name, "project": str(project.pk)}).status_code == 302
+    form = {"name": name, "project": str(project.pk), "is_public": "on", "owner_application": owner.holder.pk}
+    assert pages.post(url(Namespace, "add"), form).status_code == 302
+    namespace = Namespace.objects.get(name=name)
+    assert (namespace.is_public, namespace.owner_application_id) == (True, owner.holder.pk)
+    [event] = AuditEvent.objects.filter(target_id=str(namespace.pk))
+    assert (event.verb, event.organization_id) == ("namespace.create", owner.organization.pk)
     again = pages.post(url(Namespace, "add"), {"name": name, "project": str(project.pk)})
     assert b"exists already" in again.content
     assert Namespace.objects.filter(name=name).count() == 1
