@@ -1,4 +1,4 @@
-"""The official conformance suite of the OCI distribution specification, as it comes.
+"""The official conformance suite of the OCI distribution specification, unchanged.
 
 It ends with 0 when its own configuration is wrong, so its report is read instead of its exit code.
 """
@@ -60,17 +60,30 @@ def _run(version: str, challenge: str, stack: Stack, folder: Path) -> None:
         "OCI_RESULTS_DIR": str(folder / "results"),
     }
     done = suite(check=False)
-    # In 1.1 the suite itself leaves out what came later, such as cancelling an upload.
-    accepted = {"passed"} if version == "dev" else {"passed", "skipped"}
-    outcomes, troubles = _report(folder / "results" / "junit.xml", accepted)
+    outcomes, troubles = _report(
+        folder / "results" / "junit.xml", lambda case: _may_skip(case, version=version, challenge=challenge)
+    )
     assert not troubles, "\n".join(troubles) + done.stderr[-3000:]
     assert outcomes["passed"] >= LEAST[version], outcomes
 
 
-def _report(path: Path, accepted: set[str]) -> tuple[Counter[str], list[str]]:
-    cases = list(ET.parse(path).getroot().iter("testcase"))
-    outcomes = Counter(case.get("status", "") for case in cases)
+def _may_skip(case: str, *, version: str, challenge: str) -> bool:
+    """Whether the suite may skip a case.
+
+    In 1.1 it skips what came later, such as cancelling an upload. With tokens it skips mounts that are
+    answered 202, because it asks for no token with `pull` on the source (ADR 10); with Basic it makes them.
+    """
+    return version != "dev" or (challenge == "bearer" and "blobs/mount" in case)
+
+
+def _report(path: Path, may_skip: Callable[[str], bool]) -> tuple[Counter[str], list[str]]:
+    cases = [
+        (case.get("status", ""), case.get("name", "")) for case in ET.parse(path).getroot().iter("testcase")
+    ]
+    outcomes = Counter(status for status, _ in cases)
     troubles = [
-        f"{case.get('status')}: {case.get('name')}" for case in cases if case.get("status") not in accepted
+        f"{status}: {name}"
+        for status, name in cases
+        if status != "passed" and not (status == "skipped" and may_skip(name))
     ]
     return outcomes, troubles

@@ -139,14 +139,24 @@ def test_the_number_of_annotations_is_limited_wherever_they_are(
     assert_refused(place(most | {"more": ""}), "have 1001 annotations; 1000 at most are allowed")
 
 
-@pytest.mark.parametrize("place", [lambda found: image(annotations=found), spread])
-def test_the_length_of_all_annotations_is_limited_in_bytes(place: Callable[[dict[str, str]], Json]) -> None:
+def referrer(annotations: dict[str, str]) -> Json:
+    return image(annotations=annotations, subject=descriptor(b"subject", OCI_MANIFEST))
+
+
+@pytest.mark.parametrize("place", [referrer, spread])
+def test_the_size_of_all_annotations_of_a_referrer_is_limited(
+    place: Callable[[dict[str, str]], Json],
+) -> None:
     keys = ("first", "second", "third")
     half = "ä" * (ANNOTATION_SIZE_LIMIT // 4)  # two bytes each
     most = {"first": half, "second": half[: -len("".join(keys))], "third": "x" * len("".join(keys))}
     parse_manifest(encode(place(most)), None)
     message = f"have {ANNOTATION_SIZE_LIMIT + 1} bytes; {ANNOTATION_SIZE_LIMIT} at most are allowed"
     assert_refused(place(most | {"third": most["third"] + "x"}), message)
+
+
+def test_a_manifest_without_a_subject_may_have_annotations_of_any_size() -> None:
+    parse_manifest(encode(image(annotations={"large": "x" * 3_900_000})), None)
 
 
 @pytest.mark.oci(125)
