@@ -1,4 +1,4 @@
-"""The composition root of the data plane: the one place that knows every part."""
+"""The composition root of the data plane: the only module that imports every part."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def build(connections: "Connections | None" = None) -> "App":
-    """Make the ASGI application; the server calls this once a process."""
+    """Create the ASGI application; the server calls this once per process."""
     context = build_context()
     from registry_data.http.app import App
 
@@ -23,11 +23,11 @@ def build(connections: "Connections | None" = None) -> "App":
 
 
 def build_context() -> "AppContext":
-    """Make the parts of the data plane from the installation's settings."""
+    """Create the application context from the Django settings."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
     django.setup()
 
-    # Only now: models can be imported once Django is set up.
+    # Imported here: models can only be imported after django.setup().
     from django.conf import settings
     from django.db import connection
 
@@ -48,7 +48,7 @@ def build_context() -> "AppContext":
         service=SERVICE,
         blob_lease=settings.BLOB_LEASE,
         read_only=settings.READ_ONLY,
-        asks_for_basic=settings.CHALLENGE == "basic",
+        challenges_with_basic=settings.CHALLENGE == "basic",
         idle_time=settings.IDLE_TIMEOUT,
         rate_limit=settings.RATE_LIMIT,
         rate_limit_anonymous=settings.RATE_LIMIT_ANONYMOUS,
@@ -82,8 +82,8 @@ def _on_sqlite(tracker: "ChangeTracker") -> "tuple[ChangeFeed, ReadExecutor]":
     from registry_control.db.sql import query_on_connection, use_query_executor
     from registry_data.http.read_executor import InlineReads
 
-    # Django refuses queries in the thread of an event loop. Reads of a local file are meant to run there:
-    # they wait for no server and no writer, and a hop to another thread would cost several times the query.
+    # Django rejects queries in the thread of an event loop. Reads of a local file run there on purpose: they
+    # wait for no server and no writer, and switching to a thread would cost several times the query.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     feed = SqliteChangeFeed(Path(connection.settings_dict["NAME"]), tracker.apply)
     return feed, InlineReads(use_query_executor, query_on_connection, tracker)

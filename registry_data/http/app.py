@@ -1,4 +1,4 @@
-"""The data plane as an ASGI application: find the endpoint, call it, send its answer."""
+"""The data plane as an ASGI application: find the endpoint, call it, send its response."""
 
 import asyncio
 import logging
@@ -63,33 +63,33 @@ ENDPOINTS: Final[Mapping[Kind, Mapping[str, Endpoint]]] = MappingProxyType(
 _READS: Final = frozenset({"GET", "HEAD"})
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
-# What a client may still send, once its answer is clear, and have its connection kept (checklist 4).
+# The rest of a body is read and dropped within these limits, so that the connection stays usable (OCI 4).
 _DRAINED: Final = 8 * 1024 * 1024  # bytes
 _DRAIN_TIME: Final = 10  # seconds
 _ANONYMOUS_DRAIN_TIME: Final = 0.05  # seconds, of a request without credentials
-# What it may send after an answer that ends the connection.
+# Limits for what is read and dropped after a response that closes the connection.
 _LINGERED: Final = 1024 * 1024 * 1024  # bytes
 _LINGER_TIME: Final = 30  # seconds
 _TARGET: Final = 32 * 1024  # bytes of path and query
-# Room for the longest token that is accepted, and all else. Some headers are lists that are looked through.
+# Enough for the longest accepted token and all other headers; limits the time to parse list headers.
 _HEADERS: Final = 128 * 1024  # bytes
 
 
 class App:
     """The ASGI callable."""
 
-    def __init__(self, plane: AppContext, connections: Connections | None = None) -> None:
-        self._plane = plane
+    def __init__(self, context: AppContext, connections: Connections | None = None) -> None:
+        self._context = context
         self._connections = connections
-        self._cache = ResponseCache(plane.tracker)
+        self._cache = ResponseCache(context.tracker)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the server's start and stop."""
+        """Serve one HTTP request, or the startup and shutdown events of the ASGI lifespan protocol."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             admitted = self._connections is None or await self._connections.admits(scope["client"])
-            scope = client_scope(scope, self._plane.config.trusted_proxies)
+            scope = client_scope(scope, self._context.config.trusted_proxies)
             await self._serve(scope, receive, send, admitted=admitted)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, *, admitted: bool) -> None:
@@ -99,20 +99,20 @@ class App:
             if admitted:
                 await self._exchange(exchange, key_of(scope), send)
             else:
-                await send_response(to_response(_too_many_connections()), exchange, self._plane, send)
+                await send_response(to_response(_too_many_connections()), exchange, self._context, send)
         finally:
             exchange.seconds = time.perf_counter() - began
-            for hook in self._plane.on_response:
+            for hook in self._context.on_response:
                 hook(exchange)
 
     async def _request(self, scope: Scope, receive: Receive) -> Request:
         incoming_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        context = self._plane.start_request(incoming_id.decode("latin-1"))
+        request_context = self._context.start_request(incoming_id.decode("latin-1"))
         version = None
-        if scope["method"] in _READS and await self._plane.feed.catch_up():
-            version = self._plane.tracker.version
-        idle_time = self._plane.config.idle_time
-        return Request(scope, receive, idle_time=idle_time, context=context, version=version)
+        if scope["method"] in _READS and await self._context.feed.catch_up():
+            version = self._context.tracker.version
+        idle_time = self._context.config.idle_time
+        return Request(scope, receive, idle_time=idle_time, context=request_context, version=version)
 
     async def _exchange(self, exchange: Exchange, key: Key | None, send: Send) -> None:
         request = exchange.request
@@ -122,17 +122,17 @@ class App:
         if cached is not None:
             await send_cached(cached, exchange, send)
             return
-        response = _with_origin(await self._response(request), self._plane.config.public_origin)
+        response = _with_origin(await self._response(request), self._context.config.public_origin)
         if key is not None:
             self._cache.put(key, request, response)
-        await send_response(response, exchange, self._plane, send)
+        await send_response(response, exchange, self._context, send)
         if response.headers.get("connection") == "close":
             await _linger(request)
 
     def _cached(self, key: Key, request: Request) -> CachedResponse | None:
-        """The cached response to a request, unless a rate limit refuses it, which is told elsewhere."""
+        """The cached response; None if the caller is over its rate limit, which check_rate() then reports."""
         cached = self._cache.get(key)
-        if cached is None or count_request(self._plane, request, cached.principal):
+        if cached is None or count_request(self._context, request, cached.principal):
             return None
         request.route, request.context.principal = cached.route, cached.principal
         return cached
@@ -143,33 +143,35 @@ class App:
             if request.method not in _READS and not await _drained(request):
                 return Response(response.status, {**response.headers, "connection": "close"}, response.body)
         except ClientDisconnect as error:
-            return _to_whoever_stopped(request, error)
+            return _incomplete_body(request, error)
         return response
 
     async def _result(self, request: Request) -> Response:
         try:
             found = request.route = _find(request)
             if found.kind is not Kind.HEALTH:
-                await check_rate(self._plane, request)
+                await check_rate(self._context, request)
             endpoints = ENDPOINTS[found.kind]
             endpoint = endpoints.get(request.method)
             if endpoint is None:
                 raise _not_allowed(request.method, endpoints)
-            if self._plane.config.read_only and request.method in _WRITES and found.kind is not Kind.TOKEN:
+            if self._context.config.read_only and request.method in _WRITES and found.kind is not Kind.TOKEN:
                 raise _read_only(endpoints)
-            return await endpoint(self._plane, request, found)
+            return await endpoint(self._context, request, found)
         except ClientDisconnect:
             raise
         except Exception as error:  # noqa: BLE001 - the one place where every other error becomes a response
             return await self._refusal(request, error)
 
     async def _refusal(self, request: Request, error: Exception) -> Response:
-        answer = to_response(error)
+        response = to_response(error)
         if isinstance(error, AccessDenied):
-            header = challenge(error, request, self._plane.config)
+            header = challenge(error, request, self._context.config)
             if header is not None:
-                answer = Response(answer.status, {**answer.headers, "www-authenticate": header}, answer.body)
-        return answer
+                response = Response(
+                    response.status, {**response.headers, "www-authenticate": header}, response.body
+                )
+        return response
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -177,9 +179,9 @@ class App:
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
             else:
-                self._plane.bridge.close()
-                self._plane.feed.close()
-                for call in self._plane.on_shutdown:
+                self._context.bridge.close()
+                self._context.feed.close()
+                for call in self._context.on_shutdown:
                     call()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
@@ -193,23 +195,27 @@ def _with_origin(response: Response, origin: str | None) -> Response:
     return replace(response, headers={**response.headers, "location": f"{origin}{location}"})
 
 
-def _to_whoever_stopped(request: Request, error: ClientDisconnect) -> Response:
-    """Whoever has only stopped sending can still hear it, and without any answer the server says 500."""
+def _incomplete_body(request: Request, error: ClientDisconnect) -> Response:
+    """The response to a request whose body ended early.
+
+    A client that only stopped sending can still read it. Without a response, the server would send a 500.
+    """
     if isinstance(error, Idle):
-        logger.info("client sends nothing more during %s %s", request.method, request.path)
-        said = "the body stopped coming: ask how far the upload is and go on, or send it again"
+        logger.info("timeout while reading the body of %s %s", request.method, request.path)
+        message = "timeout while reading the body: resume at the offset of the upload, or send the body again"
         status, headers = HTTPStatus.REQUEST_TIMEOUT, {"connection": "close"}
-        return to_response(ProtocolError(ErrorCode.SIZE_INVALID, said, status=status, headers=headers))
-    logger.info("client went away during %s %s", request.method, request.path)
-    return to_response(ProtocolError(ErrorCode.SIZE_INVALID, "the body ended early: send it again"))
+        return to_response(ProtocolError(ErrorCode.SIZE_INVALID, message, status=status, headers=headers))
+    logger.info("client disconnected during %s %s", request.method, request.path)
+    message = "the body is incomplete: send the request again"
+    return to_response(ProtocolError(ErrorCode.SIZE_INVALID, message))
 
 
 def _find(request: Request) -> Route:
-    """What the request is about.
+    """Check the request line and the headers, and find the route.
 
     Raises:
-        ProtocolError: its headers are too large, it does not say which host it is for, or there is nothing at
-            its path.
+        ProtocolError: the target or the headers are too large, the transfer encoding is not supported, the
+            Host header is missing or invalid, or no route matches the path.
     """
     if request.target_size > _TARGET:
         message = f"path and query are longer than {_TARGET} bytes"
@@ -221,10 +227,10 @@ def _find(request: Request) -> Route:
         raise ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.NOT_IMPLEMENTED)
     found = route(request.path)
     if found is not None and found.kind is Kind.HEALTH:
-        return found  # whoever watches over this process may not know the registry's name
+        return found  # a load balancer checks it under any host name
     check_host(request)
     if found is None:
-        raise _nothing_at(request.path)
+        raise _no_route(request.path)
     return found
 
 
@@ -242,37 +248,39 @@ def _headers_too_large() -> ProtocolError:
     return ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
 
-def _nothing_at(path: str) -> ProtocolError:
-    message = f"there is nothing at {shown(path)}: is it a path of the OCI distribution API?"
+def _no_route(path: str) -> ProtocolError:
+    message = f"unknown path {shown(path)}: it is not a path of the OCI distribution API"
     return ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.NOT_FOUND)
 
 
 def _not_allowed(method: str, endpoints: Mapping[str, Endpoint]) -> ProtocolError:
     allowed = ", ".join(sorted(endpoints))
     return ProtocolError(
-        ErrorCode.UNSUPPORTED, f"{method} is not possible here; {allowed} are", headers={"Allow": allowed}
+        ErrorCode.UNSUPPORTED,
+        f"{method} is not allowed on this path; allowed: {allowed}",
+        headers={"Allow": allowed},
     )
 
 
 def _read_only(endpoints: Mapping[str, Endpoint]) -> ProtocolError:
-    """Build the answer to a write while there are none (checklist 145).
+    """Build the error for a write to a read-only registry (OCI 145).
 
-    A 503 would have clients try for minutes what an administrator has switched off.
+    It is no 503: clients would retry for minutes, though only an administrator can end the read-only mode.
     """
     allowed = ", ".join(sorted(endpoints.keys() - _WRITES))
     return ProtocolError(
         ErrorCode.UNSUPPORTED,
         "this registry is read-only at present: pulls work, pushes and deletions do not; "
-        "try again when its administrator has ended that",
+        "try again after its administrator has ended the read-only mode",
         headers={"Allow": allowed},
     )
 
 
 async def _drained(request: Request) -> bool:
-    """Read and drop what nobody wanted of a body; whether that was all.
+    """Read and drop the rest of the body; True if the body was read to its end.
 
-    One that is announced to be too long is not begun with: whoever listens need not send it. Nor does it
-    matter to the answer, which is clear, that the rest never comes.
+    A body whose Content-Length exceeds the limit is not read: a client that reads the response early can stop
+    sending. An error while reading is ignored, because the response is already decided.
     """
     if request.is_read or (content_length(request) or 0) > _DRAINED:
         return request.is_read
@@ -285,7 +293,7 @@ async def _drained(request: Request) -> bool:
 
 
 async def _linger(request: Request) -> None:
-    """Go on reading after the answer: closed too early, the connection would be reset and the answer lost."""
+    """Continue to read after the response: closing with unread data resets the connection and loses it."""
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(_LINGER_TIME):
             await request.drain(_LINGERED)

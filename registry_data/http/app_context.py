@@ -1,4 +1,4 @@
-"""The parts of the data plane, which every endpoint receives, and the hook for sent responses."""
+"""The application context, which every endpoint receives, and the types of endpoints and response hooks."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,40 +17,40 @@ from registry_data.storage.base import PIECE, BlobStore
 
 @dataclass(frozen=True, slots=True)
 class AppContext:
-    """The data plane's parts, made once by the composition root."""
+    """The shared objects of the data plane, created once by the composition root (`registry_data.main`)."""
 
     config: Config
     bridge: Bridge
     store: BlobStore
     feed: ChangeFeed
     tracker: ChangeTracker
-    start_request: Callable[[str | None], RequestContext]  # with the id that the client sent
-    rates: Rates | None = None  # without limits
+    start_request: Callable[[str | None], RequestContext]  # argument: the X-Request-ID header
+    rates: Rates | None = None  # None: no rate limits
     on_response: tuple["ResponseHook", ...] = ()
     on_shutdown: tuple[Callable[[], None], ...] = ()
-    # So many uploads are read once more at a time: most threads for bytes are for those who send some.
-    reading_again: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
-    gathering: MemoryBudget = field(default_factory=lambda: MemoryBudget(64 * 1024 * 1024, most=PIECE))
-    # The server keeps up to five parts of an answer that its client does not take.
-    sending: MemoryBudget = field(default_factory=lambda: MemoryBudget(16 * 1024 * 1024, most=PIECE))
+    # Limits the concurrent uploads that are rehashed: most storage threads are for running transfers.
+    rehash_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
+    upload_buffers: MemoryBudget = field(default_factory=lambda: MemoryBudget(64 * 1024 * 1024, most=PIECE))
+    # The HTTP server buffers up to five parts of a response that its client does not read.
+    download_buffers: MemoryBudget = field(default_factory=lambda: MemoryBudget(16 * 1024 * 1024, most=PIECE))
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A request and what was sent for it, as hooks see it when it has ended, cached or not.
+    """A request and its response, cached or not, as response hooks receive it when the response has ended.
 
-    `request.route` names the kind of resource and the repository, unless the request was refused before that
-    was known; `request.context` has its id and its principal.
+    `request.route` has the kind of resource and the repository, or is None if the request was rejected before
+    routing; `request.context` has the request id and the principal.
     """
 
     request: Request
-    status: int = 0  # 0 if the client left before a response began
+    status: int = 0  # 0 if the client disconnected before the response began
     sent: int = 0  # bytes of the body
     seconds: float = 0.0
     from_cache: bool = False
 
 
 ResponseHook: TypeAlias = Callable[[Exchange], None]
-"""Called on the event loop after every response: it must not wait."""
+"""Called on the event loop after every response: it must not block."""
 
 Endpoint: TypeAlias = Callable[[AppContext, Request, Route], Awaitable[Response]]

@@ -54,7 +54,7 @@ def challenge(refused: AccessDenied, request: Request, config: Config) -> str | 
     """The WWW-Authenticate header of a denied request; None if other credentials would not help."""
     if refused.challenge is None:
         return None
-    if config.asks_for_basic:
+    if config.challenges_with_basic:
         return f'Basic realm="{config.service}", charset="UTF-8"'
     parameters = {"realm": realm(request, config), "service": config.service, **refused.challenge}
     if "error" in refused.challenge:

@@ -1,4 +1,4 @@
-"""Where the asynchronous edge calls the synchronous core: nothing else crosses from one to the other."""
+"""Calls the synchronous core from the asynchronous edge: the only place where one calls the other (ADR 8)."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,30 +27,31 @@ class Bridge:
         self._bytes = ThreadPoolExecutor(storage_threads, thread_name_prefix="bytes")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a use case."""
-        return await self._in(self._use_cases, partial(function, *args, **kwargs))
+        """Run a use case in a thread of the first pool."""
+        return await self._run_in(self._use_cases, partial(function, *args, **kwargs))
 
     async def read(
         self, dependencies: Dependencies | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a use case that sends queries by db/sql.py and does nothing else with the database.
+        """Run a read-only use case, whose only access to the database is db/sql.py, on the event loop.
 
-        What it depends on is added to `dependencies`; without them, no cached rows are used.
+        Adds the scopes that the result depends on to `dependencies`; with None, no cached rows are used. If
+        the pipeline has no connection, the use case runs in a thread instead.
         """
         call = partial(function, *args, **kwargs)
         try:
             return await self._reads.run(dependencies, call)
-        except ConnectionUnavailable:  # a thread makes its own connection, or reports what is wrong
+        except ConnectionUnavailable:  # the thread opens its own connection, or reports the error
             if dependencies is not None:
                 dependencies.add(None)
-        return await self._in(self._use_cases, call)
+        return await self._run_in(self._use_cases, call)
 
     async def run_bytes(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what reads, writes or hashes bytes and does not use the database."""
-        return await self._in(self._bytes, partial(function, *args, **kwargs))
+        """Run a function that reads, writes or hashes content and does not use the database."""
+        return await self._run_in(self._bytes, partial(function, *args, **kwargs))
 
-    async def _in(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-        """Wait for the thread even when the request is cancelled: it may hold locks and open files."""
+    async def _run_in(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        """Run a call in a pool. A cancelled request waits for it too: it may hold locks and open files."""
         future = asyncio.get_running_loop().run_in_executor(pool, copy_context().run, call)
         try:
             return await asyncio.shield(future)
@@ -58,11 +59,11 @@ class Bridge:
             await asyncio.wait([future])
             raise
         finally:
-            # An error refers to this frame, and the future to the error: without this, the cycle would keep
-            # the request and its connection alive until the garbage collector runs.
+            # An exception refers to this frame, and the future to the exception. Without `del`, this cycle
+            # would keep the request and its connection alive until the garbage collector runs.
             del future
 
     def close(self) -> None:
-        """Let running calls end, start no more."""
+        """Wait for running calls and start no new ones."""
         self._use_cases.shutdown(wait=True)
         self._bytes.shutdown(wait=True)

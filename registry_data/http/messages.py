@@ -1,4 +1,4 @@
-"""Requests and answers as this plane uses them: thin values over ASGI, with Starlette's parsers."""
+"""Requests and responses of the data plane: thin values over ASGI, with Starlette's parsers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -16,30 +16,30 @@ from registry_data.scoped_cache import Dependencies
 if TYPE_CHECKING:
     from registry_data.http.routes import Route
 
-# On every answer (checklist 11); old engines look for it.
+# On every response (OCI 11); old container engines require it.
 API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
-# Also on every response: a browser must not take pushed content for a page or a script.
+# Also on every response: a browser must not interpret pushed content as a page or a script.
 NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
-_PARTS: Final = 1000  # that are gathered at most
-_DIGITS: Final = 20  # of a length; the server takes none that has more
+_MOST_PARTS: Final = 1000  # in one piece of a body
+_MOST_DIGITS: Final = 20  # of a Content-Length
 
 
 class RequestContext(Protocol):
-    """The request as the layers below know it (`registry_control.common.request_context`)."""
+    """The request as the layers below see it (`registry_control.common.request_context`)."""
 
     request_id: str
     principal: str  # empty while unknown and for anonymous callers
 
 
 class Idle(ClientDisconnect):
-    """The client is still there, but has stopped sending in the middle of a body."""
+    """The client is still connected, but no part of the body arrived within the idle timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileBody:
-    """A whole file that the server may send itself."""
+    """A file that the HTTP server may send by its path."""
 
     path: Path
 
@@ -48,9 +48,9 @@ class FileBody:
 class Response:
     """A status, headers in lower case, and a body: bytes, a file, or pieces read in a thread.
 
-    Content-Length is the body's own unless given, as it is for HEAD and for pieces. Until `cacheable_until`,
-    in seconds since the epoch, it may be sent again to the same request as long as no scope that it depends
-    on changes.
+    Content-Length is computed from a body of bytes unless it is among the headers, where HEAD and pieces
+    need it. The response may be cached until `cacheable_until`, in seconds since the epoch, and while no
+    scope that it depends on changes; 0 means not at all.
     """
 
     status: HTTPStatus
@@ -59,7 +59,7 @@ class Response:
     cacheable_until: float = 0.0
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers as ASGI wants them."""
+        """The headers as ASGI requires them."""
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
         raw += (API_VERSION, NO_SNIFF)
         if "content-length" not in self.headers and isinstance(self.body, bytes) and self._may_have_length:
@@ -72,7 +72,7 @@ class Response:
 
 
 class Request:
-    """One request. Headers and query are parsed when first asked for."""
+    """One request. Headers and query are parsed on first access."""
 
     def __init__(
         self,
@@ -83,29 +83,30 @@ class Request:
         context: RequestContext,
         version: int | None = None,
     ) -> None:
-        """`idle_time` is how long the next part of the body may take to come, in seconds.
+        """Wrap an ASGI scope.
 
-        `version` is that of the change log when the request came; None if it is not known.
+        `idle_time` is the timeout for the next part of the body, in seconds; `version` is the version of the
+        change log when the request arrived, None if unknown.
         """
         self._scope = scope
         self._receive = receive
         self._idle_time = idle_time
-        self._ahead: asyncio.Task[None] | None = None
-        self._gathers = self._gone = False
+        self._receiving: asyncio.Task[None] | None = None
+        self._is_buffering = self._disconnected = False
         self._parts: list[bytes] = []
         self._query: QueryParams | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.context = context
         self.dependencies = Dependencies(version)
-        self.route: Route | None = None  # once it is known
+        self.route: Route | None = None  # None before routing
         self.headers = Headers(scope=scope)
-        # Reads have none that anybody looks at, so nobody asks.
+        # No endpoint uses the body of a GET or HEAD request, so their headers are not examined.
         self._ended = self.method not in ("GET", "HEAD") and self._has_no_body()
 
     @property
     def query(self) -> QueryParams:
-        """The query, decoded; unknown parameters are nobody's business (checklist 7)."""
+        """The query, decoded; unknown parameters are ignored (OCI 7)."""
         if self._query is None:
             self._query = QueryParams(self._scope.get("query_string", b""))
         return self._query
@@ -119,12 +120,12 @@ class Request:
 
     @property
     def http_version(self) -> str:
-        """Such as 1.1."""
+        """The HTTP version, for example 1.1."""
         return str(self._scope["http_version"])
 
     @property
     def scheme(self) -> str:
-        """Http or https, as the client used it."""
+        """The scheme of the client's URL: http or https."""
         return str(self._scope["scheme"])
 
     @property
@@ -148,104 +149,105 @@ class Request:
             return False
         if "content-length" in self.headers:
             return content_length(self) == 0
-        # Only HTTP/1 says of every body that there is one (RFC 9112, 6.3).
+        # An HTTP/1 request without both headers has no body (RFC 9112, 6.3); HTTP/2 needs neither header.
         return self.http_version.startswith("1")
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The body as it comes.
+        """The parts of the body as they arrive.
 
         Raises:
-            ClientDisconnect: the client went away before its end.
-            Idle: it is there, but sends nothing more.
+            ClientDisconnect: the client disconnected before the end of the body.
+            Idle: no part arrived within the idle timeout.
         """
         while True:
             while self._parts:
                 yield self._parts.pop(0)
-            if self._gone:
+            if self._disconnected:
                 raise ClientDisconnect
             if self._ended:
                 return
-            await self._more()
+            await self._wait_for_part()
 
-    async def _more(self) -> None:
-        """Wait for the next part, as long as it may take."""
-        coming, self._ahead = self._ahead, None
+    async def _wait_for_part(self) -> None:
+        """Wait for the next part until the idle timeout."""
+        receiving, self._receiving = self._receiving, None
         try:
             async with asyncio.timeout(self._idle_time):
-                await (coming or self._take())
+                await (receiving or self._receive_part())
         except TimeoutError:
             self._ended = True
             raise Idle from None
 
-    async def _take(self) -> None:
+    async def _receive_part(self) -> None:
         message = await self._receive()
-        self._gone = message["type"] == "http.disconnect"
-        self._ended = self._gone or not message.get("more_body", False)
+        self._disconnected = message["type"] == "http.disconnect"
+        self._ended = self._disconnected or not message.get("more_body", False)
         if part := message.get("body", b""):
             self._parts.append(part)
 
-    async def body_at_once(self, size: int, patience: float) -> list[bytes] | None:
-        """The whole body, if it is announced to be at most `size` bytes and here within `patience` seconds.
+    async def body_at_once(self, size: int, wait_time: float) -> list[bytes] | None:
+        """The parts of the whole body if it is small and arrives soon, otherwise None.
 
-        None if not; what has come by then is the beginning of `body`.
+        Small means a Content-Length of at most `size`, soon means within `wait_time` seconds. After None,
+        body() begins with the parts that have arrived.
         """
         length = content_length(self)
         if length is None or length > size or "transfer-encoding" in self.headers:
             return None
-        if not self._ended and not await self._gathered(patience):
+        if not self._ended and not await self._buffer(wait_time):
             return None
         parts, self._parts = self._parts, []
         return parts
 
-    async def _gathered(self, patience: float) -> bool:
-        """Take parts until the end or until patience is; whether that was the end."""
-        self._gathers = True
-        # A task that is left to itself: to cancel it would lose a part that comes just then.
-        self._ahead = asyncio.ensure_future(self._gather())
-        await asyncio.wait((self._ahead,), timeout=patience)
-        self._gathers = False
-        if self._ahead.done():
-            self._ahead = None
-        return self._ended and not self._gone
+    async def _buffer(self, wait_time: float) -> bool:
+        """Buffer parts until the end of the body or for `wait_time` seconds; True if the body is complete."""
+        self._is_buffering = True
+        # The task is not cancelled after that: it could lose a part that arrives at that moment.
+        self._receiving = asyncio.ensure_future(self._receive_parts())
+        await asyncio.wait((self._receiving,), timeout=wait_time)
+        self._is_buffering = False
+        if self._receiving.done():
+            self._receiving = None
+        return self._ended and not self._disconnected
 
-    async def _gather(self) -> None:
-        while self._gathers and not self._ended:
-            await self._take()
+    async def _receive_parts(self) -> None:
+        while self._is_buffering and not self._ended:
+            await self._receive_part()
 
     async def pieces(self, size: Callable[[], int]) -> AsyncIterator[list[bytes]]:
-        """The body's parts as they came, gathered to at least `size()` bytes, the last ones excepted.
+        """The parts of the body, in lists of at least `size()` bytes; the last list may be shorter.
 
-        Parts of a few bytes, which take more memory than they hold, are not gathered that far.
+        A list has at most 1000 parts: the objects of many small parts need more memory than their bytes.
 
         Raises:
-            ClientDisconnect: after the last part that came.
+            ClientDisconnect: after the last part that arrived.
         """
-        gathered: list[bytes] = []
+        parts: list[bytes] = []
         length = 0
         try:
             async for part in self.body():
-                gathered.append(part)
+                parts.append(part)
                 length += len(part)
-                if length >= size() or len(gathered) >= _PARTS:
-                    yield gathered
-                    gathered, length = [], 0
+                if length >= size() or len(parts) >= _MOST_PARTS:
+                    yield parts
+                    parts, length = [], 0
         except ClientDisconnect:
-            if gathered:
-                yield gathered
+            if parts:
+                yield parts
             raise
-        if gathered:
-            yield gathered
+        if parts:
+            yield parts
 
-    async def gone(self) -> None:
-        """Wait until the client has gone away."""
-        while not self._gone:
-            await self._take()
+    async def disconnected(self) -> None:
+        """Wait until the client has disconnected."""
+        while not self._disconnected:
+            await self._receive_part()
             self._parts.clear()
 
     async def drain(self, limit: int) -> bool:
-        """Read and drop up to `limit` bytes of what is left, so that a refusal can be heard (4).
+        """Read and drop up to `limit` bytes of the body, so that the client can read the response (OCI 4).
 
-        Returns whether that was all.
+        Returns whether the end of the body was reached.
         """
         async for part in self.body():
             limit -= len(part)
@@ -255,9 +257,9 @@ class Request:
 
 
 def content_length(request: Request) -> int | None:
-    """The announced length in bytes, None for a chunked body."""
+    """The value of Content-Length in bytes; None if it is missing or invalid."""
     value = request.headers.get("content-length", "")
     if not (value.isascii() and value.isdigit()):
         return None
     digits = value.lstrip("0")
-    return int(digits or "0") if len(digits) <= _DIGITS else None
+    return int(digits or "0") if len(digits) <= _MOST_DIGITS else None

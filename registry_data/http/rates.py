@@ -12,17 +12,17 @@ from registry_data.registry.service import name_of_caller
 from registry_data.scoped_cache import Dependencies
 
 
-async def check_rate(plane: AppContext, request: Request) -> None:
+async def check_rate(context: AppContext, request: Request) -> None:
     """Count a request.
 
     Raises:
         ProtocolError: 429 with Retry-After, the caller is over its limit.
     """
-    if plane.rates is None:
+    if context.rates is None:
         return
-    principal = await _principal(plane, request)
-    if seconds := count_request(plane, request, principal):
-        limit = _limit(plane, principal)
+    principal = await _principal(context, request)
+    if seconds := count_request(context, request, principal):
+        limit = _limit(context, principal)
         raise ProtocolError(
             ErrorCode.TOOMANYREQUESTS,
             f"more than {limit} requests a minute: try again in {math.ceil(seconds)} s",
@@ -30,26 +30,26 @@ async def check_rate(plane: AppContext, request: Request) -> None:
         )
 
 
-def count_request(plane: AppContext, request: Request, principal: str) -> float:
+def count_request(context: AppContext, request: Request, principal: str) -> float:
     """Count a request, also one that is answered from the cache. Returns the seconds to wait instead, or 0.
 
     A request without a principal counts for the address that it comes from: otherwise each wrong key would
     start with an unused limit.
     """
-    limit = _limit(plane, principal)
-    if plane.rates is None or not limit:
+    limit = _limit(context, principal)
+    if context.rates is None or not limit:
         return 0.0
-    return plane.rates.take((principal or anonymous_caller(request.client_address)).encode(), limit)
+    return context.rates.take((principal or anonymous_caller(request.client_address)).encode(), limit)
 
 
-def _limit(plane: AppContext, principal: str) -> int:
-    return plane.config.rate_limit if principal else plane.config.rate_limit_anonymous
+def _limit(context: AppContext, principal: str) -> int:
+    return context.config.rate_limit if principal else context.config.rate_limit_anonymous
 
 
-async def _principal(plane: AppContext, request: Request) -> str:
-    who = credentials(request)
-    if who == Credentials():
+async def _principal(context: AppContext, request: Request) -> str:
+    caller = credentials(request)
+    if caller == Credentials():
         return ""
     # What the rate depends on is not what the response depends on.
     dependencies = Dependencies(request.dependencies.version)
-    return await plane.bridge.read(dependencies, name_of_caller, who)
+    return await context.bridge.read(dependencies, name_of_caller, caller)

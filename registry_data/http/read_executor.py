@@ -1,8 +1,8 @@
 """Runs read-only use cases on the event loop: inline on SQLite, as greenlets over the PostgreSQL pipeline.
 
-A hop to a thread and back would cost several times the query. Rows whose query declares what they depend on
-are cached until that changes (`registry_data.scoped_cache`), so most reads ask the database for changes and
-for nothing else. What expires by the clock is told by a row and checked at each use.
+Switching to a thread and back would cost several times the query. Rows whose query declares the scopes that
+they depend on are cached until one of these changes (`registry_data.scoped_cache`), so most reads query only
+the change log. Expiry times are columns of the rows and checked on each use.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -15,45 +15,45 @@ from registry_data.scoped_cache import ChangeTracker, Dependencies, Pipeline, Ro
 
 T = TypeVar("T")
 DependsOn: TypeAlias = Callable[[Rows], Collection[str] | None]
-"""Tells from the rows of a query which scopes they depend on; None if on more than scopes can tell."""
+"""Returns the scopes that the rows of a query depend on; None if scopes cannot describe that."""
 QueryExecutor: TypeAlias = Callable[[str, Sequence[Any], DependsOn | None], Rows]
 UseQueryExecutor: TypeAlias = Callable[[QueryExecutor], None]
-"""Routes the queries of the context in which it is called through an executor."""
+"""Routes the queries of the calling contextvars context through an executor."""
 
 _CAPACITY: Final = 32 * 1024 * 1024  # bytes
-_ROW: Final = 2048  # bytes, about
-_MOST_ROWS: Final = 20  # of one query that are cached
-_LONGEST: Final = 1024  # characters of a text in them, or in a parameter
+_ROW: Final = 2048  # bytes, approximate size in memory
+_MOST_ROWS: Final = 20  # of a cached query
+_LONGEST: Final = 1024  # characters of a string in a cached row or a parameter
 
 
 class ReadExecutor(Protocol):
-    """Runs use cases that only read, in the thread of the event loop."""
+    """Runs read-only use cases in the thread of the event loop."""
 
     async def run(self, dependencies: Dependencies | None, call: Callable[[], T]) -> T:
-        """Run a use case and collect what it depends on; without `dependencies`, with no cached rows.
+        """Run a use case and add the scopes that it depends on; with None, no cached rows are used.
 
         Raises:
-            ConnectionUnavailable: the database cannot be asked in this way at present.
+            ConnectionUnavailable: the pipeline has no connection; the use case can run in a thread instead.
         """
         ...
 
 
 class _RowCache:
-    """Rows by statement and parameters; none with contents or long texts."""
+    """Caches rows by statement and parameters, except rows with content or long strings."""
 
     def __init__(self, tracker: ChangeTracker) -> None:
         self._cache: ScopedCache[tuple[str, tuple[Any, ...]], tuple[Rows, Collection[str]]]
         self._cache = ScopedCache(tracker, _CAPACITY)
 
     def get(self, sql: str, parameters: Sequence[Any], dependencies: Dependencies | None) -> Rows | None:
-        """Cached rows, which then are among what the use case depends on."""
+        """Return cached rows and add their scopes to `dependencies`; None if nothing is cached."""
         if dependencies is None or dependencies.version is None:
             return None
-        found = self._cache.get((sql, tuple(parameters)))
-        if found is None:
+        entry = self._cache.get((sql, tuple(parameters)))
+        if entry is None:
             return None
-        dependencies.add(found[1])
-        return found[0]
+        dependencies.add(entry[1])
+        return entry[0]
 
     def put(
         self,
@@ -64,7 +64,7 @@ class _RowCache:
         depends_on: DependsOn | None,
         dependencies: Dependencies | None,
     ) -> None:
-        """Note what rows depend on that were just read, and cache them if that can be told."""
+        """Add the scopes of rows that were just read to `dependencies`; cache them if they have scopes."""
         if dependencies is None:
             return
         scopes = None if depends_on is None else depends_on(rows)
@@ -82,16 +82,18 @@ def _is_small(value: object) -> bool:
 
 
 class _Contexts:
-    """Makes the contextvars contexts of use cases: the request's variables, and queries routed."""
+    """Creates the contextvars context of a use case: the variables of the request, and the query executor."""
 
     def __init__(self, use_query_executor: UseQueryExecutor, executor: QueryExecutor) -> None:
         self._use_query_executor = use_query_executor
         self._executor = executor
-        self._base: Context | None = None  # in which Django keeps its connection objects
+        self._base: Context | None = None  # contains Django's connection objects
 
     def make(self) -> Context:
-        """A context for one use case of the present request."""
-        if self._base is None:  # made here: Django tells contexts of event loops from those of threads
+        """Create the context of one use case of the current request."""
+        if (
+            self._base is None
+        ):  # created on the event loop: Django distinguishes its contexts from those of threads
             self._base = Context()
             self._base.run(self._use_query_executor, self._executor)
         context = self._base.copy()
@@ -102,7 +104,7 @@ class _Contexts:
 
 
 class InlineReads:
-    """Runs each from begin to end: for a database file on this machine, where a reader never waits."""
+    """Runs use cases without suspending them: readers of SQLite in WAL mode do not wait for writers."""
 
     def __init__(
         self,
@@ -110,14 +112,14 @@ class InlineReads:
         query: Callable[[str, Sequence[Any]], Rows],
         tracker: ChangeTracker,
     ) -> None:
-        """`query` asks the database itself."""
+        """`query` sends a query on Django's connection."""
         self._query = query
         self._rows = _RowCache(tracker)
         self._contexts = _Contexts(use_query_executor, self._execute)
-        self._dependencies: Dependencies | None = None  # of the use case that runs
+        self._dependencies: Dependencies | None = None  # of the running use case
 
     async def run(self, dependencies: Dependencies | None, call: Callable[[], T]) -> T:
-        """Run one."""
+        """Run a use case."""
         self._dependencies = dependencies
         return self._contexts.make().run(call)
 
@@ -131,7 +133,7 @@ class InlineReads:
 
 
 class _UseCase(greenlet):
-    """A use case on its own stack, which is suspended while the database is asked."""
+    """A use case on a separate stack, suspended while it waits for rows."""
 
     def __init__(self, call: Callable[[], object], dependencies: Dependencies | None) -> None:
         super().__init__(call)
@@ -139,7 +141,7 @@ class _UseCase(greenlet):
 
 
 class GreenletReads:
-    """Runs each until it would wait for the database, and meanwhile others; their code stays synchronous."""
+    """Suspends a use case, which is synchronous code, while it waits for PostgreSQL, and runs others."""
 
     def __init__(
         self, use_query_executor: UseQueryExecutor, pipeline: Pipeline, tracker: ChangeTracker
@@ -149,25 +151,25 @@ class GreenletReads:
         self._contexts = _Contexts(use_query_executor, self._execute)
 
     async def run(self, dependencies: Dependencies | None, call: Callable[[], T]) -> T:
-        """Run one."""
+        """Run a use case."""
         use_case = _UseCase(call, dependencies)
         use_case.gr_context = self._contexts.make()
-        wanted = use_case.switch()
+        pending_rows = use_case.switch()
         try:
             while not use_case.dead:
                 try:
-                    rows = await wanted
-                except BaseException as error:  # noqa: BLE001 - it goes into the use case, a cancellation too
-                    wanted = use_case.throw(error)
+                    rows = await pending_rows
+                except BaseException as error:  # noqa: BLE001 - raised in the use case, cancellation included
+                    pending_rows = use_case.throw(error)
                 else:
-                    wanted = use_case.switch(rows)
-            result: T = wanted
+                    pending_rows = use_case.switch(rows)
+            result: T = pending_rows
             return result
         finally:
-            del wanted  # an error would keep this frame alive by it, and so the connection (see Bridge)
+            del pending_rows  # breaks the reference cycle of an exception (see Bridge._run_in)
 
     def _execute(self, sql: str, parameters: Sequence[Any], depends_on: DependsOn | None) -> Rows:
-        """Suspend the present use case until the rows have come."""
+        """Return cached rows, or suspend the current use case until the rows arrive."""
         use_case = getcurrent()
         assert isinstance(use_case, _UseCase)  # noqa: S101
         assert use_case.parent is not None  # noqa: S101

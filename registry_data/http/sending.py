@@ -1,4 +1,4 @@
-"""Answers on their way to clients, who may take their time."""
+"""Sends responses, also to clients that read slowly or disconnect."""
 
 import asyncio
 import logging
@@ -22,8 +22,8 @@ async def send_cached(cached: CachedResponse, exchange: Exchange, send: Send) ->
     await send(cached.body)
 
 
-async def send_response(response: Response, exchange: Exchange, plane: AppContext, send: Send) -> None:
-    """Send a response, whatever its body is."""
+async def send_response(response: Response, exchange: Exchange, context: AppContext, send: Send) -> None:
+    """Send a response: its headers, then bytes, a file or pieces."""
     request = exchange.request
     await _start(response.status, response.raw_headers(), exchange, send)
     if request.method == "HEAD":
@@ -32,12 +32,11 @@ async def send_response(response: Response, exchange: Exchange, plane: AppContex
         exchange.sent = len(response.body)
         await send({"type": "http.response.body", "body": response.body})
     elif isinstance(response.body, FileBody):
-        exchange.sent = int(
-            response.headers.get("content-length", 0)
-        )  # the server does not tell how far it came
+        # The server does not report how many bytes of the file it sent.
+        exchange.sent = int(response.headers.get("content-length", 0))
         await send({"type": "http.response.pathsend", "path": str(response.body.path)})
     else:
-        await _send_pieces(exchange, response.body, plane, send)
+        await _send_pieces(exchange, response.body, context, send)
 
 
 async def _start(status: int, headers: list[tuple[bytes, bytes]], exchange: Exchange, send: Send) -> None:
@@ -46,29 +45,33 @@ async def _start(status: int, headers: list[tuple[bytes, bytes]], exchange: Exch
     await send({"type": "http.response.start", "status": status, "headers": [*headers, request_id]})
 
 
-async def _send_pieces(exchange: Exchange, pieces: Iterator[bytes], plane: AppContext, send: Send) -> None:
-    """Read and send until the end, or until nobody listens: the server's `send` does not say so.
+async def _send_pieces(exchange: Exchange, pieces: Iterator[bytes], context: AppContext, send: Send) -> None:
+    """Read and send until the end or until the client disconnects, which the server's `send` does not report.
 
-    The server keeps several parts of a body for a client that takes nothing, so the more downloads there are,
-    the smaller is each part.
+    The server buffers several parts of a body for a client that does not read, so the size of a part
+    decreases with the number of downloads.
     """
     request = exchange.request
-    gone = asyncio.ensure_future(request.gone())
+    disconnected = asyncio.ensure_future(request.disconnected())
     try:
-        with plane.sending.lease() as size:
-            while (piece := await plane.bridge.run_bytes(_next, pieces, size())) != b"":
+        with context.download_buffers.lease() as size:
+            while (piece := await context.bridge.run_bytes(_next, pieces, size())) != b"":
                 for part in _parts(piece, size):
-                    if gone.done() or not await _took(part, send, plane.config.idle_time):
-                        logger.info("client is away during %s %s", request.method, request.path)
+                    if disconnected.done() or not await _send_part(part, send, context.config.idle_time):
+                        logger.info(
+                            "client disconnected or stopped reading during %s %s",
+                            request.method,
+                            request.path,
+                        )
                         return
                     exchange.sent += len(part)
         await send({"type": "http.response.body", "body": b""})
     finally:
-        gone.cancel()
+        disconnected.cancel()
 
 
 def _next(pieces: Iterator[bytes], size: int) -> bytes:
-    """The next piece, of at most `size` bytes where that can be chosen; empty at the end."""
+    """The next piece, of at most `size` bytes if the reader supports that; empty at the end."""
     if isinstance(pieces, SizedReader):
         pieces.piece_size = size
     return next(pieces, b"")
@@ -82,8 +85,8 @@ def _parts(piece: bytes, size: Callable[[], int]) -> Iterator[bytes]:
         start = stop
 
 
-async def _took(part: bytes, send: Send, idle_time: float) -> bool:
-    """Whether the client takes a part of a body, or at least something before it."""
+async def _send_part(part: bytes, send: Send, idle_time: float) -> bool:
+    """Send a part of a body; False if the server could not accept it within `idle_time` seconds."""
     try:
         async with asyncio.timeout(idle_time):
             await send({"type": "http.response.body", "body": part, "more_body": True})

@@ -127,7 +127,7 @@ async def _close(plane: AppContext, held: OpenUpload, digest: Digest) -> None:
     """Close the upload. If its bytes must be read again for the digest, few requests do so at a time."""
     if held.digest(digest.algorithm) is None:
         try:
-            async with plane.reading_again:
+            async with plane.rehash_slots:
                 await plane.bridge.run_bytes(uploads.rehash, held, digest, store=plane.store)
         except BaseException:
             await plane.bridge.run(uploads.rollback, held)
@@ -199,7 +199,7 @@ def _first_byte(request: Request) -> int | None:
 async def _pump(plane: AppContext, request: Request, held: OpenUpload) -> None:
     """Hash and write each piece in two threads while the next one arrives: at most two pieces in memory."""
     working: asyncio.Future[tuple[None, None]] | None = None
-    with plane.gathering.lease() as size:
+    with plane.upload_buffers.lease() as size:
         try:
             async for piece in request.pieces(size):
                 if working is not None:

@@ -108,8 +108,14 @@ CASES = [
     # lists and routes
     Case("GET", "/v2/{r}/tags/list?n=x", 400, "PAGINATION_NUMBER_INVALID", ("'x'", "an integer")),
     Case("GET", "/v2/{r}/referrers/x", 400, "DIGEST_INVALID", ("'x' is not a digest",)),
-    Case("GET", "/v2/{r}/nothing", 404, "UNSUPPORTED", ("nothing at", "/nothing'")),
-    Case("POST", "/v2/{r}/tags/list", 405, "UNSUPPORTED", ("POST is not possible here", "GET, HEAD are")),
+    Case("GET", "/v2/{r}/nothing", 404, "UNSUPPORTED", ("unknown path", "/nothing'")),
+    Case(
+        "POST",
+        "/v2/{r}/tags/list",
+        405,
+        "UNSUPPORTED",
+        ("POST is not allowed on this path", "allowed: GET, HEAD"),
+    ),
 ]
 
 

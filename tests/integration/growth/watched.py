@@ -61,8 +61,8 @@ class WatchedBridge(Bridge):
         super().__init__(database_threads=2, storage_threads=2, reads=InThreads())
         self.statements: list[Statement] = []
 
-    async def _in(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-        return await super()._in(pool, partial(self._watched, call))
+    async def _run_in(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        return await super()._run_in(pool, partial(self._watched, call))
 
     def _watched(self, call: Callable[[], T]) -> T:
         try:
