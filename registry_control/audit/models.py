@@ -1,4 +1,4 @@
-"""Who did what: rows that are only ever added, in the transaction of the change itself."""
+"""The audit log: rows are only inserted, in the transaction of the change that they record."""
 
 from django.db import models
 from django.utils import timezone
@@ -15,7 +15,7 @@ class ActorKind(models.TextChoices):
 class AuditEvent(models.Model):
     """One change (invariant 10).
 
-    Names and ids are copied, not referenced: the row outlives what it speaks of.
+    Names and ids are copies, not foreign keys: the row remains when its objects are deleted.
     """
 
     at = models.DateTimeField(default=timezone.now, db_index=True, editable=False)
@@ -28,7 +28,7 @@ class AuditEvent(models.Model):
     target_id = models.CharField(max_length=64, editable=False)
     target_name = models.CharField(max_length=512, editable=False)
     detail = models.JSONField(default=dict, editable=False)
-    # Null, so that nodes of an older version can still add rows; and where no request made the change.
+    # NULL for changes outside of a request, and because nodes of an older version insert rows without it.
     request_id = models.CharField(max_length=128, null=True, editable=False)  # noqa: DJ001
 
     class Meta:

@@ -1,4 +1,4 @@
-"""Adds audit rows; the caller's transaction holds the change and its row together (invariant 10)."""
+"""Inserts audit rows in the transaction of the change that they record (invariant 10)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +18,7 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts, as the audit rows remember it."""
+    """The principal of a change, as audit rows record it."""
 
     kind: ActorKind
     id: str
@@ -30,7 +30,7 @@ SYSTEM: Final = Actor(kind=ActorKind.SYSTEM, id="", name="system")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What was acted on; `kind` is the model's name in lower case."""
+    """The changed object; `kind` is the name of its model in lower case."""
 
     kind: str
     id: UUID | int | str
@@ -39,7 +39,7 @@ class Target:
 
 
 def record(*, actor: Actor, verb: str, target: Target, **detail: str | int | bool | None) -> None:
-    """Remember that `actor` did `verb` (such as `image.visibility`) to `target`."""
+    """Insert a row: `actor` did `verb`, for example `image.visibility`, to `target`."""
     execute(
         _INSERT,
         [

@@ -1,4 +1,4 @@
-"""Endpoints about the control plane itself, and those of regions that it does not serve."""
+"""Endpoints of the control plane that belong to no resource, and those for regions that it does not serve."""
 
 import threading
 from functools import cache
@@ -21,33 +21,33 @@ from rest_framework.views import APIView
 from registry_control.common.errors import UnknownRegion
 from registry_control.rest.serializers import checked
 
-# Its generator loads its extensions at the first use, and two first uses at once would meet half of them.
-_one_at_a_time: Final = threading.Lock()
+# drf-spectacular loads its extensions on first use, which is not thread-safe.
+_generator_lock: Final = threading.Lock()
 
 
 @cache
 def document(renderer: type[BaseRenderer]) -> bytes:
-    """The description in one of its few forms.
+    """The OpenAPI document as YAML or JSON.
 
-    Made for nobody's request in particular, because everybody is given it, and once: it takes a tenth of a
-    second and more, and anyone may ask.
+    Independent of the request, and cached: generating it takes more than 0.1 s, and clients need no
+    credentials to request it.
     """
-    described = SchemaGenerator().get_schema(public=True)  # type: ignore[no-untyped-call]
-    return force_bytes(renderer().render(described, renderer_context={}))
+    schema = SchemaGenerator().get_schema(public=True)  # type: ignore[no-untyped-call]
+    return force_bytes(renderer().render(schema, renderer_context={}))
 
 
 @extend_schema(exclude=True)
 class Schema(SpectacularAPIView):
-    """The description of the v1 API."""
+    """The OpenAPI document of the v1 API."""
 
     def get(self, request: Request, *_: Any, **__: Any) -> HttpResponse:
-        """Answer in the form that was asked for; indents and versions in the request make no further ones."""
+        """Return it in the negotiated media type; parameters of the media type are ignored."""
         renderer = request.accepted_renderer
-        with _one_at_a_time:
-            described = document(type(renderer))  # type: ignore[arg-type]
+        with _generator_lock:
+            content = document(type(renderer))  # type: ignore[arg-type]
         name = self._get_filename(request, None)  # type: ignore[no-untyped-call]
         return HttpResponse(
-            described,
+            content,
             content_type=f"{renderer.media_type}; charset=utf-8" if renderer.charset else renderer.media_type,
             headers={"Content-Disposition": f'inline; filename="{name}"'},
         )
@@ -55,25 +55,25 @@ class Schema(SpectacularAPIView):
 
 @extend_schema(exclude=True)
 class Metadata(APIView):
-    """What clients build resource names from; they work without it too."""
+    """Names from which some clients build resource names; it is optional for them."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
     def get(self, request: Request) -> Response:
-        """Say whose registry this is."""
+        """Return the names."""
         return Response({"platform": "stowage", "partition": "stowage", "domain": settings.PUBLIC_HOST})
 
 
 @extend_schema(exclude=True)
 class Root(APIView):
-    """The address of the control plane itself, as a person types it."""
+    """The root of the control plane, which people open in a browser."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
     def get(self, request: Request) -> HttpResponse:
-        """Redirect to the administration."""
+        """Redirect to the administration pages."""
         return HttpResponseRedirect(reverse("admin:index"))
 
 
@@ -81,20 +81,20 @@ class Root(APIView):
 class UnservedRegion(APIView):
     """Any path and method of a region that this installation does not serve."""
 
-    def _refuse(self, request: Request, region: str, **_: str) -> Response:
+    def _raise_unknown_region(self, request: Request, region: str, **_: str) -> Response:
         raise UnknownRegion(region, settings.REGION)
 
-    get = post = put = patch = delete = options = _refuse
+    get = post = put = patch = delete = options = _raise_unknown_region
 
 
 @extend_schema(exclude=True)
 class EmptyList(UnservedRegion):
-    """A list in another region of Scaleway's, for clients that query every region in turn."""
+    """An empty list for another region of Scaleway, because some clients list all regions."""
 
     items = ""
     query: type[Serializer[Any]] = Serializer
 
     def get(self, request: Request, region: str, **_: str) -> Response:
-        """Check the arguments as in our own region, and return an empty page."""
+        """Validate the arguments as in the served region, and return an empty page."""
         checked(self.query, request.query_params)
         return Response({self.items: [], "total_count": 0})

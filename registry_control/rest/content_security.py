@@ -18,7 +18,7 @@ _DOCS: Final = "/api/docs/"
 
 
 class ContentSecurityPolicy:
-    """Middleware: pages load scripts, styles and fonts from this server only, and nothing inline."""
+    """Middleware: pages may load scripts, styles and fonts from this server only, and none inline."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response

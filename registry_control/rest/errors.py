@@ -1,6 +1,7 @@
-"""The one place where an exception becomes an error of the v1 API, and always JSON.
+"""Converts exceptions to JSON errors of the v1 API.
 
-`handle` serves the views, the other functions whatever fails before one is found (the URLconf's handlers).
+`handle` is the exception handler of the views. The other functions are Django's handlers for errors outside
+of them.
 """
 
 import logging
@@ -19,10 +20,10 @@ from registry_control.common.errors import InvalidArgument, ServiceError
 
 logger = logging.getLogger(__name__)
 
-# Administrators use browsers: what fails there is said in Django's own pages.
+# Errors of the administration pages are Django's HTML pages, because administrators use browsers.
 PAGES: Final = "/admin/"
 
-# What a field's own code is to clients, who know `unknown`, `required`, `format` and `constraint`.
+# Error codes of serializer fields as reasons of the v1 API: `unknown`, `required`, `format`, `constraint`.
 _REASONS: Final = {
     "required": "required",
     "min_value": "constraint",
@@ -32,12 +33,12 @@ _REASONS: Final = {
     "invalid_choice": "constraint",
 }
 
-_AWAY: Final = "the database did not answer; try again"
+_UNAVAILABLE: Final = "the database does not respond; try again later"
 _RETRY: Final = {"Retry-After": "5"}  # seconds
 
 
 def handle(error: Exception, context: Mapping[str, Any]) -> Response | None:
-    """Render what a view raised; None for what is our fault, which Django logs and `server_error` answers."""
+    """The response for an exception of a view; None for a bug: Django logs it and calls `server_error`."""
     rendered = _rendered(error, context["request"].path)
     if rendered is None:
         return None
@@ -49,7 +50,7 @@ def handle(error: Exception, context: Mapping[str, Any]) -> Response | None:
         headers["Retry-After"] = str(vars(error)["wait"])  # the attribute is missing from the type stubs
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers |= _RETRY
-        logger.error("the database did not answer", exc_info=error)
+        logger.error("the database does not respond", exc_info=error)
     return Response(body, status=status, headers=headers)
 
 
@@ -66,13 +67,13 @@ def _rendered(error: Exception, path: str) -> tuple[HTTPStatus, dict[str, object
         case RequestDataTooBig():
             return _framework(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large", path)
         case OperationalError() | InterfaceError():
-            return _framework(HTTPStatus.SERVICE_UNAVAILABLE, _AWAY, path)
+            return _framework(HTTPStatus.SERVICE_UNAVAILABLE, _UNAVAILABLE, path)
         case _:
             return None
 
 
 def _framework(status: HTTPStatus, message: str, path: str) -> tuple[HTTPStatus, dict[str, object]]:
-    """Errors that only HTTP has a name for; clients without a class for the type show the message."""
+    """Status and body of an error that the v1 API does not define; clients show the message of such types."""
     if status == HTTPStatus.NOT_FOUND:
         return status, _body("not_found", message, resource="path", resource_id=path)
     return status, _body(status.phrase.lower().replace(" ", "_"), message)
@@ -100,49 +101,49 @@ def _details(error: exceptions.ValidationError) -> list[dict[str, str]]:
 
 
 def host_not_allowed(request: HttpRequest) -> HttpResponse:
-    """Answer for a Host that this registry does not have."""
+    """The response to a Host header that is not in REGISTRY_ALLOWED_HOSTS."""
     message = "this host is not in REGISTRY_ALLOWED_HOSTS: add it there, without a port"
     return _json(request, HTTPStatus.BAD_REQUEST, message)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer for what Django refuses to read (handler400)."""
+    """The response to a request that Django cannot parse (handler400)."""
     if request.path.startswith(PAGES):
         return defaults.bad_request(request, exception)
     too_large = isinstance(exception, RequestDataTooBig)
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
-    return _json(request, status, "the request cannot be read")
+    return _json(request, status, "the request is malformed or too large")
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer for what Django does not permit (handler403)."""
+    """The response to a request that Django rejects, for example without a CSRF token (handler403)."""
     if request.path.startswith(PAGES):
         return defaults.permission_denied(request, exception)
     return _json(request, HTTPStatus.FORBIDDEN, "the request is not permitted")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer for a path that leads nowhere (handler404)."""
+    """The response for a path without a route (handler404)."""
     if request.path.startswith(PAGES):
         return defaults.page_not_found(request, exception)
-    return _json(request, HTTPStatus.NOT_FOUND, "there is nothing at this path")
+    return _json(request, HTTPStatus.NOT_FOUND, "unknown path")
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer for our own faults, and say nothing of them (handler500)."""
+    """The response for a bug, without details (handler500)."""
     if request.path.startswith(PAGES):
         return defaults.server_error(request)
     return _json(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
 
 
-def database_away(request: HttpRequest) -> HttpResponse:
-    """Answer where the same request may succeed soon."""
+def database_unavailable(request: HttpRequest) -> HttpResponse:
+    """The response when the database does not respond or a lock timed out: a retry may succeed."""
     if request.path.startswith(PAGES):
-        content = "<h1>Try again</h1><p>The database did not answer, or somebody else is changing this.</p>"
+        content = "<h1>Try again</h1><p>The database does not respond, or another user is changing this.</p>"
         return HttpResponse(content, status=HTTPStatus.SERVICE_UNAVAILABLE, headers=_RETRY)
-    answer = _json(request, HTTPStatus.SERVICE_UNAVAILABLE, _AWAY)
-    answer.headers["Retry-After"] = _RETRY["Retry-After"]
-    return answer
+    response = _json(request, HTTPStatus.SERVICE_UNAVAILABLE, _UNAVAILABLE)
+    response.headers["Retry-After"] = _RETRY["Retry-After"]
+    return response
 
 
 def _json(request: HttpRequest, status: HTTPStatus, message: str) -> HttpResponse:

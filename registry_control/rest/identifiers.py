@@ -13,15 +13,15 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 
 
 def parse_id(text: str) -> UUID | None:
-    """An id in the one form that is used, in either case; None for anything else."""
+    """Parse a UUID with hyphens, in upper or lower case; None for any other form."""
     return UUID(text) if _UUID.fullmatch(text) else None
 
 
 def id_of(resource: str, text: str) -> UUID:
-    """The id from a path. A malformed one is that of nothing.
+    """Parse an id in a path.
 
     Raises:
-        NotFound: just as for an id that nothing has.
+        NotFound: the id is malformed, so no resource has it.
     """
     found = parse_id(text)
     if found is None:
@@ -29,7 +29,7 @@ def id_of(resource: str, text: str) -> UUID:
     return found
 
 
-# The regions that clients query in turn when they are told to list all of them.
+# The regions of Scaleway: clients that list all regions query each of them.
 SCALEWAY_REGIONS: Final = frozenset({"fr-par", "nl-ams", "pl-waw"})
 
 

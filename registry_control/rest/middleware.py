@@ -1,4 +1,4 @@
-"""What every answer of the control plane has."""
+"""Middleware for every request to the control plane."""
 
 import logging
 from collections.abc import Callable
@@ -10,25 +10,24 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from registry_control.common import request_context
-from registry_control.rest.errors import database_away, host_not_allowed
+from registry_control.rest.errors import database_unavailable, host_not_allowed
 
 logger = logging.getLogger(__name__)
 
-_HOST_SHOWN = 100  # characters of a refused Host in the log
+_HOST_SHOWN = 100  # characters of a rejected Host header in the log
 
 
 class RequestId:
-    """Puts the request's id on its response, and into the log for each failure.
+    """Adds the request id to the response, and to the log message of a server error.
 
-    The server has started the request's context already (`serving.request_log`), unless another one runs
-    Django.
+    `serving.request_log` has started the request context, unless Django runs in another server.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Respond, with the id."""
+        """Respond with the header X-Request-Id."""
         context = request_context.current()
         if context is not None:
             return self._respond(request, context)
@@ -40,46 +39,44 @@ class RequestId:
     def _respond(self, request: HttpRequest, context: request_context.RequestContext) -> HttpResponseBase:
         response = self._get_response(request)
         response["X-Request-Id"] = context.request_id
-        user = getattr(request, "_cached_user", None)  # Django's, if the request needed its session
+        user = getattr(request, "_cached_user", None)  # set by Django if the session was loaded
         if user is not None and user.is_authenticated:
             context.principal = f"user:{user.pk}"
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            logger.error("request %s was answered with %d", context.request_id, response.status_code)
+            logger.error("request %s: the response has status %d", context.request_id, response.status_code)
         return response
 
 
-class DatabaseAway:
-    """Says so where a page could not be made because the database did not answer, or somebody held a row."""
+class DatabaseUnavailable:
+    """Responds with 503 if the database does not respond or the wait for a row lock timed out."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer as ever."""
+        """Pass the request on."""
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
-        """Answer for a view; those of the API have their own words (`errors.handle`)."""
+        """Handle an exception of a page; `errors.handle` does it for the views of the API."""
         if not isinstance(error, OperationalError | InterfaceError):
             return None
-        logger.error("the database did not answer", exc_info=error)
-        return database_away(request)
+        logger.error("the database does not respond", exc_info=error)
+        return database_unavailable(request)
 
 
 class AllowedHost:
-    """Refuses a Host that is not in REGISTRY_ALLOWED_HOSTS; Django would log a traceback for each."""
+    """Rejects a Host that is not in REGISTRY_ALLOWED_HOSTS; Django would log a traceback for each request."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Pass the request on, or answer 400."""
+        """Pass the request on, or respond with 400."""
         try:
             request.get_host()
         except DisallowedHost:
             host = request.META.get("HTTP_HOST", "")[:_HOST_SHOWN]
-            logger.warning(
-                "refused a request for the host %r, which REGISTRY_ALLOWED_HOSTS does not have", host
-            )
+            logger.warning("rejected a request for the host %r, which is not in REGISTRY_ALLOWED_HOSTS", host)
             return host_not_allowed(request)
         return self._get_response(request)

@@ -56,13 +56,13 @@ _SCHEMAS: Final[dict[HTTPStatus, type[Serializer[Any]]]] = {
 
 
 class SecretKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """The header that clients send."""
+    """The security scheme: the secret key in the header X-Auth-Token."""
 
     target_class = "registry_control.access.authentication.SecretKeyAuthentication"
     name = "SecretKey"
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:  # noqa: ARG002
-        """Describe it."""
+        """Return the security scheme object."""
         return {
             "type": "apiKey",
             "in": "header",
@@ -72,7 +72,7 @@ class SecretKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untype
 
 
 def id_parameter(name: str) -> OpenApiParameter:
-    """An id in the path."""
+    """A path parameter with a UUID."""
     return OpenApiParameter(name, OpenApiTypes.UUID, OpenApiParameter.PATH)
 
 

@@ -1,4 +1,4 @@
-"""Pages of lists, as every client of the v1 API depends on them."""
+"""Pages of lists."""
 
 from typing import Any, TypeVar
 
@@ -14,25 +14,29 @@ def page_of(
     shown: QuerySet[ModelT] | None = None,
     total: int | None = None,
 ) -> tuple[list[ModelT], int]:
-    """The page that a checked `ListQuery` asks for, and how many rows there are on all pages.
+    """The page that a validated `ListQuery` requests, and the total number of rows.
 
-    `total` is that number where it is known, so that nobody need count.
+    A page beyond the end is empty: clients request pages until one is empty. Rows with equal values are
+    ordered by id, so that each row is on exactly one page.
 
-    Past the end is an empty page: clients ask for one too many. The id breaks ties, so that no row
-    is on two pages and none on none. `shown` is where to take the page's rows from by their ids, with all
-    that is shown of them; `rows` need not have that then, and its conditions are looked at only once.
+    Args:
+        rows: the filtered rows.
+        query: the validated values of a `ListQuery`.
+        shown: the queryset from which the rows of the page are selected by id, for example with annotations
+            that would be expensive for all of `rows`.
+        total: the number of rows if the caller knows it, which saves the COUNT query.
     """
     field, _, direction = str(query["order_by"]).rpartition("_")
     start = (max(query["page"], 1) - 1) * query["page_size"]
     total = rows.count() if total is None else total
-    if start >= total:  # also for numbers that no database has a type for
+    if start >= total:  # also avoids numbers beyond the range of the database's integers
         return [], total
     stop = min(start + query["page_size"], total)
     order, backwards = (field, "pk"), (f"-{field}", "-pk")
     if direction == "desc":
         order, backwards = backwards, order
-    # Rows before a page cost work: it is found from the end that is nearer. The inner query finds it, so that
-    # what costs work for each row is done for none of them.
+    # The cost of OFFSET grows with the number of skipped rows, so the page is located from the nearer end.
+    # The inner query selects only ids, so that skipped rows need no annotations.
     if start > total - stop:
         page = rows.order_by(*backwards).values("pk")[total - stop : total - start]
     else:

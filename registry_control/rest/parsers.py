@@ -1,4 +1,4 @@
-"""Reading bodies."""
+"""The parser of request bodies."""
 
 from collections.abc import Mapping
 from typing import IO, Any
@@ -8,18 +8,18 @@ from rest_framework.parsers import JSONParser
 
 
 class PlainJsonParser(JSONParser):
-    """JSON as deep as Python reads it; the size is limited by Django (DATA_UPLOAD_MAX_MEMORY_SIZE)."""
+    """Parses JSON; a document nested too deep is a client error. Django limits the size of the body."""
 
     def parse(
         self,
         stream: IO[Any],
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever JSON may be; serializers check it
-        """Read a body.
+    ) -> Any:  # noqa: ANN401 - any JSON value; serializers validate it
+        """Parse a body.
 
         Raises:
-            ParseError: it is not JSON, or nested without end.
+            ParseError: it is not JSON, or nested too deep.
         """
         try:
             return super().parse(stream, media_type, parser_context)

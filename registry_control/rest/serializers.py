@@ -1,6 +1,7 @@
-"""Fields that take no other JSON type for theirs, and what lists have in common.
+"""Strict serializer fields, the query parameters of lists, and the serializers of errors.
 
-DRF's own fields read 5 as "5", "yes" as true, and trim text; a client that sends such things is told.
+The fields of Django REST framework convert 5 to "5" and "yes" to true, and trim text. These fields reject a
+value of another JSON type instead (ADR 11).
 """
 
 from typing import Any, Final, Never
@@ -21,50 +22,50 @@ class Text(serializers.CharField):
         super().__init__(trim_whitespace=False, **options)
 
     def to_internal_value(self, data: object) -> str:
-        """Take strings only."""
-        return super().to_internal_value(data) if isinstance(data, str) else _refuse(self, "invalid")
+        """Reject other types than strings."""
+        return super().to_internal_value(data) if isinstance(data, str) else _fail(self, "invalid")
 
 
 class Flag(serializers.BooleanField):
-    """true or false."""
+    """A boolean."""
 
     def to_internal_value(self, data: object) -> bool:
-        """Take booleans only."""
-        return data if isinstance(data, bool) else _refuse(self, "invalid", input=data)
+        """Reject other types than booleans."""
+        return data if isinstance(data, bool) else _fail(self, "invalid", input=data)
 
 
 class Id(serializers.UUIDField):
-    """An id with its hyphens."""
+    """A UUID with hyphens."""
 
     def to_internal_value(self, data: object) -> UUID:
-        """Take nothing but that form."""
+        """Reject other types and other forms of UUIDs."""
         found = parse_id(data) if isinstance(data, str) else None
-        return found if found is not None else _refuse(self, "invalid", value=data)
+        return found if found is not None else _fail(self, "invalid", value=data)
 
 
-def _refuse(field: serializers.Field[Any, Any, Any, Any], key: str, **values: object) -> Never:
+def _fail(field: serializers.Field[Any, Any, Any, Any], key: str, **values: object) -> Never:
     field.fail(key, **values)
-    raise AssertionError  # `fail` never returns; its annotation does not say so
+    raise AssertionError  # `fail` always raises, but is not annotated with Never
 
 
 class ListQuery(serializers.Serializer[Any]):
-    """How lists are asked for a page, by number from 1 (0 is taken as 1)."""
+    """Query parameters that select a page; pages are numbered from 1, and 0 means 1."""
 
     page = serializers.IntegerField(min_value=0, default=1)
     page_size = serializers.IntegerField(min_value=1, max_value=PAGE_SIZE_LIMIT, default=PAGE_SIZE)
 
 
 def order_field(*names: str) -> serializers.ChoiceField:
-    """The field for `order_by`: each name, ascending and descending."""
+    """The field `order_by`: each name, ascending and descending."""
     choices = [f"{name}_{direction}" for name in names for direction in ("asc", "desc")]
     return serializers.ChoiceField(choices=choices, default="created_at_asc")
 
 
 def checked(serializer: type[serializers.Serializer[Any]], data: object) -> dict[str, Any]:
-    """What a body or a query says, as the serializer's fields read it.
+    """Validate a body or query parameters.
 
     Raises:
-        ValidationError: naming each argument that is wrong.
+        ValidationError: for all invalid arguments.
     """
     found = serializer(data=data)
     found.is_valid(raise_exception=True)

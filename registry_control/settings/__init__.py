@@ -93,7 +93,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "registry_control.rest.middleware.DatabaseAway",
+    "registry_control.rest.middleware.DatabaseUnavailable",
 ]
 ROOT_URLCONF = "registry_control.urls"
 WSGI_APPLICATION = "registry_control.wsgi.application"

@@ -1,4 +1,4 @@
-"""`manage.py create_key`: an API key for a robot, for operators and scripts."""
+"""`manage.py create_key`: creates an API key for an application."""
 
 import json
 from argparse import ArgumentParser
@@ -16,26 +16,30 @@ from registry_control.identity.models import Application, Organization, Permissi
 
 
 class Command(BaseCommand):
-    """Makes the organization and the application where they are missing."""
+    """Also creates the organization and the application if they do not exist."""
 
-    help = "Create an API key for an application and print it as JSON. The secret is shown this once."
+    help = "Create an API key for an application and print it as JSON. The secret key cannot be shown again."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare what may be said."""
-        parser.add_argument("organization", help="its name; made when there is none of that name")
-        parser.add_argument("application", help="its name; made when the organization has none of that name")
+        """Declare the arguments."""
+        parser.add_argument("organization", help="name of the organization; created if it does not exist")
+        parser.add_argument("application", help="name of the application; created if it does not exist")
         parser.add_argument(
             "--permission-set",
             action="append",
             default=[],
             choices=PermissionSet.values,
-            help="give it to the application as well; may be repeated",
+            help="grant this permission set to the application; may be repeated",
         )
-        parser.add_argument("--project", help="give it on this project's id only, not on all")
-        parser.add_argument("--days", type=int, help="days until the key expires; never without")
+        parser.add_argument(
+            "--project", help="id of the project to which the grants are limited; by default all projects"
+        )
+        parser.add_argument(
+            "--days", type=int, help="days until the key expires; by default it does not expire"
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """Do all or nothing."""
+        """Create everything in one transaction, and print the key."""
         try:
             with transaction.atomic():
                 self.stdout.write(json.dumps(_create(options), indent=2))
@@ -71,7 +75,7 @@ def _create(options: dict[str, Any]) -> dict[str, str]:
 def _organization(name: str) -> Organization:
     found = list(Organization.objects.filter(name=name)[:2])
     if len(found) > 1:
-        raise CommandError(f"several organizations are called {name!r}: use the administration pages")
+        raise CommandError(f"several organizations have the name {name!r}: use the administration pages")
     return found[0] if found else services.create_organization(actor=SYSTEM, name=name)
 
 

@@ -1,4 +1,4 @@
-"""`manage.py delete_key`: revoke an API key at once."""
+"""`manage.py delete_key`: revokes an API key immediately."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -11,16 +11,16 @@ from registry_control.identity.models import ApiKey
 
 
 class Command(BaseCommand):
-    """Its tokens end with it."""
+    """Also revokes the tokens that were issued for the key."""
 
-    help = "Delete an API key by its access key; it and its tokens are refused from the next request on."
+    help = "Delete an API key by its access key; it and its tokens are invalid immediately."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare what may be said."""
+        """Declare the argument."""
         parser.add_argument("access_key", help="SCW and 17 letters or digits")
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """Delete it."""
+        """Delete the key."""
         api_key = ApiKey.objects.select_related("default_project").filter(pk=options["access_key"]).first()
         if api_key is None:
             raise CommandError(f"there is no API key {options['access_key']}")
