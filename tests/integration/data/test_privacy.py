@@ -102,13 +102,17 @@ def test_invariant_9_missing_and_private_images_look_alike(tenants: Tenants) -> 
 
 
 def _shape(client: OciClient, repository: str, path: str) -> tuple[object, ...]:
+    def without_names(text: str) -> str:
+        namespace, _, _ = repository.partition("/")
+        return text.replace(repository, "REPOSITORY").replace(namespace, "NAMESPACE")
+
     with_token = client.on(repository, "GET", path)
     without = client.http.get(f"/v2/{repository}/{path}")
     return tuple(
         (
             answer.status_code,
-            answer.text.replace(repository, "REPOSITORY"),
-            answer.headers["www-authenticate"].replace(repository, "REPOSITORY"),
+            without_names(answer.text),
+            without_names(answer.headers["www-authenticate"]),
         )
         for answer in (with_token, without)
     )
