@@ -1,14 +1,15 @@
-"""Who holds a key, with the rights of this moment: one query each time (invariant 5)."""
+"""The principal of an API key with its present rights, read in one query per request (invariant 5)."""
 
+from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from registry_control.access.errors import BadCredentials, Reason
 from registry_control.access.policy import Kind, Principal, Right
 from registry_control.common.changes import organization_scope
 from registry_control.common.clock import now
-from registry_control.db.sql import Rows, optional_time, optional_uuid, rows
+from registry_control.db.sql import Rows, optional_time, optional_uuid, row, rows
 from registry_control.identity.credentials import secret_hmac
 
 _KEY: Final = """
@@ -29,11 +30,34 @@ _STORED_HASH: Final = "SELECT secret_hmac FROM identity_apikey WHERE access_key 
 _BY_ACCESS_KEY: Final = _KEY + "WHERE k.access_key = %s"
 
 
+class _KeyRow(NamedTuple):
+    """A row of `_KEY`: an API key, its holder and one right of the holder, as the database returns them."""
+
+    access_key: str
+    expires_at: datetime | str | None
+    default_project_id: UUID | str | None
+    user_id: UUID | str | None
+    username: str
+    user_organization_id: UUID | str | None
+    user_is_active: bool | None
+    application_id: UUID | str | None
+    application_name: str
+    application_organization_id: UUID | str | None
+    application_is_active: bool | None
+    permission_set: str | None
+    project_id: UUID | str | None
+
+    @property
+    def organization_id(self) -> UUID | str | None:
+        """The organization of the holder; None for a user without one."""
+        return self.user_organization_id or self.application_organization_id
+
+
 def principal_by_secret(secret: str) -> Principal:
-    """Who holds this secret key.
+    """The principal of a secret key.
 
     Raises:
-        BadCredentials: not the form of a secret key, unknown, or expired.
+        BadCredentials: the text is no UUID, or the key is unknown or expired, or its holder is disabled.
     """
     if not _is_uuid(secret):
         raise BadCredentials(Reason.INVALID_ARGUMENT)
@@ -41,18 +65,21 @@ def principal_by_secret(secret: str) -> Principal:
 
 
 def principal_by_access_key(access_key: str) -> Principal:
-    """Who holds the key behind a token, if the key still stands.
+    """The principal of the key that a token was issued for.
 
     Raises:
-        BadCredentials: deleted or expired since.
+        BadCredentials: the key has been deleted or has expired since, or its holder has been disabled.
     """
     return _principal(_BY_ACCESS_KEY, access_key)
 
 
 def stored_hash_of(access_key: str) -> str | None:
-    """What is stored of a key's secret; None when there is no such key."""
-    found = rows(_STORED_HASH, [access_key])
-    return found[0][0] if found else None
+    """The stored HMAC of a key's secret; None if there is no such key."""
+    found = row(_STORED_HASH, [access_key])
+    if found is None:
+        return None
+    (stored,) = found
+    return str(stored)
 
 
 def _principal(sql: str, parameter: str) -> Principal:
@@ -69,35 +96,35 @@ def _principal(sql: str, parameter: str) -> Principal:
 
 
 def _scopes(found: Rows) -> tuple[str, ...] | None:
-    """What a key's rows depend on; None for an unknown key, since creating one records no change."""
-    organization_id = (found[0][5] or found[0][9]) if found else None
+    """The scopes of a key's rows; None for an unknown key, because creating one records no change."""
+    organization_id = _KeyRow(*found[0]).organization_id if found else None
     return None if organization_id is None else (organization_scope(organization_id),)
 
 
 def _read(found: tuple[tuple[Any, ...], ...]) -> tuple[Principal, bool]:
-    """A key's holder, and whether they are active, from its rows: the same for the same rows."""
-    first = found[0]
-    user, application = first[3:7], first[7:11]
-    kind, holder = (Kind.USER, user) if user[0] is not None else (Kind.APPLICATION, application)
+    """A key's holder, and whether it is active; the result depends on nothing but the rows."""
+    key_rows = [_KeyRow(*each) for each in found]
+    key = key_rows[0]
+    is_user = key.user_id is not None
     principal = Principal(
-        kind=kind,
-        id=optional_uuid(holder[0]),
-        name=holder[1],
-        organization_id=optional_uuid(holder[2]),
-        default_project_id=optional_uuid(first[2]),
-        access_key=first[0],
-        rights=tuple(_right(row) for row in found if row[11] is not None),
-        ends_at=optional_time(first[1]),
+        kind=Kind.USER if is_user else Kind.APPLICATION,
+        id=optional_uuid(key.user_id if is_user else key.application_id),
+        name=key.username if is_user else key.application_name,
+        organization_id=optional_uuid(key.organization_id),
+        default_project_id=optional_uuid(key.default_project_id),
+        access_key=key.access_key,
+        rights=tuple(
+            Right(permission_set=each.permission_set, project_id=optional_uuid(each.project_id))
+            for each in key_rows
+            if each.permission_set is not None
+        ),
+        ends_at=optional_time(key.expires_at),
     )
-    return principal, bool(holder[3])
+    return principal, bool(key.user_is_active if is_user else key.application_is_active)
 
 
-_FEW: Final = 20  # rows; one for each rule of the holder's policies
+_FEW: Final = 20  # rows, one for each rule of the holder's policies
 _read_before: Final = lru_cache(maxsize=1000)(_read)
-
-
-def _right(row: tuple[Any, ...]) -> Right:
-    return Right(permission_set=row[11], project_id=optional_uuid(row[12]))
 
 
 def _is_uuid(text: str) -> bool:

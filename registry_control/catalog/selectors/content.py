@@ -1,7 +1,7 @@
 """The contents of images: payloads of manifests, pages of tags, repositories and referrers."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.db.models import QuerySet, Value
@@ -36,6 +36,20 @@ _NAMESPACES_AT_ONCE: Final = 400
 PAGE_SIZE: Final = 1024 * 1024  # bytes of a response's descriptors (OCI 127)
 
 
+class TagRow(NamedTuple):
+    """A tag that is not being deleted."""
+
+    id: UUID | str  # as the database returns it
+    manifest_id: int
+
+
+class _NamespacePath(NamedTuple):
+    """A namespace with the prefix of the full names of its images."""
+
+    path: str
+    id: UUID
+
+
 @dataclass(frozen=True, slots=True)
 class Referrers:
     """The referrers of one subject in an image, optionally of one artifact type only."""
@@ -67,7 +81,10 @@ class ReferrersPage:
 def payload(manifest_id: int) -> bytes | None:
     """The bytes of a manifest as they were pushed; None if it has just been deleted."""
     found = row(_PAYLOAD, [manifest_id], depends_on=_never_changes)
-    return None if found is None else bytes(found[0])
+    if found is None:
+        return None
+    (stored,) = found
+    return bytes(stored)
 
 
 def _never_changes(found: Rows) -> tuple[str, ...] | None:
@@ -80,10 +97,10 @@ def _of_image(image_id: UUID) -> DependsOn:
     return lambda _: scopes
 
 
-def tag_row(image_id: UUID, name: str) -> tuple[Any, int] | None:
-    """The id of a tag, as the database returns it, and the id of its manifest."""
+def tag_row(image_id: UUID, name: str) -> TagRow | None:
+    """A tag of an image by its name; None if there is none."""
     found = row(_TAG, [id_parameter(image_id), name])
-    return None if found is None else (found[0], found[1])
+    return None if found is None else TagRow(*found)
 
 
 def digest_of(image_id: UUID, reference: str) -> str | None:
@@ -91,7 +108,9 @@ def digest_of(image_id: UUID, reference: str) -> str | None:
     if ":" in reference:
         return reference if Manifest.objects.filter(image=image_id, digest=reference).exists() else None
     found = tag_row(image_id, reference)
-    return None if found is None else Manifest.objects.values_list("digest", flat=True).get(pk=found[1])
+    if found is None:
+        return None
+    return Manifest.objects.values_list("digest", flat=True).get(pk=found.manifest_id)
 
 
 def tag_names(image_id: UUID, *, after: str, limit: int) -> list[str]:
@@ -113,10 +132,10 @@ def repository_names(principal: Principal, *, after: str, limit: int) -> list[st
     at_once = 1  # the page may begin in the middle of the first namespace
     while left and len(names) < limit:
         now, left = left[:at_once], left[at_once:]
-        last = after.removeprefix(begin) if now[0][0] == begin else ""
-        names += _names_in([pk for _, pk in now], after=last, limit=limit - len(names))
+        last = after.removeprefix(begin) if now[0].path == begin else ""
+        names += _names_in([namespace.id for namespace in now], after=last, limit=limit - len(names))
         at_once *= 4
-        left = left or _paths(there.filter(path__gt=now[-1][0]))
+        left = left or _paths(there.filter(path__gt=now[-1].path))
     return names
 
 
@@ -128,9 +147,10 @@ def scopes_of_repository_names(principal: Principal) -> tuple[str, ...] | None:
     return organization_scope(organization_id), repositories_scope(organization_id)
 
 
-def _paths(namespaces: QuerySet[Any]) -> list[tuple[str, UUID]]:
-    """The prefix of the image names, and the id, of the first namespaces."""
-    return list(namespaces.values_list("path", "pk")[:_NAMESPACES_AT_ONCE])
+def _paths(namespaces: QuerySet[Any]) -> list[_NamespacePath]:
+    """The first namespaces of a query."""
+    found = namespaces.values_list("path", "pk")[:_NAMESPACES_AT_ONCE]
+    return [_NamespacePath(path, pk) for path, pk in found]
 
 
 def _names_in(namespaces: list[UUID], *, after: str, limit: int) -> list[str]:

@@ -1,7 +1,7 @@
-"""From a name in a request to what it stands for, together with the facts of the decision: one query.
+"""Resolves the names of a request to rows, and reads the facts for its authorization, in one query.
 
-The conditions on status and state stand in the text, not in parameters: only so does SQLite see that
-the partial unique indexes answer them.
+Conditions on status and state are literals, not parameters: only then does SQLite use the partial unique
+indexes that have the same condition.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from uuid import UUID
 from registry_control.access.policy import NamespaceFacts, Visibility
 from registry_control.access.services import RepositoryFacts
 from registry_control.common.changes import image_scope, namespace_scope
+from registry_control.common.models import Status
 from registry_control.db.sql import Rows, optional_time, optional_uuid, row, uuid_from_db
 
 _REPOSITORY_COLUMNS: Final = """
@@ -25,6 +26,10 @@ LEFT JOIN catalog_image i ON i.namespace_id = n.id AND i.name = %s AND NOT (i.st
 """
 _NAMESPACE: Final = " WHERE n.name = %s AND NOT (n.status = 'deleting')"
 _MANIFEST_COLUMNS: Final = ", m.id, m.digest, m.media_type, m.size"
+_BLOB_COLUMNS: Final = """,
+       b.id, b.size, b.storage_key, l.expires_at,
+       EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.image_id = i.id AND k.blob_id = b.id)
+"""
 _BY_NAME: Final = _REPOSITORY_COLUMNS + _REPOSITORY + _NAMESPACE
 _MANIFEST_BY_TAG: Final = (
     _REPOSITORY_COLUMNS
@@ -45,9 +50,7 @@ _MANIFEST_BY_DIGEST: Final = (
 )
 _BLOB: Final = (
     _REPOSITORY_COLUMNS
-    + """, b.id, b.size, b.storage_key, l.expires_at,
-       EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.image_id = i.id AND k.blob_id = b.id)
-"""
+    + _BLOB_COLUMNS
     + _REPOSITORY
     + """
 LEFT JOIN catalog_blob b ON b.digest = %s AND b.state = 'live'
@@ -59,7 +62,7 @@ LEFT JOIN catalog_bloblease l ON l.image_id = i.id AND l.blob_id = b.id
 
 @dataclass(frozen=True, slots=True)
 class RepositoryRecord:
-    """A repository name resolved; `image_id` is None when there is no such image (yet)."""
+    """A resolved repository name; `image_id` is None if there is no such image (yet)."""
 
     facts: RepositoryFacts
     namespace_id: UUID | None
@@ -79,7 +82,7 @@ class ManifestRecord:
 
 @dataclass(frozen=True, slots=True)
 class BlobRecord:
-    """A live blob, and why this image has it: a link, or a lease until then, or not at all."""
+    """A live blob, and whether the image has a link to it or a lease on it."""
 
     id: int
     size: int  # bytes
@@ -88,16 +91,88 @@ class BlobRecord:
     linked: bool
 
     def held_at(self, moment: datetime) -> bool:
-        """Whether the image has the blob."""
+        """Whether the image has the blob at that time: by a link, or by a lease that has not expired."""
         return self.linked or (self.leased_until is not None and self.leased_until > moment)
+
+
+@dataclass(slots=True)
+class _RepositoryRow:
+    """A row with `_REPOSITORY_COLUMNS`, as the database returns it; the image's columns are nullable."""
+
+    namespace_id: UUID | str
+    project_id: UUID | str
+    organization_id: UUID | str
+    owner_id: UUID | str | None
+    is_public: bool
+    namespace_status: str
+    image_id: UUID | str | None
+    visibility: str | None
+    image_status: str | None
+
+    def record(self) -> RepositoryRecord:
+        """Convert the row."""
+        namespace = NamespaceFacts(
+            project_id=uuid_from_db(self.project_id),
+            organization_id=uuid_from_db(self.organization_id),
+            owner_id=optional_uuid(self.owner_id),
+            is_public=bool(self.is_public),
+        )
+        visibility = None if self.visibility is None else Visibility(self.visibility)
+        return RepositoryRecord(
+            facts=RepositoryFacts(namespace, visibility),
+            namespace_id=uuid_from_db(self.namespace_id),
+            image_id=optional_uuid(self.image_id),
+            read_only=Status.LOCKED in (self.namespace_status, self.image_status),
+        )
+
+    def scopes(self) -> tuple[str, ...] | None:
+        """The scopes of the row; None without an image, because creating one records no change."""
+        if self.image_id is None:
+            return None
+        return namespace_scope(self.namespace_id), image_scope(self.image_id)
+
+
+@dataclass(slots=True)
+class _ManifestRow(_RepositoryRow):
+    """A row with `_MANIFEST_COLUMNS` too, which are NULL together."""
+
+    manifest_id: int | None
+    digest: str
+    media_type: str
+    size: int
+
+    def manifest(self) -> ManifestRecord | None:
+        """Convert the manifest's columns; None if the image has no such manifest."""
+        if self.manifest_id is None:
+            return None
+        return ManifestRecord(self.manifest_id, self.digest, self.media_type, self.size)
+
+
+@dataclass(slots=True)
+class _BlobRow(_RepositoryRow):
+    """A row with `_BLOB_COLUMNS` too; without a live blob, those of the blob are NULL."""
+
+    blob_id: int | None
+    size: int
+    storage_key: str
+    leased_until: datetime | str | None
+    is_linked: bool
+
+    def blob(self) -> BlobRecord | None:
+        """Convert the blob's columns; None if the registry has no such live blob."""
+        if self.blob_id is None:
+            return None
+        leased_until = optional_time(self.leased_until)
+        return BlobRecord(self.blob_id, self.size, self.storage_key, leased_until, bool(self.is_linked))
 
 
 UNKNOWN: Final = RepositoryRecord(RepositoryFacts(None, None), None, None, read_only=False)
 
 
 def repository(namespace: str, image: str) -> RepositoryRecord:
-    """What a repository name stands for; `UNKNOWN` when not even its namespace is there."""
-    return _record(row(_BY_NAME, [image, namespace], depends_on=_scopes))
+    """Resolve a repository name; `UNKNOWN` if its namespace does not exist."""
+    found = row(_BY_NAME, [image, namespace], depends_on=_scopes_of_repository)
+    return UNKNOWN if found is None else _RepositoryRow(*found).record()
 
 
 def repository_facts(name: str) -> RepositoryFacts:
@@ -107,57 +182,45 @@ def repository_facts(name: str) -> RepositoryFacts:
 
 
 def manifest_by_tag(namespace: str, image: str, tag: str) -> tuple[RepositoryRecord, ManifestRecord | None]:
-    """What a tag stands for."""
-    return _with_manifest(row(_MANIFEST_BY_TAG, [image, tag, namespace], depends_on=_scopes))
+    """Resolve a repository name and the manifest of a tag in it."""
+    return _with_manifest(row(_MANIFEST_BY_TAG, [image, tag, namespace], depends_on=_scopes_of_manifest))
 
 
 def manifest_by_digest(
     namespace: str, image: str, digest: str
 ) -> tuple[RepositoryRecord, ManifestRecord | None]:
-    """What a digest stands for in this image."""
-    return _with_manifest(row(_MANIFEST_BY_DIGEST, [image, digest, namespace], depends_on=_scopes))
+    """Resolve a repository name and the manifest of a digest in it."""
+    found = row(_MANIFEST_BY_DIGEST, [image, digest, namespace], depends_on=_scopes_of_manifest)
+    return _with_manifest(found)
 
 
 def blob(namespace: str, image: str, digest: str) -> tuple[RepositoryRecord, BlobRecord | None]:
-    """A live blob, whether or not the image has it: see `BlobRecord.held_at`."""
+    """Resolve a repository name and a live blob, also one of other images only: see `BlobRecord.held_at`."""
     found = row(_BLOB, [image, digest, namespace], depends_on=_scopes_of_linked_blob)
-    if found is None or found[9] is None:
-        return _record(found), None
-    id_, size, key, leased_until, linked = found[9:14]
-    return _record(found), BlobRecord(id_, size, key, optional_time(leased_until), bool(linked))
+    if found is None:
+        return UNKNOWN, None
+    resolved = _BlobRow(*found)
+    return resolved.record(), resolved.blob()
 
 
-def _scopes(found: Rows) -> tuple[str, ...] | None:
-    """What a repository's row depends on; None without an image, since creating one records no change."""
-    if not found or found[0][6] is None:
-        return None
-    return namespace_scope(found[0][0]), image_scope(found[0][6])
+def _with_manifest(found: tuple[Any, ...] | None) -> tuple[RepositoryRecord, ManifestRecord | None]:
+    if found is None:
+        return UNKNOWN, None
+    resolved = _ManifestRow(*found)
+    return resolved.record(), resolved.manifest()
+
+
+def _scopes_of_repository(found: Rows) -> tuple[str, ...] | None:
+    return _RepositoryRow(*found[0]).scopes() if found else None
+
+
+def _scopes_of_manifest(found: Rows) -> tuple[str, ...] | None:
+    return _ManifestRow(*found[0]).scopes() if found else None
 
 
 def _scopes_of_linked_blob(found: Rows) -> tuple[str, ...] | None:
     """None without a link: a lease is written, and expires, without a record in the change log."""
-    return _scopes(found) if found and found[0][13] else None
-
-
-def _with_manifest(found: tuple[Any, ...] | None) -> tuple[RepositoryRecord, ManifestRecord | None]:
-    if found is None or found[9] is None:
-        return _record(found), None
-    return _record(found), ManifestRecord(*found[9:13])
-
-
-def _record(found: tuple[Any, ...] | None) -> RepositoryRecord:
-    if found is None:
-        return UNKNOWN
-    namespace = NamespaceFacts(
-        project_id=uuid_from_db(found[1]),
-        organization_id=uuid_from_db(found[2]),
-        owner_id=optional_uuid(found[3]),
-        is_public=bool(found[4]),
-    )
-    visibility = Visibility(found[7]) if found[6] is not None else None
-    return RepositoryRecord(
-        facts=RepositoryFacts(namespace, visibility),
-        namespace_id=optional_uuid(found[0]),
-        image_id=optional_uuid(found[6]),
-        read_only="locked" in (found[5], found[8]),
-    )
+    if not found:
+        return None
+    resolved = _BlobRow(*found[0])
+    return resolved.scopes() if resolved.is_linked else None

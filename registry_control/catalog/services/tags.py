@@ -50,16 +50,16 @@ def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, 
     A tag that moves keeps its id and the time it was made. Whoever makes one counts it with its image.
     """
     existing = tag_row(image.id, name)
-    if existing is not None and existing[1] == manifest_id:
+    if existing is not None and existing.manifest_id == manifest_id:
         return TagChange()
     moment = time_parameter(now())
     if existing is None:
         image_id = id_parameter(image.id)
         execute(_INSERT, [id_parameter(uuid4()), image_id, name, manifest_id, moment, moment])
     else:
-        execute(_MOVE, [manifest_id, moment, existing[0]])
+        execute(_MOVE, [manifest_id, moment, existing.id])
     record(actor=actor, verb="tag.set", target=image.target, tag=name, digest=digest)
-    return TagChange(is_new=True) if existing is None else TagChange(moved_from=existing[1])
+    return TagChange(is_new=True) if existing is None else TagChange(moved_from=existing.manifest_id)
 
 
 @transaction.atomic
@@ -76,9 +76,9 @@ def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | N
     if existing is None:
         raise TagNotFound
     conditions.check(image_id, only_if)
-    Tag.objects.filter(pk=existing[0]).delete()
+    Tag.objects.filter(pk=existing.id).delete()
     record_change(image_scope(image_id))
-    moved = reachability.update(image_id, [existing[1]])
+    moved = reachability.update(image_id, [existing.manifest_id])
     Image.objects.filter(pk=image_id).update(
         size=F("size") + moved,
         untagged_size=F("untagged_size") - moved,
