@@ -18,15 +18,17 @@ from uuid import UUID
 from registry_control.access.policy import Principal
 from registry_control.access.services import actor_of, authenticate
 from registry_control.audit.services import SYSTEM, Actor
+from registry_control.catalog import ingest
 from registry_control.catalog.models import Image, Tag
 from registry_control.catalog.services import blobs, images, manifests, uploads
 from registry_control.identity import services as identity
 from registry_control.identity.models import Application, Organization, PermissionSet, Project, User
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
+from registry_data.oci.digest import Digest
+from registry_data.oci.manifest import parse_manifest
 from registry_data.oci.media_types import OCI_MANIFEST
 from registry_data.storage.base import BlobStore, UploadId
-from registry_data.storage.keys import blob_key
 
 READ_ONLY: Final = PermissionSet.READ_ONLY
 PUSH: Final = PermissionSet.PUSH
@@ -162,19 +164,11 @@ def push_image(
     contents = (config, *layers)
     digests = tuple(push_blob(pusher, image_id, content, store=store) for content in contents)
     payload = _manifest(digests, contents)
-    pushed = manifests.NewManifest(
-        digest=digest_of(payload),
-        media_type=OCI_MANIFEST,
-        payload=payload,
-        blobs=frozenset(digests),
-        children=frozenset(),
-        subject="",
-        artifact_type="",
-        descriptor=b"",
-    )
-    manifests.put(actor=pusher.actor, image_id=image_id, new=pushed, tag_names=tags)
+    verified = ingest.verify_payload(payload, None)
+    parsed = parse_manifest(payload, OCI_MANIFEST)
+    ingest.store_manifest(verified, parsed, actor=pusher.actor, image_id=image_id, tag_names=tags)
     size = sum(len(content) for content in dict(zip(digests, contents, strict=True)).values())
-    return Pushed(image_id, pushed.digest, digests, size)
+    return Pushed(image_id, str(verified.digest), digests, size)
 
 
 def make_manifest(
@@ -195,27 +189,20 @@ def make_manifest(
 
 
 def push_blob(pusher: TestKey, image_id: UUID, content: bytes, *, store: BlobStore | None = None) -> str:
-    """Upload a blob; returns its digest."""
-    session = uploads.start(actor=pusher.actor, image_id=image_id, algorithm="sha256")
-    digest = digest_of(content)
-    key = blob_key("sha256", digest.removeprefix("sha256:"), session.hex)
+    """Upload a blob; returns its digest. Without `store`, only the catalogue knows it."""
+    digest = Digest.of(content)
     if store is not None:
-        _write(store, UploadId(session.hex), content)
-        store.publish(UploadId(session.hex), key)
-    blobs.record_upload(session_id=session, image_id=image_id, new=blobs.NewBlob(digest, len(content), key))
-    return digest
+        ingest.receive_blob([content], actor=pusher.actor, image_id=image_id, claimed=digest, store=store)
+        return str(digest)
+    session = uploads.start(actor=pusher.actor, image_id=image_id, algorithm=digest.algorithm)
+    new = blobs.NewBlob(str(digest), len(content), ingest.published_key(UploadId(session.hex), digest))
+    blobs.record_upload(session_id=session, image_id=image_id, new=new)
+    return str(digest)
 
 
 def digest_of(content: bytes) -> str:
     """The sha256 digest."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def _write(store: BlobStore, upload: UploadId, content: bytes) -> None:
-    store.create_upload(upload)
-    writer = store.open_upload(upload, at=0)
-    writer.write(content)
-    writer.close()
 
 
 def _manifest(digests: Sequence[str], contents: Sequence[bytes]) -> bytes:

@@ -23,6 +23,15 @@ class ImageReadOnly(CatalogError):
         self.name = name
 
 
+class DigestMismatch(CatalogError):
+    """The content of a blob or manifest has another digest than claimed; nothing was stored."""
+
+    def __init__(self, *, expected: str, actual: str, content: str = "content") -> None:
+        super().__init__(f"the {content}'s digest is {actual}, not {expected}: nothing was stored")
+        self.expected = expected
+        self.actual = actual
+
+
 class UploadNotFound(CatalogError):
     """The session was cancelled, finished, or has expired."""
 

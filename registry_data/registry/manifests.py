@@ -6,12 +6,13 @@ from http import HTTPStatus
 from typing import Final
 
 from registry_control.access.policy import Action
+from registry_control.catalog import ingest
 from registry_control.catalog.selectors import content, resolve
 from registry_control.catalog.services import manifests, tags
 from registry_control.common.lru_cache import LruCache, size_of_bytes
-from registry_data.oci.digest import CANONICAL, Digest
+from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
-from registry_data.oci.manifest import ParsedManifest, parse_manifest
+from registry_data.oci.manifest import parse_manifest
 from registry_data.oci.preconditions import Preconditions
 from registry_data.oci.reference import Repository, Tag
 from registry_data.registry.authorization import (
@@ -149,59 +150,37 @@ def put(
 
     Raises:
         ProtocolError: MANIFEST_INVALID, DIGEST_INVALID, MANIFEST_BLOB_UNKNOWN for missing content, 412 for an
-        unmet
-            condition, or 507 if only the reserve for deletions is free.
+            unmet condition, or 507 if only the reserve for deletions is free.
     """
     with use_case():
         store.ensure_capacity(len(payload))
-        digest, tag_names = _digest_and_tags(reference, payload, more_tags)
+        claimed, tag_names = _claimed_digest_and_tags(reference, more_tags)
+        verified = ingest.verify_payload(payload, claimed)
         parsed = parse_manifest(payload, content_type)
         image_id = image_for_push(pusher)
-        new = _new(digest, parsed, payload)
-        manifests.put(
+        ingest.store_manifest(
+            verified,
+            parsed,
             actor=pusher.caller.actor,
             image_id=image_id,
-            new=new,
             tag_names=tag_names,
             only_if=only_if,
         )
-        missing = content.missing_children(image_id, str(digest)) if parsed.is_index else []
+        missing = content.missing_children(image_id, str(verified.digest)) if parsed.is_index else []
     subject = parsed.subject.digest if parsed.subject else None
-    return Pushed(digest, subject, tuple(tag_names), tuple(platform or child for child, platform in missing))
+    platforms = tuple(platform or child for child, platform in missing)
+    return Pushed(verified.digest, subject, tuple(tag_names), platforms)
 
 
-def _digest_and_tags(
-    reference: Digest | Tag, payload: bytes, more_tags: Sequence[Tag]
-) -> tuple[Digest, list[Tag]]:
-    if not isinstance(reference, Digest):
-        if more_tags:
-            message = "?tag= requires a digest in the path, not a tag"
-            raise ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.BAD_REQUEST)
-        return Digest.of(payload, CANONICAL), [reference]
-    actual = Digest.of(payload, reference.algorithm)
-    if actual != reference:
-        raise ProtocolError(
-            ErrorCode.DIGEST_INVALID,
-            f"the manifest's digest is {actual}, not {reference}: nothing was stored",
-            expected=str(reference),
-            got=str(actual),
-        )
-    return actual, list(dict.fromkeys(more_tags))
-
-
-def _new(digest: Digest, parsed: ParsedManifest, payload: bytes) -> manifests.NewManifest:
-    return manifests.NewManifest(
-        digest=str(digest),
-        media_type=parsed.media_type,
-        payload=payload,
-        blobs=frozenset(map(str, parsed.required_blobs)),
-        optional_blobs=frozenset(map(str, parsed.optional_blobs)),
-        children=frozenset(map(str, parsed.children)),
-        subject=str(parsed.subject.digest) if parsed.subject else "",
-        artifact_type=parsed.artifact_type or "",
-        descriptor=parsed.descriptor(digest, len(payload)) if parsed.subject else b"",
-        platforms={str(child): platform for child, platform in parsed.platforms.items()},
-    )
+def _claimed_digest_and_tags(
+    reference: Digest | Tag, more_tags: Sequence[Tag]
+) -> tuple[Digest | None, list[Tag]]:
+    if isinstance(reference, Digest):
+        return reference, list(dict.fromkeys(more_tags))
+    if more_tags:
+        message = "?tag= requires a digest in the path, not a tag"
+        raise ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.BAD_REQUEST)
+    return None, [reference]
 
 
 def delete(

@@ -49,6 +49,10 @@ def use_case() -> Iterator[None]:
         yield
     except catalog.MissingContent as error:
         raise ProtocolError.several(starmap(_missing_content, error.platforms.items())) from error
+    except catalog.DigestMismatch as error:
+        raise ProtocolError(
+            ErrorCode.DIGEST_INVALID, str(error), expected=error.expected, got=error.actual
+        ) from error
     except catalog.ConditionUnmet as error:
         # The code must not be one after which clients retry (OCI 143).
         raise ProtocolError(ErrorCode.DENIED, str(error), status=HTTPStatus.PRECONDITION_FAILED) from error

@@ -16,9 +16,10 @@ from registry_data.oci.digest import CANONICAL, Digest, check_algorithm
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.ranges import parse_content_range
 from registry_data.oci.reference import Repository, parse_repository
-from registry_data.registry import mounts, uploads
+from registry_data.registry import mounts, upload_sessions, uploads
 from registry_data.registry.authorization import require_push
-from registry_data.registry.uploads import OpenUpload, Purpose, Upload, UploadMoved
+from registry_data.registry.upload_sessions import Purpose, Upload
+from registry_data.registry.uploads import OpenUpload, UploadMoved
 
 T = TypeVar("T")
 
@@ -36,14 +37,14 @@ async def start(plane: AppContext, request: Request, route: Route) -> Response:
     algorithm = request.query.get("digest-algorithm") or (whole.algorithm if whole else CANONICAL)
     check_algorithm(algorithm)
     pusher = await plane.bridge.read(None, require_push, credentials(request), repository)
-    session_id = await plane.bridge.run(uploads.start, pusher, algorithm=algorithm, store=plane.store)
+    session_id = await plane.bridge.run(upload_sessions.start, pusher, algorithm=algorithm, store=plane.store)
     if whole is not None and "mount" not in request.query:
         try:
             return await _finish(plane, request, repository, session_id, whole)
         except BaseException:
             with suppress(ProtocolError):  # the worker removes expired sessions
                 await plane.bridge.run(
-                    uploads.drop, credentials(request), repository, session_id, store=plane.store
+                    upload_sessions.drop, credentials(request), repository, session_id, store=plane.store
                 )
             raise
     return _session(HTTPStatus.ACCEPTED, repository, session_id, 0)
@@ -89,7 +90,7 @@ async def finish(plane: AppContext, request: Request, route: Route) -> Response:
         return await _finish(plane, request, repository, session_id, digest)
     except ProtocolError as error:
         again = error.code is ErrorCode.BLOB_UPLOAD_UNKNOWN and await plane.bridge.run(
-            uploads.already_stored, credentials(request), repository, digest
+            upload_sessions.already_stored, credentials(request), repository, digest
         )
         if not again:
             raise
@@ -114,7 +115,7 @@ async def _finish(
             await _pump(plane, request, held)
             _check_length(request, held)
         # Authorized again: the body may have taken hours (invariant 5).
-        await _find(plane, request, repository, session_id, uploads.TO_WRITE)
+        await _find(plane, request, repository, session_id, upload_sessions.TO_WRITE)
     except BaseException:
         # A retry begins at the offset at which this request began (OCI 72).
         await plane.bridge.run(uploads.rollback, held)
@@ -138,16 +139,16 @@ async def _close(plane: AppContext, held: OpenUpload, digest: Digest) -> None:
 async def status(plane: AppContext, request: Request, route: Route) -> Response:
     """Return the offset of an upload (OCI 69)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
-    upload = await _find(plane, request, repository, session_id, uploads.TO_LOOK)
-    offset = await plane.bridge.run(uploads.status, upload, store=plane.store)
+    upload = await _find(plane, request, repository, session_id, upload_sessions.TO_LOOK)
+    offset = await plane.bridge.run(upload_sessions.status, upload, store=plane.store)
     return _session(HTTPStatus.NO_CONTENT, repository, session_id, offset)
 
 
 async def cancel(plane: AppContext, request: Request, route: Route) -> Response:
     """Cancel an upload (OCI 71)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
-    upload = await _find(plane, request, repository, session_id, uploads.TO_CANCEL)
-    await plane.bridge.run(uploads.cancel, upload, store=plane.store)
+    upload = await _find(plane, request, repository, session_id, upload_sessions.TO_CANCEL)
+    await plane.bridge.run(upload_sessions.cancel, upload, store=plane.store)
     return Response(HTTPStatus.NO_CONTENT)
 
 
@@ -155,12 +156,12 @@ async def _at_its_end(
     plane: AppContext, request: Request, repository: Repository, session_id: UUID, take: Callable[..., T]
 ) -> T:
     """Run a use case that opens an upload at the offset of Content-Range, or at its end."""
-    upload = await _find(plane, request, repository, session_id, uploads.TO_WRITE)
+    upload = await _find(plane, request, repository, session_id, upload_sessions.TO_WRITE)
     try:
         at = _first_byte(request)
     except ProtocolError as error:
         if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            offset = await plane.bridge.run(uploads.status, upload, store=plane.store)
+            offset = await plane.bridge.run(upload_sessions.status, upload, store=plane.store)
             error.headers |= _progress(repository, session_id, offset)
         raise
     try:
@@ -174,7 +175,7 @@ async def _find(
     plane: AppContext, request: Request, repository: Repository, session_id: UUID, purpose: Purpose
 ) -> Upload:
     return await plane.bridge.read(
-        None, uploads.find, credentials(request), repository, session_id, purpose=purpose
+        None, upload_sessions.find, credentials(request), repository, session_id, purpose=purpose
     )
 
 

@@ -22,9 +22,8 @@ from registry_data.oci.reference import Repository, Tag
 from registry_data.registry import manifests
 from registry_data.registry.authorization import Credentials, require_push
 from registry_data.registry.blobs import renew_lease
+from registry_data.registry.upload_sessions import Upload, already_stored
 from registry_data.registry.uploads import (
-    Upload,
-    already_stored,
     append_small,
     finish,
     finish_small,

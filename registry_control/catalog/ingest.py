@@ -1,0 +1,206 @@
+"""How blobs and manifests enter the catalogue: from a push over HTTP, a replication or an import.
+
+A blob is verified, deduplicated (ADR 35), published in the storage and recorded, in this order (invariant 4).
+A manifest is verified and recorded together with its tags. This module knows nothing of HTTP: it raises the
+errors of the catalogue and of the storage, and the data plane converts them to protocol errors.
+
+The caller checks the rights of the actor.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+from registry_control.audit.services import Actor
+from registry_control.catalog.errors import BlobNotFound, CatalogError, DigestMismatch, UploadNotFound
+from registry_control.catalog.selectors.holders import StoredBlob, find_blob_in_organization
+from registry_control.catalog.services import blobs, manifests, uploads
+from registry_data.oci.digest import CANONICAL, Digest, Hashers
+from registry_data.oci.manifest import ParsedManifest
+from registry_data.oci.preconditions import Preconditions
+from registry_data.storage.base import BlobStore, Key, StorageError, UploadId, UploadWriter
+from registry_data.storage.keys import blob_key
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedBlob:
+    """The content of an upload session, which the caller has open, and what was computed from its bytes."""
+
+    session_id: UUID
+    image_id: UUID
+    writer: UploadWriter
+    digest: Digest
+    size: int  # bytes
+
+    @property
+    def upload_id(self) -> UploadId:
+        """The id of the upload in the storage."""
+        return UploadId(self.session_id.hex)
+
+
+def receive_blob(
+    pieces: Iterable[bytes], *, actor: Actor, image_id: UUID, claimed: Digest, store: BlobStore
+) -> None:
+    """Store a blob from a stream in an upload session; if this fails, the session is cancelled.
+
+    Raises:
+        DigestMismatch: the digest of the stream is not `claimed`.
+        ImageNotFound, ImageReadOnly, TooManyUploads: the image or the actor cannot have another upload.
+        StorageError: the storage is full or does not respond.
+    """
+    session_id = uploads.start(actor=actor, image_id=image_id, algorithm=claimed.algorithm)
+    try:
+        store.create_upload(UploadId(session_id.hex))
+        store_blob(_receive(pieces, session_id, image_id, claimed.algorithm, store), claimed, store=store)
+    except BaseException:
+        with suppress(CatalogError, StorageError):  # the worker removes the session otherwise
+            uploads.cancel(session_id=session_id, image_id=image_id, store=store)
+        raise
+
+
+def _receive(
+    pieces: Iterable[bytes], session_id: UUID, image_id: UUID, algorithm: str, store: BlobStore
+) -> ReceivedBlob:
+    hashers = Hashers([algorithm])
+    writer = store.open_upload(UploadId(session_id.hex), at=0)
+    try:
+        for piece in pieces:
+            hashers.update(piece)
+            writer.write(piece)
+    except BaseException:
+        writer.abandon()
+        raise
+    return ReceivedBlob(session_id, image_id, writer, hashers.digest(algorithm), writer.offset)
+
+
+def store_blob(
+    received: ReceivedBlob, claimed: Digest, *, store: BlobStore, skip_deduplication: bool = False
+) -> None:
+    """Turn a completely written upload into a blob of its image, and close the upload in every case.
+
+    Pass `skip_deduplication` if `deduplicate` was called before and returned False.
+
+    Raises:
+        DigestMismatch: the content has another digest; the session stays open.
+        ImageNotFound, ImageReadOnly: the image was deleted or locked meanwhile.
+        UploadNotFound: the session was finished, was cancelled or expired meanwhile.
+        StorageError: the storage is full or does not respond.
+    """
+    try:
+        if received.digest != claimed:
+            raise DigestMismatch(expected=str(claimed), actual=str(received.digest))
+        if skip_deduplication or not deduplicate(received, store=store):
+            key = _publish(received, store)
+            store.discard(received.upload_id, published=key)
+    finally:
+        received.writer.close()
+
+
+def deduplicate(received: ReceivedBlob, *, store: BlobStore) -> bool:
+    """Lease an existing blob with the same content to the image, instead of storing it again (ADR 35).
+
+    The bytes need not be written yet. Only blobs of the same organization are considered: the duration of an
+    upload must not reveal what other tenants have. Returns whether there was one, which ends the upload.
+
+    Raises:
+        ImageNotFound, ImageReadOnly, UploadNotFound, StorageError: as `store_blob`.
+    """
+    if received.writer.is_published:
+        return False
+    blob = find_blob_in_organization(str(received.digest), image_id=received.image_id)
+    if blob is None or blob.size != received.size or not _has_content(blob, store):
+        return False
+    try:
+        blobs.record_duplicate(session_id=received.session_id, image_id=received.image_id, blob_id=blob.id)
+    except BlobNotFound:
+        return False
+    store.discard(received.upload_id, held=True)
+    received.writer.close()
+    return True
+
+
+def _has_content(blob: StoredBlob, store: BlobStore) -> bool:
+    """Whether the storage is known to have all bytes of a blob; if not, the upload replaces them (ADR 34)."""
+    try:
+        return store.size(Key(blob.storage_key)) == blob.size
+    except StorageError:
+        return False
+
+
+def _publish(received: ReceivedBlob, store: BlobStore) -> Key:
+    """Publish the upload and record it as a blob. A copy of a blob that the registry has is deleted."""
+    key = published_key(received.upload_id, received.digest)
+    store.publish(received.upload_id, key)
+    new = blobs.NewBlob(str(received.digest), received.size, key)
+    try:
+        is_new = blobs.record_upload(session_id=received.session_id, image_id=received.image_id, new=new)
+    except UploadNotFound:
+        # The request that closed the session may have looked for the key before it was published.
+        uploads.remove_unless_named(key, store=store)
+        raise
+    if not is_new and not blobs.repair_missing_content(new, store=store):
+        store.delete(key)
+    return key
+
+
+def published_key(upload_id: UploadId, digest: Digest) -> Key:
+    """The storage key under which an upload with this digest is published."""
+    return blob_key(digest.algorithm, digest.encoded, upload_id)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPayload:
+    """The bytes of a manifest under their digest. Create it with `verify_payload`."""
+
+    digest: Digest
+    payload: bytes
+
+
+def verify_payload(payload: bytes, claimed: Digest | None) -> VerifiedPayload:
+    """Compute the digest of a manifest; None stands for its sha256 digest, whatever it is.
+
+    Raises:
+        DigestMismatch: the digest is not `claimed`.
+    """
+    actual = Digest.of(payload, claimed.algorithm if claimed else CANONICAL)
+    if claimed is not None and actual != claimed:
+        raise DigestMismatch(expected=str(claimed), actual=str(actual), content="manifest")
+    return VerifiedPayload(actual, payload)
+
+
+def store_manifest(
+    verified: VerifiedPayload,
+    parsed: ParsedManifest,
+    *,
+    actor: Actor,
+    image_id: UUID,
+    tag_names: Sequence[str],
+    only_if: Preconditions | None = None,
+) -> None:
+    """Record a manifest and set tags to it. `parsed` is the result of `parse_manifest` for the same bytes.
+
+    Raises:
+        MissingContent: the image does not have everything that the manifest refers to.
+        StoredAsAnotherType: the image has these bytes with another media type.
+        ConditionUnmet: the image does not meet `only_if`.
+        ImageNotFound, ImageReadOnly: the image was deleted or locked meanwhile.
+    """
+    new = _new_manifest(verified, parsed)
+    manifests.put(actor=actor, image_id=image_id, new=new, tag_names=tag_names, only_if=only_if)
+
+
+def _new_manifest(verified: VerifiedPayload, parsed: ParsedManifest) -> manifests.NewManifest:
+    digest, size = verified.digest, len(verified.payload)
+    return manifests.NewManifest(
+        digest=str(digest),
+        media_type=parsed.media_type,
+        payload=verified.payload,
+        blobs=frozenset(map(str, parsed.required_blobs)),
+        optional_blobs=frozenset(map(str, parsed.optional_blobs)),
+        children=frozenset(map(str, parsed.children)),
+        subject=str(parsed.subject.digest) if parsed.subject else "",
+        artifact_type=parsed.artifact_type or "",
+        descriptor=parsed.descriptor(digest, size) if parsed.subject else b"",
+        platforms={str(child): platform for child, platform in parsed.platforms.items()},
+    )

@@ -1,0 +1,141 @@
+"""Blobs and manifests enter the catalogue without a request."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from registry_control.catalog import ingest
+from registry_control.catalog.errors import DigestMismatch, MissingContent
+from registry_control.catalog.models import Blob, BlobLease, Manifest, UploadSession
+from registry_control.catalog.services import images
+from registry_control.namespaces.models import Namespace
+from registry_data.oci.digest import ALGORITHMS, Digest
+from registry_data.oci.manifest import parse_manifest
+from registry_data.storage.base import Key
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import TestKey, make_key, make_namespace, push_image
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PIECES = (b"the content ", b"of a layer")
+CONTENT = b"".join(PIECES)
+DIGEST = Digest.of(CONTENT)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FilesystemStore:
+    made = FilesystemStore(tmp_path / "blobs")
+    made.check()
+    return made
+
+
+@pytest.fixture
+def image_id(owner: TestKey, namespace: Namespace) -> UUID:
+    return images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
+
+
+def files(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_stream_becomes_a_blob_of_the_image(
+    algorithm: str, owner: TestKey, image_id: UUID, store: FilesystemStore
+) -> None:
+    digest = Digest.of(CONTENT, algorithm)
+
+    ingest.receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=digest, store=store)
+
+    blob = Blob.objects.get(digest=str(digest))
+    assert (blob.size, b"".join(store.read(Key(blob.storage_key)))) == (len(CONTENT), CONTENT)
+    assert BlobLease.objects.filter(blob=blob, image=image_id).exists()
+    assert not UploadSession.objects.filter(is_open=True).exists()
+
+
+def test_a_stream_with_another_digest_leaves_nothing(
+    owner: TestKey, image_id: UUID, store: FilesystemStore, tmp_path: Path
+) -> None:
+    before = files(tmp_path)
+
+    with pytest.raises(DigestMismatch, match=f"digest is {DIGEST}, not {Digest.of(b'')}"):
+        ingest.receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=Digest.of(b""), store=store)
+
+    assert files(tmp_path) == before
+    assert not Blob.objects.exists()
+    assert not UploadSession.objects.exists()
+
+
+def test_a_stream_that_fails_leaves_nothing(
+    owner: TestKey, image_id: UUID, store: FilesystemStore, tmp_path: Path
+) -> None:
+    def broken() -> Iterator[bytes]:
+        yield PIECES[0]
+        raise ConnectionResetError
+
+    before = files(tmp_path)
+
+    with pytest.raises(ConnectionResetError):
+        ingest.receive_blob(broken(), actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
+
+    assert files(tmp_path) == before
+    assert not UploadSession.objects.exists()
+
+
+@pytest.mark.parametrize("tenant", ["own", "other"])
+def test_one_copy_of_the_same_content_is_kept(
+    tenant: str, owner: TestKey, image_id: UUID, store: FilesystemStore, tmp_path: Path
+) -> None:
+    # given an image of this or another organization that has the content
+    key = owner if tenant == "own" else make_key()
+    push_image(key, make_namespace(key), layers=[CONTENT], store=store)
+    before = files(tmp_path)
+
+    # when it is received for another image
+    ingest.receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
+
+    # then both images have the one blob
+    blob = Blob.objects.get(digest=str(DIGEST))
+    assert BlobLease.objects.filter(blob=blob, image=image_id).exists()
+    assert files(tmp_path) == before
+
+
+def test_invariant_4_a_blob_whose_bytes_are_gone_is_replaced_by_the_stream(
+    owner: TestKey, namespace: Namespace, image_id: UUID, store: FilesystemStore
+) -> None:
+    push_image(owner, namespace, "base", layers=[CONTENT], store=store)
+    store.delete(Key(Blob.objects.get(digest=str(DIGEST)).storage_key))
+
+    ingest.receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
+
+    blob = Blob.objects.get(digest=str(DIGEST))
+    assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
+
+
+def test_a_manifest_with_another_digest_is_refused() -> None:
+    with pytest.raises(DigestMismatch, match="the manifest's digest is"):
+        ingest.verify_payload(b"{}", DIGEST)
+
+
+def test_invariant_3_a_manifest_whose_content_is_missing_is_not_recorded(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    # given the manifest of another image
+    pushed = push_image(owner, namespace, "base", layers=[CONTENT])
+    payload = bytes(Manifest.objects.get(image=pushed.image_id).payload)
+    verified = ingest.verify_payload(payload, Digest.parse(pushed.digest))
+
+    # when it is stored in an image that has none of its blobs
+    with pytest.raises(MissingContent) as raised:
+        ingest.store_manifest(
+            verified,
+            parse_manifest(payload, None),
+            actor=owner.actor,
+            image_id=image_id,
+            tag_names=["latest"],
+        )
+
+    # then nothing is recorded, and the error names the blobs
+    assert set(raised.value.platforms) == set(pushed.blobs)
+    assert not Manifest.objects.filter(image=image_id).exists()
