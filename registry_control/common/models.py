@@ -28,6 +28,15 @@ class Status(models.TextChoices):
 NOT_DELETING = ~Q(status=Status.DELETING)
 
 
+def not_deleting_sql(table: str = "") -> str:
+    """`NOT_DELETING` as SQL on the status column of a table, named by its alias if the query has several.
+
+    SQLite uses a partial index only if the query has the index's condition literally, not as a parameter.
+    """
+    column = f"{table}.status" if table else "status"
+    return f"NOT ({column} = '{Status.DELETING.value}')"
+
+
 class Lockable(Timestamped):
     """A namespace or image: an administrator can lock it, which refuses pushes, changes and deletion."""
 

@@ -10,13 +10,13 @@ from django.db.models.functions import Concat
 from registry_control.access.policy import Principal
 from registry_control.catalog.models import Image, Manifest, MissingChild
 from registry_control.common.changes import image_scope, organization_scope, repositories_scope
-from registry_control.common.models import Status
+from registry_control.common.models import Status, not_deleting_sql
 from registry_control.db.fields import ByteOrderedField
 from registry_control.db.sql import DependsOn, Rows, id_parameter, row, rows
 from registry_control.namespaces.selectors import visible_to
 
-_TAG: Final = """
-SELECT id, manifest_id FROM catalog_tag WHERE image_id = %s AND name = %s AND NOT (status = 'deleting')
+_TAG: Final = f"""
+SELECT id, manifest_id FROM catalog_tag WHERE image_id = %s AND name = %s AND {not_deleting_sql()}
 """
 _PAYLOAD: Final = "SELECT payload FROM catalog_manifest WHERE id = %s"
 _OF_SUBJECT: Final = "FROM catalog_referrer WHERE image_id = %s AND subject_digest = %s AND manifest_id > %s"
@@ -25,9 +25,9 @@ _SIZES: Final = f"SELECT manifest_id, size {_OF_SUBJECT}"
 _DESCRIPTORS: Final = f"SELECT descriptor {_OF_SUBJECT}"
 _FIRST: Final = " ORDER BY manifest_id LIMIT %s"
 _UP_TO: Final = " AND manifest_id <= %s ORDER BY manifest_id"
-_TAG_NAMES: Final = """
+_TAG_NAMES: Final = f"""
 SELECT name FROM catalog_tag
-WHERE image_id = %s AND NOT (status = 'deleting') AND name > %s ORDER BY name LIMIT %s
+WHERE image_id = %s AND {not_deleting_sql()} AND name > %s ORDER BY name LIMIT %s
 """
 
 # Not the order of the names alone: `a-b/` comes before `a/`.

@@ -13,6 +13,7 @@ from django.db.models import F, QuerySet, Sum
 from registry_control.access.policy import Principal
 from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.common.errors import NotFound
+from registry_control.common.models import not_deleting_sql
 from registry_control.db.sql import id_parameter, rows, uuid_from_db
 from registry_control.namespaces import selectors as namespaces
 from registry_control.namespaces.models import Namespace
@@ -23,15 +24,15 @@ _MAX_NUMBER: Final = 2**63 - 1  # of a row
 
 # One for each image, put together by UNION ALL: SQLite knows no LATERAL, and a window over all tags of these
 # images would read as many as there are.
-_NEWEST_TAGS: Final = """
+_NEWEST_TAGS: Final = f"""
 SELECT newest.image_id, newest.name FROM (
-    SELECT image_id, name FROM catalog_tag WHERE image_id = %s AND NOT (status = 'deleting')
+    SELECT image_id, name FROM catalog_tag WHERE image_id = %s AND {not_deleting_sql()}
     ORDER BY created_at DESC, id DESC LIMIT 100
 ) newest
 """
-_NEWEST_TAGS_ON: Final = """
+_NEWEST_TAGS_ON: Final = f"""
 SELECT newest.manifest_id, newest.name FROM (
-    SELECT manifest_id, name FROM catalog_tag WHERE manifest_id = %s AND NOT (status = 'deleting')
+    SELECT manifest_id, name FROM catalog_tag WHERE manifest_id = %s AND {not_deleting_sql()}
     ORDER BY created_at DESC, id DESC LIMIT 100
 ) newest
 """

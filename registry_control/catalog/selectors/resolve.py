@@ -12,19 +12,19 @@ from uuid import UUID
 from registry_control.access.policy import NamespaceFacts, Visibility
 from registry_control.access.services import RepositoryFacts
 from registry_control.common.changes import image_scope, namespace_scope
-from registry_control.common.models import Status
+from registry_control.common.models import Status, not_deleting_sql
 from registry_control.db.sql import Rows, optional_time, optional_uuid, row, uuid_from_db
 
 _REPOSITORY_COLUMNS: Final = """
 SELECT n.id, n.project_id, p.organization_id, COALESCE(n.owner_user_id, n.owner_application_id),
        n.is_public, n.status, i.id, i.visibility, i.status
 """
-_REPOSITORY: Final = """
+_REPOSITORY: Final = f"""
 FROM namespaces_namespace n
 JOIN identity_project p ON p.id = n.project_id
-LEFT JOIN catalog_image i ON i.namespace_id = n.id AND i.name = %s AND NOT (i.status = 'deleting')
+LEFT JOIN catalog_image i ON i.namespace_id = n.id AND i.name = %s AND {not_deleting_sql("i")}
 """
-_NAMESPACE: Final = " WHERE n.name = %s AND NOT (n.status = 'deleting')"
+_NAMESPACE: Final = f" WHERE n.name = %s AND {not_deleting_sql('n')}"
 _MANIFEST_COLUMNS: Final = ", m.id, m.digest, m.media_type, m.size"
 _BLOB_COLUMNS: Final = """,
        b.id, b.size, b.storage_key, l.expires_at,
@@ -35,8 +35,8 @@ _MANIFEST_BY_TAG: Final = (
     _REPOSITORY_COLUMNS
     + _MANIFEST_COLUMNS
     + _REPOSITORY
-    + """
-LEFT JOIN catalog_tag t ON t.image_id = i.id AND t.name = %s AND NOT (t.status = 'deleting')
+    + f"""
+LEFT JOIN catalog_tag t ON t.image_id = i.id AND t.name = %s AND {not_deleting_sql("t")}
 LEFT JOIN catalog_manifest m ON m.id = t.manifest_id
 """
     + _NAMESPACE

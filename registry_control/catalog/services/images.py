@@ -15,21 +15,21 @@ from registry_control.catalog.selectors.listing import get_visible_image
 from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
-from registry_control.common.models import Status
+from registry_control.common.models import Status, not_deleting_sql
 from registry_control.common.signals import deletion_started
 from registry_control.db.sql import execute, id_parameter, row, time_parameter, uuid_from_db
 from registry_control.namespaces.locking import set_locked
 from registry_control.namespaces.policy import check_deletable, check_writable
 from registry_control.namespaces.selectors import may
 
-_HOLD_NAMESPACE: Final = """
+_HOLD_NAMESPACE: Final = f"""
 SELECT n.name, p.organization_id, n.status
 FROM namespaces_namespace n
 JOIN identity_project p ON p.id = n.project_id
-WHERE n.id = %s AND NOT (n.status = 'deleting') FOR UPDATE OF n
+WHERE n.id = %s AND {not_deleting_sql("n")} FOR UPDATE OF n
 """
-_BY_NAME: Final = """
-SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND NOT (status = 'deleting')
+_BY_NAME: Final = f"""
+SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND {not_deleting_sql()}
 """
 _INSERT: Final = """
 INSERT INTO catalog_image (id, namespace_id, organization_id, name, visibility, status, status_message,
@@ -37,18 +37,18 @@ INSERT INTO catalog_image (id, namespace_id, organization_id, name, visibility, 
 VALUES (%s, %s, %s, %s, 'inherit', 'ready', '', 0, 0, FALSE, 0, %s, %s)
 """
 _COUNT: Final = "UPDATE namespaces_namespace SET image_rows = image_rows + 1 WHERE id = %s"
-_HOLD: Final = """
+_HOLD: Final = f"""
 SELECT n.name, i.name, p.organization_id, i.pushed_at, n.accepts_sparse_indexes, n.status, i.status
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
 JOIN identity_project p ON p.id = n.project_id
-WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting') FOR UPDATE OF i
+WHERE i.id = %s AND {not_deleting_sql("i")} AND {not_deleting_sql("n")} FOR UPDATE OF i
 """
-_NAME: Final = """
+_NAME: Final = f"""
 SELECT n.name, i.name
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
-WHERE i.id = %s AND NOT (i.status = 'deleting') AND NOT (n.status = 'deleting')
+WHERE i.id = %s AND {not_deleting_sql("i")} AND {not_deleting_sql("n")}
 """
 
 

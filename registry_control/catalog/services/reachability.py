@@ -16,7 +16,7 @@ from django.db import transaction
 
 from registry_control.catalog import references
 from registry_control.catalog.models import Image
-from registry_control.common.models import NOT_DELETING
+from registry_control.common.models import NOT_DELETING, not_deleting_sql
 from registry_control.db.sql import execute, id_parameter, placeholders, row, rows
 
 MAX_AFFECTED: Final = 1000  # manifests that one request evaluates
@@ -32,9 +32,9 @@ _SET: Final = "UPDATE catalog_manifest SET is_reachable = %s WHERE id IN"
 
 # A full recount: everything becomes unreachable, then what the tags reach, one step after the other.
 _CLEAR: Final = "UPDATE catalog_manifest SET is_reachable = FALSE WHERE image_id = %s AND is_reachable"
-_SET_TAGGED: Final = """
+_SET_TAGGED: Final = f"""
 UPDATE catalog_manifest SET is_reachable = TRUE WHERE id IN (
-    SELECT manifest_id FROM catalog_tag WHERE image_id = %s AND NOT (status = 'deleting')
+    SELECT manifest_id FROM catalog_tag WHERE image_id = %s AND {not_deleting_sql()}
 )
 """
 _SET_NEXT: Final = """
@@ -106,11 +106,11 @@ def _find_affected(changed: Collection[int]) -> _Affected | None:
 
 def _states(manifests: Collection[int]) -> list[_State]:
     which, several = placeholders([*manifests]), [*manifests]
-    # Nothing but placeholders is put together.
+    # Only placeholders and constants are interpolated.
     sql = f"""
         SELECT m.id, m.is_reachable, (
             SELECT t.id FROM catalog_tag t
-            WHERE t.manifest_id = m.id AND NOT (t.status = 'deleting') LIMIT 1
+            WHERE t.manifest_id = m.id AND {not_deleting_sql("t")} LIMIT 1
         ) IS NOT NULL OR (
             SELECT c.id FROM catalog_manifestchild c JOIN catalog_manifest p ON p.id = c.parent_id
             WHERE c.child_id = m.id AND p.is_reachable AND p.id NOT IN {which} LIMIT 1
@@ -120,7 +120,7 @@ def _states(manifests: Collection[int]) -> list[_State]:
             AND s.id NOT IN {which} LIMIT 1
         ) IS NOT NULL
         FROM catalog_manifest m WHERE m.id IN {which}
-    """  # noqa: S608
+    """
     found = rows(sql, [*several, *several, *several])
     return [_State(id_, bool(was_reachable), bool(is_root)) for id_, was_reachable, is_root in found]
 
