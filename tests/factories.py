@@ -22,7 +22,8 @@ from registry_control.catalog import ingest
 from registry_control.catalog.models import Image, Tag
 from registry_control.catalog.services import blobs, images, manifests, uploads
 from registry_control.identity import services as identity
-from registry_control.identity.models import Application, Organization, PermissionSet, Project, User
+from registry_control.identity.models import Application, Organization, Project, User
+from registry_control.identity.permission_sets import PermissionSet
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.digest import Digest

@@ -1,11 +1,9 @@
-"""The token endpoint on the control plane, and the keys that tokens are signed with.
+"""The token endpoint on the control plane, and the public keys of token signatures.
 
-The data plane serves both too, on the registry's own host, where docker looks for them (checklist 163);
-this path is the one that scripts for Scaleway's registry have written into them.
+The data plane serves both on the registry's host, to which its challenges refer (OCI 163). Scripts for
+Scaleway's registry use the path on the control plane.
 """
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -21,82 +19,74 @@ from rest_framework.views import APIView
 from registry_control.access.docker_token import (
     UNSUPPORTED_GRANT,
     UnsupportedGrant,
-    answer_get,
-    answer_post,
-    refusal,
+    error_body,
+    is_anonymous,
+    respond_to_get,
+    respond_to_post,
 )
 from registry_control.access.errors import BadCredentials
 from registry_control.access.rates import count_anonymous
 from registry_control.access.services import FactsSource, RepositoryFacts, published_keys
+from registry_data.oci.basic_auth import basic_password
 
 
-def _nothing_is_there(_repository: str) -> RepositoryFacts:
+def _no_repository(_repository: str) -> RepositoryFacts:
     return RepositoryFacts(None, None)
 
 
 @extend_schema(exclude=True)
 class Tokens(APIView):
-    """Issues tokens by the Docker token protocol (checklist 150-157).
+    """Issues tokens by the Docker token protocol (OCI 150-157).
 
-    `as_view(facts_of=...)` says how to find a repository: apps above this one know.
+    The function that finds a repository belongs to an app above this one: `as_view(facts_of=...)`.
     """
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
     parser_classes = (FormParser,)
-    facts_of: FactsSource = staticmethod(_nothing_is_there)
+    facts_of: FactsSource = staticmethod(_no_repository)
 
     def get(self, request: Request, region: str) -> Response:
-        """Answer whoever sends a secret key as Basic password, or nobody."""
-        parameters = _lists(request.query_params)
-        basic = _basic(request.headers.get("Authorization", ""))
-        if basic is None:
+        """Issue a token for the secret key in a Basic header, or for an anonymous caller without one."""
+        parameters = _values_by_name(request.query_params)
+        password = basic_password(request.headers.get("Authorization", ""))
+        if not password:
             count_anonymous(request)
-        return _answer(
-            request, lambda: answer_get(parameters=parameters, basic=basic, facts_of=self.facts_of)
+        return _respond(
+            request, lambda: respond_to_get(parameters=parameters, password=password, facts_of=self.facts_of)
         )
 
     def post(self, request: Request, region: str) -> Response:
-        """Answer the OAuth2 form."""
-        form = _lists(request.data) if isinstance(request.data, QueryDict) else {}
-        return _answer(request, lambda: answer_post(form=form, facts_of=self.facts_of))
+        """Issue a token for an OAuth2 form."""
+        form = _values_by_name(request.data) if isinstance(request.data, QueryDict) else {}
+        if is_anonymous(form):
+            count_anonymous(request)
+        return _respond(request, lambda: respond_to_post(form=form, facts_of=self.facts_of))
 
 
 @extend_schema(exclude=True)
 class Keys(APIView):
-    """The public keys, for whoever wants to check a token (RFC 7517)."""
+    """The public keys of token signatures as a JWK set (RFC 7517)."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
     def get(self, request: Request) -> Response:
-        """List them."""
+        """Return the keys."""
         return Response({"keys": published_keys()}, headers={"Cache-Control": "public, max-age=300"})
 
 
-def _answer(request: Request, ask: Callable[[], dict[str, Any]]) -> Response:
+def _respond(request: Request, issue: Callable[[], dict[str, Any]]) -> Response:
     headers = {"Cache-Control": "no-store"}
     try:
-        return Response(ask(), headers=headers)
+        return Response(issue(), headers=headers)
     except BadCredentials as error:
         count_anonymous(request)
         headers["WWW-Authenticate"] = 'Basic realm="stowage"'
-        return Response(refusal(error), status=HTTPStatus.UNAUTHORIZED, headers=headers)
+        return Response(error_body(error), status=HTTPStatus.UNAUTHORIZED, headers=headers)
     except UnsupportedGrant:
         return Response(UNSUPPORTED_GRANT, status=HTTPStatus.BAD_REQUEST, headers=headers)
 
 
-def _lists(values: QueryDict) -> Mapping[str, Sequence[str]]:
+def _values_by_name(values: QueryDict) -> Mapping[str, Sequence[str]]:
     return {name: [str(value) for value in found] for name, found in values.lists()}
-
-
-def _basic(header: str) -> tuple[str, str] | None:
-    """User name and password. What is not a Basic header in UTF-8 is a wrong password, not none."""
-    if not header:
-        return None
-    scheme, _, value = header.partition(" ")
-    try:
-        user, colon, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        return "", "malformed"
-    return (user, password) if colon and scheme.lower() == "basic" else ("", "malformed")

@@ -1,4 +1,4 @@
-"""Who calls the management API: the header X-Auth-Token, and nothing else."""
+"""Authentication of the management API by the header X-Auth-Token."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -15,39 +15,39 @@ from registry_control.common.errors import DeniedAuthentication
 if TYPE_CHECKING:  # rest_framework.views imports this module
     from rest_framework.views import APIView
 
-_HELP: Final = {
-    Reason.INVALID_ARGUMENT: "X-Auth-Token is no secret key: those are lower-case UUIDs with hyphens",
-    Reason.NOT_FOUND: "no API key has this secret key: it was deleted, or never was",
+_HELP_MESSAGES: Final = {
+    Reason.INVALID_ARGUMENT: "X-Auth-Token is not a secret key: those are lower-case UUIDs with hyphens",
+    Reason.NOT_FOUND: "no API key has this secret key: the key was deleted, or never existed",
     Reason.EXPIRED: "the API key has expired: create another one",
 }
 
 
 class SecretKeyAuthentication(BaseAuthentication):
-    """The caller's secret key makes `request.user` the Principal, with the rights of this moment."""
+    """Sets `request.user` to the Principal that holds the secret key, with its current rights."""
 
     def authenticate(self, request: Request) -> tuple[Principal, None]:
-        """Find the key's holder.
+        """Authenticate the request.
 
         Raises:
-            DeniedAuthentication: there is no valid key.
-            Throttled: and the client's address has sent too many such requests.
+            DeniedAuthentication: the secret key is missing or invalid.
+            Throttled: so it was in too many requests from this address.
         """
         secret = request.headers.get("X-Auth-Token", "").strip()
         if not secret:
             count_anonymous(request)
-            raise _nothing_usable(request)
+            raise _missing_key(request)
         try:
             return authenticate(secret=secret).principal, None
         except BadCredentials as error:
             count_anonymous(request)
-            raise DeniedAuthentication(error.why, _HELP[error.why]) from error
+            raise DeniedAuthentication(error.reason, _HELP_MESSAGES[error.reason]) from error
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
-        """Name the scheme; browsers know no such one, so none asks for a password."""
+        """The WWW-Authenticate header. Browsers do not prompt for credentials of this scheme."""
         return 'X-Auth-Token realm="stowage"'
 
 
-def _nothing_usable(request: Request) -> DeniedAuthentication:
+def _missing_key(request: Request) -> DeniedAuthentication:
     if "X-Session-Token" in request.headers:
         return DeniedAuthentication(
             Reason.INVALID_ARGUMENT,
@@ -58,15 +58,15 @@ def _nothing_usable(request: Request) -> DeniedAuthentication:
 
 
 class IsPrincipal(BasePermission):
-    """Nobody gets in without a principal; what one may do is for the services to decide."""
+    """Requires authentication; the services check the rights of the principal."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:  # noqa: ARG002
-        """Look whether there is one."""
+        """Whether the request is authenticated."""
         return isinstance(request.user, Principal)
 
 
 def principal_of(request: Request) -> Principal:
-    """The caller of a view that `IsPrincipal` guards."""
+    """The principal of a request to a view with the permission class `IsPrincipal`."""
     principal = request.user
-    assert isinstance(principal, Principal)  # noqa: S101 - tells the type checker what the guard sees to
+    assert isinstance(principal, Principal)  # noqa: S101 - for the type checker
     return principal

@@ -1,10 +1,10 @@
-"""How proving who one is can fail."""
+"""Errors of authentication."""
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """In the words of the v1 API's `denied_authentication`."""
+    """The reasons of `denied_authentication` in the v1 API."""
 
     INVALID_ARGUMENT = "invalid_argument"
     NOT_FOUND = "not_found"
@@ -12,12 +12,12 @@ class Reason(StrEnum):
 
 
 class BadCredentials(Exception):
-    """The secret key or token proves nobody."""
+    """The secret key or token is invalid, unknown or expired."""
 
-    def __init__(self, why: Reason) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class InvalidRefreshToken(BadCredentials):
-    """The refresh token of an earlier login proves nobody, or no longer."""
+    """The refresh token is malformed, or its API key was deleted or has expired."""

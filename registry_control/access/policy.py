@@ -1,4 +1,4 @@
-"""Who may do what. No queries, no settings, no clock: facts in, decision out."""
+"""The authorization policy: pure functions from facts to a decision, without queries, settings or time."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,9 +8,11 @@ from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
+from registry_control.identity.permission_sets import PermissionSet
+
 
 class Action(StrEnum):
-    """What a caller wants. Only `pull` can be everyone's; `view` is the management API's reading."""
+    """What a caller requests. Only `pull` can be public; `view` means reading by the management API."""
 
     PULL = "pull"
     PUSH = "push"
@@ -20,7 +22,7 @@ class Action(StrEnum):
 
 
 class Role(IntEnum):
-    """What a principal is to a namespace; a higher role has all the rights of the lower ones."""
+    """The role of a principal on a namespace; a higher role has all rights of the lower ones."""
 
     NONE = 0
     READER = 1
@@ -29,7 +31,7 @@ class Role(IntEnum):
 
 
 class Visibility(StrEnum):
-    """An image's own privacy policy."""
+    """The visibility of an image; `inherit` means that of its namespace."""
 
     INHERIT = "inherit"
     PUBLIC = "public"
@@ -37,7 +39,7 @@ class Visibility(StrEnum):
 
 
 class Kind(StrEnum):
-    """What kind of principal a caller is."""
+    """The kind of a principal."""
 
     USER = "user"
     APPLICATION = "application"
@@ -56,9 +58,9 @@ NEEDS: Final[Mapping[Action, Role]] = MappingProxyType(
 
 ROLE_OF_PERMISSION_SET: Final[Mapping[str, Role]] = MappingProxyType(
     {
-        "ContainerRegistryReadOnly": Role.READER,
-        "ContainerRegistryPush": Role.WRITER,
-        "ContainerRegistryFullAccess": Role.ADMIN,
+        PermissionSet.READ_ONLY: Role.READER,
+        PermissionSet.PUSH: Role.WRITER,
+        PermissionSet.FULL_ACCESS: Role.ADMIN,
     }
 )
 
@@ -73,7 +75,7 @@ class Right:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls, with the rights of this moment."""
+    """The caller with its current rights."""
 
     kind: Kind
     id: UUID | None
@@ -86,7 +88,7 @@ class Principal:
 
     @property
     def reference(self) -> str:
-        """Kind and id in one text, as logs and rate limits name a principal."""
+        """Kind and id as one string, which identifies the principal in logs and rate limits."""
         return f"{self.kind}:{self.id}"
 
 
@@ -95,7 +97,7 @@ ANONYMOUS: Final = Principal(Kind.ANONYMOUS, None, "anonymous", None, None, "", 
 
 @dataclass(frozen=True, slots=True)
 class NamespaceFacts:
-    """All of a namespace that a decision may look at."""
+    """The attributes of a namespace that the policy uses."""
 
     project_id: UUID
     organization_id: UUID
@@ -105,7 +107,7 @@ class NamespaceFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a decision may look at."""
+    """The input of `decide`."""
 
     role: Role
     namespace_is_public: bool
@@ -114,14 +116,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer and why; the reason goes to logs and, when denied, to the client."""
+    """The result of `decide`; the reason appears in logs and, if denied, in the response."""
 
     allowed: bool
     reason: str
 
 
 def role_of(principal: Principal, namespace: NamespaceFacts | None) -> Role:
-    """The highest role that the principal's rights give on a namespace; none on one that is not there."""
+    """The highest role of the principal on a namespace; NONE if the namespace does not exist."""
     if namespace is None or principal.id is None or principal.organization_id != namespace.organization_id:
         return Role.NONE
     if principal.id == namespace.owner_id:
@@ -130,7 +132,7 @@ def role_of(principal: Principal, namespace: NamespaceFacts | None) -> Role:
 
 
 def role_on_project(principal: Principal, project_id: UUID) -> Role:
-    """The highest role on a project that must be of the principal's own organization."""
+    """The highest role on a project, which must belong to the principal's organization."""
     return _highest(right for right in principal.rights if right.project_id in (None, project_id))
 
 
@@ -140,10 +142,10 @@ def _highest(rights: Iterable[Right]) -> Role:
 
 
 def facts_for(principal: Principal, namespace: NamespaceFacts | None, image: Visibility | None) -> Facts:
-    """What `decide` needs.
+    """The input of `decide`.
 
-    An image that is not there counts as private: whoever may not see a private image must not be
-    able to tell it from a missing one, not even in a public namespace (invariant 9).
+    A missing image counts as private: callers who may not see a private image must not be able to distinguish
+    it from a missing one, not even in a public namespace (invariant 9).
     """
     return Facts(
         role=role_of(principal, namespace),
@@ -153,14 +155,14 @@ def facts_for(principal: Principal, namespace: NamespaceFacts | None, image: Vis
 
 
 def is_public(facts: Facts) -> bool:
-    """Whether anyone may pull: an image's own visibility beats its namespace's."""
+    """Whether everyone may pull: the visibility of an image overrides that of its namespace."""
     return facts.image is Visibility.PUBLIC or (
         facts.image is Visibility.INHERIT and facts.namespace_is_public
     )
 
 
 def decide(action: Action, facts: Facts) -> Decision:
-    """What no line allows is denied."""
+    """Decide whether an action is allowed; by default it is denied."""
     if action is Action.PULL and is_public(facts):
         return Decision(True, "the image is public")
     if facts.role >= NEEDS[action]:

@@ -1,4 +1,4 @@
-"""The limit on requests without valid credentials, which both planes share."""
+"""The rate limit of requests without valid credentials, which both planes share."""
 
 import math
 from functools import cache
@@ -12,10 +12,10 @@ from registry_data.rates import Rates, anonymous_caller
 
 
 def count_anonymous(request: Request | HttpRequest) -> None:
-    """Count a request that has no valid credentials, for the address that it comes from.
+    """Count a request without valid credentials against the limit of its client address.
 
     Raises:
-        Throttled: the address has sent too many of them, to either plane.
+        Throttled: the address has exceeded the limit, on both planes together.
     """
     limit = settings.RATE_LIMIT_ANONYMOUS
     if not limit:

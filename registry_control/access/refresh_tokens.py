@@ -1,7 +1,7 @@
-"""Refresh tokens: what an engine keeps after a login in place of the secret key (docs/adr/0017).
+"""Refresh tokens, which container engines store after a login instead of the secret key (ADR 19).
 
-Nothing of one is stored: it is computed from its API key's row and the server's secret, and so ends with
-either. To clients it is opaque.
+A refresh token is derived from the row of its API key and the server's secret, and becomes invalid when
+either changes. It is not stored, and opaque to clients.
 """
 
 import re
@@ -11,32 +11,32 @@ from typing import Final
 from registry_control.access.errors import InvalidRefreshToken, Reason
 from registry_control.common.secrets import keyed_hash
 
-_FORM: Final = re.compile(r"stowage_([A-Z0-9]{20})_[0-9a-f]{64}")
+_FORMAT: Final = re.compile(r"stowage_([A-Z0-9]{20})_[0-9a-f]{64}")
 
 
 def make(access_key: str, stored_hash: str) -> str:
     """The refresh token of the API key with this access key and this stored hash of its secret."""
-    # The secret's hash is in it: a key that got another secret would be another key.
+    # Includes the hash of the secret, so that a new secret invalidates the token.
     return f"stowage_{access_key}_{keyed_hash('refresh token', f'{access_key} {stored_hash}')}"
 
 
 def access_key_of(refresh_token: str) -> str:
-    """Which API key a refresh token says it was made from; nothing is believed yet.
+    """The access key in a refresh token; not verified.
 
     Raises:
-        LoginEnded: it is none of ours.
+        InvalidRefreshToken: the token is malformed.
     """
-    match = _FORM.fullmatch(refresh_token)
+    match = _FORMAT.fullmatch(refresh_token)
     if match is None:
         raise InvalidRefreshToken(Reason.INVALID_ARGUMENT)
     return match[1]
 
 
 def check(refresh_token: str, access_key: str, stored_hash: str) -> None:
-    """Believe a refresh token.
+    """Verify a refresh token.
 
     Raises:
-        LoginEnded: it was not made from this key.
+        InvalidRefreshToken: the token was not derived from this key and secret.
     """
     if not compare_digest(refresh_token.encode(), make(access_key, stored_hash).encode()):
         raise InvalidRefreshToken(Reason.NOT_FOUND)

@@ -86,8 +86,8 @@ def _principal(sql: str, parameter: str) -> Principal:
     found = rows(sql, [parameter], depends_on=_scopes)
     if not found:
         raise BadCredentials(Reason.NOT_FOUND)
-    read = _read_before if len(found) <= _FEW else _read
-    principal, is_active = read(tuple(found))
+    convert = _convert_cached if len(found) <= _CACHED_ROWS else _convert
+    principal, is_active = convert(tuple(found))
     if not is_active:
         raise BadCredentials(Reason.NOT_FOUND)
     if principal.ends_at is not None and principal.ends_at <= now():
@@ -101,7 +101,7 @@ def _scopes(found: Rows) -> tuple[str, ...] | None:
     return None if organization_id is None else (organization_scope(organization_id),)
 
 
-def _read(found: tuple[tuple[Any, ...], ...]) -> tuple[Principal, bool]:
+def _convert(found: tuple[tuple[Any, ...], ...]) -> tuple[Principal, bool]:
     """A key's holder, and whether it is active; the result depends on nothing but the rows."""
     key_rows = [_KeyRow(*each) for each in found]
     key = key_rows[0]
@@ -123,8 +123,8 @@ def _read(found: tuple[tuple[Any, ...], ...]) -> tuple[Principal, bool]:
     return principal, bool(key.user_is_active if is_user else key.application_is_active)
 
 
-_FEW: Final = 20  # rows, one for each rule of the holder's policies
-_read_before: Final = lru_cache(maxsize=1000)(_read)
+_CACHED_ROWS: Final = 20  # rows, one for each rule of the holder's policies
+_convert_cached: Final = lru_cache(maxsize=1000)(_convert)
 
 
 def _is_uuid(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The auth service of both planes: who is this, what may they do, and tokens that carry it."""
+"""Authentication, authorization and tokens, for both planes."""
 
 import math
 import time
@@ -42,19 +42,19 @@ _NEWEST_SIGNING_KEY: Final = "SELECT kid FROM access_signingkey ORDER BY created
 
 @dataclass(frozen=True, slots=True)
 class RepositoryFacts:
-    """What a decision about an image looks at; None for what is not there."""
+    """The facts about an image; None if the namespace or the image does not exist."""
 
     namespace: NamespaceFacts | None
     visibility: Visibility | None
 
 
 FactsSource = Callable[[str], RepositoryFacts]
-"""Finds the facts of a full repository name; the apps above this one know how."""
+"""Finds the facts of a full repository name; implemented by an app above this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A principal, and the scopes of the token it came with (None: no token narrows it)."""
+    """A principal and the scopes of its token; None without a token, so that nothing restricts its rights."""
 
     principal: Principal
     scopes: tuple[Scope, ...] | None
@@ -62,27 +62,27 @@ class Caller:
 
     @property
     def ends_at(self) -> float:
-        """When key or token end by themselves, in seconds since the epoch."""
+        """When the key or token expires, in seconds since the epoch."""
         key = self.principal.ends_at
         return self.token_ends_at if key is None else min(self.token_ends_at, key.timestamp())
 
     @property
     def actor(self) -> Actor:
-        """The principal as services and audit rows name it."""
+        """The principal as services and audit rows identify it."""
         return actor_of(self.principal)
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether it is nobody, with a token or without."""
+        """Whether the caller is anonymous, with or without a token."""
         return self.principal.kind is Kind.ANONYMOUS
 
 
-NOBODY: Final = Caller(ANONYMOUS, None)
+_ANONYMOUS_CALLER: Final = Caller(ANONYMOUS, None)
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token and what the answer to its request says about it."""
+    """A token and the other fields of the response to its request."""
 
     token: str
     scopes: tuple[Scope, ...]
@@ -91,31 +91,31 @@ class IssuedToken:
 
 
 def actor_of(principal: Principal) -> Actor:
-    """The principal as audit rows remember it."""
+    """The principal as audit rows record it."""
     return Actor(kind=ActorKind(principal.kind), id=str(principal.id), name=principal.name)
 
 
 def authenticate(*, secret: str | None = None, token: str | None = None) -> Caller:
-    """Who calls, by secret key or by token, with the rights of this moment.
+    """Identify the caller by its secret key or token, with its current rights. Anonymous without either.
 
     Raises:
-        BadCredentials: they prove nobody, or no longer.
+        BadCredentials: the secret key or token is invalid, unknown or expired.
     """
     if token is not None:
         claims = _verified(token)
         principal = principal_by_access_key(claims.access_key) if claims.access_key else ANONYMOUS
         caller = Caller(principal, claims.scopes, claims.expires_at)
     else:
-        caller = Caller(principal_by_secret(secret), None) if secret is not None else NOBODY
+        caller = Caller(principal_by_secret(secret), None) if secret is not None else _ANONYMOUS_CALLER
     if not caller.is_anonymous:
         request_context.identified(caller.principal.reference)
     return caller
 
 
 def refresh_token_of(caller: Caller) -> str | None:
-    """What a client may keep in place of the secret key that it has just shown; None for nobody.
+    """The refresh token of the caller; None if the caller is anonymous.
 
-    It is good for asking for tokens and for nothing else, for as long as the key stands.
+    It can only be exchanged for tokens, and becomes invalid with its API key.
     """
     access_key = caller.principal.access_key
     stored_hash = stored_hash_of(access_key) if access_key else None
@@ -123,10 +123,11 @@ def refresh_token_of(caller: Caller) -> str | None:
 
 
 def authenticate_refresh_token(refresh_token: str) -> Caller:
-    """Who logged in and was given this refresh token, with the rights of this moment.
+    """Identify the caller by a refresh token, with its current rights.
 
     Raises:
-        LoginEnded: it is none of ours; or its key was deleted or has expired, or the principal is gone.
+        InvalidRefreshToken: the token is malformed, its key was deleted or has expired, or the principal is
+            inactive.
     """
     access_key = refresh_tokens.access_key_of(refresh_token)
     stored_hash = stored_hash_of(access_key)
@@ -136,7 +137,7 @@ def authenticate_refresh_token(refresh_token: str) -> Caller:
     try:
         return Caller(principal_by_access_key(access_key), None)
     except BadCredentials as error:
-        raise InvalidRefreshToken(error.why) from error
+        raise InvalidRefreshToken(error.reason) from error
 
 
 def authorize(
@@ -147,9 +148,9 @@ def authorize(
     *,
     accepted_actions: Collection[Action] = (),
 ) -> Decision:
-    """The live decision, narrowed by the caller's token (invariant 5).
+    """Decide by the current rights, restricted by the scopes of the caller's token (invariant 5).
 
-    `by` names the token's actions of which one is enough, where that is not just the action itself.
+    `accepted_actions` are the actions of which the token must have one, by default only `action`.
     """
     decision = decide(action, facts_for(caller.principal, facts.namespace, facts.visibility))
     if (
@@ -161,11 +162,11 @@ def authorize(
     return decision
 
 
-def issue_token(caller: Caller, asked: Iterable[Scope], facts_of: FactsSource) -> IssuedToken:
-    """A token for what the caller may do of what was asked; less than asked is no error (checklist 152)."""
+def issue_token(caller: Caller, requested: Iterable[Scope], facts_of: FactsSource) -> IssuedToken:
+    """Issue a token for the allowed part of the requested scopes, which may be empty (OCI 152)."""
     scopes = tuple(
         Scope(type=scope.type, name=scope.name, actions=granted)
-        for scope in asked
+        for scope in requested
         if (granted := _granted(caller, scope, facts_of))
     )
     issued_at = now().replace(microsecond=0)
@@ -186,10 +187,10 @@ def _granted(caller: Caller, scope: Scope, facts_of: FactsSource) -> frozenset[s
         return frozenset({"*"}) & scope.actions if not caller.is_anonymous else frozenset()
     if scope.type != "repository":
         return frozenset()
-    asked = [action for action in _ACTIONS if {action, "*"} & scope.actions]
-    facts = facts_of(scope.name) if asked else None
+    requested = [action for action in _ACTIONS if {action, "*"} & scope.actions]
+    facts = facts_of(scope.name) if requested else None
     return frozenset(
-        action for action in asked if facts and authorize(caller, action, scope.name, facts).allowed
+        action for action in requested if facts and authorize(caller, action, scope.name, facts).allowed
     )
 
 
@@ -201,16 +202,16 @@ def _covers(scopes: Iterable[Scope], repository: str, actions: Collection[Action
 
 
 def _size_of(claims: tokens.Claims) -> int:
-    """Memory that a cached token and its claims take in bytes, about."""
+    """The approximate memory of a cached token and its claims, in bytes."""
     return 2 * ENTRY_OVERHEAD + sum(1024 + 4 * len(scope.name) for scope in claims.scopes)
 
 
-# Tokens whose signature has been verified.
+# Claims of tokens whose signature has been verified.
 _verified_tokens: Final = LruCache[str, tokens.Claims](32 * 1024 * 1024, _size_of)
 
 
-def _while_tokens_last(found: Rows) -> tuple[str, ...] | None:
-    """A signing key is deleted only when every token that it has signed has expired."""
+def _no_scopes(found: Rows) -> tuple[str, ...] | None:
+    """No scopes: a signing key is deleted only after every token that it has signed has expired."""
     return () if found else None
 
 
@@ -218,7 +219,7 @@ def _verified(token: str) -> tokens.Claims:
     claims = _verified_tokens.get(token)
     if claims is None or claims.expires_at <= time.time():
         kid = tokens.kid_of(token)
-        if row(_SIGNING_KEY, [kid], depends_on=_while_tokens_last) is None:
+        if row(_SIGNING_KEY, [kid], depends_on=_no_scopes) is None:
             raise BadCredentials(Reason.INVALID_ARGUMENT)
         claims = tokens.verify(token, kid=kid)
         _verified_tokens.put(token, claims)
@@ -226,7 +227,7 @@ def _verified(token: str) -> tokens.Claims:
 
 
 def published_keys() -> list[dict[str, str]]:
-    """The public keys that tokens may be signed with now (a JWK set's `keys`)."""
+    """The public keys of all valid signing keys (`keys` of a JWK set)."""
     return [
         tokens.public_jwk(kid)
         for kid in SigningKey.objects.order_by("created_at").values_list("kid", flat=True)
@@ -240,9 +241,9 @@ def _signing_kid() -> str:
 
 @transaction.atomic
 def rotate_signing_keys() -> str | None:
-    """Make a new key when the newest is old; forget keys whose last token has long expired.
+    """Create a new key if the newest is older than 30 days, and delete keys whose last token has expired.
 
-    Returns the new key's name, or None when nothing was due.
+    Returns the id of the new key; None if no new key was needed.
     """
     keys = list(SigningKey.objects.select_for_update().order_by("-created_at"))
     age_limit = now() - SIGNING_KEY_LIFE
@@ -250,6 +251,8 @@ def rotate_signing_keys() -> str | None:
         return None
     for key in keys[1:]:
         key.delete()
-    fresh = SigningKey.objects.create(kid=tokens.new_kid())
-    record(actor=SYSTEM, verb="signing_key.create", target=Target("signingkey", fresh.kid, fresh.kid, None))
-    return fresh.kid
+    new_key = SigningKey.objects.create(kid=tokens.new_kid())
+    record(
+        actor=SYSTEM, verb="signing_key.create", target=Target("signingkey", new_key.kid, new_key.kid, None)
+    )
+    return new_key.kid

@@ -1,6 +1,6 @@
-"""Short-lived tokens: JWT, Ed25519, one algorithm, keys never taken from the token (checklist 159).
+"""Short-lived tokens: JWTs signed with Ed25519; other algorithms and keys in a token are rejected (OCI 159).
 
-A token says who asked and what for; it can only narrow what the live decision allows.
+A token names the API key of its caller and the granted scopes. It can only restrict the current rights.
 """
 
 import secrets
@@ -29,7 +29,7 @@ _REQUIRED: Final = ["exp", "nbf", "iat", "iss", "aud", "sub", "jti", "key", "acc
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a checked token says. An empty `access_key` is an anonymous caller."""
+    """The claims of a verified token. An empty `access_key` means an anonymous caller."""
 
     access_key: str
     scopes: tuple[Scope, ...]
@@ -42,12 +42,12 @@ def _private_key(kid: str) -> Ed25519PrivateKey:
 
 
 def new_kid() -> str:
-    """A name for a new signing key."""
+    """A random id for a new signing key."""
     return secrets.token_hex(8)
 
 
 def public_jwk(kid: str) -> dict[str, str]:
-    """One key of the published set (RFC 8037)."""
+    """A public key as a JWK (RFC 8037)."""
     raw = _private_key(kid).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return {
         "kty": "OKP",
@@ -62,7 +62,7 @@ def public_jwk(kid: str) -> dict[str, str]:
 def sign(
     *, kid: str, access_key: str, subject: str, scopes: Iterable[Scope], issued_at: datetime, life: timedelta
 ) -> str:
-    """A token for the holder of a key (or for nobody), good for these scopes and this long."""
+    """Sign a token for the holder of an API key; for an anonymous caller `access_key` is empty."""
     claims = {
         "iss": ISSUER,
         "aud": SERVICE,
@@ -80,10 +80,10 @@ def sign(
 
 
 def kid_of(token: str) -> str:
-    """Which key a token says it was signed with; nothing is believed yet.
+    """The id of the signing key in a token's header; not verified.
 
     Raises:
-        BadCredentials: not a token at all, or of another algorithm.
+        BadCredentials: the token is malformed or has another algorithm.
     """
     try:
         header = jwt.get_unverified_header(token)
@@ -96,10 +96,10 @@ def kid_of(token: str) -> str:
 
 
 def verify(token: str, *, kid: str) -> Claims:
-    """Check signature, times, issuer and audience under a key that the caller knows to be ours.
+    """Verify signature, times, issuer and audience. The caller has found the signing key in the database.
 
     Raises:
-        BadCredentials: anything is wrong with it.
+        BadCredentials: the token has expired or is invalid.
     """
     try:
         claims: dict[str, Any] = jwt.decode(

@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from registry_control.common.models import Timestamped
+from registry_control.identity.permission_sets import PermissionSet
 
 
 class Organization(Timestamped):
@@ -98,14 +99,6 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return self.access_key
-
-
-class PermissionSet(models.TextChoices):
-    """The permission sets that a policy can grant."""
-
-    READ_ONLY = "ContainerRegistryReadOnly"
-    PUSH = "ContainerRegistryPush"
-    FULL_ACCESS = "ContainerRegistryFullAccess"
 
 
 class Policy(Timestamped):

@@ -22,12 +22,12 @@ from registry_control.identity.models import (
     ApiKey,
     Application,
     Organization,
-    PermissionSet,
     Policy,
     PolicyRule,
     Project,
     User,
 )
+from registry_control.identity.permission_sets import PermissionSet
 
 Holder = User | Application
 """A principal: it holds API keys and receives policies."""

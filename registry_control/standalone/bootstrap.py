@@ -29,7 +29,8 @@ from registry_control.access.errors import BadCredentials
 from registry_control.access.selectors import principal_by_secret
 from registry_control.audit.services import SYSTEM
 from registry_control.common.errors import AlreadyExists
-from registry_control.identity.models import Organization, PermissionSet, User
+from registry_control.identity.models import Organization, User
+from registry_control.identity.permission_sets import PermissionSet
 from registry_control.identity.services import create_api_key, create_organization, create_user, grant_policy
 from registry_control.serving.secret_key import check_secret_key, record_secret_key
 from registry_control.settings.environment import ConfigurationError

@@ -1,11 +1,10 @@
 """The Authorization header and the WWW-Authenticate challenge (OCI 146-149)."""
 
-import base64
-import binascii
 from typing import Final
 
 from registry_data.config import Config
 from registry_data.http.messages import Request
+from registry_data.oci.basic_auth import basic_password
 from registry_data.registry.authorization import AccessDenied, Credentials
 
 _NOTHING: Final = Credentials()
@@ -22,26 +21,9 @@ def credentials(request: Request) -> Credentials:
     if scheme.lower() == "bearer":
         return Credentials(token=value.strip())
     if scheme.lower() == "basic":
-        return _basic(value.strip())
+        password = basic_password(header[:_LIMIT])
+        return Credentials(secret=password) if password else _NOTHING
     return Credentials(secret=header[:_LIMIT])
-
-
-def _basic(value: str) -> Credentials:
-    pair = basic_pair(value)
-    if pair is None:
-        return Credentials(secret="")
-    # The user name is ignored. Scaleway's documentation uses `nologin`; with an empty password it is
-    # anonymous.
-    return Credentials(secret=pair[1]) if pair[1] else _NOTHING
-
-
-def basic_pair(value: str) -> tuple[str, str] | None:
-    """Decode the user name and password of a Basic header, in UTF-8 (OCI 162); None if it is malformed."""
-    try:
-        user, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        return None
-    return (user, password) if colon else None
 
 
 def realm(request: Request, config: Config) -> str:

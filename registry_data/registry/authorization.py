@@ -64,7 +64,7 @@ def identify(credentials: Credentials, *, scope: str = "") -> Caller:
 
 
 def _reason(error: BadCredentials) -> str:
-    return {"expired": "expired", "not_found": "unknown or revoked"}.get(error.why, "not valid")
+    return {"expired": "expired", "not_found": "unknown or revoked"}.get(error.reason, "not valid")
 
 
 def scope_of(repository: Repository, action: Action) -> str:

@@ -9,9 +9,9 @@ from django.db import connection
 from registry_control.access.docker_token import (
     UNSUPPORTED_GRANT,
     UnsupportedGrant,
-    answer_get,
-    answer_post,
-    refusal,
+    error_body,
+    respond_to_get,
+    respond_to_post,
 )
 from registry_control.access.errors import BadCredentials
 from registry_control.access.policy import Action
@@ -69,26 +69,24 @@ def check_readable(credentials: Credentials, repository: Repository) -> None:
             raise unknown_repository(repository)
 
 
-def token(
-    parameters: Mapping[str, Sequence[str]], basic: tuple[str, str] | None
-) -> tuple[HTTPStatus, dict[str, Any]]:
+def token(parameters: Mapping[str, Sequence[str]], password: str) -> tuple[HTTPStatus, dict[str, Any]]:
     """Return status and body for a GET of the token endpoint."""
     with use_case():
         try:
-            return HTTPStatus.OK, answer_get(
-                parameters=parameters, basic=basic, facts_of=resolve.repository_facts
+            return HTTPStatus.OK, respond_to_get(
+                parameters=parameters, password=password, facts_of=resolve.repository_facts
             )
         except BadCredentials as error:
-            return HTTPStatus.UNAUTHORIZED, refusal(error)
+            return HTTPStatus.UNAUTHORIZED, error_body(error)
 
 
 def token_by_form(form: Mapping[str, Sequence[str]]) -> tuple[HTTPStatus, dict[str, Any]]:
     """Return status and body for a POST of the token endpoint."""
     with use_case():
         try:
-            return HTTPStatus.OK, answer_post(form=form, facts_of=resolve.repository_facts)
+            return HTTPStatus.OK, respond_to_post(form=form, facts_of=resolve.repository_facts)
         except BadCredentials as error:
-            return HTTPStatus.UNAUTHORIZED, refusal(error)
+            return HTTPStatus.UNAUTHORIZED, error_body(error)
         except UnsupportedGrant:
             return HTTPStatus.BAD_REQUEST, UNSUPPORTED_GRANT
 

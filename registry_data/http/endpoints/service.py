@@ -7,9 +7,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from registry_data.http.app_context import AppContext
-from registry_data.http.authentication import basic_pair, credentials
+from registry_data.http.authentication import credentials
 from registry_data.http.messages import Idle, Request, Response
 from registry_data.http.routes import Route
+from registry_data.oci.basic_auth import basic_password
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.registry import service
 from registry_data.registry.authorization import AccessDenied, Credentials
@@ -65,7 +66,8 @@ async def token_by_get(context: AppContext, request: Request, route: Route) -> R
     parameters: dict[str, list[str]] = {}
     for name, value in request.query.multi_items():  # `getlist` for each name would take quadratic time
         parameters.setdefault(name, []).append(value)
-    return _token(await context.bridge.run(service.token, parameters, _basic(request)))
+    password = basic_password(request.headers.get("authorization", ""))
+    return _token(await context.bridge.run(service.token, parameters, password))
 
 
 async def token_by_post(context: AppContext, request: Request, route: Route) -> Response:
@@ -102,13 +104,6 @@ def _token(answer: tuple[HTTPStatus, dict[str, Any]]) -> Response:
     status, body = answer
     headers = {**_UNCACHED, "www-authenticate": 'Basic realm="stowage"'} if status == 401 else _UNCACHED
     return Response(status, headers, json.dumps(body).encode())
-
-
-def _basic(request: Request) -> tuple[str, str] | None:
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
-    if not scheme:
-        return None
-    return (scheme.lower() == "basic" and basic_pair(value.strip())) or ("", "malformed")
 
 
 async def keys(context: AppContext, request: Request, route: Route) -> Response:

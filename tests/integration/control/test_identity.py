@@ -14,7 +14,8 @@ from registry_control.audit.models import AuditEvent
 from registry_control.audit.services import SYSTEM
 from registry_control.common.errors import AlreadyExists, InvalidArgument
 from registry_control.identity import services
-from registry_control.identity.models import ApiKey, PermissionSet, Policy, Project
+from registry_control.identity.models import ApiKey, Policy, Project
+from registry_control.identity.permission_sets import PermissionSet
 from tests.factories import make_application, make_key, make_organization, make_project, make_user
 
 pytestmark = pytest.mark.django_db

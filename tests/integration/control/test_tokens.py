@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 
 import jwt
 import pytest
+from django.conf import settings
+from django.test import override_settings
 
 from registry_control.access.errors import BadCredentials
 from registry_control.access.services import authenticate
@@ -249,6 +251,20 @@ def test_a_wrong_password_is_401_in_words_that_docker_shows(password: str) -> No
 @pytest.mark.parametrize("header", ["Basic", "Basic ???", "Basic eA==", "Bearer x", "Basic /w==", "x"])
 def test_an_authorization_that_cannot_be_read_is_not_taken_for_none(header: str) -> None:
     assert Api().call("GET", TOKENS, Authorization=header).status == 401
+
+
+@pytest.mark.oci(16)
+@pytest.mark.parametrize(
+    "request_token",
+    [get, lambda: get(""), lambda: post(grant_type="password", username="x", password="")],
+    ids=["no header", "empty password", "form"],
+)
+def test_requests_for_anonymous_tokens_are_limited(request_token: Callable[[], Answer]) -> None:
+    settings.STATE_DIR.mkdir(parents=True, exist_ok=True)
+    with override_settings(RATE_LIMIT_ANONYMOUS=5):
+        answers = [request_token() for _ in range(10)]
+    assert answers[-1].status == 429
+    assert int(answers[-1].headers["Retry-After"]) > 0
 
 
 @pytest.mark.oci(155)

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from registry_control.access.policy import Role, role_of
-from registry_control.identity.models import PermissionSet
+from registry_control.identity.permission_sets import PermissionSet
 from registry_control.namespaces import selectors
 from registry_control.namespaces.models import Namespace
 from tests.factories import (

@@ -21,7 +21,8 @@ from registry_control.catalog.services import deletion, images, manifests, tags,
 from registry_control.common.models import Change
 from registry_control.common.store import blob_store
 from registry_control.identity import services as identity
-from registry_control.identity.models import ApiKey, Application, PermissionSet, Policy
+from registry_control.identity.models import ApiKey, Application, Policy
+from registry_control.identity.permission_sets import PermissionSet
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
 from registry_data.http.app import App

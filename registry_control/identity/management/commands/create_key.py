@@ -12,7 +12,8 @@ from registry_control.audit.services import SYSTEM
 from registry_control.common.clock import now
 from registry_control.common.errors import ServiceError
 from registry_control.identity import services
-from registry_control.identity.models import Application, Organization, PermissionSet, Project
+from registry_control.identity.models import Application, Organization, Project
+from registry_control.identity.permission_sets import PermissionSet
 
 
 class Command(BaseCommand):
