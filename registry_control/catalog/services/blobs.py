@@ -1,8 +1,8 @@
-"""Promises about blobs, and how uploaded bytes become one."""
+"""Recording uploaded blobs, leasing blobs to images, and deleting blobs from images."""
 
 import logging
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db import transaction
@@ -14,7 +14,7 @@ from registry_control.catalog.references import Cause
 from registry_control.catalog.services import images
 from registry_control.common.changes import EVERYTHING, record_change
 from registry_control.common.clock import now
-from registry_control.db.sql import id_parameter, rows, time_parameter
+from registry_control.db.sql import id_parameter, row, rows, time_parameter
 from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
 
 logger = logging.getLogger(__name__)
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 _CLOSE: Final = """
 UPDATE catalog_uploadsession SET is_open = FALSE WHERE id = %s AND image_id = %s AND is_open RETURNING id
 """
-_MAKE: Final = """
+_INSERT: Final = """
 INSERT INTO catalog_blob (digest, size, storage_key, state, created_at) VALUES (%s, %s, %s, 'live', %s)
 ON CONFLICT (digest) WHERE state = 'live' DO NOTHING RETURNING id
 """
 _SHARE_BY_DIGEST: Final = "SELECT id FROM catalog_blob WHERE digest = %s AND state = 'live' FOR SHARE"
-_BYTES_OF: Final = "SELECT size, storage_key FROM catalog_blob WHERE digest = %s AND state = 'live'"
+_CONTENT: Final = "SELECT size, storage_key FROM catalog_blob WHERE digest = %s AND state = 'live'"
 _REPLACE: Final = """
 UPDATE catalog_blob SET size = %s, storage_key = %s
 WHERE digest = %s AND state = 'live' AND storage_key = %s RETURNING id
@@ -37,24 +37,32 @@ _SHARE: Final = "SELECT id FROM catalog_blob WHERE id = %s AND state = 'live' FO
 
 @dataclass(frozen=True, slots=True)
 class NewBlob:
-    """Bytes that are durable under a key of their own and that no row speaks of yet."""
+    """Bytes that are durable in the blob store under a key that no database row has yet."""
 
     digest: str
     size: int  # bytes
     storage_key: str
 
 
+class _StoredContent(NamedTuple):
+    """A row of `_CONTENT`: the size and storage key that a live blob has in the database."""
+
+    size: int  # bytes
+    key: str
+
+
 @transaction.atomic
 def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
-    """Make an upload's bytes a blob of its image, with a lease, and close the session.
+    """Record an upload's bytes as a blob, lease it to the image, and close the session.
 
-    The closed row stays for the worker: were the process to die now, it would find by it what is left
-    of the upload in the storage. Returns whether the bytes are needed: False when the registry had the
-    blob already, so that the caller removes its own copy after the commit.
+    The row of the closed session stays until the worker has deleted the upload's remaining files, so that
+    they are found even if this process dies. Returns False if the registry has the blob already; the caller
+    then deletes its copy of the bytes after the commit.
 
     Raises:
-        ImageNotFound, ImageReadOnly, UploadNotFound: deleted, locked, cancelled or expired in the meantime;
-            nothing is recorded.
+        ImageNotFound: the image has been deleted since the upload started; nothing is recorded.
+        ImageReadOnly: the image has been locked by an administrator since; nothing is recorded.
+        UploadNotFound: the upload was cancelled or has expired; nothing is recorded.
     """
     _close(session_id, image_id)
     blob_id, is_new = _ensure(new)
@@ -64,11 +72,11 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
 
 @transaction.atomic
 def record_duplicate(*, session_id: UUID, image_id: UUID, blob_id: int) -> None:
-    """Lease a blob to the image to which the same bytes came once more, and close the session.
+    """Lease an existing blob to the image that the same bytes were uploaded to, and close the session.
 
     Raises:
         ImageNotFound, ImageReadOnly, UploadNotFound: see `record_upload`.
-        BlobNotFound: garbage collection took the blob first; nothing has changed.
+        BlobNotFound: garbage collection has deleted the blob since; nothing is recorded.
     """
     _close(session_id, image_id)
     if not rows(_SHARE, [blob_id]):
@@ -77,65 +85,70 @@ def record_duplicate(*, session_id: UUID, image_id: UUID, blob_id: int) -> None:
 
 
 def _close(session_id: UUID, image_id: UUID) -> None:
-    """Hold the image and end the session, in the transaction that makes the upload a blob."""
+    """Lock the image's row and close the session, in the transaction that records the blob."""
     images.lock_for_update(image_id)
     if not rows(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
         raise UploadNotFound
 
 
 def _ensure(new: NewBlob) -> tuple[int, bool]:
-    """The id of the live blob of a digest, held, and whether it is this one.
+    """Insert a blob unless its digest has one; returns the live blob's id and whether it was inserted.
 
-    Where another upload of the same content commits first, its copy is the blob; and where a sweep takes
-    that one before we do, ours is.
+    The row of the live blob is locked. Repeats if garbage collection deletes the existing blob between the
+    two statements.
     """
     while True:
-        if made := rows(_MAKE, [new.digest, new.size, new.storage_key, time_parameter(now())]):
-            return made[0][0], True
-        if found := rows(_SHARE_BY_DIGEST, [new.digest]):
-            return found[0][0], False
+        for (blob_id,) in rows(_INSERT, [new.digest, new.size, new.storage_key, time_parameter(now())]):
+            return blob_id, True
+        for (blob_id,) in rows(_SHARE_BY_DIGEST, [new.digest]):
+            return blob_id, False
 
 
 def repair_missing_content(new: NewBlob, *, store: BlobStore) -> bool:
-    """Where a blob's stored bytes are known to be gone, let it have these, which came again.
+    """Point a live blob to newly uploaded bytes if its stored bytes are missing or have a wrong length.
 
-    So that pushing an image once more mends what a disk or a person has destroyed. Returns whether it does.
+    Pushing an image again thus repairs content that was lost in the storage. Returns whether it did.
 
     Raises:
-        StorageError: what there is of the old bytes cannot be removed.
+        StorageError: the remains of the old bytes cannot be deleted.
     """
-    found = rows(_BYTES_OF, [new.digest])
-    if not found or not _are_lost(found[0][1], found[0][0], new, store):
+    found = row(_CONTENT, [new.digest])
+    if found is None:
         return False
-    old_key = found[0][1]
+    stored = _StoredContent(*found)
+    if not _is_lost(stored, new, store):
+        return False
     with transaction.atomic():
-        if not rows(_REPLACE, [new.size, new.storage_key, new.digest, old_key]):
-            return False  # another upload was faster
+        if not rows(_REPLACE, [new.size, new.storage_key, new.digest, stored.key]):
+            return False  # a concurrent upload has repaired it
         record_change(EVERYTHING)  # any number of images may have the blob
-    logger.warning("the bytes of %s were gone and have been replaced by an upload", new.digest)
-    store.delete(Key(old_key))
+    logger.warning("the stored bytes of %s were lost; an upload has replaced them", new.digest)
+    store.delete(Key(stored.key))
     return True
 
 
-def _are_lost(key: str, size: int, new: NewBlob, store: BlobStore) -> bool:
+def _is_lost(stored: _StoredContent, new: NewBlob, store: BlobStore) -> bool:
     try:
-        return size != new.size or store.size(Key(key)) != new.size
+        return stored.size != new.size or store.size(Key(stored.key)) != new.size
     except NotStored:
         return True
     except StorageError:
-        return False  # not known
+        return False  # unknown: the storage does not answer
 
 
 @transaction.atomic
 def promise(*, blob_id: int, image_id: UUID, even_read_only: bool = False) -> None:
-    """Lease a blob to an image: a mount, or, of a locked one too, a HEAD that answered 200.
+    """Lease a blob to an image, for a mount or for a HEAD that returns 200.
+
+    A client may skip the upload after such a HEAD, so it leases blobs of read-only images too.
 
     Raises:
-        ImageNotFound, ImageReadOnly: the image is being deleted, or locked by an administrator.
-        BlobNotFound: garbage collection took the blob first.
+        ImageNotFound: the image or its namespace is deleted or being deleted.
+        ImageReadOnly: the image or its namespace is locked, and `even_read_only` is False.
+        BlobNotFound: garbage collection has deleted the blob.
     """
     images.lock_for_update(image_id, even_read_only=even_read_only)
-    # Keeps the row from a sweep, or finds that a sweep took it from us.
+    # The share lock prevents garbage collection from deleting the blob before this transaction commits.
     if not rows(_SHARE, [blob_id]):
         raise BlobNotFound
     references.lease([blob_id], image_id=image_id)
@@ -143,12 +156,12 @@ def promise(*, blob_id: int, image_id: UUID, even_read_only: bool = False) -> No
 
 @transaction.atomic
 def remove(*, actor: Actor, image_id: UUID, blob_id: int, digest: str) -> None:
-    """Take a blob out of this image only (checklist 136).
+    """Delete a blob from this image only (OCI 136).
 
     Raises:
-        BlobInUse: a manifest needs it; deleting it would break what somebody pulls.
-        BlobNotFound, ImageNotFound: there is nothing to remove.
-        ImageReadOnly: an administrator wants it to stay.
+        BlobInUse: a manifest of the image references it.
+        BlobNotFound, ImageNotFound: there is no such image, or the image does not have the blob.
+        ImageReadOnly: the image or its namespace is locked by an administrator.
     """
     image = images.lock_for_update(image_id)
     if references.is_linked(blob_id, image_id=image_id):

@@ -1,7 +1,11 @@
-"""What may happen to an image as a whole."""
+"""Creating, changing, locking and deleting images.
+
+`update` and `delete` authorize a principal; the other functions take an actor that has been authorized.
+"""
 
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import transaction
@@ -17,12 +21,12 @@ from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status, not_deleting_sql
 from registry_control.common.signals import deletion_started
-from registry_control.db.sql import execute, id_parameter, row, time_parameter, uuid_from_db
+from registry_control.db.sql import execute, id_parameter, row, rows, time_parameter, uuid_from_db
 from registry_control.namespaces.locking import set_locked
 from registry_control.namespaces.policy import check_deletable, check_writable
 from registry_control.namespaces.selectors import may
 
-_HOLD_NAMESPACE: Final = f"""
+_LOCK_NAMESPACE: Final = f"""
 SELECT n.name, p.organization_id, n.status
 FROM namespaces_namespace n
 JOIN identity_project p ON p.id = n.project_id
@@ -37,7 +41,7 @@ INSERT INTO catalog_image (id, namespace_id, organization_id, name, visibility, 
 VALUES (%s, %s, %s, %s, 'inherit', 'ready', '', 0, 0, FALSE, 0, %s, %s)
 """
 _COUNT: Final = "UPDATE namespaces_namespace SET image_rows = image_rows + 1 WHERE id = %s"
-_HOLD: Final = f"""
+_LOCK: Final = f"""
 SELECT n.name, i.name, p.organization_id, i.pushed_at, n.accepts_sparse_indexes, n.status, i.status
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
@@ -52,87 +56,110 @@ WHERE i.id = %s AND {not_deleting_sql("i")} AND {not_deleting_sql("n")}
 """
 
 
+class _NamespaceRow(NamedTuple):
+    """A row of `_LOCK_NAMESPACE`, as the database returns it."""
+
+    name: str
+    organization_id: UUID | str
+    status: str
+
+
+class _ImageRow(NamedTuple):
+    """A row of `_LOCK`, as the database returns it."""
+
+    namespace: str
+    name: str
+    organization_id: UUID | str
+    pushed_at: datetime | str | None
+    accepts_sparse_indexes: bool
+    namespace_status: str
+    image_status: str
+
+
 @dataclass(frozen=True, slots=True)
 class ImageForUpdate:
-    """An image whose row the present transaction holds."""
+    """An image whose row the current transaction has locked."""
 
     id: UUID
-    name: str  # with its namespace
+    name: str  # NAMESPACE/IMAGE
     organization_id: UUID
     was_pushed: bool
     accepts_sparse_indexes: bool
 
     @property
     def target(self) -> Target:
-        """The image as audit rows remember it."""
+        """The image as the target of an audit row."""
         return Target("image", self.id, self.name, self.organization_id)
 
 
 @transaction.atomic(savepoint=False)
 def get_or_create(*, actor: Actor, namespace_id: UUID, name: str) -> UUID:
-    """The image of that name, made if there is none yet.
+    """Return the id of the image of that name, and create the image if there is none.
 
-    The namespace's row is held, so an image never appears in one that is being deleted, and two
-    first pushes make one image.
+    The namespace's row is locked: no image is created in a namespace that is being deleted, and two
+    concurrent first pushes create one image.
 
     Raises:
-        NamespaceNotFound, ImageReadOnly: the namespace was deleted or locked in the meantime.
+        NamespaceNotFound: the namespace has been deleted since the authorization.
+        ImageReadOnly: the namespace has been locked since the authorization.
     """
-    namespace = row(_HOLD_NAMESPACE, [id_parameter(namespace_id)])
-    if namespace is None:
+    found = row(_LOCK_NAMESPACE, [id_parameter(namespace_id)])
+    if found is None:
         raise NamespaceNotFound
-    if namespace[2] == Status.LOCKED:
-        raise ImageReadOnly(f"{namespace[0]}/{name}")
-    existing = row(_BY_NAME, [id_parameter(namespace_id), name])
-    if existing is not None:
-        return uuid_from_db(existing[0])
+    namespace = _NamespaceRow(*found)
+    if namespace.status == Status.LOCKED:
+        raise ImageReadOnly(f"{namespace.name}/{name}")
+    for (existing_id,) in rows(_BY_NAME, [id_parameter(namespace_id), name]):
+        return uuid_from_db(existing_id)
     image_id, moment = uuid4(), time_parameter(now())
-    # The organization's id is still in the database's own form.
-    place = [id_parameter(namespace_id), namespace[1]]
+    organization_id = uuid_from_db(namespace.organization_id)
+    place = [id_parameter(namespace_id), id_parameter(organization_id)]
     execute(_INSERT, [id_parameter(image_id), *place, name, moment, moment])
     execute(_COUNT, [id_parameter(namespace_id)])
-    target = Target("image", image_id, f"{namespace[0]}/{name}", uuid_from_db(namespace[1]))
+    target = Target("image", image_id, f"{namespace.name}/{name}", organization_id)
     record(actor=actor, verb="image.create", target=target)
     return image_id
 
 
 def lock_for_update(image_id: UUID, *, even_read_only: bool = False) -> ImageForUpdate:
-    """Take an image's row for the present transaction: what a push needs of it.
+    """Lock an image's row until the transaction ends, and read the columns that a push needs.
 
-    Whoever may push was let in before, maybe long before: the row may have been waited for. `even_read_only`
-    is for what is a part of pulling.
+    The status is checked again, because it may have changed since the push was authorized. `even_read_only`
+    is for writes that are part of a pull, such as renewing a lease.
 
     Raises:
-        ImageNotFound: deleted, or being deleted.
-        ImageReadOnly: locked by an administrator.
+        ImageNotFound: the image or its namespace is deleted or being deleted.
+        ImageReadOnly: the image or its namespace is locked by an administrator.
     """
-    found = row(_HOLD, [id_parameter(image_id)])
+    found = row(_LOCK, [id_parameter(image_id)])
     if found is None:
         raise ImageNotFound
-    name = f"{found[0]}/{found[1]}"
-    if Status.LOCKED in found[5:7] and not even_read_only:
+    locked = _ImageRow(*found)
+    name = f"{locked.namespace}/{locked.name}"
+    if Status.LOCKED in (locked.namespace_status, locked.image_status) and not even_read_only:
         raise ImageReadOnly(name)
     return ImageForUpdate(
         id=image_id,
         name=name,
-        organization_id=uuid_from_db(found[2]),
-        was_pushed=bool(found[3]),
-        accepts_sparse_indexes=bool(found[4]),
+        organization_id=uuid_from_db(locked.organization_id),
+        was_pushed=locked.pushed_at is not None,
+        accepts_sparse_indexes=bool(locked.accepts_sparse_indexes),
     )
 
 
 def not_writable(image_id: UUID) -> ImageNotFound | ImageReadOnly:
-    """Why an image takes nothing, which the statement that found so has not said."""
-    found = row(_NAME, [id_parameter(image_id)])
-    return ImageNotFound() if found is None else ImageReadOnly(f"{found[0]}/{found[1]}")
+    """The error for an image that a conditional write did not find: it is deleted, or locked."""
+    for namespace, name in rows(_NAME, [id_parameter(image_id)]):
+        return ImageReadOnly(f"{namespace}/{name}")
+    return ImageNotFound()
 
 
 def get_for_update(image_id: UUID) -> Image:
-    """Take an image's row for the present transaction, to change what the image holds.
+    """Lock an image's row until the transaction ends, to delete its tags or manifests.
 
     Raises:
-        ImageNotFound: deleted, or being deleted.
-        ImageReadOnly: locked by an administrator.
+        ImageNotFound: the image or its namespace is deleted or being deleted.
+        ImageReadOnly: the image or its namespace is locked by an administrator.
     """
     found = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
     image = found.filter(pk=image_id).exclude(status=Status.DELETING).first()
@@ -145,10 +172,13 @@ def get_for_update(image_id: UUID) -> Image:
 
 @transaction.atomic
 def update(*, principal: Principal, image_id: UUID, visibility: str | None) -> Image:
-    """Change an image's own privacy policy; None leaves it as it is.
+    """Change an image's own privacy policy; None leaves it unchanged.
 
     Raises:
-        NotFound, PermissionsDenied, TransientState, Locked: as their names say.
+        NotFound: there is no such image, or the principal may not know of it.
+        PermissionsDenied: the principal may see the image and not administer it.
+        TransientState: the image or its namespace is being deleted.
+        Locked: the image or its namespace is locked by an administrator.
     """
     image = get_visible_image(principal, image_id, lock=True)
     if not may(principal, Action.ADMINISTER, image.namespace):
@@ -162,10 +192,14 @@ def update(*, principal: Principal, image_id: UUID, visibility: str | None) -> I
 
 @transaction.atomic
 def delete(*, principal: Principal, image_id: UUID) -> Image:
-    """Delete an image with all its tags: its name is free at once, the rest is left to the worker.
+    """Delete an image: its name can be reused at once, and the worker deletes its contents.
+
+    Idempotent while the image is being deleted.
 
     Raises:
-        NotFound, PermissionsDenied, Locked: as their names say.
+        NotFound: there is no such image, or the principal may not know of it.
+        PermissionsDenied: the principal may see the image and not delete it.
+        Locked: the image or its namespace is locked by an administrator.
     """
     image = get_visible_image(principal, image_id, lock=True)
     if not may(principal, Action.DELETE, image.namespace):
@@ -177,7 +211,7 @@ def delete(*, principal: Principal, image_id: UUID) -> Image:
 
 
 def change_visibility(image: Image, *, to: str, actor: Actor) -> None:
-    """Set a locked image's own privacy policy; it decides the very next pull."""
+    """Set the privacy policy of an image whose row is locked; it applies from the next pull on."""
     if image.visibility == to:
         return
     image.visibility = to
@@ -188,12 +222,12 @@ def change_visibility(image: Image, *, to: str, actor: Actor) -> None:
 
 
 def lock(image: Image, *, actor: Actor) -> bool:
-    """Make a row that the transaction holds read-only; False if it is locked already or being deleted."""
+    """Make an image read-only; False if it is already, or is being deleted. Its row must be locked."""
     return _set_locked(image, is_locked=True, actor=actor)
 
 
 def unlock(image: Image, *, actor: Actor) -> bool:
-    """Allow changes of a row that the transaction holds; False if it is not locked."""
+    """Allow changes of a read-only image again; False if it is not read-only. Its row must be locked."""
     return _set_locked(image, is_locked=False, actor=actor)
 
 
@@ -203,17 +237,17 @@ def _set_locked(image: Image, *, is_locked: bool, actor: Actor) -> bool:
 
 
 def start_deletion(image: Image, *, actor: Actor) -> None:
-    """Free a locked image's name at once and leave the rest to the worker; again: the same answer."""
+    """Mark an image, whose row is locked, as deleting; the worker deletes its contents. Idempotent."""
     if image.status != Status.DELETING:
         image.status = Status.DELETING
         image.updated_at = now()
         image.save(update_fields=["status", "updated_at"])
         record_change(image_scope(image.pk), repositories_scope(image.organization_id))
         record(actor=actor, verb="image.delete", target=target_of(image))
-    if actor != SYSTEM:  # the worker goes on by itself, and must not be told once for each image
+    if actor != SYSTEM:  # the worker, which deletes a namespace's images, continues without a signal
         deletion_started.send(sender=Image)
 
 
 def target_of(image: Image) -> Target:
-    """The image as audit rows remember it."""
+    """The image as the target of an audit row."""
     return Target("image", image.pk, str(image), image.namespace.project.organization_id)

@@ -1,4 +1,7 @@
-"""What may happen to a tag."""
+"""Setting and deleting tags.
+
+`delete` authorizes a principal; the other functions take an actor that has been authorized.
+"""
 
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
@@ -36,18 +39,18 @@ class TagChange(NamedTuple):
     """What `set_tag` did."""
 
     is_new: bool = False
-    moved_from: int | None = None  # the manifest that has lost the tag
+    moved_from: int | None = None  # id of the manifest that had the tag before
 
     @property
     def is_change(self) -> bool:
-        """Whether the tag stands for another manifest than before."""
+        """Whether the tag was created or moved."""
         return self.is_new or self.moved_from is not None
 
 
 def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, actor: Actor) -> TagChange:
-    """Make a tag stand for a manifest of this digest; the last to come wins.
+    """Create a tag, or move it to another manifest; of concurrent pushes, the last to commit wins.
 
-    A tag that moves keeps its id and the time it was made. Whoever makes one counts it with its image.
+    A tag that moves keeps its id and `created_at`. The caller adds a new tag to `tag_rows` of the image.
     """
     existing = tag_row(image.id, name)
     if existing is not None and existing.manifest_id == manifest_id:
@@ -64,12 +67,12 @@ def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, 
 
 @transaction.atomic
 def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | None = None) -> None:
-    """Remove a tag at once; its manifest stays (checklist 134).
+    """Delete a tag at once; its manifest stays (OCI 134).
 
     Raises:
-        ImageNotFound, TagNotFound: there is none.
-        ImageReadOnly: an administrator wants it to stay.
-        ConditionUnmet: what the client wants to hold before does not.
+        ImageNotFound, TagNotFound: there is no such image or tag.
+        ImageReadOnly: the image or its namespace is locked by an administrator.
+        ConditionUnmet: a precondition of the request does not hold.
     """
     image = images.get_for_update(image_id)
     existing = tag_row(image_id, name)
@@ -90,13 +93,15 @@ def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | N
 
 @transaction.atomic
 def delete(*, principal: Principal, tag_id: UUID) -> Tag:
-    """Delete a tag and nothing else: others of the same digest stay, and so does the manifest.
+    """Delete a tag; its manifest and other tags of the same digest stay.
 
     Raises:
-        NotFound, PermissionsDenied, Locked: as their names say.
+        NotFound: there is no such tag, or the principal may not know of it.
+        PermissionsDenied: the principal may see the tag and not delete it.
+        Locked: the tag's image or its namespace is locked by an administrator.
     """
     image_id = get_visible_tag(principal, tag_id).image_id
-    # The image's row comes first, as in every push (invariant 11).
+    # Lock the image's row first, as every push does (invariant 11).
     Image.objects.select_for_update().filter(pk=image_id).first()
     tag = get_visible_tag(principal, tag_id, lock=True)
     if not may(principal, Action.DELETE, tag.image.namespace):
@@ -109,7 +114,7 @@ def delete(*, principal: Principal, tag_id: UUID) -> Tag:
 
 
 def start_deletion(tag: Tag, *, actor: Actor) -> None:
-    """Free a locked tag's name at once and leave its row to the worker; again: the same answer."""
+    """Mark a tag, whose row is locked, as deleting; the worker deletes the row. Idempotent."""
     if tag.status != Status.DELETING:
         tag.status = Status.DELETING
         tag.updated_at = now()
