@@ -14,7 +14,7 @@ _HEADERS: Final = 64 * 1024  # bytes of all header fields
 _TARGET: Final = 16 * 1024  # bytes of path and query
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """The request is refused before the application sees it."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
@@ -32,10 +32,12 @@ class BodyBudget:
         """Take bytes from the budget, or give them back if `size` is negative.
 
         Raises:
-            Refused: 503, the budget is used up.
+            RequestRejected: 503, the budget is exhausted.
         """
         if size > self._free:
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many large requests at once: try again")
+            raise RequestRejected(
+                HTTPStatus.SERVICE_UNAVAILABLE, "too many large requests at once: try again"
+            )
         self._free -= size
 
 
@@ -52,26 +54,30 @@ class Body:
         """Read the whole body.
 
         Raises:
-            Refused: it is larger than `limit` or than the budget, or malformed, or the client is gone.
+            RequestRejected: it is larger than `limit` or the budget, malformed, or incomplete.
         """
         if announced in ("", "0") and not limit:
             limit = 1  # the end of an empty body is a message too
         if not limit:
             return
         if announced and int(announced) > limit:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {limit} bytes")
+            raise RequestRejected(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {limit} bytes"
+            )
         while not self.is_complete:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self.is_complete = True
-                raise Refused(HTTPStatus.BAD_REQUEST, "the body is malformed or ended early")
+                raise RequestRejected(HTTPStatus.BAD_REQUEST, "the body is malformed or ended early")
             self._append(message.get("body", b""), limit)
             self.is_complete = not message.get("more_body", False)
 
     def _append(self, part: bytes, limit: int) -> None:
         size = len(self._bytes) + len(part)
         if size > limit:
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {limit} bytes")
+            raise RequestRejected(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {limit} bytes"
+            )
         if size - _UNBUDGETED > self._reserved:
             self._budget.reserve(size - _UNBUDGETED - self._reserved)
             self._reserved = size - _UNBUDGETED
@@ -98,19 +104,23 @@ class Body:
 
 
 def check_head(scope: Scope) -> None:
-    """Refuse a request by its head.
+    """Check the request line and the headers.
 
     Raises:
-        Refused: 414, 431 or 501.
+        RequestRejected: 414, 431 or 501.
     """
     if len(scope.get("raw_path") or scope["path"].encode()) + len(scope["query_string"]) > _TARGET:
-        raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, f"path and query are longer than {_TARGET} bytes")
+        raise RequestRejected(
+            HTTPStatus.REQUEST_URI_TOO_LONG, f"path and query are longer than {_TARGET} bytes"
+        )
     if sum(len(name) + len(value) for name, value in scope["headers"]) > _HEADERS:
-        raise Refused(
+        raise RequestRejected(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers are larger than {_HEADERS} bytes"
         )
     if header(scope, b"transfer-encoding").lower() not in ("", "chunked"):
-        raise Refused(HTTPStatus.NOT_IMPLEMENTED, "the only transfer encoding that is supported is chunked")
+        raise RequestRejected(
+            HTTPStatus.NOT_IMPLEMENTED, "the only transfer encoding that is supported is chunked"
+        )
 
 
 def header(scope: Scope, wanted: bytes) -> str:

@@ -21,7 +21,7 @@ _CONCURRENCY: Final = {Queue.FAST: settings.WORKER_FAST, Queue.BULK: settings.WO
 def consume(queue: Queue) -> int:
     """Run the tasks of a queue until SIGTERM, which lets running tasks finish. Returns the exit status."""
     _quiet_celery()
-    # Remote control commands would be files for every consumer in the broker of files, and none removes them.
+    # With the file-based broker, remote control commands would be files that no consumer deletes.
     app.conf.worker_enable_remote_control = settings.REDIS_URL is not None
     worker = app.Worker(
         hostname=f"{queue}@%h",
@@ -43,7 +43,7 @@ def consume(queue: Queue) -> int:
 
 
 class _Companions:
-    """What runs beside the consumer: its pid file, its heartbeat, and with the fast queue a beat."""
+    """Runs in the process of the consumer: pid file, heartbeat and, for the fast queue, the beat."""
 
     def __init__(self, queue: Queue, worker: Any) -> None:  # noqa: ANN401 - Celery has no types
         self._queue = queue

@@ -1,4 +1,4 @@
-"""Granian with listening sockets of our own: Granian has no setting for their options (ADR 40)."""
+"""Granian with sockets that are opened here, because it has no setting for socket options (ADR 40)."""
 
 import socket
 from typing import Any, Final
@@ -6,7 +6,7 @@ from typing import Any, Final
 from granian._granian import SocketHolder
 from granian.server.mp import MPServer
 
-# Linux: seconds after which the kernel ends a connection whose client takes nothing of what was sent.
+# Only on Linux: how long the kernel waits for a client that does not acknowledge data.
 _USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
@@ -17,7 +17,7 @@ class GranianServer(MPServer):
     which the server sends without our code.
     """
 
-    unread_timeout = 0  # seconds, 0 for the kernel's own time
+    unread_timeout = 0  # seconds; 0 means the default of the kernel
 
     def _init_shared_socket(self) -> None:
         self._sso = None
@@ -41,7 +41,7 @@ class GranianServer(MPServer):
         return super()._spawn_worker(idx, *arguments, **options)
 
     def signal_handler_interrupt(self, *arguments: Any, **options: Any) -> None:
-        """Refuse new connections at once: the workers cannot close the sockets, which are open here too."""
+        """Stop accepting connections. The workers cannot do it: this process has the sockets open as well."""
         for listening in self._listening:
             try:
                 listening.shutdown(socket.SHUT_RDWR)

@@ -16,25 +16,25 @@ from registry_control.serving.heartbeat import worker_state
 
 @extend_schema(exclude=True)
 class Health(APIView):
-    """Whether the database answers, and whether background work gets done."""
+    """Reports whether the database responds and whether a worker is alive."""
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
 
     def get(self, request: Request) -> Response:  # noqa: ARG002 - DRF's
-        """Answer 503 if the database does not. A missing worker is no reason to take this server away."""
+        """503 if the database does not respond. A missing worker does not make this server unhealthy."""
         return Response({"status": "ok", "worker": worker_state(), "version": version()})
 
 
 class HealthCheck:
-    """Answers /healthz before Django checks the Host: a probe asks by the address of the container."""
+    """Serves /healthz before Django checks the Host header: probes use the address of the container."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
         self._view = Health.as_view()
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer, or pass the request on."""
+        """Serve the health check, or pass the request on."""
         if request.path != "/healthz":
             return self._get_response(request)
         response: HttpResponseBase = self._view(request).render()

@@ -1,4 +1,4 @@
-"""Heartbeats of worker processes, and what they say about the worker as a whole."""
+"""Heartbeats of worker processes, and the state of the worker derived from them."""
 
 import socket
 from datetime import timedelta
@@ -19,7 +19,7 @@ _NONE: Final = timedelta(minutes=5)
 
 
 class WorkerState(StrEnum):
-    """Whether background work gets done: the state of the queue that is worst off."""
+    """The state of the worker: the worst state of its queues."""
 
     OK = "ok"
     LATE = "late"  # no heartbeat for 30 s
@@ -27,7 +27,7 @@ class WorkerState(StrEnum):
 
 
 def record_heartbeat(queue: Queue) -> None:
-    """Note that a process of the queue is alive and connected."""
+    """Record that a process of the queue is alive and connected."""
     with transaction.atomic():
         WorkerHeartbeat.objects.update_or_create(
             queue=queue, defaults={"node": socket.gethostname(), "seen_at": Now()}

@@ -1,4 +1,4 @@
-"""A lease in the database: of all processes that ask for one name, one holds it.
+"""A lease in the database: at most one process holds the lease of a name.
 
 All times are the database's, so clocks of nodes may differ. A row and not an advisory lock of PostgreSQL,
 because a connection pooler may give the session of a lock to another client, and SQLite has none (ADR 38).

@@ -1,4 +1,4 @@
-"""Calls a function again and again from a thread."""
+"""Calls a function periodically in a thread."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ def _nothing() -> None:
 
 
 class Periodic:
-    """A thread that calls a function every `interval` seconds, and goes on when a call fails."""
+    """A thread that calls a function every `interval` seconds, also after a call has failed."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Periodic:
         interval: float,
         at_end: Callable[[], None] = _nothing,
     ) -> None:
-        """Starts nothing yet. `at_end` is called by the same thread after the last call."""
+        """Does not start the thread. `at_end` is called by the same thread after the last call."""
         self._name = name
         self._call = call
         self._at_end = at_end
@@ -36,11 +36,11 @@ class Periodic:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread; the first call is at once."""
+        """Start the thread, which makes the first call immediately."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Make no further calls; wait for the present one, unless the database hangs."""
+        """Stop calling; waits for a running call, but only a few seconds, in case the database hangs."""
         self._stopped.set()
         if self._thread.ident is not None:
             self._thread.join(_STOP_TIMEOUT)
@@ -58,5 +58,5 @@ class Periodic:
         close_old_connections()
         try:
             call()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next call may succeed
+        except Exception as error:  # noqa: BLE001 - the next call may succeed
             logger.warning("%s failed, next attempt in %g s: %s", self._name, self._interval, error)

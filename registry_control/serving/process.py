@@ -20,13 +20,13 @@ _HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def fork(run: Callable[[], int], *, title: str) -> int:
-    """Run a function in a child process, which ends with this one, and return the child's process id.
+    """Run a function in a child process and return its process id. The child ends when this process ends.
 
-    The child leads a process group: a signal to it ends all of its processes, and Ctrl-C reaches only the
-    parent. Its exit status is the return value of `run`.
+    The child is a process group leader: a signal to the group ends all of its processes, and Ctrl-C reaches
+    only the parent. Its exit status is the return value of `run`.
     """
     parent = os.getpid()
-    # Blocked, or an early signal would run the parent's handlers in the child.
+    # Blocked, because an early signal would run the parent's handlers in the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         child = os.fork()
@@ -40,7 +40,7 @@ def fork(run: Callable[[], int], *, title: str) -> int:
 
 
 class _ForkHooks:
-    """Runs around each fork of this process."""
+    """The callbacks of os.register_at_fork."""
 
     def __init__(self) -> None:
         self._before: set[int | signal.Signals] = set()
@@ -56,10 +56,10 @@ class _ForkHooks:
         self.unblock_signals()
 
 
-def let_children_end() -> None:
-    """From now on, children that a library forks have the default signal handlers, so that SIGTERM ends them.
+def reset_signals_after_fork() -> None:
+    """Restore the default signal handlers in processes that a library forks later, so that SIGTERM ends them.
 
-    They would inherit their parent's handlers, which only set a flag that no child reads.
+    Otherwise they inherit the handlers of this process, which only set a flag that no child reads.
     """
     hooks = _ForkHooks()
     os.register_at_fork(
@@ -76,7 +76,7 @@ def _reset_handlers() -> None:
 
 
 def _run_child(run: Callable[[], int], *, parent: int, title: str) -> None:
-    """Does not return, so that the child never runs the code that follows the fork in its parent."""
+    """Does not return: the child must not run the code after the fork."""
     status = 1
     try:
         os.setpgid(0, 0)
@@ -90,7 +90,7 @@ def _run_child(run: Callable[[], int], *, parent: int, title: str) -> None:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001 - as the interpreter does with an uncaught exception
+    except BaseException:  # noqa: BLE001 - like the interpreter for an uncaught exception
         traceback.print_exc()
     finally:
         with suppress(OSError):

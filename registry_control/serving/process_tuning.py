@@ -1,4 +1,4 @@
-"""Settings of the memory allocator and of the garbage collector for processes that serve."""
+"""Settings of the memory allocator and of the garbage collector for server and worker processes."""
 
 import ctypes
 import gc
@@ -23,11 +23,11 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
 
 
-def set_aside_what_stays() -> None:
-    """Exclude all present objects (modules, models, settings, the application) from cycle collections.
+def freeze_objects() -> None:
+    """Exclude all existing objects (modules, models, settings, the application) from garbage collections.
 
-    They are some hundred thousand objects that a collection would visit each time. Besides, forked processes
-    share the pages of objects that no collection writes to.
+    There are hundreds of thousands, which each full collection would visit. In addition, forked processes
+    share the memory pages of these objects as long as the collector does not write to them.
     """
     gc.collect()
     gc.freeze()

@@ -18,7 +18,7 @@ _HEADER: Final = b"x-request-id"
 
 @dataclass(slots=True)
 class _Sent:
-    """What has been sent of a response."""
+    """The part of a response that has been sent."""
 
     status: int = 0
     size: int = 0  # bytes of the body
@@ -32,7 +32,7 @@ class RequestLog:
         self._log = log
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
-        """Pass on one request, or the server's start and stop."""
+        """Pass on one request, or the events of the ASGI lifespan protocol."""
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             if self._log is not None:

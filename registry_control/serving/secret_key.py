@@ -24,7 +24,7 @@ def check_secret_key() -> None:
         ConfigurationError: they differ.
     """
     recorded = None
-    with suppress(AnyDatabaseError):  # No database or no tables yet: then every request says so.
+    with suppress(AnyDatabaseError):  # Without a database or its tables, every request reports that.
         recorded = Installation.objects.filter(pk=_ROW).values_list("secret_key_hash", flat=True).first()
     connection.close()  # A server forks after this.
     if recorded is not None and not hmac.compare_digest(recorded, _hash()):
@@ -36,7 +36,7 @@ def check_secret_key() -> None:
 
 
 def record_secret_key() -> None:
-    """Record the key, unless one is recorded already."""
+    """Record the key, unless one is recorded."""
     Installation.objects.get_or_create(pk=_ROW, defaults={"secret_key_hash": _hash()})
 
 

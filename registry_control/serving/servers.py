@@ -1,7 +1,7 @@
 """The two HTTP servers: Granian, with the control plane or the data plane as its application.
 
-On SIGTERM they accept no more connections, close the idle ones, and end with the last open transfer. The
-sender of the signal limits how long that takes, with SIGKILL.
+On SIGTERM they accept no more connections, close the idle ones, and exit after the last transfer. The sender
+of the signal can limit that time with SIGKILL.
 """
 
 import logging
@@ -21,10 +21,10 @@ from registry_control.common.access_log import open_access_log
 from registry_control.serving.addresses import check_addresses, ip_of
 from registry_control.serving.granian_server import GranianServer
 from registry_control.serving.parent_death import end_with_parent
-from registry_control.serving.process import let_children_end
-from registry_control.serving.process_tuning import keep_freed_memory, set_aside_what_stays
+from registry_control.serving.process import reset_signals_after_fork
+from registry_control.serving.process_tuning import freeze_objects, keep_freed_memory
 from registry_control.serving.request_log import RequestLog
-from registry_control.serving.wsgi import WsgiInThreads, refuse_connection
+from registry_control.serving.wsgi import WsgiInThreads, reject_connection
 from registry_control.settings.environment import Address
 from registry_data.connections import Connections
 from registry_data.proxies import client_scope
@@ -34,13 +34,13 @@ logger = logging.getLogger(__name__)
 _Application: TypeAlias = Callable[..., Any]
 _Build: TypeAlias = Callable[[], _Application]
 
-# Per worker process, idle ones included. A further connection waits unanswered in the backlog.
+# Per worker process, including idle ones. Further connections wait in the backlog.
 _CONNECTIONS: Final = 10_000
 _OPEN_FILES: Final = 65_536
 _BACKLOG: Final = 1024
 # Bytes of a body per message to Python. Each connection may occupy such a buffer, also with headers alone.
 _READ_AT_ONCE: Final = 256 * 1024
-# What a request to the management API may send without any credentials: sign-in forms and token requests.
+# The size limit of a body without credentials at the control plane: sign-in forms and token requests.
 _ANONYMOUS_BODY: Final = 64 * 1024  # bytes
 _FORMS: Final = ("/admin/", "/registry-internal/")
 _CREDENTIALS: Final = frozenset((b"x-auth-token", b"authorization", b"cookie"))
@@ -94,21 +94,21 @@ def _build_control() -> _Application:
 
     adapter = WsgiInThreads(application, threads=settings.CONTROL_THREADS, body_limit=_body_limit)
     log = open_access_log(settings.ACCESS_LOG)
-    logged, refusing = RequestLog(adapter, log), RequestLog(refuse_connection, log)
+    logged, rejecting = RequestLog(adapter, log), RequestLog(reject_connection, log)
     connections = _connections(settings.CONTROL_ADDR, "REGISTRY_CONTROL_ADDR", processes=1)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await logged(scope, receive, send)
             return
-        respond = logged if await connections.admits(scope["client"]) else refusing
+        respond = logged if await connections.admits(scope["client"]) else rejecting
         await respond(client_scope(scope, settings.TRUSTED_PROXIES), receive, send)
 
     return serve
 
 
 def _body_limit(scope: Scope) -> int:
-    """How many bytes of a body to read: none of a request that the API refuses for its missing key anyway."""
+    """The size limit of a body; 0 for requests to the API without credentials, which are rejected anyway."""
     if any(name in _CREDENTIALS for name, _ in scope["headers"]):
         return settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     return _ANONYMOUS_BODY if scope["path"].startswith(_FORMS) else 0
@@ -138,9 +138,9 @@ def _connections(address: Address, variable: str, *, processes: int) -> Connecti
 def _serve(plane: _Plane) -> None:
     check_addresses({plane.variable: plane.address})
     plane.preload()
-    _allow_many_files()
+    _raise_open_file_limit()
     keep_freed_memory()
-    set_aside_what_stays()
+    freeze_objects()
     server = GranianServer(
         plane.name,
         address=ip_of(plane.address, plane.variable),
@@ -152,7 +152,7 @@ def _serve(plane: _Plane) -> None:
         backlog=_BACKLOG,
         backpressure=_CONNECTIONS,
         respawn_failed_workers=True,
-        # hyper waits so long for a request's head, from the previous response on.
+        # hyper waits this long for the headers of a request, counted from the previous response.
         http1_settings=HTTP1Settings(
             header_read_timeout=settings.KEEPALIVE * 1000, max_buffer_size=_READ_AT_ONCE
         ),
@@ -160,22 +160,22 @@ def _serve(plane: _Plane) -> None:
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING", "propagate": True}}},
     )
     server.unread_timeout = settings.IDLE_TIMEOUT
-    let_children_end()
+    reset_signals_after_fork()
     server.serve(target_loader=lambda: _load(plane), wrap_loader=False)
 
 
 def _load(plane: _Plane) -> _Application:
-    """Runs in each worker process, right after its fork."""
+    """Build the application in a worker process, right after the fork."""
     end_with_parent()
     application = plane.build()
-    set_aside_what_stays()
+    freeze_objects()
     logger.info("%s: process %d serves", plane.name, os.getpid())
     return application
 
 
-def _allow_many_files() -> None:
+def _raise_open_file_limit() -> None:
     """Raise the soft limit: every connection is an open file, and the usual limit is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -1,4 +1,4 @@
-"""Waiting for signals instead of being interrupted by them."""
+"""Signals as events to wait for, not interrupts."""
 
 import math
 import select

@@ -1,9 +1,9 @@
 """The control plane's WSGI application behind an ASGI server (ADR 13).
 
-asgiref builds the WSGI environment. This adapter adds what asgiref's own does not have: a body has limits in
-size, time and total memory, requests run in several threads, each in the context variables of its request,
-and a response is sent when the thread is free again. Slow clients occupy no thread therefore. Bodies and
-responses are buffered in memory, which suits a management API.
+asgiref builds the WSGI environment. This adapter adds what that of asgiref lacks: bodies are limited in size,
+time and total memory; requests run in several threads, each with the context variables of its request; and a
+response is sent after its thread is free, so that slow clients do not occupy threads. Bodies and responses
+are buffered in memory, which suffices for a management API.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from wsgiref.types import WSGIApplication
 from asgiref.wsgi import WsgiToAsgiInstance
 from starlette.types import Message, Receive, Scope, Send
 
-from registry_control.serving.bodies import Body, BodyBudget, Refused, check_head, header
+from registry_control.serving.bodies import Body, BodyBudget, RequestRejected, check_head, header
 from registry_data.connections import TOO_MANY
 
 logger = logging.getLogger(__name__)
 
-BODY_TIME: Final = 30.0  # seconds that a client has for sending a whole body
+BODY_TIME: Final = 30.0  # seconds; timeout for a whole body
 
 
 class _Response:
-    """What a WSGI application returned. A second `start` replaces the first: nothing has been sent yet."""
+    """The response of a WSGI application. A second call of `start` replaces the first."""
 
     def __init__(self) -> None:
         self.status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -61,8 +61,8 @@ class WsgiInThreads:
     ) -> None:
         """Run at most `threads` requests at once.
 
-        `body_limit` returns how many bytes of a request's body are read. 0 means none: the application is
-        called at once with an empty body.
+        `body_limit` returns how many bytes of a request's body are read. With 0, the application is called
+        immediately with an empty body.
         """
         self._application = application
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
@@ -71,7 +71,7 @@ class WsgiInThreads:
         self._budget = budget or BodyBudget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the server's start and stop."""
+        """Serve one request, or the startup and shutdown events of the ASGI lifespan protocol."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
@@ -85,9 +85,11 @@ class WsgiInThreads:
                 self._pool, call, self._run, scope, body
             )
         except TimeoutError:
-            response = _refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time")
-        except Refused as error:
-            response = _refusal(error.status, str(error))
+            response = _error_response(
+                HTTPStatus.REQUEST_TIMEOUT, "timeout while reading the body: send the request again"
+            )
+        except RequestRejected as error:
+            response = _error_response(error.status, str(error))
         finally:
             body.release()
         if not body.is_complete:
@@ -108,7 +110,7 @@ class WsgiInThreads:
                     close()
         except Exception:
             logger.exception("the WSGI application raised an exception")
-            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
+            return _error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
         return response
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -121,8 +123,8 @@ class WsgiInThreads:
 def _environ(scope: Scope, body: BytesIO) -> dict[str, Any]:
     """The WSGI environment.
 
-    X_Name would be the same variable as X-Name, which perhaps only a proxy may set, so it is dropped. The
-    length of a chunked body, which WSGI does not know, is known by now.
+    Headers with an underscore are dropped: WSGI maps X_Name and X-Name to the same variable, and only a proxy
+    may set some of these. A chunked body gets a Content-Length, because it has been read completely.
     """
     cookies = b"; ".join(value for name, value in scope["headers"] if name == b"cookie")
     dropped = (b"cookie", b"transfer-encoding", b"content-length")
@@ -137,7 +139,7 @@ def _environ(scope: Scope, body: BytesIO) -> dict[str, Any]:
     return environ
 
 
-def _refusal(status: HTTPStatus, message: str) -> _Response:
+def _error_response(status: HTTPStatus, message: str) -> _Response:
     response = _Response()
     response.status = status
     response.body = dumps({"type": status.phrase.lower().replace(" ", "_"), "message": message}).encode()
@@ -150,9 +152,9 @@ def _refusal(status: HTTPStatus, message: str) -> _Response:
     return response
 
 
-async def refuse_connection(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI
-    """Respond to every request that its address has too many connections, and close its own."""
-    response = _refusal(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY)
+async def reject_connection(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI
+    """Respond with 503 because the client address has too many connections, and close the connection."""
+    response = _error_response(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY)
     response.headers.append(("Connection", "close"))
     await _send(response, send)
 

@@ -1,4 +1,4 @@
-"""Django settings, made from `environment` and nothing else."""
+"""The Django settings, derived from `environment` only."""
 
 import os
 import sys
@@ -42,9 +42,9 @@ CONTROL_THREADS = ENVIRONMENT.control_threads
 DATABASE_THREADS = ENVIRONMENT.database_threads
 STORAGE_THREADS = ENVIRONMENT.storage_threads
 
-# How long an answer that promised a blob keeps it, when no manifest names it (invariant 2).
+# How long a blob that a client was told exists is kept without a manifest that references it (invariant 2).
 BLOB_LEASE = timedelta(hours=24)
-# How long an upload may rest before the worker removes it (checklist 76).
+# How long an upload may be idle before the worker deletes it (OCI 76).
 UPLOAD_LIFE = timedelta(hours=48)
 TOKEN_LIFE = timedelta(minutes=5)
 
@@ -114,14 +114,15 @@ TEMPLATES = [
 
 
 def _database(url: str) -> dict[str, Any]:
-    """SQLite as safe as PostgreSQL is by default; PostgreSQL with connections that are kept."""
+    """SQLite with the durability that PostgreSQL has by default; PostgreSQL with persistent connections."""
     config: dict[str, Any] = dict(dj_database_url.parse(url))
     if config["ENGINE"].endswith("sqlite3"):
         config["ENGINE"] = "registry_control.db.sqlite"
         config["CONN_MAX_AGE"] = None
         config["OPTIONS"] = {
             "timeout": 20,
-            # Taking the write lock at BEGIN waits for it; taking it later fails with "locked".
+            # BEGIN IMMEDIATE waits for the write lock; acquiring it later in a transaction can fail with
+            # "locked".
             "transaction_mode": "IMMEDIATE",
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
         }
@@ -131,14 +132,15 @@ def _database(url: str) -> dict[str, Any]:
         config["CONN_HEALTH_CHECKS"] = True
         config["OPTIONS"] = {
             "connect_timeout": 10,
-            # A server that vanished without a word counts as lost after 25 seconds, asked or waited for. How
-            # long one that is there lets us wait is in db/postgresql/timeouts.py.
+            # A connection to a host that has disappeared fails after 25 seconds, idle or not. The timeouts
+            # for a server that is reachable are in db/postgresql/timeouts.py.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 25_000,
-            # Without one, as Django has it, psycopg prepares nothing, whatever a statement asks for. Django's
-            # own queries are not prepared with it either; those of db/sql.py are, at once.
+            # Django's default, None, disables prepared statements of psycopg. With a threshold, the
+            # statements of db/sql.py, which request it, are prepared at once, and Django's own queries still
+            # are not.
             "prepare_threshold": 5,
             **config.get("OPTIONS", {}),
         }
@@ -150,7 +152,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "identity.User"
 PASSWORD_HASHERS = [
     "registry_control.identity.hashers.Argon2",
-    # For passwords of earlier releases: the next sign-in replaces the hash.
+    # For passwords set in earlier releases; the next sign-in replaces the hash.
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
 AUTH_PASSWORD_VALIDATORS = [
@@ -163,14 +165,14 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 
 STATIC_URL = "/static/"
-# Served from the packages they ship in: no step to run before the first start, nothing to go stale.
+# Static files are served from the installed packages, so `collectstatic` is not needed.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"  # also after a sign-in whose `next` is missing or names another host
 SESSION_COOKIE_HTTPONLY = True
-# rest/cookies.py makes cookies Secure where the browser uses https, so that plain http works beside it.
+# rest/cookies.py sets Secure if the browser uses https, so that http works as well.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = False
 # A form's Origin must be the scheme and host of its request. Behind a proxy that terminates TLS and does not
 # forward them, it may also be one of these; a leading dot stands for all subdomains, as in ALLOWED_HOSTS.
@@ -179,7 +181,7 @@ CSRF_TRUSTED_ORIGINS = [
     for host in (PUBLIC_HOST, *ENVIRONMENT.allowed_hosts)
     if PUBLIC_SCHEME == "https" and host != "*"
 ]
-# Ports share cookies: two registries on one host must not sign each other's administrators out.
+# Browsers share cookies between ports: two registries on one host need different names.
 SESSION_COOKIE_NAME = f"stowage_session_{CONTROL_ADDR.port}"
 CSRF_COOKIE_NAME = f"stowage_csrf_{CONTROL_ADDR.port}"
 X_FRAME_OPTIONS = "DENY"
@@ -216,14 +218,14 @@ CELERY_BROKER_URL = REDIS_URL or "filesystem://localhost"
 CELERY_BROKER_TRANSPORT = None if REDIS_URL else "registry_control.serving.broker:Transport"
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
     {
-        # Without these, a Redis that vanished or hangs blocks the worker and the publisher thread for ever.
+        # Without these timeouts, an unresponsive Redis blocks the worker and the publisher thread forever.
         "socket_timeout": 5,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
         "health_check_interval": 10,
         "max_retries": 1,
         "interval_start": 0,
-        # Seconds after which Redis delivers a message of a killed worker again: longer than any task runs.
+        # Seconds until Redis redelivers the message of a killed worker; longer than any task takes.
         "visibility_timeout": 3600,
     }
     if REDIS_URL
@@ -231,15 +233,15 @@ CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
 )
 CELERY_TASK_DEFAULT_QUEUE = "fast"
 CELERY_TASK_IGNORE_RESULT = True
-# A message is acknowledged when its task has ended, so a killed worker's messages are delivered again; and a
-# worker holds no more messages than it has threads, so the other workers get the rest.
+# A message is acknowledged when its task has ended, so the messages of a killed worker are redelivered. A
+# worker prefetches one message per thread, so that other workers receive the rest.
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # retry for ever
-CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # Redis may be full, or a read-only replica, for a while
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # retry forever
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # Redis may be full or a read-only replica temporarily
 # The publisher thread retries (`common/publisher.py`).
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TIMEZONE = "UTC"

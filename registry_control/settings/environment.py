@@ -1,7 +1,7 @@
-"""The one place that reads the environment.
+"""Reads and validates the environment variables.
 
-Everything else imports names from `registry_control.settings`. A value that cannot work stops the
-start with one line that names the variable, what was wrong, and what would do.
+This is the only module that reads them; all others import `registry_control.settings`. An invalid value ends
+the start with one line that names the variable, the problem and the valid values.
 """
 
 import os
@@ -21,29 +21,30 @@ Network: TypeAlias = IPv4Network | IPv6Network
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 PREFIX: Final = "REGISTRY_"
 
-# What every Scaleway client insists on for a default region.
+# The format that Scaleway's clients require of a default region.
 _REGION = re.compile(r"[a-z]{2}-[a-z]{3}")
 _ADDRESS = re.compile(r"(?:(?P<name>[A-Za-z0-9.\-]+)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
-# What Django compares with the Host header, from which it has removed the port.
+# A value of ALLOWED_HOSTS: Django compares it with the Host header without its port.
 _HOST_NAME = re.compile(r"\*|\.?[A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\]")
-# Shorter keys can be guessed offline from the published public keys of tokens, which are derived from them.
-_SHORTEST_SECRET_KEY: Final = 32
+# The published keys of token signatures are derived from the secret key, so a short one could be found by an
+# offline brute-force attack.
+_MIN_KEY_LENGTH: Final = 32
 
 
 class ConfigurationError(Exception):
-    """A setting that cannot work; the text is one line for the operator."""
+    """A setting is invalid; the message is one line for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens."""
+    """The address on which a server listens."""
 
     host: str
     port: int
 
     @property
     def url_host(self) -> str:
-        """The host as URLs and Host headers have it: IPv6 addresses in brackets."""
+        """The host as in URLs and Host headers: IPv6 addresses in brackets."""
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def __str__(self) -> str:
@@ -51,20 +52,20 @@ class Address:
 
 
 def host_without_port(host: str) -> str:
-    """The host of a Host header's value."""
+    """The value of a Host header without its port."""
     return re.sub(r":[0-9]*$", "", host) if host.count(":") == 1 or host.startswith("[") else host
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """All that may be configured, already checked. The README's table lists the same names."""
+    """The validated configuration. The table in the README lists the same names."""
 
     state_dir: Path
     control_addr: Address
     data_addr: Address
     public_host: str
     public_scheme: str
-    public_origin: str | None  # scheme and host of all URLs; None: those that the client used
+    public_origin: str | None  # scheme and host of all URLs; None: taken from the request
     region: str
     database_url: str
     redis_url: str | None
@@ -72,7 +73,7 @@ class Environment:
     secret_key: str
     allowed_hosts: tuple[str, ...]
     data_workers: int
-    worker_fast: int  # tasks at once
+    worker_fast: int  # concurrent tasks
     worker_bulk: int
     read_only: bool
     challenge: str
@@ -80,7 +81,7 @@ class Environment:
     disk_reserve: int | None  # MiB
     max_uploads: int
     idle_timeout: int  # seconds
-    rate_limit: int  # requests a minute, 0 for any number
+    rate_limit: int  # requests per minute, 0 means no limit
     rate_limit_anonymous: int
     trusted_proxies: tuple[Network, ...]
     connections_per_address: int  # per plane
@@ -91,14 +92,14 @@ class Environment:
 
     @classmethod
     def load(cls, variables: Mapping[str, str]) -> Self:
-        """Read and check all variables.
+        """Read and validate all variables.
 
         Raises:
-            ConfigurationError: a value is wrong, or a secret's file cannot be read.
+            ConfigurationError: a value is invalid, or the file of a `_FILE` variable cannot be read.
         """
         read = _Reader(variables)
         state_dir = Path(read("STATE_DIR", str(PROJECT_ROOT / "var"))).absolute()
-        in_state_dir = quote(str(state_dir))  # as a part of a URL
+        quoted_state_dir = quote(str(state_dir))  # for URLs
         data_addr = read.address("DATA_ADDR", "127.0.0.1:5000")
         public_host = read.host("PUBLIC_HOST", str(data_addr))
         public_scheme = read.one_of("PUBLIC_SCHEME", "http", ("http", "https"))
@@ -110,10 +111,12 @@ class Environment:
             public_scheme=public_scheme,
             public_origin=f"{public_scheme}://{public_host}" if read("PUBLIC_HOST", "") else None,
             region=read.matching("REGION", "fr-par", _REGION, "two letters, a dash, three letters"),
-            database_url=read.url("DATABASE_URL", f"sqlite:///{in_state_dir}/registry.sqlite3", _DATABASES),
+            database_url=read.url(
+                "DATABASE_URL", f"sqlite:///{quoted_state_dir}/registry.sqlite3", _DATABASES
+            ),
             redis_url=read.url("REDIS_URL", "", ("redis", "rediss")) or None,
-            storage_url=read.url("STORAGE_URL", f"file://{in_state_dir}/storage", ("file", "s3")),
-            secret_key=read.secret_key("SECRET_KEY") or _own_secret_key(state_dir),
+            storage_url=read.url("STORAGE_URL", f"file://{quoted_state_dir}/storage", ("file", "s3")),
+            secret_key=read.secret_key("SECRET_KEY") or _generated_secret_key(state_dir),
             allowed_hosts=read.host_names("ALLOWED_HOSTS"),
             data_workers=read.number("DATA_WORKERS", max(2, os.cpu_count() or 1), at_least=1),
             worker_fast=read.number("WORKER_FAST", 4, at_least=1),
@@ -139,7 +142,7 @@ _DATABASES: Final = ("sqlite", "postgres", "postgresql")
 
 
 class _Reader:
-    """Reads one variable, or the file that `<name>_FILE` names, and checks its form."""
+    """Reads a variable, or the file that `<name>_FILE` names, and validates its format."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
@@ -163,28 +166,30 @@ class _Reader:
         value = self(name, default)
         found = _ADDRESS.fullmatch(value)
         if found is None or not 1 <= int(found["port"]) <= 65535:
-            raise _wrong(name, value, "host:port, such as 127.0.0.1:5000")
+            raise _invalid(name, value, "host:port, such as 127.0.0.1:5000")
         return Address(found["name"] or found["ipv6"], int(found["port"]))
 
     def host(self, name: str, default: str) -> str:
         value = self(name, default)
         if not re.fullmatch(r"[A-Za-z0-9.\-\[\]:]+", value):
-            raise _wrong(name, value, "host or host:port, without a scheme or a path")
+            raise _invalid(name, value, "host or host:port, without a scheme or a path")
         return value
 
     def host_names(self, name: str) -> tuple[str, ...]:
         values = tuple(filter(None, re.split(r"[,\s]+", self(name, ""))))
         for value in values:
             if not _HOST_NAME.fullmatch(value):
-                raise _wrong(name, value, "host names without ports, such as registry.example, with commas")
+                raise _invalid(
+                    name, value, "host names without ports, such as registry.example, separated by commas"
+                )
         return values
 
     def secret_key(self, name: str) -> str:
         value = self(name, "")
-        if value and len(value) < _SHORTEST_SECRET_KEY:
-            # Never the value itself.
+        if value and len(value) < _MIN_KEY_LENGTH:
+            # The message must not contain the value.
             raise ConfigurationError(
-                f"{PREFIX}{name} has {len(value)} characters, but must have at least {_SHORTEST_SECRET_KEY},"
+                f"{PREFIX}{name} has {len(value)} characters, but must have at least {_MIN_KEY_LENGTH},"
                 " chosen at random: openssl rand -base64 48"
             )
         return value
@@ -192,13 +197,13 @@ class _Reader:
     def one_of(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         value = self(name, default)
         if value not in choices:
-            raise _wrong(name, value, " or ".join(choices))
+            raise _invalid(name, value, " or ".join(choices))
         return value
 
-    def matching(self, name: str, default: str, pattern: re.Pattern[str], form: str) -> str:
+    def matching(self, name: str, default: str, pattern: re.Pattern[str], expected: str) -> str:
         value = self(name, default)
         if not pattern.fullmatch(value):
-            raise _wrong(name, value, form)
+            raise _invalid(name, value, expected)
         return value
 
     def url(self, name: str, default: str, schemes: tuple[str, ...]) -> str:
@@ -207,14 +212,14 @@ class _Reader:
             return ""
         scheme, separator, rest = value.partition("://")
         if scheme not in schemes or not separator or not rest:
-            # Never the value itself: it may hold a password.
+            # The message must not contain the value, which may include a password.
             raise ConfigurationError(f"{PREFIX}{name} must be a URL that begins with {_either(schemes)}")
         try:
             _ = urlsplit(value).port
         except ValueError:
-            # Not the error's own text either: what it takes for a port may be half a password.
+            # Nor the text of the exception: what urlsplit parses as the port may be part of a password.
             raise ConfigurationError(
-                f"{PREFIX}{name} has no proper host and port (a password needs %2F for /, %23 for # ...)"
+                f"{PREFIX}{name} has an invalid host or port (in a password, %2F stands for /, %23 for #)"
             ) from None
         if scheme == "file" and not rest.startswith("/"):
             raise ConfigurationError(f"{PREFIX}{name} must be file:// and an absolute path")
@@ -225,44 +230,44 @@ class _Reader:
         try:
             return tuple(ip_network(value) for value in values)
         except ValueError as error:
-            raise _wrong(
-                name, self(name, ""), "addresses or networks such as 10.0.0.0/8, with commas"
+            raise _invalid(
+                name, self(name, ""), "addresses or networks such as 10.0.0.0/8, separated by commas"
             ) from error
 
     def number(self, name: str, default: int, *, at_least: int) -> int:
         value = self(name, str(default))
         if not (value.isascii() and value.isdigit()) or int(value) < at_least:
-            raise _wrong(name, value, f"a whole number from {at_least} on")
+            raise _invalid(name, value, f"an integer of at least {at_least}")
         return int(value)
 
 
-def _wrong(name: str, value: str, form: str) -> ConfigurationError:
-    return ConfigurationError(f"{PREFIX}{name} is {value!r}, but must be {form}")
+def _invalid(name: str, value: str, expected: str) -> ConfigurationError:
+    return ConfigurationError(f"{PREFIX}{name} is {value!r}, but must be {expected}")
 
 
 def _either(schemes: tuple[str, ...]) -> str:
     return " or ".join(f"{scheme}://" for scheme in schemes)
 
 
-def _own_secret_key(state_dir: Path) -> str:
-    """The key made at the first start; several processes may arrive at once, one key wins."""
+def _generated_secret_key(state_dir: Path) -> str:
+    """The key that the first start generated. If several processes start at once, all use the same one."""
     path = state_dir / "secret_key"
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
-            _publish_once(path, secrets.token_urlsafe(48))
+            _write_once(path, secrets.token_urlsafe(48))
         return path.read_text(encoding="ascii").strip()
     except OSError as error:
         raise ConfigurationError(f"{PREFIX}STATE_DIR: cannot use {state_dir}: {error}") from error
 
 
-def _publish_once(path: Path, text: str) -> None:
-    """Write a private file whole or not at all, and never over another one."""
+def _write_once(path: Path, text: str) -> None:
+    """Write a private file atomically, unless it exists."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         write_private(draft, text)
         os.link(draft, path)
     except FileExistsError:
-        pass  # Another process was first; its key is the key.
+        pass  # Another process was faster; its key is used.
     finally:
         draft.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Prepares an empty or older database: tables, the first administrator, the first API key.
 
-Several nodes may start at once: one prepares the database, the others wait for the lock and find it done.
+Several nodes may start concurrently: one prepares the database while the others wait for the lock.
 
 A start may be killed at any line. All rows are inserted in one transaction, and its last step writes the
 credentials to the disk as a draft; the draft is renamed to `credentials.json` after the commit. So
@@ -44,14 +44,14 @@ _ADMINISTRATOR: Final = "admin"
 
 @contextmanager
 def prepared_database(report: Callable[[str], None]) -> Iterator[None]:
-    """Migrate the database, and keep other nodes from preparing it until the end of the context.
+    """Migrate the database, and hold the startup lock until the end of the context.
 
     Args:
         report: receives a line if this node has to wait for another one.
 
     Raises:
-        ConfigurationError: the database does not answer, is none, belongs to a newer release, or was set up
-            with another REGISTRY_SECRET_KEY.
+        ConfigurationError: the database does not respond, is not a database, belongs to a newer release, or
+            was set up with another REGISTRY_SECRET_KEY.
     """
     if connection.settings_dict["NAME"] == ":memory:":
         raise ConfigurationError("REGISTRY_DATABASE_URL: a database in memory cannot be shared by processes")
@@ -70,16 +70,16 @@ def prepared_database(report: Callable[[str], None]) -> Iterator[None]:
 def _migrate() -> None:
     loader = MigrationLoader(connection)
     _refuse_newer(loader)
-    # Also when there is nothing to migrate: it completes what a killed start left of Django's own rows.
-    # Django's own command, because the lock is held already.
+    # Also without pending migrations: it creates content types and permissions that a killed start left out.
+    # Django's command, because this process already holds the lock.
     call_command(migrate.Command(), interactive=False, verbosity=0)
-    connection.close()  # Migrations may wait for ever on it, later statements must not.
+    connection.close()  # It has no timeouts, which later statements need.
 
 
 def first_start(file: CredentialsFile, *, control_url: str, registry_host: str) -> Credentials | None:
-    """Create the first organization, administrator and key, unless the database has any already.
+    """Create the first organization, administrator and key, unless the database has an organization or user.
 
-    A later start only updates the two addresses in the file, when they have changed.
+    Later starts only update the two addresses in the file if they have changed.
 
     Returns:
         The content of the file; None if this state folder has none, because another node created the
@@ -103,7 +103,7 @@ def first_start(file: CredentialsFile, *, control_url: str, registry_host: str) 
 
 
 def works(credentials: Credentials) -> bool:
-    """Whether the key is valid in this database and under the present REGISTRY_SECRET_KEY."""
+    """Whether the key is valid in this database with the current REGISTRY_SECRET_KEY."""
     try:
         return principal_by_secret(credentials.secret_key).access_key == credentials.access_key
     except BadCredentials:
@@ -111,7 +111,7 @@ def works(credentials: Credentials) -> bool:
 
 
 def _refuse_newer(loader: MigrationLoader) -> None:
-    """Code that does not know the whole schema could violate what newer code relies on."""
+    """Reject a database with unknown migrations: this code could violate constraints of the newer release."""
     ours = loader.migrated_apps
     unknown = [
         f"{app}.{name}"

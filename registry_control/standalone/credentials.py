@@ -1,7 +1,7 @@
 """`credentials.json`: the first API key and password, readable by the operator only.
 
-The file is written as a draft first. The draft is complete and durable before anything relies on it, and is
-renamed to the file, so no reader ever sees half a file.
+The content is first written to a draft, synchronously, and the draft is renamed to the file: the file is
+always complete.
 """
 
 import json
@@ -30,7 +30,7 @@ class Credentials:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read the content of such a file; None if it has another form."""
+        """Parse the content of such a file; None if it is malformed."""
         try:
             values = json.loads(text)
             found = cls(**values)
@@ -48,7 +48,7 @@ class CredentialsFile:
         self._old: Final = state_dir / f"{_NAME}.old"
 
     def read(self) -> Credentials | None:
-        """The content of the file; None when it is missing or has another form."""
+        """The content of the file; None if it is missing or malformed."""
         return _read(self.path)
 
     def read_draft(self) -> Credentials | None:
@@ -71,7 +71,7 @@ class CredentialsFile:
         self._draft.unlink(missing_ok=True)
 
     def set_aside(self) -> None:
-        """Rename the file with the credentials of another database."""
+        """Rename the file, which has the credentials of another database, to `credentials.json.old`."""
         if self.path.exists():
             self.path.replace(self._old)
 

@@ -1,4 +1,4 @@
-"""Checks before anything starts, so that a wrong setting is one line and not a traceback."""
+"""Checks before the start, so that an invalid setting causes a one-line error instead of a traceback."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -30,19 +30,19 @@ def check_broker() -> None:
     """Send a message to the broker and receive it, over the connection that Celery itself uses.
 
     Raises:
-        ConfigurationError: the broker does not answer, refuses to store, or a module for it is missing.
+        ConfigurationError: the broker does not respond or cannot store messages, or its module is missing.
     """
     try:
         with app.connection_for_write() as connection, connection.SimpleQueue(_queue_name()) as queue:
             queue.put("works")
             queue.get(timeout=_BROKER_TIMEOUT).ack()
             queue.queue.delete()
-    except Exception as error:  # each transport raises its own kinds
+    except Exception as error:  # the exception classes depend on the transport
         raise ConfigurationError(f"{_broker_name()} cannot be used: {one_line(error)}") from error
 
 
 def _queue_name() -> str:
-    """Nodes that start at once must not receive each other's message."""
+    """Unique, so that nodes that start concurrently do not receive each other's message."""
     return f"preflight-{uuid4().hex}"
 
 
@@ -50,7 +50,7 @@ def _broker_name() -> str:
     """The broker in error messages, without its password."""
     url = urlsplit(str(app.conf.broker_url))
     if url.scheme not in ("redis", "rediss"):
-        return "REGISTRY_STATE_DIR: the broker of files"
+        return "REGISTRY_STATE_DIR: the file-based broker"
     return f"REGISTRY_REDIS_URL: Redis at {url.netloc.rpartition('@')[2]}"
 
 

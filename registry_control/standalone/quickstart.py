@@ -1,4 +1,4 @@
-"""The text that `up` prints when everything serves: addresses, and commands to paste.
+"""The text that `up` prints when all processes are ready: addresses, and commands to paste.
 
 It contains no secret, because logs are stored: the commands read them from the credentials file.
 """
@@ -22,7 +22,7 @@ Paste this into another terminal for a first push and pull:
 """
 
 _NO_KEY: Final = """\
-{file} has no key that works. For a new one:
+{file} contains no valid key. To create one:
 
   python manage.py create_key default operator --permission-set ContainerRegistryFullAccess
 """
@@ -31,19 +31,19 @@ _NO_KEY: Final = """\
 def quickstart(
     *, control_url: str, registry_host: str, region: str, file: Path, credentials: Credentials | None
 ) -> str:
-    """The text. `credentials` is the content of the file, if its key is valid."""
-    places = [
+    """Return the text. `credentials` is the content of the file if its key is valid."""
+    lines = [
         f"ready: the registry is {registry_host}",
         f"  management API   {control_url}/registry/v1/regions/{region}/namespaces",
         f"  its description  {control_url}/api/docs/",
         f"  administration   {control_url}/admin/",
     ]
     if credentials is None:
-        return "\n".join([*places, "", _NO_KEY.format(file=file)])
-    places[-1] += f"  (user {credentials.admin_username}; the password is in {file})"
+        return "\n".join([*lines, "", _NO_KEY.format(file=file)])
+    lines[-1] += f"  (user {credentials.admin_username}; the password is in {file})"
     commands = _TRY.format(
         api=f"{control_url}/registry/v1/regions/{region}",
         registry=registry_host,
         file=shlex.quote(str(file)),
     )
-    return "\n".join([*places, "", commands])
+    return "\n".join([*lines, "", commands])

@@ -1,4 +1,4 @@
-"""A lock in the database, so that of several nodes that start at once one prepares it and the others wait."""
+"""A lock in the database: one of several nodes that start concurrently prepares it, the others wait."""
 
 import fcntl
 import os
@@ -9,10 +9,11 @@ from typing import Final
 
 from django.db import connection
 
-_KEY: Final = 0x53746F77616765  # "Stowage"; any number that other users of the database do not lock
+_KEY: Final = 0x53746F77616765  # "Stowage" in ASCII, different from the locks of other applications
 
-# The lock ends with its transaction, so it works through a connection pooler too. Waiting for it, and its
-# being idle, may take as long as a migration; but the server must notice when the node vanishes.
+# The lock is released with its transaction, so it works through a connection pooler too. Waiting for it and
+# holding it may take as long as a migration, so there are no timeouts; keepalives detect that the node has
+# disappeared.
 _OPTIONS: Final = """
 SET LOCAL lock_timeout = 0;
 SET LOCAL idle_in_transaction_session_timeout = 0;
@@ -24,7 +25,7 @@ SET LOCAL tcp_keepalives_count = 3
 
 @contextmanager
 def startup_lock(report: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock; `report` receives a line if another process holds it first.
+    """Acquire the lock; `report` receives a line if another process holds it.
 
     Raises:
         django.db.Error, OSError: the database cannot be used.

@@ -25,8 +25,8 @@ def run_all_roles(signals: Signals, *, on_ready: Callable[[], None], report: Cal
     """Run control plane, data plane and worker until a signal requests a stop.
 
     Args:
-        signals: active already, so that none is missed.
-        on_ready: called once, when all three serve.
+        signals: already active, so that no signal is missed.
+        on_ready: called once, when all three are ready.
         report: receives lines for the operator.
     """
     connections.close_all()  # A forked process must not share a connection.

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from registry_control.serving.process_tuning import keep_freed_memory, set_aside_what_stays
+from registry_control.serving.process_tuning import freeze_objects, keep_freed_memory
 
 only_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
 
@@ -52,7 +52,7 @@ def test_pieces_of_bodies_are_taken_from_what_was_freed() -> None:
 
 
 def test_the_cycle_collector_passes_over_what_was_there_before() -> None:
-    module, name = set_aside_what_stays.__module__, set_aside_what_stays.__name__
+    module, name = freeze_objects.__module__, freeze_objects.__name__
     look = "import gc, django; print(len(gc.get_objects()))"
     without = printed_by(f"from {module} import {name}; {look}")
     left = printed_by(f"from {module} import {name}; import django; {name}(); {look}")

@@ -1,4 +1,4 @@
-"""`manage.py migrate`: Django's, one at a time per database, however many nodes run it at once."""
+"""`manage.py migrate`: Django's command with a lock, so that several nodes can run it concurrently."""
 
 from typing import Any
 
@@ -11,6 +11,6 @@ class Command(migrate.Command):
     """Waits for the lock that `up` holds while it prepares the database."""
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Migrate."""
+        """Acquire the lock and migrate."""
         with startup_lock(self.stderr.write):
             super().handle(*args, **options)

@@ -1,4 +1,4 @@
-"""`manage.py up`: the whole registry on one machine, from nothing to `ready`, until SIGTERM."""
+"""`manage.py up`: prepares and runs the whole registry on one machine until SIGTERM."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ from registry_control.standalone.supervisor import run_all_roles
 
 
 class Command(BaseCommand):
-    """Prepares, then supervises; standard output gets the `ready` text, standard error everything else."""
+    """Prepares the registry and supervises its processes. Standard output gets only the `ready` text."""
 
     help = "Prepare the database and the first credentials, then run all three processes until SIGTERM."
     requires_system_checks = ()
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         except (ConfigurationError, OSError) as error:
             sys.exit(f"stowage: {error}")
         except KeyboardInterrupt:
-            sys.exit("stowage: stopped before the start was complete; the next one goes on from there")
+            sys.exit("stowage: interrupted during the start; the next start continues from there")
 
 
 def _prepare() -> str:
@@ -57,7 +57,7 @@ def _first_start() -> str:
     file = CredentialsFile(settings.STATE_DIR)
     found = bootstrap.first_start(file, control_url=control_url, registry_host=settings.PUBLIC_HOST)
     if found is None:
-        _report("this database has its first credentials already: this node wrote no credentials.json")
+        _report("this database already has its first credentials: this node did not write credentials.json")
     return quickstart(
         control_url=control_url,
         registry_host=settings.PUBLIC_HOST,
@@ -72,6 +72,6 @@ def _report(line: str) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
-    # The reader of the output may have ended; that is no reason to stop serving.
+    # Ignore a closed output: the registry must continue to serve.
     with suppress(OSError):
         print(text, file=stream, flush=True)
