@@ -1,16 +1,14 @@
-"""Images and tags over HTTP: translates, and decides nothing."""
+"""The REST API of images, tags and manifests; selectors and services make all decisions."""
 
-from collections.abc import Iterable
-from http import HTTPStatus
+from collections.abc import Sequence
 from typing import Any, Final
 
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from registry_control.access.authentication import principal_of
-from registry_control.catalog.models import Image, Tag
+from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.catalog.selectors import listing
 from registry_control.catalog.serializers import (
     ImageListSerializer,
@@ -26,9 +24,16 @@ from registry_control.catalog.serializers import (
 )
 from registry_control.catalog.services import images, manifests, tags
 from registry_control.rest.identifiers import id_of
-from registry_control.rest.openapi import id_parameter, operation
-from registry_control.rest.pagination import page_of
-from registry_control.rest.serializers import checked
+from registry_control.rest.openapi import (
+    DELETE_ERRORS,
+    GET_ERRORS,
+    LIST_ERRORS,
+    UPDATE_ERRORS,
+    id_parameter,
+    operation,
+)
+from registry_control.rest.serializers import validated
+from registry_control.rest.views import ResourceView
 
 _IMAGES: Final = "images"
 _TAGS: Final = "tags"
@@ -37,182 +42,188 @@ _IMAGE_ID: Final = id_parameter("image_id")
 _TAG_ID: Final = id_parameter("tag_id")
 _MANIFEST_ID: Final = id_parameter("manifest_id")
 _FORCE: Final = OpenApiParameter(
-    "force", bool, deprecated=True, description="Accepted, and without effect: other tags always stay."
+    "force",
+    bool,
+    deprecated=True,
+    description="Accepted for compatibility, without effect: other tags always stay.",
 )
 
 
-class ImageList(APIView):
-    """All that the caller may see. Images are made by pushing."""
+class _ImageView(ResourceView):
+    resource = "image"
+    serializer = ImageSerializer
+    page_serializer = ImageListSerializer
+
+    def context_for(self, rows: Sequence[Image]) -> dict[str, Any]:
+        return {"newest_tags": listing.newest_tags_of([image.pk for image in rows])}
+
+
+class _TagView(ResourceView):
+    resource = "tag"
+    serializer = TagSerializer
+    page_serializer = TagListSerializer
+
+
+class _ManifestView(ResourceView):
+    resource = "manifest"
+    serializer = ManifestSerializer
+    page_serializer = ManifestListSerializer
+
+    def context_for(self, rows: Sequence[Manifest]) -> dict[str, Any]:
+        return {"newest_tags": listing.newest_tags_on([manifest.pk for manifest in rows])}
+
+
+class ImageList(_ImageView):
+    """The images that the caller may see. A push creates an image."""
 
     @operation(
         "ListImages",
         tag=_IMAGES,
-        answer=ImageListSerializer,
+        response=ImageListSerializer,
         parameters=[ImageQuery],
-        errors=[HTTPStatus.BAD_REQUEST],
+        errors=LIST_ERRORS,
     )
     def get(self, request: Request, region: str) -> Response:
         """List the images that the API key may see, of all namespaces."""
-        query = checked(ImageQuery, request.query_params)
+        query = validated(ImageQuery, request.query_params)
         principal = principal_of(request)
-        wanted = listing.ImageFilter(
+        filters = listing.ImageFilter(
             name=query.get("name"),
             namespace_id=query.get("namespace_id"),
             project_id=query.get("project_id"),
             organization_id=query.get("organization_id"),
         )
-        found, total = listing.images_visible_to(principal, wanted), listing.count_images(principal, wanted)
-        page, total = page_of(found, query=query, shown=Image.objects.all(), total=total)
-        answer = {"images": page, "total_count": total}
-        return Response(ImageListSerializer(answer, context=_tags_of(page)).data)
+        return self.respond_with_page(
+            listing.images_visible_to(principal, filters),
+            query=query,
+            shown=Image.objects.all(),
+            total=listing.count_images(principal, filters),
+        )
 
 
-class ImageDetail(APIView):
+class ImageDetail(_ImageView):
     """One image by its id."""
 
     @operation(
         "GetImage",
         tag=_IMAGES,
-        answer=ImageSerializer,
+        response=ImageSerializer,
         parameters=[_IMAGE_ID],
-        errors=[HTTPStatus.NOT_FOUND],
+        errors=GET_ERRORS,
     )
     def get(self, request: Request, region: str, image_id: str) -> Response:
         """Show an image."""
-        return _shown(listing.get_visible_image(principal_of(request), id_of("image", image_id)))
+        return self.respond(listing.get_visible_image(principal_of(request), self.parse_id(image_id)))
 
     @operation(
         "UpdateImage",
         tag=_IMAGES,
         body=UpdateImageSerializer,
         example={"visibility": "private"},
-        answer=ImageSerializer,
+        response=ImageSerializer,
         parameters=[_IMAGE_ID],
-        errors=[
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.FORBIDDEN,
-            HTTPStatus.NOT_FOUND,
-            HTTPStatus.CONFLICT,
-            HTTPStatus.LOCKED,
-        ],
+        errors=UPDATE_ERRORS,
     )
     def patch(self, request: Request, region: str, image_id: str) -> Response:
-        """Change an image's own privacy policy, which beats its namespace's from the next pull on."""
-        body = checked(UpdateImageSerializer, request.data)
-        return _shown(
-            images.update(principal=principal_of(request), image_id=id_of("image", image_id), **body)
+        """Change an image's visibility, which overrides that of its namespace from the next pull on."""
+        body = validated(UpdateImageSerializer, request.data)
+        return self.respond(
+            images.update(principal=principal_of(request), image_id=self.parse_id(image_id), **body)
         )
 
     @operation(
         "DeleteImage",
         tag=_IMAGES,
-        answer=ImageSerializer,
+        response=ImageSerializer,
         parameters=[_IMAGE_ID],
-        errors=[HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.LOCKED],
+        errors=DELETE_ERRORS,
     )
     def delete(self, request: Request, region: str, image_id: str) -> Response:
-        """Delete an image with all its tags: the name is free at once, the rest follows."""
-        return _shown(images.delete(principal=principal_of(request), image_id=id_of("image", image_id)))
+        """Delete an image with all its tags: the name is free at once, a background task deletes the rest."""
+        return self.respond(images.delete(principal=principal_of(request), image_id=self.parse_id(image_id)))
 
 
-class TagList(APIView):
-    """The tags of one image. They are made by pushing."""
+class TagList(_TagView):
+    """The tags of one image. A push creates a tag."""
 
     @operation(
         "ListTags",
         tag=_TAGS,
-        answer=TagListSerializer,
+        response=TagListSerializer,
         parameters=[_IMAGE_ID, TagQuery],
-        errors=[HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND],
+        errors=[*LIST_ERRORS, *GET_ERRORS],
     )
     def get(self, request: Request, region: str, image_id: str) -> Response:
         """List an image's tags."""
         image = listing.get_visible_image(principal_of(request), id_of("image", image_id))
-        query = checked(TagQuery, request.query_params)
-        found, total = listing.tags_of(image, name=query.get("name"))
-        page, total = page_of(found, query=query, shown=listing.with_digest(Tag.objects.all()), total=total)
-        return Response(TagListSerializer({"tags": page, "total_count": total}).data)
+        query = validated(TagQuery, request.query_params)
+        rows, total = listing.tags_of(image, name=query.get("name"))
+        shown = listing.with_digest(Tag.objects.all())
+        return self.respond_with_page(rows, query=query, shown=shown, total=total)
 
 
-class TagDetail(APIView):
+class TagDetail(_TagView):
     """One tag by its id."""
 
-    @operation("GetTag", tag=_TAGS, answer=TagSerializer, parameters=[_TAG_ID], errors=[HTTPStatus.NOT_FOUND])
+    @operation("GetTag", tag=_TAGS, response=TagSerializer, parameters=[_TAG_ID], errors=GET_ERRORS)
     def get(self, request: Request, region: str, tag_id: str) -> Response:
         """Show a tag."""
-        tag = listing.get_visible_tag(principal_of(request), id_of("tag", tag_id))
-        return Response(TagSerializer(tag).data)
+        return self.respond(listing.get_visible_tag(principal_of(request), self.parse_id(tag_id)))
 
     @operation(
         "DeleteTag",
         tag=_TAGS,
-        answer=TagSerializer,
+        response=TagSerializer,
         parameters=[_TAG_ID, _FORCE],
-        errors=[HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.LOCKED],
+        errors=DELETE_ERRORS,
     )
     def delete(self, request: Request, region: str, tag_id: str) -> Response:
-        """Delete a tag: what it stands for stays, by its digest and by other tags."""
-        tag = tags.delete(principal=principal_of(request), tag_id=id_of("tag", tag_id))
-        return Response(TagSerializer(tag).data)
+        """Delete a tag; its manifest and the other tags of the manifest remain."""
+        return self.respond(tags.delete(principal=principal_of(request), tag_id=self.parse_id(tag_id)))
 
 
-class ManifestList(APIView):
-    """The manifests of one image, tagged or not. They are made by pushing."""
+class ManifestList(_ManifestView):
+    """The manifests of one image, tagged or not. A push creates a manifest."""
 
     @operation(
         "ListManifests",
         tag=_MANIFESTS,
-        answer=ManifestListSerializer,
+        response=ManifestListSerializer,
         parameters=[ManifestQuery],
-        errors=[HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND],
+        errors=[*LIST_ERRORS, *GET_ERRORS],
     )
     def get(self, request: Request, region: str) -> Response:
-        """List an image's manifests with their tags; `is_reachable=false` lists what no tag reaches."""
-        query = checked(ManifestQuery, request.query_params)
+        """List an image's manifests with their tags; `is_reachable=false` lists those that no tag reaches."""
+        query = validated(ManifestQuery, request.query_params)
         image = listing.get_visible_image(principal_of(request), query["image_id"])
-        found = listing.manifests_of(
-            image, digest=query.get("digest"), is_reachable=query.get("is_reachable")
-        )
-        page, total = page_of(found, query=query)
-        answer = {"manifests": page, "total_count": total}
-        context = {"newest_tags": listing.newest_tags_on([manifest.pk for manifest in page])}
-        return Response(ManifestListSerializer(answer, context=context).data)
+        rows = listing.manifests_of(image, digest=query.get("digest"), is_reachable=query.get("is_reachable"))
+        return self.respond_with_page(rows, query=query)
 
 
-class ManifestDetail(APIView):
+class ManifestDetail(_ManifestView):
     """One manifest by its id."""
 
     @operation(
         "GetManifest",
         tag=_MANIFESTS,
-        answer=ManifestSerializer,
+        response=ManifestSerializer,
         parameters=[_MANIFEST_ID],
-        errors=[HTTPStatus.NOT_FOUND],
+        errors=GET_ERRORS,
     )
     def get(self, request: Request, region: str, manifest_id: str) -> Response:
         """Show a manifest."""
-        manifest = listing.get_visible_manifest(principal_of(request), id_of("manifest", manifest_id))
-        context = {"newest_tags": listing.newest_tags_on([manifest.pk])}
-        return Response(ManifestSerializer(manifest, context=context).data)
+        return self.respond(listing.get_visible_manifest(principal_of(request), self.parse_id(manifest_id)))
 
     @operation(
         "DeleteManifest",
         tag=_MANIFESTS,
-        answer=ManifestSerializer,
+        response=ManifestSerializer,
         parameters=[_MANIFEST_ID],
-        errors=[HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.LOCKED],
+        errors=DELETE_ERRORS,
     )
     def delete(self, request: Request, region: str, manifest_id: str) -> Response:
         """Delete a manifest with all its tags, as a client that deletes its digest does."""
         manifest = manifests.delete_visible(
-            principal=principal_of(request), manifest_id=id_of("manifest", manifest_id)
+            principal=principal_of(request), manifest_id=self.parse_id(manifest_id)
         )
-        return Response(ManifestSerializer(manifest, context={"newest_tags": {}}).data)
-
-
-def _shown(image: Image) -> Response:
-    return Response(ImageSerializer(image, context=_tags_of([image])).data)
-
-
-def _tags_of(page: Iterable[Image]) -> dict[str, Any]:
-    return {"newest_tags": listing.newest_tags_of([image.pk for image in page])}
+        return self.respond(manifest, context={"newest_tags": {}})

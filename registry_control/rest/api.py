@@ -19,7 +19,7 @@ from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from registry_control.common.errors import UnknownRegion
-from registry_control.rest.serializers import checked
+from registry_control.rest.serializers import validated
 
 # drf-spectacular loads its extensions on first use, which is not thread-safe.
 _generator_lock: Final = threading.Lock()
@@ -96,5 +96,5 @@ class EmptyList(UnservedRegion):
 
     def get(self, request: Request, region: str, **_: str) -> Response:
         """Validate the arguments as in the served region, and return an empty page."""
-        checked(self.query, request.query_params)
+        validated(self.query, request.query_params)
         return Response({self.items: [], "total_count": 0})

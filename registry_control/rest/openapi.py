@@ -40,6 +40,17 @@ _ERRORS: Final = {
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "`unsupported_media_type`: send the body as `application/json`.",
     HTTPStatus.SERVICE_UNAVAILABLE: "The database does not answer; the same request may succeed later.",
 }
+# The errors of the usual operations, besides those that any operation may return.
+LIST_ERRORS: Final = (HTTPStatus.BAD_REQUEST,)
+GET_ERRORS: Final = (HTTPStatus.NOT_FOUND,)
+UPDATE_ERRORS: Final = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.LOCKED,
+)
+DELETE_ERRORS: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.LOCKED)
 _ALWAYS: Final = (
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.METHOD_NOT_ALLOWED,
@@ -80,13 +91,13 @@ def operation(
     operation_id: str,
     *,
     tag: str,
-    answer: type[Serializer[Any]],
+    response: type[Serializer[Any]],
     errors: Iterable[HTTPStatus] = (),
     body: type[Serializer[Any]] | None = None,
     parameters: Iterable[OpenApiParameter | type[Serializer[Any]]] = (),
     example: dict[str, Any] | None = None,
 ) -> Callable[[View], View]:
-    """Describe one operation: 200 with `answer`, one of `errors`, or an error that any operation may return.
+    """Describe one operation: 200 with `response`, one of `errors`, or an error of any operation.
 
     The first line of the view's docstring is the summary. `example` is a body that can be sent unchanged.
     """
@@ -101,7 +112,7 @@ def operation(
             parameters=[_REGION, *parameters],
             examples=[OpenApiExample("example", example, request_only=True)] if example else [],
             responses={
-                HTTPStatus.OK: answer,
+                HTTPStatus.OK: response,
                 **{
                     status: OpenApiResponse(
                         _SCHEMAS.get(status, ErrorSerializer), description=_ERRORS[status]

@@ -61,7 +61,7 @@ def order_field(*names: str) -> serializers.ChoiceField:
     return serializers.ChoiceField(choices=choices, default="created_at_asc")
 
 
-def checked(serializer: type[serializers.Serializer[Any]], data: object) -> dict[str, Any]:
+def validated(serializer: type[serializers.Serializer[Any]], data: object) -> dict[str, Any]:
     """Validate a body or query parameters.
 
     Raises:
