@@ -1,4 +1,8 @@
-"""What the registry holds: privacy of images can be changed, everything else is to read or to delete."""
+"""Administration pages of the catalogue: images, tags, manifests, blobs and uploads.
+
+Services make all changes: only the privacy and the lock of an image can be edited, images, tags and manifests
+can be deleted, and all other rows are read-only.
+"""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -47,16 +51,16 @@ def _reference(term: str) -> tuple[str, str, str]:
 
 
 class PushedAdmin(ServiceDeletedAdmin):
-    """Rows that only a push makes."""
+    """Rows that only a push creates."""
 
     def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
-        """Nobody: they appear by pushing."""
+        """Always False."""
         return False
 
 
 @admin.register(Image)
 class ImageAdmin(PushedAdmin):
-    """An image's own privacy policy beats its namespace's."""
+    """An image's own privacy policy overrides that of its namespace."""
 
     start_deletion = staticmethod(images.start_deletion)
     list_display = (
@@ -91,18 +95,18 @@ class ImageAdmin(PushedAdmin):
     actions = ("make_public", "make_private", "inherit", "lock", "unlock")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Image]:
-        """Count tags along."""
+        """Add the number of tags."""
         found: QuerySet[Image] = super().get_queryset(request)
         return found.annotate(tags_there=Count("tags", filter=~Q(tags__status=Status.DELETING)))
 
     def has_change_permission(self, request: HttpRequest, obj: Image | None = None) -> bool:
-        """Nothing changes on one that is being deleted, or whose namespace is."""
-        going = obj is not None and Status.DELETING in (obj.status, obj.namespace.status)
-        return not going and super().has_change_permission(request, obj)
+        """False while the image or its namespace is being deleted."""
+        is_deleting = obj is not None and Status.DELETING in (obj.status, obj.namespace.status)
+        return not is_deleting and super().has_change_permission(request, obj)
 
     @admin.display(description="image", ordering="name")
     def name_in_full(self, image: Image) -> str:
-        """With its namespace."""
+        """NAMESPACE/IMAGE."""
         return str(image)
 
     @admin.display(description="who may pull")
@@ -130,21 +134,21 @@ class ImageAdmin(PushedAdmin):
 
     @admin.display(description="tags", ordering="tags_there")
     def tag_count(self, image: Any) -> int:
-        """How many."""
+        """The number of tags."""
         return int(image.tags_there)
 
     @admin.display(description="size", ordering="size")
     def size_for_people(self, image: Image) -> str:
-        """Distinct blobs, each once."""
+        """The size of its distinct blobs."""
         return human_size(image.size)
 
     @admin.display(description="contents")
     def contents(self, image: Image) -> str:
-        """Ways on."""
+        """A link to the list of its tags."""
         return link_to_list(Tag, "its tags", image__id__exact=image.pk)
 
     def save_model(self, request: HttpRequest, obj: Image, form: "ModelForm[Any]", change: bool) -> None:
-        """Change visibility through the service, with the row held; administrators may where it is locked."""
+        """Set the visibility through the service; administrators may also edit a read-only image."""
         for image in _locked(Image.objects.filter(pk=obj.pk)) if form.changed_data else ():
             images.change_visibility(image, to=form.cleaned_data["visibility"], actor=actor_of(request))
 
@@ -160,7 +164,7 @@ class ImageAdmin(PushedAdmin):
 
     @admin.action(description="Inherit from the namespace", permissions=["change"])
     def inherit(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:
-        """Drop the image's own policy."""
+        """Remove the image's own policy."""
         self._set_visibility(request, queryset, Visibility.INHERIT)
 
     @admin.action(description="Lock: refuse pushes and changes", permissions=["change"])
@@ -170,7 +174,7 @@ class ImageAdmin(PushedAdmin):
 
     @admin.action(description="Unlock", permissions=["change"])
     def unlock(self, request: HttpRequest, queryset: QuerySet[Image]) -> None:
-        """Allow changes again."""
+        """Make it writable again."""
         self._set_locked(request, queryset, is_locked=False)
 
     def _set_visibility(self, request: HttpRequest, queryset: QuerySet[Image], to: Visibility) -> None:
@@ -186,7 +190,7 @@ class ImageAdmin(PushedAdmin):
 
 
 def _locked(queryset: QuerySet[Image]) -> QuerySet[Image]:
-    """The rows, held, in an order that everybody keeps. Apart from counts, which cannot be held."""
+    """Lock the rows in the common lock order; without counts, because PostgreSQL cannot lock aggregates."""
     found = Image.objects.filter(NOT_DELETING, pk__in=queryset.values("pk"))
     return found.select_related("namespace__project").select_for_update(of=("self",)).order_by("pk")
 
@@ -213,7 +217,7 @@ class TagAdmin(PushedAdmin):
         return found.filter(name__startswith=tag), False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tag]:
-        """Without the manifests' bytes."""
+        """Do not load the manifests' payloads."""
         found: QuerySet[Tag] = super().get_queryset(request)
         return found.defer("manifest__payload")
 
@@ -228,7 +232,7 @@ class TagAdmin(PushedAdmin):
 
     @admin.display(description="digest")
     def digest(self, tag: Tag) -> str:
-        """Of the manifest it stands for."""
+        """The digest of its manifest."""
         return short(tag.manifest.digest)
 
 
@@ -254,7 +258,7 @@ class ManifestAdmin(PushedAdmin):
     exclude = ("payload",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Manifest]:
-        """Without the bytes."""
+        """Do not load the payloads; add the newest tag and the number of tags."""
         found: QuerySet[Manifest] = super().get_queryset(request)
         there = Tag.objects.filter(NOT_DELETING, manifest=OuterRef("pk"))
         count = there.order_by().values("manifest").annotate(number=Count("pk")).values("number")
@@ -265,7 +269,7 @@ class ManifestAdmin(PushedAdmin):
 
     @admin.display(description="digest", ordering="digest")
     def short_digest(self, manifest: Manifest) -> str:
-        """The beginning of it."""
+        """The first characters of the digest."""
         return short(manifest.digest)
 
     @admin.display(description="tags")
@@ -293,41 +297,41 @@ class ManifestAdmin(PushedAdmin):
 
     @admin.display(description="size", ordering="size")
     def size_for_people(self, manifest: Manifest) -> str:
-        """Of the manifest itself."""
+        """The size of the manifest itself."""
         return human_size(manifest.size)
 
 
 @admin.register(ManifestChild)
 class ManifestChildAdmin(ReadOnlyAdmin):
-    """Which index names which manifest."""
+    """The manifests that an index lists."""
 
     list_display = ("parent", "child")
     list_select_related = ("parent", "child")
     search_fields = ("parent__digest__startswith", "child__digest__startswith")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ManifestChild]:
-        """Without the manifests' bytes."""
+        """Do not load the manifests' payloads."""
         found: QuerySet[ManifestChild] = super().get_queryset(request)
         return found.defer("parent__payload", "child__payload")
 
 
 @admin.register(MissingChild)
 class MissingChildAdmin(ReadOnlyAdmin):
-    """Which sparse index names which manifest that is not there."""
+    """The manifests that a sparse index lists and its image does not have."""
 
     list_display = ("parent", "digest", "platform", "image")
     list_select_related = ("parent", "image__namespace")
     search_fields = ("parent__digest__startswith", "digest__startswith")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[MissingChild]:
-        """Without the manifests' bytes."""
+        """Do not load the manifests' payloads."""
         found: QuerySet[MissingChild] = super().get_queryset(request)
         return found.defer("parent__payload")
 
 
 @admin.register(Blob)
 class BlobAdmin(ReadOnlyAdmin):
-    """Content; who has it is in links and leases."""
+    """Content in the blob store; links and leases say which images have it."""
 
     list_display = ("short_digest", "size_for_people", "state", "created_at")
     list_filter = ("state",)
@@ -335,32 +339,32 @@ class BlobAdmin(ReadOnlyAdmin):
 
     @admin.display(description="digest", ordering="digest")
     def short_digest(self, blob: Blob) -> str:
-        """The beginning of it."""
+        """The first characters of the digest."""
         return short(blob.digest)
 
     @admin.display(description="size", ordering="size")
     def size_for_people(self, blob: Blob) -> str:
-        """Of the content."""
+        """The size of the content."""
         return human_size(blob.size)
 
 
 @admin.register(BlobLink)
 class BlobLinkAdmin(ReadOnlyAdmin):
-    """A manifest of an image needs a blob."""
+    """References from manifests to blobs."""
 
     list_display = ("id", "image", "manifest", "blob")
     list_select_related = ("image__namespace", "manifest", "blob")
     search_fields = ("blob__digest__startswith", "manifest__digest__startswith")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BlobLink]:
-        """Without the manifests' bytes."""
+        """Do not load the manifests' payloads."""
         found: QuerySet[BlobLink] = super().get_queryset(request)
         return found.defer("manifest__payload")
 
 
 @admin.register(BlobLease)
 class BlobLeaseAdmin(ReadOnlyAdmin):
-    """An image was promised a blob until then."""
+    """Images that have a blob until a time, without a manifest that references it."""
 
     list_display = ("id", "image", "blob", "expires_at")
     list_select_related = ("image__namespace", "blob")
@@ -369,7 +373,7 @@ class BlobLeaseAdmin(ReadOnlyAdmin):
 
 @admin.register(UploadSession)
 class UploadSessionAdmin(ReadOnlyAdmin):
-    """Uploads under way, and closed ones that the worker has yet to clear away."""
+    """Open uploads, and closed ones whose files the worker has not deleted yet."""
 
     list_display = ("id", "image_link", "by", "is_open", "hashed_size", "created_at", "expires_at")
     list_filter = ("is_open",)
@@ -378,10 +382,10 @@ class UploadSessionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="image")
     def image_link(self, session: UploadSession) -> str:
-        """Where it goes."""
+        """A link to the image that receives it."""
         return link_to(session.image)
 
     @admin.display(description="by")
     def by(self, session: UploadSession) -> str:
-        """Who pushes."""
+        """The principal that started it."""
         return str(session.user or session.application or "-")

@@ -1,4 +1,4 @@
-"""Namespaces and their privacy policies."""
+"""Administration pages of namespaces. Services make all changes."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class NamespaceForm(OptimisticForm):
-    """The rules of the API, in a form."""
+    """Checks what the API checks, with messages for people."""
 
     def clean_name(self) -> str:
-        """Refuse what the API refuses."""
+        """Check the name's form, and that no other namespace has it."""
         name: str = self.cleaned_data["name"]
         try:
             check_name(name)
@@ -36,7 +36,7 @@ class NamespaceForm(OptimisticForm):
         return name
 
     def clean(self) -> dict[str, Any]:
-        """An owner is one principal, of the project's organization."""
+        """Check that there is at most one owner, which belongs to the project's organization."""
         cleaned = super().clean()
         user, application = cleaned.get("owner_user"), cleaned.get("owner_application")
         if user and application:
@@ -49,7 +49,7 @@ class NamespaceForm(OptimisticForm):
 
 @admin.register(Namespace)
 class NamespaceAdmin(ServiceDeletedAdmin):
-    """Names and projects are for good; privacy is one click away."""
+    """Name and project of a namespace cannot change; actions set its privacy and lock it."""
 
     form = NamespaceForm
     start_deletion = staticmethod(services.start_deletion)
@@ -62,7 +62,7 @@ class NamespaceAdmin(ServiceDeletedAdmin):
     actions = ("make_public", "make_private", "lock", "unlock")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Namespace]:
-        """Count along."""
+        """Add the number and total size of its images."""
         pushed = Q(images__pushed_at__isnull=False)
         found: QuerySet[Namespace] = super().get_queryset(request)
         return found.annotate(
@@ -70,7 +70,7 @@ class NamespaceAdmin(ServiceDeletedAdmin):
         )
 
     def get_fields(self, request: HttpRequest, obj: Namespace | None = None) -> tuple[str, ...]:
-        """What there is to see and to choose."""
+        """The fields that can be edited, and for an existing namespace the read-only ones too."""
         chosen = (
             "name",
             "project",
@@ -83,33 +83,33 @@ class NamespaceAdmin(ServiceDeletedAdmin):
         return ("id", *chosen, "status", "status_message", "created_at", "updated_at") if obj else chosen
 
     def get_readonly_fields(self, request: HttpRequest, obj: Namespace | None = None) -> tuple[str, ...]:
-        """Image names begin with the name, tokens and references hold it."""
+        """Name and project cannot change: tokens and references contain the name."""
         fixed = ("id", "name", "project", "status", "status_message", "created_at", "updated_at")
         return fixed if obj else ()
 
     def has_change_permission(self, request: HttpRequest, obj: Namespace | None = None) -> bool:
-        """Nothing changes on one that is being deleted."""
-        going = obj is not None and obj.status == Status.DELETING
-        return not going and super().has_change_permission(request, obj)
+        """False while the namespace is being deleted."""
+        is_deleting = obj is not None and obj.status == Status.DELETING
+        return not is_deleting and super().has_change_permission(request, obj)
 
     @admin.display(description="privacy", ordering="is_public")
     def privacy(self, namespace: Namespace) -> str:
-        """The policy as a word: Django's icon for False, a red cross, looks like a fault."""
+        """The policy as a word: Django's icon for False, a red cross, looks like an error."""
         return "public" if namespace.is_public else "private"
 
     @admin.display(description="owner")
     def owner(self, namespace: Namespace) -> str:
-        """Who owns it."""
+        """The user or application that owns it."""
         return str(namespace.owner_user or namespace.owner_application or "-")
 
     @admin.display(description="images", ordering="image_count")
     def images(self, namespace: Any) -> int:
-        """How many were pushed."""
+        """The number of images with at least one manifest."""
         return int(namespace.image_count)
 
     @admin.display(description="size", ordering="total")
     def size(self, namespace: Any) -> str:
-        """Bytes of its images."""
+        """The total size of its images."""
         return human_size(namespace.total or 0)
 
     def save_model(
@@ -139,12 +139,12 @@ class NamespaceAdmin(ServiceDeletedAdmin):
 
     @admin.action(description="Make public: anyone may pull images that inherit", permissions=["change"])
     def make_public(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
-        """Change the default policy."""
+        """Set the privacy of images that inherit it."""
         self._set_public(request, queryset, is_public=True)
 
     @admin.action(description="Make private", permissions=["change"])
     def make_private(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
-        """Change the default policy."""
+        """Set the privacy of images that inherit it."""
         self._set_public(request, queryset, is_public=False)
 
     @admin.action(description="Lock: refuse pushes and changes", permissions=["change"])
@@ -154,7 +154,7 @@ class NamespaceAdmin(ServiceDeletedAdmin):
 
     @admin.action(description="Unlock", permissions=["change"])
     def unlock(self, request: HttpRequest, queryset: QuerySet[Namespace]) -> None:
-        """Allow changes again."""
+        """Make it writable again."""
         self._set_locked(request, queryset, is_locked=False)
 
     def _set_public(self, request: HttpRequest, queryset: QuerySet[Namespace], *, is_public: bool) -> None:
@@ -170,6 +170,6 @@ class NamespaceAdmin(ServiceDeletedAdmin):
 
 
 def _locked(queryset: QuerySet[Namespace]) -> QuerySet[Namespace]:
-    """The rows, held, in an order that everybody keeps. Apart from counts, which cannot be held."""
+    """Lock the rows in the common lock order; without counts, because PostgreSQL cannot lock aggregates."""
     found = Namespace.objects.filter(pk__in=queryset.values("pk")).select_related("project")
     return found.select_for_update(of=("self",)).order_by("pk")

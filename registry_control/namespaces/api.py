@@ -1,4 +1,4 @@
-"""Namespaces over HTTP: translates, and decides nothing."""
+"""The REST API of namespaces; selectors and services make all decisions."""
 
 from http import HTTPStatus
 from typing import Final

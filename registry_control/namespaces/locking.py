@@ -11,10 +11,10 @@ from registry_control.common.models import Lockable, Status
 def set_locked(
     row: Lockable, *, is_locked: bool, actor: Actor, target: Target, scopes: Collection[str]
 ) -> bool:
-    """Lock or unlock a row that the transaction holds with FOR UPDATE; pulls continue.
+    """Make a namespace or image read-only, or writable again; pulls continue.
 
-    Returns whether the status changed. Rows that are being deleted, and rows in the wanted status, stay as
-    they are.
+    The caller has selected the row FOR UPDATE.
+    Returns whether the status changed: a row that is being deleted keeps its status.
     """
     before, after = (Status.READY, Status.LOCKED) if is_locked else (Status.LOCKED, Status.READY)
     if row.status != before:

@@ -1,4 +1,4 @@
-"""Namespaces: what people create, and what the names of images begin with."""
+"""Namespaces: the first component of repository names."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Rules about namespaces that need no database."""
+"""Rules for names and for read-only rows, without database access."""
 
 import re
 from typing import Final
@@ -14,10 +14,10 @@ NAME_RULE: Final = (
 
 
 def check_name(name: str) -> None:
-    """Accept what every client and the OCI grammar accept; refuse, never normalise.
+    """Accept names that all clients and the OCI grammar accept; names are never normalized.
 
     Raises:
-        InvalidArgument: with the rule in its help.
+        InvalidArgument: the length or a character is not allowed; its help message contains the rule.
     """
     if len(name) not in NAME_LENGTH:
         raise InvalidArgument("name", NAME_RULE, reason="constraint")
@@ -26,10 +26,11 @@ def check_name(name: str) -> None:
 
 
 def check_writable(resource: str, resource_id: object, status: str) -> None:
-    """Refuse changes of what is being deleted or locked.
+    """Refuse changes of a resource in this status.
 
     Raises:
-        TransientState, Locked: it is.
+        TransientState: the resource is being deleted.
+        Locked: the resource is locked by an administrator.
     """
     if status == "deleting":
         raise TransientState(resource, resource_id, status)
@@ -37,10 +38,10 @@ def check_writable(resource: str, resource_id: object, status: str) -> None:
 
 
 def check_deletable(resource: str, resource_id: object, status: str) -> None:
-    """Refuse the deletion of what is locked; deleting again is no harm.
+    """Refuse to delete a resource in this status; one that is being deleted may be deleted again.
 
     Raises:
-        Locked: it is.
+        Locked: the resource is locked by an administrator.
     """
     if status == "locked":
         raise Locked(resource, resource_id)

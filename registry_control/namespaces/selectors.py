@@ -1,4 +1,4 @@
-"""Finding namespaces that a principal may see; there is no other way to one."""
+"""Queries for namespaces that a principal may see; the API finds namespaces only through this module."""
 
 from typing import Final
 from uuid import UUID
@@ -20,12 +20,13 @@ from registry_control.common.errors import NotFound
 from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
 
-# What counts: pushed to, and not being deleted. `images` are the catalogue's, which is above this app.
+# Counted images were pushed to and are not being deleted. The catalogue app, which depends on this one,
+# defines `images`.
 _COUNTED: Final = Q(images__pushed_at__isnull=False) & ~Q(images__status=Status.DELETING)
 
 
 def facts_of(namespace: Namespace) -> NamespaceFacts:
-    """What decisions look at. `project` should have been fetched along."""
+    """The facts for an authorization. Select `project` with the namespace, to save a query."""
     return NamespaceFacts(
         project_id=namespace.project_id,
         organization_id=namespace.project.organization_id,
@@ -35,22 +36,22 @@ def facts_of(namespace: Namespace) -> NamespaceFacts:
 
 
 def may(principal: Principal, action: Action, namespace: Namespace) -> bool:
-    """Whether the principal may do this with the namespace itself."""
+    """Whether the principal may perform the action on the namespace."""
     return decide(action, facts_for(principal, facts_of(namespace), None)).allowed
 
 
 def may_see(principal: Principal, namespace: Namespace) -> bool:
-    """Whether the principal may know of a namespace and of what is in it."""
+    """Whether the principal may know that a namespace and its contents exist."""
     return role_of(principal, facts_of(namespace)) is not Role.NONE
 
 
 def _places(principal: Principal) -> set[UUID | None]:
-    """Projects on all of which the principal has a role; None is all of its organization's."""
+    """The projects on which the principal has a role; None stands for all projects of its organization."""
     return {right.project_id for right in principal.rights if right.permission_set in ROLE_OF_PERMISSION_SET}
 
 
 def sees_all(principal: Principal) -> bool:
-    """Whether the principal has a role on all that its organization has."""
+    """Whether the principal has a role on every project of its organization."""
     return None in _places(principal)
 
 
@@ -67,7 +68,7 @@ def visible_to(principal: Principal) -> QuerySet[Namespace]:
 def listed(
     principal: Principal, *, name: str | None, project_id: UUID | None, organization_id: UUID | None
 ) -> QuerySet[Namespace]:
-    """What the principal may see, narrowed by exact filters, each with its usage."""
+    """The namespaces that the principal may see and that match all given filters, each with its usage."""
     wanted = {"name": name, "project": project_id, "project__organization": organization_id}
     given = {field: value for field, value in wanted.items() if value is not None}
     return with_usage(visible_to(principal).filter(**given))
@@ -87,10 +88,10 @@ def with_usage(namespaces: QuerySet[Namespace]) -> QuerySet[Namespace]:
 
 
 def get_visible(principal: Principal, namespace_id: UUID, *, lock: bool = False) -> Namespace:
-    """One namespace with its usage, deleting ones included; `lock` takes its row for the present transaction.
+    """One namespace with its usage, also while it is being deleted; `lock` locks its row.
 
     Raises:
-        NotFound: there is none, or it is not the principal's to know.
+        NotFound: there is no such namespace, or the principal may not know of it.
     """
     found = with_usage(Namespace.objects.select_related("project").filter(pk=namespace_id))
     if lock:

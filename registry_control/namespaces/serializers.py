@@ -1,4 +1,4 @@
-"""The wire formats of namespaces."""
+"""JSON formats of namespaces."""
 
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ class NamespaceSerializer(serializers.Serializer[Namespace]):
         return f"{settings.PUBLIC_HOST}/{namespace.name}"
 
     def get_region(self, namespace: Namespace) -> str:  # noqa: ARG002
-        """The region of the path, which is the only one here."""
+        """The only region of this registry."""
         return settings.REGION
 
 

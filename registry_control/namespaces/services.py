@@ -1,4 +1,8 @@
-"""What may happen to a namespace: one verb, one transaction, one audit row."""
+"""Creating, changing, locking and deleting namespaces: one transaction and one audit row each.
+
+`create`, `update` and `delete` authorize a principal; the other functions take an actor that has been
+authorized.
+"""
 
 from collections.abc import Mapping
 from uuid import UUID
@@ -29,14 +33,15 @@ def create(
     project_id: UUID | None = None,
     organization_id: UUID | None = None,
 ) -> Namespace:
-    """Create a namespace owned by its creator, in the given project, or else in the default one.
+    """Create a namespace that the principal owns.
 
-    That is the given organization's, or else the key's.
+    Its project is the given one, else the default project of the given organization, else that of the key.
 
     Raises:
-        InvalidArgument: the name's form, or a project or organization that is not there for the principal.
-        PermissionsDenied: the principal may not create in the project.
-        AlreadyExists: the name is taken, by whomever.
+        InvalidArgument: the name is not a valid namespace name, no project is given and the key has none, or
+            the project or organization is not one of the principal's organization.
+        PermissionsDenied: the principal may not create namespaces in the project.
+        AlreadyExists: the registry has a namespace of that name, perhaps of another organization.
     """
     check_name(name)  # before the project: a client is told about its own input first
     if organization_id not in (None, principal.organization_id):
@@ -109,10 +114,13 @@ def _project(principal: Principal, project_id: UUID | None) -> Project:
 def update(
     *, principal: Principal, namespace_id: UUID, description: str | None, is_public: bool | None
 ) -> Namespace:
-    """Change what is given; None leaves as it is. A privacy change decides the very next pull.
+    """Change the given fields; None leaves a field unchanged. Privacy applies from the next pull on.
 
     Raises:
-        NotFound, PermissionsDenied, TransientState, Locked: as their names say.
+        NotFound: there is no such namespace, or the principal may not know of it.
+        PermissionsDenied: the principal may see the namespace and not administer it.
+        TransientState: the namespace is being deleted.
+        Locked: the namespace is locked by an administrator.
     """
     namespace = _for_change(principal, namespace_id, "write")
     check_writable("namespace", namespace.pk, namespace.status)
@@ -127,7 +135,7 @@ def update(
 
 
 def change(namespace: Namespace, *, actor: Actor, **changes: str | bool | User | Application | None) -> None:
-    """Set fields of a locked row; a privacy change decides the very next pull."""
+    """Set fields of a namespace whose row is locked; privacy applies from the next pull on."""
     for field, value in changes.items():
         setattr(namespace, field, value)
     namespace.updated_at = now()
@@ -137,12 +145,12 @@ def change(namespace: Namespace, *, actor: Actor, **changes: str | bool | User |
 
 
 def lock(namespace: Namespace, *, actor: Actor) -> bool:
-    """Make a row that the transaction holds read-only; False if it is locked already or being deleted."""
+    """Make a namespace read-only; False if it is already, or is being deleted. Its row must be locked."""
     return _set_locked(namespace, is_locked=True, actor=actor)
 
 
 def unlock(namespace: Namespace, *, actor: Actor) -> bool:
-    """Allow changes of a row that the transaction holds; False if it is not locked."""
+    """Allow changes of a read-only namespace again; False if it is not. Its row must be locked."""
     return _set_locked(namespace, is_locked=False, actor=actor)
 
 
@@ -156,7 +164,7 @@ def _record_change(namespace: Namespace) -> None:
 
 
 def _recorded(changes: Mapping[str, str | bool | User | Application | None]) -> dict[str, str | bool | None]:
-    """Values as audit rows remember them: an owner by its id."""
+    """The values for an audit row: an owner as its id."""
     return {
         field: str(value.pk) if isinstance(value, User | Application) else value
         for field, value in changes.items()
@@ -165,10 +173,14 @@ def _recorded(changes: Mapping[str, str | bool | User | Application | None]) -> 
 
 @transaction.atomic
 def delete(*, principal: Principal, namespace_id: UUID) -> Namespace:
-    """Free the name at once and leave the rest to the worker. Again while deleting: the same answer.
+    """Delete a namespace: its name can be reused at once, and the worker deletes its contents.
+
+    Idempotent while the namespace is being deleted.
 
     Raises:
-        NotFound, PermissionsDenied, Locked: as their names say.
+        NotFound: there is no such namespace, or the principal may not know of it.
+        PermissionsDenied: the principal may see the namespace and not delete it.
+        Locked: the namespace is locked by an administrator.
     """
     namespace = _for_change(principal, namespace_id, "delete")
     check_deletable("namespace", namespace.pk, namespace.status)
@@ -177,7 +189,7 @@ def delete(*, principal: Principal, namespace_id: UUID) -> Namespace:
 
 
 def start_deletion(namespace: Namespace, *, actor: Actor) -> None:
-    """Mark a locked row and tell the worker; nothing happens to one that is marked already."""
+    """Mark a namespace, whose row is locked, as deleting, and notify the worker. Idempotent."""
     if namespace.status != Status.DELETING:
         namespace.status = Status.DELETING
         namespace.updated_at = now()
@@ -195,5 +207,5 @@ def _for_change(principal: Principal, namespace_id: UUID, what: str) -> Namespac
 
 
 def target_of(namespace: Namespace) -> Target:
-    """The namespace as audit rows remember it."""
+    """The namespace as the target of an audit row."""
     return Target("namespace", namespace.pk, namespace.name, namespace.project.organization_id)

@@ -1,4 +1,4 @@
-"""`manage.py sparse_indexes`: whether a namespace takes indexes of which some manifests are not there."""
+"""`manage.py sparse_indexes`: whether a namespace accepts indexes whose manifests are partly missing."""
 
 from argparse import ArgumentParser
 from typing import Any, Final
@@ -15,18 +15,18 @@ _CHOICES: Final = {"accept": True, "refuse": False}
 
 
 class Command(BaseCommand):
-    """For mirrors that copy only the platforms they need."""
+    """For mirrors that copy only some platforms of an image."""
 
-    help = "Accept or refuse (the default) indexes in a namespace that name manifests which are not there."
+    help = "Accept or refuse (the default) indexes that list manifests which the image does not have."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare what may be said."""
+        """Declare the arguments."""
         parser.add_argument("namespace", help="its name")
         parser.add_argument("choice", choices=_CHOICES)
 
     @transaction.atomic
     def handle(self, *_: Any, **options: Any) -> None:
-        """Set it; it decides the next push."""
+        """Set it; it applies from the next push on."""
         found = Namespace.objects.select_for_update(of=("self",)).select_related("project")
         there = found.exclude(status=Status.DELETING)
         namespace = there.filter(name=options["namespace"]).first()
