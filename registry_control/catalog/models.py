@@ -1,4 +1,7 @@
-"""What the registry holds. Bytes are elsewhere, under opaque keys; this is the truth about them."""
+"""Images, tags, manifests, blobs and uploads.
+
+The bytes of blobs are in the blob store, under opaque keys; these rows decide which of them exist.
+"""
 
 import uuid
 
@@ -16,9 +19,9 @@ DIGEST_LENGTH = len("sha512:") + 128
 
 
 class Image(Lockable):
-    """A repository: everything of its name after the namespace, slashes included.
+    """A repository; `name` is the repository name without the namespace, and may contain slashes.
 
-    The row is made by the first upload, and shown from the first manifest on (`pushed_at`).
+    The first upload creates the row; it is visible from the first manifest on (`pushed_at`).
     `organization_id` repeats that of the namespace's project.
     """
 
@@ -52,7 +55,7 @@ class Image(Lockable):
             )
         ]
         indexes = [
-            # With all that a list asks before it knows its page, so that only that page's rows are read.
+            # All columns that a list filters and sorts by, so that only the rows of its page are read.
             models.Index(fields=["namespace", "created_at", "id", "pushed_at"], name="images_of_namespace"),
             models.Index(
                 fields=["organization_id", "created_at", "id", "pushed_at"], name="images_of_organization"
@@ -72,7 +75,7 @@ class Image(Lockable):
 
 
 class Manifest(models.Model):
-    """A manifest of one image, byte for byte as it was pushed (invariant 6)."""
+    """A manifest of one image; `payload` has the bytes exactly as pushed (invariant 6)."""
 
     image = models.ForeignKey(Image, models.PROTECT, related_name="manifests", db_index=False)
     digest = models.CharField(max_length=DIGEST_LENGTH)
@@ -122,7 +125,7 @@ class Referrer(models.Model):
 
 
 class ManifestChild(models.Model):
-    """An index names a manifest of the same image; a child lives as long as a parent does."""
+    """An index (`parent`) lists a manifest of the same image (`child`), which is reachable through it."""
 
     parent = models.ForeignKey(Manifest, models.PROTECT, related_name="children", db_index=False)
     child = models.ForeignKey(Manifest, models.PROTECT, related_name="parents")
@@ -133,7 +136,7 @@ class ManifestChild(models.Model):
 
 
 class MissingChild(models.Model):
-    """A sparse index names a manifest that its image does not have; it becomes a child when it is pushed.
+    """A sparse index lists a manifest that its image does not have; a push makes it a `ManifestChild`.
 
     `image` repeats the parent's own.
     """
@@ -150,7 +153,7 @@ class MissingChild(models.Model):
 
 
 class Tag(Timestamped):
-    """A name for a manifest. It keeps its id when it moves."""
+    """A name for a manifest. A push can move it to another manifest; its id stays."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     image = models.ForeignKey(Image, models.PROTECT, related_name="tags", db_index=False)
@@ -177,10 +180,10 @@ class Tag(Timestamped):
 
 
 class Blob(models.Model):
-    """Content and where its bytes are. A storage key is written once and never again (invariant 1)."""
+    """Content and its key in the blob store. A storage key is never written twice (invariant 1)."""
 
     class State(models.TextChoices):
-        """From `deleting` on, a blob is absent for everyone; its digest may be uploaded anew."""
+        """A blob in state `deleting` cannot be read or linked; its digest can be uploaded again."""
 
         LIVE = "live"
         DELETING = "deleting"
@@ -203,7 +206,7 @@ class Blob(models.Model):
 
 
 class BlobLink(models.Model):
-    """A manifest of an image lists a blob. `image` and `is_reachable` repeat the manifest's own."""
+    """A manifest of an image references a blob. `image` and `is_reachable` repeat the manifest's own."""
 
     image = models.ForeignKey(Image, models.PROTECT, related_name="blob_links", db_index=False)
     manifest = models.ForeignKey(Manifest, models.PROTECT, related_name="blob_links", db_index=False)
@@ -219,7 +222,7 @@ class BlobLink(models.Model):
 
 
 class BlobLease(models.Model):
-    """A promise: the image has this blob until then, whether or not a manifest names it (invariant 2)."""
+    """An image has a blob until `expires_at`, even if no manifest references it (invariant 2)."""
 
     image = models.ForeignKey(Image, models.PROTECT, related_name="blob_leases", db_index=False)
     blob = models.ForeignKey(Blob, models.PROTECT, related_name="leases")
@@ -230,10 +233,10 @@ class BlobLease(models.Model):
 
 
 class UploadSession(models.Model):
-    """An upload under way, bound to its image, resumable on any node.
+    """An upload to one image, which the client can continue on any node.
 
-    How many bytes there are is for the storage driver to say. `hashed_digest` is that of the first
-    `hashed_size` bytes, kept so that the closing request need not read them again (checklist 77).
+    The storage driver returns the number of bytes received. `hashed_digest` is the digest of the first
+    `hashed_size` bytes, so that the closing request need not read them again (OCI 77).
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

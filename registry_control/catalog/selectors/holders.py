@@ -1,4 +1,4 @@
-"""Which images reference a blob, and which images hold nothing."""
+"""Queries for the images that have a blob, and for images without contents."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +12,12 @@ from registry_control.common.clock import now
 from registry_control.common.models import NOT_DELETING
 from registry_control.db.sql import id_parameter, row, rows
 
-# Looking further would cost more than sending the blob; a client may always name the source itself.
-_LOOKED_AT: Final = 20
+# A longer search would cost more than an upload of the blob; clients can name the source image themselves.
+_MAX_IMAGES: Final = 20
 
-# From one image to the next by the index, however many manifests of each have the blob, and at most so many
-# images: nearly every image of a registry may have the same base layer. CROSS JOIN keeps SQLite to this
-# order; left to itself it goes through all images of the organization.
+# Skips from one image to the next in the index, however many manifests of an image link the blob, and stops
+# after 200 images: nearly every image of a registry may have the same base layer. CROSS JOIN fixes the join
+# order in SQLite, which would otherwise read all images of the organization.
 _LINKED: Final = """
 WITH RECURSIVE holder (image_id, number) AS (
     SELECT (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = %s ORDER BY k.image_id LIMIT 1), 1
@@ -35,7 +35,8 @@ WHERE i.id = h.image_id AND n.id = i.namespace_id AND p.id = n.project_id AND p.
 ORDER BY h.number LIMIT 20
 """
 
-# No further than a few images, by the index: should they be others' only, the bytes are stored as new ones.
+# Examines 20 images in index order. If all of them belong to other organizations, the uploaded bytes are
+# stored like those of an unknown blob.
 _NEAR: Final = """
 SELECT b.id, b.size, b.storage_key FROM catalog_blob b
 WHERE b.digest = %s AND b.state = 'live' AND EXISTS (
@@ -50,7 +51,7 @@ WHERE b.digest = %s AND b.state = 'live' AND EXISTS (
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A live blob and where its bytes are."""
+    """A live blob and the storage key of its bytes."""
 
     id: int
     size: int  # bytes
@@ -58,23 +59,23 @@ class StoredBlob:
 
 
 def find_blob_in_organization(digest: str, *, image_id: UUID) -> StoredBlob | None:
-    """The blob of that digest, if an image of the same organization as this one is known to have it."""
+    """The blob of a digest, if one of the first images that link it is of the same organization."""
     found = row(_NEAR, [digest, id_parameter(image_id)])
     return None if found is None else StoredBlob(*found)
 
 
 def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]:
-    """Namespace and name of some images of an organization that have a blob, by link or by lease."""
+    """Namespace and name of some images of an organization that have a blob, by a link or a lease."""
     linked = rows(_LINKED, [blob_id, blob_id, id_parameter(organization_id)])
-    some = BlobLease.objects.filter(blob=blob_id, expires_at__gt=now()).values("pk")[: _LOOKED_AT * 10]
+    some = BlobLease.objects.filter(blob=blob_id, expires_at__gt=now()).values("pk")[: _MAX_IMAGES * 10]
     leases = BlobLease.objects.filter(
         pk__in=some, image__namespace__project__organization=organization_id
     ).values_list("image__namespace__name", "image__name")
-    return list(dict.fromkeys([*((namespace, name) for namespace, name in linked), *leases[:_LOOKED_AT]]))
+    return list(dict.fromkeys([*((namespace, name) for namespace, name in linked), *leases[:_MAX_IMAGES]]))
 
 
 def idle_images(before: datetime) -> QuerySet[Image]:
-    """Images created before then that nothing was pushed to, without an upload and without a valid lease."""
+    """Images created before a time that have no manifest yet, no upload session and no valid lease."""
     uploading = UploadSession.objects.filter(image=OuterRef("pk"))
     leased = BlobLease.objects.filter(image=OuterRef("pk"), expires_at__gt=now())
     return Image.objects.filter(

@@ -1,6 +1,7 @@
-"""Images and tags that a principal may see in the management API; there is no other way to one there.
+"""Queries for the images, tags and manifests that a principal may see in the management API.
 
-An image is shown from its first manifest on, and until its last row is gone.
+The API finds them only through this module. An image is visible from its first manifest on, and until the
+worker has deleted its row.
 """
 
 from collections.abc import Sequence
@@ -20,10 +21,10 @@ from registry_control.namespaces.models import Namespace
 
 _OF_IMAGE: Final = "namespace__project"
 TAGS_SHOWN: Final = 100  # of each image in a list
-_MAX_NUMBER: Final = 2**63 - 1  # of a row
+_MAX_ROW_ID: Final = 2**63 - 1
 
-# One for each image, put together by UNION ALL: SQLite knows no LATERAL, and a window over all tags of these
-# images would read as many as there are.
+# One subquery for each image, joined by UNION ALL: SQLite has no LATERAL, and a window function would read
+# all tags of the images.
 _NEWEST_TAGS: Final = f"""
 SELECT newest.image_id, newest.name FROM (
     SELECT image_id, name FROM catalog_tag WHERE image_id = %s AND {not_deleting_sql()}
@@ -40,7 +41,7 @@ SELECT newest.manifest_id, newest.name FROM (
 
 @dataclass(frozen=True, slots=True)
 class ImageFilter:
-    """Which images are wanted, by exact values; None for all."""
+    """Exact values that images must have; None for any value."""
 
     name: str | None = None
     namespace_id: UUID | None = None
@@ -48,7 +49,7 @@ class ImageFilter:
     organization_id: UUID | None = None
 
     def namespaces(self, principal: Principal) -> QuerySet[Namespace]:
-        """Those that the principal may see and whose images are wanted."""
+        """The namespaces that the principal may see and that match the filter."""
         wanted = {
             "pk": self.namespace_id,
             "project": self.project_id,
@@ -58,16 +59,16 @@ class ImageFilter:
         return namespaces.visible_to(principal).filter(**given)
 
     def is_all_of(self, principal: Principal) -> bool:
-        """Whether no namespace is left out that the principal's organization has."""
+        """Whether the filter and the principal's rights include all namespaces of its organization."""
         narrower = (self.namespace_id, self.project_id) != (None, None)
         own = self.organization_id in (None, principal.organization_id)
         return namespaces.sees_all(principal) and own and not narrower
 
 
 def images_visible_to(principal: Principal, wanted: ImageFilter) -> QuerySet[Image]:
-    """Every image of every namespace that the principal may see, narrowed by a filter.
+    """The images that match a filter, of all namespaces that the principal may see.
 
-    Each case names what its index begins with, since SQLite knows nothing of how much there is.
+    Each case filters by the first column of the index that suits it: SQLite has no statistics to choose one.
     """
     found = Image.objects.filter(pushed_at__isnull=False)
     own: dict[str, Any] = {"organization_id": principal.organization_id}
@@ -81,7 +82,7 @@ def images_visible_to(principal: Principal, wanted: ImageFilter) -> QuerySet[Ima
 
 
 def count_images(principal: Principal, wanted: ImageFilter) -> int:
-    """How many images `images_visible_to` finds, without passing them all."""
+    """The number of images that `images_visible_to` finds, from the namespaces' counts where possible."""
     if wanted.name is not None:
         return images_visible_to(principal, wanted).count()
     seen = wanted.namespaces(principal)
@@ -92,10 +93,10 @@ def count_images(principal: Principal, wanted: ImageFilter) -> int:
 
 
 def get_visible_image(principal: Principal, image_id: UUID, *, lock: bool = False) -> Image:
-    """One image, deleting ones included; `lock` takes its row for the present transaction.
+    """One image, also while it is being deleted; `lock` locks its row.
 
     Raises:
-        NotFound: there is none, or it is not the principal's to know.
+        NotFound: there is no such image, or the principal may not know of it.
     """
     found = Image.objects.select_related(_OF_IMAGE).filter(pk=image_id, pushed_at__isnull=False)
     if lock:
@@ -107,16 +108,16 @@ def get_visible_image(principal: Principal, image_id: UUID, *, lock: bool = Fals
 
 
 def tags_of(image: Image, *, name: str | None) -> tuple[QuerySet[Tag], int | None]:
-    """The tags of an image, deleting ones included; and how many, where that is known."""
+    """The tags of an image, including those being deleted, and their number if no count is needed for it."""
     found = Tag.objects.filter(image=image)
     return (found, image.tag_rows) if name is None else (found.filter(name=name), None)
 
 
 def get_visible_tag(principal: Principal, tag_id: UUID, *, lock: bool = False) -> Tag:
-    """One tag with its `digest`; `lock` takes its row, whose image's row the caller holds.
+    """One tag with its `digest`; `lock` locks its row, after the caller has locked that of the image.
 
     Raises:
-        NotFound: there is none, or it is not the principal's to know.
+        NotFound: there is no such tag, or the principal may not know of it.
     """
     found = with_digest(Tag.objects.select_related(f"image__{_OF_IMAGE}").filter(pk=tag_id))
     if lock:
@@ -128,7 +129,7 @@ def get_visible_tag(principal: Principal, tag_id: UUID, *, lock: bool = False) -
 
 
 def newest_tags_of(image_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
-    """The names of the newest `TAGS_SHOWN` tags of each of these images, in byte order: one query for all."""
+    """The names of the newest `TAGS_SHOWN` tags of each image, in byte order, in one query."""
     newest: dict[UUID, list[str]] = {}
     if image_ids:
         sql = " UNION ALL ".join([_NEWEST_TAGS] * len(image_ids))
@@ -151,7 +152,7 @@ def get_visible_manifest(principal: Principal, manifest_id: UUID, *, lock: bool 
         NotFound: there is none, or the principal may not know of it.
     """
     number = manifest_id.int
-    if number > _MAX_NUMBER:
+    if number > _MAX_ROW_ID:
         raise NotFound("manifest", manifest_id)
     if lock:
         of_image = Manifest.objects.filter(pk=number).values("image")
@@ -166,7 +167,7 @@ def get_visible_manifest(principal: Principal, manifest_id: UUID, *, lock: bool 
 
 
 def newest_tags_on(manifest_ids: Sequence[int]) -> dict[int, list[str]]:
-    """The names of the newest `TAGS_SHOWN` tags on each of these manifests, in byte order."""
+    """The names of the newest `TAGS_SHOWN` tags of each manifest, in byte order, in one query."""
     newest: dict[int, list[str]] = {}
     if manifest_ids:
         sql = " UNION ALL ".join([_NEWEST_TAGS_ON] * len(manifest_ids))
@@ -176,6 +177,6 @@ def newest_tags_on(manifest_ids: Sequence[int]) -> dict[int, list[str]]:
 
 
 def with_digest(tags: QuerySet[Tag]) -> QuerySet[Tag]:
-    """Add the `digest` of what each stands for."""
-    # Not by way of the manifest's row: that has all of its bytes.
+    """Add the `digest` of each tag's manifest."""
+    # Not with select_related, which would load the payload of the manifest.
     return tags.annotate(digest=F("manifest__digest"))

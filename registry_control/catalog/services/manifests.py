@@ -40,7 +40,7 @@ from registry_data.oci.preconditions import Preconditions
 class NewManifest:
     """A manifest as pushed and as read. `children` may be manifests or, from BuildKit, blobs.
 
-    `optional_blobs` need not be there; those that are belong to it as well (checklist 98).
+    `optional_blobs` need not be there; those that are belong to it as well (OCI 98).
 
     `platforms` are those children which by their type are manifests, each with its platform, "" for none.
     """
@@ -293,7 +293,7 @@ def _insert(image_id: UUID, new: NewManifest, *, is_reachable: bool) -> int:
 
 @transaction.atomic
 def delete(*, actor: Actor, image_id: UUID, digest: str, only_if: Preconditions | None = None) -> None:
-    """Delete a manifest and every tag on it (checklist 135).
+    """Delete a manifest and every tag on it (OCI 135).
 
     Raises:
         ImageNotFound, ManifestNotFound: there is none.
