@@ -1,4 +1,4 @@
-"""Checks of the addresses on which the servers listen, before they do."""
+"""Validates the addresses on which the servers will listen."""
 
 import errno
 import socket
@@ -10,7 +10,7 @@ from registry_control.settings.environment import Address, ConfigurationError
 
 
 def ip_of(address: Address, variable: str) -> str:
-    """The IP address to listen on; the servers themselves accept no host names.
+    """The IP address to listen on: Granian does not accept host names.
 
     Raises:
         ConfigurationError: the host name cannot be resolved.
@@ -24,7 +24,7 @@ def ip_of(address: Address, variable: str) -> str:
 
 
 def reachable(address: Address) -> Address:
-    """The address at which this machine itself reaches a server that listens there."""
+    """The address at which this machine can reach a server that listens on it."""
     try:
         ip = ip_address(address.host)
     except ValueError:
@@ -49,7 +49,7 @@ def check_addresses(addresses: Mapping[str, Address]) -> None:
             try:
                 held.enter_context(_listening(address))
             except OSError as error:
-                raise ConfigurationError(f"{variable}: {_why_not(error, address, variable)}") from error
+                raise ConfigurationError(f"{variable}: {_reason(error, address, variable)}") from error
 
 
 def _resolved(address: Address) -> tuple[int, tuple[str, int]]:
@@ -62,7 +62,7 @@ def _listening(address: Address) -> socket.socket:
     family, place = _resolved(address)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # As the servers do: a port with connections that have just ended is free.
+        # Like the servers: a port with connections in TIME_WAIT can be used.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
         listener.listen(1)
@@ -72,7 +72,7 @@ def _listening(address: Address) -> socket.socket:
     return listener
 
 
-def _why_not(error: OSError, address: Address, variable: str) -> str:
+def _reason(error: OSError, address: Address, variable: str) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
             f"{address} is in use already: stop the program that listens there,"

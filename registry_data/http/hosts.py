@@ -14,36 +14,36 @@ from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 _NAME: Final = rb"(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+"
 _HOST: Final = re.compile(rb"(?:" + _NAME + rb"|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _LONGEST: Final = 253 + 6  # characters of a name in the DNS, with a port
-_KNOWN: Final = 64  # hosts; a registry has a few
+_CACHED_HOSTS: Final = 64  # a registry has a few
 
 
 def is_host(value: bytes) -> bool:
     """Whether the value of a header is a host with an optional port."""
-    return len(value) <= _LONGEST and _has_form(value)
+    return len(value) <= _LONGEST and _is_well_formed(value)
 
 
-@lru_cache(_KNOWN)
-def _has_form(value: bytes) -> bool:
+@lru_cache(_CACHED_HOSTS)
+def _is_well_formed(value: bytes) -> bool:
     return _HOST.fullmatch(value) is not None
 
 
 def check_host(request: Request) -> None:
-    """Refuse a request without exactly one valid Host; HTTP/1.0 may omit it.
+    """Require exactly one valid Host header; HTTP/1.0 may omit it.
 
     Raises:
         ProtocolError: 400.
     """
     first, *more = request.headers.getlist("host") or [""]
     if more:
-        raise _refused("the request has several Host headers: send one")
-    if not first:  # the server adds an empty one where there is none
+        raise _bad_request("the request has several Host headers: send one")
+    if not first:  # the server adds an empty header if there is none
         if request.http_version == "1.1":
-            raise _refused("the request has no Host header: send one with the registry's host")
+            raise _bad_request("the request has no Host header: send one with the registry's host")
     elif not is_host(first.encode("latin-1")):
-        raise _refused(
+        raise _bad_request(
             f"the Host header {shown(first)} is not a valid host: send it as <name> or <name>:<port>"
         )
 
 
-def _refused(message: str) -> ProtocolError:
+def _bad_request(message: str) -> ProtocolError:
     return ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.BAD_REQUEST)

@@ -1,7 +1,7 @@
 """Response cache for small GET and HEAD responses, each valid until a scope that it depends on changes.
 
-The key is method, path, query and Authorization header. A privacy change, a deleted key or a moved tag acts
-on the very next request (invariant 5, ADR 43); a response also ends with the caller's key or token.
+The key is method, path, query and Authorization header. A change of visibility, a deleted key or a moved tag
+evicts a response before the next request (invariant 5, ADR 43). It also expires with the key or token.
 """
 
 import time
@@ -19,9 +19,9 @@ Key: TypeAlias = tuple[str, str, bytes, bytes]
 
 LARGEST: Final = 64 * 1024  # bytes of a body that is cached
 _CAPACITY: Final = 32 * 1024 * 1024  # bytes
-_OVERHEAD: Final = 2048  # bytes of a cached response without its body, about
+_OVERHEAD: Final = 2048  # bytes, approximate size of a cached response without its body
 
-# A request with one of these asks for a part, or for a response that depends on what the client has.
+# With one of these headers, a response is partial or depends on the content that the client has.
 _CONDITIONS: Final = frozenset(
     (b"range", b"if-range", b"if-none-match", b"if-match", b"if-modified-since", b"if-unmodified-since")
 )
@@ -29,7 +29,7 @@ _CONDITIONS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """A response in the form of ASGI, and what the log and the rate limits need to know about it."""
+    """A response as ASGI messages, with the route for the access log and the principal for rate limits."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -40,9 +40,9 @@ class CachedResponse:
 
 
 def key_of(scope: Scope) -> Key | None:
-    """What a response depends on besides the database; None if it cannot be shared with another request.
+    """The part of a request on which its response depends; None if the response cannot be cached.
 
-    Nor can it without exactly one valid Host: such a request is refused, or is one of HTTP/1.0.
+    A request without exactly one valid Host header has no key: it is rejected, or uses HTTP/1.0.
     """
     method: str = scope["method"]
     if method not in ("GET", "HEAD"):
@@ -65,24 +65,24 @@ def key_of(scope: Scope) -> Key | None:
 
 
 class ResponseCache:
-    """Responses that are still true."""
+    """Responses that are valid in the current version of the database."""
 
     def __init__(self, tracker: ChangeTracker) -> None:
         self._cache: ScopedCache[Key, CachedResponse] = ScopedCache(tracker, _CAPACITY)
 
     def get(self, key: Key) -> CachedResponse | None:
-        """The response to a request, whose caller has caught up with the change log."""
+        """The cached response. The caller must have applied the change log."""
         cached = self._cache.get(key)
         return cached if cached is not None and cached.expires_at > time.time() else None
 
     def put(self, key: Key, request: Request, response: Response) -> None:
-        """Cache a response, if it and what it depends on allow that."""
+        """Cache a response if it is small, cacheable, and has known dependencies."""
         dependencies, body = request.dependencies, response.body
         if not response.cacheable_until or not isinstance(body, bytes) or request.route is None:
             return
         if request.method == "HEAD":
             body = b""
-        # A response that depends on nothing was not made by a read that says what it depends on.
+        # Without scopes, the response was not created by a use case that declares its dependencies.
         if len(body) > LARGEST or not dependencies.is_cacheable or not dependencies.scopes:
             return
         assert dependencies.version is not None  # noqa: S101 - it would not be cacheable

@@ -28,160 +28,168 @@ T = TypeVar("T")
 _AT_ONCE: Final = 0.05  # seconds
 
 
-async def start(plane: AppContext, request: Request, route: Route) -> Response:
+async def start(context: AppContext, request: Request, route: Route) -> Response:
     """Mount a blob, store one from the body, or start an upload session (OCI 49-56, 80-86)."""
     repository = parse_repository(route.name)
     whole = _digest(request) if "digest" in request.query else None
-    if request.query.get("mount") and await _mounted(plane, request, repository):
+    if request.query.get("mount") and await _mounted(context, request, repository):
         return _created(repository, Digest.parse(request.query["mount"]))
     algorithm = request.query.get("digest-algorithm") or (whole.algorithm if whole else CANONICAL)
     check_algorithm(algorithm)
-    pusher = await plane.bridge.read(None, require_push, credentials(request), repository)
-    session_id = await plane.bridge.run(upload_sessions.start, pusher, algorithm=algorithm, store=plane.store)
+    pusher = await context.bridge.read(None, require_push, credentials(request), repository)
+    session_id = await context.bridge.run(
+        upload_sessions.start, pusher, algorithm=algorithm, store=context.store
+    )
     if whole is not None and "mount" not in request.query:
         try:
-            return await _finish(plane, request, repository, session_id, whole)
+            return await _finish(context, request, repository, session_id, whole)
         except BaseException:
             with suppress(ProtocolError):  # the worker removes expired sessions
-                await plane.bridge.run(
-                    upload_sessions.drop, credentials(request), repository, session_id, store=plane.store
+                await context.bridge.run(
+                    upload_sessions.drop, credentials(request), repository, session_id, store=context.store
                 )
             raise
     return _session(HTTPStatus.ACCEPTED, repository, session_id, 0)
 
 
-async def _mounted(plane: AppContext, request: Request, repository: Repository) -> bool:
+async def _mounted(context: AppContext, request: Request, repository: Repository) -> bool:
     digest = Digest.parse(request.query["mount"])
     source = request.query.get("from")
     try:
         parsed = parse_repository(source) if source else None
     except ProtocolError:
         return False  # an invalid source means an upload, not an error (OCI 81)
-    return await plane.bridge.run(mounts.mount, credentials(request), repository, digest, source=parsed)
+    return await context.bridge.run(mounts.mount, credentials(request), repository, digest, source=parsed)
 
 
-async def append(plane: AppContext, request: Request, route: Route) -> Response:
+async def append(context: AppContext, request: Request, route: Route) -> Response:
     """Append a chunk to an upload (OCI 61-68)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
-    if (small := await request.body_at_once(plane.config.piece_size, _AT_ONCE)) is not None:
-        take = partial(uploads.append_small, small)
-        offset = await _at_its_end(plane, request, repository, session_id, take)
+    if (small := await request.body_at_once(context.config.piece_size, _AT_ONCE)) is not None:
+        use_case = partial(uploads.append_small, small)
+        offset = await _run_at_offset(context, request, repository, session_id, use_case)
         return _session(HTTPStatus.ACCEPTED, repository, session_id, offset)
-    held = await _open(plane, request, repository, session_id)
+    upload = await _open(context, request, repository, session_id)
     try:
-        await _pump(plane, request, held)
-        _check_length(request, held)
+        await _transfer(context, request, upload)
+        _check_length(request, upload)
     except ProtocolError:
-        await plane.bridge.run(uploads.rollback, held)
+        await context.bridge.run(uploads.rollback, upload)
         raise
     except BaseException:
         # The client disconnected, or the server stops: the upload can be resumed after the bytes that arrived
         # (OCI 73).
-        await plane.bridge.run(uploads.save_progress, held)
+        await context.bridge.run(uploads.save_progress, upload)
         raise
-    offset = await plane.bridge.run(uploads.save_progress, held)
+    offset = await context.bridge.run(uploads.save_progress, upload)
     return _session(HTTPStatus.ACCEPTED, repository, session_id, offset)
 
 
-async def finish(plane: AppContext, request: Request, route: Route) -> Response:
+async def finish(context: AppContext, request: Request, route: Route) -> Response:
     """Append the rest of an upload and close it (OCI 55-60, 66, 78)."""
     repository, session_id, digest = parse_repository(route.name), _session_id(route), _digest(request)
     try:
-        return await _finish(plane, request, repository, session_id, digest)
+        return await _finish(context, request, repository, session_id, digest)
     except ProtocolError as error:
-        again = error.code is ErrorCode.BLOB_UPLOAD_UNKNOWN and await plane.bridge.run(
+        already_stored = error.code is ErrorCode.BLOB_UPLOAD_UNKNOWN and await context.bridge.run(
             upload_sessions.already_stored, credentials(request), repository, digest
         )
-        if not again:
+        if not already_stored:
             raise
         return _created(repository, digest)  # the first response was lost (OCI 166)
 
 
 async def _finish(
-    plane: AppContext, request: Request, repository: Repository, session_id: UUID, digest: Digest
+    context: AppContext, request: Request, repository: Repository, session_id: UUID, digest: Digest
 ) -> Response:
-    if (small := await request.body_at_once(plane.config.piece_size, _AT_ONCE)) is not None:
-        take_all = partial(uploads.finish_small, small, digest)
-        rest = await _at_its_end(plane, request, repository, session_id, take_all)
+    if (small := await request.body_at_once(context.config.piece_size, _AT_ONCE)) is not None:
+        use_case = partial(uploads.finish_small, small, digest)
+        rest = await _run_at_offset(context, request, repository, session_id, use_case)
         if rest is not None:
-            await _close(plane, rest, digest)
+            await _close(context, rest, digest)
         return _created(repository, digest)
-    held = await _open(plane, request, repository, session_id)
+    upload = await _open(context, request, repository, session_id)
     try:
-        there = held.writer.is_published and await plane.bridge.run(
-            uploads.already_published, held, digest, store=plane.store
+        already_published = upload.writer.is_published and await context.bridge.run(
+            uploads.already_published, upload, digest, store=context.store
         )
-        if not there:
-            await _pump(plane, request, held)
-            _check_length(request, held)
+        if not already_published:
+            await _transfer(context, request, upload)
+            _check_length(request, upload)
         # Authorized again: the body may have taken hours (invariant 5).
-        await _find(plane, request, repository, session_id, upload_sessions.TO_WRITE)
+        await _find(context, request, repository, session_id, upload_sessions.TO_WRITE)
     except BaseException:
         # A retry begins at the offset at which this request began (OCI 72).
-        await plane.bridge.run(uploads.rollback, held)
+        await context.bridge.run(uploads.rollback, upload)
         raise
-    await _close(plane, held, digest)
+    await _close(context, upload, digest)
     return _created(repository, digest)
 
 
-async def _close(plane: AppContext, held: OpenUpload, digest: Digest) -> None:
+async def _close(context: AppContext, upload: OpenUpload, digest: Digest) -> None:
     """Close the upload. If its bytes must be read again for the digest, few requests do so at a time."""
-    if held.digest(digest.algorithm) is None:
+    if upload.digest(digest.algorithm) is None:
         try:
-            async with plane.rehash_slots:
-                await plane.bridge.run_bytes(uploads.rehash, held, digest, store=plane.store)
+            async with context.rehash_slots:
+                await context.bridge.run_bytes(uploads.rehash, upload, digest, store=context.store)
         except BaseException:
-            await plane.bridge.run(uploads.rollback, held)
+            await context.bridge.run(uploads.rollback, upload)
             raise
-    await plane.bridge.run(uploads.finish, held, digest, store=plane.store)
+    await context.bridge.run(uploads.finish, upload, digest, store=context.store)
 
 
-async def status(plane: AppContext, request: Request, route: Route) -> Response:
+async def status(context: AppContext, request: Request, route: Route) -> Response:
     """Return the offset of an upload (OCI 69)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
-    upload = await _find(plane, request, repository, session_id, upload_sessions.TO_LOOK)
-    offset = await plane.bridge.run(upload_sessions.status, upload, store=plane.store)
+    upload = await _find(context, request, repository, session_id, upload_sessions.TO_LOOK)
+    offset = await context.bridge.run(upload_sessions.status, upload, store=context.store)
     return _session(HTTPStatus.NO_CONTENT, repository, session_id, offset)
 
 
-async def cancel(plane: AppContext, request: Request, route: Route) -> Response:
+async def cancel(context: AppContext, request: Request, route: Route) -> Response:
     """Cancel an upload (OCI 71)."""
     repository, session_id = parse_repository(route.name), _session_id(route)
-    upload = await _find(plane, request, repository, session_id, upload_sessions.TO_CANCEL)
-    await plane.bridge.run(upload_sessions.cancel, upload, store=plane.store)
+    upload = await _find(context, request, repository, session_id, upload_sessions.TO_CANCEL)
+    await context.bridge.run(upload_sessions.cancel, upload, store=context.store)
     return Response(HTTPStatus.NO_CONTENT)
 
 
-async def _at_its_end(
-    plane: AppContext, request: Request, repository: Repository, session_id: UUID, take: Callable[..., T]
+async def _run_at_offset(
+    context: AppContext,
+    request: Request,
+    repository: Repository,
+    session_id: UUID,
+    use_case: Callable[..., T],
 ) -> T:
-    """Run a use case that opens an upload at the offset of Content-Range, or at its end."""
-    upload = await _find(plane, request, repository, session_id, upload_sessions.TO_WRITE)
+    """Run a use case that opens an upload at the offset in Content-Range, or at the end of the upload."""
+    upload = await _find(context, request, repository, session_id, upload_sessions.TO_WRITE)
     try:
         at = _first_byte(request)
     except ProtocolError as error:
         if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            offset = await plane.bridge.run(upload_sessions.status, upload, store=plane.store)
+            offset = await context.bridge.run(upload_sessions.status, upload, store=context.store)
             error.headers |= _progress(repository, session_id, offset)
         raise
     try:
-        return await plane.bridge.run(take, upload, at=at, store=plane.store)
+        return await context.bridge.run(use_case, upload, at=at, store=context.store)
     except UploadMoved as error:
         error.headers |= _progress(repository, session_id, error.offset)
         raise
 
 
 async def _find(
-    plane: AppContext, request: Request, repository: Repository, session_id: UUID, purpose: Purpose
+    context: AppContext, request: Request, repository: Repository, session_id: UUID, purpose: Purpose
 ) -> Upload:
-    return await plane.bridge.read(
+    return await context.bridge.read(
         None, upload_sessions.find, credentials(request), repository, session_id, purpose=purpose
     )
 
 
-async def _open(plane: AppContext, request: Request, repository: Repository, session_id: UUID) -> OpenUpload:
-    take = partial(uploads.open_upload, coming=content_length(request) or 0)
-    return await _at_its_end(plane, request, repository, session_id, take)
+async def _open(
+    context: AppContext, request: Request, repository: Repository, session_id: UUID
+) -> OpenUpload:
+    use_case = partial(uploads.open_upload, coming=content_length(request) or 0)
+    return await _run_at_offset(context, request, repository, session_id, use_case)
 
 
 def _first_byte(request: Request) -> int | None:
@@ -197,34 +205,36 @@ def _first_byte(request: Request) -> int | None:
     return first
 
 
-async def _pump(plane: AppContext, request: Request, held: OpenUpload) -> None:
+async def _transfer(context: AppContext, request: Request, upload: OpenUpload) -> None:
     """Hash and write each piece in two threads while the next one arrives: at most two pieces in memory."""
-    working: asyncio.Future[tuple[None, None]] | None = None
-    with plane.upload_buffers.lease() as size:
+    transfer: asyncio.Future[tuple[None, None]] | None = None
+    with context.upload_buffers.lease() as size:
         try:
             async for piece in request.pieces(size):
-                if working is not None:
-                    await working
-                working = asyncio.gather(
-                    plane.bridge.run_bytes(held.hash, piece), plane.bridge.run_bytes(held.store, piece)
+                if transfer is not None:
+                    await transfer
+                transfer = asyncio.gather(
+                    context.bridge.run_bytes(upload.hash, piece),
+                    context.bridge.run_bytes(upload.store, piece),
                 )
         finally:
             try:
-                if working is not None:
-                    await working
+                if transfer is not None:
+                    await transfer
             finally:
-                working = None  # or an error would hold this frame by it, and so the connection: see Bridge
+                transfer = None  # breaks the reference cycle of an exception, see Bridge._run_in
 
 
-def _check_length(request: Request, held: OpenUpload) -> None:
+def _check_length(request: Request, upload: OpenUpload) -> None:
     """Check the length of the body, which may end early without the end of the connection (OCI 58, 67)."""
     header = request.headers.get("content-range")
     if header is None:
         return
     _, last = parse_content_range(header)
-    if held.writer.offset != last + 1:
+    if upload.writer.offset != last + 1:
         raise ProtocolError(
-            ErrorCode.SIZE_INVALID, f"Content-Range ends at byte {last}, the body at {held.writer.offset - 1}"
+            ErrorCode.SIZE_INVALID,
+            f"Content-Range ends at byte {last}, the body at {upload.writer.offset - 1}",
         )
 
 

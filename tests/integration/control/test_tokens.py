@@ -1,4 +1,4 @@
-"""The token endpoint on the control plane: the Docker token protocol, GET and POST (checklist 150-157)."""
+"""The token endpoint on the control plane: the Docker token protocol, GET and POST (OCI 150-157)."""
 
 import base64
 from collections.abc import Callable

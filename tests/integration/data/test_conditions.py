@@ -1,4 +1,4 @@
-"""If-Match and If-None-Match: compare and swap of a tag (checklist 110), reads of what is expected."""
+"""If-Match and If-None-Match: compare and swap of a tag (OCI 110), reads of what is expected."""
 
 import pytest
 

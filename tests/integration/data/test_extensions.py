@@ -1,4 +1,4 @@
-"""Extensions and how they are found, and the `ns` of mirrors (checklist 7, 177-179)."""
+"""Extensions and how they are found, and the `ns` of mirrors (OCI 7, 177-179)."""
 
 import pytest
 

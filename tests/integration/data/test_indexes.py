@@ -1,4 +1,4 @@
-"""Indexes of which parts are not there, and layers that live elsewhere (checklist 98-99, 103-105)."""
+"""Indexes of which parts are not there, and layers that live elsewhere (OCI 98-99, 103-105)."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Logging in to the data plane, as docker and containerd do it (checklist 28-29, 153-156)."""
+"""Logging in to the data plane, as docker and containerd do it (OCI 28-29, 153-156)."""
 
 import httpx
 import pytest

@@ -1,4 +1,4 @@
-"""A registry that only reads, while its administrator wants it so (checklist 145)."""
+"""A registry that only reads, while its administrator wants it so (OCI 145)."""
 
 from collections.abc import Callable, Iterator
 

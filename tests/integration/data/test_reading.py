@@ -1,4 +1,4 @@
-"""Blobs by range, tags by page, referrers by type (checklist 39-47, 116-129)."""
+"""Blobs by range, tags by page, referrers by type (OCI 39-47, 116-129)."""
 
 import email.policy
 import json

@@ -1,4 +1,4 @@
-"""Uploads through the real data plane, as real clients do them and as broken ones do (checklist 49-86)."""
+"""Uploads through the real data plane, as real clients do them and as broken ones do (OCI 49-86)."""
 
 import hashlib
 import os
