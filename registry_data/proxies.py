@@ -32,7 +32,7 @@ _LONGEST_HOST: Final = 259  # characters: a DNS name and a port
 
 @dataclass(frozen=True, slots=True)
 class _Hop:
-    """What one proxy says of the request that it received."""
+    """What one proxy reports about the request that it received."""
 
     client: str = ""
     scheme: str = ""

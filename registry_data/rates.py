@@ -35,7 +35,7 @@ def anonymous_caller(address: str) -> str:
 def wait(now: float, due: float, per_minute: int) -> tuple[float, float]:
     """The seconds that a caller must wait (0: none), and its new theoretical arrival time.
 
-    `due` is its previous one, 0 for none. A refused request is not counted.
+    `due` is its previous one, 0 for none. A rejected request is not counted.
     """
     # After a reboot the clock starts again, and old times are far from now.
     due = due if now < due <= now + _AHEAD else now

@@ -57,7 +57,7 @@ def principal_by_secret(secret: str) -> Principal:
     """The principal of a secret key.
 
     Raises:
-        BadCredentials: the text is no UUID, or the key is unknown or expired, or its holder is disabled.
+        BadCredentials: the text is not a UUID, the key is unknown or expired, or its holder is disabled.
     """
     if not _is_uuid(secret):
         raise BadCredentials(Reason.INVALID_ARGUMENT)

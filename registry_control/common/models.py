@@ -38,7 +38,7 @@ def not_deleting_sql(table: str = "") -> str:
 
 
 class Lockable(Timestamped):
-    """A namespace or image: an administrator can lock it, which refuses pushes, changes and deletion."""
+    """A namespace or image: an administrator can lock it, which forbids pushes, changes and deletion."""
 
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
     status_message = models.CharField(max_length=255, blank=True, default="")

@@ -27,7 +27,7 @@ _current: ContextVar[RequestContext | None] = ContextVar("request_context", defa
 
 
 def start(incoming_id: str | None) -> RequestContext:
-    """Make the present context that of a new request, whose client or proxy may have given it an id.
+    """Start the context of a new request; its client or a proxy may have sent an id.
 
     An id of other than 1 to 128 characters of A-Z, a-z, 0-9, dot, underscore and hyphen is replaced.
     """
@@ -38,7 +38,7 @@ def start(incoming_id: str | None) -> RequestContext:
 
 
 def end() -> None:
-    """Leave the present request, in a thread that goes on to something else."""
+    """End the context of the request, in a thread that will process another one."""
     _current.set(None)
 
 

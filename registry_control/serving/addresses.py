@@ -79,5 +79,7 @@ def _reason(error: OSError, address: Address, variable: str) -> str:
             f" or set {variable} to another host:port"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{address} is no address of this machine: set {variable} to one that is, or to 0.0.0.0:port"
+        return (
+            f"{address} is not an address of this machine: set {variable} to one that is, or to 0.0.0.0:port"
+        )
     return f"cannot listen on {address} ({error.strerror}): set {variable} to another host:port"

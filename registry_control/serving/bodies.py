@@ -1,4 +1,4 @@
-"""Bodies of requests to the control plane, and what is refused before the application sees it."""
+"""Request bodies of the control plane, and checks before the application receives a request."""
 
 import asyncio
 from http import HTTPStatus
@@ -9,13 +9,13 @@ from starlette.types import Receive, Scope
 
 _UNBUDGETED: Final = 64 * 1024  # bytes of each body that do not count in the budget: most bodies are smaller
 _BUDGET: Final = 64 * 1024 * 1024  # bytes of all bodies, beyond the first _UNBUDGETED of each
-_LINGER_TIME: Final = 10.0  # seconds in which the rest of a refused body is read and dropped
+_LINGER_TIME: Final = 10.0  # seconds in which the rest of a rejected body is read and dropped
 _HEADERS: Final = 64 * 1024  # bytes of all header fields
 _TARGET: Final = 16 * 1024  # bytes of path and query
 
 
 class RequestRejected(Exception):
-    """The request is refused before the application sees it."""
+    """The request is rejected before the application receives it."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class BodyBudget:
         self._free = size
 
     def reserve(self, size: int) -> None:
-        """Take bytes from the budget, or give them back if `size` is negative.
+        """Reserve bytes of the budget, or release them if `size` is negative.
 
         Raises:
             RequestRejected: 503, the budget is exhausted.
@@ -89,7 +89,7 @@ class Body:
         return body
 
     def release(self) -> None:
-        """Forget the body."""
+        """Drop the body and release its part of the budget."""
         self._budget.reserve(-self._reserved)
         self._reserved, self._bytes = 0, bytearray()
 

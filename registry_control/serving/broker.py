@@ -28,7 +28,7 @@ _POLL: Final = 0.5  # seconds
 
 
 def make_folder() -> None:
-    """Create the folder of the broker, where there is no Redis."""
+    """Create the folder of the broker, unless Redis is configured."""
     if settings.REDIS_URL is None:
         _root().mkdir(parents=True, exist_ok=True, mode=0o700)
 

@@ -31,7 +31,7 @@ class Lease:
         """Acquire or renew the lease. Returns whether this process holds it for another two thirds of it.
 
         Raises:
-            django.db.Error: the database does not answer; the caller must act as if it did not hold it.
+            django.db.Error: the database does not respond; the caller must assume that it has lost the lease.
         """
         started = time.monotonic()
         if started < self._renew_at:

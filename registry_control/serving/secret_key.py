@@ -18,7 +18,7 @@ _ROW: Final = 1
 
 
 def check_secret_key() -> None:
-    """Compare this node's key with the one that the database was set up with, if both can be had.
+    """Compare this node's key with the one that the database was set up with, if one is recorded.
 
     Raises:
         ConfigurationError: they differ.

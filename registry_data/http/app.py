@@ -265,7 +265,7 @@ def _not_allowed(method: str, endpoints: Mapping[str, Endpoint]) -> ProtocolErro
 def _read_only(endpoints: Mapping[str, Endpoint]) -> ProtocolError:
     """Build the error for a write to a read-only registry (OCI 145).
 
-    It is no 503: clients would retry for minutes, though only an administrator can end the read-only mode.
+    It is not a 503: clients would retry for minutes, though only an administrator can end the read-only mode.
     """
     allowed = ", ".join(sorted(endpoints.keys() - _WRITES))
     return ProtocolError(

@@ -32,16 +32,16 @@ def realm(request: Request, config: Config) -> str:
     return f"{origin}/token"
 
 
-def challenge(refused: AccessDenied, request: Request, config: Config) -> str | None:
+def challenge(denied: AccessDenied, request: Request, config: Config) -> str | None:
     """The WWW-Authenticate header of a denied request; None if other credentials would not help."""
-    if refused.challenge is None:
+    if denied.challenge is None:
         return None
     if config.challenges_with_basic:
         return f'Basic realm="{config.service}", charset="UTF-8"'
-    parameters = {"realm": realm(request, config), "service": config.service, **refused.challenge}
-    if "error" in refused.challenge:
+    parameters = {"realm": realm(request, config), "service": config.service, **denied.challenge}
+    if "error" in denied.challenge:
         # docker shows this instead of the body's message (RFC 6750, section 3).
-        parameters["error_description"] = refused.message
+        parameters["error_description"] = denied.message
     return "Bearer " + ",".join(f'{name}="{_quotable(value)}"' for name, value in parameters.items())
 
 

@@ -13,10 +13,10 @@ from registry_data.scoped_cache import Dependencies
 
 
 async def check_rate(context: AppContext, request: Request) -> None:
-    """Count a request.
+    """Count a request against the rate limit of its caller.
 
     Raises:
-        ProtocolError: 429 with Retry-After, the caller is over its limit.
+        ProtocolError: 429 with Retry-After if the caller is over its limit.
     """
     if context.rates is None:
         return
@@ -31,7 +31,7 @@ async def check_rate(context: AppContext, request: Request) -> None:
 
 
 def count_request(context: AppContext, request: Request, principal: str) -> float:
-    """Count a request, also one that is answered from the cache. Returns the seconds to wait instead, or 0.
+    """Count a request, also if its response is cached. Returns the seconds to wait if over the limit, else 0.
 
     A request without a principal counts for the address that it comes from: otherwise each wrong key would
     start with an unused limit.
@@ -50,6 +50,6 @@ async def _principal(context: AppContext, request: Request) -> str:
     caller = credentials(request)
     if caller == Credentials():
         return ""
-    # What the rate depends on is not what the response depends on.
+    # Separate dependencies: the response does not depend on the name of the caller.
     dependencies = Dependencies(request.dependencies.version)
     return await context.bridge.read(dependencies, name_of_caller, caller)

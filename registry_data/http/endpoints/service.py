@@ -100,8 +100,8 @@ async def _form(request: Request) -> bytes:
     return bytes(body)
 
 
-def _token(answer: tuple[HTTPStatus, dict[str, Any]]) -> Response:
-    status, body = answer
+def _token(result: tuple[HTTPStatus, dict[str, Any]]) -> Response:
+    status, body = result
     headers = {**_UNCACHED, "www-authenticate": 'Basic realm="stowage"'} if status == 401 else _UNCACHED
     return Response(status, headers, json.dumps(body).encode())
 

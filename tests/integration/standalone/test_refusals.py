@@ -80,7 +80,7 @@ def test_the_same_address_for_both_planes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("198.51.100.1:5000", "is no address of this machine"),
+        ("198.51.100.1:5000", "is not an address of this machine"),
         ("no-such-host.invalid:5000", "no-such-host.invalid is not a known host"),
     ],
 )

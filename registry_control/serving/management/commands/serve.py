@@ -19,7 +19,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Declare what may be said."""
+        """Declare the argument."""
         parser.add_argument("role", choices=ROLES)
 
     def handle(self, *_: Any, **options: Any) -> None:

@@ -41,7 +41,7 @@ class Command(BaseCommand):
 
 
 def _prepare() -> str:
-    """Check all settings and create what is missing; return the text to print when everything serves."""
+    """Check all settings and create what is missing; return the text to print when all is ready."""
     check_addresses(
         {"REGISTRY_CONTROL_ADDR": settings.CONTROL_ADDR, "REGISTRY_DATA_ADDR": settings.DATA_ADDR}
     )
