@@ -16,7 +16,7 @@ from registry_control.identity import services as identity
 from registry_control.identity.models import ApiKey
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
-from tests.factories import TestKey, push_image
+from tests.factories import TestKey, push_image, unique
 from tests.integration.admin.forms import fields, url
 from tests.integration.catalog.races import Other, needs_postgresql, open_transaction
 
@@ -122,3 +122,16 @@ def test_a_page_whose_row_cannot_be_had_says_to_try_again(pages: Client, namespa
         answer = Other(save).end()
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert "Try again" in answer.content.decode()
+
+
+def test_a_name_that_is_taken_while_a_namespace_is_added_is_refused_on_the_page(
+    pages: Client, owner: TestKey
+) -> None:
+    name = unique("taken")
+    form = {"name": name, "project": str(owner.organization.pk)}
+    with open_transaction():
+        namespaces.create(principal=owner.principal, name=name, description="", is_public=False)
+        other = Other(lambda: pages.post(url(Namespace, "add"), form, follow=True))
+        assert other.waits
+    assert "Names are unique in the whole registry" in other.end().content.decode()
+    assert Namespace.objects.filter(name=name).count() == 1
