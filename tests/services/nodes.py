@@ -7,7 +7,9 @@ from typing import Final
 
 from tests.services.stack import Credentials, Stack
 
-NO_CREDENTIALS: Final = "this database has its first credentials already: this node wrote no credentials.json"
+NO_CREDENTIALS: Final = (
+    "this database already has its first credentials: this node did not write credentials.json"
+)
 
 
 @contextmanager

@@ -109,4 +109,4 @@ def test_a_node_with_a_secret_key_of_its_own_is_refused(make_nodes: Callable[[],
     # and an operator who has lost the key can replace it
     second.manage("replace_secret_key")
     with second:
-        assert "has no key that works" in second.log
+        assert "contains no valid key" in second.log
