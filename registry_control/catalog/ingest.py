@@ -91,8 +91,7 @@ def store_blob(
         if received.digest != claimed:
             raise DigestMismatch(expected=str(claimed), actual=str(received.digest))
         if skip_deduplication or not deduplicate(received, store=store):
-            key = _publish(received, store)
-            store.discard(received.upload_id, published=key)
+            _publish(received, store)
     finally:
         received.writer.close()
 
@@ -128,8 +127,12 @@ def _has_content(blob: StoredBlob, store: BlobStore) -> bool:
         return False
 
 
-def _publish(received: ReceivedBlob, store: BlobStore) -> Key:
-    """Publish the upload and record it as a blob. A copy of a blob that the registry has is deleted."""
+def _publish(received: ReceivedBlob, store: BlobStore) -> None:
+    """Publish the upload and record it as a blob.
+
+    If the registry has the content already, the worker deletes this copy with the closed session. Deleting it
+    here would reveal by the duration that another organization has the content (ADR 35).
+    """
     key = published_key(received.upload_id, received.digest)
     store.publish(received.upload_id, key)
     new = blobs.NewBlob(str(received.digest), received.size, key)
@@ -139,9 +142,8 @@ def _publish(received: ReceivedBlob, store: BlobStore) -> Key:
         # The request that closed the session may have looked for the key before it was published.
         uploads.remove_unless_named(key, store=store)
         raise
-    if not is_new and not blobs.repair_missing_content(new, store=store):
-        store.delete(key)
-    return key
+    if is_new or blobs.repair_missing_content(new, store=store):
+        store.discard(received.upload_id, published=key)
 
 
 def published_key(upload_id: UploadId, digest: Digest) -> Key:

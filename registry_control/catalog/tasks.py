@@ -23,11 +23,16 @@ def recount_images() -> bool:
     return reachability.recount_stale(limit=_IMAGES) == _IMAGES
 
 
-@background_task(name="catalog.expire_uploads", queue=Queue.FAST, every=timedelta(minutes=5))
+@background_task(name="catalog.expire_uploads", queue=Queue.FAST, every=timedelta(seconds=30))
 def expire_uploads() -> bool:
-    """Discard expired uploads, and images to which no manifest was ever pushed."""
-    expired = uploads.expire(store=blob_store(), limit=_BATCH)
-    return _BATCH in (expired, deletion.remove_never_pushed(limit=_BATCH))
+    """Discard expired uploads, and what closed ones left in the storage, such as copies (ADR 35)."""
+    return uploads.expire(store=blob_store(), limit=_BATCH) == _BATCH
+
+
+@background_task(name="catalog.remove_never_pushed", queue=Queue.FAST, every=timedelta(minutes=5))
+def remove_never_pushed() -> bool:
+    """Delete images to which no manifest was ever pushed."""
+    return deletion.remove_never_pushed(limit=_BATCH) == _BATCH
 
 
 @background_task(name="catalog.expire_leases", queue=Queue.FAST, every=timedelta(minutes=5))

@@ -9,11 +9,11 @@ import pytest
 from registry_control.catalog import ingest
 from registry_control.catalog.errors import DigestMismatch, MissingContent
 from registry_control.catalog.models import Blob, BlobLease, Manifest, UploadSession
-from registry_control.catalog.services import images
+from registry_control.catalog.services import images, uploads
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.digest import ALGORITHMS, Digest
 from registry_data.oci.manifest import parse_manifest
-from registry_data.storage.base import Key
+from registry_data.storage.base import Key, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import TestKey, make_key, make_namespace, push_image
 
@@ -95,10 +95,58 @@ def test_one_copy_of_the_same_content_is_kept(
     # when it is received for another image
     ingest.receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
 
-    # then both images have the one blob
+    # then both images have the one blob, and the worker deletes another copy
     blob = Blob.objects.get(digest=str(DIGEST))
     assert BlobLease.objects.filter(blob=blob, image=image_id).exists()
+    uploads.expire(store=store, limit=10)
     assert files(tmp_path) == before
+    assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
+
+
+class RecordingStore(FilesystemStore):
+    """A store that records which of its methods are called after the bytes have arrived."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.calls: list[str] = []
+
+    def publish(self, upload: UploadId, key: Key) -> None:
+        self.calls.append("publish")
+        super().publish(upload, key)
+
+    def size(self, key: Key) -> int:
+        self.calls.append("size")
+        return super().size(key)
+
+    def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
+        self.calls.append("discard")
+        super().discard(upload, published=published, held=held)
+
+    def delete(self, key: Key) -> None:
+        self.calls.append("delete")
+        super().delete(key)
+
+
+def test_invariant_9_content_of_another_tenant_takes_as_many_storage_calls_as_new_content(
+    owner: TestKey, image_id: UUID, tmp_path: Path
+) -> None:
+    # given content that another tenant has, and content that nobody has
+    store = RecordingStore(tmp_path / "blobs")
+    store.check()
+    stranger = make_key()
+    push_image(stranger, make_namespace(stranger), layers=[CONTENT], store=store)
+
+    # when both are received for an image
+    calls = []
+    for content in (CONTENT, b"new content"):
+        store.calls.clear()
+        ingest.receive_blob(
+            [content], actor=owner.actor, image_id=image_id, claimed=Digest.of(content), store=store
+        )
+        calls.append(list(store.calls))
+
+    # then neither takes more calls of the storage, and none deletes bytes
+    assert calls == [["publish", "size"], ["publish", "discard"]]
 
 
 def test_invariant_4_a_blob_whose_bytes_are_gone_is_replaced_by_the_stream(
