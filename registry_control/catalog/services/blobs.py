@@ -56,8 +56,8 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
     """Record an upload's bytes as a blob, lease it to the image, and close the session.
 
     The row of the closed session stays until the worker has deleted the upload's remaining files, so that
-    they are found even if this process dies. Returns False if the registry has the blob already; the caller
-    then deletes its copy of the bytes after the commit.
+    they are found even if this process dies. Returns False if the registry has the blob already; the bytes
+    are then a copy, which the worker deletes too.
 
     Raises:
         ImageNotFound: the image has been deleted since the upload started; nothing is recorded.

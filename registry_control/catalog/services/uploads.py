@@ -1,4 +1,4 @@
-"""Upload sessions: rows that say an upload is under way. Bytes are the storage driver's."""
+"""Services for upload sessions. A session is a row; the storage driver keeps the bytes of its upload."""
 
 import logging
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 MAX_STORAGE_ERRORS: Final = 3  # in a row, after which the storage is taken to be down
 
-# Where the image is being deleted or locked, no row.
+# Inserts nothing if the image is being deleted or is locked.
 _INSERT: Final = """
 INSERT INTO catalog_uploadsession (id, image_id, user_id, application_id, created_at, expires_at,
                                    is_open, algorithm, hashed_size, hashed_digest)
@@ -62,7 +62,7 @@ _HOLD: Final = """
 SELECT id FROM catalog_uploadsession WHERE id = %s AND image_id = %s AND is_open FOR UPDATE
 """
 
-# Stops counting where it is too many.
+# Counts no further than the limit.
 _COUNT_OPEN: Final = {
     ActorKind.USER: """
 SELECT count(*) FROM (
@@ -79,7 +79,7 @@ SELECT count(*) FROM (
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open session: the digest is that of the upload's first `hashed_size` bytes, if any."""
+    """An open session. `hashed_digest` is the digest of the upload's first `hashed_size` bytes, or empty."""
 
     id: UUID
     algorithm: str
@@ -93,8 +93,8 @@ def start(*, actor: Actor, image_id: UUID, algorithm: str) -> UUID:
 
     Raises:
         ImageNotFound, ImageReadOnly: the image is being deleted, or locked by an administrator.
-        TooManyUploads: the principal has as many under way as anybody may have. Requests at the same
-            moment may still exceed that by one each.
+        TooManyUploads: the principal has `MAX_UPLOADS` open sessions. Concurrent requests may exceed that by
+            one each.
     """
     _check_number(actor)
     session_id, moment = uuid4(), now()
@@ -149,19 +149,19 @@ def get(*, session_id: UUID, image_id: UUID) -> Session:
 
 @transaction.atomic
 def require_open(session: Session, *, image_id: UUID) -> None:
-    """See that a session was not finished since it was found; wait for whoever is about to commit that.
+    """Check that a session is still open, after waiting for a transaction that is about to close it.
 
     Raises:
-        UploadNotFound: it was, or was cancelled.
+        UploadNotFound: it was finished or cancelled.
     """
     if not rows(_HOLD, [id_parameter(session.id), id_parameter(image_id)]):
         raise UploadNotFound
 
 
 def save_progress(session: Session, *, hashed: tuple[int, str] | None) -> None:
-    """After bytes have come: the session lives on, with size and digest of what was hashed, if given.
+    """Extend the life of a session after bytes were appended, and save their size and digest, if given.
 
-    Chunks come by the hundreds: what they need not write they do not.
+    Uploads have hundreds of chunks: the row is written only if something changes.
     """
     changes: dict[str, object] = {}
     if session.expires_at - now() < settings.UPLOAD_LIFE * 0.9:
@@ -174,15 +174,15 @@ def save_progress(session: Session, *, hashed: tuple[int, str] | None) -> None:
 
 
 def close(*, session_id: UUID) -> None:
-    """End an upload; what there is of it is left to the worker."""
+    """Close a session; the worker deletes its bytes."""
     UploadSession.objects.filter(pk=session_id).update(is_open=False)
 
 
 def cancel(*, session_id: UUID, image_id: UUID, store: BlobStore) -> None:
-    """End an upload and forget its bytes.
+    """Close a session and delete its bytes.
 
     Raises:
-        UploadNotFound: there is none.
+        UploadNotFound: the image has no such open session.
     """
     open_sessions = UploadSession.objects.filter(pk=session_id, image=image_id, is_open=True)
     if not open_sessions.update(is_open=False):
@@ -191,10 +191,11 @@ def cancel(*, session_id: UUID, image_id: UUID, store: BlobStore) -> None:
 
 
 def expire(*, store: BlobStore, limit: int) -> int:
-    """Discard up to `limit` sessions that are over: expired, or closed by whoever died after that.
+    """Discard up to `limit` expired or closed sessions.
 
-    Closing is a step of its own: after it no commit can make a blob of the bytes, so removing them
-    is safe, and may be done twice. Returns how many were looked at, unless none of them could be removed.
+    Expired sessions are closed first, in a transaction: no later commit can make a blob of their bytes, so
+    that deleting them is safe, also twice (ADR 6). Returns the number of sessions examined, or 0 if none
+    could be discarded.
     """
     moment = time_parameter(now())
     rows(_CLOSE_EXPIRED, [moment, limit, moment])
@@ -209,14 +210,13 @@ def close_of_image(image_id: UUID, *, limit: int) -> list[UUID]:
 
 
 def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> int:
-    """Remove closed sessions: what they left in the storage, then the rows of those that left nothing now.
+    """Delete what closed sessions left in the storage, then their rows, in one transaction.
 
-    Most have been finished, so that their rows are all there is: these go together. One whose bytes cannot be
-    removed now, because somebody still writes or because the storage refuses, comes again after all others.
-    Returns how many went.
+    A session whose bytes cannot be deleted now, because a writer has them open or the storage fails, is tried
+    again after all others. Returns the number of deleted sessions.
 
     Raises:
-        StorageError: the storage refused several times in a row: it is away, rather than one upload odd.
+        StorageError: the storage failed `MAX_STORAGE_ERRORS` times in a row, so it is taken to be down.
     """
     empty: list[UUID] = []
     left: list[UUID] = []
@@ -252,7 +252,7 @@ def _forget(session_ids: Iterable[UUID]) -> None:
 
 
 def _remove_bytes(upload: UploadId, store: BlobStore) -> None:
-    """Remove an upload, and what it was published as where no blob names that."""
+    """Delete an upload, and the key under which it was published unless a blob has that key."""
     # A crash between publishing and recording leaves such a key.
     if (key := store.published_as(upload)) is not None:
         remove_unless_named(key, store=store)
@@ -260,6 +260,6 @@ def _remove_bytes(upload: UploadId, store: BlobStore) -> None:
 
 
 def remove_unless_named(key: Key, *, store: BlobStore) -> None:
-    """Remove what a closed session was published as, unless it became a blob before it was closed."""
+    """Delete the key of a closed session unless a blob has it."""
     if not Blob.objects.filter(storage_key=key).exists():
         store.delete(key)
