@@ -1,10 +1,10 @@
-"""What the catalogue cannot do; the data plane says it in the OCI's words, the API in its own."""
+"""Errors of the catalogue's services; each plane translates them to error responses of its protocol."""
 
 from collections.abc import Mapping
 
 
 class CatalogError(Exception):
-    """The base of all."""
+    """Base class of these errors."""
 
 
 class NamespaceNotFound(CatalogError):
@@ -37,7 +37,7 @@ class UploadNotFound(CatalogError):
 
 
 class TooManyUploads(CatalogError):
-    """The principal has `limit` uploads under way."""
+    """The principal has `limit` open uploads."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} uploads are under way")
@@ -69,11 +69,11 @@ class BlobInUse(CatalogError):
 
 
 class ConditionUnmet(CatalogError):
-    """A tag or manifest is not what the client wanted it to be; the text is for the client."""
+    """A precondition of the request does not hold; the text is for the client."""
 
 
 class MissingContent(CatalogError):
-    """A manifest names digests that its image does not have; with the platform of each, "" for none."""
+    """A manifest references digests that its image does not have; with their platforms, "" for none."""
 
     def __init__(self, platforms: Mapping[str, str]) -> None:
         super().__init__(", ".join(platforms))

@@ -2,8 +2,8 @@
 
 A reference is a link (a manifest of an image lists the blob) or a lease (the registry has promised the blob
 to an image until a time, invariant 2). A blob without references is garbage. Functions that end references
-return them as `Release`s (which blob, why, since when), so that what follows, such as a row in a queue of
-garbage collection, can be written in the same transaction.
+return them as `Release`s (blob, cause, time), so that the caller can write dependent rows, such as those of
+a garbage collection queue, in the same transaction.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -66,7 +66,7 @@ DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM batch) RETURNING blob_
 _LINKED: Final = """
 (SELECT k.id FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id = b.id LIMIT 1) IS NOT NULL
 """
-# Null where no manifest of the image lists the blob.
+# NULL if no manifest of the image lists the blob.
 _LINKED_REACHABLY: Final = """
 (SELECT k.is_reachable FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id = b.id
  ORDER BY k.is_reachable DESC LIMIT 1)
@@ -97,11 +97,11 @@ class Cause(Enum):
 
 
 class Release(NamedTuple):
-    """A reference that is gone."""
+    """A reference that has ended."""
 
     blob_id: int
     cause: Cause
-    at: datetime  # from when on it does not count any more
+    at: datetime  # when the reference ended
 
 
 class SharedBlob(NamedTuple):
@@ -119,7 +119,7 @@ def share_blobs(digests: Collection[str], *, image_id: UUID) -> list[SharedBlob]
     if not digests:
         return []
     image = id_parameter(image_id)
-    # Nothing but placeholders is put together.
+    # Only placeholders and constants are interpolated.
     sql = f"""
         SELECT b.id, b.digest, b.size, {_LINKED_REACHABLY} FROM catalog_blob b
         WHERE b.digest IN {placeholders([*digests])} AND b.state = 'live' AND ({_LINKED} OR {_LEASED})
@@ -147,7 +147,7 @@ def set_reachable(manifest_ids: Sequence[int], *, image_id: UUID, to: bool) -> i
     mark = f"{_MARK} {which}"
     if not to:
         execute(mark, [to, *manifest_ids])
-    # Nothing but placeholders is put together.
+    # Only placeholders and constants are interpolated.
     sql = f"""
         SELECT COALESCE(SUM(b.size), 0) FROM catalog_blob b
         WHERE b.id IN (SELECT blob_id FROM catalog_bloblink WHERE manifest_id IN {which}) AND (
@@ -177,7 +177,7 @@ def recount(image_id: UUID) -> Sizes:
 
 
 def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:
-    """Lease blobs to an image until then (default: for `BLOB_LEASE`), or renew the lease (invariant 2).
+    """Lease blobs to an image until a time (default: for `BLOB_LEASE`), or renew the lease (invariant 2).
 
     The caller has locked the image's row or shares the blobs' rows.
     """
@@ -212,7 +212,7 @@ def release_links(manifest_ids: Collection[int], *, cause: Cause) -> list[Releas
 
 
 def release_lease(blob_id: int, *, image_id: UUID, cause: Cause) -> list[Release]:
-    """End an image's lease of one blob before its time; empty when there is none."""
+    """End an image's lease of one blob before it expires; empty if there is none."""
     return _end_leases(_END_LEASE, [id_parameter(image_id), blob_id], cause)
 
 
@@ -222,13 +222,13 @@ def release_leases_of_image(image_id: UUID, *, limit: int) -> list[Release]:
 
 
 def release_expired_leases(*, limit: int) -> list[Release]:
-    """Delete up to `limit` leases whose time is over, the oldest first."""
+    """Delete up to `limit` expired leases, the oldest first."""
     return _end_leases(_END_EXPIRED_LEASES, [time_parameter(now()), limit], Cause.LEASE_EXPIRED)
 
 
 def _end_leases(sql: str, parameters: Sequence[Parameter], cause: Cause) -> list[Release]:
     moment = now()
-    # A lease that was over before counts from its own end, however late the worker comes.
+    # An expired lease ended when it expired, however late the worker deletes it.
     return [
         Release(blob_id, cause, min(moment, time_from_db(expires_at)))
         for blob_id, expires_at in rows(sql, parameters)

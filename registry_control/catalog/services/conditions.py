@@ -1,4 +1,4 @@
-"""Preconditions of a change, decided inside the transaction that makes it."""
+"""Preconditions of a request, checked in the transaction that makes its change."""
 
 from uuid import UUID
 
@@ -8,12 +8,12 @@ from registry_data.oci.preconditions import Preconditions
 
 
 def check(image_id: UUID, only_if: Preconditions | None) -> None:
-    """Hold a change of an image, whose row the caller has locked, to what its client wants to hold before.
+    """Check the preconditions of a change of an image, whose row the caller has locked.
 
-    Every change of a tag takes the image's row first (invariant 11), so what is read here stays true.
+    Every change of a tag locks the image's row first (invariant 11), so the result holds until the commit.
 
     Raises:
-        ConditionUnmet: with the reason for the client.
+        ConditionUnmet: a precondition does not hold; the error contains the reason for the client.
     """
     reason = only_if and only_if.unmet(digest_of(image_id, only_if.reference))
     if reason:

@@ -1,4 +1,4 @@
-"""Putting and deleting manifests: what an image holds changes here and nowhere else."""
+"""Pushing and deleting manifests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,11 +38,11 @@ from registry_data.oci.preconditions import Preconditions
 
 @dataclass(frozen=True, slots=True)
 class NewManifest:
-    """A manifest as pushed and as read. `children` may be manifests or, from BuildKit, blobs.
+    """A parsed manifest to push. `children` may be manifests or, from BuildKit, blobs.
 
-    `optional_blobs` need not be there; those that are belong to it as well (OCI 98).
+    `optional_blobs` may be missing; those that exist are linked (OCI 98).
 
-    `platforms` are those children which by their type are manifests, each with its platform, "" for none.
+    `platforms` maps the children whose media type is that of a manifest to their platforms, "" for none.
     """
 
     digest: str
@@ -52,7 +52,7 @@ class NewManifest:
     children: frozenset[str]
     subject: str
     artifact_type: str
-    descriptor: bytes  # as the referrers of its subject are listed; empty without a subject
+    descriptor: bytes  # for the referrers list of its subject; empty without a subject
     platforms: Mapping[str, str] = field(default_factory=dict)
     optional_blobs: frozenset[str] = frozenset()
 
@@ -96,14 +96,14 @@ WHERE id = %s
 
 
 class Growth(NamedTuple):
-    """By how many bytes a manifest's links make an image grow."""
+    """The bytes that a manifest's links add to an image."""
 
     size: int = 0
     untagged_size: int = 0
 
 
 class _Stored(NamedTuple):
-    """A manifest with what storing it has changed."""
+    """A stored manifest and the changes that its push made."""
 
     id: int
     is_reachable: bool
@@ -112,7 +112,7 @@ class _Stored(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A manifest that was there before the push."""
+    """A row of `_BY_DIGEST`: the image has the manifest already."""
 
     id: int
     media_type: str
@@ -120,7 +120,7 @@ class _Found(NamedTuple):
 
 
 class _Relatives(NamedTuple):
-    """Manifests that were there before a new one and that it belongs together with."""
+    """Existing manifests that reference a new manifest, or that it references as its subject."""
 
     waiting_indexes: list[int]  # sparse indexes that list it
     is_reached: bool  # by one of these indexes, or by its subject
@@ -129,7 +129,7 @@ class _Relatives(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What a manifest names: rows that are locked, and manifests that a sparse index does without."""
+    """The content that a manifest references: locked rows, and manifests that a sparse index may lack."""
 
     children: Sequence[int]
     blobs: Sequence[SharedBlob]
@@ -151,13 +151,14 @@ def put(
     tag_names: Sequence[str],
     only_if: Preconditions | None = None,
 ) -> None:
-    """Validate, store, link and tag in one transaction (invariant 3); again is the same answer.
+    """Validate, store, link and tag a manifest in one transaction (invariant 3). Idempotent.
 
     Raises:
-        ImageNotFound, ImageReadOnly: the image or its namespace is being deleted, or is locked.
-        ConditionUnmet: what the client wants to hold before does not.
-        MissingContent: digests that the image does not have.
-        StoredAsAnotherType: these bytes are there, and every client would go on getting them as they are.
+        ImageNotFound: the image or its namespace is deleted or being deleted.
+        ImageReadOnly: the image or its namespace is locked by an administrator.
+        ConditionUnmet: a precondition of the request does not hold.
+        MissingContent: the manifest references digests that the image does not have.
+        StoredAsAnotherType: the image has the manifest with another media type, which cannot change.
     """
     image = images.lock_for_update(image_id)
     conditions.check(image_id, only_if)
@@ -245,10 +246,10 @@ def _relatives(image_id: UUID, new: NewManifest) -> _Relatives:
 
 
 def _content(image: ImageForUpdate, new: NewManifest) -> _Content:
-    """Find and hold everything that a manifest names.
+    """Find and lock the rows of all content that a manifest references.
 
     Raises:
-        MissingContent: what is not there and cannot be done without.
+        MissingContent: the image lacks content that is not optional.
     """
     children = _locked_children(image.id, new.children)
     # A blob with the digest of a child that is a manifest by its type could not be pulled as one (OCI 104).
@@ -263,7 +264,7 @@ def _content(image: ImageForUpdate, new: NewManifest) -> _Content:
 
 
 def _locked_children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
-    """Manifests of the image by digest, with their ids."""
+    """Lock manifests of the image; returns their ids by digest."""
     if not digests:
         return {}
     wanted = sorted(digests)
@@ -296,9 +297,9 @@ def delete(*, actor: Actor, image_id: UUID, digest: str, only_if: Preconditions 
     """Delete a manifest and every tag on it (OCI 135).
 
     Raises:
-        ImageNotFound, ManifestNotFound: there is none.
-        ImageReadOnly: an administrator wants it to stay.
-        ConditionUnmet: what the client wants to hold before does not.
+        ImageNotFound, ManifestNotFound: there is no such image or manifest.
+        ImageReadOnly: the image or its namespace is locked by an administrator.
+        ConditionUnmet: a precondition of the request does not hold.
     """
     image = images.get_for_update(image_id)
     manifest = Manifest.objects.select_for_update().filter(image=image, digest=digest).first()
@@ -313,9 +314,9 @@ def delete_visible(*, principal: Principal, manifest_id: UUID) -> Manifest:
     """Delete a manifest that the principal names by its id, with all its tags.
 
     Raises:
-        NotFound: there is none, or the principal may not know of it.
-        PermissionsDenied: the principal may see it and not delete it.
-        Locked: the image or its namespace is read-only.
+        NotFound: there is no such manifest, or the principal may not know of it.
+        PermissionsDenied: the principal may see the manifest and not delete it.
+        Locked: the image or its namespace is locked by an administrator.
     """
     manifest = get_visible_manifest(principal, manifest_id, lock=True)
     image = manifest.image
