@@ -37,17 +37,15 @@ class GranianServer(MPServer):
     def _spawn_worker(self, idx: int, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - Granian's types
         """Start a worker. One that replaces another accepts the connections that came meanwhile."""
         holder: Any = SocketHolder  # its stub lacks the constructor
+        self._own = idx
         self._shd = holder(self._listening[idx].fileno(), False, self.backlog)
         return super()._spawn_worker(idx, *arguments, **options)
 
-    def signal_handler_interrupt(self, *arguments: Any, **options: Any) -> None:
-        """Stop accepting connections. The workers cannot do it: this process has the sockets open as well."""
-        for listening in self._listening:
-            try:
-                listening.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # its worker has not listened yet
-        super().signal_handler_interrupt(*arguments, **options)  # type: ignore[no-untyped-call]
+    def close_inherited_sockets(self) -> None:
+        """Close, in a worker, the sockets of the others: an open copy keeps a port open after their end."""
+        for number, listening in enumerate(self._listening):
+            if number != self._own:
+                listening.close()
 
     def _drop_shared_socket(self) -> None:
         for listening in self._listening:

@@ -161,12 +161,13 @@ def _serve(plane: _Plane) -> None:
     )
     server.unread_timeout = settings.IDLE_TIMEOUT
     reset_signals_after_fork()
-    server.serve(target_loader=lambda: _load(plane), wrap_loader=False)
+    server.serve(target_loader=lambda: _load(plane, server), wrap_loader=False)
 
 
-def _load(plane: _Plane) -> _Application:
+def _load(plane: _Plane, server: GranianServer) -> _Application:
     """Build the application in a worker process, right after the fork."""
     end_with_parent()
+    server.close_inherited_sockets()
     application = plane.build()
     freeze_objects()
     logger.info("%s: process %d serves", plane.name, os.getpid())

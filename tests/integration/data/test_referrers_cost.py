@@ -116,7 +116,7 @@ def test_a_manifest_with_too_many_annotations_is_refused(
     repository = tenants.repository()
     tenants.owner.push_blob(repository, CONFIG)
     answer = tenants.owner.put_manifest(
-        repository, "latest", image_manifest(CONFIG, [], annotations=annotations)
+        repository, "latest", image_manifest(CONFIG, [], annotations=annotations, subject=SUBJECT)
     )
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["code"] == "MANIFEST_INVALID"

@@ -236,7 +236,7 @@ def test_a_full_disk_of_the_broker_fails_no_request(make_stack: Callable[..., St
     # given a product whose broker of files is on a disk that is full
     with small_disk(tmp_path / "disk", mib=1) as disk:
         stack = make_stack(REGISTRY_REDIS_URL="")
-        stack.state_dir.mkdir(parents=True)
+        stack.state_dir.mkdir(parents=True, exist_ok=True)
         (stack.state_dir / "broker").symlink_to(disk)
         stack.start()
         namespace = api(stack, "POST", "/namespaces", name="doomed")

@@ -205,9 +205,9 @@ PATHS = ("/v2/", "/v2/nothing", "/token", "{base}/manifests/latest", "{base}/blo
         (["registry.example", "other.example"], "several Host"),
         ([""], "no Host"),
         (["a b"], "'a b'"),
-        (['registry.example/",service="x'], "no host"),
-        (["user@registry.example"], "no host"),
-        (["x" * 2000], "no host"),
+        (['registry.example/",service="x'], "not a valid host"),
+        (["user@registry.example"], "not a valid host"),
+        (["x" * 2000], "not a valid host"),
     ],
 )
 def test_a_request_without_a_host_is_rejected(
