@@ -58,6 +58,7 @@ SECTIONS_OF: Final = {
         "Referrers",
         "Errors",
     },
+    "registry_data/oci/basic_auth.py": {"Authentication and tokens"},
     "registry_data/oci/scopes.py": {"Authentication and tokens"},
     "registry_data/registry/authorization.py": {"Authentication and tokens", "Starting an upload"},
     "registry_data/registry/blobs.py": {"Pulling blobs", "Deletion"},
