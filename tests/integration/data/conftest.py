@@ -1,4 +1,4 @@
-"""A PostgreSQL server of these tests, whatever TEST_DATABASE is: so they run once, not once per database."""
+"""Tests of the data plane; those that need PostgreSQL have a server, independent of TEST_DATABASE."""
 
 from collections.abc import Iterator
 
@@ -15,5 +15,5 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 @pytest.fixture
 def url(postgres: Postgres, request: pytest.FixtureRequest) -> str:
-    """A database that is empty."""
+    """The URL of a new, empty database."""
     return postgres.create_database(f"empty_{abs(hash(request.node.nodeid))}")

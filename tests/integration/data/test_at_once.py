@@ -1,4 +1,4 @@
-"""Two real clients at the same time: one clear outcome each, no 500, nothing orphaned for ever."""
+"""Concurrent requests of real clients: each gets a defined response, and no content is orphaned."""
 
 import os
 import threading
@@ -15,27 +15,27 @@ from tests.tenants import REGION, Tenants
 
 
 def at_once(*calls: Callable[[], httpx.Response]) -> list[httpx.Response]:
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], httpx.Response]) -> None:
         barrier.wait()
-        answers.append(call())
+        responses.append(call())
 
     threads = [threading.Thread(target=run, args=(call,)) for call in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(answers) == len(calls)
-    return answers
+    assert len(responses) == len(calls)
+    return responses
 
 
-def test_two_creations_of_the_same_name_have_one_winner(tenants: Tenants) -> None:
+def test_of_two_concurrent_creations_of_a_name_one_succeeds(tenants: Tenants) -> None:
     name = f"race-{uuid4().hex[:8]}"
     secrets = [tenants.owner.secret, tenants.stranger.secret] * 3
     url = f"{tenants.control.base_url}{REGION}/namespaces"
-    answers = at_once(
+    responses = at_once(
         *(
             lambda secret=secret: httpx.post(
                 url, json={"name": name}, headers={"X-Auth-Token": secret}, timeout=60
@@ -43,36 +43,36 @@ def test_two_creations_of_the_same_name_have_one_winner(tenants: Tenants) -> Non
             for secret in secrets
         )
     )
-    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409, 409]
-    losers = [answer.json() for answer in answers if answer.status_code == 409]
+    assert sorted(response.status_code for response in responses) == [200, 409, 409, 409, 409, 409]
+    losers = [response.json() for response in responses if response.status_code == 409]
     assert {loser["type"] for loser in losers} == {"already_exists"}
 
 
 @pytest.mark.oci(171)
-def test_pushes_of_one_tag_leave_the_tag_on_one_of_them(tenants: Tenants) -> None:
+def test_after_concurrent_pushes_a_tag_refers_to_one_of_the_manifests(tenants: Tenants) -> None:
     repository = tenants.repository()
     tenants.owner.push_blob(repository, b"{}")
     tenants.owner.token(f"repository:{repository}:pull,push,delete")
     manifests = [image_manifest(b"{}", [], annotations={"number": str(number)}) for number in range(8)]
-    answers = at_once(
+    responses = at_once(
         *(
             lambda manifest=manifest: tenants.owner.put_manifest(repository, "race", manifest)
             for manifest in manifests
         )
     )
-    assert [answer.status_code for answer in answers] == [201] * 8
-    digests = {answer.headers["docker-content-digest"] for answer in answers}
+    assert [response.status_code for response in responses] == [201] * 8
+    digests = {response.headers["docker-content-digest"] for response in responses}
     assert tenants.owner.on(repository, "HEAD", "manifests/race").headers["docker-content-digest"] in digests
     for digest in digests:
         assert tenants.owner.on(repository, "HEAD", f"manifests/{digest}").status_code == 200
     assert tenants.owner.on(repository, "GET", "tags/list").json()["tags"] == ["race"]
 
 
-def test_a_push_while_its_namespace_is_deleted_ends_clearly(tenants: Tenants) -> None:
-    # given somebody who pushes image after image to a namespace
+def test_a_push_to_a_namespace_that_is_being_deleted_is_rejected(tenants: Tenants) -> None:
+    # given clients that push images to a namespace in a loop
     repository = tenants.repository()
     namespace_id = tenants.namespace_id(repository)
-    pushers: list[list[int]] = [[] for _ in range(3)]  # the statuses that each of them has seen
+    pushers: list[list[int]] = [[] for _ in range(3)]  # the response statuses of each client
     stop = threading.Event()
 
     def push(statuses: list[int]) -> None:
@@ -101,25 +101,25 @@ def test_a_push_while_its_namespace_is_deleted_ends_clearly(tenants: Tenants) ->
     for thread in threads:
         thread.join(60)
 
-    # then pushes succeed before, are refused from then on, and never end otherwise
+    # then pushes succeed before the deletion, are rejected after it, and no response has another status
     for statuses in pushers:
         assert set(statuses) <= {201, 202, 400, 401, 404}
         assert statuses[-1] == 401
-    # and the namespace is removed, with everything that was pushed meanwhile
+    # and the namespace is deleted with everything that was pushed during the deletion
     path = f"{REGION}/namespaces/{namespace_id}"
     wait_until(lambda: tenants.control.get(path).status_code == 404, timeout=60)
-    # and its name can be used again at once
+    # and its name can be reused at once
     name = repository.split("/")[0]
     assert tenants.api("POST", "/namespaces", name=name)["id"] != namespace_id
     assert tenants.owner.on(repository, "GET", "tags/list").status_code == 404
 
 
 @pytest.mark.oci(158)
-def test_a_key_revoked_in_the_middle_of_a_push_ends_it_with_the_next_request(tenants: Tenants) -> None:
-    # given a push whose layer is on its way
+def test_a_key_revoked_during_a_push_is_rejected_from_the_next_request_on(tenants: Tenants) -> None:
+    # given a client in the middle of the PATCH of a layer
     repository, key = tenants.repository(), tenants.new_key("ContainerRegistryPush")
     layer, half, revoked = os.urandom(2_000_000), threading.Event(), threading.Event()
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
 
     def body() -> Iterator[bytes]:
         yield layer[:1_500_000]
@@ -130,7 +130,7 @@ def test_a_key_revoked_in_the_middle_of_a_push_ends_it_with_the_next_request(ten
     with OciClient(tenants.owner.host, key["secret_key"]) as client:
         upload = client.start_upload(repository)
         pushing = threading.Thread(
-            target=lambda: answers.append(client.on(repository, "PATCH", upload, content=body()))
+            target=lambda: responses.append(client.on(repository, "PATCH", upload, content=body()))
         )
         pushing.start()
         assert half.wait(20)
@@ -140,19 +140,19 @@ def test_a_key_revoked_in_the_middle_of_a_push_ends_it_with_the_next_request(ten
         revoked.set()
         pushing.join(60)
 
-        # then the chunk, which makes no blob yet, is stored, and every later one is refused
-        assert answers[0].status_code == 202
+        # then the chunk, which does not create a blob yet, is stored, and later requests are rejected
+        assert responses[0].status_code == 202
         closing = client.on(repository, "PUT", upload, params={"digest": digest_of(layer)})
     assert closing.status_code == 401
     assert closing.json()["errors"][0]["code"] == "UNAUTHORIZED"
-    # and nothing of it can be pulled, but whoever may push can go on with it
+    # and the layer cannot be pulled, but another key with the right to push can close the upload
     assert tenants.owner.on(repository, "HEAD", f"blobs/{digest_of(layer)}").status_code == 404
     assert tenants.owner.on(repository, "PUT", upload, params={"digest": digest_of(layer)}).status_code == 201
 
 
 @pytest.mark.slow
-def test_a_key_revoked_while_a_closing_request_sends_its_body_makes_no_blob(tenants: Tenants) -> None:
-    # given a layer that comes with the request that closes its upload
+def test_a_key_revoked_during_the_body_of_a_closing_put_creates_no_blob(tenants: Tenants) -> None:
+    # given a layer in the body of the PUT that closes its upload
     repository, key = tenants.repository(), tenants.new_key("ContainerRegistryPush")
     layer, half, revoked = os.urandom(2_000_000), threading.Event(), threading.Event()
 
@@ -168,10 +168,10 @@ def test_a_key_revoked_while_a_closing_request_sends_its_body_makes_no_blob(tena
         pushing = threads.submit(client.on, repository, "PUT", upload, params=query, content=body())
         assert half.wait(20)
 
-        # when its key is revoked before the end
+        # when its key is revoked before the end of the body
         tenants.revoke(key["access_key"])
         revoked.set()
 
-        # then it is refused, and there is no blob
+        # then the request is rejected, and there is no blob
         assert pushing.result(60).status_code == 401
     assert tenants.owner.on(repository, "HEAD", f"blobs/{digest_of(layer)}").status_code == 404

@@ -1,4 +1,4 @@
-"""Cached responses during concurrent writes: none is older than the last confirmed write before it."""
+"""Cached responses during concurrent writes: none is older than the last write confirmed before it."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ CONFIG = b'{"architecture":"amd64","os":"linux"}'
 
 @dataclass
 class Failures:
-    """Runs functions in threads until time is up or one of them fails."""
+    """Runs functions in threads until a time limit or the first failure."""
 
     found: list[str] = field(default_factory=list)
     ends_at: float = field(default_factory=lambda: time.monotonic() + SECONDS)
@@ -42,7 +42,7 @@ class Failures:
         assert self.found == []
 
 
-def test_invariant_5_a_moved_tag_is_never_seen_at_an_older_place(tenants: Tenants) -> None:
+def test_invariant_5_a_moved_tag_never_returns_an_older_manifest(tenants: Tenants) -> None:
     """A writer moves a tag, and counts each move when it is confirmed; others push elsewhere meanwhile."""
     # given an image, another one, and readers with tokens of their own
     repository, elsewhere = tenants.repository(), tenants.repository()
@@ -66,8 +66,8 @@ def test_invariant_5_a_moved_tag_is_never_seen_at_an_older_place(tenants: Tenant
     def read(client: OciClient) -> Callable[[], None]:
         def once() -> None:
             before = confirmed[0]
-            answer = client.on(repository, "HEAD", "manifests/latest")
-            seen = numbers.get(answer.headers.get("docker-content-digest", ""), -1)
+            response = client.on(repository, "HEAD", "manifests/latest")
+            seen = numbers.get(response.headers.get("docker-content-digest", ""), -1)
             assert seen >= before, f"saw {seen} after {before} was confirmed"
 
         return once
@@ -77,7 +77,7 @@ def test_invariant_5_a_moved_tag_is_never_seen_at_an_older_place(tenants: Tenant
     assert confirmed[0] > 5
 
 
-def test_invariant_5_a_privacy_change_is_never_seen_late(tenants: Tenants) -> None:
+def test_invariant_5_a_change_of_visibility_applies_to_every_later_pull(tenants: Tenants) -> None:
     """An image is made public and private while anonymous clients pull it and another client pushes to it."""
     repository = tenants.image_with_policies(is_public=False, visibility="public")
     failures = Failures()

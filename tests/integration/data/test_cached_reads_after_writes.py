@@ -1,4 +1,4 @@
-"""Every write service, and every pull after it: a data plane with caches responds as one without."""
+"""After every write service, a data plane with caches sends the same responses as one without."""
 
 import asyncio
 import json
@@ -98,19 +98,19 @@ class World:
         return client
 
     def post(self, row: Any, **changes: Any) -> None:
-        """Change a row by its page in the administration."""
+        """Change a row through its page in the Django administration."""
         client, page = self.admin(), url(type(row), "change", row.pk)
         sent: dict[str, Any] = {**fields(client.get(page).content), **changes}
         sent = {name: value for name, value in sent.items() if value is not None}
         assert client.post(page, sent).status_code == 302
 
     def act(self, row: Any, action: str) -> None:
-        """Run an action of the administration's list."""
+        """Run an action of a list in the Django administration."""
         sent = {"action": action, "_selected_action": [str(row.pk)]}
         assert self.admin().post(url(type(row), "changelist"), sent).status_code == 302
 
     def delete(self, row: Any) -> None:
-        """Delete a row by its page in the administration."""
+        """Delete a row through its page in the Django administration."""
         assert self.admin().post(url(type(row), "delete", row.pk), {"post": "yes"}).status_code == 302
 
 
@@ -262,7 +262,7 @@ def _shown(response: httpx.Response) -> tuple[int, bytes, str]:
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_invariant_5_every_pull_after_a_write_is_what_the_database_says(
+def test_invariant_5_every_response_after_a_write_matches_the_database(
     plane: Plane, tmp_path: Path, name: str
 ) -> None:
     # given responses of every kind in the cache
@@ -272,17 +272,17 @@ def test_invariant_5_every_pull_after_a_write_is_what_the_database_says(
         cached = [plane.get(*read)[1] for read in wanted]
     assert sum(cached) > 20
 
-    # when one service changes something
+    # when a write service changes a row
     recorded = Change.objects.count()
     WRITES[name](world)
 
-    # then it has said so, and every response is that of a data plane without any cache
+    # then the change is recorded, and every response equals that of a data plane without caches
     assert Change.objects.count() > recorded
     for method, path, headers in wanted:
         truth = request(tmp_path, method, path, headers=headers).response
         assert _shown(plane.get(method, path, headers)[0]) == _shown(truth), (method, path, headers)
 
-    # and also after the worker has removed the rows
+    # and also after the worker has deleted the rows
     deletion.run_batch(store=blob_store(), limit=100)
     for method, path, headers in wanted[:10]:
         truth = request(tmp_path, method, path, headers=headers).response
@@ -290,7 +290,7 @@ def test_invariant_5_every_pull_after_a_write_is_what_the_database_says(
 
 
 @pytest.mark.parametrize("name", NO_CHANGES)
-def test_what_changes_no_pull_evicts_nothing(plane: Plane, name: str) -> None:
+def test_a_write_that_changes_no_response_evicts_nothing(plane: Plane, name: str) -> None:
     world = World()
     wanted = reads(world)
     for _ in range(2):
@@ -302,7 +302,7 @@ def test_what_changes_no_pull_evicts_nothing(plane: Plane, name: str) -> None:
     assert [plane.get(*read)[1] for read in wanted] == cached
 
 
-def test_a_push_to_one_image_leaves_the_cached_responses_of_another(plane: Plane) -> None:
+def test_a_push_to_one_image_does_not_evict_the_responses_of_another(plane: Plane) -> None:
     world = World()
     wanted = reads(world)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Reading the change log: every committed change once, in whatever order transactions commit."""
+"""The change feed applies every committed change exactly once, in any order of commits."""
 
 import asyncio
 import sqlite3
@@ -17,7 +17,7 @@ from registry_control.common.changes import EVERYTHING
 from registry_control.db.postgresql.pipeline import Pipeline
 from tests.services.postgres import Postgres
 
-# As the migration makes it.
+# As the migration creates it.
 TABLE = """
 CREATE TABLE IF NOT EXISTS common_change (
     id bigserial PRIMARY KEY, scope varchar(64) NOT NULL, transaction_id bigint NOT NULL
@@ -31,13 +31,13 @@ SQLITE_RECORD = "INSERT INTO common_change (scope, transaction_id) VALUES (?, 0)
 
 
 class Applied(list[Collection[str] | None]):
-    """What a feed has applied so far."""
+    """The scopes that a feed has applied; None is everything."""
 
-    def taken(self) -> list[Collection[str] | None]:
-        taken: list[Collection[str] | None]
-        taken = [scopes if scopes is None else sorted(scopes) for scopes in self]
+    def drain(self) -> list[Collection[str] | None]:
+        drained: list[Collection[str] | None]
+        drained = [scopes if scopes is None else sorted(scopes) for scopes in self]
         self.clear()
-        return taken
+        return drained
 
 
 @pytest.fixture
@@ -55,36 +55,34 @@ def writer(database: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def test_sqlite_applies_what_was_committed_and_nothing_else(
-    database: Path, writer: sqlite3.Connection
-) -> None:
+def test_sqlite_applies_committed_changes_only(database: Path, writer: sqlite3.Connection) -> None:
     applied = Applied()
     feed = SqliteChangeFeed(database, applied.append)
 
-    async def taken() -> list[Collection[str] | None]:
-        await asyncio.sleep(0)  # another turn of the event loop
+    async def drain() -> list[Collection[str] | None]:
+        await asyncio.sleep(0)  # another iteration of the event loop
         assert await feed.catch_up()
-        return applied.taken()
+        return applied.drain()
 
     async def scenario() -> None:
-        # given a feed that begins with everything
-        assert await taken() == [None]
+        # given a feed that starts by evicting everything
+        assert await drain() == [None]
         # when another table changes, then nothing is applied
         writer.execute("INSERT INTO others VALUES ('x')")
-        assert await taken() == []
-        # when a change is under way, rolled back, and committed, then only the commit is applied, once
+        assert await drain() == []
+        # when changes are uncommitted, rolled back and committed, then only the commit is applied, once
         writer.execute("BEGIN IMMEDIATE")
         writer.execute(SQLITE_RECORD, ("image:rolled-back",))
-        assert await taken() == []
+        assert await drain() == []
         writer.execute("ROLLBACK")
-        assert await taken() == []
+        assert await drain() == []
         writer.execute(SQLITE_RECORD, ("image:a",))
         writer.execute(SQLITE_RECORD, ("image:b",))
-        assert await taken() == [["image:a", "image:b"]]
-        assert await taken() == []
+        assert await drain() == [["image:a", "image:b"]]
+        assert await drain() == []
         # when everything changes
         writer.execute(SQLITE_RECORD, (EVERYTHING,))
-        assert await taken() == [None]
+        assert await drain() == [None]
 
     asyncio.run(scenario())
     feed.close()
@@ -96,30 +94,30 @@ def test_sqlite_evicts_everything_where_rows_were_pruned_before_they_were_read(
     applied = Applied()
     feed = SqliteChangeFeed(database, applied.append)
 
-    async def taken() -> list[Collection[str] | None]:
+    async def drain() -> list[Collection[str] | None]:
         await asyncio.sleep(0)
         assert await feed.catch_up()
-        return applied.taken()
+        return applied.drain()
 
     async def scenario() -> None:
-        await taken()
-        # given a feed that has read row 1: pruning that row means nothing to it
+        await drain()
+        # given a feed that has read row 1: pruning that row evicts nothing
         writer.execute(SQLITE_RECORD, ("image:a",))
-        assert await taken() == [["image:a"]]
+        assert await drain() == [["image:a"]]
         writer.execute("DELETE FROM common_change")
         writer.execute(SQLITE_RECORD, ("pruned:1",))
-        assert await taken() == []
+        assert await drain() == []
         # when row 3 is pruned unread, then everything is evicted
         writer.execute(SQLITE_RECORD, ("image:b",))
         writer.execute("DELETE FROM common_change")
         writer.execute(SQLITE_RECORD, ("pruned:3",))
-        assert await taken() == [None]
+        assert await drain() == [None]
 
     asyncio.run(scenario())
     feed.close()
 
 
-def test_after_very_many_changes_everything_is_evicted(
+def test_more_changes_than_one_read_returns_evict_everything(
     database: Path, writer: sqlite3.Connection, url: str
 ) -> None:
     number = MOST_AT_ONCE + 1
@@ -133,11 +131,11 @@ def test_after_very_many_changes_everything_is_evicted(
         writer.execute("COMMIT")
         await asyncio.sleep(0)
         assert await feed.catch_up()
-        assert applied.taken() == [None, None]
+        assert applied.drain() == [None, None]
         writer.execute(SQLITE_RECORD, ("image:a",))
         await asyncio.sleep(0)
         assert await feed.catch_up()
-        assert applied.taken() == [["image:a"]]
+        assert applied.drain() == [["image:a"]]
 
     asyncio.run(on_sqlite())
     feed.close()
@@ -147,16 +145,16 @@ def test_after_very_many_changes_everything_is_evicted(
             connection.cursor().executemany(RECORD, [(f"image:{each}",) for each in range(number)])
             connection.commit()
             assert await feed.catch_up()
-            assert applied.taken() == [None]
+            assert applied.drain() == [None]
             connection.execute(RECORD, ("image:a",))
             connection.commit()
             assert await feed.catch_up()
-            assert applied.taken() == [["image:a"]]
+            assert applied.drain() == [["image:a"]]
 
     with_feed(url, on_postgresql)
 
 
-def test_a_request_after_a_commit_sees_it_whoever_else_has_just_asked(
+def test_a_request_after_a_commit_does_not_share_an_earlier_read(
     database: Path, writer: sqlite3.Connection
 ) -> None:
     applied = Applied()
@@ -168,9 +166,9 @@ def test_a_request_after_a_commit_sees_it_whoever_else_has_just_asked(
             await feed.catch_up()
             applied.clear()
             writer.execute(SQLITE_RECORD, (f"image:{number}",))
-            # as the server does it: a request that comes now is a task of its own
+            # as in the server, each request is a task
             await asyncio.create_task(feed.catch_up())
-            assert applied.taken() == [[f"image:{number}"]]
+            assert applied.drain() == [[f"image:{number}"]]
 
     asyncio.run(scenario())
     feed.close()
@@ -179,15 +177,15 @@ def test_a_request_after_a_commit_sees_it_whoever_else_has_just_asked(
 def with_feed(
     url: str, scenario: Callable[[PostgresChangeFeed, Applied], Coroutine[Any, Any, None]], **options: Any
 ) -> None:
-    """Run a scenario with a feed that has begun."""
+    """Run a scenario with a connected feed."""
 
     async def run() -> None:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(TABLE)
         applied = Applied()
         feed = PostgresChangeFeed(Pipeline(lambda: psycopg.connect(url, **options)), applied.append)
-        await begun(feed)
-        assert applied.taken() == [None]
+        await connected(feed)
+        assert applied.drain() == [None]
         try:
             await scenario(feed, applied)
         finally:
@@ -196,8 +194,8 @@ def with_feed(
     asyncio.run(run())
 
 
-async def begun(feed: PostgresChangeFeed) -> None:
-    """Wait until the connection stands."""
+async def connected(feed: PostgresChangeFeed) -> None:
+    """Wait until the feed is connected."""
     for _ in range(1500):
         if await feed.catch_up():
             return
@@ -205,41 +203,41 @@ async def begun(feed: PostgresChangeFeed) -> None:
     raise AssertionError("the feed cannot ask PostgreSQL")
 
 
-def test_a_row_that_commits_after_later_ones_is_not_missed(url: str) -> None:
+def test_a_row_committed_after_rows_with_higher_ids_is_applied(url: str) -> None:
     async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
         with psycopg.connect(url) as early, psycopg.connect(url) as late:
-            # given a transaction that records first
+            # given a transaction that records a change first
             early.execute(RECORD, ("image:early",))
             assert await feed.catch_up()
-            assert applied.taken() == []
-            # when one that began later commits first, then each is applied when it is committed
+            assert applied.drain() == []
+            # when a later transaction commits first, then each change is applied after its commit
             late.execute(RECORD, ("image:late",))
             late.commit()
             assert await feed.catch_up()
-            assert applied.taken() == [["image:late"]]
+            assert applied.drain() == [["image:late"]]
             early.commit()
             assert await feed.catch_up()
-            assert applied.taken() == [["image:early"]]
+            assert applied.drain() == [["image:early"]]
             assert await feed.catch_up()
-            assert applied.taken() == []
+            assert applied.drain() == []
 
     with_feed(url, scenario)
 
 
-def test_rolled_back_changes_and_savepoints(url: str) -> None:
+def test_changes_are_applied_from_savepoints_but_not_after_a_rollback(url: str) -> None:
     async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
         with psycopg.connect(url) as connection:
             connection.execute(RECORD, ("image:rolled-back",))
             connection.rollback()
             assert await feed.catch_up()
-            assert applied.taken() == []
+            assert applied.drain() == []
             with connection.transaction():
                 with connection.transaction():  # a savepoint has a transaction id of its own
                     connection.execute(RECORD, ("image:in-savepoint",))
                 assert await feed.catch_up()
-                assert applied.taken() == []
+                assert applied.drain() == []
             assert await feed.catch_up()
-            assert applied.taken() == [["image:in-savepoint"]]
+            assert applied.drain() == [["image:in-savepoint"]]
 
     with_feed(url, scenario)
 
@@ -257,7 +255,7 @@ def test_postgresql_evicts_everything_where_rows_were_pruned_before_they_were_re
                     connection.execute("DELETE FROM common_change")
                     connection.execute(RECORD, (f"pruned:{row[0]}",))
                 assert await feed.catch_up()
-                assert applied.taken() == ([] if is_read else [None])
+                assert applied.drain() == ([] if is_read else [None])
 
     with_feed(url, scenario)
 
@@ -285,7 +283,7 @@ def test_any_interleaving_applies_each_committed_row_exactly_once(
                     pending[which].append(f"image:{number}")
                 elif step == "read":
                     assert await feed.catch_up()
-                    # then a reader has seen exactly what was committed before it asked
+                    # then the feed has applied exactly the changes committed before the call
                     seen = [scope for scopes in applied for scope in scopes or ()]
                     assert sorted(seen) == sorted(committed)
                 else:
@@ -301,13 +299,13 @@ def test_any_interleaving_applies_each_committed_row_exactly_once(
     with_feed(url, scenario)
 
 
-def test_many_ask_at_once_and_a_cancelled_one_disturbs_no_other(url: str) -> None:
+def test_a_cancelled_call_does_not_affect_concurrent_ones(url: str) -> None:
     async def scenario(feed: PostgresChangeFeed, _: Applied) -> None:
-        asking = [asyncio.create_task(feed.catch_up()) for _ in range(50)]
+        calls = [asyncio.create_task(feed.catch_up()) for _ in range(50)]
         await asyncio.sleep(0)
-        asking[0].cancel()
-        asking[20].cancel()
-        results = await asyncio.gather(*asking, return_exceptions=True)
+        calls[0].cancel()
+        calls[20].cancel()
+        results = await asyncio.gather(*calls, return_exceptions=True)
         assert isinstance(results[0], asyncio.CancelledError)
         assert sum(result is True for result in results) == 48
 
@@ -322,13 +320,13 @@ def test_after_a_lost_connection_everything_is_evicted(url: str) -> None:
                 " WHERE application_name = 'feed' AND datname = current_database()"
             )
         assert not await feed.catch_up()
-        await begun(feed)
-        assert applied.taken() == [None]
+        await connected(feed)
+        assert applied.drain() == [None]
 
     with_feed(url, scenario, application_name="feed")
 
 
-def test_without_a_server_or_its_table_nothing_counts_as_known(
+def test_catching_up_fails_without_a_server_or_the_table(
     postgres: Postgres, url: str, tmp_path: Path
 ) -> None:
     async def scenario(url: str) -> None:

@@ -1,4 +1,4 @@
-"""Our connections to PostgreSQL: whether one still stands, and statements that are sent together."""
+"""Connections to PostgreSQL: reconnects, timeouts, and statements that are queued and sent together."""
 
 import os
 import socket
@@ -22,8 +22,10 @@ from registry_data.registry.use_case import use_case
 @pytest.fixture
 def connection(url: str, django_db_blocker: DjangoDbBlocker) -> Iterator[DatabaseWrapper]:
     connection, before = _connection_to(url), connections["default"]
-    connections["default"] = connection  # where transactions and hand-written statements find it
-    with django_db_blocker.unblock():  # it knows one database, which is not this one
+    connections["default"] = connection  # transactions and hand-written statements use this alias
+    with (
+        django_db_blocker.unblock()
+    ):  # pytest-django blocks every connection that is not to its test database
         connection.connect()
         yield connection
         connection.close()
@@ -44,14 +46,14 @@ def _backend(connection: DatabaseWrapper) -> int:
 
 
 def _statistics(url: str, backend: int) -> object:
-    """When the server was last asked something on this connection."""
+    """The time at which the server received the last query of this connection."""
     with psycopg.connect(url) as other:
         found = other.execute("SELECT query_start FROM pg_stat_activity WHERE pid = %s", [backend]).fetchone()
     assert found is not None
     return found[0]
 
 
-def test_a_sound_connection_is_kept_without_asking(connection: DatabaseWrapper, url: str) -> None:
+def test_a_usable_connection_is_reused_without_a_query(connection: DatabaseWrapper, url: str) -> None:
     backend = _backend(connection)
     before = _statistics(url, backend)
     assert connection.is_usable()
@@ -59,7 +61,7 @@ def test_a_sound_connection_is_kept_without_asking(connection: DatabaseWrapper, 
     assert _backend(connection) == backend
 
 
-def test_one_that_its_server_ended_is_made_anew(connection: DatabaseWrapper, url: str) -> None:
+def test_a_connection_terminated_by_the_server_is_replaced(connection: DatabaseWrapper, url: str) -> None:
     backend = _backend(connection)
     with psycopg.connect(url, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
@@ -70,7 +72,7 @@ def test_one_that_its_server_ended_is_made_anew(connection: DatabaseWrapper, url
     assert _backend(connection) != backend
 
 
-def test_a_message_that_came_by_itself_ends_nothing(connection: DatabaseWrapper, url: str) -> None:
+def test_a_connection_with_a_pending_notification_is_usable(connection: DatabaseWrapper, url: str) -> None:
     backend = _backend(connection)
     with connection.cursor() as cursor:
         cursor.execute("LISTEN a")
@@ -95,12 +97,14 @@ def _seen_by_others(url: str) -> list[int]:
         return [number for (number,) in other.execute(READ)]
 
 
-def test_without_a_transaction_a_statement_is_done_when_it_returns(table: DatabaseWrapper, url: str) -> None:
+def test_without_a_transaction_a_statement_is_committed_when_it_returns(
+    table: DatabaseWrapper, url: str
+) -> None:
     table.execute(WRITE, [1])
     assert _seen_by_others(url) == [1]
 
 
-def test_what_waits_comes_before_the_next_one_and_is_committed_with_it(
+def test_queued_statements_run_before_the_next_query_and_are_committed(
     table: DatabaseWrapper, url: str
 ) -> None:
     with transaction.atomic():
@@ -113,7 +117,7 @@ def test_what_waits_comes_before_the_next_one_and_is_committed_with_it(
     assert table.query(READ, []) == [(1,), (2,), (3,)]
 
 
-def test_what_is_larger_than_any_buffer_is_sent_whole(table: DatabaseWrapper) -> None:
+def test_values_larger_than_the_socket_buffers_are_sent_completely(table: DatabaseWrapper) -> None:
     large = bytes(20 * 1024 * 1024)
     with transaction.atomic():
         table.execute("CREATE TABLE b (x bytea)", [])
@@ -123,7 +127,7 @@ def test_what_is_larger_than_any_buffer_is_sent_whole(table: DatabaseWrapper) ->
         assert table.query("SELECT x FROM b", []) == [(large,)] * 3
 
 
-def test_a_cursor_comes_after_what_waits(table: DatabaseWrapper) -> None:
+def test_a_cursor_sees_the_queued_statements(table: DatabaseWrapper) -> None:
     with transaction.atomic():
         table.execute(WRITE, [1])
         with table.cursor() as cursor:
@@ -131,7 +135,7 @@ def test_a_cursor_comes_after_what_waits(table: DatabaseWrapper) -> None:
             assert cursor.fetchall() == [(1,)]
 
 
-def test_a_rollback_forgets_what_waits(table: DatabaseWrapper, url: str) -> None:
+def test_a_rollback_discards_queued_statements(table: DatabaseWrapper, url: str) -> None:
     def fail() -> None:
         with transaction.atomic():
             table.execute(WRITE, [1])
@@ -143,7 +147,7 @@ def test_a_rollback_forgets_what_waits(table: DatabaseWrapper, url: str) -> None
     assert _seen_by_others(url) == [2]
 
 
-def test_the_rollback_of_a_savepoint_takes_what_waited_in_it(table: DatabaseWrapper, url: str) -> None:
+def test_the_rollback_of_a_savepoint_discards_its_queued_statements(table: DatabaseWrapper, url: str) -> None:
     def fail() -> None:
         with transaction.atomic():
             table.execute(WRITE, [2])
@@ -158,7 +162,9 @@ def test_the_rollback_of_a_savepoint_takes_what_waited_in_it(table: DatabaseWrap
 
 
 @pytest.mark.parametrize("others", [0, 3])
-def test_an_error_of_what_waited_undoes_all_of_it(table: DatabaseWrapper, url: str, others: int) -> None:
+def test_an_error_of_a_queued_statement_rolls_back_the_transaction(
+    table: DatabaseWrapper, url: str, others: int
+) -> None:
     def write() -> None:
         with transaction.atomic():
             table.execute(WRITE, [1])
@@ -169,32 +175,32 @@ def test_an_error_of_what_waited_undoes_all_of_it(table: DatabaseWrapper, url: s
     with pytest.raises(IntegrityError, match="duplicate key"):
         write()
     assert _seen_by_others(url) == []
-    # and the connection goes on
+    # and the connection can still be used
     table.execute(WRITE, [1])
     assert _seen_by_others(url) == [1]
 
 
-def test_a_question_after_an_error_that_waited_is_told_of_it(table: DatabaseWrapper) -> None:
+def test_a_query_raises_the_error_of_a_queued_statement(table: DatabaseWrapper) -> None:
     table.execute(WRITE, [1])
 
-    def ask() -> None:
+    def run_query() -> None:
         with transaction.atomic():
             table.execute(WRITE, [1])
             with table.wrap_database_errors:
                 table.query(READ, [])
 
     with pytest.raises(IntegrityError, match="duplicate key"):
-        ask()
+        run_query()
     assert table.query(READ, []) == [(1,)]
 
 
-def test_a_parameter_that_no_statement_can_have_is_refused_at_once(table: DatabaseWrapper) -> None:
+def test_a_parameter_without_representation_is_rejected_at_once(table: DatabaseWrapper) -> None:
     with transaction.atomic(), pytest.raises(psycopg.DataError):
         table.execute("INSERT INTO a SELECT length(%s)", ["a\0b"])
     assert table.query(READ, []) == []
 
 
-def test_a_table_that_changed_is_asked_anew(table: DatabaseWrapper, url: str) -> None:
+def test_a_query_is_prepared_again_after_its_table_changed(table: DatabaseWrapper, url: str) -> None:
     table.execute(WRITE, [1])
     assert table.query("SELECT * FROM a", []) == [(1,)]
     with psycopg.connect(url, autocommit=True) as other:
@@ -205,10 +211,10 @@ def test_a_table_that_changed_is_asked_anew(table: DatabaseWrapper, url: str) ->
 
 
 @pytest.mark.parametrize("waiting", [False, True])
-def test_a_connection_that_is_lost_is_said_to_be(table: DatabaseWrapper, url: str, waiting: bool) -> None:
+def test_a_lost_connection_is_an_operational_error(table: DatabaseWrapper, url: str, waiting: bool) -> None:
     backend = _backend(table)
 
-    def ask() -> None:
+    def run_query() -> None:
         with transaction.atomic():
             assert table.query(READ, []) == []
             with psycopg.connect(url, autocommit=True) as other:
@@ -219,37 +225,37 @@ def test_a_connection_that_is_lost_is_said_to_be(table: DatabaseWrapper, url: st
                 table.query(READ, [])
 
     with pytest.raises(OperationalError):
-        ask()
+        run_query()
     table.close_if_unusable_or_obsolete()
     assert _backend(table) != backend
     assert _seen_by_others(url) == []
 
 
-def _end(url: str, backend: int) -> None:
+def _terminate(url: str, backend: int) -> None:
     with psycopg.connect(url, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
 
 
-def test_hand_written_statements_notice_that_the_server_has_ended_a_connection(
+def test_a_use_case_that_begins_with_a_hand_written_statement_reconnects(
     table: DatabaseWrapper, url: str
 ) -> None:
-    # given a connection that was kept from one use case to the next while its server was started anew
-    _end(url, _backend(table))
+    # given a persistent connection that the server terminated between two use cases
+    _terminate(url, _backend(table))
     for run in (lambda: hand_written.rows(READ, []), lambda: hand_written.execute(WRITE, [1])):
-        # when the first thing that a use case does is a hand-written statement, then it gets a new one
+        # when a use case begins with a hand-written statement, then it gets a new connection
         with use_case():
             run()
-        _end(url, _backend(table))
+        _terminate(url, _backend(table))
     assert _seen_by_others(url) == [1]
 
 
-def test_a_connection_that_ends_in_a_transaction_is_not_made_anew_within_it(
+def test_a_connection_lost_in_a_transaction_is_not_replaced_within_it(
     table: DatabaseWrapper, url: str
 ) -> None:
     def write() -> None:
         with use_case(), transaction.atomic():
             hand_written.rows("INSERT INTO a VALUES (1) RETURNING n", [])
-            _end(url, _backend(table))
+            _terminate(url, _backend(table))
             hand_written.rows("INSERT INTO a VALUES (2) RETURNING n", [])
 
     with pytest.raises(ProtocolError, match="UNAVAILABLE"):
@@ -263,10 +269,10 @@ def _write() -> None:
 
 
 @pytest.mark.parametrize("while_it_connects", [True, False])
-def test_a_database_that_takes_no_changes_is_said_to_be_away_until_it_does(
+def test_writes_to_a_read_only_database_are_unavailable_until_it_is_writable(
     table: DatabaseWrapper, url: str, while_it_connects: bool
 ) -> None:
-    # given a database that may only be read, or a session that was told so
+    # given a database that is read-only for new sessions, or a session that is
     name = url.rsplit("/", 1)[1]
     with psycopg.connect(url, autocommit=True) as administrator:
         administrator.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
@@ -275,97 +281,97 @@ def test_a_database_that_takes_no_changes_is_said_to_be_away_until_it_does(
         else:
             table.execute("SET default_transaction_read_only = on", [])
 
-        # when somebody writes, then the answer is that they may try again
+        # when a use case writes, then the error is UNAVAILABLE, which clients retry
         with pytest.raises(ProtocolError, match=r"UNAVAILABLE: .* is read-only at present"):
             _write()
         administrator.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
 
-    # when it takes changes again, then so does the very next use case
+    # when the database is writable again, then the next use case succeeds
     _write()
     assert _seen_by_others(url) == [1]
 
 
-def test_who_waits_for_a_row_that_nobody_gives_back_is_told_to_try_again(
-    table: DatabaseWrapper, url: str
-) -> None:
-    # given somebody who holds a row and does not go on
+def test_waiting_for_a_locked_row_times_out_with_unavailable(table: DatabaseWrapper, url: str) -> None:
+    # given another transaction that has locked a row
     table.execute(WRITE, [1])
-    table.execute("SET lock_timeout = '100ms'", [])  # it is ten seconds otherwise, as the next test says
+    table.execute("SET lock_timeout = '100ms'", [])  # the default is 10 seconds, see the next test
     with psycopg.connect(url) as holder:
         holder.execute("SELECT n FROM a FOR UPDATE")
 
-        # when another one wants it, then it is told so, and the connection goes on
-        def hold() -> None:
+        # when a use case locks the same row, then it times out, and its connection can still be used
+        def lock() -> None:
             with use_case(), transaction.atomic():
                 hand_written.rows("SELECT n FROM a FOR UPDATE", [])
 
         with pytest.raises(ProtocolError, match=r"UNAVAILABLE: another request has locked"):
-            hold()
-    hold()
+            lock()
+    lock()
 
 
-def _limits(connection: psycopg.Connection[tuple[str, ...]]) -> tuple[str, ...] | None:
+def _timeouts(connection: psycopg.Connection[tuple[str, ...]]) -> tuple[str, ...] | None:
     names = ("lock_timeout", "idle_in_transaction_session_timeout")
     return connection.execute("SELECT current_setting(%s), current_setting(%s)", names).fetchone()
 
 
-def test_every_connection_ends_waits_for_locks_and_transactions_that_rest(
+def test_every_connection_has_timeouts_for_locks_and_idle_transactions(
     connection: DatabaseWrapper,
 ) -> None:
-    assert _limits(connection.connection) == ("10s", "30s")
-    with closing(timeouts.connect(connection.get_connection_params())) as of_the_reads:
-        assert _limits(of_the_reads) == ("10s", "30s")
+    assert _timeouts(connection.connection) == ("10s", "30s")
+    with closing(timeouts.connect(connection.get_connection_params())) as for_reads:
+        assert _timeouts(for_reads) == ("10s", "30s")
 
 
-def test_other_limits_of_the_operators_own_are_kept(url: str, django_db_blocker: DjangoDbBlocker) -> None:
-    # given a limit in the URL, and one of the database
+def test_timeouts_set_by_the_operator_take_precedence(url: str, django_db_blocker: DjangoDbBlocker) -> None:
+    # given a timeout in the URL, and one of the database
     name = url.rsplit("/", 1)[1]
     with psycopg.connect(url, autocommit=True) as administrator:
         administrator.execute(f"ALTER DATABASE \"{name}\" SET idle_in_transaction_session_timeout = '7s'")
     connection = _connection_to(f"{url}?options=-c%20lock_timeout%3D3s&keepalives_idle=77")
     with django_db_blocker.unblock(), closing(connection):
         connection.connect()
-        assert _limits(connection.connection) == ("3s", "7s")
-        assert _of_socket(connection, socket.TCP_KEEPIDLE) == 77
+        assert _timeouts(connection.connection) == ("3s", "7s")
+        assert _socket_option(connection, socket.TCP_KEEPIDLE) == 77
 
 
-def test_migrations_wait_for_as_long_as_it_takes(connection: DatabaseWrapper) -> None:
+def test_migrations_have_no_timeouts(connection: DatabaseWrapper) -> None:
     connection.prepare_database()
-    assert _limits(connection.connection) == ("0", "0")
+    assert _timeouts(connection.connection) == ("0", "0")
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
-def test_a_transaction_that_rests_ends_and_gives_back_what_it_held(
+def test_an_idle_transaction_is_terminated_and_its_locks_released(
     table: DatabaseWrapper, url: str, by_hand: bool
 ) -> None:
-    # given a use case that stands still in a transaction, as its machine does
+    # given a use case that is suspended in a transaction, as on a machine that hangs
     table.execute(WRITE, [1])
     table.execute("SET idle_in_transaction_session_timeout = '100ms'", [])
 
-    def stand_still() -> None:
+    def idle_in_transaction() -> None:
         with use_case(), transaction.atomic():
             hand_written.rows("SELECT n FROM a FOR UPDATE", [])
             with psycopg.connect(url) as other:
-                other.execute("SELECT n FROM a FOR UPDATE")  # others come by
+                other.execute("SELECT n FROM a FOR UPDATE")  # succeeds when the lock is released
             if by_hand:
                 hand_written.rows(READ, [])
             else:
                 table.cursor().execute(READ)
 
-    # then it is told so when it goes on, and the next one gets another connection
+    # then its next statement fails, and the next use case gets another connection
     with pytest.raises(ProtocolError, match="UNAVAILABLE"):
-        stand_still()
+        idle_in_transaction()
     with use_case():
         assert hand_written.rows(READ, []) == [(1,)]
 
 
-def _of_socket(connection: DatabaseWrapper, option: int) -> int:
+def _socket_option(connection: DatabaseWrapper, option: int) -> int:
     with socket.socket(fileno=os.dup(connection.connection.fileno())) as of_server:
         return of_server.getsockopt(socket.IPPROTO_TCP, option)
 
 
-def test_a_server_that_vanished_is_noticed_in_half_a_minute(connection: DatabaseWrapper) -> None:
-    asked = _of_socket(connection, socket.TCP_KEEPIDLE)
-    asked += _of_socket(connection, socket.TCP_KEEPINTVL) * _of_socket(connection, socket.TCP_KEEPCNT)
-    assert asked <= 30
-    assert 0 < _of_socket(connection, socket.TCP_USER_TIMEOUT) <= 30_000  # milliseconds
+def test_an_unreachable_server_is_detected_within_30_seconds(connection: DatabaseWrapper) -> None:
+    seconds = _socket_option(connection, socket.TCP_KEEPIDLE)
+    seconds += _socket_option(connection, socket.TCP_KEEPINTVL) * _socket_option(
+        connection, socket.TCP_KEEPCNT
+    )
+    assert seconds <= 30
+    assert 0 < _socket_option(connection, socket.TCP_USER_TIMEOUT) <= 30_000  # milliseconds

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a push: what was answered stays, what was not is invisible, and all goes on."""
+"""kill -9 during a push: confirmed writes are durable, others are invisible, and the push can be repeated."""
 
 import os
 import signal
@@ -33,17 +33,19 @@ def crashing(tmp_path_factory: pytest.TempPathFactory, backing: Backing) -> Iter
 
 @pytest.mark.oci(174)
 @pytest.mark.parametrize("victim", ["control", "data", "worker", "up", "all"])
-def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, victim: str) -> None:
-    # given an image that was pushed before, and a push that is half through its layer
+def test_a_push_interrupted_by_a_kill_succeeds_when_repeated(crashing: Stack, victim: str) -> None:
+    # given an image that was pushed before, and a push in the middle of its layer
     credentials = crashing.credentials
-    wait_until(lambda: httpx.get(f"{credentials.control_url}/healthz").status_code == 200)  # once a victim
+    wait_until(
+        lambda: httpx.get(f"{credentials.control_url}/healthz").status_code == 200
+    )  # it may have been killed by an earlier case
     namespace = f"crash-{victim}-{os.getpid()}"
-    answer = httpx.post(
+    response = httpx.post(
         f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
         headers={"X-Auth-Token": credentials.secret_key},
         json={"name": namespace},
     )
-    assert answer.status_code == 200, answer.text
+    assert response.status_code == 200, response.text
     repository, layer = f"{namespace}/app", os.urandom(8_000_000)
     with OciClient(credentials.registry_host, credentials.secret_key) as client:
         before = client.push_image(repository, "before", b"old layer")
@@ -60,11 +62,11 @@ def test_a_push_that_a_kill_interrupts_completes_when_repeated(crashing: Stack, 
         pushing.join(60)
         wait_until(lambda: client.http.get("/healthz").status_code == 200)
 
-        # then nothing half-written is visible, and what was there still is
+        # then the incomplete blob is not visible, and the earlier image can still be pulled
         assert client.on(repository, "HEAD", f"blobs/{digest_of(layer)}").status_code == 404
         assert client.on(repository, "GET", "manifests/before").headers["docker-content-digest"] == before
 
-        # and the same push completes, by going on where it was and anew
+        # and the push succeeds, both when it continues the upload and when it starts again
         offset = _next_offset(client.on(repository, "GET", upload).headers["range"])
         if offset < len(layer):
             content_range = {"Content-Range": f"{offset}-{len(layer) - 1}"}
@@ -93,13 +95,13 @@ def _push_in_two_halves(
                 killed.wait(60)
             yield layer[start : start + 500_000]
 
-    # A kill of a process of the data plane cuts it off; the test sends the rest.
+    # A kill of a data plane process ends the request; the test sends the rest.
     with OciClient(credentials.registry_host, credentials.secret_key) as client, suppress(httpx.HTTPError):
         client.on(repository, "PATCH", upload, content=body())
 
 
 def _next_offset(status: str) -> int:
-    """The answer for an upload without a byte is `0-0` too; a push never stops after its first byte here."""
+    """The Range of an empty upload is `0-0` too; here a push always sends more than one byte."""
     last = int(status.removeprefix("0-"))
     return last + 1 if last else 0
 
@@ -114,7 +116,7 @@ def _kill(stack: Stack, victim: str) -> None:
     else:
         doomed = [pid for pid, command in started.items() if PROCESSES[victim](command)]
         assert doomed, started
-        for pid in sorted(doomed):  # parents first, or they would start new children meanwhile
+        for pid in sorted(doomed):  # parents first, because they would restart their children
             os.kill(pid, signal.SIGKILL)
     if victim in ("all", "up"):
         wait_until(lambda: not stack.is_running)

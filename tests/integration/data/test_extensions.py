@@ -1,4 +1,4 @@
-"""Extensions and how they are found, and the `ns` of mirrors (OCI 7, 177-179)."""
+"""Extension discovery, and the `ns` parameter of clients with mirrors (OCI 7, 177-179)."""
 
 import pytest
 
@@ -9,10 +9,10 @@ DISCOVER = "_oci/ext/discover"
 
 
 @pytest.mark.oci(178)
-def test_the_registrys_extensions_are_listed_for_whoever_may_log_in(tenants: Tenants) -> None:
-    answer = tenants.owner.call("GET", f"/v2/{DISCOVER}", scope="")
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    found = {extension["name"]: extension for extension in answer.json()["extensions"]}
+def test_extensions_of_the_registry_are_listed_for_authenticated_callers(tenants: Tenants) -> None:
+    response = tenants.owner.call("GET", f"/v2/{DISCOVER}", scope="")
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    found = {extension["name"]: extension for extension in response.json()["extensions"]}
     assert set(found) == {"_oci", "_catalog"}
     for extension in found.values():
         assert extension["url"].startswith("https://")
@@ -21,23 +21,23 @@ def test_the_registrys_extensions_are_listed_for_whoever_may_log_in(tenants: Ten
             assert tenants.owner.call("GET", f"/v2/{endpoint}", scope=scope).status_code == 200
     head = tenants.owner.call("HEAD", f"/v2/{DISCOVER}", scope="")
     assert (head.status_code, head.content) == (200, b"")
-    refused = tenants.anonymous.http.get(f"/v2/{DISCOVER}")
-    assert refused.status_code == 401
-    assert "scope" not in refused.headers["www-authenticate"]
+    rejected = tenants.anonymous.http.get(f"/v2/{DISCOVER}")
+    assert rejected.status_code == 401
+    assert "scope" not in rejected.headers["www-authenticate"]
 
 
 @pytest.mark.oci(178)
-def test_a_repositorys_extensions_are_listed_for_whoever_may_pull(tenants: Tenants) -> None:
-    # given a private image whose name has the words of other routes in it
+def test_extensions_of_a_repository_are_listed_for_callers_that_may_pull(tenants: Tenants) -> None:
+    # given a private image whose name contains keywords of other routes
     repository = f"{tenants.repository()}/manifests/tags/list"
     tenants.owner.push_image(repository, "1", b"x")
     scope = {"scope": f"repository:{repository}:pull"}
 
-    # when its extensions are asked for, then who may pull is told, and others learn nothing
+    # when its extensions are requested, then only a caller that may pull gets the list
     path = f"/v2/{repository}/{DISCOVER}"
-    answer = tenants.owner.call("GET", path, **scope)
-    assert answer.status_code == 200
-    assert [extension["name"] for extension in answer.json()["extensions"]] == ["_oci"]
+    response = tenants.owner.call("GET", path, **scope)
+    assert response.status_code == 200
+    assert [extension["name"] for extension in response.json()["extensions"]] == ["_oci"]
     assert tenants.anonymous.http.get(path).status_code == 401
     assert tenants.stranger.call("GET", path, **scope).status_code == 401
     unknown = tenants.owner.on(f"{repository}-none", "GET", DISCOVER)
@@ -48,20 +48,20 @@ def test_a_repositorys_extensions_are_listed_for_whoever_may_pull(tenants: Tenan
 @pytest.mark.parametrize(
     "path", ["/v2/_other/ext/x", "/v2/_oci/ext/other", "/v2/a/b/_oci/tag-history/x", "/v1/search", "/v2/_oci"]
 )
-def test_an_extension_that_is_not_here_is_unsupported(tenants: Tenants, path: str) -> None:
-    answer = tenants.owner.call("GET", path, scope="")
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "UNSUPPORTED")
+def test_an_unknown_extension_is_unsupported(tenants: Tenants, path: str) -> None:
+    response = tenants.owner.call("GET", path, scope="")
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (404, "UNSUPPORTED")
 
 
 @pytest.mark.oci(10, 178)
-def test_extensions_are_only_to_be_read(tenants: Tenants) -> None:
-    answer = tenants.owner.call("POST", f"/v2/{DISCOVER}", scope="")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+def test_extensions_are_read_only(tenants: Tenants) -> None:
+    response = tenants.owner.call("POST", f"/v2/{DISCOVER}", scope="")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.oci(7, 177)
-def test_the_namespace_that_a_mirrors_client_adds_changes_nothing(tenants: Tenants) -> None:
-    # given a client that adds ?ns= to whatever it asks for, as containerd does with mirrors
+def test_the_ns_parameter_of_clients_with_mirrors_is_ignored(tenants: Tenants) -> None:
+    # given a client that adds ?ns= to every request, as containerd does with mirrors
     repository, blob = tenants.repository(), b"{}"
     manifest = image_manifest(blob, [])
     ns = {"ns": "docker.io"}
@@ -70,7 +70,7 @@ def test_the_namespace_that_a_mirrors_client_adds_changes_nothing(tenants: Tenan
     started = tenants.owner.on(repository, "POST", "blobs/uploads/", params=ns)
     upload = started.headers["location"].removeprefix(f"/v2/{repository}/")
     query = {"digest": digest_of(blob), **ns}
-    answers = [
+    responses = [
         started,
         tenants.owner.on(repository, "PUT", upload, params=query, content=blob),
         tenants.owner.put_manifest(repository, "1", manifest, params=ns),
@@ -81,7 +81,7 @@ def test_the_namespace_that_a_mirrors_client_adds_changes_nothing(tenants: Tenan
         tenants.owner.on(repository, "GET", f"referrers/{digest_of(blob)}", params=ns),
     ]
 
-    # then it gets what is here, and no answer claims to come from elsewhere
-    assert [answer.status_code for answer in answers] == [202, 201, 201, 200, 200, 200, 200, 200]
-    assert answers[3].headers["content-type"] == OCI_MANIFEST
-    assert not any("oci-namespace" in answer.headers for answer in answers)
+    # then it gets the content of this registry, and no response names another one
+    assert [response.status_code for response in responses] == [202, 201, 201, 200, 200, 200, 200, 200]
+    assert responses[3].headers["content-type"] == OCI_MANIFEST
+    assert not any("oci-namespace" in response.headers for response in responses)

@@ -1,4 +1,4 @@
-"""Indexes of which parts are not there, and layers that live elsewhere (OCI 98-99, 103-105)."""
+"""Indexes with missing children, and foreign layers (OCI 98-99, 103-105)."""
 
 import json
 from typing import Any
@@ -39,18 +39,18 @@ def repository(tenants: Tenants) -> str:
     return name
 
 
-def let_indexes_be_sparse(tenants: Tenants, repository: str, choice: str = "accept") -> None:
+def accept_sparse_indexes(tenants: Tenants, repository: str, choice: str = "accept") -> None:
     tenants.manage("sparse_indexes", repository.split("/")[0], choice)
 
 
 @pytest.mark.oci(104)
-def test_an_index_without_all_of_its_platforms_is_refused_and_they_are_named(
+def test_an_index_with_missing_children_is_rejected_with_their_platforms(
     tenants: Tenants, repository: str
 ) -> None:
     index = index_of(child("amd64"), child("arm64", variant="v8"), child("s390x"))
-    answer = tenants.owner.put_manifest(repository, "all", index)
-    assert answer.status_code == 400
-    found = {item["detail"]["platform"]: item for item in answer.json()["errors"]}
+    response = tenants.owner.put_manifest(repository, "all", index)
+    assert response.status_code == 400
+    found = {item["detail"]["platform"]: item for item in response.json()["errors"]}
     assert set(found) == {"linux/arm64/v8", "linux/s390x"}
     for platform, item in found.items():
         assert item["code"] == "MANIFEST_BLOB_UNKNOWN"
@@ -60,14 +60,12 @@ def test_an_index_without_all_of_its_platforms_is_refused_and_they_are_named(
 
 
 @pytest.mark.oci(104)
-def test_a_namespace_may_take_sparse_indexes_and_the_answer_says_what_is_missing(
-    tenants: Tenants, repository: str
-) -> None:
-    # given a namespace that takes them
-    let_indexes_be_sparse(tenants, repository)
+def test_a_namespace_may_accept_sparse_indexes_with_a_warning(tenants: Tenants, repository: str) -> None:
+    # given a namespace that accepts sparse indexes
+    accept_sparse_indexes(tenants, repository)
     index = index_of(child("amd64"), child("arm64"), child("s390x"))
 
-    # when one is pushed, then it is stored as it is, with a warning
+    # when one is pushed, then it is stored unchanged, with a warning that names the missing children
     pushed = tenants.owner.put_manifest(repository, "some", index)
     assert pushed.status_code == 201
     said = pushed.headers["warning"]
@@ -78,7 +76,7 @@ def test_a_namespace_may_take_sparse_indexes_and_the_answer_says_what_is_missing
     missing = tenants.owner.on(repository, "GET", f"manifests/{digest_of(manifest_for('arm64'))}")
     assert missing.status_code == 404
 
-    # and when the missing ones follow, then nothing is missing any more
+    # and when the missing children were pushed, then there is no warning
     tenants.owner.put_manifest(repository, digest_of(manifest_for("arm64")), manifest_for("arm64"))
     again = tenants.owner.put_manifest(repository, "some", index)
     assert "without 1 of its manifests: linux/s390x" in again.headers["warning"]
@@ -87,20 +85,20 @@ def test_a_namespace_may_take_sparse_indexes_and_the_answer_says_what_is_missing
 
 
 @pytest.mark.oci(104)
-def test_the_switch_is_the_namespaces_own_and_can_be_turned_back(tenants: Tenants, repository: str) -> None:
+def test_accepting_sparse_indexes_is_a_reversible_setting_of_a_namespace(
+    tenants: Tenants, repository: str
+) -> None:
     other = tenants.repository()
-    let_indexes_be_sparse(tenants, other)
+    accept_sparse_indexes(tenants, other)
     index = index_of(child("arm64"))
     assert tenants.owner.put_manifest(repository, "x", index).status_code == 400
     assert tenants.owner.put_manifest(other, "x", index).status_code == 201
-    let_indexes_be_sparse(tenants, other, "refuse")
+    accept_sparse_indexes(tenants, other, "refuse")
     assert tenants.owner.put_manifest(other, "y", index_of(child("riscv64"))).status_code == 400
 
 
 @pytest.mark.oci(138)
-def test_an_index_says_that_a_child_is_missing_after_it_was_deleted(
-    tenants: Tenants, repository: str
-) -> None:
+def test_a_push_of_an_index_warns_of_a_child_that_was_deleted(tenants: Tenants, repository: str) -> None:
     index = index_of(child("amd64"))
     assert "warning" not in tenants.owner.put_manifest(repository, "all", index).headers
     digest = digest_of(manifest_for("amd64"))
@@ -111,14 +109,14 @@ def test_an_index_says_that_a_child_is_missing_after_it_was_deleted(
 
 
 @pytest.mark.oci(103, 104)
-def test_a_sparse_index_still_needs_its_blobs(tenants: Tenants, repository: str) -> None:
-    # given an index as BuildKit's cache export makes it, whose children are layers
-    let_indexes_be_sparse(tenants, repository)
+def test_a_sparse_index_still_requires_its_blobs(tenants: Tenants, repository: str) -> None:
+    # given an index whose children are layers, as BuildKit exports its cache
+    accept_sparse_indexes(tenants, repository)
     layer = descriptor(b"a layer of a cache", "application/vnd.oci.image.layer.v1.tar+gzip")
     cache = index_of(layer, child("arm64"))
-    refused = tenants.owner.put_manifest(repository, "cache", cache)
-    assert refused.status_code == 400
-    assert [item["detail"]["digest"] for item in refused.json()["errors"]] == [layer["digest"]]
+    rejected = tenants.owner.put_manifest(repository, "cache", cache)
+    assert rejected.status_code == 400
+    assert [item["detail"]["digest"] for item in rejected.json()["errors"]] == [layer["digest"]]
     tenants.owner.push_blob(repository, b"a layer of a cache")
     assert tenants.owner.put_manifest(repository, "cache", cache).status_code == 201
 
@@ -127,19 +125,19 @@ def test_a_sparse_index_still_needs_its_blobs(tenants: Tenants, repository: str)
 @pytest.mark.parametrize(
     "platform", [None, [], "linux", {"os": 1}, {"os": 'x"\r\ny: z'}, {"os": ["a"]}, {"architecture": "ü"}]
 )
-def test_an_odd_platform_is_nobodys_business(tenants: Tenants, repository: str, platform: object) -> None:
-    let_indexes_be_sparse(tenants, repository)
+def test_an_invalid_platform_of_a_missing_child_is_accepted(
+    tenants: Tenants, repository: str, platform: object
+) -> None:
+    accept_sparse_indexes(tenants, repository)
     odd = {**child("arm64"), "platform": platform}
-    answer = tenants.owner.put_manifest(repository, "odd", index_of(odd))
-    assert answer.status_code == 201
-    assert odd["digest"] in answer.headers["warning"] or platform == {"os": 1}
+    response = tenants.owner.put_manifest(repository, "odd", index_of(odd))
+    assert response.status_code == 201
+    assert odd["digest"] in response.headers["warning"] or platform == {"os": 1}
 
 
 @pytest.mark.oci(98)
 @pytest.mark.parametrize("media_type", FOREIGN)
-def test_a_foreign_layer_need_not_be_there_when_it_says_where_it_is(
-    tenants: Tenants, repository: str, media_type: str
-) -> None:
+def test_a_foreign_layer_with_urls_need_not_exist(tenants: Tenants, repository: str, media_type: str) -> None:
     layer = {**descriptor(media_type.encode(), media_type), "urls": ["https://example.com/layer"]}
     manifest = image_manifest(CONFIG, [])
     manifest["layers"] = [layer]
@@ -159,16 +157,16 @@ def test_a_foreign_layer_need_not_be_there_when_it_says_where_it_is(
     ],
     ids=["without urls", "with no url", "of an ordinary type"],
 )
-def test_any_other_layer_must_be_there(tenants: Tenants, repository: str, layer: dict[str, Any]) -> None:
+def test_any_other_layer_must_exist(tenants: Tenants, repository: str, layer: dict[str, Any]) -> None:
     manifest = {**image_manifest(CONFIG, []), "layers": [layer]}
-    refused = tenants.owner.put_manifest(repository, "x", manifest)
-    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, "MANIFEST_BLOB_UNKNOWN")
+    rejected = tenants.owner.put_manifest(repository, "x", manifest)
+    assert (rejected.status_code, rejected.json()["errors"][0]["code"]) == (400, "MANIFEST_BLOB_UNKNOWN")
 
 
 @pytest.mark.oci(99)
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.com/x", "example.com/x", ""])
-def test_a_layer_can_only_be_at_an_address_of_the_web(tenants: Tenants, repository: str, url: str) -> None:
+def test_the_urls_of_a_layer_must_be_http_or_https(tenants: Tenants, repository: str, url: str) -> None:
     layer = {**descriptor(b"absent", FOREIGN[0]), "urls": [url]}
-    refused = tenants.owner.put_manifest(repository, "x", {**image_manifest(CONFIG, []), "layers": [layer]})
-    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, "MANIFEST_INVALID")
-    assert "layers[0].urls[0]" in refused.json()["errors"][0]["message"]
+    rejected = tenants.owner.put_manifest(repository, "x", {**image_manifest(CONFIG, []), "layers": [layer]})
+    assert (rejected.status_code, rejected.json()["errors"][0]["code"]) == (400, "MANIFEST_INVALID")
+    assert "layers[0].urls[0]" in rejected.json()["errors"][0]["message"]

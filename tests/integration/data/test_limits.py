@@ -1,4 +1,4 @@
-"""Limits that protect the registry and its callers from each other."""
+"""Rate limits, limits of uploads, timeouts of bodies, the disk reserve and the size of headers."""
 
 import json
 import os
@@ -24,93 +24,93 @@ MakeStack = Callable[..., Stack]
 
 
 @pytest.mark.oci(16)
-def test_wrong_keys_count_for_their_address_on_both_planes_together(make_stack: MakeStack) -> None:
+def test_invalid_keys_count_against_one_limit_per_address_on_both_planes(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_RATE_LIMIT_ANONYMOUS="20").start()
     credentials = stack.credentials
     namespaces = f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces"
     wrong = {"X-Auth-Token": str(uuid4())}
 
-    # when an address uses up its minute with wrong keys at the management API
-    answers = [httpx.get(namespaces, headers=wrong) for _ in range(20)]
-    while answers[-1].status_code == 401 and len(answers) < 200:
-        answers.append(httpx.get(namespaces, headers=wrong))
+    # when an address reaches its limit with invalid keys at the management API
+    responses = [httpx.get(namespaces, headers=wrong) for _ in range(20)]
+    while responses[-1].status_code == 401 and len(responses) < 200:
+        responses.append(httpx.get(namespaces, headers=wrong))
 
-    # then it must wait, on the other plane too, and a valid key is not concerned
-    assert answers[-1].status_code == 429
-    assert answers[-1].json()["type"] == "too_many_requests"
-    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
+    # then it is limited on both planes, and requests with a valid key are not
+    assert responses[-1].status_code == 429
+    assert responses[-1].json()["type"] == "too_many_requests"
+    assert 1 <= int(responses[-1].headers["Retry-After"]) <= 60
     assert httpx.get(f"http://{credentials.registry_host}/v2/").status_code == 429
     assert httpx.get(namespaces, headers={"X-Auth-Token": credentials.secret_key}).status_code == 200
 
 
 @pytest.mark.oci(16)
-def test_who_asks_too_often_is_told_when_to_come_again(make_stack: MakeStack) -> None:
+def test_a_rate_limited_caller_gets_429_with_retry_after(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_RATE_LIMIT="60", REGISTRY_RATE_LIMIT_ANONYMOUS="20").start()
     key = json.loads(stack.manage("create_key", "default", "robot").stdout)["secret_key"]
     host, owner = f"http://{stack.credentials.registry_host}", stack.credentials.secret_key
 
-    # when a caller has used up its minute, over many connections and so in every process
-    def ask(**arguments: object) -> httpx.Response:
+    # when a caller reaches its limit over many connections, and so in every process
+    def ping(**arguments: object) -> httpx.Response:
         return httpx.get(f"{host}/v2/", **arguments)  # type: ignore[arg-type]
 
-    answers = [ask(auth=("x", owner)) for _ in range(60)]
-    while answers[-1].status_code == 200 and len(answers) < 600:
-        answers.append(ask(auth=("x", owner)))
+    responses = [ping(auth=("x", owner)) for _ in range(60)]
+    while responses[-1].status_code == 200 and len(responses) < 600:
+        responses.append(ping(auth=("x", owner)))
 
-    # then it is told in the protocol's words, and others are not concerned
-    refused = answers[-1]
-    assert {answer.status_code for answer in answers[:60]} == {200}
-    assert refused.status_code == 429
-    (error,) = refused.json()["errors"]
+    # then the response is TOOMANYREQUESTS, and other callers are not limited
+    rejected = responses[-1]
+    assert {response.status_code for response in responses[:60]} == {200}
+    assert rejected.status_code == 429
+    (error,) = rejected.json()["errors"]
     assert error["code"] == "TOOMANYREQUESTS"
     assert "60 requests a minute" in error["message"]
-    assert ask(auth=("x", key)).status_code == 200
+    assert ping(auth=("x", key)).status_code == 200
 
-    # and an address without a key has its own count, which wrong keys share
-    anonymous = [ask(auth=("x", str(uuid4()))).status_code for _ in range(10)]
-    anonymous += [ask().status_code for _ in range(10)]
+    # and anonymous requests of an address have a separate limit, which includes invalid keys
+    anonymous = [ping(auth=("x", str(uuid4()))).status_code for _ in range(10)]
+    anonymous += [ping().status_code for _ in range(10)]
     assert set(anonymous) == {401}
-    assert 429 in [ask().status_code for _ in range(10)]
+    assert 429 in [ping().status_code for _ in range(10)]
     assert {httpx.get(f"{host}/healthz").status_code for _ in range(30)} == {200}
 
-    # and who waits as told is answered
-    time.sleep(int(refused.headers["retry-after"]))
-    assert ask(auth=("x", owner)).status_code == 200
+    # and a caller that waits for Retry-After gets a response
+    time.sleep(int(rejected.headers["retry-after"]))
+    assert ping(auth=("x", owner)).status_code == 200
 
 
-def test_nobody_has_more_uploads_under_way_than_allowed(make_stack: MakeStack) -> None:
+def test_the_number_of_open_uploads_of_a_caller_is_limited(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_MAX_UPLOADS="3").start()
     arguments = ("create_key", "default", "robot", "--permission-set", "ContainerRegistryFullAccess")
     robot = json.loads(stack.manage(*arguments).stdout)["secret_key"]
     with pushing(stack) as (owner, name), OciClient(owner.host, robot) as other:
-        # given as many as one may have
+        # given a caller with the maximum of open uploads
         first = owner.start_upload(name)
         for _ in range(2):
             owner.start_upload(name)
 
-        # when there is to be one more
-        refused = owner.on(name, "POST", "blobs/uploads/")
+        # when it starts another one
+        rejected = owner.on(name, "POST", "blobs/uploads/")
 
-        # then that is refused, and nobody else's is
-        assert refused.status_code == 429
-        assert refused.json()["errors"][0]["code"] == "TOOMANYREQUESTS"
-        assert int(refused.headers["retry-after"]) > 0
+        # then that is 429, and other callers can start uploads
+        assert rejected.status_code == 429
+        assert rejected.json()["errors"][0]["code"] == "TOOMANYREQUESTS"
+        assert int(rejected.headers["retry-after"]) > 0
         other.start_upload(name)
 
-        # and ending one makes room for one
+        # and cancelling or closing an upload allows another one
         assert owner.on(name, "DELETE", first).status_code == 204
         owner.push_blob(name, b"one after the other")
         owner.push_blob(name, b"and another")
 
 
-def test_a_body_that_stops_coming_is_given_up_and_what_came_is_kept(make_stack: MakeStack) -> None:
+def test_a_stalled_body_times_out_and_its_received_bytes_are_stored(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_IDLE_TIMEOUT="2").start()
     with pushing(stack) as (owner, name), ExitStack() as cleanup:
         content = os.urandom(3 * MIB)
         upload = owner.start_upload(name)
         pair = b64encode(f"x:{owner.secret}".encode()).decode()
 
-        # when clients stop in the middle of a chunk, of a manifest, and of a form that anybody may send
+        # when clients stall in the middle of a chunk, of a manifest, and of an anonymous form
         begun = {
             f"PATCH /v2/{name}/{upload}": content[: 2 * MIB],
             f"PUT /v2/{name}/manifests/1": b"{",
@@ -125,13 +125,13 @@ def test_a_body_that_stops_coming_is_given_up_and_what_came_is_kept(make_stack: 
             wire.send(body)
             wires.append((wire, method))
 
-        # then they are told so, and the connection ends
+        # then the response is 408, and the connection is closed
         for wire, method in wires:
             reply = wire.reply(method)
             assert (reply.status, reply.headers["connection"]) == (408, "close")
             assert wire.is_over()
 
-        # and the upload goes on from what came
+        # and the upload can be continued from the received bytes
         status = owner.on(name, "GET", upload)
         assert status.headers["range"] == f"0-{2 * MIB - 1}"
         rest = owner.on(
@@ -141,12 +141,12 @@ def test_a_body_that_stops_coming_is_given_up_and_what_came_is_kept(make_stack: 
 
 
 @pytest.mark.oci(4)
-def test_an_answer_that_is_clear_does_not_wait_for_a_body_that_stops_coming(make_stack: MakeStack) -> None:
+def test_a_response_that_needs_no_body_does_not_wait_for_a_stalled_one(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_IDLE_TIMEOUT="1").start()
     with pushing(stack) as (owner, name), ExitStack() as cleanup:
         owner.push_image(name, "victim", b"a layer")
 
-        # when clients stop in the middle of bodies that nobody wants
+        # when clients stall in the middle of bodies that the responses do not depend on
         requests = (
             (None, "POST", "blobs/uploads/", 401),
             (owner.secret, "POST", "blobs/uploads/", 202),
@@ -161,7 +161,7 @@ def test_an_answer_that_is_clear_does_not_wait_for_a_body_that_stops_coming(make
             wire.send(b"hello")
             wires.append((wire, method, status))
 
-        # then they hear what became of their requests, and the connections end
+        # then they get the responses, and the connections are closed
         for wire, method, status in wires:
             reply = wire.reply(method)
             assert (reply.status, reply.headers["connection"]) == (status, "close")
@@ -176,35 +176,35 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.oci(175)
-def test_pushes_end_before_the_disk_is_full_and_go_on_when_there_is_room(
+def test_pushes_are_rejected_before_the_disk_is_full_and_succeed_with_free_space(
     make_stack: MakeStack, disk: Path
 ) -> None:
-    filler = disk / "somebody elses"
+    filler = disk / "another file"
     filler.write_bytes(b"x" * 20 * MIB)
     stack = make_stack(REGISTRY_STORAGE_URL=f"file://{disk}/blobs").start()
     with pushing(stack) as (owner, name):
         owner.push_image(name, "1", b"a layer")
         content = os.urandom(30 * MIB)
 
-        # when more is pushed than fits: said beforehand, or only by its coming
+        # when a blob that does not fit is pushed, with a Content-Length or chunked
         announced, streamed = owner.start_upload(name), owner.start_upload(name)
         digest = {"digest": digest_of(content)}
         pieces = (content[start : start + MIB] for start in range(0, len(content), MIB))
-        answers = [
+        responses = [
             owner.on(name, "PUT", announced, params=digest, content=content),
             owner.on(name, "PATCH", streamed, content=pieces),
         ]
 
-        # then the refusal is clear, and some of the disk is left
-        for answer in answers:
-            assert answer.status_code == 507
-            (error,) = answer.json()["errors"]
+        # then the error tells that the disk is full, and some space is still free
+        for response in responses:
+            assert response.status_code == 507
+            (error,) = response.json()["errors"]
             assert error["code"] == "UNAVAILABLE"
             assert "full" in error["message"]
-            assert answer.headers["retry-after"]
+            assert response.headers["retry-after"]
         assert shutil.disk_usage(disk).free > MIB
 
-        # and what is there can be read, and deleted, and the upload goes on once there is room
+        # and blobs can be read and deleted, and the upload can be continued when there is free space
         assert owner.pull_status(name, "1") == 200
         filler.unlink()
         status = owner.on(name, "GET", streamed)
@@ -212,22 +212,22 @@ def test_pushes_end_before_the_disk_is_full_and_go_on_when_there_is_room(
         assert owner.on(name, "PUT", streamed, params=digest, content=content).status_code == 201
         filler.write_bytes(b"x" * 8 * MIB)
 
-        # and nothing at all is taken where only the reserve is left
-        for answer in (owner.on(name, "POST", "blobs/uploads/"), owner.put_manifest(name, "2", b"{}")):
-            assert answer.status_code == 507
+        # and every push is rejected when only the reserve is free
+        for response in (owner.on(name, "POST", "blobs/uploads/"), owner.put_manifest(name, "2", b"{}")):
+            assert response.status_code == 507
         assert owner.on(name, "DELETE", "manifests/1").status_code == 202
 
 
-def test_heads_without_end_are_refused(tenants: Tenants) -> None:
-    # when there are too many headers, and when one does not end
+def test_too_many_or_endless_headers_are_rejected(tenants: Tenants) -> None:
+    # when there are too many headers, or one without an end
     with Wire(tenants.owner.host, None) as wire:
         wire.begin("GET", "/v2/", *(f"X-{number}: a" for number in range(5000)))
         reply = wire.reply()
         assert (reply.status, reply.headers["connection"]) == (431, "close")
     with Wire(tenants.owner.host, None) as wire, suppress(ConnectionError):
         wire.begin("GET", "/v2/", "X-Long: " + "a" * 8 * MIB)
-        # Whoever goes on sending may find the connection reset before it reads this.
+        # A client that continues to send may get a reset before it reads the response.
         assert wire.reply().status == 431
 
-    # then nobody else is concerned
+    # then other clients still get responses
     assert tenants.owner.http.get("/healthz").status_code == 200

@@ -1,4 +1,4 @@
-"""Logging in to the data plane, as docker and containerd do it (OCI 28-29, 153-156)."""
+"""Logins to the data plane, as by docker and containerd (OCI 28-29, 153-156)."""
 
 import httpx
 import pytest
@@ -11,9 +11,9 @@ DOCKER = {"account": "x", "client_id": "docker", "offline_token": "true", "servi
 
 
 def login(client: OciClient) -> httpx.Response:
-    answer = client.http.get("/token", params=DOCKER, auth=("x", client.secret or ""))
-    assert answer.status_code == 200, answer.text
-    return answer
+    response = client.http.get("/token", params=DOCKER, auth=("x", client.secret or ""))
+    assert response.status_code == 200, response.text
+    return response
 
 
 def refresh(client: OciClient, token: str, scope: str = "") -> httpx.Response:
@@ -22,33 +22,33 @@ def refresh(client: OciClient, token: str, scope: str = "") -> httpx.Response:
 
 
 def pull(client: OciClient, repository: str, token: str) -> int:
-    """The status of a pull with a token made from a refresh token."""
-    answer = refresh(client, token, f"repository:{repository}:pull")
-    assert answer.status_code == 200, answer.text
-    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    """The status of a pull with a token issued for a refresh token."""
+    response = refresh(client, token, f"repository:{repository}:pull")
+    assert response.status_code == 200, response.text
+    headers = {"Authorization": f"Bearer {response.json()['access_token']}"}
     return client.http.get(f"/v2/{repository}/manifests/latest", headers=headers).status_code
 
 
 @pytest.mark.oci(29, 153, 154, 155, 156)
-def test_a_login_goes_on_by_refresh_token_until_its_key_is_revoked(tenants: Tenants, stack: Stack) -> None:
-    # given a login with a key that may read
+def test_a_refresh_token_is_valid_until_its_key_is_revoked(tenants: Tenants, stack: Stack) -> None:
+    # given a login with a read-only key
     repository = tenants.image_with_policies(is_public=False, visibility="inherit")
     key = tenants.new_key("ContainerRegistryReadOnly")
     with OciClient(tenants.owner.host, key["secret_key"]) as client:
-        answer = login(client)
-        token = answer.json()["refresh_token"]
-        bearer = {"Authorization": f"Bearer {answer.json()['token']}"}
+        response = login(client)
+        token = response.json()["refresh_token"]
+        bearer = {"Authorization": f"Bearer {response.json()['token']}"}
         assert client.http.get("/v2/", headers=bearer).status_code == 200
 
-        # when it pulls, then it may, as often as it likes, and nowhere else
+        # when it pulls repeatedly, then it is authorized, but not in a stranger's repository
         assert [pull(client, repository, token) for _ in range(2)] == [200, 200]
         assert pull(client, tenants.strangers_repository(), token) == 401
 
-        # and when the key is revoked, then no more token is made, and the answer says what to do
+        # and when the key is revoked, then no token is issued, and the error tells the user to log in again
         tenants.revoke(key["access_key"])
-        refused = refresh(client, token)
-        assert refused.status_code == 401
-        assert "log in again" in refused.json()["message"]
+        rejected = refresh(client, token)
+        assert rejected.status_code == 401
+        assert "log in again" in rejected.json()["message"]
     assert token not in stack.log
 
 
@@ -62,8 +62,8 @@ def test_a_refresh_token_is_neither_a_password_nor_a_token(tenants: Tenants) -> 
 
 
 @pytest.mark.oci(28, 157)
-def test_nobody_is_given_a_token_but_nothing_to_keep(tenants: Tenants) -> None:
+def test_an_anonymous_caller_gets_a_token_but_no_refresh_token(tenants: Tenants) -> None:
     assert tenants.anonymous.http.get("/v2/").status_code == 401
-    answer = tenants.anonymous.http.get("/token", params=DOCKER)
-    assert answer.status_code == 200
-    assert "refresh_token" not in answer.json()
+    response = tenants.anonymous.http.get("/token", params=DOCKER)
+    assert response.status_code == 200
+    assert "refresh_token" not in response.json()

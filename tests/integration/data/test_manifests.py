@@ -27,8 +27,8 @@ def repository(tenants: Tenants) -> str:
     return name
 
 
-def errors(answer: Any) -> list[str]:
-    return [item["code"] for item in answer.json()["errors"]]
+def errors(response: Any) -> list[str]:
+    return [item["code"] for item in response.json()["errors"]]
 
 
 @pytest.mark.oci(30, 31, 32, 87, 88)
@@ -47,33 +47,33 @@ def test_invariant_6_a_manifest_is_returned_byte_for_byte(tenants: Tenants, repo
         # then bytes and headers are those of the push
         assert found.content == body
         assert head.content == b""
-        for answer in (found, head):
-            assert answer.headers["content-type"] == OCI_MANIFEST
-            assert answer.headers["content-length"] == str(len(body))
-            assert answer.headers["docker-content-digest"] == digest_of(body)
-            assert answer.headers["etag"] == f'"{digest_of(body)}"'
+        for response in (found, head):
+            assert response.headers["content-type"] == OCI_MANIFEST
+            assert response.headers["content-length"] == str(len(body))
+            assert response.headers["docker-content-digest"] == digest_of(body)
+            assert response.headers["etag"] == f'"{digest_of(body)}"'
 
 
 @pytest.mark.oci(36)
 @pytest.mark.parametrize("form", ['"{}"', "{}", 'W/"{}"', '"other", "{}"', "*"])
-def test_a_client_that_has_it_already_is_told_so(tenants: Tenants, repository: str, form: str) -> None:
+def test_if_none_match_with_the_present_digest_is_304(tenants: Tenants, repository: str, form: str) -> None:
     digest = tenants.owner.put_manifest(repository, "a", image_manifest(CONFIG, [])).headers[
         "docker-content-digest"
     ]
     headers = {"If-None-Match": form.format(digest)}
-    answer = tenants.owner.on(repository, "GET", "manifests/a", headers=headers)
-    assert (answer.status_code, answer.content) == (304, b"")
-    assert answer.headers["docker-content-digest"] == digest
+    response = tenants.owner.on(repository, "GET", "manifests/a", headers=headers)
+    assert (response.status_code, response.content) == (304, b"")
+    assert response.headers["docker-content-digest"] == digest
 
 
 @pytest.mark.oci(24, 31, 108)
-def test_sha512_manifests_keep_their_digest_and_take_tags_from_the_query(
+def test_a_manifest_pushed_by_sha512_digest_is_tagged_from_the_query(
     tenants: Tenants, repository: str
 ) -> None:
     body = json.dumps(image_manifest(CONFIG, [])).encode()
     digest = digest_of(body, "sha512")
-    answer = tenants.owner.put_manifest(repository, digest, body, params={"tag": ["x", "y"]})
-    assert (answer.status_code, answer.headers["oci-tag"]) == (201, "x, y")
+    response = tenants.owner.put_manifest(repository, digest, body, params={"tag": ["x", "y"]})
+    assert (response.status_code, response.headers["oci-tag"]) == (201, "x, y")
     for tag in ("x", "y"):
         assert (
             tenants.owner.on(repository, "HEAD", f"manifests/{tag}").headers["docker-content-digest"]
@@ -82,17 +82,17 @@ def test_sha512_manifests_keep_their_digest_and_take_tags_from_the_query(
 
 
 @pytest.mark.oci(89)
-def test_a_digest_that_does_not_match_is_refused(tenants: Tenants, repository: str) -> None:
-    answer = tenants.owner.put_manifest(repository, digest_of(b"other"), image_manifest(CONFIG, []))
-    assert (answer.status_code, errors(answer)) == (400, ["DIGEST_INVALID"])
+def test_a_digest_that_does_not_match_is_rejected(tenants: Tenants, repository: str) -> None:
+    response = tenants.owner.put_manifest(repository, digest_of(b"other"), image_manifest(CONFIG, []))
+    assert (response.status_code, errors(response)) == (400, ["DIGEST_INVALID"])
 
 
 @pytest.mark.oci(97)
-def test_missing_blobs_are_named_one_by_one(tenants: Tenants, repository: str) -> None:
+def test_every_missing_blob_is_one_error(tenants: Tenants, repository: str) -> None:
     manifest = image_manifest(CONFIG, [b"not pushed", b"nor this"])
-    answer = tenants.owner.put_manifest(repository, "x", manifest)
-    assert (answer.status_code, errors(answer)) == (400, ["MANIFEST_BLOB_UNKNOWN"] * 2)
-    assert {item["detail"]["digest"] for item in answer.json()["errors"]} == {
+    response = tenants.owner.put_manifest(repository, "x", manifest)
+    assert (response.status_code, errors(response)) == (400, ["MANIFEST_BLOB_UNKNOWN"] * 2)
+    assert {item["detail"]["digest"] for item in response.json()["errors"]} == {
         layer["digest"] for layer in manifest["layers"]
     }
     assert tenants.owner.on(repository, "GET", "manifests/x").status_code == 404
@@ -114,23 +114,21 @@ def test_missing_blobs_are_named_one_by_one(tenants: Tenants, repository: str) -
     ],
     ids=["empty", "no json", "list", "no utf-8", "deep", "schema1", "text", "confused", "too large"],
 )
-def test_bad_manifests_get_a_clear_error(
+def test_an_invalid_manifest_is_rejected_with_a_message(
     tenants: Tenants, repository: str, body: bytes, content_type: str, status: int, code: str
 ) -> None:
     headers = {"Content-Type": content_type}
-    answer = tenants.owner.on(repository, "PUT", "manifests/x", content=body, headers=headers)
-    assert (answer.status_code, errors(answer)) == (status, [code])
-    assert answer.json()["errors"][0]["message"]
+    response = tenants.owner.on(repository, "PUT", "manifests/x", content=body, headers=headers)
+    assert (response.status_code, errors(response)) == (status, [code])
+    assert response.json()["errors"][0]["message"]
 
 
 @pytest.mark.oci(96)
-def test_a_chunked_body_that_is_too_large_is_refused_while_it_comes(
-    tenants: Tenants, repository: str
-) -> None:
+def test_a_chunked_manifest_over_the_limit_is_413(tenants: Tenants, repository: str) -> None:
     body = iter([b" " * 1_000_000] * 6)
     headers = {"Content-Type": OCI_MANIFEST}
-    answer = tenants.owner.on(repository, "PUT", "manifests/x", content=body, headers=headers)
-    assert answer.status_code == 413
+    response = tenants.owner.on(repository, "PUT", "manifests/x", content=body, headers=headers)
+    assert response.status_code == 413
 
 
 @pytest.mark.oci(96)
@@ -141,26 +139,26 @@ def test_a_manifest_of_almost_4_mib_is_stored(tenants: Tenants, repository: str)
 
 
 @pytest.mark.oci(104)
-def test_a_blob_does_not_count_as_a_child_that_is_a_manifest(tenants: Tenants, repository: str) -> None:
+def test_a_blob_does_not_satisfy_a_child_that_is_a_manifest(tenants: Tenants, repository: str) -> None:
     # given the bytes of a manifest that were pushed as a blob
     body = json.dumps(image_manifest(CONFIG, [])).encode()
     tenants.owner.push_blob(repository, body)
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor(body, OCI_MANIFEST)]}
 
-    # when an index lists it as a manifest, then the index is refused until the manifest is there
+    # when an index lists it as a manifest, then the index is rejected until the manifest is pushed
     assert errors(tenants.owner.put_manifest(repository, "i", index)) == ["MANIFEST_BLOB_UNKNOWN"]
     assert tenants.owner.put_manifest(repository, digest_of(body), body).status_code == 201
     assert tenants.owner.put_manifest(repository, "i", index).status_code == 201
 
 
-def test_an_index_needs_its_children_and_keeps_them(tenants: Tenants, repository: str) -> None:
+def test_an_index_requires_its_children(tenants: Tenants, repository: str) -> None:
     child = image_manifest(CONFIG, [])
     body = json.dumps(child).encode()
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor(body, OCI_MANIFEST)]}
     assert errors(tenants.owner.put_manifest(repository, "i", index)) == ["MANIFEST_BLOB_UNKNOWN"]
     assert tenants.owner.put_manifest(repository, digest_of(body), body).status_code == 201
-    answer = tenants.owner.put_manifest(repository, "i", index)
-    assert answer.status_code == 201
+    response = tenants.owner.put_manifest(repository, "i", index)
+    assert response.status_code == 201
     assert tenants.owner.on(repository, "GET", "manifests/i").headers["content-type"] == OCI_INDEX
 
 
@@ -177,7 +175,7 @@ def test_an_index_may_list_blobs_as_build_caches_do(tenants: Tenants, repository
 
 
 @pytest.mark.oci(109)
-def test_a_tag_moves_and_the_old_manifest_stays(tenants: Tenants, repository: str) -> None:
+def test_a_tag_moves_and_the_old_manifest_remains(tenants: Tenants, repository: str) -> None:
     first = tenants.owner.put_manifest(repository, "t", image_manifest(CONFIG, [])).headers[
         "docker-content-digest"
     ]
@@ -189,7 +187,7 @@ def test_a_tag_moves_and_the_old_manifest_stays(tenants: Tenants, repository: st
 
 
 @pytest.mark.oci(134)
-def test_deleting_a_tag_leaves_its_siblings(tenants: Tenants, repository: str) -> None:
+def test_deleting_a_tag_does_not_delete_other_tags_of_its_manifest(tenants: Tenants, repository: str) -> None:
     for tag in ("a", "b"):
         tenants.owner.put_manifest(repository, tag, image_manifest(CONFIG, []))
     assert tenants.owner.on(repository, "DELETE", "manifests/a").status_code == 202
@@ -200,10 +198,10 @@ def test_deleting_a_tag_leaves_its_siblings(tenants: Tenants, repository: str) -
 
 
 @pytest.mark.oci(135)
-def test_deleting_by_digest_takes_all_tags_along(tenants: Tenants, repository: str) -> None:
+def test_deleting_by_digest_deletes_all_tags_of_the_manifest(tenants: Tenants, repository: str) -> None:
     for tag in ("a", "b"):
-        answer = tenants.owner.put_manifest(repository, tag, image_manifest(CONFIG, []))
-    digest = answer.headers["docker-content-digest"]
+        response = tenants.owner.put_manifest(repository, tag, image_manifest(CONFIG, []))
+    digest = response.headers["docker-content-digest"]
     assert tenants.owner.on(repository, "DELETE", f"manifests/{digest}").status_code == 202
     for reference in ("a", "b", digest):
         assert tenants.owner.on(repository, "GET", f"manifests/{reference}").status_code == 404
@@ -211,11 +209,13 @@ def test_deleting_by_digest_takes_all_tags_along(tenants: Tenants, repository: s
 
 
 @pytest.mark.oci(136, 137)
-def test_a_blob_can_be_deleted_once_no_manifest_needs_it(tenants: Tenants, repository: str) -> None:
+def test_a_blob_can_be_deleted_only_without_manifests_that_refer_to_it(
+    tenants: Tenants, repository: str
+) -> None:
     digest = digest_of(CONFIG)
     pushed = tenants.owner.put_manifest(repository, "a", image_manifest(CONFIG, []))
-    refused = tenants.owner.on(repository, "DELETE", f"blobs/{digest}")
-    assert (refused.status_code, errors(refused)) == (405, ["UNSUPPORTED"])
+    rejected = tenants.owner.on(repository, "DELETE", f"blobs/{digest}")
+    assert (rejected.status_code, errors(rejected)) == (405, ["UNSUPPORTED"])
     tenants.owner.on(repository, "DELETE", f"manifests/{pushed.headers['docker-content-digest']}")
     assert tenants.owner.on(repository, "HEAD", f"blobs/{digest}").status_code == 200
     assert tenants.owner.on(repository, "DELETE", f"blobs/{digest}").status_code == 202
@@ -257,21 +257,21 @@ def test_foreign_layers_need_not_exist(tenants: Tenants, repository: str) -> Non
         ("POST", "blobs/uploads/?digest-algorithm=md5", 400, "DIGEST_INVALID"),
     ],
 )
-def test_bad_input_gets_a_clear_error(
+def test_invalid_requests_get_the_specified_error(
     tenants: Tenants, repository: str, method: str, path: str, status: int, code: str
 ) -> None:
-    answer = tenants.owner.on(repository, method, path)
-    assert (answer.status_code, errors(answer)) == (status, [code])
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["docker-distribution-api-version"] == "registry/2.0"
-    assert answer.json()["errors"][0]["message"]
+    response = tenants.owner.on(repository, method, path)
+    assert (response.status_code, errors(response)) == (status, [code])
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["docker-distribution-api-version"] == "registry/2.0"
+    assert response.json()["errors"][0]["message"]
 
 
 @pytest.mark.oci(18)
 @pytest.mark.parametrize(
     "name", ["UPPER/case", "a/b..c", "a/-b", "a//b", "a/" + "b" * 300, "a/b%00c", "a/bü"]
 )
-def test_a_bad_name_gets_a_clear_error(tenants: Tenants, name: str) -> None:
+def test_an_invalid_name_gets_the_specified_error(tenants: Tenants, name: str) -> None:
     with OciClient(tenants.owner.host, tenants.owner.secret) as client:
         auth = ("x", tenants.owner.secret or "")
         push = client.http.post(f"/v2/{name}/blobs/uploads/", auth=auth)
@@ -282,7 +282,7 @@ def test_a_bad_name_gets_a_clear_error(tenants: Tenants, name: str) -> None:
 
 
 @pytest.mark.oci(8)
-def test_names_may_hold_the_words_of_the_routes(tenants: Tenants) -> None:
+def test_names_may_contain_the_keywords_of_the_routes(tenants: Tenants) -> None:
     namespace = tenants.namespace()["name"]
     for name in ("manifests/blobs", "blobs/uploads/tags", "tags/list", "a/referrers/b", "v2/v2"):
         repository = f"{namespace}/{name}"
@@ -300,15 +300,15 @@ def test_unknown_routes_and_the_ping(tenants: Tenants) -> None:
     assert http.get("/v2/_catalogue").json()["errors"][0]["code"] == "UNSUPPORTED"
     assert http.get("/nothing").status_code == 404
     for path in ("/v2", "/v2/"):
-        answer = http.get(path)
-        assert answer.status_code == 401
-        assert answer.headers["www-authenticate"].startswith('Bearer realm="http://')
-        assert "scope" not in answer.headers["www-authenticate"]
+        response = http.get(path)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"].startswith('Bearer realm="http://')
+        assert "scope" not in response.headers["www-authenticate"]
         assert http.get(path, auth=("any", tenants.owner.secret or "")).json() == {}
     assert http.post("/v2/").headers["allow"] == "GET, HEAD"
 
 
-def test_bad_credentials_are_refused_in_the_protocols_form(tenants: Tenants) -> None:
+def test_invalid_credentials_are_unauthorized(tenants: Tenants) -> None:
     http = tenants.anonymous.http
     wrong = "00000000-0000-4000-8000-000000000000"
     for headers in (
@@ -318,7 +318,7 @@ def test_bad_credentials_are_refused_in_the_protocols_form(tenants: Tenants) -> 
     ):
         assert errors(http.get("/v2/", headers=headers)) == ["UNAUTHORIZED"]
     assert http.get("/v2/", auth=("x", wrong)).status_code == 401
-    refused = http.get("/token", auth=("x", wrong))
-    assert refused.status_code == 401
-    assert refused.json()["message"]
-    assert errors(refused) == ["UNAUTHORIZED"]
+    rejected = http.get("/token", auth=("x", wrong))
+    assert rejected.status_code == 401
+    assert rejected.json()["message"]
+    assert errors(rejected) == ["UNAUTHORIZED"]

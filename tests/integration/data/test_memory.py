@@ -1,4 +1,4 @@
-"""Bodies stream: a transfer of any size costs the data process little memory."""
+"""Bodies are streamed: the memory of the data processes does not depend on the size of a transfer."""
 
 import hashlib
 import os
@@ -21,29 +21,29 @@ ALLOWED = 64  # MiB of growth
 
 @pytest.mark.oci(48)
 @pytest.mark.timeout(300)
-def test_a_layer_of_1_gib_goes_in_and_out_with_less_than_64_mib_of_growth(
-    stack: Stack, tenants: Tenants
-) -> None:
+def test_pushing_and_pulling_1_gib_costs_less_than_64_mib(stack: Stack, tenants: Tenants) -> None:
     push_and_pull(stack, tenants.owner, tenants.repository())
 
 
 @pytest.mark.clients
 @pytest.mark.timeout(300)
-def test_so_it_does_to_and_from_s3(make_stack: Callable[..., Stack], minio: S3Server) -> None:
+def test_pushing_and_pulling_1_gib_on_s3_costs_less_than_64_mib(
+    make_stack: Callable[..., Stack], minio: S3Server
+) -> None:
     stack = make_stack(REGISTRY_STORAGE_URL=minio.url()).start()
     with pushing(stack) as (client, name):
         push_and_pull(stack, client, name)
 
 
 def push_and_pull(stack: Stack, client: OciClient, repository: str) -> None:
-    # given data processes that are warm
+    # given data processes that have served requests
     client.push_image(repository, "warm", os.urandom(3 * MIB))
     block, hasher = os.urandom(MIB), hashlib.sha256()
     for _ in range(SIZE):
         hasher.update(block)
     digest = f"sha256:{hasher.hexdigest()}"
     with Growth(stack, "data") as growth:
-        # when 1 GiB is pushed as docker does it, and pulled, whole and as two parts of one answer
+        # when 1 GiB is pushed as docker does it, and pulled, completely and as a multipart response
         def body() -> Iterator[bytes]:
             for _ in range(SIZE):
                 yield block
@@ -52,16 +52,16 @@ def push_and_pull(stack: Stack, client: OciClient, repository: str) -> None:
         assert client.on(repository, "PATCH", upload, content=body()).status_code == 202
         assert client.on(repository, "PUT", upload, params={"digest": digest}).status_code == 201
         pulled = hashlib.sha256()
-        with client.stream(repository, f"blobs/{digest}") as answer:
-            for piece in answer.iter_raw():
+        with client.stream(repository, f"blobs/{digest}") as response:
+            for piece in response.iter_raw():
                 pulled.update(piece)
         halves = f"bytes=0-{SIZE // 2 * MIB - 1},{SIZE // 2 * MIB}-"
         received = 0
-        with client.stream(repository, f"blobs/{digest}", Range=halves) as answer:
-            for piece in answer.iter_raw():
+        with client.stream(repository, f"blobs/{digest}", Range=halves) as response:
+            for piece in response.iter_raw():
                 received += len(piece)
-    # then it is the same, and the processes grew by little
-    assert received == int(answer.headers["content-length"]) >= SIZE * MIB
+    # then the content is equal, and the processes have grown by less than the limit
+    assert received == int(response.headers["content-length"]) >= SIZE * MIB
     assert f"sha256:{pulled.hexdigest()}" == digest
     assert growth.mib < ALLOWED
     client.on(repository, "DELETE", f"blobs/{digest}")

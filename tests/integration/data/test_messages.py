@@ -1,4 +1,4 @@
-"""Error messages say what was wrong, by name, and what to do (OCI 112, 141)."""
+"""Error messages name the invalid value and what to do (OCI 112, 141)."""
 
 import re
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ NO_UPLOAD = str(UUID(int=1))
 
 @dataclass(frozen=True)
 class Case:
-    """A request for a repository (`{r}`) that has an image, and the error that it must get."""
+    """A request for a repository (`{r}`) with an image, and the expected error."""
 
     method: str
     path: str
@@ -126,44 +126,44 @@ def repository(tenants: Tenants) -> str:
     return name
 
 
-def error(answer: httpx.Response) -> dict[str, Any]:
-    """The one error of an answer, in the form that every client reads."""
-    assert answer.headers["content-type"] == "application/json"
+def error(response: httpx.Response) -> dict[str, Any]:
+    """The only error of a response, after a check of its format."""
+    assert response.headers["content-type"] == "application/json"
     found: dict[str, Any]
-    (found,) = answer.json()["errors"]
+    (found,) = response.json()["errors"]
     assert {"code", "message"} <= set(found) <= {"code", "message", "detail"}
     assert re.fullmatch("[A-Z_]+", found["code"])
     return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_refusal_says_what_was_wrong(tenants: Tenants, repository: str, case: Case) -> None:
+def test_an_error_message_names_the_invalid_value(tenants: Tenants, repository: str, case: Case) -> None:
     path = case.path.format(r=repository)
     name = re.sub(r"^/v2/(.+?)/(manifests|blobs|tags|referrers|nothing)/?.*", r"\1", path)
-    answer = tenants.owner.call(case.method, path, scope=f"repository:{name}:pull,push,delete", **case.more)
-    assert (answer.status_code, error(answer)["code"]) == (case.status, case.code)
+    response = tenants.owner.call(case.method, path, scope=f"repository:{name}:pull,push,delete", **case.more)
+    assert (response.status_code, error(response)["code"]) == (case.status, case.code)
     for words in case.says:
-        assert words.format(r=repository) in error(answer)["message"]
+        assert words.format(r=repository) in error(response)["message"]
 
 
-def test_a_blob_in_use_says_what_to_do_first(tenants: Tenants, repository: str) -> None:
-    answer = tenants.owner.on(repository, "DELETE", f"blobs/{tenants.layer_digest}")
-    assert (answer.status_code, error(answer)["code"]) == (405, "UNSUPPORTED")
-    assert "delete the manifest first" in error(answer)["message"]
+def test_the_error_for_a_blob_in_use_tells_what_to_delete_first(tenants: Tenants, repository: str) -> None:
+    response = tenants.owner.on(repository, "DELETE", f"blobs/{tenants.layer_digest}")
+    assert (response.status_code, error(response)["code"]) == (405, "UNSUPPORTED")
+    assert "delete the manifest first" in error(response)["message"]
 
 
-def test_content_that_is_missing_is_named(tenants: Tenants, repository: str) -> None:
-    answer = tenants.owner.put_manifest(repository, "x", image_manifest(b"absent", []))
-    assert error(answer)["message"].endswith(
+def test_the_errors_for_missing_content_contain_its_digest(tenants: Tenants, repository: str) -> None:
+    response = tenants.owner.put_manifest(repository, "x", image_manifest(b"absent", []))
+    assert error(response)["message"].endswith(
         f"{digest_of(b'absent')}, which this repository does not have: push it first"
     )
 
 
-def test_an_upload_that_moved_says_where_it_is(tenants: Tenants, repository: str) -> None:
+def test_the_error_for_a_wrong_offset_contains_the_correct_one(tenants: Tenants, repository: str) -> None:
     upload = tenants.owner.start_upload(repository)
-    answer = tenants.owner.on(repository, "PATCH", upload, content=b"x", headers={"Content-Range": "7-7"})
-    assert answer.status_code == 416
-    assert "ends at byte 0, go on from there" in error(answer)["message"]
+    response = tenants.owner.on(repository, "PATCH", upload, content=b"x", headers={"Content-Range": "7-7"})
+    assert response.status_code == 416
+    assert "ends at byte 0, go on from there" in error(response)["message"]
 
 
 @pytest.mark.oci(148, 149, 160)
@@ -175,36 +175,36 @@ def test_an_upload_that_moved_says_where_it_is(tenants: Tenants, repository: str
         ("DELETE", "manifests/1", "delete from"),
     ],
 )
-def test_who_may_not_is_told_what_where_and_whom_to_ask(
+def test_the_error_for_an_unauthorized_caller_names_action_and_repository(
     tenants: Tenants, repository: str, method: str, path: str, words: str
 ) -> None:
-    # given a stranger with a token, the same one with a secret key, and nobody
+    # given a stranger with a token, a stranger with a secret key, and an anonymous caller
     url = f"/v2/{repository}/{path}"
     by_token = tenants.stranger.on(repository, method, path)
     by_key = tenants.stranger.http.request(method, url, auth=("x", tenants.stranger.secret or ""))
-    nobody = tenants.anonymous.http.request(method, url)
+    anonymous = tenants.anonymous.http.request(method, url)
 
-    # then all are told what they lack for which repository
-    assert [answer.status_code for answer in (by_token, by_key, nobody)] == [401, 403, 401]
-    # and docker, which shows this instead of the body, finds the same sentence in the challenge
+    # then each error names the missing right and the repository
+    assert [response.status_code for response in (by_token, by_key, anonymous)] == [401, 403, 401]
+    # and the challenge contains the message too, because docker shows it instead of the body
     assert f'error_description="{error(by_token)["message"]}"' in by_token.headers["www-authenticate"]
-    for answer in (by_token, by_key):
-        assert error(answer)["code"] == "DENIED"
-        message = error(answer)["message"]
+    for response in (by_token, by_key):
+        assert error(response)["code"] == "DENIED"
+        message = error(response)["message"]
         assert message.startswith("requested access to the resource is denied: ")
         assert f"you may not {words} {repository}" in message
-    assert error(nobody)["code"] == "UNAUTHORIZED"
-    assert f"{words} {repository}: log in" in error(nobody)["message"]
+    assert error(anonymous)["code"] == "UNAUTHORIZED"
+    assert f"{words} {repository}: log in" in error(anonymous)["message"]
 
 
 @pytest.mark.oci(148)
-def test_credentials_that_prove_nobody_say_why_and_are_not_repeated(tenants: Tenants) -> None:
+def test_the_error_for_invalid_credentials_has_the_reason_but_not_the_secret(tenants: Tenants) -> None:
     wrong = "00000000-0000-4000-8000-000000000000"
     for headers, auth, words in (
         ({"Authorization": "Bearer nonsense"}, None, "the token is not valid: log in again"),
         ({}, ("x", wrong), "the secret key is unknown or revoked: log in again"),
         ({}, ("x", "nonsense"), "the secret key is not valid: log in again"),
     ):
-        answer = tenants.anonymous.http.get("/v2/", headers=headers, auth=auth or httpx.USE_CLIENT_DEFAULT)
-        assert (answer.status_code, error(answer)["message"]) == (401, words)
-        assert wrong not in answer.text
+        response = tenants.anonymous.http.get("/v2/", headers=headers, auth=auth or httpx.USE_CLIENT_DEFAULT)
+        assert (response.status_code, error(response)["message"]) == (401, words)
+        assert wrong not in response.text

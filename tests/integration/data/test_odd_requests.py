@@ -1,4 +1,4 @@
-"""Requests as some clients make them, and faults as machines have them, that are easily forgotten."""
+"""Unusual requests of clients, and faults of disks and connections."""
 
 import os
 import re
@@ -20,23 +20,23 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.oci(98, 136)
-def test_a_foreign_layer_that_was_pushed_belongs_to_its_manifest(tenants: Tenants) -> None:
+def test_a_pushed_foreign_layer_belongs_to_its_manifest(tenants: Tenants) -> None:
     repository, config, layer = tenants.repository(), b"{}", os.urandom(100)
     for blob in (config, layer):
         tenants.owner.push_blob(repository, blob)
     manifest = image_manifest(config, [layer])
     manifest["layers"][0] |= {"mediaType": FOREIGN, "urls": ["https://example.com/layer"]}
     assert tenants.owner.put_manifest(repository, "1", manifest).status_code == 201
-    refused = tenants.owner.on(repository, "DELETE", f"blobs/{digest_of(layer)}")
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    rejected = tenants.owner.on(repository, "DELETE", f"blobs/{digest_of(layer)}")
+    assert (rejected.status_code, rejected.headers["allow"]) == (405, "GET, HEAD")
     assert tenants.owner.on(repository, "GET", f"blobs/{digest_of(layer)}").content == layer
 
 
 @pytest.mark.oci(98, 109, 136)
-def test_a_foreign_layer_that_comes_after_its_manifest_belongs_to_it_once_that_comes_again(
+def test_a_foreign_layer_pushed_after_its_manifest_belongs_to_it_after_a_repeated_push(
     tenants: Tenants,
 ) -> None:
-    # given a manifest that was pushed without its foreign layer, which clients may be told to send later
+    # given a manifest pushed without its foreign layer, which clients can be configured to push
     repository, config, layer = f"{tenants.repository()}/late", b"{}", os.urandom(100)
     tenants.owner.push_blob(repository, config)
     manifest = image_manifest(config, [layer])
@@ -45,13 +45,13 @@ def test_a_foreign_layer_that_comes_after_its_manifest_belongs_to_it_once_that_c
     tenants.owner.push_blob(repository, layer)
     size = _size_of(tenants, repository)
 
-    # when the same is pushed again, twice
+    # when the manifest is pushed again, twice
     for _ in range(2):
         assert tenants.owner.put_manifest(repository, "1", manifest).status_code == 201
 
-    # then the layer is one of the image, and counted once
-    refused = tenants.owner.on(repository, "DELETE", f"blobs/{digest_of(layer)}")
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    # then the layer belongs to the image, and is counted once
+    rejected = tenants.owner.on(repository, "DELETE", f"blobs/{digest_of(layer)}")
+    assert (rejected.status_code, rejected.headers["allow"]) == (405, "GET, HEAD")
     assert _size_of(tenants, repository) == size + len(layer)
 
 
@@ -74,7 +74,7 @@ def test_an_image_may_have_hundreds_of_layers(tenants: Tenants) -> None:
 
 @pytest.mark.oci(127)
 def test_a_page_of_referrers_has_a_limited_size(tenants: Tenants) -> None:
-    # given signatures with the longest annotations that are allowed
+    # given signatures with annotations of the maximum size
     repository, config = tenants.repository(), b"{}"
     tenants.owner.push_blob(repository, config)
     subject = {
@@ -87,7 +87,7 @@ def test_a_page_of_referrers_has_a_limited_size(tenants: Tenants) -> None:
         manifest = image_manifest(config, [], subject=subject, annotations=long)
         assert tenants.owner.put_manifest(repository, f"s{number}", manifest).status_code == 201
 
-    # when a client follows the pages
+    # when a client follows the links to the next pages
     pages = []
     path = f"/v2/{repository}/referrers/{subject['digest']}"
     while path:
@@ -96,7 +96,7 @@ def test_a_page_of_referrers_has_a_limited_size(tenants: Tenants) -> None:
         found = re.match(r"<(.+)>", page.headers.get("link", ""))
         path = found[1] if found else ""
 
-    # then it has all of them, each once, and no page is too large
+    # then it gets each referrer once, and no page exceeds the limit
     numbers = [each["annotations"]["number"] for page in pages for each in page.json()["manifests"]]
     assert numbers == [str(number) for number in range(20)]
     assert [len(page.json()["manifests"]) for page in pages] == [3] * 6 + [2]
@@ -104,13 +104,13 @@ def test_a_page_of_referrers_has_a_limited_size(tenants: Tenants) -> None:
 
 
 @pytest.mark.oci(124)
-def test_a_name_that_there_can_be_none_of_has_no_referrers(tenants: Tenants) -> None:
+def test_a_name_without_a_namespace_has_an_empty_list_of_referrers(tenants: Tenants) -> None:
     found = httpx.get(f"http://{tenants.owner.host}/v2/ubuntu/referrers/{digest_of(b'x')}")
     assert (found.status_code, found.json()["manifests"]) == (200, [])
 
 
 @pytest.mark.oci(36)
-def test_a_condition_may_come_in_several_lines(tenants: Tenants) -> None:
+def test_a_repeated_if_none_match_header_is_one_list(tenants: Tenants) -> None:
     repository = tenants.repository(is_public=True)
     digest = tenants.owner.push_image(repository, "1", b"layer")
     lines = [("If-None-Match", '"other"'), ("If-None-Match", f'"{digest}"')]
@@ -121,7 +121,7 @@ def test_a_condition_may_come_in_several_lines(tenants: Tenants) -> None:
 
 
 @pytest.mark.oci(42)
-def test_a_range_may_end_at_the_largest_number_there_is(tenants: Tenants) -> None:
+def test_a_range_may_have_very_large_numbers(tenants: Tenants) -> None:
     repository = tenants.repository()
     digest = tenants.owner.push_blob(repository, b"0123456789")
     rest = tenants.owner.on(repository, "GET", f"blobs/{digest}", headers={"Range": f"bytes=7-{2**63 - 1}"})
@@ -131,34 +131,34 @@ def test_a_range_may_end_at_the_largest_number_there_is(tenants: Tenants) -> Non
 
 
 @pytest.mark.oci(64, 67)
-def test_a_chunk_that_ends_before_it_begins_is_told_how_far_the_upload_is(tenants: Tenants) -> None:
+def test_a_chunk_that_ends_before_it_begins_is_416_with_the_offset(tenants: Tenants) -> None:
     repository = tenants.repository()
     upload = tenants.owner.start_upload(repository)
     tenants.owner.on(repository, "PATCH", upload, content=b"12345")
-    refused = tenants.owner.on(
+    rejected = tenants.owner.on(
         repository, "PATCH", upload, content=b"x", headers={"Content-Range": "10-9", "Content-Length": "1"}
     )
-    assert (refused.status_code, refused.headers["range"]) == (416, "0-4")
-    assert refused.headers["location"].endswith(upload)
+    assert (rejected.status_code, rejected.headers["range"]) == (416, "0-4")
+    assert rejected.headers["location"].endswith(upload)
 
 
 @pytest.mark.oci(152)
-def test_who_asks_for_nothing_of_the_catalogue_is_granted_nothing(tenants: Tenants) -> None:
-    answer = tenants.owner.http.get(
+def test_a_catalog_scope_without_actions_grants_nothing(tenants: Tenants) -> None:
+    response = tenants.owner.http.get(
         "/token", params={"scope": "registry:catalog:"}, auth=("x", tenants.owner.secret or "")
     )
-    refused = tenants.owner.http.get(
-        "/v2/_catalog", headers={"Authorization": f"Bearer {answer.json()['token']}"}
+    rejected = tenants.owner.http.get(
+        "/v2/_catalog", headers={"Authorization": f"Bearer {response.json()['token']}"}
     )
-    assert (answer.status_code, refused.status_code) == (200, 401)
-    assert "insufficient_scope" in refused.headers["www-authenticate"]
+    assert (response.status_code, rejected.status_code) == (200, 401)
+    assert "insufficient_scope" in rejected.headers["www-authenticate"]
 
 
 @pytest.mark.oci(159)
-def test_a_token_for_as_much_as_may_be_asked_for_is_good(tenants: Tenants) -> None:
+def test_a_token_with_the_maximum_of_scopes_is_valid(tenants: Tenants) -> None:
     namespace = tenants.namespace()["name"]
     scopes = [f"repository:{namespace}/{number:03d}{'x' * 150}:pull,push" for number in range(100)]
-    answer = tenants.owner.http.post(
+    response = tenants.owner.http.post(
         "/token",
         data={
             "grant_type": "password",
@@ -169,13 +169,13 @@ def test_a_token_for_as_much_as_may_be_asked_for_is_good(tenants: Tenants) -> No
             "scope": " ".join(scopes),
         },
     )
-    token = answer.json()["access_token"]
+    token = response.json()["access_token"]
     assert tenants.owner.http.get("/v2/", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
 @pytest.mark.oci(56)
 @pytest.mark.parametrize("how", ["wrong", "cut"])
-def test_an_upload_in_one_request_that_fails_leaves_no_session(make_stack: MakeStack, how: str) -> None:
+def test_a_failed_single_post_leaves_no_session(make_stack: MakeStack, how: str) -> None:
     stack = make_stack(REGISTRY_MAX_UPLOADS="1").start()
     with pushing(stack) as (client, name):
         for _ in range(3):
@@ -205,7 +205,9 @@ def cut_post(host: str, token: str, name: str) -> None:
 
 @pytest.mark.oci(17, 141)
 @pytest.mark.parametrize("fault", ["gone", "short"])
-def test_invariant_7_a_blob_whose_file_cannot_be_read_is_no_404(make_stack: MakeStack, fault: str) -> None:
+def test_invariant_7_a_blob_whose_file_cannot_be_read_is_503_and_not_404(
+    make_stack: MakeStack, fault: str
+) -> None:
     stack = make_stack().start()
     content = os.urandom(200_000)
     with pushing(stack) as (client, name):
@@ -215,21 +217,21 @@ def test_invariant_7_a_blob_whose_file_cannot_be_read_is_no_404(make_stack: Make
             file.rename(file.with_name("elsewhere"))
         else:
             os.truncate(file, 1000)
-        refused = client.on(name, "GET", f"blobs/{digest}")
-        assert refused.status_code == 503
-        assert refused.json()["errors"][0]["code"] == "UNAVAILABLE"
-        assert "retry-after" in refused.headers
+        rejected = client.on(name, "GET", f"blobs/{digest}")
+        assert rejected.status_code == 503
+        assert rejected.json()["errors"][0]["code"] == "UNAVAILABLE"
+        assert "retry-after" in rejected.headers
 
 
 @pytest.mark.oci(48)
-def test_nothing_more_is_read_for_a_client_that_has_gone(make_stack: MakeStack) -> None:
+def test_a_blob_is_not_read_further_after_its_client_disconnected(make_stack: MakeStack) -> None:
     stack = make_stack().start()
     with pushing(stack) as (client, name):
         digest = client.push_blob(name, os.urandom(96 * MIB))
         token = client.token(f"repository:{name}:pull,push,delete")
-        before = read_by(stack)
+        before = bytes_read(stack)
 
-        # when a client asks for all of a blob by a range, and leaves after the first bytes
+        # when a client requests a complete blob by a range, and disconnects after the first bytes
         address, _, port = client.host.partition(":")
         with socket.create_connection((address, int(port))) as connection:
             connection.sendall(
@@ -239,12 +241,12 @@ def test_nothing_more_is_read_for_a_client_that_has_gone(make_stack: MakeStack) 
             assert connection.recv(1000).startswith(b"HTTP/1.1 206")
         time.sleep(2)
 
-        # then no more was read than what was on its way
-        assert read_by(stack) - before < 48 * MIB
+        # then only the bytes of the buffers were read
+        assert bytes_read(stack) - before < 48 * MIB
 
 
-def read_by(stack: Stack) -> int:
-    """Bytes that the data processes have read so far, from wherever."""
+def bytes_read(stack: Stack) -> int:
+    """The number of bytes that the data processes have read so far, from any source."""
     counters = [
         Path(f"/proc/{pid}/io").read_text()
         for pid, command in stack.processes().items()

@@ -1,4 +1,4 @@
-"""The PostgreSQL pipeline: each query gets its own result, whatever happens to the others."""
+"""The PostgreSQL pipeline: each query gets its own result, independent of the others."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""Use cases that only read, as greenlets on the event loop: each waits for its rows, the loop does not."""
+"""Read-only use cases as greenlets: waiting for rows does not block the event loop."""
 
 import asyncio
 import threading
@@ -43,7 +43,7 @@ async def connected(reads: GreenletReads) -> None:
     raise AssertionError("PostgreSQL cannot be asked")
 
 
-def test_many_wait_at_once_in_one_thread(url: str) -> None:
+def test_many_use_cases_wait_concurrently_in_one_thread(url: str) -> None:
     def several(number: int) -> tuple[int, int, int]:
         first = row("SELECT %s::int", [number])
         second = row("SELECT %s::int + 1", [number])
@@ -58,7 +58,7 @@ def test_many_wait_at_once_in_one_thread(url: str) -> None:
     with_reads(url, scenario)
 
 
-def test_errors_go_through_the_core_to_the_caller(url: str) -> None:
+def test_errors_of_the_database_reach_the_use_case_and_its_caller(url: str) -> None:
     def careful() -> None:
         try:
             rows("SELECT 1 / %s::int", [0])
@@ -72,7 +72,7 @@ def test_errors_go_through_the_core_to_the_caller(url: str) -> None:
     with_reads(url, scenario)
 
 
-def test_a_cancelled_use_case_ends_where_it_waits(url: str) -> None:
+def test_a_cancelled_use_case_is_cancelled_at_its_query(url: str) -> None:
     ended: list[str] = []
 
     def long() -> None:
@@ -121,7 +121,7 @@ def test_rows_are_cached_until_a_scope_changes_that_they_depend_on(url: str) -> 
             tracker.apply({"image:a"})
             assert (await read(of_image, tracker.version))[0] == 1
 
-            # when a query does not say what it depends on, then neither can the response be cached
+            # when a query has unknown dependencies, then the response cannot be cached
             number, dependencies = await read(None, tracker.version)
             assert not dependencies.is_cacheable
 
@@ -147,7 +147,7 @@ def test_a_use_case_sees_the_context_variables_of_its_request(url: str) -> None:
     with_reads(url, scenario)
 
 
-def test_a_query_of_the_orm_cannot_block_the_event_loop_unseen(url: str) -> None:
+def test_a_query_of_the_orm_on_the_event_loop_is_an_error(url: str) -> None:
     async def scenario(reads: GreenletReads, _: ChangeTracker) -> None:
         with pytest.raises(SynchronousOnlyOperation):
             await reads.run(None, lambda: Organization.objects.count())

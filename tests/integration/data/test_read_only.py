@@ -1,4 +1,4 @@
-"""A registry that only reads, while its administrator wants it so (OCI 145)."""
+"""A registry in read-only mode (OCI 145)."""
 
 from collections.abc import Callable, Iterator
 
@@ -18,7 +18,7 @@ def unknown() -> str:
 
 @pytest.fixture
 def repository(make_stack: Callable[..., Stack]) -> Iterator[tuple[OciClient, str, str, str]]:
-    """A read-only registry with an image in it, and an upload that was under way: client, names, place."""
+    """A read-only registry with an image and an open upload: client, repository, digest, upload."""
     stack = make_stack().start()
     with pushing(stack) as (client, name):
         digest = client.push_image(name, "1", b"a layer")
@@ -29,12 +29,12 @@ def repository(make_stack: Callable[..., Stack]) -> Iterator[tuple[OciClient, st
         yield client, name, digest, upload
 
 
-def test_reads_work_and_writes_are_refused_with_the_reason(
+def test_reads_succeed_and_writes_are_rejected_with_the_reason(
     repository: tuple[OciClient, str, str, str], unknown: str
 ) -> None:
     client, name, digest, upload = repository
 
-    # when it is read, then all is as ever, tokens by either method included
+    # when it is read, then requests succeed, including tokens by GET and POST
     layer = client.on(name, "GET", "manifests/1").json()["layers"][0]["digest"]
     for path in ("manifests/1", f"manifests/{digest}", f"blobs/{layer}", "tags/list", f"referrers/{digest}"):
         assert client.on(name, "GET", path).status_code == 200, path
@@ -43,7 +43,7 @@ def test_reads_work_and_writes_are_refused_with_the_reason(
     form = {"grant_type": "password", "service": "registry", "password": client.secret or ""}
     assert client.http.post("/token", data=form).status_code == 200
 
-    # and when it is written to, then nothing is done and the answer says why
+    # and when it is written to, then the response is 405 with the reason, and nothing changes
     writes = [
         ("POST", "blobs/uploads/", ""),
         ("POST", f"blobs/uploads/?mount={layer}&from={name}", ""),
@@ -54,19 +54,21 @@ def test_reads_work_and_writes_are_refused_with_the_reason(
         ("DELETE", f"manifests/{digest}", "GET, HEAD"),
         ("DELETE", f"blobs/{layer}", "GET, HEAD"),
     ]
-    answers = [(client.on(name, method, path, content=b""), allowed) for method, path, allowed in writes]
-    answers.append((client.put_manifest(name, "2", image_manifest(b"{}", [])), "GET, HEAD"))
-    for answer, allowed in answers:
-        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
-        (error,) = answer.json()["errors"]
+    responses = [(client.on(name, method, path, content=b""), allowed) for method, path, allowed in writes]
+    responses.append((client.put_manifest(name, "2", image_manifest(b"{}", [])), "GET, HEAD"))
+    for response, allowed in responses:
+        assert (response.status_code, response.headers["allow"]) == (405, allowed)
+        (error,) = response.json()["errors"]
         assert error["code"] == "UNSUPPORTED"
         assert "read-only" in error["message"]
         assert "administrator" in error["message"]
     assert client.on(name, "GET", "tags/list").json()["tags"] == ["1"]
 
 
-def test_nobody_learns_more_by_a_refusal(repository: tuple[OciClient, str, str, str]) -> None:
+def test_the_error_for_a_write_does_not_reveal_whether_a_repository_exists(
+    repository: tuple[OciClient, str, str, str],
+) -> None:
     client, name, _, _ = repository
-    answers = [client.http.delete(f"/v2/{each}/manifests/1") for each in (name, "no-such-namespace/app")]
-    assert answers[0].status_code == answers[1].status_code == 405
-    assert answers[0].text == answers[1].text
+    responses = [client.http.delete(f"/v2/{each}/manifests/1") for each in (name, "no-such-namespace/app")]
+    assert responses[0].status_code == responses[1].status_code == 405
+    assert responses[0].text == responses[1].text

@@ -1,4 +1,4 @@
-"""Blobs by range, tags by page, referrers by type (OCI 39-47, 116-129)."""
+"""Ranges of blobs, and lists of tags, referrers and the catalog (OCI 39-47, 116-129)."""
 
 import email.policy
 import json
@@ -37,17 +37,17 @@ def blob(tenants: Tenants) -> tuple[str, str]:
 def test_a_range_is_sent_exactly(
     tenants: Tenants, blob: tuple[str, str], header: str, start: int, stop: int
 ) -> None:
-    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
-    assert answer.status_code == 206
-    assert answer.content == DATA[start:stop]
-    assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/2048"
-    assert answer.headers["content-length"] == str(stop - start)
+    response = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
+    assert response.status_code == 206
+    assert response.content == DATA[start:stop]
+    assert response.headers["content-range"] == f"bytes {start}-{stop - 1}/2048"
+    assert response.headers["content-length"] == str(stop - start)
 
 
-def parts_of(answer: httpx.Response) -> list[tuple[str, bytes]]:
-    """The parts of a multipart answer as Python's own reader of e-mail sees them."""
-    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
-    message = BytesParser(policy=email.policy.HTTP).parsebytes(head + answer.content)
+def parts_of(response: httpx.Response) -> list[tuple[str, bytes]]:
+    """The parts of a multipart response, as parsed by Python's email package."""
+    head = f"Content-Type: {response.headers['content-type']}\r\n\r\n".encode()
+    message = BytesParser(policy=email.policy.HTTP).parsebytes(head + response.content)
     assert message.get_content_type() == "multipart/byteranges"
     parts = list(message.iter_parts())
     assert {part.get_content_type() for part in parts} == {"application/octet-stream"}
@@ -71,45 +71,45 @@ def _content(part: Message) -> bytes:
         ("bytes=100-199,0-9,150-249", [(0, 10), (100, 250)]),
     ],
 )
-def test_several_ranges_come_as_parts_of_one_answer(
+def test_several_ranges_are_a_multipart_response(
     tenants: Tenants, blob: tuple[str, str], header: str, wanted: list[tuple[int, int]]
 ) -> None:
-    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
-    assert answer.status_code == 206
-    assert answer.headers["content-length"] == str(len(answer.content))
-    assert "content-range" not in answer.headers
-    assert answer.headers["docker-content-digest"] == blob[1]
-    assert parts_of(answer) == [
+    response = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
+    assert response.status_code == 206
+    assert response.headers["content-length"] == str(len(response.content))
+    assert "content-range" not in response.headers
+    assert response.headers["docker-content-digest"] == blob[1]
+    assert parts_of(response) == [
         (f"bytes {start}-{stop - 1}/2048", DATA[start:stop]) for start, stop in wanted
     ]
 
 
 @pytest.mark.oci(45)
 @pytest.mark.parametrize("header", ["bytes=0-9,5-20", "bytes=5000-6000,0-20", "bytes=3-2,0-20"])
-def test_several_ranges_of_which_one_is_left_come_as_one(
+def test_ranges_that_result_in_one_range_are_not_multipart(
     tenants: Tenants, blob: tuple[str, str], header: str
 ) -> None:
-    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
-    assert (answer.status_code, answer.headers["content-range"]) == (206, "bytes 0-20/2048")
-    assert answer.content == DATA[:21]
+    response = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
+    assert (response.status_code, response.headers["content-range"]) == (206, "bytes 0-20/2048")
+    assert response.content == DATA[:21]
 
 
 @pytest.mark.oci(45)
 @pytest.mark.parametrize(
     "header", ["bytes=0-9,x", "bytes=", "bytes=,", "bytes=" + ",".join(f"{at}-{at}" for at in range(1025))]
 )
-def test_a_list_of_ranges_that_is_malformed_or_too_long_sends_the_whole(
+def test_a_malformed_or_too_long_list_of_ranges_is_ignored(
     tenants: Tenants, blob: tuple[str, str], header: str
 ) -> None:
-    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
-    assert (answer.status_code, answer.content) == (200, DATA)
+    response = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
+    assert (response.status_code, response.content) == (200, DATA)
 
 
 @pytest.mark.oci(45)
-def test_a_list_of_ranges_without_a_byte_is_refused(tenants: Tenants, blob: tuple[str, str]) -> None:
+def test_a_list_of_unsatisfiable_ranges_is_416(tenants: Tenants, blob: tuple[str, str]) -> None:
     headers = {"Range": "bytes=5000-,9-3"}
-    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers=headers)
-    assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */2048")
+    response = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers=headers)
+    assert (response.status_code, response.headers["content-range"]) == (416, "bytes */2048")
 
 
 @pytest.mark.oci(45)
@@ -118,57 +118,59 @@ def test_a_thousand_ranges_of_a_large_layer_are_exact(tenants: Tenants) -> None:
     digest = tenants.owner.push_blob(repository, data)
     starts = range(0, len(data), len(data) // 1000)
     header = "bytes=" + ",".join(f"{start}-{start + 4095}" for start in starts)
-    answer = tenants.owner.on(repository, "GET", f"blobs/{digest}", headers={"Range": header})
-    assert answer.headers["content-length"] == str(len(answer.content))
-    assert [content for _, content in parts_of(answer)] == [data[start : start + 4096] for start in starts]
+    response = tenants.owner.on(repository, "GET", f"blobs/{digest}", headers={"Range": header})
+    assert response.headers["content-length"] == str(len(response.content))
+    assert [content for _, content in parts_of(response)] == [data[start : start + 4096] for start in starts]
 
 
 @pytest.mark.oci(43)
 @pytest.mark.parametrize("header", ["bytes=5000-10000", "bytes=500-0", "bytes=2048-"])
-def test_a_range_without_a_byte_is_refused(tenants: Tenants, blob: tuple[str, str], header: str) -> None:
-    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
-    assert answer.status_code == 416
-    assert answer.headers["content-range"] == "bytes */2048"
+def test_an_unsatisfiable_range_is_416(tenants: Tenants, blob: tuple[str, str], header: str) -> None:
+    response = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Range": header})
+    assert response.status_code == 416
+    assert response.headers["content-range"] == "bytes */2048"
 
 
 @pytest.mark.oci(46)
 @pytest.mark.parametrize("headers", [{"Range": "lines=1-2"}, {"Range": "bytes=0-9", "If-Range": '"other"'}])
-def test_a_range_that_does_not_apply_sends_the_whole(
+def test_a_range_that_does_not_apply_is_ignored(
     tenants: Tenants, blob: tuple[str, str], headers: dict[str, str]
 ) -> None:
-    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers=headers)
-    assert (answer.status_code, answer.content) == (200, DATA)
+    response = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers=headers)
+    assert (response.status_code, response.content) == (200, DATA)
 
 
 @pytest.mark.oci(3, 39)
-def test_the_whole_blob_says_that_ranges_work(tenants: Tenants, blob: tuple[str, str]) -> None:
-    answer = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Accept-Encoding": "gzip, zstd"})
-    assert answer.content == DATA
-    assert answer.headers["accept-ranges"] == "bytes"
-    assert answer.headers["content-length"] == "2048"
-    assert "content-encoding" not in answer.headers
+def test_a_complete_blob_has_accept_ranges(tenants: Tenants, blob: tuple[str, str]) -> None:
+    response = tenants.owner.on(blob[0], "GET", f"blobs/{blob[1]}", headers={"Accept-Encoding": "gzip, zstd"})
+    assert response.content == DATA
+    assert response.headers["accept-ranges"] == "bytes"
+    assert response.headers["content-length"] == "2048"
+    assert "content-encoding" not in response.headers
 
 
 @pytest.mark.oci(117, 120)
-def test_tags_come_in_byte_order_and_in_pages(tenants: Tenants) -> None:
-    # given tags that a language-aware order would sort otherwise
+def test_tags_are_listed_in_byte_order_and_in_pages(tenants: Tenants) -> None:
+    # given tags whose byte order differs from a locale's order
     repository = tenants.repository()
     names = ["B", "a", "A", "b", "_x", "1.10", "1.9", "a-b", "a.b", "a_b"]
     tenants.owner.push_blob(repository, b"{}")
     for name in names:
         tenants.owner.put_manifest(repository, name, image_manifest(b"{}", []))
 
-    # when all are asked for, and page by page through the Link
+    # when all are requested, and page by page through Link headers
     assert tenants.owner.on(repository, "GET", "tags/list").json()["tags"] == sorted(names)
     path, seen = "tags/list?n=3", []
     while path:
-        answer = tenants.owner.on(repository, "GET", path)
-        seen.append(answer.json()["tags"])
+        response = tenants.owner.on(repository, "GET", path)
+        seen.append(response.json()["tags"])
         path = (
-            answer.links["next"]["url"].removeprefix(f"/v2/{repository}/") if "next" in answer.links else ""
+            response.links["next"]["url"].removeprefix(f"/v2/{repository}/")
+            if "next" in response.links
+            else ""
         )
 
-    # then nothing is missing or twice
+    # then each tag is listed once
     assert [len(page) for page in seen] == [3, 3, 3, 1]
     assert [name for page in seen for name in page] == sorted(names)
 
@@ -196,8 +198,8 @@ def test_pages_begin_after_last(tenants: Tenants, query: str, expected: list[str
 
 @pytest.mark.oci(116)
 def test_tags_of_an_unknown_image_are_unknown(tenants: Tenants) -> None:
-    answer = tenants.owner.on(tenants.repository(), "GET", "tags/list")
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "NAME_UNKNOWN")
+    response = tenants.owner.on(tenants.repository(), "GET", "tags/list")
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (404, "NAME_UNKNOWN")
 
 
 @pytest.mark.oci(123, 125, 126, 127, 129)
@@ -215,18 +217,18 @@ def test_referrers_are_listed_filtered_and_paged(tenants: Tenants) -> None:
             artifactType=f"application/vnd.test+{number % 2}",
             annotations={"number": str(number)},
         )
-        answer = tenants.owner.put_manifest(repository, digest_of(json.dumps(manifest).encode()), manifest)
-        assert answer.headers["oci-subject"] == subject
-        pushed.append(answer.headers["docker-content-digest"])
+        response = tenants.owner.put_manifest(repository, digest_of(json.dumps(manifest).encode()), manifest)
+        assert response.headers["oci-subject"] == subject
+        pushed.append(response.headers["docker-content-digest"])
 
-    # when they are asked for, then all come, in order, with type and annotations
-    answer = tenants.owner.on(repository, "GET", f"referrers/{subject}")
-    assert answer.headers["content-type"] == OCI_INDEX
-    assert [item["digest"] for item in answer.json()["manifests"]] == pushed
-    assert answer.json()["manifests"][1]["artifactType"] == "application/vnd.test+1"
-    assert answer.json()["manifests"][1]["annotations"] == {"number": "1"}
+    # when they are requested, then all are listed in order, with artifact type and annotations
+    response = tenants.owner.on(repository, "GET", f"referrers/{subject}")
+    assert response.headers["content-type"] == OCI_INDEX
+    assert [item["digest"] for item in response.json()["manifests"]] == pushed
+    assert response.json()["manifests"][1]["artifactType"] == "application/vnd.test+1"
+    assert response.json()["manifests"][1]["annotations"] == {"number": "1"}
 
-    # and a filter and pages keep the rest out
+    # and a filter and a page size limit the list
     one = tenants.owner.on(
         repository, "GET", f"referrers/{subject}", params={"artifactType": "application/vnd.test+1", "n": "1"}
     )
@@ -236,15 +238,15 @@ def test_referrers_are_listed_filtered_and_paged(tenants: Tenants) -> None:
     assert [item["digest"] for item in rest.json()["manifests"]] == [pushed[3]]
     assert "next" not in rest.links
 
-    # and one that is deleted is gone at once
+    # and a deleted referrer is no longer listed
     tenants.owner.on(repository, "DELETE", f"manifests/{pushed[0]}")
     left = tenants.owner.on(repository, "GET", f"referrers/{subject}").json()["manifests"]
     assert [item["digest"] for item in left] == pushed[1:]
 
 
 @pytest.mark.oci(113, 130)
-def test_the_tag_of_clients_without_referrers_adds_nothing_and_hides_nothing(tenants: Tenants) -> None:
-    # given a referrer, and a manifest that names no subject
+def test_the_fallback_tag_does_not_change_the_list_of_referrers(tenants: Tenants) -> None:
+    # given a referrer, and a manifest without a subject
     repository, subject = tenants.repository(), digest_of(os.urandom(5))
     tenants.owner.push_blob(repository, b"{}")
     reference = {"mediaType": "application/x", "digest": subject, "size": 5}
@@ -256,12 +258,12 @@ def test_the_tag_of_clients_without_referrers_adds_nothing_and_hides_nothing(ten
         size = len(json.dumps(manifest))
         descriptors.append({"mediaType": manifest["mediaType"], "digest": digest, "size": size})
 
-    # when a client keeps its list of both under the fallback tag as well, as notation does
+    # when a client pushes an index of both with the fallback tag, as notation does
     tag = subject.replace(":", "-")
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
     assert tenants.owner.put_manifest(repository, tag, index).status_code == 201
 
-    # then the list has the manifest that names the subject, once, and the tag is a tag like any other
+    # then the referrer is listed once, and the fallback tag is an ordinary tag
     found = tenants.owner.on(repository, "GET", f"referrers/{subject}").json()["manifests"]
     assert [item["digest"] for item in found] == [descriptors[0]["digest"]]
     assert tenants.owner.on(repository, "GET", f"manifests/{tag}").json() == index
@@ -269,8 +271,8 @@ def test_the_tag_of_clients_without_referrers_adds_nothing_and_hides_nothing(ten
 
 
 @pytest.mark.oci(121)
-def test_the_catalog_lists_what_the_caller_has_a_role_on_in_pages(tenants: Tenants) -> None:
-    # given images in namespaces whose names sort otherwise than their full names
+def test_the_catalog_lists_the_repositories_of_the_caller_in_pages(tenants: Tenants) -> None:
+    # given images in namespaces whose order differs from that of the full names
     prefix = f"cat{os.urandom(3).hex()}"
     names = [f"{prefix}/b", f"{prefix}-x/a", f"{prefix}0/a/deep", f"{prefix}/a"]
     for namespace in sorted({name.split("/")[0] for name in names}):
@@ -283,15 +285,15 @@ def test_the_catalog_lists_what_the_caller_has_a_role_on_in_pages(tenants: Tenan
     seen: list[str] = []
     path = f"/v2/_catalog?n=2&last={prefix[:-1]}"
     while path:
-        answer = tenants.owner.call("GET", path, **scope)
-        assert answer.status_code == 200
-        seen += answer.json()["repositories"]
-        path = answer.links["next"]["url"] if "next" in answer.links else ""
+        response = tenants.owner.call("GET", path, **scope)
+        assert response.status_code == 200
+        seen += response.json()["repositories"]
+        path = response.links["next"]["url"] if "next" in response.links else ""
 
-    # then all are there in byte order, and others see none of them
+    # then all are listed in byte order, and other callers get none of them
     assert [name for name in seen if name.startswith(prefix)] == sorted(names)
     assert prefix not in tenants.stranger.call("GET", "/v2/_catalog", **scope).text
     assert tenants.anonymous.call("GET", "/v2/_catalog", **scope).status_code == 401
-    refused = tenants.anonymous.http.get("/v2/_catalog")
-    assert refused.status_code == 401
-    assert 'scope="registry:catalog:*"' in refused.headers["www-authenticate"]
+    rejected = tenants.anonymous.http.get("/v2/_catalog")
+    assert rejected.status_code == 401
+    assert 'scope="registry:catalog:*"' in rejected.headers["www-authenticate"]

@@ -1,4 +1,4 @@
-"""The whole product with its blobs in a bucket: what users and operators notice."""
+"""The registry with blobs in a bucket, as clients and operators use it."""
 
 import os
 import re
@@ -25,7 +25,7 @@ LAYER = os.urandom(12_000_000)  # more than two parts
 
 @contextmanager
 def owner_of(stack: Stack) -> Iterator[OciClient]:
-    """The owner of a namespace that is new."""
+    """A client of the owner of a new namespace."""
     credentials = stack.credentials
     httpx.post(
         f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
@@ -36,12 +36,12 @@ def owner_of(stack: Stack) -> Iterator[OciClient]:
         yield client
 
 
-def test_images_go_in_and_out_whole_and_in_parts(minio: S3Server, make_stack: MakeStack) -> None:
+def test_images_can_be_pushed_and_pulled_with_ranges(minio: S3Server, make_stack: MakeStack) -> None:
     with owner_of(make_stack(REGISTRY_STORAGE_URL=minio.url()).start()) as client:
         # given a small layer and a large one
         digest = client.push_image(REPOSITORY, "1", b"small", LAYER)
 
-        # then they read back, whole and in parts, from the registry itself
+        # then the registry itself sends them, completely and by range
         assert client.on(REPOSITORY, "GET", "manifests/1").headers["docker-content-digest"] == digest
         assert client.on(REPOSITORY, "GET", f"blobs/{digest_of(b'small')}").content == b"small"
         path = f"blobs/{digest_of(LAYER)}"
@@ -51,28 +51,30 @@ def test_images_go_in_and_out_whole_and_in_parts(minio: S3Server, make_stack: Ma
         assert (part.status_code, part.content) == (206, LAYER[6_000_000:6_000_010])
 
 
-def test_clients_are_sent_to_the_bucket_for_what_is_large(minio: S3Server, make_stack: MakeStack) -> None:
+def test_clients_are_redirected_to_the_bucket_for_large_blobs(minio: S3Server, make_stack: MakeStack) -> None:
     with owner_of(make_stack(REGISTRY_STORAGE_URL=minio.redirecting_url()).start()) as client:
         client.push_image(REPOSITORY, "1", b"small", LAYER)
 
-        # what is small comes at once
+        # a small blob is sent by the registry
         assert client.on(REPOSITORY, "GET", f"blobs/{digest_of(b'small')}").content == b"small"
 
-        # what is large is elsewhere, for whoever has the address, Range included
-        answer = client.on(REPOSITORY, "GET", f"blobs/{digest_of(LAYER)}")
-        assert answer.status_code == 307
-        assert answer.headers["cache-control"] == "no-store"
-        address = answer.headers["location"]
+        # a large blob is redirected to a presigned URL, which needs no login and supports Range
+        response = client.on(REPOSITORY, "GET", f"blobs/{digest_of(LAYER)}")
+        assert response.status_code == 307
+        assert response.headers["cache-control"] == "no-store"
+        address = response.headers["location"]
         assert address.startswith(f"http://localhost:{minio.port}/")
         assert httpx.get(address).content == LAYER
         assert httpx.get(address, headers={"Range": "bytes=-5"}).content == LAYER[-5:]
 
-        # a HEAD is answered here
+        # HEAD is not redirected
         assert client.on(REPOSITORY, "HEAD", f"blobs/{digest_of(LAYER)}").status_code == 200
 
 
-def test_chunks_of_any_size_go_on_after_a_kill(minio: S3Server, make_stack: MakeStack) -> None:
-    # given an upload of which chunks of odd sizes were answered
+def test_an_upload_in_chunks_of_any_size_can_be_continued_after_a_kill(
+    minio: S3Server, make_stack: MakeStack
+) -> None:
+    # given an upload with confirmed chunks of several sizes
     stack = make_stack(REGISTRY_STORAGE_URL=minio.url()).start()
     with owner_of(stack) as client:
         upload = client.start_upload(REPOSITORY)
@@ -80,20 +82,20 @@ def test_chunks_of_any_size_go_on_after_a_kill(minio: S3Server, make_stack: Make
         for size in (1, 70_000, 7_000_000, 3):
             chunk = LAYER[offset : offset + size]
             headers = {"Content-Range": f"{offset}-{offset + size - 1}"}
-            answer = client.on(REPOSITORY, "PATCH", upload, content=chunk, headers=headers)
+            response = client.on(REPOSITORY, "PATCH", upload, content=chunk, headers=headers)
             offset += size
-            assert (answer.status_code, answer.headers["range"]) == (202, f"0-{offset - 1}")
+            assert (response.status_code, response.headers["range"]) == (202, f"0-{offset - 1}")
 
-        # when every process that serves is killed
+        # when every process of the data plane is killed
         for pid, command in sorted(stack.processes().items()):
             if "serve data" in command:
                 os.kill(pid, signal.SIGKILL)
         wait_until(lambda: client.http.get("/healthz").status_code == 200)
 
-        # then the upload is where it was, and goes on
+        # then the upload has the same offset, and can be continued
         assert client.on(REPOSITORY, "GET", upload).headers["range"] == f"0-{offset - 1}"
         headers = {"Content-Range": f"{offset}-{len(LAYER) - 1}"}
-        answer = client.on(
+        response = client.on(
             REPOSITORY,
             "PUT",
             upload,
@@ -101,41 +103,43 @@ def test_chunks_of_any_size_go_on_after_a_kill(minio: S3Server, make_stack: Make
             content=LAYER[offset:],
             headers=headers,
         )
-        assert answer.status_code == 201, answer.text
+        assert response.status_code == 201, response.text
         assert client.on(REPOSITORY, "GET", f"blobs/{digest_of(LAYER)}").content == LAYER
 
 
 @pytest.mark.oci(17)
-def test_without_its_bucket_the_registry_says_so_and_recovers(tmp_path: Path, make_stack: MakeStack) -> None:
-    # given an image, and a MinIO that goes away
+def test_without_its_bucket_the_registry_responds_503_and_recovers(
+    tmp_path: Path, make_stack: MakeStack
+) -> None:
+    # given an image, and a MinIO that was stopped
     with running_minio(tmp_path / "minio") as server:
         stack = make_stack(REGISTRY_STORAGE_URL=server.url("kept")).start()
         with owner_of(stack) as client:
             client.push_image(REPOSITORY, "1", LAYER)
     with OciClient(stack.credentials.registry_host, stack.credentials.secret_key) as client:
-        # when somebody pulls and pushes, then the answer is clear
+        # when a client pulls and pushes, then the response is 503 and names the storage
         for method, path in (("GET", f"blobs/{digest_of(LAYER)}"), ("POST", "blobs/uploads/")):
-            answer = client.on(REPOSITORY, method, path)
-            assert (answer.status_code, answer.json()["errors"][0]["code"]) == (503, "UNAVAILABLE")
-            assert "retry-after" in answer.headers
-            assert "storage" in answer.json()["errors"][0]["message"]
+            response = client.on(REPOSITORY, method, path)
+            assert (response.status_code, response.json()["errors"][0]["code"]) == (503, "UNAVAILABLE")
+            assert "retry-after" in response.headers
+            assert "storage" in response.json()["errors"][0]["message"]
 
-        # and manifests, which are in the database, are still there
+        # and manifests, which are in the database, can be pulled
         assert client.on(REPOSITORY, "GET", "manifests/1").status_code == 200
 
-        # when it is back, then so is everything
+        # when MinIO runs again, then pulls and pushes succeed
         with running_minio(tmp_path / "minio", port=server.port):
             assert client.on(REPOSITORY, "GET", f"blobs/{digest_of(LAYER)}").content == LAYER
             client.push_image(REPOSITORY, "2", b"new")
 
 
-def test_no_log_and_no_error_holds_the_secret(tmp_path: Path, make_stack: MakeStack) -> None:
-    # given a bucket that refuses our key
+def test_no_log_and_no_error_contains_the_secret(tmp_path: Path, make_stack: MakeStack) -> None:
+    # given a bucket that rejects the configured key
     with running_minio(tmp_path / "minio") as server:
         url = re.sub(r":[^:/@]+@", ":not-the-secret-of-anyone@", server.url())
         stack = make_stack(REGISTRY_STORAGE_URL=url)
 
-        # when the registry starts, then it says so in one line without the key
+        # when the registry starts, then it fails with an error without the key
         with pytest.raises(ServiceError, match="REGISTRY_STORAGE_URL"):
             stack.start()
         assert "not-the-secret-of-anyone" not in stack.log

@@ -1,4 +1,4 @@
-"""Hundreds of clients that take their time cost the others nothing, and the registry little memory."""
+"""Hundreds of slow clients do not slow down others, and cost the registry a limited amount of memory."""
 
 import asyncio
 import os
@@ -20,11 +20,11 @@ UPLOADS = 200
 ALLOWED = 300  # MiB of growth
 READERS = 400
 READ = 10
-ALLOWED_EACH = 5  # MiB, of which the buffers that the HTTP server has for each are a good half
+ALLOWED_EACH = 5  # MiB, more than half of which are buffers of the HTTP server
 
 
 class Slow:
-    """A connection on which bytes are sent by hand."""
+    """A connection whose bytes are sent and read one call at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -55,8 +55,8 @@ class Slow:
         self._writer.close()
 
 
-def test_slow_clients_do_not_hold_up_others(tenants: Tenants) -> None:
-    # given a layer that is larger than what connections hold by themselves
+def test_slow_clients_do_not_block_others(tenants: Tenants) -> None:
+    # given a layer that is larger than the socket buffers
     owner, name = tenants.owner, tenants.repository()
     layer = os.urandom(16 * MIB)
     owner.push_image(name, "1", layer)
@@ -69,7 +69,7 @@ def test_slow_clients_do_not_hold_up_others(tenants: Tenants) -> None:
         assert owner.on(name, "GET", f"blobs/{digest_of(layer)}").content == layer
 
     async def slowly() -> None:
-        # when many send a head, or a body, byte by byte, and many do not read their answer
+        # when many clients send a head or a body byte by byte, and many do not read their responses
         host, secret = owner.host, owner.secret
         lines = [f"PATCH /v2/{name}/{upload}" for upload in uploads]
         bodies = [await Slow.begin(host, secret, line, "Transfer-Encoding: chunked") for line in lines]
@@ -79,14 +79,14 @@ def test_slow_clients_do_not_hold_up_others(tenants: Tenants) -> None:
         for body in [*bodies, *bodies]:
             await body.send(b"1\r\nx\r\n")
 
-        # then others push and pull as ever
+        # then other clients push and pull
         await asyncio.to_thread(work)
 
-        # and the slow ones get their answers too
+        # and the slow clients get their responses too
         for body in bodies:
             await body.send(b"0\r\n\r\n")
-        answers = [await body.head() for body in bodies]
-        assert all(b" 202 " in answer and b"range: 0-1\r\n" in answer for answer in answers)
+        responses = [await body.head() for body in bodies]
+        assert all(b" 202 " in response and b"range: 0-1\r\n" in response for response in responses)
         for reader in readers:
             assert b" 200 " in await reader.head()
             assert await reader.read(len(layer)) == layer
@@ -96,27 +96,25 @@ def test_slow_clients_do_not_hold_up_others(tenants: Tenants) -> None:
     asyncio.run(slowly())
 
 
-def test_the_more_downloads_nobody_takes_the_less_memory_each_of_them_has(
-    stack: Stack, tenants: Tenants
-) -> None:
-    # given a layer of which only parts are asked for: the server does not send its file by itself
+def test_the_memory_of_downloads_that_are_not_read_is_limited(stack: Stack, tenants: Tenants) -> None:
+    # given a layer that is requested by range, so that the server does not send it by file path
     owner, name = tenants.owner, tenants.repository()
     layer = os.urandom(24 * MIB)
     owner.push_image(name, "1", layer)
 
     async def slowly() -> None:
-        # when hundreds ask and take nothing
+        # when hundreds of clients request it and read nothing
         line = f"GET /v2/{name}/blobs/{digest_of(layer)}"
         part = f"Range: bytes=1-{len(layer) - 1}"
         clients = [await Slow.begin(owner.host, owner.secret, line, part, limit=1) for _ in range(READERS)]
         heads = [await client.head() for client in clients]
 
-        # then others are answered, the memory stays within bounds, and those that begin to read get all of it
+        # then others get responses, memory stays below the limit, and clients that read get all bytes
         assert await asyncio.to_thread(owner.pull_status, name, "1") == 200
         assert all(b" 206 " in head for head in heads)
         await asyncio.sleep(2)
         assert growth.mib < READERS * ALLOWED_EACH
-        for client in clients[:READ]:  # in less time than a client may take nothing
+        for client in clients[:READ]:  # before the idle timeout of a client that reads nothing
             assert await client.read(len(layer) - 1) == layer[1:]
         for client in clients:
             client.close()
@@ -129,13 +127,13 @@ def test_the_more_downloads_nobody_takes_the_less_memory_each_of_them_has(
 def test_200_slow_uploads_cost_less_than_300_mib(
     stack: Stack, tenants: Tenants, part: int, parts: int
 ) -> None:
-    """Parts of one byte too: each that is kept takes fifty."""
+    """Parts of one byte too, because each buffered part costs about 50 bytes of memory."""
     owner, name = tenants.owner, tenants.repository()
     uploads = [owner.start_upload(name) for _ in range(UPLOADS)]
     chunk = b"%x\r\n%s\r\n" % (part, b"x" * part)
 
     async def slowly() -> None:
-        # when 200 clients send their bodies side by side
+        # when 200 clients send their bodies concurrently
         lines = [f"PATCH /v2/{name}/{upload}" for upload in uploads]
         headers = ("Transfer-Encoding: chunked",)
         clients = [await Slow.begin(owner.host, owner.secret, line, *headers) for line in lines]
@@ -144,7 +142,7 @@ def test_200_slow_uploads_cost_less_than_300_mib(
             for client in clients:
                 await client.send(chunk * at_once)
 
-        # then it takes little memory, and all of it arrives
+        # then memory stays below the limit, and every upload is complete
         assert growth.mib < ALLOWED
         for client in clients:
             await client.send(b"0\r\n\r\n")
@@ -182,7 +180,7 @@ def test_300_clients_that_send_almost_all_of_a_body_cost_less_than_300_mib(
     async def send() -> asyncio.StreamWriter:
         _, writer = await asyncio.open_connection(host, int(port))
         writer.write(request)
-        with suppress(OSError, TimeoutError):  # refused before all of it was sent
+        with suppress(OSError, TimeoutError):  # rejected before the whole body was sent
             await asyncio.wait_for(writer.drain(), 20)
         return writer
 

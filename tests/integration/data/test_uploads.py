@@ -1,4 +1,4 @@
-"""Uploads through the real data plane, as real clients do them and as broken ones do (OCI 49-86)."""
+"""Uploads to the data plane, by usual and by faulty clients (OCI 49-86)."""
 
 import hashlib
 import os
@@ -28,15 +28,15 @@ def put(client: OciClient, repository: str, upload: str, data: bytes, digest: st
 @pytest.mark.oci(55)
 def test_one_put_after_a_post_stores_a_blob(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(5000)
-    answer = tenants.owner.on(
+    response = tenants.owner.on(
         repository,
         "PUT",
         tenants.owner.start_upload(repository),
         params={"digest": digest_of(data)},
         content=data,
     )
-    assert answer.status_code == 201
-    assert answer.headers["location"] == f"/v2/{repository}/blobs/{digest_of(data)}"
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/v2/{repository}/blobs/{digest_of(data)}"
     found = tenants.owner.on(repository, "GET", f"blobs/{digest_of(data)}")
     assert found.content == data
     assert found.headers["content-type"] == "application/octet-stream"
@@ -52,8 +52,8 @@ def test_a_single_post_stores_a_blob_under_either_algorithm(
     repository, data = tenants.repository(), os.urandom(3000)
     digest = digest_of(data, algorithm)
     params = {"digest": digest, **({"digest-algorithm": algorithm} if announced else {})}
-    answer = tenants.owner.on(repository, "POST", "blobs/uploads/", params=params, content=data)
-    assert answer.status_code == 201
+    response = tenants.owner.on(repository, "POST", "blobs/uploads/", params=params, content=data)
+    assert response.status_code == 201
     assert tenants.owner.on(repository, "HEAD", f"blobs/{digest}").headers["content-length"] == "3000"
 
 
@@ -61,30 +61,30 @@ def test_a_single_post_stores_a_blob_under_either_algorithm(
 def test_a_streamed_patch_of_unknown_length_and_an_empty_put(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(3_000_000)
     upload = tenants.owner.start_upload(repository)
-    answer = tenants.owner.on(repository, "PATCH", upload, content=pieces(data, 70_000))
-    assert answer.status_code == 202
-    assert answer.headers["range"] == "0-2999999"
+    response = tenants.owner.on(repository, "PATCH", upload, content=pieces(data, 70_000))
+    assert response.status_code == 202
+    assert response.headers["range"] == "0-2999999"
     assert put(tenants.owner, repository, upload, b"", digest_of(data)) == 201
     assert tenants.owner.on(repository, "GET", f"blobs/{digest_of(data)}").content == data
 
 
 @pytest.mark.oci(61, 63, 64, 65, 66, 68)
-def test_chunks_in_order_are_taken_and_others_say_where_to_go_on(tenants: Tenants) -> None:
+def test_chunks_in_order_are_appended_and_others_are_416_with_the_offset(tenants: Tenants) -> None:
     # given an upload with one chunk
     repository, data = tenants.repository(), os.urandom(3000)
     client, upload = tenants.owner, tenants.owner.start_upload(repository)
     assert _patch(client, repository, upload, data[:1000], "0-999").headers["range"] == "0-999"
 
-    # when chunks come that begin elsewhere, or a second time
+    # when a chunk has a wrong offset, or is repeated
     for content_range in ("0-999", "1001-2000", "2000-2999"):
-        answer = _patch(client, repository, upload, data[1000:2000], content_range)
-        # then nothing is written and the answer says how far it is
-        assert answer.status_code == 416
-        assert answer.headers["range"] == "0-999"
-        assert answer.headers["location"].endswith(upload)
+        response = _patch(client, repository, upload, data[1000:2000], content_range)
+        # then nothing is written, and the response has the offset of the upload
+        assert response.status_code == 416
+        assert response.headers["range"] == "0-999"
+        assert response.headers["location"].endswith(upload)
     assert client.on(repository, "GET", upload).headers["range"] == "0-999"
 
-    # and the right ones finish it, the last one with the closing request
+    # and chunks with the correct offset complete it, the last one in the closing PUT
     assert _patch(client, repository, upload, data[1000:2000], "bytes 1000-1999/3000").status_code == 202
     wrong = client.on(
         repository,
@@ -95,7 +95,7 @@ def test_chunks_in_order_are_taken_and_others_say_where_to_go_on(tenants: Tenant
         headers={"Content-Range": "0-999"},
     )
     assert wrong.status_code == 416
-    answer = client.on(
+    response = client.on(
         repository,
         "PUT",
         upload,
@@ -103,7 +103,7 @@ def test_chunks_in_order_are_taken_and_others_say_where_to_go_on(tenants: Tenant
         content=data[2000:],
         headers={"Content-Range": "2000-2999"},
     )
-    assert answer.status_code == 201
+    assert response.status_code == 201
 
 
 def _patch(
@@ -122,18 +122,18 @@ def _patch(
         ("-5", 400, "RANGE_INVALID"),
     ],
 )
-def test_a_wrong_content_range_is_refused(
+def test_an_invalid_content_range_is_rejected(
     tenants: Tenants, content_range: str, status: int, code: str
 ) -> None:
     repository = tenants.repository()
-    answer = _patch(
+    response = _patch(
         tenants.owner, repository, tenants.owner.start_upload(repository), b"0123456789", content_range
     )
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (status, code)
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (status, code)
 
 
 @pytest.mark.oci(57, 72)
-def test_a_wrong_digest_stores_nothing_and_leaves_the_session_for_another_try(tenants: Tenants) -> None:
+def test_a_wrong_digest_stores_nothing_and_the_session_can_be_used_again(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(2000)
     client, upload = tenants.owner, tenants.owner.start_upload(repository)
     assert put(client, repository, upload, data, digest_of(b"other")) == 400
@@ -143,12 +143,12 @@ def test_a_wrong_digest_stores_nothing_and_leaves_the_session_for_another_try(te
 
 @pytest.mark.oci(57)
 @pytest.mark.parametrize("digest", [None, "", "sha256:abc", "md5:" + "0" * 32, "sha256:" + "A" * 64])
-def test_a_missing_or_malformed_digest_is_refused(tenants: Tenants, digest: str | None) -> None:
+def test_a_missing_or_malformed_digest_is_rejected(tenants: Tenants, digest: str | None) -> None:
     repository = tenants.repository()
     upload = tenants.owner.start_upload(repository)
     params = {} if digest is None else {"digest": digest}
-    answer = tenants.owner.on(repository, "PUT", upload, params=params, content=b"x")
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "DIGEST_INVALID")
+    response = tenants.owner.on(repository, "PUT", upload, params=params, content=b"x")
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (400, "DIGEST_INVALID")
     assert tenants.owner.on(repository, "GET", upload).status_code == 204
 
 
@@ -161,15 +161,15 @@ def test_an_empty_blob_can_be_pushed_and_pulled(tenants: Tenants) -> None:
 
 
 @pytest.mark.oci(70, 71)
-def test_a_cancelled_upload_is_unknown_to_every_verb(tenants: Tenants) -> None:
+def test_a_cancelled_upload_is_unknown_for_every_method(tenants: Tenants) -> None:
     repository = tenants.repository()
     client, upload = tenants.owner, tenants.owner.start_upload(repository)
     client.on(repository, "PATCH", upload, content=b"abc")
     assert client.on(repository, "DELETE", upload).status_code == 204
     for method in ("GET", "PATCH", "PUT", "DELETE"):
         params = {"digest": digest_of(b"abc")} if method == "PUT" else {}
-        answer = client.on(repository, method, upload, params=params)
-        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
+        response = client.on(repository, method, upload, params=params)
+        assert (response.status_code, response.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
 
 
 @pytest.mark.oci(70)
@@ -177,8 +177,8 @@ def test_a_cancelled_upload_is_unknown_to_every_verb(tenants: Tenants) -> None:
 def test_an_unknown_session_is_unknown(tenants: Tenants, session: str) -> None:
     repository = tenants.repository()
     tenants.owner.start_upload(repository)
-    answer = tenants.owner.on(repository, "PATCH", f"blobs/uploads/{session}", content=b"x")
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
+    response = tenants.owner.on(repository, "PATCH", f"blobs/uploads/{session}", content=b"x")
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
 
 
 @pytest.mark.oci(52)
@@ -191,7 +191,7 @@ def test_a_session_belongs_to_its_repository(tenants: Tenants) -> None:
 
 
 @pytest.mark.oci(166)
-def test_a_closing_put_whose_answer_got_lost_can_be_repeated(tenants: Tenants) -> None:
+def test_a_closing_put_whose_response_was_lost_can_be_repeated(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(100)
     upload = tenants.owner.start_upload(repository)
     assert put(tenants.owner, repository, upload, data, digest_of(data)) == 201
@@ -199,7 +199,7 @@ def test_a_closing_put_whose_answer_got_lost_can_be_repeated(tenants: Tenants) -
 
 
 @pytest.mark.oci(75)
-def test_a_second_writer_is_told_where_the_first_one_is(tenants: Tenants) -> None:
+def test_a_concurrent_write_is_416_with_the_offset(tenants: Tenants) -> None:
     # given a request that has sent half of its body and waits
     repository = tenants.repository()
     client, upload = tenants.owner, tenants.owner.start_upload(repository)
@@ -216,17 +216,17 @@ def test_a_second_writer_is_told_where_the_first_one_is(tenants: Tenants) -> Non
         _wait_until(lambda: client.on(repository, "GET", upload).headers["range"] != "0-0")
 
         # when another request writes to the same session
-        answer = client.on(repository, "PATCH", upload, content=b"c")
+        response = client.on(repository, "PATCH", upload, content=b"c")
         release.set()
         slow.join()
 
-    # then it is refused and the first one's bytes are whole
-    assert answer.status_code == 416
-    assert "range" in answer.headers
+    # then it is rejected, and the bytes of the first request are complete
+    assert response.status_code == 416
+    assert "range" in response.headers
     assert client.on(repository, "GET", upload).headers["range"] == "0-2000000"
 
 
-def test_a_second_writer_is_refused_while_a_small_body_is_slow_to_come(tenants: Tenants) -> None:
+def test_a_concurrent_write_is_rejected_while_a_small_body_is_incomplete(tenants: Tenants) -> None:
     repository, client = tenants.repository(), tenants.owner
     token = client.token(f"repository:{repository}:pull,push,delete")
     # Only a write could show whether the first request has begun. So the test waits longer each time that
@@ -249,7 +249,7 @@ def test_a_second_writer_is_refused_while_a_small_body_is_slow_to_come(tenants: 
     assert client.on(repository, "GET", upload).headers["range"] == "0-99"
 
 
-def test_a_cut_connection_keeps_what_arrived_of_a_small_body(tenants: Tenants) -> None:
+def test_bytes_of_an_interrupted_small_body_are_stored(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(1000)
     client, upload = tenants.owner, tenants.owner.start_upload(repository)
     token = client.token(f"repository:{repository}:pull,push,delete")
@@ -270,21 +270,21 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 @pytest.mark.oci(73)
-def test_a_cut_connection_keeps_what_arrived(tenants: Tenants) -> None:
-    # given a client that announces 5 MB, sends 2 MB and goes away
+def test_bytes_of_an_interrupted_body_are_stored(tenants: Tenants) -> None:
+    # given a client that announces 5 MB, sends 2 MB and disconnects
     repository, data = tenants.repository(), os.urandom(5_000_000)
     client, upload = tenants.owner, tenants.owner.start_upload(repository)
     token = client.token(f"repository:{repository}:pull,push,delete")
     _send_part(client.host, f"/v2/{repository}/{upload}", token, data[:2_000_000], announced=len(data))
 
-    # when it comes back and asks how far it got
+    # when it reconnects and requests the offset
     _wait_until(lambda: client.on(repository, "PATCH", upload, content=b"").status_code == 202)
     offset = int(client.on(repository, "GET", upload).headers["range"].split("-")[1]) + 1
     assert 1_000_000 <= offset <= 2_000_000
 
-    # then it goes on from there
-    answer = _patch(client, repository, upload, data[offset:], f"{offset}-{len(data) - 1}")
-    assert answer.status_code == 202
+    # then it can continue the upload from there
+    response = _patch(client, repository, upload, data[offset:], f"{offset}-{len(data) - 1}")
+    assert response.status_code == 202
     assert put(client, repository, upload, b"", digest_of(data)) == 201
 
 
@@ -295,7 +295,7 @@ def _send_part(host: str, path: str, token: str, part: bytes, *, announced: int)
 
 @contextmanager
 def _sending(host: str, path: str, token: str, part: bytes, *, announced: int) -> Iterator[socket.socket]:
-    """A connection on which the beginning of a PATCH was sent."""
+    """A connection on which the head of a PATCH and the first bytes of its body were sent."""
     name, port = host.split(":")
     with socket.create_connection((name, int(port)), timeout=60) as connection:
         head = (
@@ -307,7 +307,7 @@ def _sending(host: str, path: str, token: str, part: bytes, *, announced: int) -
 
 
 @pytest.mark.oci(58)
-def test_a_cut_monolithic_put_commits_nothing(tenants: Tenants) -> None:
+def test_an_interrupted_monolithic_put_commits_nothing(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(3_000_000)
     client, upload = tenants.owner, tenants.owner.start_upload(repository)
     token = client.token(f"repository:{repository}:pull,push,delete")
@@ -331,23 +331,23 @@ def test_a_blob_is_mounted_from_an_image_that_the_caller_may_pull(tenants: Tenan
     digest = tenants.owner.push_blob(source, os.urandom(100))
     params = {"mount": digest, **({"from": source} if named else {})}
     scope = f"repository:{target}:pull,push repository:{source}:pull"
-    answer = tenants.owner.call("POST", f"/v2/{target}/blobs/uploads/", scope=scope, params=params)
-    assert answer.status_code == 201
-    assert answer.headers["location"] == f"/v2/{target}/blobs/{digest}"
+    response = tenants.owner.call("POST", f"/v2/{target}/blobs/uploads/", scope=scope, params=params)
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/v2/{target}/blobs/{digest}"
     assert tenants.owner.on(target, "HEAD", f"blobs/{digest}").status_code == 200
 
 
 @pytest.mark.oci(81, 83)
-def test_a_mount_never_gives_what_the_caller_may_not_pull(tenants: Tenants) -> None:
-    # given a private blob of one organization, and a stranger with a namespace of their own
+def test_a_mount_requires_the_right_to_pull_the_blob(tenants: Tenants) -> None:
+    # given a private blob of an organization, and a stranger with a namespace
     secret = tenants.repository()
     digest = tenants.owner.push_blob(secret, os.urandom(100))
     tenants.owner.push_image(secret, "latest", b"x")
     own = tenants.strangers_repository()
     unknown = digest_of(os.urandom(10))
 
-    # when the stranger mounts it, naming the source or not, or something that does not exist
-    answers = [
+    # when the stranger mounts it, with or without its source, or a blob that does not exist
+    responses = [
         tenants.stranger.on(own, "POST", "blobs/uploads/", params=params)
         for params in (
             {"mount": digest, "from": secret},
@@ -358,8 +358,8 @@ def test_a_mount_never_gives_what_the_caller_may_not_pull(tenants: Tenants) -> N
         )
     ]
 
-    # then all of them are the same offer to upload it
-    assert [answer.status_code for answer in answers] == [HTTPStatus.ACCEPTED] * 5
+    # then each response is 202 with an upload
+    assert [response.status_code for response in responses] == [HTTPStatus.ACCEPTED] * 5
     assert tenants.stranger.on(own, "HEAD", f"blobs/{digest}").status_code == 404
 
 
@@ -375,7 +375,7 @@ def test_content_belongs_to_its_repository(tenants: Tenants) -> None:
 
 
 @pytest.mark.oci(165)
-def test_two_uploads_of_the_same_content_both_succeed_and_keep_one_copy(tenants: Tenants) -> None:
+def test_concurrent_uploads_of_the_same_content_succeed_and_store_one_copy(tenants: Tenants) -> None:
     first, second = tenants.repository(), tenants.repository()
     data = os.urandom(2_000_000)
     digest = digest_of(data)

@@ -9,9 +9,9 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 
 
-def codes(answer: Any) -> list[str]:
+def codes(response: Any) -> list[str]:
     """The codes of an error response."""
-    return [item["code"] for item in answer.json()["errors"]]
+    return [item["code"] for item in response.json()["errors"]]
 
 
 def index_of(*entries: dict[str, Any], media_type: str = OCI_INDEX) -> dict[str, Any]:

@@ -28,8 +28,8 @@ def test_a_connection_is_kept_for_any_number_of_requests(image: Pushed, wire: Co
 @pytest.mark.oci(1)
 def test_connection_close_is_honoured_after_the_response(image: Pushed, wire: Connect) -> None:
     connection = wire()
-    answer = connection.request("GET", f"{image.base}/blobs/{image.layer}", "Connection: close")
-    assert (answer.status, answer.body) == (200, LAYER)
+    response = connection.request("GET", f"{image.base}/blobs/{image.layer}", "Connection: close")
+    assert (response.status, response.body) == (200, LAYER)
     assert connection.is_over()
 
 
@@ -45,12 +45,12 @@ def test_the_body_of_an_upload_may_be_chunked(tenants: Tenants, wire: Connect, m
 
     # when they are sent as chunks
     query = "" if method == "PATCH" else f"?digest={digest}"
-    answer = connection.in_chunks(method, uploads + query, pieces=pieces)
+    response = connection.in_chunks(method, uploads + query, pieces=pieces)
 
     # then all of them are stored
-    assert answer.status == (202 if method == "PATCH" else 201)
+    assert response.status == (202 if method == "PATCH" else 201)
     if method == "PATCH":
-        assert answer.headers["Range"] == "0-2070004"
+        assert response.headers["Range"] == "0-2070004"
         assert connection.request("PUT", f"{uploads}?digest={digest}", body=b"").status == 201
     assert connection.request("GET", f"/v2/{repository}/blobs/{digest}").body == b"".join(pieces)
 
@@ -63,10 +63,10 @@ def test_the_body_of_a_manifest_may_be_chunked(tenants: Tenants, wire: Connect, 
     body = json.dumps(image_manifest(CONFIG, [])).encode()
     reference = digest_of(body) if by == "digest" else "chunked"
     pieces = [body[:1], body[1:100], body[100:]]
-    answer = wire().in_chunks(
+    response = wire().in_chunks(
         "PUT", f"/v2/{repository}/manifests/{reference}", f"Content-Type: {OCI_MANIFEST}", pieces=pieces
     )
-    assert (answer.status, answer.headers["Docker-Content-Digest"]) == (201, digest_of(body))
+    assert (response.status, response.headers["Docker-Content-Digest"]) == (201, digest_of(body))
     assert tenants.owner.on(repository, "GET", f"manifests/{reference}").content == body
 
 
@@ -80,14 +80,14 @@ def test_content_is_never_compressed(tenants: Tenants, image: Pushed, wire: Conn
         (f"blobs/{image.layer}", LAYER),
         (f"referrers/{image.manifest}", None),
     ):
-        answer = connection.request("GET", f"{image.base}/{path}", header)
-        assert "Content-Encoding" not in answer.headers
-        assert answer.headers["Content-Length"] == str(len(answer.body))
-        assert content in (None, answer.body)
+        response = connection.request("GET", f"{image.base}/{path}", header)
+        assert "Content-Encoding" not in response.headers
+        assert response.headers["Content-Length"] == str(len(response.body))
+        assert content in (None, response.body)
 
 
 REFUSALS = {
-    "nobody": ("PUT", "manifests/x", 401, "UNAUTHORIZED"),
+    "anonymous": ("PUT", "manifests/x", 401, "UNAUTHORIZED"),
     "wrong": ("PUT", "manifests/x", 401, "UNAUTHORIZED"),
     "reader": ("PATCH", "blobs/uploads/{upload}", 403, "DENIED"),
     "owner": ("PATCH", "blobs/uploads/00000000-0000-4000-8000-000000000000", 404, "BLOB_UPLOAD_UNKNOWN"),
@@ -98,7 +98,7 @@ REFUSALS = {
 
 
 def secret_of(who: str, tenants: Tenants) -> str | None:
-    if who == "nobody":
+    if who == "anonymous":
         return None
     if who == "wrong":
         return "00000000-0000-4000-8000-000000000000"
@@ -123,13 +123,13 @@ def test_an_error_reaches_a_client_that_sends_its_whole_body_first(
 
     # when the whole body is sent
     if chunked:
-        answer = connection.in_chunks(method, path, pieces=[bytes(MIB)] * (size // MIB))
+        response = connection.in_chunks(method, path, pieces=[bytes(MIB)] * (size // MIB))
     else:
-        answer = connection.request(method, path, body=bytes(size))
+        response = connection.request(method, path, body=bytes(size))
 
     # then the error can be read, and the connection can be used again or is closed
-    assert (answer.status, answer.codes) == (status, [code])
-    if answer.headers.get("Connection", "").lower() == "close":
+    assert (response.status, response.codes) == (status, [code])
+    if response.headers.get("Connection", "").lower() == "close":
         assert connection.is_over()
     else:
         again = connection.request("GET", f"/v2/{repository}/manifests/none")
@@ -137,7 +137,7 @@ def test_an_error_reaches_a_client_that_sends_its_whole_body_first(
 
 
 @pytest.mark.oci(4)
-@pytest.mark.parametrize("who", ["nobody", "owner", "too large"])
+@pytest.mark.parametrize("who", ["anonymous", "owner", "too large"])
 def test_an_error_is_sent_before_the_body_has_arrived(tenants: Tenants, wire: Connect, who: str) -> None:
     # given a client that announces 40 MiB, sends one and waits
     repository, (method, path, status, code) = tenants.repository(), REFUSALS[who]
@@ -146,9 +146,9 @@ def test_an_error_is_sent_before_the_body_has_arrived(tenants: Tenants, wire: Co
     connection.send(bytes(MIB))
 
     # then it gets the error without sending more
-    answer = connection.reply(method)
-    assert (answer.status, answer.codes) == (status, [code])
-    assert answer.headers["Connection"].lower() == "close"
+    response = connection.reply(method)
+    assert (response.status, response.codes) == (status, [code])
+    assert response.headers["Connection"].lower() == "close"
 
 
 @pytest.mark.oci(5)
@@ -169,8 +169,8 @@ def test_a_client_that_waits_for_100_continue_gets_an_error_instead(tenants: Ten
     connection = wire(None)
     headers = ("Content-Length: 3000000000", "Expect: 100-continue")
     connection.begin("PUT", f"/v2/{tenants.repository()}/manifests/x", *headers)
-    answer = connection.reply("PUT")
-    assert (answer.status, answer.codes) == (401, ["UNAUTHORIZED"])
+    response = connection.reply("PUT")
+    assert (response.status, response.codes) == (401, ["UNAUTHORIZED"])
 
 
 @pytest.mark.oci(4, 86)
@@ -180,12 +180,12 @@ def test_a_response_that_needs_no_body_reaches_a_client_that_sends_one(
     # given a successful mount whose request also has the blob and more as its body
     target = tenants.repository()
     query = f"?mount={image.layer}&from={image.name}&digest={image.layer}"
-    answer = wire().request("POST", f"/v2/{target}/blobs/uploads/{query}", body=bytes(40 * MIB))
-    assert answer.status == 201
+    response = wire().request("POST", f"/v2/{target}/blobs/uploads/{query}", body=bytes(40 * MIB))
+    assert response.status == 201
 
 
 UNWANTED = {
-    "nobody": ("POST", "blobs/uploads/", 401),
+    "anonymous": ("POST", "blobs/uploads/", 401),
     "owner": ("POST", "blobs/uploads/", 202),
     "no method": ("POST", "manifests/x", 405),
     "no route": ("PUT", "nothing/x", 404),
@@ -203,11 +203,11 @@ def test_a_response_does_not_wait_for_an_ignored_body(tenants: Tenants, wire: Co
     connection.hang_up()
 
     # then it gets the same response as after the whole body, and the connection is closed
-    answer = connection.reply(method)
-    assert (answer.status, answer.headers["Connection"]) == (status, "close")
-    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
-    assert ("Allow" in answer.headers) == (status == 405)
-    assert ("Docker-Upload-UUID" in answer.headers) == (status == 202)
+    response = connection.reply(method)
+    assert (response.status, response.headers["Connection"]) == (status, "close")
+    assert ("WWW-Authenticate" in response.headers) == (status == 401)
+    assert ("Allow" in response.headers) == (status == 405)
+    assert ("Docker-Upload-UUID" in response.headers) == (status == 202)
     assert connection.is_over()
 
 
@@ -231,8 +231,8 @@ def test_a_content_length_may_have_leading_zeros(tenants: Tenants, wire: Connect
     upload = tenants.owner.start_upload(repository)
     connection.begin("PATCH", f"/v2/{repository}/{upload}", f"Content-Length: {'0' * zeros}5")
     connection.send(b"hello")
-    answer = connection.reply("PATCH")
-    assert (answer.status, answer.headers["Range"]) == (202, "0-4")
+    response = connection.reply("PATCH")
+    assert (response.status, response.headers["Range"]) == (202, "0-4")
     empty = connection.request("PATCH", f"/v2/{repository}/{upload}", f"Content-Length: {'0' * zeros}0")
     assert (empty.status, empty.headers["Range"]) == (202, "0-4")
 

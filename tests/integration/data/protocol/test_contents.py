@@ -25,9 +25,9 @@ def test_missing_content_is_named_by_its_digest(tenants: Tenants, repository: st
         "layer": image_manifest(CONFIG, [absent, absent]),
         "child": index_of(descriptor(absent, OCI_MANIFEST)),
     }[what]
-    answer = tenants.owner.put_manifest(repository, "x", document)
-    assert (answer.status_code, codes(answer)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
-    [error] = answer.json()["errors"]
+    response = tenants.owner.put_manifest(repository, "x", document)
+    assert (response.status_code, codes(response)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
+    [error] = response.json()["errors"]
     assert error["detail"] == {"digest": digest_of(absent)}
     assert digest_of(absent) in error["message"]
 
@@ -42,10 +42,10 @@ def test_the_empty_config_is_a_blob_like_any_other(tenants: Tenants) -> None:
     # then they have to be pushed, once
     assert codes(client.put_manifest(repository, "a", artifact)) == ["MANIFEST_BLOB_UNKNOWN"]
     digest = client.push_blob(repository, b"{}")
-    answer = client.put_manifest(repository, "a", artifact)
-    assert answer.status_code == 201
+    response = client.put_manifest(repository, "a", artifact)
+    assert response.status_code == 201
     # and after the manifest is deleted, they can be deleted
-    manifest = answer.headers["docker-content-digest"]
+    manifest = response.headers["docker-content-digest"]
     assert client.on(repository, "DELETE", f"manifests/{manifest}").status_code == 202
     assert client.on(repository, "DELETE", f"blobs/{digest}").status_code == 202
     assert client.on(repository, "HEAD", f"blobs/{digest}").status_code == 404

@@ -25,8 +25,8 @@ def pushed(tenants: Tenants) -> Pushed:
 def test_a_deleted_tag_is_gone_at_once_and_its_manifest_stays(
     tenants: Tenants, pushed: Pushed, wire: Connect
 ) -> None:
-    answer = wire().request("DELETE", f"{pushed.base}/manifests/latest")
-    assert (answer.status, answer.body) == (202, b"")
+    response = wire().request("DELETE", f"{pushed.base}/manifests/latest")
+    assert (response.status, response.body) == (202, b"")
     for method in ("GET", "HEAD", "DELETE"):
         again = wire().request(method, f"{pushed.base}/manifests/latest", "Connection: close")
         assert again.status == 404
@@ -62,8 +62,8 @@ def test_missing_content_cannot_be_deleted(tenants: Tenants, pushed: Pushed, wir
             (f"manifests/{nothing}", "MANIFEST_UNKNOWN"),
             (f"blobs/{nothing}", "BLOB_UNKNOWN"),
         ):
-            answer = wire().request("DELETE", f"/v2/{repository}/{path}")
-            assert (answer.status, answer.codes) == (404, [code])
+            response = wire().request("DELETE", f"/v2/{repository}/{path}")
+            assert (response.status, response.codes) == (404, [code])
 
 
 @pytest.mark.oci(136)
@@ -101,12 +101,12 @@ def test_deletion_needs_a_token_with_delete_or_an_asterisk(
     tenants: Tenants, pushed: Pushed, actions: str, status: int
 ) -> None:
     for path in ("manifests/latest", f"manifests/{pushed.manifest}", f"blobs/{pushed.layer}"):
-        answer = tenants.owner.call(
+        response = tenants.owner.call(
             "DELETE", f"{pushed.base}/{path}", scope=f"repository:{pushed.name}:{actions}"
         )
-        assert answer.status_code == status
+        assert response.status_code == status
         if status == 401:
-            challenge = answer.headers["www-authenticate"]
+            challenge = response.headers["www-authenticate"]
             assert f'scope="repository:{pushed.name}:delete"' in challenge
             assert 'error="insufficient_scope"' in challenge
 
@@ -116,9 +116,9 @@ def test_crane_asks_for_pull_and_push_first_and_adds_delete_after_the_401(
     tenants: Tenants, pushed: Pushed
 ) -> None:
     path, scopes = f"{pushed.base}/manifests/{pushed.manifest}", f"repository:{pushed.name}:push,pull"
-    refused = tenants.owner.call("DELETE", path, scope=scopes)
-    assert refused.status_code == 401
-    wanted = refused.headers["www-authenticate"].split('scope="')[1].split('"')[0]
+    rejected = tenants.owner.call("DELETE", path, scope=scopes)
+    assert rejected.status_code == 401
+    wanted = rejected.headers["www-authenticate"].split('scope="')[1].split('"')[0]
     assert tenants.owner.call("DELETE", path, scope=f"{scopes} {wanted}").status_code == 202
 
 
@@ -127,10 +127,10 @@ def test_a_pusher_without_the_right_may_not_delete(tenants: Tenants, pushed: Pus
     key = tenants.new_key("ContainerRegistryPush")
     with OciClient(tenants.owner.host, key["secret_key"]) as pusher:
         for scope in ("*", "delete", "delete,pull,push"):
-            answer = pusher.call(
+            response = pusher.call(
                 "DELETE", f"{pushed.base}/manifests/latest", scope=f"repository:{pushed.name}:{scope}"
             )
-            assert answer.status_code == 401
+            assert response.status_code == 401
     assert tenants.owner.on(pushed.name, "HEAD", "manifests/latest").status_code == 200
 
 
@@ -140,9 +140,9 @@ def test_a_download_goes_on_when_its_blob_is_deleted(tenants: Tenants) -> None:
     digest = tenants.owner.push_blob(repository, data)
     with (
         OciClient(tenants.owner.host, tenants.owner.secret) as other,
-        tenants.owner.stream(repository, f"blobs/{digest}") as answer,
+        tenants.owner.stream(repository, f"blobs/{digest}") as response,
     ):
-        pieces = answer.iter_raw()
+        pieces = response.iter_raw()
         got = next(pieces)
         assert other.on(repository, "DELETE", f"blobs/{digest}").status_code == 202
         assert other.on(repository, "HEAD", f"blobs/{digest}").status_code == 404
@@ -157,6 +157,6 @@ def test_a_blob_that_only_an_index_lists_is_needed_too(tenants: Tenants) -> None
     entry = descriptor(CONFIG, "application/vnd.buildkit.cacheconfig.v0")
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
     assert tenants.owner.put_manifest(repository, "cache", index).status_code == 201
-    refused = tenants.owner.on(repository, "DELETE", f"blobs/{digest}")
-    assert (refused.status_code, json.loads(refused.content)["errors"][0]["code"]) == (405, "UNSUPPORTED")
+    rejected = tenants.owner.on(repository, "DELETE", f"blobs/{digest}")
+    assert (rejected.status_code, json.loads(rejected.content)["errors"][0]["code"]) == (405, "UNSUPPORTED")
     assert tenants.owner.on(repository, "GET", f"blobs/{digest}").content == CONFIG

@@ -30,15 +30,15 @@ def refer(
     target = {"mediaType": OCI_MANIFEST, "digest": subject, "size": 7}
     manifest = {**(document or image_manifest(CONFIG, [])), "subject": target, **more}
     reference = digest_of(json.dumps(manifest).encode())
-    answer = tenants.owner.put_manifest(repository, reference, manifest)
-    assert (answer.status_code, answer.headers["oci-subject"]) == (201, subject)
+    response = tenants.owner.put_manifest(repository, reference, manifest)
+    assert (response.status_code, response.headers["oci-subject"]) == (201, subject)
     return reference
 
 
 def referrers(tenants: Tenants, repository: str, subject: str, query: str = "") -> list[dict[str, Any]]:
-    answer = tenants.owner.on(repository, "GET", f"referrers/{subject}{query}")
-    assert (answer.status_code, answer.headers["content-type"]) == (200, OCI_INDEX)
-    index = answer.json()
+    response = tenants.owner.on(repository, "GET", f"referrers/{subject}{query}")
+    assert (response.status_code, response.headers["content-type"]) == (200, OCI_INDEX)
+    index = response.json()
     assert (index["schemaVersion"], index["mediaType"]) == (2, OCI_INDEX)
     found: list[dict[str, Any]] = index["manifests"]
     return found
@@ -46,9 +46,9 @@ def referrers(tenants: Tenants, repository: str, subject: str, query: str = "") 
 
 @pytest.mark.oci(116)
 def test_a_repository_without_tags_has_an_empty_list(tenants: Tenants, repository: str) -> None:
-    answer = tenants.owner.on(repository, "GET", "tags/list")
-    assert (answer.status_code, answer.json()) == (200, {"name": repository, "tags": []})
-    assert answer.headers["content-type"] == "application/json"
+    response = tenants.owner.on(repository, "GET", "tags/list")
+    assert (response.status_code, response.json()) == (200, {"name": repository, "tags": []})
+    assert response.headers["content-type"] == "application/json"
 
 
 @pytest.mark.oci(118, 120)
@@ -70,10 +70,10 @@ def test_a_page_is_full_and_links_to_the_next(
     params = {"tag": ["d", "b", "a", "c"]}
     body = json.dumps(image_manifest(CONFIG, [])).encode()
     tenants.owner.put_manifest(repository, digest_of(body), body, params=params)
-    answer = tenants.owner.on(repository, "GET", f"tags/list{query}")
-    assert answer.json()["tags"] == tags
+    response = tenants.owner.on(repository, "GET", f"tags/list{query}")
+    assert response.json()["tags"] == tags
     link = next_query and f'</v2/{repository}/tags/list?{next_query}>; rel="next"'
-    assert answer.headers.get("link") == link
+    assert response.headers.get("link") == link
 
 
 @pytest.mark.oci(118)
@@ -81,8 +81,8 @@ def test_a_page_is_full_and_links_to_the_next(
 def test_an_invalid_page_length_is_rejected_by_every_list(image: Pushed, wire: Connect, n: str) -> None:
     connection = wire()
     for path in (f"{image.base}/tags/list", f"{image.base}/referrers/{image.manifest}", "/v2/_catalog"):
-        answer = connection.request("GET", f"{path}?n={n}")
-        assert (answer.status, answer.codes) == (400, ["PAGINATION_NUMBER_INVALID"])
+        response = connection.request("GET", f"{path}?n={n}")
+        assert (response.status, response.codes) == (400, ["PAGINATION_NUMBER_INVALID"])
 
 
 @pytest.mark.oci(119)
@@ -118,8 +118,8 @@ def test_tags_that_look_like_digests_are_tags(tenants: Tenants, repository: str)
 @pytest.mark.oci(121)
 def test_the_catalog_needs_a_login_and_a_token_for_it(tenants: Tenants, image: Pushed, wire: Connect) -> None:
     scope = 'scope="registry:catalog:*"'
-    nobody = wire(None).request("GET", "/v2/_catalog")
-    assert (nobody.status, nobody.headers["WWW-Authenticate"].endswith(scope)) == (401, True)
+    anonymous = wire(None).request("GET", "/v2/_catalog")
+    assert (anonymous.status, anonymous.headers["WWW-Authenticate"].endswith(scope)) == (401, True)
     narrow = tenants.owner.call("GET", "/v2/_catalog", scope=f"repository:{image.name}:pull")
     assert narrow.status_code == 401
     assert f'{scope},error="insufficient_scope"' in narrow.headers["www-authenticate"]
@@ -180,9 +180,9 @@ def test_a_filter_matches_the_whole_type_and_is_confirmed_also_for_an_empty_list
     subject = digest_of(os.urandom(9))
     refer(tenants, repository, subject, artifactType="application/vnd.a+b;c=d")
     refer(tenants, repository, subject, artifactType="application/vnd.other")
-    answer = tenants.owner.on(repository, "GET", f"referrers/{subject}?artifactType={artifact_type}")
-    assert answer.headers["oci-filters-applied"] == "artifactType"
-    assert len(answer.json()["manifests"]) == matches
+    response = tenants.owner.on(repository, "GET", f"referrers/{subject}?artifactType={artifact_type}")
+    assert response.headers["oci-filters-applied"] == "artifactType"
+    assert len(response.json()["manifests"]) == matches
     assert "oci-filters-applied" not in tenants.owner.on(repository, "GET", f"referrers/{subject}").headers
 
 
@@ -204,9 +204,9 @@ def test_the_link_to_the_next_page_contains_a_filter_with_a_plus(tenants: Tenant
 def test_an_empty_filter_is_ignored(tenants: Tenants, repository: str) -> None:
     subject = digest_of(os.urandom(9))
     refer(tenants, repository, subject)
-    answer = tenants.owner.on(repository, "GET", f"referrers/{subject}?artifactType=")
-    assert len(answer.json()["manifests"]) == 1
-    assert "oci-filters-applied" not in answer.headers
+    response = tenants.owner.on(repository, "GET", f"referrers/{subject}?artifactType=")
+    assert len(response.json()["manifests"]) == 1
+    assert "oci-filters-applied" not in response.headers
 
 
 @pytest.mark.oci(106, 107, 128)
@@ -219,8 +219,8 @@ def test_a_subject_of_any_algorithm_need_not_exist(
     target = {"mediaType": OCI_MANIFEST, "digest": subject, "size": 9}
     manifest = image_manifest(CONFIG, [], subject=target)
     reference = "t" if by == "tag" else digest_of(json.dumps(manifest).encode())
-    answer = tenants.owner.put_manifest(repository, reference, manifest)
-    assert (answer.status_code, answer.headers["oci-subject"]) == (201, subject)
+    response = tenants.owner.put_manifest(repository, reference, manifest)
+    assert (response.status_code, response.headers["oci-subject"]) == (201, subject)
     assert len(referrers(tenants, repository, subject)) == 1
 
 
@@ -242,20 +242,20 @@ def test_a_referrer_is_listed_at_once_in_every_process_and_can_be_referred_to(
     subject = digest_of(os.urandom(9))
     for _ in range(5):  # a signature of a signature of ...
         referrer = refer(tenants, repository, subject)
-        for _ in range(4):  # each time over a connection of its own, as another process may answer
+        for _ in range(4):  # each time over a connection of its own, as another process may respond
             path = f"/v2/{repository}/referrers/{subject}"
-            answer = wire().request("GET", path, f"Accept: {OCI_INDEX}", "Connection: close")
-            assert [entry["digest"] for entry in json.loads(answer.body)["manifests"]] == [referrer]
+            response = wire().request("GET", path, f"Accept: {OCI_INDEX}", "Connection: close")
+            assert [entry["digest"] for entry in json.loads(response.body)["manifests"]] == [referrer]
         subject = referrer
 
 
 @pytest.mark.oci(133)
 def test_referrers_need_the_right_to_pull(tenants: Tenants, image: Pushed, wire: Connect) -> None:
     path = f"{image.base}/referrers/{image.manifest}"
-    nobody = wire(None).request("GET", path)
-    assert nobody.status == 401
-    assert nobody.headers["WWW-Authenticate"].endswith(f'scope="repository:{image.name}:pull"')
+    anonymous = wire(None).request("GET", path)
+    assert anonymous.status == 401
+    assert anonymous.headers["WWW-Authenticate"].endswith(f'scope="repository:{image.name}:pull"')
     assert tenants.owner.call("GET", path, scope=f"repository:{image.name}:pull").status_code == 200
     assert tenants.stranger.call("GET", path, scope=f"repository:{image.name}:pull").status_code == 401
-    answer = wire().request("GET", path)
-    assert (answer.status, answer.headers["Cache-Control"]) == (200, "private, no-cache")
+    response = wire().request("GET", path)
+    assert (response.status, response.headers["Cache-Control"]) == (200, "private, no-cache")

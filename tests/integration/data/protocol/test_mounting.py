@@ -17,11 +17,11 @@ Connect = Callable[..., Wire]
 def test_the_response_to_a_mount_is_that_of_an_upload(tenants: Tenants, image: Pushed, wire: Connect) -> None:
     target = tenants.repository()
     query = f"?mount={image.layer}&from={image.name}"
-    answer = wire().request("POST", f"/v2/{target}/blobs/uploads/{query}", body=b"")
-    assert (answer.status, answer.body) == (201, b"")
-    assert answer.headers["Location"] == f"/v2/{target}/blobs/{image.layer}"
-    assert answer.headers["Docker-Content-Digest"] == image.layer
-    assert wire().request("GET", answer.headers["Location"]).body == LAYER
+    response = wire().request("POST", f"/v2/{target}/blobs/uploads/{query}", body=b"")
+    assert (response.status, response.body) == (201, b"")
+    assert response.headers["Location"] == f"/v2/{target}/blobs/{image.layer}"
+    assert response.headers["Docker-Content-Digest"] == image.layer
+    assert wire().request("GET", response.headers["Location"]).body == LAYER
 
 
 @pytest.mark.oci(81, 82)
@@ -37,12 +37,12 @@ def test_a_blob_that_cannot_be_mounted_becomes_an_upload(
     query = f"?mount={digest_of(data)}"
     if source:
         query += f"&from={source.format(image=image.name, target=target).replace(' ', '%20')}"
-    answer = connection.request("POST", f"/v2/{target}/blobs/uploads/{query}", body=b"")
+    response = connection.request("POST", f"/v2/{target}/blobs/uploads/{query}", body=b"")
 
     # then the response is an upload session
-    assert (answer.status, answer.headers["Range"]) == (202, "0-0")
-    session = answer.headers["Location"]
-    assert session.endswith(answer.headers["Docker-Upload-UUID"])
+    assert (response.status, response.headers["Range"]) == (202, "0-0")
+    session = response.headers["Location"]
+    assert session.endswith(response.headers["Docker-Upload-UUID"])
     assert connection.request("PUT", f"{session}?digest={digest_of(data)}", body=data).status == 201
 
 
@@ -52,8 +52,8 @@ def test_an_empty_mount_parameter_starts_an_upload(
     tenants: Tenants, image: Pushed, wire: Connect, query: str
 ) -> None:
     path = f"/v2/{tenants.repository()}/blobs/uploads/{query.format(image=image.name)}"
-    answer = wire().request("POST", path, body=b"")
-    assert (answer.status, answer.headers["Range"]) == (202, "0-0")
+    response = wire().request("POST", path, body=b"")
+    assert (response.status, response.headers["Range"]) == (202, "0-0")
 
 
 @pytest.mark.oci(81, 83)
@@ -75,8 +75,8 @@ def test_a_public_blob_can_be_mounted_by_every_tenant_until_it_is_private(tenant
         params = {"mount": tenants.layer_digest, "from": source}
         scope = f"repository:{own}:pull,push repository:{source}:pull"
         tenants.stranger.tokens.pop(scope, None)
-        answer = tenants.stranger.call("POST", f"/v2/{own}/blobs/uploads/", scope=scope, params=params)
-        assert answer.status_code == status
+        response = tenants.stranger.call("POST", f"/v2/{own}/blobs/uploads/", scope=scope, params=params)
+        assert response.status_code == status
 
 
 @pytest.mark.oci(84)
@@ -88,12 +88,12 @@ def test_a_mount_without_the_right_to_push_names_both_scopes(
     both = f'scope="repository:{target}:pull,push repository:{image.name}:pull"'
 
     # when an anonymous caller mounts, and one whose token has another scope
-    nobody = wire(None).request("POST", path, body=b"")
+    anonymous = wire(None).request("POST", path, body=b"")
     narrow = tenants.owner.call("POST", path, scope=f"repository:{image.name}:pull")
 
     # then the challenge contains both scopes
-    assert nobody.status == 401
-    assert nobody.headers["WWW-Authenticate"].endswith(both)
+    assert anonymous.status == 401
+    assert anonymous.headers["WWW-Authenticate"].endswith(both)
     assert narrow.status_code == 401
     assert both in narrow.headers["www-authenticate"]
     assert 'error="insufficient_scope"' in narrow.headers["www-authenticate"]
@@ -110,8 +110,8 @@ def test_a_token_that_does_not_cover_the_source_mounts_nothing(
     push = f"repository:{target}:pull,push"
 
     # when it is used to mount, then the response is an upload, as if there were no such blob
-    refused = tenants.owner.call("POST", path, scope=push)
-    assert (refused.status_code, refused.headers["range"]) == (202, "0-0")
+    rejected = tenants.owner.call("POST", path, scope=push)
+    assert (rejected.status_code, rejected.headers["range"]) == (202, "0-0")
     assert tenants.owner.on(target, "HEAD", f"blobs/{image.layer}").status_code == 404
 
     # and with a token that covers both, the blob is mounted
@@ -129,7 +129,7 @@ def test_a_blob_that_the_repository_has_is_mounted_from_any_source(tenants: Tena
 def test_a_failed_mount_with_digest_and_body_starts_an_upload(tenants: Tenants, wire: Connect) -> None:
     target, connection, data = tenants.repository(), wire(), os.urandom(50)
     query = f"?mount={digest_of(data)}&digest={digest_of(data)}"
-    answer = connection.request("POST", f"/v2/{target}/blobs/uploads/{query}", body=data)
-    assert answer.status == 202
-    session = answer.headers["Location"]
+    response = connection.request("POST", f"/v2/{target}/blobs/uploads/{query}", body=data)
+    assert response.status == 202
+    session = response.headers["Location"]
     assert connection.request("PUT", f"{session}?digest={digest_of(data)}", body=data).status == 201

@@ -28,9 +28,9 @@ def test_the_length_of_a_name_is_limited_by_the_host(tenants: Tenants) -> None:
     namespace, room = tenants.namespace()["name"], 255 - len(tenants.owner.host) - 1
     fits = f"{namespace}/{'x' * (room - len(namespace) - 1)}"
     assert tenants.owner.on(fits, "POST", "blobs/uploads/").status_code == 202
-    refused = tenants.owner.on(f"{fits}x", "POST", "blobs/uploads/")
-    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, "NAME_INVALID")
-    assert f"{room} at most" in refused.json()["errors"][0]["message"]
+    rejected = tenants.owner.on(f"{fits}x", "POST", "blobs/uploads/")
+    assert (rejected.status_code, rejected.json()["errors"][0]["code"]) == (400, "NAME_INVALID")
+    assert f"{room} at most" in rejected.json()["errors"][0]["message"]
 
 
 @pytest.mark.oci(20)
@@ -41,9 +41,9 @@ def test_tags_are_case_sensitive(tenants: Tenants) -> None:
     digests = {}
     for number, tag in enumerate(tags):
         manifest = image_manifest(CONFIG, [], annotations={"number": str(number)})
-        answer = tenants.owner.put_manifest(repository, tag, manifest)
-        assert answer.status_code == 201
-        digests[tag] = answer.headers["docker-content-digest"]
+        response = tenants.owner.put_manifest(repository, tag, manifest)
+        assert response.status_code == 201
+        digests[tag] = response.headers["docker-content-digest"]
     assert tenants.owner.on(repository, "GET", "tags/list").json()["tags"] == sorted(tags)
     for tag, digest in digests.items():
         found = tenants.owner.on(repository, "HEAD", f"manifests/{tag}")
@@ -90,8 +90,8 @@ def test_a_malformed_digest_is_rejected_by_every_route(image: Pushed, wire: Conn
         ("POST", f"blobs/uploads/?digest={digest}"),
         ("POST", f"blobs/uploads/?mount={digest}"),
     ):
-        answer = connection.request(method, f"{image.base}/{path}", body=b"{}" if method == "PUT" else None)
-        assert (answer.status, answer.codes) == (400, ["DIGEST_INVALID"]), path
+        response = connection.request(method, f"{image.base}/{path}", body=b"{}" if method == "PUT" else None)
+        assert (response.status, response.codes) == (400, ["DIGEST_INVALID"]), path
         assert connection.request("HEAD", f"{image.base}/blobs/{digest}").status == 400
 
 
@@ -101,23 +101,23 @@ def test_content_with_a_sha512_digest_is_returned_with_it(tenants: Tenants) -> N
     repository, layer = tenants.repository(), os.urandom(1000)
     for data in (CONFIG, layer):
         digest = digest_of(data, "sha512")
-        answer = tenants.owner.on(
+        response = tenants.owner.on(
             repository,
             "PUT",
             tenants.owner.start_upload(repository),
             params={"digest": digest},
             content=data,
         )
-        assert answer.status_code == 201
-        assert answer.headers["docker-content-digest"] == digest
-        assert answer.headers["location"] == f"/v2/{repository}/blobs/{digest}"
+        assert response.status_code == 201
+        assert response.headers["docker-content-digest"] == digest
+        assert response.headers["location"] == f"/v2/{repository}/blobs/{digest}"
     manifest = image_manifest(CONFIG, [layer])
     for entry, data in ((manifest["config"], CONFIG), (manifest["layers"][0], layer)):
         entry["digest"] = digest_of(data, "sha512")
     body = json.dumps(manifest).encode()
     digest = digest_of(body, "sha512")
-    answer = tenants.owner.put_manifest(repository, digest, body, params={"tag": "long"})
-    assert (answer.status_code, answer.headers["docker-content-digest"]) == (201, digest)
+    response = tenants.owner.put_manifest(repository, digest, body, params={"tag": "long"})
+    assert (response.status_code, response.headers["docker-content-digest"]) == (201, digest)
 
     # then it is found by them and by tag, and not by sha256
     for reference in (digest, "long"):
@@ -154,10 +154,10 @@ def test_an_upload_may_be_closed_with_any_algorithm(
         part = data[number * 1000 : (number + 1) * 1000]
         assert tenants.owner.on(repository, "PATCH", upload, content=part).status_code == 202
     digest = digest_of(data, algorithm)
-    answer = tenants.owner.on(
+    response = tenants.owner.on(
         repository, "PUT", upload, params={"digest": digest}, content=data[pieces * 1000 :]
     )
-    assert answer.status_code == 201
+    assert response.status_code == 201
     assert tenants.owner.on(repository, "GET", f"blobs/{digest}").content == data
 
 
@@ -174,7 +174,7 @@ def test_manifests_blobs_tags_and_referrers_stay_in_their_repository(tenants: Te
             assert tenants.owner.on(other, method, path).status_code == 404, path
     index = {"schemaVersion": 2, "manifests": [{**descriptor(b"", OCI_MANIFEST), "digest": image.manifest}]}
     body = json.dumps(index).encode()
-    answer = tenants.owner.put_manifest(
+    response = tenants.owner.put_manifest(
         other, "index", body, headers={"Content-Type": "application/vnd.oci.image.index.v1+json"}
     )
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "MANIFEST_BLOB_UNKNOWN")
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (400, "MANIFEST_BLOB_UNKNOWN")

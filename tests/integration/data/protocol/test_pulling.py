@@ -99,8 +99,8 @@ def test_missing_content_is_404_for_the_token_of_a_pusher_too(tenants: Tenants) 
     repository = tenants.repository()
     scope = f"repository:{repository}:pull,push"
     for path in ("manifests/latest", f"manifests/{digest_of(b'')}", f"blobs/{digest_of(b'')}"):
-        answer = tenants.owner.call("HEAD", f"/v2/{repository}/{path}", scope=scope)
-        assert (answer.status_code, answer.content) == (404, b"")
+        response = tenants.owner.call("HEAD", f"/v2/{repository}/{path}", scope=scope)
+        assert (response.status_code, response.content) == (404, b"")
 
 
 @pytest.mark.oci(36, 39)
@@ -112,9 +112,9 @@ def test_digests_are_cacheable_and_tags_must_be_revalidated(image: Pushed, wire:
         (f"manifests/{image.manifest}", immutable, image.manifest),
         (f"blobs/{image.layer}", immutable, image.layer),
     ):
-        answer = connection.request("GET", f"{image.base}/{path}")
-        assert answer.headers["Cache-Control"] == policy
-        assert answer.headers["ETag"] == f'"{digest}"'
+        response = connection.request("GET", f"{image.base}/{path}")
+        assert response.headers["Cache-Control"] == policy
+        assert response.headers["ETag"] == f'"{digest}"'
 
 
 @pytest.mark.oci(36, 46)
@@ -127,10 +127,10 @@ def test_a_304_has_the_entity_tag_and_no_body(image: Pushed, wire: Connect, meth
         (f"blobs/{image.layer}", image.layer),
     ):
         for condition in (f'"{digest}"', digest, f'W/"{digest}"', f'"x", "{digest}"', "*"):
-            answer = connection.request(method, f"{image.base}/{path}", f"If-None-Match: {condition}")
-            assert (answer.status, answer.body) == (304, b"")
-            assert answer.headers["ETag"] == f'"{digest}"'
-            assert answer.headers["Docker-Content-Digest"] == digest
+            response = connection.request(method, f"{image.base}/{path}", f"If-None-Match: {condition}")
+            assert (response.status, response.body) == (304, b"")
+            assert response.headers["ETag"] == f'"{digest}"'
+            assert response.headers["Docker-Content-Digest"] == digest
         other = connection.request(method, f"{image.base}/{path}", f'If-None-Match: "{digest_of(b"")}"')
         assert other.status == 200
 
@@ -138,9 +138,9 @@ def test_a_304_has_the_entity_tag_and_no_body(image: Pushed, wire: Connect, meth
 @pytest.mark.oci(37)
 @pytest.mark.parametrize("value", ["bytes=0-9", "bytes=99999999-", "bytes=5-1", "lines=1", "bytes=0-1,3-4"])
 def test_a_range_on_a_manifest_does_no_harm(image: Pushed, wire: Connect, value: str) -> None:
-    answer = wire().request("GET", f"{image.base}/manifests/latest", f"Range: {value}")
-    assert answer.status == 200
-    assert digest_of(answer.body) == image.manifest
+    response = wire().request("GET", f"{image.base}/manifests/latest", f"Range: {value}")
+    assert response.status == 200
+    assert digest_of(response.body) == image.manifest
 
 
 @pytest.mark.oci(39, 40)
@@ -161,10 +161,10 @@ def test_a_416_is_a_complete_response_and_keeps_the_connection(
     image: Pushed, wire: Connect, value: str
 ) -> None:
     connection = wire()
-    answer = connection.request("GET", f"{image.base}/blobs/{image.layer}", f"Range: {value}")
-    assert (answer.status, answer.codes) == (416, ["RANGE_INVALID"])
-    assert answer.headers["Content-Range"] == f"bytes */{len(LAYER)}"
-    assert answer.headers["Content-Length"] == str(len(answer.body))
+    response = connection.request("GET", f"{image.base}/blobs/{image.layer}", f"Range: {value}")
+    assert (response.status, response.codes) == (416, ["RANGE_INVALID"])
+    assert response.headers["Content-Range"] == f"bytes */{len(LAYER)}"
+    assert response.headers["Content-Length"] == str(len(response.body))
     assert connection.request("GET", f"{image.base}/blobs/{image.layer}").body == LAYER
 
 
@@ -174,8 +174,8 @@ def test_an_interrupted_download_can_be_resumed(tenants: Tenants, wire: Connect)
     repository, data = tenants.repository(), os.urandom(3_000_000)
     digest = tenants.owner.push_blob(repository, data)
     got = b""
-    with tenants.owner.stream(repository, f"blobs/{digest}") as answer:
-        for piece in answer.iter_raw(100_000):
+    with tenants.owner.stream(repository, f"blobs/{digest}") as response:
+        for piece in response.iter_raw(100_000):
             got += piece
             break
 
@@ -209,13 +209,13 @@ def test_if_range_applies_to_the_same_entity_tag_only(image: Pushed, wire: Conne
 def test_an_empty_blob_can_be_pushed_pulled_and_deleted(tenants: Tenants, how: str) -> None:
     repository, digest, client = tenants.repository(), digest_of(b""), tenants.owner
     if how == "post":
-        answer = client.on(repository, "POST", "blobs/uploads/", params={"digest": digest}, content=b"")
+        response = client.on(repository, "POST", "blobs/uploads/", params={"digest": digest}, content=b"")
     else:
         upload = client.start_upload(repository)
         if how == "patch":
             assert client.on(repository, "PATCH", upload, content=b"").status_code == 202
-        answer = client.on(repository, "PUT", upload, params={"digest": digest}, content=b"")
-    assert answer.status_code == 201
+        response = client.on(repository, "PUT", upload, params={"digest": digest}, content=b"")
+    assert response.status_code == 201
     head = client.on(repository, "HEAD", f"blobs/{digest}")
     assert (head.status_code, head.headers["content-length"]) == (200, "0")
     found = client.on(repository, "GET", f"blobs/{digest}", headers={"Range": "bytes=0-"})
@@ -242,5 +242,5 @@ def test_many_slow_readers_of_large_blobs_do_not_block_others(tenants: Tenants) 
         assert tenants.owner.on(repository, "GET", f"blobs/{digest}").content == data
         assert digest_of(slow[0].read()) == digest
         assert slow[-1].read() == data[1:]
-        for answer in slow:
-            answer.close()
+        for response in slow:
+            response.close()

@@ -26,13 +26,13 @@ def test_a_pushed_manifest_is_at_the_location_of_its_201(repository: str, wire: 
     body = json.dumps(image_manifest(CONFIG, [])).encode()
     digest = digest_of(body, "sha256" if by == "tag" else by)
     path = f"/v2/{repository}/manifests/{'latest' if by == 'tag' else digest}"
-    answer = wire().request("PUT", path, f"Content-Type: {OCI_MANIFEST}", body=body)
-    assert (answer.status, answer.body) == (201, b"")
-    assert answer.headers["Docker-Content-Digest"] == digest
-    assert answer.headers["Location"] == f"/v2/{repository}/manifests/{digest}"
-    assert answer.headers["OCI-Subject"] is None
-    for _ in range(8):  # each time over a connection of its own, as another process may answer
-        found = wire().request("GET", answer.headers["Location"], "Connection: close")
+    response = wire().request("PUT", path, f"Content-Type: {OCI_MANIFEST}", body=body)
+    assert (response.status, response.body) == (201, b"")
+    assert response.headers["Docker-Content-Digest"] == digest
+    assert response.headers["Location"] == f"/v2/{repository}/manifests/{digest}"
+    assert response.headers["OCI-Subject"] is None
+    for _ in range(8):  # each time over a connection of its own, as another process may respond
+        found = wire().request("GET", response.headers["Location"], "Connection: close")
         assert (found.status, found.body) == (200, body)
 
 
@@ -48,8 +48,8 @@ def test_a_pushed_manifest_is_at_the_location_of_its_201(repository: str, wire: 
 def test_no_byte_of_a_manifest_is_changed(tenants: Tenants, repository: str, body: bytes) -> None:
     config = {**descriptor(b"{}", EMPTY_TYPE), "data": "e30=", "platform": {"os": "x"}}
     exact = body % json.dumps(config).encode()
-    answer = tenants.owner.put_manifest(repository, "odd", exact)
-    assert (answer.status_code, answer.headers["docker-content-digest"]) == (201, digest_of(exact))
+    response = tenants.owner.put_manifest(repository, "odd", exact)
+    assert (response.status_code, response.headers["docker-content-digest"]) == (201, digest_of(exact))
     assert tenants.owner.on(repository, "GET", "manifests/odd").content == exact
 
 
@@ -65,8 +65,8 @@ def test_a_manifest_with_a_wrong_digest_is_not_stored(tenants: Tenants, reposito
     body = json.dumps(image_manifest(CONFIG, [])).encode()
     for algorithm in ("sha256", "sha512"):
         wrong = digest_of(body + b" ", algorithm)
-        answer = tenants.owner.put_manifest(repository, wrong, body, params={"tag": "t"})
-        assert (answer.status_code, codes(answer)) == (400, ["DIGEST_INVALID"])
+        response = tenants.owner.put_manifest(repository, wrong, body, params={"tag": "t"})
+        assert (response.status_code, codes(response)) == (400, ["DIGEST_INVALID"])
         assert tenants.owner.on(repository, "HEAD", f"manifests/{wrong}").status_code == 404
     for reference in (digest_of(body), "t"):
         assert tenants.owner.on(repository, "HEAD", f"manifests/{reference}").status_code == 404
@@ -104,9 +104,9 @@ def test_the_same_bytes_are_not_accepted_with_another_type(
 
     # when it is pushed again with another type, then that is rejected, and nothing has changed
     reference = "new" if by == "tag" else digest_of(body)
-    refused = connection.request("PUT", f"{path}/{reference}", f"Content-Type: {second}", body=body)
-    assert (refused.status, refused.codes) == (400, ["MANIFEST_INVALID"])
-    assert f"stored with the media type {first}" in refused.body.decode()
+    rejected = connection.request("PUT", f"{path}/{reference}", f"Content-Type: {second}", body=body)
+    assert (rejected.status, rejected.codes) == (400, ["MANIFEST_INVALID"])
+    assert f"stored with the media type {first}" in rejected.body.decode()
     assert connection.request("HEAD", f"{path}/{digest_of(body)}").headers["Content-Type"] == first
     assert connection.request("HEAD", f"{path}/new").status == 404
 
@@ -142,9 +142,9 @@ def test_a_contradicting_type_is_rejected_with_a_reason(
     tenants: Tenants, repository: str, content_type: str
 ) -> None:
     manifest, headers = image_manifest(CONFIG, []), {"Content-Type": content_type}
-    refused = tenants.owner.put_manifest(repository, "x", manifest, headers=headers)
-    assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_INVALID"])
-    assert refused.json()["errors"][0]["message"]
+    rejected = tenants.owner.put_manifest(repository, "x", manifest, headers=headers)
+    assert (rejected.status_code, codes(rejected)) == (400, ["MANIFEST_INVALID"])
+    assert rejected.json()["errors"][0]["message"]
     assert tenants.owner.on(repository, "HEAD", "manifests/x").status_code == 404
 
 
@@ -154,9 +154,9 @@ def test_a_push_by_digest_sets_many_tags_and_moves_them(tenants: Tenants, reposi
     for number in range(2):
         body = json.dumps(image_manifest(CONFIG, [], annotations={"n": str(number)})).encode()
         params = {"tag": [*tags, tags[0]][:100]}
-        answer = tenants.owner.put_manifest(repository, digest_of(body), body, params=params)
-        assert answer.status_code == 201
-        assert answer.headers["oci-tag"].split(", ") == tags
+        response = tenants.owner.put_manifest(repository, digest_of(body), body, params=params)
+        assert response.status_code == 201
+        assert response.headers["oci-tag"].split(", ") == tags
     head = tenants.owner.on(repository, "HEAD", "manifests/v99")
     assert head.headers["docker-content-digest"] == digest_of(body)
 
@@ -176,14 +176,16 @@ def test_invalid_tags_are_rejected_and_none_is_set(
 ) -> None:
     body = json.dumps(image_manifest(CONFIG, [])).encode()
     reference = digest_of(body) if by == "digest" else "t"
-    answer = tenants.owner.put_manifest(repository, reference, body, params={"tag": tags})
-    assert (answer.status_code, codes(answer)) == (status, [code])
+    response = tenants.owner.put_manifest(repository, reference, body, params={"tag": tags})
+    assert (response.status_code, codes(response)) == (status, [code])
     assert tenants.owner.on(repository, "GET", "tags/list").json()["tags"] == []
 
 
 @pytest.mark.oci(109, 167)
 def test_a_push_is_idempotent(tenants: Tenants, repository: str) -> None:
-    answers = [tenants.owner.put_manifest(repository, "again", image_manifest(CONFIG, [])) for _ in range(3)]
-    assert {answer.status_code for answer in answers} == {201}
-    assert len({answer.headers["docker-content-digest"] for answer in answers}) == 1
+    responses = [
+        tenants.owner.put_manifest(repository, "again", image_manifest(CONFIG, [])) for _ in range(3)
+    ]
+    assert {response.status_code for response in responses} == {201}
+    assert len({response.headers["docker-content-digest"] for response in responses}) == 1
     assert tenants.owner.on(repository, "GET", "tags/list").json()["tags"] == ["again"]

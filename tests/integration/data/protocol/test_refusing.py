@@ -37,10 +37,10 @@ REFUSED = [
 def test_every_error_response_is_a_json_list_of_errors(
     tenants: Tenants, image: Pushed, method: str, path: str, status: int
 ) -> None:
-    answer = tenants.owner.on(image.name, method, path, content=b"")
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/json"
-    (error,) = answer.json()["errors"]
+    response = tenants.owner.on(image.name, method, path, content=b"")
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    (error,) = response.json()["errors"]
     assert error["code"].replace("_", "").isupper()
     assert error["message"]
 
@@ -50,8 +50,8 @@ def test_every_error_response_is_a_json_list_of_errors(
 def test_an_error_response_to_head_has_no_body(
     tenants: Tenants, image: Pushed, method: str, path: str, status: int
 ) -> None:
-    answer = tenants.owner.on(image.name, "HEAD", path)
-    assert (answer.status_code, answer.content) == (status, b"")
+    response = tenants.owner.on(image.name, "HEAD", path)
+    assert (response.status_code, response.content) == (status, b"")
 
 
 def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,17 +95,17 @@ def test_a_secret_key_is_enough_without_any_token(tenants: Tenants) -> None:
     deleted = http.delete(f"/v2/{name}/manifests/1", auth=auth)
 
     # then all of it works
-    answers = (started, put, tags, pulled, deleted)
-    assert [answer.status_code for answer in answers] == [201, 201, 200, 200, 202]
+    responses = (started, put, tags, pulled, deleted)
+    assert [response.status_code for response in responses] == [201, 201, 200, 200, 202]
 
 
 @pytest.mark.oci(153, 176)
 def test_times_are_those_of_the_servers_clock_in_utc(tenants: Tenants) -> None:
     auth = ("x", tenants.owner.secret or "")
-    answer = tenants.owner.http.get("/token", params={"service": "registry"}, auth=auth)
-    said = answer.json()
+    response = tenants.owner.http.get("/token", params={"service": "registry"}, auth=auth)
+    said = response.json()
     issued = datetime.fromisoformat(said["issued_at"])
-    date = parsedate_to_datetime(answer.headers["date"])
+    date = parsedate_to_datetime(response.headers["date"])
     assert issued.utcoffset() == timedelta(0)
     assert abs(issued - date) <= timedelta(seconds=2)
     _, claims = parts(said["token"])
@@ -166,10 +166,10 @@ def test_without_its_database_the_registry_responds_503_and_recovers(
 
             # when it is pulled and pushed, then the response is 503
             for method in ("GET", "PUT"):
-                answer = client.http.request(method, path, content=b"" if method == "GET" else b"{}")
-                assert (answer.status_code, answer.json()["errors"][0]["code"]) == (503, "UNAVAILABLE")
-                assert "retry-after" in answer.headers
-                assert "database" in answer.json()["errors"][0]["message"]
+                response = client.http.request(method, path, content=b"" if method == "GET" else b"{}")
+                assert (response.status_code, response.json()["errors"][0]["code"]) == (503, "UNAVAILABLE")
+                assert "retry-after" in response.headers
+                assert "database" in response.json()["errors"][0]["message"]
 
             # when it runs again, then everything works
             db.execute(sql.SQL("ALTER DATABASE kept ALLOW_CONNECTIONS true"))

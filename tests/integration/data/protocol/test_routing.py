@@ -22,8 +22,8 @@ NOWHERE = "00000000-0000-4000-8000-000000000000"
 def test_a_digest_may_be_percent_encoded_in_a_path(image: Pushed, wire: Connect, colon: str) -> None:
     connection = wire()
     for path in (f"blobs/{image.layer}", f"manifests/{image.manifest}", f"referrers/{image.manifest}"):
-        answer = connection.request("GET", f"{image.base}/{path.replace(':', colon)}")
-        assert answer.status == 200
+        response = connection.request("GET", f"{image.base}/{path.replace(':', colon)}")
+        assert response.status == 200
     assert connection.request("GET", f"{image.base}/manifests/l%61test").status == 200
 
 
@@ -87,12 +87,12 @@ REFUSED = [(path, method) for path, allowed in ALLOWED.items() for method in MET
 def test_an_unsupported_method_is_405_with_the_allowed_ones(
     image: Pushed, wire: Connect, path: str, method: str
 ) -> None:
-    answer = wire().request(method, path.format(name=image.name, digest=image.layer))
-    assert answer.status == 405
-    assert set(answer.headers["Allow"].split(", ")) == ALLOWED[path]
+    response = wire().request(method, path.format(name=image.name, digest=image.layer))
+    assert response.status == 405
+    assert set(response.headers["Allow"].split(", ")) == ALLOWED[path]
     if method != "HEAD":
-        assert answer.codes == ["UNSUPPORTED"]
-        assert answer.headers["Content-Type"] == "application/json"
+        assert response.codes == ["UNSUPPORTED"]
+        assert response.headers["Content-Type"] == "application/json"
 
 
 @pytest.mark.oci(10, 179)
@@ -111,16 +111,16 @@ def test_an_unsupported_method_is_405_with_the_allowed_ones(
 )
 def test_an_unknown_path_is_404_in_json(wire: Connect, path: str) -> None:
     for method in ("GET", "PUT"):
-        answer = wire().request(method, path)
-        assert (answer.status, answer.codes) == (404, ["UNSUPPORTED"])
-        assert answer.headers["Content-Type"] == "application/json"
+        response = wire().request(method, path)
+        assert (response.status, response.codes) == (404, ["UNSUPPORTED"])
+        assert response.headers["Content-Type"] == "application/json"
 
 
 def test_the_root_tells_a_browser_what_this_address_is(tenants: Tenants, wire: Connect) -> None:
-    answer = wire(None).request("GET", "/", "Host: registry.example:5000")
-    assert answer.status == 200
-    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert b"docker login registry.example:5000\n" in answer.body
+    response = wire(None).request("GET", "/", "Host: registry.example:5000")
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert b"docker login registry.example:5000\n" in response.body
     assert wire(None).request("HEAD", "/").status == 200
     assert wire(None).request("POST", "/", body=b"").status == 405
 
@@ -128,9 +128,9 @@ def test_the_root_tells_a_browser_what_this_address_is(tenants: Tenants, wire: C
 @pytest.mark.oci(9)
 def test_an_upload_may_be_started_without_the_final_slash(tenants: Tenants, wire: Connect) -> None:
     repository, connection = tenants.repository(), wire()
-    answer = connection.request("POST", f"/v2/{repository}/blobs/uploads", body=b"")
-    assert answer.status == 202
-    assert connection.request("GET", answer.headers["Location"]).status == 204
+    response = connection.request("POST", f"/v2/{repository}/blobs/uploads", body=b"")
+    assert response.status == 202
+    assert connection.request("GET", response.headers["Location"]).status == 204
 
 
 @pytest.mark.oci(11)
@@ -150,17 +150,17 @@ def test_every_response_has_the_version_of_the_api(image: Pushed, wire: Connect)
             ("PUT", f"{image.base}/manifests/sha256:x"),
             ("POST", f"{image.base}/blobs/uploads/"),
         ):
-            answer = connection.request(method, path)
-            assert answer.headers.get_all("Docker-Distribution-Api-Version") == ["registry/2.0"], path
+            response = connection.request(method, path)
+            assert response.headers.get_all("Docker-Distribution-Api-Version") == ["registry/2.0"], path
             # a browser must not take pushed content for a page or script of this host
-            assert answer.headers.get_all("X-Content-Type-Options") == ["nosniff"], path
+            assert response.headers.get_all("X-Content-Type-Options") == ["nosniff"], path
 
 
 @pytest.mark.oci(12)
 def test_manifests_are_sent_without_redirects(image: Pushed, wire: Connect) -> None:
     for method in ("HEAD", "GET"):
-        answer = wire().request(method, f"{image.base}/manifests/latest")
-        assert (answer.status, answer.headers["Location"]) == (200, None)
+        response = wire().request(method, f"{image.base}/manifests/latest")
+        assert (response.status, response.headers["Location"]) == (200, None)
 
 
 @pytest.mark.oci(13, 68)
@@ -218,9 +218,9 @@ def test_a_request_without_a_host_is_rejected(
         # given cacheable responses
         assert connection.request(method, path.format(base=image.base)).status != 400
         connection.send(head(f"{method} {path.format(base=image.base)} HTTP/1.1", hosts))
-        answer = connection.reply(method)
-        assert (answer.status, answer.codes) == (400, ["UNSUPPORTED"])
-        assert says in answer.body.decode()
+        response = connection.reply(method)
+        assert (response.status, response.codes) == (400, ["UNSUPPORTED"])
+        assert says in response.body.decode()
 
 
 @pytest.mark.oci(14)
@@ -271,28 +271,28 @@ def test_without_a_public_host_urls_follow_the_client_and_trusted_proxies(make_s
         ({"X-Forwarded-Host": "hub.example:8443", "X-Forwarded-Proto": "https"}, "https://hub.example:8443"),
         ({"Forwarded": 'for=192.0.2.1;proto=https;host="hub.example"'}, "https://hub.example"),
     ]:
-        answer = httpx.get(f"http://{address}/v2/", headers=headers)
-        assert answer.headers["WWW-Authenticate"] == f'Bearer realm="{origin}/token",service="registry"'
+        response = httpx.get(f"http://{address}/v2/", headers=headers)
+        assert response.headers["WWW-Authenticate"] == f'Bearer realm="{origin}/token",service="registry"'
 
 
 @pytest.mark.oci(163)
 def test_forwarded_headers_of_untrusted_clients_are_ignored(make_stack: MakeStack) -> None:
     address = make_stack(REGISTRY_TRUSTED_PROXIES="192.0.2.0/24").start().environment["REGISTRY_DATA_ADDR"]
     claims = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example", "Host": "hub.example"}
-    answer = httpx.get(f"http://{address}/v2/", headers=claims)
-    assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="http://hub.example/token"')
+    response = httpx.get(f"http://{address}/v2/", headers=claims)
+    assert response.headers["WWW-Authenticate"].startswith('Bearer realm="http://hub.example/token"')
 
 
 def namespace_of(stack: Stack) -> str:
     """The name of a new namespace."""
     credentials = stack.credentials
-    answer = httpx.post(
+    response = httpx.post(
         f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces",
         headers={"X-Auth-Token": credentials.secret_key},
         json={"name": "public-urls"},
     )
-    assert answer.status_code in (200, 201), answer.text
-    return str(answer.json()["name"])
+    assert response.status_code in (200, 201), response.text
+    return str(response.json()["name"])
 
 
 def head(line: str, hosts: list[str]) -> bytes:
@@ -304,9 +304,9 @@ def head(line: str, hosts: list[str]) -> bytes:
 def test_the_ping_is_an_empty_object(wire: Connect) -> None:
     connection = wire()
     for path in ("/v2/", "/v2"):
-        answer = connection.request("GET", path)
-        assert (answer.status, answer.body) == (200, b"{}")
-        assert answer.headers["Content-Type"] == "application/json"
+        response = connection.request("GET", path)
+        assert (response.status, response.body) == (200, b"{}")
+        assert response.headers["Content-Type"] == "application/json"
         head = connection.request("HEAD", path)
         assert (head.status, head.body) == (200, b"")
         assert head.headers["Content-Length"] == "2"
@@ -318,9 +318,9 @@ def test_an_anonymous_ping_is_challenged_also_beside_public_images(tenants: Tena
     connection = wire(None)
     assert connection.request("GET", f"/v2/{repository}/manifests/latest").status == 200
     for method in ("GET", "HEAD"):
-        answer = connection.request(method, "/v2/")
-        assert answer.status == 401
-        assert answer.headers.get_all("WWW-Authenticate") == [
+        response = connection.request(method, "/v2/")
+        assert response.status == 401
+        assert response.headers.get_all("WWW-Authenticate") == [
             f'Bearer realm="http://{tenants.owner.host}/token",service="registry"'
         ]
 
@@ -340,6 +340,6 @@ def test_any_valid_login_passes_the_ping(tenants: Tenants, wire: Connect) -> Non
 
 
 def test_too_large_headers_are_rejected(wire: Connect) -> None:
-    answer = wire().request("GET", "/v2/", f"If-Match: {',' * 200_000}")
-    assert answer.status == 431
-    assert "headers are too large" in answer.body.decode()
+    response = wire().request("GET", "/v2/", f"If-Match: {',' * 200_000}")
+    assert response.status == 431
+    assert "headers are too large" in response.body.decode()

@@ -30,13 +30,13 @@ def test_the_response_to_a_started_upload_has_all_headers(
 ) -> None:
     repository = tenants.repository()
     headers = [f"Content-Type: {content_type}"] if content_type else []
-    answer = wire().request("POST", f"/v2/{repository}/blobs/uploads/", *headers, body=b"")
-    assert (answer.status, answer.body) == (202, b"")
-    session = answer.headers["Docker-Upload-UUID"]
-    assert answer.headers["Location"] == f"/v2/{repository}/blobs/uploads/{UUID(session)}"
-    assert answer.headers["Range"] == "0-0"
-    assert answer.headers["Content-Length"] == "0"
-    assert answer.headers["OCI-Chunk-Min-Length"] is None
+    response = wire().request("POST", f"/v2/{repository}/blobs/uploads/", *headers, body=b"")
+    assert (response.status, response.body) == (202, b"")
+    session = response.headers["Docker-Upload-UUID"]
+    assert response.headers["Location"] == f"/v2/{repository}/blobs/uploads/{UUID(session)}"
+    assert response.headers["Range"] == "0-0"
+    assert response.headers["Content-Length"] == "0"
+    assert response.headers["OCI-Chunk-Min-Length"] is None
 
 
 @pytest.mark.oci(54)
@@ -46,8 +46,8 @@ def test_the_first_upload_creates_the_repository_if_the_caller_may_push(
     # given a namespace without images, a key with read access, and a namespace that does not exist
     repository = tenants.repository()
     reader = wire(tenants.new_key("ContainerRegistryReadOnly")["secret_key"])
-    refused = reader.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"")
-    assert (refused.status, refused.codes) == (403, ["DENIED"])
+    rejected = reader.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"")
+    assert (rejected.status, rejected.codes) == (403, ["DENIED"])
     assert tenants.owner.on(repository, "GET", "tags/list").status_code == 404
     nowhere = wire().request("POST", "/v2/no-such-namespace-here/app/blobs/uploads/", body=b"")
     assert (nowhere.status, nowhere.codes) == (403, ["DENIED"])
@@ -63,13 +63,13 @@ def test_the_first_upload_creates_the_repository_if_the_caller_may_push(
 def test_a_blob_can_be_read_at_the_location_of_its_201(tenants: Tenants, wire: Connect) -> None:
     repository, data, connection = tenants.repository(), os.urandom(70_000), wire()
     session = connection.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"").headers["Location"]
-    answer = connection.request("PUT", f"{session}?digest={digest_of(data)}", body=data)
-    assert (answer.status, answer.body) == (201, b"")
-    assert answer.headers["Docker-Content-Digest"] == digest_of(data)
-    assert answer.headers["Location"] == f"/v2/{repository}/blobs/{digest_of(data)}"
+    response = connection.request("PUT", f"{session}?digest={digest_of(data)}", body=data)
+    assert (response.status, response.body) == (201, b"")
+    assert response.headers["Docker-Content-Digest"] == digest_of(data)
+    assert response.headers["Location"] == f"/v2/{repository}/blobs/{digest_of(data)}"
     # with a new connection for each request, so that other processes respond too
     for _ in range(8):
-        head = wire().request("HEAD", answer.headers["Location"], "Connection: close")
+        head = wire().request("HEAD", response.headers["Location"], "Connection: close")
         assert (head.status, head.headers["Content-Length"]) == (200, "70000")
 
 
@@ -77,9 +77,9 @@ def test_a_blob_can_be_read_at_the_location_of_its_201(tenants: Tenants, wire: C
 def test_a_single_post_with_another_digest_stores_nothing(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(100)
     params = {"digest": digest_of(b"other")}
-    answer = tenants.owner.on(repository, "POST", "blobs/uploads/", params=params, content=data)
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "DIGEST_INVALID")
-    assert answer.json()["errors"][0]["detail"] == {"expected": digest_of(b"other"), "got": digest_of(data)}
+    response = tenants.owner.on(repository, "POST", "blobs/uploads/", params=params, content=data)
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (400, "DIGEST_INVALID")
+    assert response.json()["errors"][0]["detail"] == {"expected": digest_of(b"other"), "got": digest_of(data)}
     for digest in (digest_of(data), digest_of(b"other")):
         assert tenants.owner.on(repository, "HEAD", f"blobs/{digest}").status_code == 404
 
@@ -105,13 +105,13 @@ def test_the_response_to_every_chunk_has_the_offset_of_the_upload(tenants: Tenan
     offset = 0
     for size in (1, 1, 5, 1000):
         piece, last = data[offset : offset + size], offset + size - 1
-        answer = connection.request("PATCH", session, f"Content-Range: {offset}-{last}", body=piece)
+        response = connection.request("PATCH", session, f"Content-Range: {offset}-{last}", body=piece)
 
         # then each response, and GET and HEAD of the upload, contain the offset of the last byte
-        assert (answer.status, answer.body) == (202, b"")
+        assert (response.status, response.body) == (202, b"")
         looks = [connection.request(method, session) for method in ("GET", "HEAD")]
         assert [look.status for look in looks] == [204, 204]
-        for seen in (answer, *looks):
+        for seen in (response, *looks):
             assert seen.headers["Range"] == f"0-{last}"
             assert seen.headers["Location"] == session
             assert seen.headers["Docker-Upload-UUID"] == session.rpartition("/")[2]
@@ -137,9 +137,9 @@ def test_a_first_chunk_that_does_not_begin_at_0_changes_nothing(
     repository, connection, data = tenants.repository(), wire(), os.urandom(20)
     session = connection.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"").headers["Location"]
     query = f"?digest={digest_of(data)}" if method == "PUT" else ""
-    answer = connection.request(method, session + query, "Content-Range: 10-29", body=data)
-    assert (answer.status, answer.codes) == (416, ["BLOB_UPLOAD_INVALID"])
-    assert (answer.headers["Location"], answer.headers["Range"]) == (session, "0-0")
+    response = connection.request(method, session + query, "Content-Range: 10-29", body=data)
+    assert (response.status, response.codes) == (416, ["BLOB_UPLOAD_INVALID"])
+    assert (response.headers["Location"], response.headers["Range"]) == (session, "0-0")
     assert connection.request("PUT", f"{session}?digest={digest_of(data)}", body=data).status == 201
 
 
@@ -153,9 +153,9 @@ def test_the_content_range_of_a_closing_put_is_checked(tenants: Tenants, wire: C
 
     # when the last chunk has another offset, then it is 416 with the correct one
     for wrong in ("0-99", "99-198", "101-200"):
-        answer = connection.request("PUT", url, f"Content-Range: {wrong}", body=data[100:])
-        assert (answer.status, answer.headers["Range"]) == (416, "0-99")
-        assert answer.headers["Location"] == session
+        response = connection.request("PUT", url, f"Content-Range: {wrong}", body=data[100:])
+        assert (response.status, response.headers["Range"]) == (416, "0-99")
+        assert response.headers["Location"] == session
     # and with the correct offset the upload is closed
     assert connection.request("PUT", url, "Content-Range: 100-199", body=data[100:]).status == 201
 
@@ -170,10 +170,10 @@ def test_a_content_range_that_contradicts_the_length_writes_nothing(
     session = connection.request("POST", f"/v2/{repository}/blobs/uploads/", body=b"").headers["Location"]
     for method, url in (("PATCH", session), ("PUT", f"{session}?digest={digest_of(b'0123456789')}")):
         if chunked:
-            answer = connection.in_chunks(method, url, header, pieces=[b"01234", b"56789"])
+            response = connection.in_chunks(method, url, header, pieces=[b"01234", b"56789"])
         else:
-            answer = connection.request(method, url, header, body=b"0123456789")
-        assert (answer.status, answer.codes) == (400, ["SIZE_INVALID"])
+            response = connection.request(method, url, header, body=b"0123456789")
+        assert (response.status, response.codes) == (400, ["SIZE_INVALID"])
         assert connection.request("GET", session).headers["Range"] == "0-0"
 
 
@@ -190,10 +190,10 @@ def test_a_closed_upload_is_unknown(tenants: Tenants, how: str, method: str) -> 
     else:
         assert client.on(repository, "DELETE", upload).status_code == 204
     params = {"digest": digest_of(b"something else")} if method == "PUT" else {}
-    answer = client.on(repository, method, upload, params=params)
-    assert answer.status_code == 404
+    response = client.on(repository, method, upload, params=params)
+    assert response.status_code == 404
     if method != "HEAD":
-        assert answer.json()["errors"][0]["code"] == "BLOB_UPLOAD_UNKNOWN"
+        assert response.json()["errors"][0]["code"] == "BLOB_UPLOAD_UNKNOWN"
 
 
 @pytest.mark.oci(72)
@@ -217,8 +217,8 @@ def test_a_repeated_body_does_not_become_part_of_a_blob(tenants: Tenants) -> Non
     for _ in range(2):
         assert client.on(repository, "PATCH", upload, content=data).status_code == 202
     # then the digest does not match, nothing is stored, and the client can start again
-    refused = close(client, repository, upload, data)
-    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, "DIGEST_INVALID")
+    rejected = close(client, repository, upload, data)
+    assert (rejected.status_code, rejected.json()["errors"][0]["code"]) == (400, "DIGEST_INVALID")
     assert client.on(repository, "HEAD", f"blobs/{digest_of(data)}").status_code == 404
     assert client.push_blob(repository, data) == digest_of(data)
 
@@ -239,7 +239,7 @@ def test_a_truncated_body_is_never_committed_and_is_not_a_server_error(
     connection.hang_up()
 
     # then it gets an error, if it still reads, and nothing is stored
-    answer = connection.reply("PUT")
-    assert (answer.status, answer.codes) == (400, ["SIZE_INVALID"])
+    response = connection.reply("PUT")
+    assert (response.status, response.codes) == (400, ["SIZE_INVALID"])
     found = f"blobs/{digest_of(sent)}" if what == "blob" else f"manifests/{digest_of(sent)}"
     assert tenants.owner.on(repository, "HEAD", found).status_code == 404

@@ -76,9 +76,9 @@ class Wire:
 
     def reply(self, method: str = "GET") -> Reply:
         """Read the next final response; a response to HEAD has no body."""
-        with HTTPResponse(self._socket, method=method) as answer:
-            answer.begin()
-            return Reply(answer.status, answer.headers, answer.read())
+        with HTTPResponse(self._socket, method=method) as response:
+            response.begin()
+            return Reply(response.status, response.headers, response.read())
 
     def first_line(self) -> bytes:
         """Read the first line of the next response, such as 100 Continue, and its head."""
