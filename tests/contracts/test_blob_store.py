@@ -1,4 +1,4 @@
-"""Every storage driver keeps the contract of registry_data/storage/base.py."""
+"""Every storage driver implements the contract of registry_data/storage/base.py."""
 
 import multiprocessing
 import os
@@ -93,7 +93,7 @@ def test_publish_is_idempotent_until_the_upload_is_discarded(store: BlobStore) -
     assert b"".join(store.read(key)) == b"content"
 
 
-def test_a_published_upload_is_discarded_with_its_key_given(store: BlobStore) -> None:
+def test_a_published_upload_is_discarded_with_its_key(store: BlobStore) -> None:
     upload = new_upload(store, b"content")
     key = key_for(b"content", upload)
     store.publish(upload, key)
@@ -164,7 +164,7 @@ def _read(store: BlobStore, upload: UploadId, results: "multiprocessing.SimpleQu
 
 
 @pytest.mark.parametrize("size", [5, 9_000_000], ids=["small", "with parts"])
-def test_another_process_reads_an_open_upload_as_it_was_saved_or_is_told_that_it_is_busy(
+def test_another_process_reads_the_saved_bytes_of_an_open_upload_or_gets_busy(
     store: BlobStore, size: int
 ) -> None:
     context = multiprocessing.get_context("fork")
@@ -255,7 +255,7 @@ def test_after_a_kill_of_its_writer_an_upload_has_the_saved_bytes_and_can_be_con
     os.kill(process.pid, signal.SIGKILL)
     process.join()
 
-    # then the saved bytes are there, in a file all written bytes, and the upload can be continued
+    # then the saved bytes (in a file all written bytes) can be read, and the upload can be continued
     size = store.upload_size(upload)
     assert size == 100_005 or (size >= 5 and not isinstance(store, HasPaths))
     assert b"".join(store.read_upload(upload)) == (b"saved" + b"a" * 100_000)[:size]

@@ -257,7 +257,7 @@ def _open_each(url: str, uploads: list[UploadId], together: Barrier, number: int
             writer: UploadWriter | None = store.open_upload(upload, at=0)
         except Busy:
             writer = None
-        together.wait(60)  # no process closes before all have tried
+        together.wait(60)  # every process tries before one closes its upload
         if writer:
             writer.write(b"%d" % number)
             writer.close()
@@ -313,7 +313,7 @@ def test_an_interrupted_publication_is_recorded_and_can_be_repeated(
         writer.publish(key)
     writer.close()
 
-    # then the key may be there, which is known, and nothing was lost
+    # then the key, which is recorded, may exist, and no byte was lost
     assert store.published_as(upload) == key
     assert store.upload_size(upload) == len(content)
     store.publish(upload, key)
@@ -393,12 +393,12 @@ def test_an_upload_cannot_be_opened_while_it_is_discarded(url: str, monkeypatch:
     store, other, remove = open_store(url), open_store(url), Bucket.abort_multiparts
     upload = new_upload(store)
     append(store, upload, b"content", at=0)
-    refused: list[Busy] = []
+    errors: list[Busy] = []
 
     def interrupted(bucket: Bucket, name: str) -> None:
         with pytest.raises(Busy) as caught:
             other.open_upload(upload, at=None)
-        refused.append(caught.value)
+        errors.append(caught.value)
         remove(bucket, name)
 
     # when it is discarded
@@ -406,7 +406,7 @@ def test_an_upload_cannot_be_opened_while_it_is_discarded(url: str, monkeypatch:
     store.discard(upload)
 
     # then the other node gets Busy, and nothing is left
-    assert refused
+    assert errors
     client, name = sdk(url)
     assert list(client.list_objects(name, recursive=True)) == []
 
@@ -480,7 +480,7 @@ def test_many_idle_readers_release_their_connections(url: str, server: S3Server)
     # when they are idle, then a limited number of them hold a connection
     wait_until(lambda: _connections(server) <= others + MAX_OPEN)
 
-    # and when they continue, they get the rest; a few idle readers keep their connections
+    # and when they continue, they get the rest; a few idle readers still have their connections
     for start, reader, first in zip(starts, readers, read, strict=True):
         assert first + b"".join(reader) == content[start : start + size]
     few = [store.read(key) for _ in range(FEW)]
@@ -636,12 +636,12 @@ def test_a_wrong_secret_is_reported_by_check(server: S3Server) -> None:
         open_store(server.url().replace("secret-of-the-tests", "wrong-secret")).check()
 
 
-def test_settings_of_the_bucket_that_keep_or_delete_too_much_are_logged(
+def test_bucket_settings_that_retain_or_expire_objects_are_logged(
     minio: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = minio.url()
     client, bucket = sdk(url)
-    client.make_bucket(bucket, object_lock=True)  # this turns versioning on as well
+    client.make_bucket(bucket, object_lock=True)  # this enables versioning too
     client.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
     expiring = Rule(
         ENABLED, rule_filter=Filter(prefix="blobs/"), rule_id="old", expiration=Expiration(days=30)
@@ -682,7 +682,7 @@ def _die_in_the_check(url: str) -> None:
     prepare(Dying(Address.parse(url)))
 
 
-def test_nothing_is_logged_about_an_ordinary_bucket(
+def test_check_logs_nothing_for_a_bucket_with_default_settings(
     server: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):

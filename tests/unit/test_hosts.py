@@ -1,4 +1,4 @@
-"""What may stand in a Host header, and so in the challenge that names the token endpoint."""
+"""Validation of Host headers, whose value becomes part of the challenge's token endpoint."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from registry_data.http.hosts import is_host
     "value",
     ["localhost", "registry.example", "Registry.Example:5000", "my_registry:5000", "127.0.0.1", "[::1]:443"],
 )
-def test_names_and_addresses_are_hosts(value: str) -> None:
+def test_names_and_addresses_with_and_without_ports_are_valid(value: str) -> None:
     assert is_host(value.encode())
 
 
@@ -35,5 +35,5 @@ def test_names_and_addresses_are_hosts(value: str) -> None:
         "a" * 300,
     ],
 )
-def test_anything_else_is_none(value: str) -> None:
+def test_any_other_value_is_invalid(value: str) -> None:
     assert not is_host(value.encode("latin-1"))

@@ -1,11 +1,11 @@
-"""A budget of memory for bodies under way."""
+"""The memory budget for bodies in transfer."""
 
 from contextlib import ExitStack
 
 from registry_data.http.memory_budget import MemoryBudget
 
 
-def test_few_get_what_they_want_and_many_budget_the_budget() -> None:
+def test_few_leases_get_the_maximum_and_many_share_the_budget() -> None:
     budget = MemoryBudget(10_000_000, most=1_000_000)
     with ExitStack() as users:
         sizes = [users.enter_context(budget.lease()) for _ in range(10)]

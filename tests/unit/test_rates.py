@@ -1,4 +1,4 @@
-"""How often a caller may ask."""
+"""Rate limits of callers."""
 
 import itertools
 from pathlib import Path
@@ -13,7 +13,7 @@ limits = st.integers(1, 100_000)
 
 
 @given(now=times, limit=st.integers(1, 300))
-def test_a_minutes_worth_may_come_at_once_and_not_one_more(now: float, limit: int) -> None:
+def test_the_requests_of_one_minute_may_be_a_burst_and_no_more(now: float, limit: int) -> None:
     due = 0.0
     for _ in range(limit):
         seconds, due = wait(now, due, limit)
@@ -23,14 +23,14 @@ def test_a_minutes_worth_may_come_at_once_and_not_one_more(now: float, limit: in
 
 
 @given(now=times, limit=limits)
-def test_who_waits_as_long_as_told_may_go_on(now: float, limit: int) -> None:
+def test_a_caller_that_waits_for_retry_after_is_not_limited(now: float, limit: int) -> None:
     seconds, due = wait(now, now + 60, limit)
     assert seconds > 0
     assert wait(now + seconds, due, limit)[0] == 0
 
 
 @given(gaps=st.lists(st.floats(0, 2), min_size=1, max_size=300), limit=st.integers(1, 60))
-def test_no_minute_sees_more_than_twice_the_limit(gaps: list[float], limit: int) -> None:
+def test_at_most_twice_the_limit_passes_in_any_minute(gaps: list[float], limit: int) -> None:
     due, passed = 0.0, []
     for now in itertools.accumulate(gaps, initial=1000.0):
         seconds, due = wait(now, due, limit)
@@ -41,24 +41,24 @@ def test_no_minute_sees_more_than_twice_the_limit(gaps: list[float], limit: int)
 
 
 @given(now=times, due=times, limit=limits)
-def test_no_clock_locks_anybody_out(now: float, due: float, limit: int) -> None:
+def test_a_changed_clock_never_results_in_a_long_wait(now: float, due: float, limit: int) -> None:
     assert wait(now, due, limit)[0] <= 60 + 60 / limit + 1e-6
 
 
-def test_all_who_have_the_file_share_one_count(tmp_path: Path) -> None:
+def test_processes_with_the_same_file_share_the_limits(tmp_path: Path) -> None:
     first, second = (Rates(tmp_path / "rates") for _ in range(2))
     assert first.take(b"a caller", 2) == second.take(b"a caller", 2) == 0
     assert first.take(b"a caller", 2) > 0
     assert second.take(b"a caller", 2) > 0
 
 
-def test_callers_do_not_share_a_count(tmp_path: Path) -> None:
+def test_callers_have_separate_limits(tmp_path: Path) -> None:
     rates = Rates(tmp_path / "rates")
     assert [rates.take(b"caller %d" % number, 1) for number in range(1000)] == [0.0] * 1000
     assert all(rates.take(b"caller %d" % number, 1) > 0 for number in range(1000))
 
 
-def test_the_addresses_of_one_ipv6_customer_count_as_one_caller() -> None:
+def test_the_addresses_of_an_ipv6_64_network_are_one_caller() -> None:
     first, other, neighbour = (
         anonymous_caller(f"2001:db8:0:{text}") for text in ("1::1", "1:ffff::2", "2::1")
     )

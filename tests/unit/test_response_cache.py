@@ -1,4 +1,4 @@
-"""Cached responses: for the same request, until what they depend on changes or a key expires."""
+"""Cached responses: sent for equal requests until a dependency changes or they expire."""
 
 import math
 import time
@@ -37,7 +37,7 @@ async def receive() -> Message:
 
 
 class Cache:
-    """A response cache, and requests that were answered beside it."""
+    """A response cache, with requests and responses to store in it."""
 
     def __init__(self) -> None:
         self.tracker = ChangeTracker()
@@ -68,7 +68,7 @@ class Cache:
         return key
 
 
-def test_a_response_is_sent_again_whole_and_knows_whose_and_what_it_is() -> None:
+def test_a_cached_response_has_body_headers_route_and_principal() -> None:
     found = Cache().put(BODY)
     assert found is not None
     assert found.body == {"type": "http.response.body", "body": b"body"}
@@ -77,7 +77,7 @@ def test_a_response_is_sent_again_whole_and_knows_whose_and_what_it_is() -> None
     assert (found.route.name, found.route.reference, found.principal) == ("a/b", "1", "user:1")
 
 
-def test_a_response_ends_with_a_change_of_what_it_depends_on() -> None:
+def test_a_response_is_evicted_by_a_change_of_its_dependencies() -> None:
     cache = Cache()
     assert cache.put(BODY)
     cache.tracker.apply({"image:b"})
@@ -86,9 +86,9 @@ def test_a_response_ends_with_a_change_of_what_it_depends_on() -> None:
     assert cache.cache.get(cache.key()) is None
 
 
-def test_a_response_made_before_a_change_is_not_stored_after_it() -> None:
+def test_a_response_from_before_a_change_is_not_stored_after_it() -> None:
     cache = Cache()
-    cache.tracker.apply({IMAGE})  # another request applied it while this one was being answered
+    cache.tracker.apply({IMAGE})  # another request applied it while this response was computed
     assert cache.put(BODY, version=0) is None
     assert cache.put(BODY, version=1)
 
@@ -102,7 +102,7 @@ def test_a_response_made_before_a_change_is_not_stored_after_it() -> None:
         Response(HTTPStatus.OK, {}, b"body", cacheable_until=time.time() - 1),
     ],
 )
-def test_a_response_that_says_so_or_is_large_or_has_expired_is_not_cached(response: Response) -> None:
+def test_uncacheable_large_streamed_and_expired_responses_are_not_cached(response: Response) -> None:
     assert Cache().put(response) is None
 
 
@@ -112,7 +112,7 @@ def test_without_a_version_or_known_dependencies_nothing_is_cached() -> None:
     assert Cache().put(BODY, scopes=()) is None
 
 
-def test_a_head_stores_no_body() -> None:
+def test_the_body_of_a_head_is_not_stored() -> None:
     found = Cache().put(
         Response(HTTPStatus.OK, {"content-length": "4"}, b"body", cacheable_until=math.inf), method="HEAD"
     )
@@ -120,7 +120,7 @@ def test_a_head_stores_no_body() -> None:
     assert found.body["body"] == b""
 
 
-def test_memory_is_bounded() -> None:
+def test_memory_is_limited() -> None:
     cache, response = Cache(), Response(HTTPStatus.OK, {}, b"x" * LARGEST, cacheable_until=math.inf)
     for number in range(1000):
         assert cache.put(response, query=b"%d" % number)
@@ -128,7 +128,7 @@ def test_memory_is_bounded() -> None:
     assert 0 < len(found) * LARGEST < 33 * 1024 * 1024
 
 
-def test_requests_that_differ_in_what_decides_have_different_keys() -> None:
+def test_requests_with_different_methods_queries_or_credentials_have_different_keys() -> None:
     requests = [
         scope(),
         scope("HEAD"),
@@ -139,7 +139,7 @@ def test_requests_that_differ_in_what_decides_have_different_keys() -> None:
     assert len({key_of(request) for request in requests}) == len(requests)
 
 
-def test_hosts_share_their_responses_and_a_request_without_a_valid_one_has_no_key() -> None:
+def test_hosts_share_responses_and_a_request_without_a_valid_host_has_no_key() -> None:
     elsewhere = {**scope(), "headers": [(b"host", b"[::1]:5000")]}
     assert key_of(elsewhere) == key_of(scope())
     assert key_of({**scope(), "headers": []}) is None
@@ -158,5 +158,5 @@ def test_hosts_share_their_responses_and_a_request_without_a_valid_one_has_no_ke
         scope(headers=[(b"authorization", b"Bearer x"), (b"authorization", b"Bearer y")]),
     ],
 )
-def test_requests_for_parts_conditional_or_with_two_credentials_have_no_key(request_scope: Scope) -> None:
+def test_writes_range_conditional_and_ambiguous_requests_have_no_key(request_scope: Scope) -> None:
     assert key_of(request_scope) is None

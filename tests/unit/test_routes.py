@@ -16,7 +16,7 @@ REFERENCES = st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}", fullmatch=True) 
 
 @pytest.mark.oci(8)
 @given(NAMES, REFERENCES)
-def test_any_name_is_found_again_before_the_last_keyword(name: str, reference: str) -> None:
+def test_the_name_is_everything_before_the_last_keyword(name: str, reference: str) -> None:
     assert route(f"/v2/{name}/manifests/{reference}") == Route(Kind.MANIFEST, name, reference)
     assert route(f"/v2/{name}/referrers/{reference}") == Route(Kind.REFERRERS, name, reference)
     assert route(f"/v2/{name}/blobs/uploads/") == Route(Kind.UPLOADS, name)
@@ -26,13 +26,13 @@ def test_any_name_is_found_again_before_the_last_keyword(name: str, reference: s
 
 
 @given(NAMES)
-def test_a_digest_of_a_blob_is_no_upload(name: str) -> None:
+def test_a_path_with_the_digest_of_a_blob_is_not_an_upload(name: str) -> None:
     digest = "sha256:" + "0" * 64
     assert route(f"/v2/{name}/blobs/{digest}") == Route(Kind.BLOB, name, digest)
 
 
 @given(st.text(max_size=60))
-def test_no_path_breaks_the_table(path: str) -> None:
+def test_routing_raises_no_exception_for_any_path(path: str) -> None:
     route(path)
     route(f"/v2/{path}")
 
@@ -49,9 +49,9 @@ def test_no_path_breaks_the_table(path: str) -> None:
         "/v2x",
     ],
 )
-def test_other_paths_name_nothing(path: str) -> None:
+def test_other_paths_have_no_route(path: str) -> None:
     assert route(path) is None
 
 
-def test_every_kind_of_path_has_endpoints() -> None:
+def test_every_kind_of_route_has_endpoints() -> None:
     assert set(ENDPOINTS) == set(Kind)

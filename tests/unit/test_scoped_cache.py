@@ -1,4 +1,4 @@
-"""A cache whose entries end with a change of their scopes: never stale, whatever the order of events."""
+"""A cache whose entries are evicted by changes of their scopes: never stale, for any order of events."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ def put(cache: ScopedCache[str, int], key: str, value: int, *scopes: str, since:
     cache.put(key, value, since=since, scopes=scopes, size=size)
 
 
-def test_a_change_of_one_scope_leaves_the_entries_of_others() -> None:
+def test_a_change_of_one_scope_does_not_evict_entries_of_others() -> None:
     tracker = ChangeTracker()
     cache: ScopedCache[str, int] = ScopedCache(tracker, CAPACITY)
     put(cache, "a", 1, "image:a", "namespace:n", since=tracker.version)
@@ -24,7 +24,7 @@ def test_a_change_of_one_scope_leaves_the_entries_of_others() -> None:
     assert cache.get("b") is None
 
 
-def test_a_change_of_everything_ends_every_entry_also_one_that_is_still_being_read() -> None:
+def test_a_change_of_everything_evicts_all_entries_and_those_still_being_read() -> None:
     tracker = ChangeTracker()
     cache: ScopedCache[str, int] = ScopedCache(tracker, CAPACITY)
     since = tracker.version
@@ -34,7 +34,7 @@ def test_a_change_of_everything_ends_every_entry_also_one_that_is_still_being_re
     assert (cache.get("a"), cache.get("b")) == (None, None)
 
 
-def test_what_was_read_before_a_change_is_not_returned_after_it() -> None:
+def test_a_value_read_before_a_change_is_not_returned_after_it() -> None:
     tracker = ChangeTracker()
     cache: ScopedCache[str, int] = ScopedCache(tracker, CAPACITY)
     since = tracker.version  # a request reads
@@ -44,7 +44,7 @@ def test_what_was_read_before_a_change_is_not_returned_after_it() -> None:
     assert (cache.get("a"), cache.get("b")) == (None, 2)
 
 
-def test_an_entry_in_use_outlasts_more_changes_than_are_remembered() -> None:
+def test_an_entry_in_use_survives_more_changes_than_the_tracker_stores() -> None:
     tracker = ChangeTracker()
     cache: ScopedCache[str, int] = ScopedCache(tracker, CAPACITY)
     put(cache, "used", 1, "image:used", since=tracker.version)
@@ -53,11 +53,11 @@ def test_an_entry_in_use_outlasts_more_changes_than_are_remembered() -> None:
         tracker.apply({f"image:{number}"})
         if number % 1000 == 0:
             assert cache.get("used") == 1
-    # then nothing is known of the time before the oldest change, so that an entry of that time ends
+    # then entries last validated before the oldest stored change are evicted
     assert (cache.get("used"), cache.get("idle")) == (1, None)
 
 
-def test_memory_is_bounded_and_the_most_recently_used_entries_stay() -> None:
+def test_memory_is_limited_and_least_recently_used_entries_are_evicted() -> None:
     tracker = ChangeTracker()
     cache: ScopedCache[str, int] = ScopedCache(tracker, CAPACITY)
     put(cache, "too large", 0, "s", since=0, size=CAPACITY + 1)
@@ -83,7 +83,7 @@ EVENTS = st.lists(
 def test_a_cached_value_is_never_older_than_the_last_applied_change(
     events: list[tuple[str, set[str] | int | None]],
 ) -> None:
-    """A value is the state of its scopes as it was read; whatever `get` returns is the state of now."""
+    """A value is the state of its scopes when it was read; `get` returns None or the present state."""
     tracker = ChangeTracker()
     cache: ScopedCache[frozenset[str], tuple[int, ...]] = ScopedCache(tracker, CAPACITY)
     state = dict.fromkeys("abc", 0)
@@ -112,7 +112,7 @@ def test_a_cached_value_is_never_older_than_the_last_applied_change(
                 assert cache.get(key) in (None, value(key))
 
 
-def test_dependencies_are_a_union_and_one_that_cannot_be_told_spoils_it() -> None:
+def test_dependencies_are_a_union_and_an_unknown_one_makes_it_uncacheable() -> None:
     dependencies = Dependencies(7)
     dependencies.add({"a"})
     dependencies.add(["b"])

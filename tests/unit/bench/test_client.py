@@ -1,4 +1,4 @@
-"""The client that `make bench` makes load with: it must see every wrong answer."""
+"""The load generator of `make bench`: it must count every unexpected response as an error."""
 
 import hashlib
 import socket
@@ -12,17 +12,17 @@ from bench.content import fixed, unique
 
 
 @contextmanager
-def server(answer: bytes) -> Iterator[str]:
-    """Says `answer` whenever something arrives, on connections one after the other, until told to stop."""
+def server(response: bytes) -> Iterator[str]:
+    """Sends `response` for every received request, on one connection after the other."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=_serve, args=(listening, answer), daemon=True)
+        thread = threading.Thread(target=_serve, args=(listening, response), daemon=True)
         thread.start()
         yield f"127.0.0.1:{listening.getsockname()[1]}"
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 
-def _serve(listening: socket.socket, answer: bytes) -> None:
+def _serve(listening: socket.socket, response: bytes) -> None:
     while True:
         try:
             connection, _ = listening.accept()
@@ -30,44 +30,46 @@ def _serve(listening: socket.socket, answer: bytes) -> None:
             return
         with connection:
             while connection.recv(65536):
-                connection.sendall(answer)
+                connection.sendall(response)
 
 
-def asking(method: str, seen: list[tuple[int, str, bytes]]) -> Operation:
-    def ask(connection: Connection) -> Steps:
-        answer = yield from connection.call(method, "/", "", expect=200)
-        seen.append((answer.length, answer.location, answer.body))
+def operation_of(method: str, seen: list[tuple[int, str, bytes]]) -> Operation:
+    def send(connection: Connection) -> Steps:
+        response = yield from connection.call(method, "/", "", expect=200)
+        seen.append((response.length, response.location, response.body))
 
-    return ask
+    return send
 
 
-def ask(method: str, answer: bytes, times: int = 2) -> tuple[Outcome, list[tuple[int, str, bytes]]]:
+def send(method: str, response: bytes, times: int = 2) -> tuple[Outcome, list[tuple[int, str, bytes]]]:
     seen: list[tuple[int, str, bytes]] = []
-    with server(answer) as host:
-        outcome = drive(host, repeat(asking(method, seen), times), 1, seconds=30)
+    with server(response) as host:
+        outcome = drive(host, repeat(operation_of(method, seen), times), 1, seconds=30)
     return outcome, seen
 
 
-def test_an_answer_is_read_whole_and_the_connection_is_kept() -> None:
-    outcome, seen = ask("GET", b"HTTP/1.1 200 OK\r\nlocation: http://x:1/a?b\r\ncontent-length: 3\r\n\r\nabc")
+def test_a_response_is_read_completely_and_the_connection_is_reused() -> None:
+    outcome, seen = send(
+        "GET", b"HTTP/1.1 200 OK\r\nlocation: http://x:1/a?b\r\ncontent-length: 3\r\n\r\nabc"
+    )
     assert seen == [(3, "/a?b", b"abc")] * 2
     assert (len(outcome.latencies), outcome.calls, outcome.errors) == (2, 2, 0)
 
 
-def test_the_answer_to_a_head_has_no_body() -> None:
-    outcome, seen = ask("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+def test_the_response_to_a_head_has_no_body() -> None:
+    outcome, seen = send("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
     assert seen == [(1000000, "", b"")] * 2
     assert outcome.errors == 0
 
 
-def test_another_status_is_an_error_and_the_rest_is_done_on_a_new_connection() -> None:
-    outcome, seen = ask("GET", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+def test_an_unexpected_status_is_an_error_followed_by_a_new_connection() -> None:
+    outcome, seen = send("GET", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
     assert seen == []
     assert (len(outcome.latencies), outcome.errors) == (0, 2)
     assert "404 Not Found" in outcome.first_error
 
 
-def test_unique_content_has_the_digest_of_its_bytes_and_is_cut_without_loss() -> None:
+def test_unique_content_has_the_digest_of_its_bytes_and_correct_slices() -> None:
     first, second = unique(10_000), unique(10_000)
     assert first.digest != second.digest
     whole = b"".join(first.parts)

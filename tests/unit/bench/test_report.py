@@ -1,4 +1,4 @@
-"""What `make bench` says about what it measured."""
+"""Reports of `make bench`."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ def measured(side: str, rate: float, *, errors: int = 0, number: int = 0) -> Mea
     return Measured(WORK, 0, 16, side, number, run)
 
 
-def test_every_budget_is_about_known_works_sides_and_connections() -> None:
+def test_every_budget_refers_to_defined_works_sides_and_connections() -> None:
     works = {work.name: work for work in WORKS}
     sides = {side.name for side in SIDES}
     for budget in BUDGETS:
@@ -43,26 +43,26 @@ def test_every_budget_is_about_known_works_sides_and_connections() -> None:
             assert set(budget.connections) <= set(works[name].connections)
 
 
-def test_names_of_works_are_different() -> None:
+def test_names_of_works_are_unique() -> None:
     assert len({work.name for work in WORKS}) == len(WORKS)
 
 
 @pytest.mark.parametrize(("rate", "met"), [(300, True), (299, False)])
 def test_a_budget_is_compared_with_the_ratio_of_medians(rate: float, met: bool) -> None:
-    # given three rounds, of which one was disturbed
+    # given three rounds, one of which is an outlier
     runs = [measured("distribution", rate, number=number) for number, rate in enumerate((100, 100, 5))]
     runs += [measured("sqlite", rate, number=number) for number, rate in enumerate((rate, 1, rate))]
 
-    # when they are put together
+    # when they are combined
     (table,) = tables(runs)
 
-    # then the disturbed round does not count
+    # then the outlier does not change the ratio
     (verdict,) = table.rows[1].verdicts
     assert verdict.ratio == rate / 100
     assert verdict.is_met is met
 
 
-def test_a_run_with_errors_has_failed_and_misses_its_budget() -> None:
+def test_a_run_with_errors_fails_and_does_not_meet_its_budget() -> None:
     runs = [measured("distribution", 100), measured("sqlite", 5000), measured("sqlite", 5000, errors=1)]
     (table,) = tables(runs)
     assert table.rows[1].ratio is None

@@ -1,4 +1,4 @@
-"""Access log lines: parsed back they are what was logged, and no value can forge a line or a field."""
+"""Access log lines: parsing returns the logged values, and no value can inject a line or a field."""
 
 import json
 import os
@@ -24,7 +24,7 @@ FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ "=]+)(?: |$)')
 
 
 def parse(line: str) -> dict[str, str]:
-    """A text line as its fields; the whole line must be made of them."""
+    """The fields of a text line; nothing else may be in the line."""
     assert line.startswith("access ")
     rest = line.removeprefix("access ")
     found = FIELD.findall(rest)
@@ -67,7 +67,7 @@ def test_a_client_cannot_add_a_line_or_a_field(forged: str) -> None:
     assert parse(text_line({"path": forged, "status": 404})) == {"path": forged, "status": "404"}
 
 
-def test_long_values_are_cut() -> None:
+def test_long_values_are_truncated() -> None:
     assert len(text_line({"user_agent": "a" * 100_000})) < 1100
     assert len(json_line({"user_agent": "\n" * 100_000})) < 2200
 
@@ -88,7 +88,7 @@ def record(log: AccessLog, path: str) -> None:
 
 
 @pytest.mark.parametrize("style", [TEXT, JSON])
-def test_lines_of_many_threads_are_written_whole(style: str) -> None:
+def test_lines_of_concurrent_threads_are_not_interleaved(style: str) -> None:
     reading, writing = os.pipe()
     writer = LineWriter(writing)
     log = AccessLog(style, writer)
@@ -118,7 +118,7 @@ def test_lines_of_many_threads_are_written_whole(style: str) -> None:
     assert {float(fields["ms"]) for fields in parsed} == {1.5}
 
 
-def test_a_reader_that_reads_nothing_costs_lines_and_no_memory_or_time() -> None:
+def test_with_a_full_pipe_lines_are_dropped_without_blocking() -> None:
     # given a log whose pipe is full
     reading, writing = os.pipe()
     writer = LineWriter(writing)
@@ -127,7 +127,7 @@ def test_a_reader_that_reads_nothing_costs_lines_and_no_memory_or_time() -> None
         writer.write("x" * 10_000)
     assert time.monotonic() - began < 5
 
-    # when somebody reads it after all, then what was dropped is told
+    # when the pipe is read, then the number of dropped lines is logged
     with os.fdopen(reading, "rb") as pipe:
         deadline = time.monotonic() + 30
         for line in pipe:
@@ -147,5 +147,5 @@ def test_a_closed_descriptor_does_not_end_the_server() -> None:
     os.close(writing)
 
 
-def test_off_is_no_log() -> None:
+def test_the_access_log_can_be_disabled() -> None:
     assert open_access_log("off") is None

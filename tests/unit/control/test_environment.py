@@ -1,4 +1,4 @@
-"""The environment: what is read, what stands in for what is not set, and how refusals read."""
+"""Environment variables: parsing, defaults, and errors for invalid values."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ def load(state_dir: Path, **variables: str) -> Environment:
     return Environment.load({"REGISTRY_STATE_DIR": str(state_dir), **variables})
 
 
-def refusal(state_dir: Path, **variables: str) -> str:
+def error_of(state_dir: Path, **variables: str) -> str:
     with pytest.raises(ConfigurationError) as caught:
         load(state_dir, **variables)
     return str(caught.value)
 
 
-def test_nothing_needs_to_be_set(tmp_path: Path) -> None:
+def test_every_variable_has_a_default(tmp_path: Path) -> None:
     environment = load(tmp_path)
     assert environment.control_addr == Address("127.0.0.1", 8000)
     assert environment.data_addr == Address("127.0.0.1", 5000)
@@ -38,7 +38,7 @@ def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
     assert environment.secret_key
 
 
-def test_the_public_host_follows_the_data_address(tmp_path: Path) -> None:
+def test_the_public_host_defaults_to_the_data_address(tmp_path: Path) -> None:
     assert load(tmp_path, REGISTRY_DATA_ADDR="10.0.0.7:5443").public_host == "10.0.0.7:5443"
 
 
@@ -48,7 +48,7 @@ def test_an_ipv6_address_is_written_in_brackets(tmp_path: Path) -> None:
     assert str(address) == "[::1]:5000"
 
 
-def test_a_relative_state_folder_is_below_the_present_one(
+def test_a_relative_state_folder_is_below_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -56,15 +56,15 @@ def test_a_relative_state_folder_is_below_the_present_one(
 
 
 def test_a_state_folder_may_have_any_name(tmp_path: Path) -> None:
-    # given a folder whose name means something else inside a URL
+    # given a folder whose name contains reserved characters of URLs
     environment = load(tmp_path / "100%20 #1?")
 
-    # then what is kept there by default is named as a URL names it
+    # then the default URLs contain its name percent-encoded
     assert environment.database_url == f"sqlite:///{tmp_path}/100%2520%20%231%3F/registry.sqlite3"
     assert environment.storage_url == f"file://{tmp_path}/100%2520%20%231%3F/storage"
 
 
-def test_the_secret_key_is_made_once_and_is_private(tmp_path: Path) -> None:
+def test_the_secret_key_is_generated_once_and_is_private(tmp_path: Path) -> None:
     # given a first start
     first = load(tmp_path / "state").secret_key
 
@@ -77,7 +77,7 @@ def test_the_secret_key_is_made_once_and_is_private(tmp_path: Path) -> None:
     assert (tmp_path / "state" / "secret_key").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_given_secret_key_leaves_no_file(tmp_path: Path) -> None:
+def test_a_configured_secret_key_is_not_written_to_a_file(tmp_path: Path) -> None:
     assert load(tmp_path, REGISTRY_SECRET_KEY="k" * 32).secret_key == "k" * 32
     assert not (tmp_path / "secret_key").exists()
 
@@ -91,24 +91,24 @@ def test_a_given_secret_key_leaves_no_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_secret_may_come_from_a_file(tmp_path: Path, name: str, value: str) -> None:
-    # given a file as secret managers write it, with a line break at its end
+    # given a file with a final newline, as secret managers write it
     file = tmp_path / "secret"
     file.write_text(f"{value}\n", encoding="utf-8")
     environment = load(tmp_path, **{f"REGISTRY_{name}_FILE": str(file)})
     assert getattr(environment, name.lower()) == value
 
 
-def test_a_value_and_a_file_for_it_contradict_each_other(tmp_path: Path) -> None:
-    said = refusal(tmp_path, REGISTRY_SECRET_KEY=PASSWORD, REGISTRY_SECRET_KEY_FILE="/run/secrets/key")
-    assert said == "REGISTRY_SECRET_KEY and REGISTRY_SECRET_KEY_FILE are both set: keep one of them"
+def test_a_variable_and_its_file_cannot_both_be_set(tmp_path: Path) -> None:
+    message = error_of(tmp_path, REGISTRY_SECRET_KEY=PASSWORD, REGISTRY_SECRET_KEY_FILE="/run/secrets/key")
+    assert message == "REGISTRY_SECRET_KEY and REGISTRY_SECRET_KEY_FILE are both set: keep one of them"
 
 
 @pytest.mark.parametrize("key", ["x", "k" * 31])
-def test_a_short_secret_key_is_refused_and_not_shown(tmp_path: Path, key: str) -> None:
+def test_a_short_secret_key_is_rejected_and_not_in_the_error(tmp_path: Path, key: str) -> None:
     (tmp_path / "key").write_text(f"{key}\n", encoding="utf-8")
     for variables in ({"REGISTRY_SECRET_KEY": key}, {"REGISTRY_SECRET_KEY_FILE": str(tmp_path / "key")}):
-        said = refusal(tmp_path, **variables)
-        assert said == (
+        message = error_of(tmp_path, **variables)
+        assert message == (
             f"REGISTRY_SECRET_KEY has {len(key)} characters, but must have at least 32, chosen at random:"
             " openssl rand -base64 48"
         )
@@ -122,22 +122,22 @@ def test_allowed_hosts_are_names_without_ports(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "value", ["name:8443", "a.example,b.example:443", "[::1]:8443", "https://a.example", "fe80::1", "a/b"]
 )
-def test_allowed_hosts_that_would_never_match_are_refused(tmp_path: Path, value: str) -> None:
-    said = refusal(tmp_path, REGISTRY_ALLOWED_HOSTS=value)
-    assert said.startswith("REGISTRY_ALLOWED_HOSTS is ")
-    assert "host names without ports" in said
+def test_allowed_hosts_that_can_never_match_are_rejected(tmp_path: Path, value: str) -> None:
+    message = error_of(tmp_path, REGISTRY_ALLOWED_HOSTS=value)
+    assert message.startswith("REGISTRY_ALLOWED_HOSTS is ")
+    assert "host names without ports" in message
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    said = refusal(tmp_path, REGISTRY_SECRET_KEY_FILE=str(tmp_path / "missing"))
-    assert said.startswith("REGISTRY_SECRET_KEY_FILE: cannot read ")
-    assert str(tmp_path / "missing") in said
+def test_the_error_for_an_unreadable_file_contains_its_path(tmp_path: Path) -> None:
+    message = error_of(tmp_path, REGISTRY_SECRET_KEY_FILE=str(tmp_path / "missing"))
+    assert message.startswith("REGISTRY_SECRET_KEY_FILE: cannot read ")
+    assert str(tmp_path / "missing") in message
 
 
-def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
+def test_an_empty_secret_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n", encoding="utf-8")
-    said = refusal(tmp_path, REGISTRY_SECRET_KEY_FILE=str(tmp_path / "empty"))
-    assert said == f"REGISTRY_SECRET_KEY_FILE: {tmp_path}/empty is empty"
+    message = error_of(tmp_path, REGISTRY_SECRET_KEY_FILE=str(tmp_path / "empty"))
+    assert message == f"REGISTRY_SECRET_KEY_FILE: {tmp_path}/empty is empty"
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
         ("WORKER_BULK", "many"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_would_do(tmp_path: Path, name: str, value: str) -> None:
-    said = refusal(tmp_path, **{f"REGISTRY_{name}": value})
-    assert said.startswith(f"REGISTRY_{name} is {value!r}, but must be ")
-    assert "\n" not in said
+def test_an_invalid_value_is_rejected_with_the_valid_ones(tmp_path: Path, name: str, value: str) -> None:
+    message = error_of(tmp_path, **{f"REGISTRY_{name}": value})
+    assert message.startswith(f"REGISTRY_{name} is {value!r}, but must be ")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -184,25 +184,27 @@ def test_a_wrong_value_is_refused_with_what_would_do(tmp_path: Path, name: str, 
         ("STORAGE_URL", f"ftp://stowage:{PASSWORD}@storage.example/blobs"),
         ("STORAGE_URL", f"/var/lib/{PASSWORD}"),
         ("STORAGE_URL", f"file://{PASSWORD}/relative"),
-        # What comes after the # is no part of the host: half a password looks like a port.
+        # The # ends the authority of the URL, so the first part of the password is parsed as a port.
         ("DATABASE_URL", f"postgresql://stowage:{PASSWORD}#2@db.example/stowage"),
         ("DATABASE_URL", f"postgresql://stowage:[{PASSWORD}@db.example/stowage"),
     ],
 )
-def test_a_refused_url_is_named_but_never_shown(tmp_path: Path, name: str, value: str) -> None:
-    said = refusal(tmp_path, **{f"REGISTRY_{name}": value})
-    assert said.startswith(f"REGISTRY_{name}")
-    assert PASSWORD not in said
-    assert "\n" not in said
+def test_the_error_for_an_invalid_url_has_the_variable_but_not_the_value(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    message = error_of(tmp_path, **{f"REGISTRY_{name}": value})
+    assert message.startswith(f"REGISTRY_{name}")
+    assert PASSWORD not in message
+    assert "\n" not in message
 
 
-def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_created_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = refusal(tmp_path / "file" / "state")
-    assert said.startswith("REGISTRY_STATE_DIR: cannot use ")
+    message = error_of(tmp_path / "file" / "state")
+    assert message.startswith("REGISTRY_STATE_DIR: cannot use ")
 
 
-def test_limits_are_generous_unless_told_otherwise(tmp_path: Path) -> None:
+def test_limits_have_defaults_and_can_be_set(tmp_path: Path) -> None:
     environment = load(tmp_path)
     assert environment.disk_reserve is None
     assert environment.rate_limit == environment.rate_limit_anonymous == 0
@@ -211,7 +213,7 @@ def test_limits_are_generous_unless_told_otherwise(tmp_path: Path) -> None:
     assert [str(network) for network in networks] == ["10.0.0.0/8", "::1/128"]
 
 
-def test_a_limit_that_cannot_work_is_refused(tmp_path: Path) -> None:
-    assert "REGISTRY_MAX_UPLOADS" in refusal(tmp_path, REGISTRY_MAX_UPLOADS="0")
-    assert "REGISTRY_IDLE_TIMEOUT" in refusal(tmp_path, REGISTRY_IDLE_TIMEOUT="never")
-    assert "10.0.0.1/8" in refusal(tmp_path, REGISTRY_TRUSTED_PROXIES="10.0.0.1/8")
+def test_an_invalid_limit_is_rejected(tmp_path: Path) -> None:
+    assert "REGISTRY_MAX_UPLOADS" in error_of(tmp_path, REGISTRY_MAX_UPLOADS="0")
+    assert "REGISTRY_IDLE_TIMEOUT" in error_of(tmp_path, REGISTRY_IDLE_TIMEOUT="never")
+    assert "10.0.0.1/8" in error_of(tmp_path, REGISTRY_TRUSTED_PROXIES="10.0.0.1/8")

@@ -38,7 +38,7 @@ def test_a_popped_value_is_returned_once() -> None:
     assert cache.get("a") is None
 
 
-def test_threads_use_it_at_once() -> None:
+def test_the_cache_is_thread_safe() -> None:
     cache = LruCache[int, int](50)
     errors = list[BaseException]()
 

@@ -1,4 +1,4 @@
-"""The publisher thread: callers never wait and never fail, whatever the broker does."""
+"""The publisher thread: callers never wait and never fail, even if the broker does."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ def wait_until(condition: Callable[[], bool], *, timeout: float = 10) -> None:
 
 
 def test_names_are_sent_and_deduplicated_while_the_broker_hangs() -> None:
-    # given a broker that hangs with the first message
+    # given a broker that hangs at the first message
     sent, may_go_on = list[str](), threading.Event()
 
     def send(name: str) -> None:
@@ -26,13 +26,13 @@ def test_names_are_sent_and_deduplicated_while_the_broker_hangs() -> None:
     publisher = Publisher(send)
     publisher.enqueue("first")
 
-    # when many more are enqueued meanwhile, then nobody waits
+    # when many more are enqueued meanwhile, then no caller waits
     began = time.monotonic()
     for _ in range(10_000):
         publisher.enqueue("second")
     assert time.monotonic() - began < 5
 
-    # and each name is sent once when it goes on
+    # and each name is sent once when the broker continues
     may_go_on.set()
     wait_until(lambda: "second" in sent)
     time.sleep(0.2)
@@ -49,7 +49,7 @@ def test_a_failure_is_retried_until_it_succeeds() -> None:
             raise failures.pop()
         sent.append(name)
 
-    # when a name is enqueued, then it is sent in the end
+    # when a name is enqueued, then it is sent after retries
     Publisher(send).enqueue("task")
     wait_until(lambda: sent == ["task"])
 

@@ -22,7 +22,7 @@ THREADS = 8
 
 
 class Disk:
-    """Stands in for os.fdatasync: records the files synced, and fails as often as `failures` says."""
+    """Replaces os.fdatasync: records the synced files, and fails for the first `failures` calls."""
 
     def __init__(self, database: Path) -> None:
         self.database = database
@@ -103,7 +103,7 @@ def test_the_wal_is_open_before_the_commit(database: DatabaseWrapper, disk: Disk
     """A descriptor opened later could miss the write-back error of this commit."""
     wal = disk.database.with_name("a.sqlite3-wal")
     _write(database, 1)
-    database.close()  # SQLite deletes the WAL with the last connection and makes another one later
+    database.close()  # SQLite deletes the WAL with the last connection and creates another one later
     with transaction.atomic(), database.cursor() as cursor:
         cursor.execute("INSERT INTO a VALUES (2)")
         inode = wal.stat().st_ino
@@ -168,7 +168,7 @@ def test_commits_fail_from_a_failed_sync_until_a_checkpoint_succeeds(
 
 
 class SlowDisk:
-    """Stands in for os.fdatasync: the first call lasts until all other threads have asked for a sync."""
+    """Replaces os.fdatasync: the first call returns when all other threads wait for a sync."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -228,13 +228,13 @@ def _sync_in_threads(wal: WalSync, disk: SlowDisk) -> list[bool]:
     return durable
 
 
-def test_commits_that_come_during_a_sync_share_the_next_one(wal: WalSync, slow_disk: SlowDisk) -> None:
+def test_commits_during_a_sync_share_the_next_one(wal: WalSync, slow_disk: SlowDisk) -> None:
     assert _sync_in_threads(wal, slow_disk) == [True] * THREADS
     assert 2 <= slow_disk.calls < THREADS
 
 
 def test_no_commit_that_waited_for_a_failed_sync_succeeds(wal: WalSync, slow_disk: SlowDisk) -> None:
-    """Linux reports the loss to one call only, so a second fdatasync would report success."""
+    """Linux reports a lost write to one call only, so a second fdatasync would succeed."""
     slow_disk.fails = True
     assert _sync_in_threads(wal, slow_disk) == [False] * THREADS
     assert slow_disk.calls == 1

@@ -122,7 +122,7 @@ def test_a_process_with_many_writers_does_not_starve_others(database: Path) -> N
             thread.join()
 
 
-def test_a_thread_whose_wait_timed_out_does_not_keep_the_file_lock(database: Path) -> None:
+def test_a_thread_whose_wait_timed_out_releases_the_file_lock(database: Path) -> None:
     """A release leaves the file lock to a waiting thread of the process, whose wait may be timing out."""
     for _ in range(300):
         first, second = WriteLock(database), WriteLock(database)

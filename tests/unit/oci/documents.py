@@ -35,14 +35,14 @@ def encode(document: object) -> bytes:
     return json.dumps(document).encode()
 
 
-def refusal(payload: bytes, content_type: str | None = None) -> ProtocolError:
-    with pytest.raises(ProtocolError) as refused:
+def error_of(payload: bytes, content_type: str | None = None) -> ProtocolError:
+    with pytest.raises(ProtocolError) as raised:
         parse_manifest(payload, content_type)
-    assert refused.value.code is ErrorCode.MANIFEST_INVALID
-    return refused.value
+    assert raised.value.code is ErrorCode.MANIFEST_INVALID
+    return raised.value
 
 
-def assert_refused(document: Json, message: str, content_type: str | None = None) -> None:
-    error = refusal(encode(document), content_type)
+def assert_rejected(document: Json, message: str, content_type: str | None = None) -> None:
+    error = error_of(encode(document), content_type)
     assert message in error.message
     assert error.status == HTTPStatus.BAD_REQUEST

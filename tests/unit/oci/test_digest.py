@@ -37,10 +37,10 @@ def test_a_digest_is_its_algorithm_and_its_hexadecimal_digits(text: str) -> None
     ],
 )
 def test_a_malformed_or_unsupported_digest_is_rejected_with_the_reason(text: str, reason: str) -> None:
-    with pytest.raises(ProtocolError) as refused:
+    with pytest.raises(ProtocolError) as raised:
         Digest.parse(text)
-    assert refused.value.code is ErrorCode.DIGEST_INVALID
-    assert reason in refused.value.message
+    assert raised.value.code is ErrorCode.DIGEST_INVALID
+    assert reason in raised.value.message
 
 
 def test_the_default_algorithm_of_a_digest_is_sha256() -> None:

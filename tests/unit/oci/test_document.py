@@ -40,10 +40,10 @@ def nested(levels: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
     ],
 )
 def test_invalid_json_is_rejected_with_the_reason(payload: bytes, message: str) -> None:
-    with pytest.raises(ProtocolError) as refused:
+    with pytest.raises(ProtocolError) as raised:
         read_document(payload)
-    assert refused.value.code is ErrorCode.MANIFEST_INVALID
-    assert message in refused.value.message
+    assert raised.value.code is ErrorCode.MANIFEST_INVALID
+    assert message in raised.value.message
 
 
 @pytest.mark.oci(94)

@@ -25,7 +25,7 @@ from tests.unit.oci.documents import (
     FOREIGN_TYPE,
     LAYER_TYPE,
     Json,
-    assert_refused,
+    assert_rejected,
     descriptor,
     encode,
     image,
@@ -136,7 +136,7 @@ def test_the_number_of_annotations_is_limited_wherever_they_are(
 ) -> None:
     most = {str(number): "" for number in range(ANNOTATION_LIMIT)}
     parse_manifest(encode(place(most)), None)
-    assert_refused(place(most | {"more": ""}), "have 1001 annotations; 1000 at most are allowed")
+    assert_rejected(place(most | {"more": ""}), "have 1001 annotations; 1000 at most are allowed")
 
 
 def referrer(annotations: dict[str, str]) -> Json:
@@ -152,7 +152,7 @@ def test_the_size_of_all_annotations_of_a_referrer_is_limited(
     most = {"first": half, "second": half[: -len("".join(keys))], "third": "x" * len("".join(keys))}
     parse_manifest(encode(place(most)), None)
     message = f"have {ANNOTATION_SIZE_LIMIT + 1} bytes; {ANNOTATION_SIZE_LIMIT} at most are allowed"
-    assert_refused(place(most | {"third": most["third"] + "x"}), message)
+    assert_rejected(place(most | {"third": most["third"] + "x"}), message)
 
 
 def test_a_manifest_without_a_subject_may_have_annotations_of_any_size() -> None:

@@ -19,7 +19,7 @@ from registry_data.oci.media_types import (
     OCI_MANIFEST,
     SCHEMA1_TYPES,
 )
-from tests.unit.oci.documents import Json, assert_refused, descriptor, encode, image, index, refusal
+from tests.unit.oci.documents import Json, assert_rejected, descriptor, encode, error_of, image, index
 
 # --- the type: Content-Type, mediaType, or derived from the fields
 
@@ -48,37 +48,37 @@ def test_the_type_of_an_index_may_be_in_the_header_or_in_the_body(media_type: st
 def test_without_a_type_the_fields_decide() -> None:
     assert parse_manifest(encode(index()), None).media_type == OCI_INDEX
     assert parse_manifest(encode(image()), None).media_type == OCI_MANIFEST
-    assert_refused({"schemaVersion": 2}, "neither Content-Type nor mediaType")
+    assert_rejected({"schemaVersion": 2}, "neither Content-Type nor mediaType")
 
 
 @pytest.mark.oci(92)
 def test_contradicting_types_are_rejected() -> None:
-    assert_refused(image(mediaType=OCI_MANIFEST), "differ; send the same in both", DOCKER_MANIFEST)
+    assert_rejected(image(mediaType=OCI_MANIFEST), "differ; send the same in both", DOCKER_MANIFEST)
 
 
 @pytest.mark.oci(93)
 @pytest.mark.parametrize("media_type", sorted(SCHEMA1_TYPES))
 def test_schema_1_is_rejected_by_name(media_type: str) -> None:
     for document in (image(), {"schemaVersion": 1, "name": "acme/app", "fsLayers": []}):
-        assert_refused(document, "schema version 1 are no longer accepted", media_type)
-    assert_refused(image(schemaVersion=1), "schema version 1 are no longer accepted")
+        assert_rejected(document, "schema version 1 are no longer accepted", media_type)
+    assert_rejected(image(schemaVersion=1), "schema version 1 are no longer accepted")
 
 
 @pytest.mark.oci(93)
 def test_the_withdrawn_artifact_manifest_is_rejected_by_name() -> None:
-    assert_refused({"schemaVersion": 2, "mediaType": OCI_ARTIFACT_MANIFEST}, "were withdrawn")
+    assert_rejected({"schemaVersion": 2, "mediaType": OCI_ARTIFACT_MANIFEST}, "were withdrawn")
 
 
 @pytest.mark.oci(93)
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain", "x", "application/octet-stream"])
 def test_other_types_are_rejected(media_type: str) -> None:
-    assert_refused(image(), f"'{media_type}' is not a manifest type", media_type)
-    assert_refused(image(mediaType=media_type), f"'{media_type}' is not a manifest type")
+    assert_rejected(image(), f"'{media_type}' is not a manifest type", media_type)
+    assert_rejected(image(mediaType=media_type), f"'{media_type}' is not a manifest type")
 
 
 @pytest.mark.parametrize("version", [None, 0, 3, -2, 2.0, "2", [2], True])
 def test_a_schema_version_other_than_2_is_rejected(version: object) -> None:
-    error = refusal(encode(image(schemaVersion=version)))
+    error = error_of(encode(image(schemaVersion=version)))
     assert "schema" in error.message
 
 
@@ -90,13 +90,13 @@ def test_a_schema_version_other_than_2_is_rejected(version: object) -> None:
 @pytest.mark.parametrize("name", ["config", "layers"])
 def test_a_document_that_could_be_image_and_index_is_rejected(header: str | None, name: str) -> None:
     both = index() | {name: image()[name]}
-    assert_refused(both, "must not have", header)
-    assert_refused(image() | {"manifests": []}, "must not have", header)
+    assert_rejected(both, "must not have", header)
+    assert_rejected(image() | {"manifests": []}, "must not have", header)
 
 
 def test_an_image_with_the_type_of_an_index_is_rejected_and_vice_versa() -> None:
-    assert_refused(image(), "an index must not have config", OCI_INDEX)
-    assert_refused(index(), "an image manifest must not have manifests", OCI_MANIFEST)
+    assert_rejected(image(), "an index must not have config", OCI_INDEX)
+    assert_rejected(index(), "an image manifest must not have manifests", OCI_MANIFEST)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_an_image_with_the_type_of_an_index_is_rejected_and_vice_versa() -> None
 def test_an_invalid_document_is_rejected_with_the_path_of_the_field(
     document: Json, content_type: str, message: str
 ) -> None:
-    assert_refused(document, message, content_type)
+    assert_rejected(document, message, content_type)
 
 
 @pytest.mark.oci(95, 99)
@@ -164,7 +164,7 @@ def test_an_invalid_document_is_rejected_with_the_path_of_the_field(
     ],
 )
 def test_an_invalid_descriptor_is_rejected_with_the_path_of_the_field(changes: Json, message: str) -> None:
-    assert_refused(image(layers=[descriptor() | changes]), message, OCI_MANIFEST)
+    assert_rejected(image(layers=[descriptor() | changes]), message, OCI_MANIFEST)
 
 
 @pytest.mark.oci(99)
@@ -176,11 +176,11 @@ def test_http_and_https_urls_are_accepted_in_any_descriptor(url: str) -> None:
 
 @pytest.mark.parametrize("name", ["Layers", "MANIFESTS", "mediatype", "layer\u017f", "Subject"])
 def test_a_field_that_go_would_read_as_another_is_rejected(name: str) -> None:
-    assert_refused(image(**{name: []}), "must be written", OCI_MANIFEST)
+    assert_rejected(image(**{name: []}), "must be written", OCI_MANIFEST)
 
 
 @pytest.mark.oci(96)
 def test_a_manifest_over_the_limit_is_413() -> None:
-    error = refusal(b" " * (MANIFEST_SIZE_LIMIT + 1), OCI_MANIFEST)
+    error = error_of(b" " * (MANIFEST_SIZE_LIMIT + 1), OCI_MANIFEST)
     assert error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     assert "4194304 bytes at most" in error.message

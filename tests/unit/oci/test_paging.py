@@ -30,10 +30,10 @@ def test_a_page_has_the_requested_length_up_to_the_maximum(n: str | None, length
     "n", ["", " ", " 1", "-1", "-0", "+1", "1e3", "1.0", "0x10", "1_000", "٣", "²", "abc", "1\n"]
 )
 def test_an_invalid_number_is_rejected(n: str) -> None:
-    with pytest.raises(ProtocolError, match="must be an integer, 0 or more") as refused:
+    with pytest.raises(ProtocolError, match="must be an integer, 0 or more") as raised:
         parse_page(n, None, maximum=1000)
-    assert refused.value.code is ErrorCode.PAGINATION_NUMBER_INVALID
-    assert refused.value.status == HTTPStatus.BAD_REQUEST
+    assert raised.value.code is ErrorCode.PAGINATION_NUMBER_INVALID
+    assert raised.value.status == HTTPStatus.BAD_REQUEST
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,12 @@ def test_a_range_has_a_length_and_a_content_range_header() -> None:
     "header", ["bytes=2048-", "bytes=5000-10000", "bytes=500-0", "bytes=-0", f"bytes={'9' * 18}-"]
 )
 def test_a_range_beyond_the_end_is_416_with_the_size(header: str) -> None:
-    with pytest.raises(ProtocolError) as refused:
+    with pytest.raises(ProtocolError) as raised:
         parse_range(header, 2048)
-    assert refused.value.code is ErrorCode.RANGE_INVALID
-    assert refused.value.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-    assert refused.value.headers == {"Content-Range": "bytes */2048"}
-    assert "2048 bytes" in refused.value.message
+    assert raised.value.code is ErrorCode.RANGE_INVALID
+    assert raised.value.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+    assert raised.value.headers == {"Content-Range": "bytes */2048"}
+    assert "2048 bytes" in raised.value.message
 
 
 @pytest.mark.parametrize(
@@ -98,17 +98,17 @@ def test_content_range_is_parsed_in_all_forms_that_clients_send(header: str, fir
     ["", "0", "-", "0-", "-9", "a-b", "0-9-10", "bytes", "bytes */200", "٣-٣", "0-9,10-19", "9" * 5000],
 )
 def test_a_malformed_content_range_is_400_with_the_correct_form(header: str) -> None:
-    with pytest.raises(ProtocolError, match="write it as <first byte>-<last byte>") as refused:
+    with pytest.raises(ProtocolError, match="write it as <first byte>-<last byte>") as raised:
         parse_content_range(header)
-    assert refused.value.code is ErrorCode.RANGE_INVALID
-    assert refused.value.status == HTTPStatus.BAD_REQUEST
+    assert raised.value.code is ErrorCode.RANGE_INVALID
+    assert raised.value.status == HTTPStatus.BAD_REQUEST
 
 
 @pytest.mark.oci(67)
 def test_a_content_range_that_ends_before_it_begins_is_416() -> None:
-    with pytest.raises(ProtocolError, match="ends before it begins") as refused:
+    with pytest.raises(ProtocolError, match="ends before it begins") as raised:
         parse_content_range("10-9")
-    assert refused.value.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+    assert raised.value.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 
 
 def test_too_many_ranges_are_ignored_without_parsing_each() -> None:

@@ -59,23 +59,23 @@ def test_the_first_component_of_a_name_is_the_namespace(name: str, namespace: st
     ],
 )
 def test_a_malformed_name_is_rejected(name: str) -> None:
-    with pytest.raises(ProtocolError) as refused:
+    with pytest.raises(ProtocolError) as raised:
         parse_repository(name)
-    assert refused.value.code is ErrorCode.NAME_INVALID
-    assert "is not a valid repository name" in refused.value.message
+    assert raised.value.code is ErrorCode.NAME_INVALID
+    assert "is not a valid repository name" in raised.value.message
 
 
 @pytest.mark.oci(19)
 def test_a_too_long_name_is_rejected_with_the_limit() -> None:
-    with pytest.raises(ProtocolError, match="has 256 characters; 255 at most") as refused:
+    with pytest.raises(ProtocolError, match="has 256 characters; 255 at most") as raised:
         parse_repository(f"a/{'b' * (NAME_LIMIT - 1)}")
-    assert refused.value.code is ErrorCode.NAME_INVALID
+    assert raised.value.code is ErrorCode.NAME_INVALID
 
 
 def test_a_name_without_a_namespace_is_unknown_with_a_helpful_message() -> None:
-    with pytest.raises(ProtocolError, match="images are named <namespace>/<image>") as refused:
+    with pytest.raises(ProtocolError, match="images are named <namespace>/<image>") as raised:
         parse_repository("alpine")
-    assert refused.value.code is ErrorCode.NAME_UNKNOWN
+    assert raised.value.code is ErrorCode.NAME_UNKNOWN
 
 
 @pytest.mark.oci(20)
@@ -92,10 +92,10 @@ def test_a_tag_is_not_changed(tag: str) -> None:
 )
 def test_a_malformed_tag_is_rejected(tag: str) -> None:
     for parse in (parse_tag, parse_reference):
-        with pytest.raises(ProtocolError) as refused:
+        with pytest.raises(ProtocolError) as raised:
             parse(tag)
-        assert refused.value.code is ErrorCode.TAG_INVALID
-        assert "is not a tag" in refused.value.message
+        assert raised.value.code is ErrorCode.TAG_INVALID
+        assert "is not a tag" in raised.value.message
 
 
 def test_a_reference_with_a_colon_is_a_digest() -> None:
@@ -105,6 +105,6 @@ def test_a_reference_with_a_colon_is_a_digest() -> None:
 
 @pytest.mark.parametrize("text", ["sha256:totallywrong", "latest:", ":latest", "a:b"])
 def test_a_malformed_reference_with_a_colon_is_an_invalid_digest(text: str) -> None:
-    with pytest.raises(ProtocolError) as refused:
+    with pytest.raises(ProtocolError) as raised:
         parse_reference(text)
-    assert refused.value.code is ErrorCode.DIGEST_INVALID
+    assert raised.value.code is ErrorCode.DIGEST_INVALID

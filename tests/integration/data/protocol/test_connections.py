@@ -86,7 +86,7 @@ def test_content_is_never_compressed(tenants: Tenants, image: Pushed, wire: Conn
         assert content in (None, response.body)
 
 
-REFUSALS = {
+ERRORS = {
     "anonymous": ("PUT", "manifests/x", 401, "UNAUTHORIZED"),
     "wrong": ("PUT", "manifests/x", 401, "UNAUTHORIZED"),
     "reader": ("PATCH", "blobs/uploads/{upload}", 403, "DENIED"),
@@ -110,14 +110,14 @@ def secret_of(who: str, tenants: Tenants) -> str | None:
 @pytest.mark.oci(4)
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("size", [5 * MIB, 40 * MIB])
-@pytest.mark.parametrize("who", REFUSALS)
+@pytest.mark.parametrize("who", ERRORS)
 def test_an_error_reaches_a_client_that_sends_its_whole_body_first(
     tenants: Tenants, wire: Connect, who: str, size: int, *, chunked: bool
 ) -> None:
     # given a request that will fail, and a client that reads nothing before it has sent its body
     repository = tenants.repository()
     upload = tenants.owner.start_upload(repository).rpartition("/")[2]
-    method, path, status, code = REFUSALS[who]
+    method, path, status, code = ERRORS[who]
     path = f"/v2/{repository}/{path.format(upload=upload)}"
     connection = wire(secret_of(who, tenants))
 
@@ -140,7 +140,7 @@ def test_an_error_reaches_a_client_that_sends_its_whole_body_first(
 @pytest.mark.parametrize("who", ["anonymous", "owner", "too large"])
 def test_an_error_is_sent_before_the_body_has_arrived(tenants: Tenants, wire: Connect, who: str) -> None:
     # given a client that announces 40 MiB, sends one and waits
-    repository, (method, path, status, code) = tenants.repository(), REFUSALS[who]
+    repository, (method, path, status, code) = tenants.repository(), ERRORS[who]
     connection = wire(secret_of(who, tenants))
     connection.begin(method, f"/v2/{repository}/{path}", f"Content-Length: {40 * MIB}")
     connection.send(bytes(MIB))
