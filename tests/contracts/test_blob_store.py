@@ -195,7 +195,7 @@ def test_missing_keys_and_uploads_are_not_stored_and_deleting_them_succeeds(stor
             call()
 
 
-def test_creating_an_upload_again_keeps_its_bytes(store: BlobStore) -> None:
+def test_creating_an_existing_upload_does_not_change_its_bytes(store: BlobStore) -> None:
     upload = new_upload(store, b"saved")
     store.create_upload(upload)
     assert store.upload_size(upload) == 5

@@ -123,41 +123,41 @@ def test_requests_of_an_upload_may_reach_different_nodes(
     assert tags == {"digest": f"sha256:{sha256(content).hexdigest()}"}
 
 
-@pytest.mark.parametrize("kept", [0, 3, PART, 2 * PART + 7])
+@pytest.mark.parametrize("saved", [0, 3, PART, 2 * PART + 7])
 def test_an_upload_that_was_read_can_be_abandoned_and_continued(
-    node: Callable[[], BlobStore], kept: int
+    node: Callable[[], BlobStore], saved: int
 ) -> None:
     # given an upload whose second request reads it completely and abandons it, as after a wrong digest
     store, content = node(), os.urandom(4 * PART)
     upload = new_upload(store)
-    append(store, upload, content[:kept], at=0)
-    writer = store.open_upload(upload, at=kept)
+    append(store, upload, content[:saved], at=0)
+    writer = store.open_upload(upload, at=saved)
     writer.write(os.urandom(PART + 9))
-    assert len(b"".join(store.read_upload(upload))) == kept + PART + 9
+    assert len(b"".join(store.read_upload(upload))) == saved + PART + 9
     writer.abandon()
 
     # then it is as before that request, on every node and repeatedly
     other = node()
     for _ in range(2):
-        assert other.upload_size(upload) == kept
-        assert b"".join(other.read_upload(upload)) == content[:kept]
+        assert other.upload_size(upload) == saved
+        assert b"".join(other.read_upload(upload)) == content[:saved]
 
     # and can be continued and published
-    append(other, upload, content[kept:], at=kept)
+    append(other, upload, content[saved:], at=saved)
     key = publish(store, upload, content)
     assert b"".join(store.read(key)) == content
 
 
-@pytest.mark.parametrize("kept", [0, 3, PART, 2 * PART + 7])
+@pytest.mark.parametrize("saved", [0, 3, PART, 2 * PART + 7])
 def test_an_upload_can_be_published_after_a_writer_was_abandoned(
-    node: Callable[[], BlobStore], kept: int
+    node: Callable[[], BlobStore], saved: int
 ) -> None:
-    store, content = node(), os.urandom(kept)
+    store, content = node(), os.urandom(saved)
     upload = new_upload(store)
     append(store, upload, content, at=0)
-    writer = store.open_upload(upload, at=kept)
+    writer = store.open_upload(upload, at=saved)
     writer.write(os.urandom(PART))
-    assert len(b"".join(store.read_upload(upload))) == kept + PART
+    assert len(b"".join(store.read_upload(upload))) == saved + PART
     writer.abandon()
     key = publish(store, upload, content)
     assert b"".join(node().read(key)) == content
@@ -187,7 +187,7 @@ def _write_and_wait(
     lost.set()
 
 
-def test_parts_sent_by_a_killed_process_are_kept(url: str) -> None:
+def test_parts_sent_by_a_killed_process_are_durable(url: str) -> None:
     # given a process that has sent two parts, and written some bytes more
     store, content = open_store(url), os.urandom(3 * PART)
     upload, ready, never = new_upload(store), FORK.Event(), FORK.Event()
@@ -237,7 +237,7 @@ def test_a_stalled_writer_loses_its_lease_and_cannot_change_the_upload(url: str)
     assert b"".join(store.read_upload(upload))[at:] == content
 
 
-def test_a_writer_that_waits_for_its_client_keeps_the_lease(url: str) -> None:
+def test_a_writer_that_waits_for_its_client_renews_its_lease(url: str) -> None:
     store = open_store(url)
     upload = new_upload(store)
     writer = store.open_upload(upload, at=0)
@@ -583,7 +583,7 @@ def test_a_small_blob_takes_six_requests(url: str, caplog: pytest.LogCaptureFixt
     ]
 
 
-def test_discard_is_idempotent_and_keeps_the_blob(url: str) -> None:
+def test_discard_is_idempotent_and_does_not_delete_the_blob(url: str) -> None:
     store = open_store(url)
     upload = new_upload(store)
     append(store, upload, b"content", at=0)

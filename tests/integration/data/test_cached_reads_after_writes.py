@@ -136,7 +136,7 @@ WRITES: Final[dict[str, Write]] = {
     "namespace deletion": lambda w: namespaces.delete(
         principal=w.owner.principal, namespace_id=w.namespace.pk
     ),
-    "namespace made again by another tenant": lambda w: _take_over(w),
+    "namespace recreated by another tenant": lambda w: _take_over(w),
     "key deletion": lambda w: call_command("delete_key", w.reader.access_key),
     "policy": lambda w: identity.grant_policy(
         actor=SYSTEM, holder=w.without_rights.holder, permission_set=PermissionSet.READ_ONLY

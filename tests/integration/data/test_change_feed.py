@@ -200,7 +200,7 @@ async def connected(feed: PostgresChangeFeed) -> None:
         if await feed.catch_up():
             return
         await asyncio.sleep(0.02)
-    raise AssertionError("the feed cannot ask PostgreSQL")
+    raise AssertionError("the feed cannot query PostgreSQL")
 
 
 def test_a_row_committed_after_rows_with_higher_ids_is_applied(url: str) -> None:

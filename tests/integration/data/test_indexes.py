@@ -68,10 +68,10 @@ def test_a_namespace_may_accept_sparse_indexes_with_a_warning(tenants: Tenants, 
     # when one is pushed, then it is stored unchanged, with a warning that names the missing children
     pushed = tenants.owner.put_manifest(repository, "some", index)
     assert pushed.status_code == 201
-    said = pushed.headers["warning"]
-    assert said.startswith('299 - "')
-    assert "without 2 of its manifests" in said
-    assert {"linux/arm64", "linux/s390x"} <= set(said.strip('"').replace(",", "").split())
+    text = pushed.headers["warning"]
+    assert text.startswith('299 - "')
+    assert "without 2 of its manifests" in text
+    assert {"linux/arm64", "linux/s390x"} <= set(text.strip('"').replace(",", "").split())
     assert json.loads(tenants.owner.on(repository, "GET", "manifests/some").content) == index
     missing = tenants.owner.on(repository, "GET", f"manifests/{digest_of(manifest_for('arm64'))}")
     assert missing.status_code == 404

@@ -25,7 +25,7 @@ class Case:
     path: str
     status: int
     code: str
-    says: tuple[str, ...]
+    message_parts: tuple[str, ...]
     more: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -142,7 +142,7 @@ def test_an_error_message_names_the_invalid_value(tenants: Tenants, repository: 
     name = re.sub(r"^/v2/(.+?)/(manifests|blobs|tags|referrers|nothing)/?.*", r"\1", path)
     response = tenants.owner.call(case.method, path, scope=f"repository:{name}:pull,push,delete", **case.more)
     assert (response.status_code, error(response)["code"]) == (case.status, case.code)
-    for words in case.says:
+    for words in case.message_parts:
         assert words.format(r=repository) in error(response)["message"]
 
 

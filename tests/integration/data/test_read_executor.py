@@ -40,7 +40,7 @@ async def connected(reads: GreenletReads) -> None:
             await reads.run(None, lambda: rows("SELECT 1", []))
             return
         await asyncio.sleep(0.02)
-    raise AssertionError("PostgreSQL cannot be asked")
+    raise AssertionError("PostgreSQL cannot be queried")
 
 
 def test_many_use_cases_wait_concurrently_in_one_thread(url: str) -> None:

@@ -88,7 +88,7 @@ def test_an_error_can_be_pickled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "said"),
+    ("sent", "expected"),
     [
         ("latest", "'latest'"),
         ("a\r\nSet-Cookie: x", r"'a\r\nSet-Cookie: x'"),
@@ -96,5 +96,5 @@ def test_an_error_can_be_pickled() -> None:
         ("x" * 500, f"'{'x' * 80}...'"),
     ],
 )
-def test_text_of_a_client_is_escaped_and_truncated_in_messages(sent: str, said: str) -> None:
-    assert shown(sent) == said
+def test_text_of_a_client_is_escaped_and_truncated_in_messages(sent: str, expected: str) -> None:
+    assert shown(sent) == expected

@@ -71,7 +71,7 @@ def test_other_range_headers_are_ignored(header: str | None) -> None:
 
 
 @pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-0", "bytes=-1", "bytes=5-", None])
-def test_an_empty_blob_is_always_sent_whole(header: str | None) -> None:
+def test_ranges_of_an_empty_blob_are_ignored(header: str | None) -> None:
     assert parse_range(header, 0) is None
 
 

@@ -34,8 +34,13 @@ def test_scopes_are_parsed_from_repeated_and_space_separated_values_in_order() -
 @pytest.mark.oci(150)
 def test_scopes_on_one_resource_are_merged() -> None:
     # as containerd sends them, with another scope in between
-    asked = ["repository:a/a:pull", "repository:b/b:pull", "repository(x):a/a:pull,push", "other:a/a:pull"]
-    assert parse_scopes(asked) == (
+    requested = [
+        "repository:a/a:pull",
+        "repository:b/b:pull",
+        "repository(x):a/a:pull,push",
+        "other:a/a:pull",
+    ]
+    assert parse_scopes(requested) == (
         scope("repository", "a/a", "pull", "push"),
         scope("repository", "b/b", "pull"),
         scope("other", "a/a", "pull"),
@@ -70,8 +75,11 @@ def test_no_scope_is_valid() -> None:
 
 def test_resources_beyond_the_limit_are_ignored_and_the_others_still_merged() -> None:
     names = [f"a/{number}" for number in range(SCOPE_LIMIT + 5)]
-    asked = [f"repository:{name}:pull" for name in names] + ["repository:a/0:push", "repository:late:pull"]
-    parsed = parse_scopes(asked)
+    requested = [f"repository:{name}:pull" for name in names] + [
+        "repository:a/0:push",
+        "repository:late:pull",
+    ]
+    parsed = parse_scopes(requested)
     assert [one.name for one in parsed] == names[:SCOPE_LIMIT]
     assert parsed[0] == scope("repository", "a/0", "pull", "push")
 

@@ -28,7 +28,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_a_full_disk_is_reported_and_written_bytes_are_kept(small: Path) -> None:
+def test_a_full_disk_is_reported_and_the_offset_remains_correct(small: Path) -> None:
     store = FilesystemStore(small / "store", reserve=0)
     store.check()
     store.create_upload(UPLOAD)

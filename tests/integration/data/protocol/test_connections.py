@@ -16,7 +16,7 @@ Connect = Callable[..., Wire]
 
 
 @pytest.mark.oci(1)
-def test_a_connection_is_kept_for_any_number_of_requests(image: Pushed, wire: Connect) -> None:
+def test_a_connection_is_persistent_for_any_number_of_requests(image: Pushed, wire: Connect) -> None:
     connection = wire()
     for _ in range(3):
         assert connection.request("GET", f"{image.base}/manifests/latest").status == 200
@@ -97,12 +97,12 @@ ERRORS = {
 }
 
 
-def secret_of(who: str, tenants: Tenants) -> str | None:
-    if who == "anonymous":
+def secret_for(case: str, tenants: Tenants) -> str | None:
+    if case == "anonymous":
         return None
-    if who == "wrong":
+    if case == "wrong":
         return "00000000-0000-4000-8000-000000000000"
-    if who == "reader":
+    if case == "reader":
         return tenants.new_key("ContainerRegistryReadOnly")["secret_key"]
     return tenants.owner.secret
 
@@ -110,16 +110,16 @@ def secret_of(who: str, tenants: Tenants) -> str | None:
 @pytest.mark.oci(4)
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("size", [5 * MIB, 40 * MIB])
-@pytest.mark.parametrize("who", ERRORS)
-def test_an_error_reaches_a_client_that_sends_its_whole_body_first(
-    tenants: Tenants, wire: Connect, who: str, size: int, *, chunked: bool
+@pytest.mark.parametrize("case", ERRORS)
+def test_an_error_reaches_a_client_that_sends_its_complete_body_first(
+    tenants: Tenants, wire: Connect, case: str, size: int, *, chunked: bool
 ) -> None:
     # given a request that will fail, and a client that reads nothing before it has sent its body
     repository = tenants.repository()
     upload = tenants.owner.start_upload(repository).rpartition("/")[2]
-    method, path, status, code = ERRORS[who]
+    method, path, status, code = ERRORS[case]
     path = f"/v2/{repository}/{path.format(upload=upload)}"
-    connection = wire(secret_of(who, tenants))
+    connection = wire(secret_for(case, tenants))
 
     # when the whole body is sent
     if chunked:
@@ -137,11 +137,11 @@ def test_an_error_reaches_a_client_that_sends_its_whole_body_first(
 
 
 @pytest.mark.oci(4)
-@pytest.mark.parametrize("who", ["anonymous", "owner", "too large"])
-def test_an_error_is_sent_before_the_body_has_arrived(tenants: Tenants, wire: Connect, who: str) -> None:
+@pytest.mark.parametrize("case", ["anonymous", "owner", "too large"])
+def test_an_error_is_sent_before_the_body_has_arrived(tenants: Tenants, wire: Connect, case: str) -> None:
     # given a client that announces 40 MiB, sends one and waits
-    repository, (method, path, status, code) = tenants.repository(), ERRORS[who]
-    connection = wire(secret_of(who, tenants))
+    repository, (method, path, status, code) = tenants.repository(), ERRORS[case]
+    connection = wire(secret_for(case, tenants))
     connection.begin(method, f"/v2/{repository}/{path}", f"Content-Length: {40 * MIB}")
     connection.send(bytes(MIB))
 
@@ -193,11 +193,11 @@ UNWANTED = {
 
 
 @pytest.mark.oci(4)
-@pytest.mark.parametrize("who", UNWANTED)
-def test_a_response_does_not_wait_for_an_ignored_body(tenants: Tenants, wire: Connect, who: str) -> None:
+@pytest.mark.parametrize("case", UNWANTED)
+def test_a_response_does_not_wait_for_an_ignored_body(tenants: Tenants, wire: Connect, case: str) -> None:
     # given a client that closes its sending side in the middle of a body
-    repository, (method, path, status) = tenants.repository(), UNWANTED[who]
-    connection = wire(secret_of(who, tenants))
+    repository, (method, path, status) = tenants.repository(), UNWANTED[case]
+    connection = wire(secret_for(case, tenants))
     connection.begin(method, f"/v2/{repository}/{path}", "Content-Length: 5000")
     connection.send(b"hello")
     connection.hang_up()

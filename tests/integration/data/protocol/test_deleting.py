@@ -22,7 +22,7 @@ def pushed(tenants: Tenants) -> Pushed:
 
 
 @pytest.mark.oci(134, 167)
-def test_a_deleted_tag_is_gone_at_once_and_its_manifest_stays(
+def test_a_deleted_tag_is_404_at_once_and_its_manifest_remains(
     tenants: Tenants, pushed: Pushed, wire: Connect
 ) -> None:
     response = wire().request("DELETE", f"{pushed.base}/manifests/latest")
@@ -36,7 +36,7 @@ def test_a_deleted_tag_is_gone_at_once_and_its_manifest_stays(
 
 
 @pytest.mark.oci(135, 139, 167)
-def test_a_deleted_manifest_is_gone_at_once_with_all_of_its_tags(
+def test_a_deleted_manifest_and_all_of_its_tags_are_404_at_once(
     tenants: Tenants, pushed: Pushed, wire: Connect
 ) -> None:
     body = tenants.owner.on(pushed.name, "GET", f"manifests/{pushed.manifest}").content
@@ -67,7 +67,7 @@ def test_missing_content_cannot_be_deleted(tenants: Tenants, pushed: Pushed, wir
 
 
 @pytest.mark.oci(136)
-def test_a_deleted_blob_is_gone_here_and_stays_elsewhere(tenants: Tenants, wire: Connect) -> None:
+def test_a_deleted_blob_is_404_and_remains_in_other_repositories(tenants: Tenants, wire: Connect) -> None:
     here, there, data = tenants.repository(), tenants.repository(), os.urandom(100)
     for repository in (here, there):
         digest = tenants.owner.push_blob(repository, data)
@@ -112,7 +112,7 @@ def test_deletion_needs_a_token_with_delete_or_an_asterisk(
 
 
 @pytest.mark.oci(139, 140)
-def test_crane_asks_for_pull_and_push_first_and_adds_delete_after_the_401(
+def test_crane_requests_pull_and_push_first_and_adds_delete_after_the_401(
     tenants: Tenants, pushed: Pushed
 ) -> None:
     path, scopes = f"{pushed.base}/manifests/{pushed.manifest}", f"repository:{pushed.name}:push,pull"
@@ -135,7 +135,7 @@ def test_a_pusher_without_the_right_may_not_delete(tenants: Tenants, pushed: Pus
 
 
 @pytest.mark.oci(173)
-def test_a_download_goes_on_when_its_blob_is_deleted(tenants: Tenants) -> None:
+def test_a_download_continues_when_its_blob_is_deleted(tenants: Tenants) -> None:
     repository, data = tenants.repository(), os.urandom(8_000_000)
     digest = tenants.owner.push_blob(repository, data)
     with (
@@ -151,7 +151,7 @@ def test_a_download_goes_on_when_its_blob_is_deleted(tenants: Tenants) -> None:
 
 
 @pytest.mark.oci(137)
-def test_a_blob_that_only_an_index_lists_is_needed_too(tenants: Tenants) -> None:
+def test_a_blob_listed_only_by_an_index_cannot_be_deleted(tenants: Tenants) -> None:
     repository = tenants.repository()
     digest = tenants.owner.push_blob(repository, CONFIG)
     entry = descriptor(CONFIG, "application/vnd.buildkit.cacheconfig.v0")

@@ -174,7 +174,7 @@ def test_the_descriptor_of_a_referrer_has_all_fields(tenants: Tenants, repositor
         ("%00", 0),
     ],
 )
-def test_a_filter_matches_the_whole_type_and_is_confirmed_also_for_an_empty_list(
+def test_a_filter_matches_the_full_type_and_is_confirmed_also_for_an_empty_list(
     tenants: Tenants, repository: str, artifact_type: str, matches: int
 ) -> None:
     subject = digest_of(os.urandom(9))

@@ -31,7 +31,7 @@ SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
         [SCHEMA_1, DOCKER_MANIFEST, "application/json", OCI_INDEX, OCI_MANIFEST, "*/*;q=0.1"],
     ],
 )
-def test_the_stored_manifest_is_sent_whatever_accept_contains(
+def test_the_stored_manifest_is_sent_for_any_accept_header(
     tenants: Tenants, image: Pushed, wire: Connect, lines: list[str]
 ) -> None:
     stored = tenants.owner.on(image.name, "GET", f"manifests/{image.manifest}").content
@@ -137,7 +137,7 @@ def test_a_304_has_the_entity_tag_and_no_body(image: Pushed, wire: Connect, meth
 
 @pytest.mark.oci(37)
 @pytest.mark.parametrize("value", ["bytes=0-9", "bytes=99999999-", "bytes=5-1", "lines=1", "bytes=0-1,3-4"])
-def test_a_range_on_a_manifest_does_no_harm(image: Pushed, wire: Connect, value: str) -> None:
+def test_a_range_on_a_manifest_is_ignored(image: Pushed, wire: Connect, value: str) -> None:
     response = wire().request("GET", f"{image.base}/manifests/latest", f"Range: {value}")
     assert response.status == 200
     assert digest_of(response.body) == image.manifest
@@ -157,7 +157,7 @@ def test_get_and_head_of_a_blob_have_the_same_headers(image: Pushed, wire: Conne
 
 @pytest.mark.oci(43)
 @pytest.mark.parametrize("value", ["bytes=5000-10000", "bytes=9-0", "bytes=-0", f"bytes={10**17}-"])
-def test_a_416_is_a_complete_response_and_keeps_the_connection(
+def test_a_416_is_a_complete_response_on_a_persistent_connection(
     image: Pushed, wire: Connect, value: str
 ) -> None:
     connection = wire()

@@ -74,16 +74,16 @@ def test_a_manifest_with_a_wrong_digest_is_not_stored(tenants: Tenants, reposito
 
 @pytest.mark.oci(90, 91)
 @pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST])
-@pytest.mark.parametrize("said", ["both", "header", "body", "loudly"])
+@pytest.mark.parametrize("place", ["both", "header", "body", "upper case"])
 def test_a_manifest_has_the_type_it_was_pushed_with(
-    repository: str, wire: Connect, media_type: str, said: str
+    repository: str, wire: Connect, media_type: str, place: str
 ) -> None:
     document = index_of() if "index" in media_type or "list" in media_type else image_manifest(CONFIG, [])
     document["mediaType"] = media_type
-    if said == "header":
+    if place == "header":
         del document["mediaType"]
-    sent = media_type.upper() + "; charset=utf-8" if said == "loudly" else media_type
-    headers = [] if said == "body" else [f"Content-Type: {sent}"]
+    sent = media_type.upper() + "; charset=utf-8" if place == "upper case" else media_type
+    headers = [] if place == "body" else [f"Content-Type: {sent}"]
     connection, path = wire(), f"/v2/{repository}/manifests/typed"
     assert connection.request("PUT", path, *headers, body=json.dumps(document).encode()).status == 201
     assert connection.request("HEAD", path).headers["Content-Type"] == media_type
@@ -115,7 +115,7 @@ def test_the_same_bytes_are_not_accepted_with_another_type(
 
 
 @pytest.mark.oci(91)
-def test_without_a_type_the_fields_decide_what_a_manifest_is(repository: str, wire: Connect) -> None:
+def test_without_a_media_type_the_fields_determine_the_type(repository: str, wire: Connect) -> None:
     connection = wire()
     for document, media_type in ((index_of(), OCI_INDEX), (image_manifest(CONFIG, []), OCI_MANIFEST)):
         del document["mediaType"]

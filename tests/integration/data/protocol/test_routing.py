@@ -79,11 +79,13 @@ ALLOWED = {
     "/v2/{name}/referrers/{digest}": {"GET", "HEAD"},
     "/token": {"GET", "POST"},
 }
-REFUSED = [(path, method) for path, allowed in ALLOWED.items() for method in METHODS if method not in allowed]
+UNSUPPORTED_METHODS = [
+    (path, method) for path, allowed in ALLOWED.items() for method in METHODS if method not in allowed
+]
 
 
 @pytest.mark.oci(10)
-@pytest.mark.parametrize(("path", "method"), REFUSED)
+@pytest.mark.parametrize(("path", "method"), UNSUPPORTED_METHODS)
 def test_an_unsupported_method_is_405_with_the_allowed_ones(
     image: Pushed, wire: Connect, path: str, method: str
 ) -> None:
@@ -116,7 +118,7 @@ def test_an_unknown_path_is_404_in_json(wire: Connect, path: str) -> None:
         assert response.headers["Content-Type"] == "application/json"
 
 
-def test_the_root_tells_a_browser_what_this_address_is(tenants: Tenants, wire: Connect) -> None:
+def test_the_root_is_a_page_for_browsers(tenants: Tenants, wire: Connect) -> None:
     response = wire(None).request("GET", "/", "Host: registry.example:5000")
     assert response.status == 200
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
@@ -198,7 +200,7 @@ PATHS = ("/v2/", "/v2/nothing", "/token", "{base}/manifests/latest", "{base}/blo
 
 @pytest.mark.oci(14, 141)
 @pytest.mark.parametrize(
-    ("hosts", "says"),
+    ("hosts", "contains"),
     [
         ([], "no Host"),
         (["registry.example", "registry.example"], "several Host"),
@@ -211,7 +213,7 @@ PATHS = ("/v2/", "/v2/nothing", "/token", "{base}/manifests/latest", "{base}/blo
     ],
 )
 def test_a_request_without_a_host_is_rejected(
-    image: Pushed, wire: Connect, hosts: list[str], says: str
+    image: Pushed, wire: Connect, hosts: list[str], contains: str
 ) -> None:
     for path in PATHS:
         connection, method = wire(None), "POST" if path.endswith("uploads/") else "GET"
@@ -220,7 +222,7 @@ def test_a_request_without_a_host_is_rejected(
         connection.send(head(f"{method} {path.format(base=image.base)} HTTP/1.1", hosts))
         response = connection.reply(method)
         assert (response.status, response.codes) == (400, ["UNSUPPORTED"])
-        assert says in response.body.decode()
+        assert contains in response.body.decode()
 
 
 @pytest.mark.oci(14)
