@@ -15,7 +15,7 @@ needs_postgresql = pytest.mark.only_on("postgresql")
 
 @dataclass
 class Other:
-    """A call in a thread with a connection of its own, and how it ended."""
+    """A call in a thread with its own database connection, and its outcome."""
 
     call: Callable[[], Any]
     result: Any = None
@@ -36,7 +36,7 @@ class Other:
 
     @property
     def waits(self) -> bool:
-        """Whether it still runs after a time in which it would have ended, had nothing held it."""
+        """Whether the call is still blocked after the time that it needs without a lock."""
         self.thread.join(0.5)
         return self.thread.is_alive()
 
@@ -49,7 +49,7 @@ class Other:
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """Run calls side by side; what each returned or raised."""
+    """Run calls concurrently; return what each returned or raised."""
     barrier = threading.Barrier(len(calls))
 
     def started(call: Callable[[], Any]) -> Callable[[], Any]:
@@ -67,6 +67,6 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 @contextmanager
 def open_transaction() -> Iterator[None]:
-    """What happens inside is not committed before the end."""
+    """A transaction that is committed at the end of the `with` block."""
     with transaction.atomic():
         yield

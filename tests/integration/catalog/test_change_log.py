@@ -1,4 +1,4 @@
-"""The change log: a row in the transaction of a change, and a horizon in that of a pruning."""
+"""The change log: a change writes its row, and pruning writes its horizon, in the same transaction."""
 
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ def recorded() -> list[str]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_change_is_recorded_with_its_transaction_or_not_at_all() -> None:
+def test_a_change_and_its_log_row_are_committed_together_or_not_at_all() -> None:
     with pytest.raises(RuntimeError, match="needs the transaction"):
         record_change(EVERYTHING)
     with transaction.atomic():
@@ -33,8 +33,8 @@ def test_a_change_is_recorded_with_its_transaction_or_not_at_all() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pruning_leaves_a_horizon_that_is_not_below_any_deleted_row() -> None:
-    # given old rows, more of them than one batch, and a new one
+def test_pruning_sets_a_horizon_that_is_not_below_any_deleted_row() -> None:
+    # given more old rows than one batch, and a new row
     for number in range(3):
         with transaction.atomic():
             record_change(f"image:{number}")
@@ -48,7 +48,7 @@ def test_pruning_leaves_a_horizon_that_is_not_below_any_deleted_row() -> None:
     assert prune_changes(limit=2) == 1
     assert prune_changes(limit=2) == 0
 
-    # then the new row is left, and a horizon for each batch
+    # then the new row remains, and each batch has set a horizon
     on_sqlite = connection.vendor == "sqlite"
     horizons = [row.pk if on_sqlite else row.transaction_id for row in (old[1], old[2])]
     assert recorded()[0] == "image:new"

@@ -1,4 +1,4 @@
-"""Numbers that are kept with a row instead of being counted: they are right whatever has happened."""
+"""Stored counters and sizes equal the values computed from the rows, after any sequence of changes."""
 
 import random
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ def store(tmp_path: Any) -> BlobStore:
 
 
 class Registry:
-    """Does something at random with two namespaces, as clients and the worker would."""
+    """Performs random changes in two namespaces, as clients and the worker would."""
 
     def __init__(self, chance: random.Random, store: BlobStore) -> None:
         self.chance, self.store = chance, store
@@ -60,7 +60,7 @@ class Registry:
         push_image(self.owner, namespace, name, tags=names, layers=[content])
 
     def push_index(self) -> None:
-        """An index of some manifests of one image, tagged or not; sometimes it also refers to one of them."""
+        """Push an index of some manifests of one image, tagged or not; one of them may also be its subject."""
         if found := self._some(Manifest.objects.all()):
             siblings = list(Manifest.objects.filter(image=found.image_id).values_list("digest", flat=True))
             children = self.chance.sample(siblings, min(len(siblings), 2))
@@ -68,7 +68,7 @@ class Registry:
             self._put(found.image_id, make_manifest(children=children, subject=subject))
 
     def push_referrer(self) -> None:
-        """A signature of a manifest that is there, or of one that is not there (yet)."""
+        """Push a signature whose subject exists, or does not exist yet."""
         if found := self._some(Manifest.objects.all()):
             layer = push_blob(self.owner, found.image_id, b"signature %d" % self.chance.randrange(3))
             self._put(found.image_id, make_manifest([layer], subject=found.digest))
@@ -131,7 +131,7 @@ def check_numbers(owner: TestKey) -> None:
 
 
 def sizes_of(image: Image) -> tuple[int, int]:
-    """Size and untagged size, worked out from all rows of the image."""
+    """Size and untagged size, computed from all rows of the image."""
     links = {
         manifest.pk: set(manifest.blob_links.values_list("blob", "blob__size"))
         for manifest in image.manifests.all()
@@ -156,7 +156,7 @@ def sizes_of(image: Image) -> tuple[int, int]:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("seed", range(2))
-def test_whatever_happens_the_numbers_are_those_of_the_rows(seed: int, store: BlobStore) -> None:
+def test_after_any_changes_the_counters_equal_the_rows(seed: int, store: BlobStore) -> None:
     registry = Registry(random.Random(seed), store)
     for _ in range(STEPS):
         registry.move()
@@ -164,8 +164,8 @@ def test_whatever_happens_the_numbers_are_those_of_the_rows(seed: int, store: Bl
 
 
 @pytest.mark.django_db
-def test_who_sees_only_some_namespaces_counts_only_theirs() -> None:
-    # given two robots of one organization, of which each owns a namespace and has no other rights
+def test_a_caller_who_may_read_only_some_namespaces_gets_the_count_of_these() -> None:
+    # given two applications of one organization, each of which owns a namespace and has no other rights
     first = make_key()
     second = make_key(organization=first.organization, rights=False)
     mine, others = make_namespace(first), make_namespace(first)
@@ -173,7 +173,7 @@ def test_who_sees_only_some_namespaces_counts_only_theirs() -> None:
     for namespace in (mine, others):
         push_image(first, namespace, "app")
 
-    # then the one with rights everywhere counts both, the other one its own
+    # then a principal with rights on all namespaces counts both, each application its own
     everything = listing.ImageFilter()
     assert listing.count_images(first.principal, everything) == 2
     assert listing.count_images(second.principal, everything) == 1
@@ -184,8 +184,8 @@ def test_who_sees_only_some_namespaces_counts_only_theirs() -> None:
 
 @needs_postgresql
 @pytest.mark.django_db(transaction=True)
-def test_pushes_untags_and_the_worker_at_once_leave_the_right_numbers(store: BlobStore) -> None:
-    # given an image whose tags are being deleted while others come and go
+def test_concurrent_pushes_untags_and_worker_runs_leave_correct_counters(store: BlobStore) -> None:
+    # given an image whose tags are deleted while others are pushed
     owner = make_key()
     namespace = make_namespace(owner)
     old = [f"old-{number}" for number in range(8)]
@@ -194,7 +194,7 @@ def test_pushes_untags_and_the_worker_at_once_leave_the_right_numbers(store: Blo
     for tag in Tag.objects.filter(name__in=old[:4]):
         tags.delete(principal=owner.principal, tag_id=tag.pk)
 
-    # when all happens at once
+    # when everything runs concurrently
     results = at_once(
         *(lambda n=n: _push(owner, image_id, layer, n) for n in range(6)),
         *(lambda name=name: tags.untag(actor=owner.actor, image_id=image_id, name=name) for name in old[4:6]),
@@ -204,7 +204,7 @@ def test_pushes_untags_and_the_worker_at_once_leave_the_right_numbers(store: Blo
         lambda: _ensure(owner, namespace.pk, reversed(range(6))),
     )
 
-    # then nobody was refused, and the numbers are right
+    # then no call failed, and the counters are correct
     assert [result for result in results if isinstance(result, BaseException)] == []
     check_numbers(owner)
 

@@ -1,4 +1,4 @@
-"""Commits that do not wait for the disk: only those that say so, and the next one waits again."""
+"""Commits with synchronous_commit off: only the transactions that request it; the next one is synchronous."""
 
 import pytest
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -10,7 +10,7 @@ from tests.factories import make_organization
 
 
 def _synced() -> bool:
-    """Whether a commit made now waits for the disk (tests/unit/control/test_wal_sync.py sees it wait)."""
+    """Whether a commit now is synchronous (tests/unit/control/test_wal_sync.py measures its fsync)."""
     here = connections[DEFAULT_DB_ALIAS]
     if isinstance(here, DatabaseWrapper):
         return here.sync_on_commit
@@ -21,7 +21,7 @@ def _synced() -> bool:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_only_the_transaction_itself_does_not_wait() -> None:
+def test_only_the_requesting_transaction_is_asynchronous() -> None:
     assert _synced()
     with unsynced_transaction():
         assert not _synced()
@@ -29,7 +29,7 @@ def test_only_the_transaction_itself_does_not_wait() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_after_a_failure_commits_wait_again_and_nothing_was_written() -> None:
+def test_a_failed_transaction_writes_nothing_and_later_commits_are_synchronous() -> None:
     def fail() -> None:
         with unsynced_transaction():
             make_organization(name="never")

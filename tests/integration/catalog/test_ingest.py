@@ -1,4 +1,4 @@
-"""Blobs and manifests enter the catalogue without a request."""
+"""Blobs and manifests are stored in the catalogue without an HTTP request."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_stream_becomes_a_blob_of_the_image(
     assert not UploadSession.objects.filter(is_open=True).exists()
 
 
-def test_a_stream_with_another_digest_leaves_nothing(
+def test_a_stream_with_another_digest_stores_nothing(
     owner: TestKey, image_id: UUID, store: FilesystemStore, tmp_path: Path
 ) -> None:
     before = files(tmp_path)
@@ -67,7 +67,7 @@ def test_a_stream_with_another_digest_leaves_nothing(
     assert not UploadSession.objects.exists()
 
 
-def test_a_stream_that_fails_leaves_nothing(
+def test_a_stream_that_fails_stores_nothing(
     owner: TestKey, image_id: UUID, store: FilesystemStore, tmp_path: Path
 ) -> None:
     def broken() -> Iterator[bytes]:
@@ -84,18 +84,18 @@ def test_a_stream_that_fails_leaves_nothing(
 
 
 @pytest.mark.parametrize("tenant", ["own", "other"])
-def test_one_copy_of_the_same_content_is_kept(
+def test_identical_content_is_stored_once(
     tenant: str, owner: TestKey, image_id: UUID, store: FilesystemStore, tmp_path: Path
 ) -> None:
-    # given an image of this or another organization that has the content
+    # given an image of this or another organization with this content
     key = owner if tenant == "own" else make_key()
     push_image(key, make_namespace(key), layers=[CONTENT], store=store)
     before = files(tmp_path)
 
-    # when it is received for another image
+    # when the content is received for another image
     ingest.receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
 
-    # then both images have the one blob, and the worker deletes another copy
+    # then both images reference the one blob, and the worker deletes the second copy
     blob = Blob.objects.get(digest=str(DIGEST))
     assert BlobLease.objects.filter(blob=blob, image=image_id).exists()
     uploads.expire(store=store, limit=10)
@@ -104,7 +104,7 @@ def test_one_copy_of_the_same_content_is_kept(
 
 
 class RecordingStore(FilesystemStore):
-    """A store that records which of its methods are called after the bytes have arrived."""
+    """A store that records the methods that are called after the last byte was written."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -127,10 +127,10 @@ class RecordingStore(FilesystemStore):
         super().delete(key)
 
 
-def test_invariant_9_content_of_another_tenant_takes_as_many_storage_calls_as_new_content(
+def test_invariant_9_content_of_another_tenant_needs_as_many_storage_calls_as_new_content(
     owner: TestKey, image_id: UUID, tmp_path: Path
 ) -> None:
-    # given content that another tenant has, and content that nobody has
+    # given content that another tenant has, and content that no tenant has
     store = RecordingStore(tmp_path / "blobs")
     store.check()
     stranger = make_key()
@@ -145,11 +145,11 @@ def test_invariant_9_content_of_another_tenant_takes_as_many_storage_calls_as_ne
         )
         calls.append(list(store.calls))
 
-    # then neither takes more calls of the storage, and none deletes bytes
+    # then neither needs more storage calls than the other, and none deletes bytes
     assert calls == [["publish", "size"], ["publish", "discard"]]
 
 
-def test_invariant_4_a_blob_whose_bytes_are_gone_is_replaced_by_the_stream(
+def test_invariant_4_a_blob_whose_bytes_are_missing_is_replaced_by_the_stream(
     owner: TestKey, namespace: Namespace, image_id: UUID, store: FilesystemStore
 ) -> None:
     push_image(owner, namespace, "base", layers=[CONTENT], store=store)
@@ -161,12 +161,12 @@ def test_invariant_4_a_blob_whose_bytes_are_gone_is_replaced_by_the_stream(
     assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
 
 
-def test_a_manifest_with_another_digest_is_refused() -> None:
+def test_a_manifest_with_another_digest_is_rejected() -> None:
     with pytest.raises(DigestMismatch, match="the manifest's digest is"):
         ingest.verify_payload(b"{}", DIGEST)
 
 
-def test_invariant_3_a_manifest_whose_content_is_missing_is_not_recorded(
+def test_invariant_3_a_manifest_with_a_missing_blob_is_not_recorded(
     owner: TestKey, namespace: Namespace, image_id: UUID
 ) -> None:
     # given the manifest of another image

@@ -35,12 +35,12 @@ from tests.factories import TestKey, digest_of, make_namespace, push_blob, push_
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-# Into so many tests the long one is split; each dies at every fourth write.
+# The long test is split into this many; each fails at every fourth write.
 _PARTS: Final = 4
 
 
 class PowerCut(BaseException):
-    """Nothing may catch it."""
+    """Not an `Exception`, so that no handler catches it."""
 
 
 @pytest.fixture
@@ -64,12 +64,12 @@ def test_invariant_1_a_digest_uploaded_again_gets_another_key(
     new = Blob.objects.get(digest=digest, state=Blob.State.LIVE)
     store.delete(Key(old.storage_key))
 
-    # then the new one has bytes of its own
+    # then the new blob has its own bytes
     assert new.storage_key != old.storage_key
     assert b"".join(store.read(Key(new.storage_key))) == b"content"
 
 
-def test_invariant_2_deleting_a_manifest_leaves_a_promise_for_what_it_held(
+def test_invariant_2_deleting_a_manifest_creates_leases_for_its_blobs(
     owner: TestKey, namespace: Namespace
 ) -> None:
     pushed = push_image(owner, namespace)
@@ -82,7 +82,7 @@ def test_invariant_2_deleting_a_manifest_leaves_a_promise_for_what_it_held(
 
 
 @pytest.mark.oci(76)
-def test_invariant_4_bytes_that_no_row_names_are_found_by_the_session_and_removed(
+def test_invariant_4_bytes_without_a_row_are_found_by_the_upload_session_and_deleted(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
     # given an upload whose process died between publishing and recording
@@ -99,7 +99,7 @@ def test_invariant_4_bytes_that_no_row_names_are_found_by_the_session_and_remove
     UploadSession.objects.update(expires_at=now() - timedelta(seconds=1))
     assert uploads.expire(store=store, limit=10) == 1
 
-    # then neither the upload nor its bytes are left
+    # then neither the upload nor its bytes exist
     with pytest.raises(NotStored):
         store.size(key)
     with pytest.raises(NotStored):
@@ -107,7 +107,7 @@ def test_invariant_4_bytes_that_no_row_names_are_found_by_the_session_and_remove
     assert not UploadSession.objects.exists()
 
 
-def test_invariant_4_expiry_never_takes_bytes_that_a_blob_names(
+def test_invariant_4_expiry_never_deletes_bytes_that_a_blob_references(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
     image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
@@ -118,10 +118,10 @@ def test_invariant_4_expiry_never_takes_bytes_that_a_blob_names(
     assert not UploadSession.objects.exists()
 
 
-def test_invariant_4_a_session_whose_bytes_cannot_be_removed_now_is_kept_and_others_go(
+def test_invariant_4_a_session_whose_bytes_cannot_be_deleted_remains_and_does_not_block_others(
     owner: TestKey, namespace: Namespace, store: FilesystemStore, tmp_path: Path
 ) -> None:
-    # given three sessions that are over, the second of which has a folder where its file should be
+    # given three expired sessions, the second of which has a folder in place of its file
     image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
     sessions = [uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256") for _ in range(3)]
     in_the_way = tmp_path / "blobs" / "uploads" / sessions[1].hex
@@ -132,7 +132,7 @@ def test_invariant_4_a_session_whose_bytes_cannot_be_removed_now_is_kept_and_oth
     # when they are discarded
     uploads.expire(store=store, limit=10)
 
-    # then it alone is left, to come after all others, and goes once nothing is in the way
+    # then only this one remains, last in order, and is deleted once its file can be
     assert list(UploadSession.objects.values_list("pk", flat=True)) == [sessions[1]]
     assert UploadSession.objects.get().expires_at > now()
     in_the_way.rmdir()
@@ -140,10 +140,10 @@ def test_invariant_4_a_session_whose_bytes_cannot_be_removed_now_is_kept_and_oth
     assert not UploadSession.objects.exists()
 
 
-def test_an_image_whose_upload_cannot_be_removed_now_keeps_no_other_one_waiting(
+def test_an_image_whose_upload_cannot_be_deleted_blocks_no_other_image(
     owner: TestKey, namespace: Namespace, store: FilesystemStore, tmp_path: Path
 ) -> None:
-    # given two deleted images, the first of which has a folder where an upload's file should be
+    # given two deleted images, the first of which has a folder in place of an upload's file
     odd, other = (
         images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name=name) for name in ("a", "b")
     )
@@ -154,11 +154,11 @@ def test_an_image_whose_upload_cannot_be_removed_now_keeps_no_other_one_waiting(
         with transaction.atomic():
             images.start_deletion(images.get_for_update(image_id), actor=SYSTEM)
 
-    # when the worker takes them one by one
+    # when the worker deletes them one by one
     for _ in range(3):
         deletion.run_batch(store=store, limit=1)
 
-    # then it alone is left, and goes once nothing is in the way
+    # then only this one remains, and is deleted once its file can be
     assert Image.objects.get().pk == odd
     in_the_way.rmdir()
     while deletion.run_batch(store=store, limit=1):
@@ -166,7 +166,7 @@ def test_an_image_whose_upload_cannot_be_removed_now_keeps_no_other_one_waiting(
     assert not Image.objects.exists()
 
 
-def test_a_storage_that_is_away_ends_the_removal_of_uploads(
+def test_an_unavailable_storage_stops_the_deletion_of_uploads(
     owner: TestKey, namespace: Namespace, store: FilesystemStore, tmp_path: Path
 ) -> None:
     image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
@@ -183,10 +183,10 @@ def test_a_storage_that_is_away_ends_the_removal_of_uploads(
 
 
 @pytest.mark.parametrize("first", range(_PARTS))
-def test_invariant_8_a_deletion_that_dies_at_any_write_is_finished_by_the_next(
+def test_invariant_8_a_deletion_that_fails_at_any_write_is_completed_by_the_next_run(
     owner: TestKey, store: FilesystemStore, first: int
 ) -> None:
-    # given namespaces with the same content, and a worker that dies at its nth write
+    # given namespaces with the same content, and a worker that fails at its nth write
     for dies_at in itertools.count(first, _PARTS):
         namespace = make_namespace(owner)
         for name in ("a", "b"):
@@ -199,7 +199,7 @@ def test_invariant_8_a_deletion_that_dies_at_any_write_is_finished_by_the_next(
         while deletion.run_batch(store=store, limit=50):
             pass
 
-        # then nothing is left of the namespace
+        # then no row of the namespace is left
         assert not Namespace.objects.filter(pk=namespace.pk).exists()
         for model in (Image, Tag, Manifest, ManifestChild, MissingChild, BlobLink, BlobLease, UploadSession):
             assert not model.objects.exists(), model
@@ -209,7 +209,7 @@ def test_invariant_8_a_deletion_that_dies_at_any_write_is_finished_by_the_next(
 
 
 def _die(store: FilesystemStore, dies_at: int) -> bool:
-    """Delete in the smallest batches until the nth write, which fails; whether it came to that."""
+    """Delete in the smallest batches until the nth write, which fails; return whether it was reached."""
     calls = itertools.count()
 
     def count(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -226,7 +226,7 @@ def _die(store: FilesystemStore, dies_at: int) -> bool:
     return False
 
 
-def test_invariant_8_two_workers_at_once_and_a_task_run_twice_do_no_harm(
+def test_invariant_8_concurrent_workers_and_repeated_tasks_are_idempotent(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
     push_image(owner, namespace)
@@ -236,7 +236,7 @@ def test_invariant_8_two_workers_at_once_and_a_task_run_twice_do_no_harm(
     assert not Namespace.objects.filter(pk=namespace.pk).exists()
 
 
-def test_invariant_10_every_verb_leaves_one_audit_row(owner: TestKey, store: FilesystemStore) -> None:
+def test_invariant_10_every_service_writes_one_audit_row(owner: TestKey, store: FilesystemStore) -> None:
     principal = owner.principal
 
     def verbs() -> list[str]:
@@ -246,7 +246,7 @@ def test_invariant_10_every_verb_leaves_one_audit_row(owner: TestKey, store: Fil
     namespace = make_namespace(owner)
     namespaces.update(principal=principal, namespace_id=namespace.pk, description=None, is_public=True)
     pushed = push_image(owner, namespace, tags=("a", "b"))
-    push_image(owner, namespace, tags=("a", "b"))  # the same again changes nothing
+    push_image(owner, namespace, tags=("a", "b"))  # repeated calls change nothing
     with transaction.atomic():
         images.change_visibility(images.get_for_update(pushed.image_id), to="private", actor=SYSTEM)
     tags.untag(actor=owner.actor, image_id=pushed.image_id, name="a")
@@ -274,7 +274,7 @@ def test_invariant_10_every_verb_leaves_one_audit_row(owner: TestKey, store: Fil
     ]
 
 
-def test_invariant_10_a_change_that_fails_leaves_no_audit_row(owner: TestKey, namespace: Namespace) -> None:
+def test_invariant_10_a_change_that_fails_writes_no_audit_row(owner: TestKey, namespace: Namespace) -> None:
     image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
     before = AuditEvent.objects.count()
     new = manifests.NewManifest(
@@ -292,7 +292,7 @@ def test_invariant_10_a_change_that_fails_leaves_no_audit_row(owner: TestKey, na
     assert AuditEvent.objects.count() == before
 
 
-def test_an_image_that_nothing_was_ever_pushed_to_goes_by_itself(
+def test_an_image_without_any_push_is_deleted_after_some_time(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
     image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="abandoned")
@@ -305,7 +305,7 @@ def test_an_image_that_nothing_was_ever_pushed_to_goes_by_itself(
     assert Image.objects.filter(pk=pushed.image_id).exists()
 
 
-def test_expired_leases_are_forgotten_and_others_kept(owner: TestKey, namespace: Namespace) -> None:
+def test_only_expired_leases_are_deleted(owner: TestKey, namespace: Namespace) -> None:
     pushed = push_image(owner, namespace)
     first = BlobLease.objects.filter(image=pushed.image_id).order_by("pk")[0]
     BlobLease.objects.filter(pk=first.pk).update(expires_at=now() - timedelta(seconds=1))

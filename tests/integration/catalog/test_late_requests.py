@@ -1,4 +1,4 @@
-"""Requests that come to an upload after it has ended elsewhere, or after another try has half ended it."""
+"""Requests to an upload that another request has ended, or that an earlier attempt has ended partly."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -60,7 +60,7 @@ def image_id(owner: TestKey, namespace: Namespace) -> UUID:
 
 @pytest.fixture
 def start(owner: TestKey, image_id: UUID, store: BlobStore) -> Callable[[], Upload]:
-    """Begins an upload; returns it as a request finds it."""
+    """Start an upload; return it as a request loads it."""
 
     def begun() -> Upload:
         session_id = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
@@ -71,13 +71,13 @@ def start(owner: TestKey, image_id: UUID, store: BlobStore) -> Callable[[], Uplo
 
 
 def again(upload: Upload) -> Upload:
-    """The upload as the next request finds it."""
+    """The upload as the next request loads it."""
     return Upload(upload.image_id, uploads.get(session_id=upload.session.id, image_id=upload.image_id))
 
 
 @pytest.fixture
 def upload(start: Callable[[], Upload], store: BlobStore) -> Upload:
-    """An upload that has the content."""
+    """An upload with the content."""
     found = start()
     append_small([CONTENT], found, at=0, store=store)
     return found
@@ -88,7 +88,7 @@ def key_of(upload: Upload) -> Key:
 
 
 def content_of(store: BlobStore) -> bytes:
-    """What the one blob's row leads to."""
+    """The bytes to which the row of the one blob refers."""
     return b"".join(store.read(Key(Blob.objects.get().storage_key)))
 
 
@@ -113,7 +113,7 @@ def finish_under_another_algorithm(upload: Upload, store: BlobStore) -> None:
 @pytest.mark.parametrize(
     "late", [append_more, finish_with_more, finish_with_less_than_claimed, finish_under_another_algorithm]
 )
-def test_invariant_4_a_blob_stays_what_it_is_whoever_found_its_upload_before(
+def test_invariant_4_a_blob_is_not_changed_by_a_request_that_loaded_its_upload_before(
     upload: Upload, store: BlobStore, late: Callable[[Upload, BlobStore], None]
 ) -> None:
     # given an upload that was recorded by a process that died before it could discard it
@@ -122,12 +122,12 @@ def test_invariant_4_a_blob_stays_what_it_is_whoever_found_its_upload_before(
     new = blobs.NewBlob(str(DIGEST), len(CONTENT), key)
     assert blobs.record_upload(session_id=upload.session.id, image_id=upload.image_id, new=new)
 
-    # when a request that found it open goes on with it, then it is told that there is none
+    # when a request that has loaded it as open continues, then the upload is unknown
     with pytest.raises(ProtocolError) as refused:
         late(upload, store)
     assert refused.value.code is ErrorCode.BLOB_UPLOAD_UNKNOWN
 
-    # and the blob is what it was, also once the worker has tidied up
+    # and the blob is unchanged, also after the worker has run
     assert content_of(store) == CONTENT
     uploads.expire(store=store, limit=10)
     assert content_of(store) == CONTENT
@@ -138,7 +138,7 @@ def test_invariant_4_a_blob_stays_what_it_is_whoever_found_its_upload_before(
 
 @pytest.mark.oci(72)
 @pytest.mark.parametrize("published", [True, False])
-def test_a_closing_request_whose_body_was_taken_before_it_failed_may_be_repeated_with_it(
+def test_a_closing_request_that_failed_after_its_body_was_stored_may_be_repeated_with_the_body(
     upload: Upload, store: BlobStore, *, published: bool
 ) -> None:
     if published:
@@ -157,19 +157,17 @@ def test_a_wrong_digest_after_a_chunk_changes_nothing(upload: Upload, store: Blo
     assert content_of(store) == CONTENT + b"more"
 
 
-def test_an_upload_that_ends_while_somebody_writes_leaves_nothing_in_the_end(
-    upload: Upload, store: BlobStore
-) -> None:
-    # given a request that writes to an upload, which is cancelled
+def test_an_upload_that_is_cancelled_during_a_write_leaves_no_bytes(upload: Upload, store: BlobStore) -> None:
+    # given a request that writes to an upload that is cancelled
     writer = store.open_upload(upload.id, at=None)
     writer.write(b"more")
     uploads.cancel(session_id=upload.session.id, image_id=upload.image_id, store=store)
 
-    # when it has ended, and the worker has come by
+    # when the write has ended, and the worker has run
     writer.close()
     uploads.expire(store=store, limit=10)
 
-    # then nothing is left of it
+    # then no bytes of it are left
     assert not UploadSession.objects.exists()
     with pytest.raises(NotStored):
         store.upload_size(upload.id)
@@ -178,10 +176,10 @@ def test_an_upload_that_ends_while_somebody_writes_leaves_nothing_in_the_end(
         assert [found.object_name for found in left if upload.id in (found.object_name or "")] == []
 
 
-def test_invariant_1_an_upload_that_was_cut_back_is_not_taken_for_what_it_had(
+def test_invariant_1_a_truncated_upload_is_not_closed_with_its_former_digest(
     start: Callable[[], Upload], store: BlobStore
 ) -> None:
-    # given a whole body whose digest, of an algorithm that nobody counted along, was wrong
+    # given a whole body with a wrong digest, of an algorithm that was not computed during the upload
     upload, content = start(), os.urandom(9 * 1024 * 1024)
     append = open_upload(upload, at=0, store=store)
     append.hash([content])
@@ -189,19 +187,19 @@ def test_invariant_1_an_upload_that_was_cut_back_is_not_taken_for_what_it_had(
     with pytest.raises(ProtocolError):
         finish(append, Digest.of(b"other", "sha512"), store=store)
 
-    # when the true one is claimed, and nothing is sent
+    # when it is closed with the correct digest and no body
     for algorithm in ("sha512", "sha256"):
         with pytest.raises(ProtocolError) as refused:
             finish_small([], Digest.of(content, algorithm), upload, at=None, store=store)
         assert refused.value.code is ErrorCode.DIGEST_INVALID
     assert not Blob.objects.exists()
 
-    # then all of it has to be sent again
+    # then the whole body has to be sent again
     finish_small([content], Digest.of(content), upload, at=0, store=store)
     assert content_of(store) == content
 
 
-def test_what_was_pushed_again_mends_a_blob_whose_bytes_are_gone(
+def test_content_that_is_pushed_again_repairs_a_blob_whose_bytes_are_missing(
     start: Callable[[], Upload], upload: Upload, store: BlobStore
 ) -> None:
     finish_small([], DIGEST, upload, at=None, store=store)
@@ -210,7 +208,7 @@ def test_what_was_pushed_again_mends_a_blob_whose_bytes_are_gone(
     assert content_of(store) == CONTENT
 
 
-def test_what_was_pushed_again_is_not_kept_where_the_blob_is_sound_or_cannot_be_looked_at(
+def test_content_that_is_pushed_again_is_discarded_if_the_blob_is_intact_or_cannot_be_checked(
     start: Callable[[], Upload], upload: Upload, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish_small([], DIGEST, upload, at=None, store=store)
@@ -248,14 +246,14 @@ def close_a_stream(upload: Upload, store: BlobStore) -> None:
 
 @pytest.fixture(params=[close_at_once, close_after_a_chunk, close_a_stream])
 def close(request: pytest.FixtureRequest) -> Callable[[Upload, BlobStore], None]:
-    """A way to send the content once more."""
+    """A way to send the content again."""
     way: Callable[[Upload, BlobStore], None] = request.param
     return way
 
 
 @pytest.fixture
 def published(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> list[UploadId]:
-    """What is published in the storage from now on."""
+    """The keys that are published in the storage from now on."""
     noted: list[UploadId] = []
     publish = store.publish
 
@@ -268,7 +266,7 @@ def published(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> list[UploadI
 
 
 def ended(upload: Upload, store: BlobStore) -> bool:
-    """Whether an upload is over, and nothing of it is left but a row for the worker."""
+    """Whether an upload is closed, and nothing of it is left but a row for the worker."""
     for ask in (partial(store.size, key_of(upload)), partial(store.upload_size, upload.id)):
         with pytest.raises(NotStored):
             ask()
@@ -276,7 +274,7 @@ def ended(upload: Upload, store: BlobStore) -> bool:
 
 
 @pytest.mark.oci(165)
-def test_what_another_image_of_the_organization_has_is_shared_and_not_stored_again(
+def test_content_of_another_image_of_the_organization_is_shared_and_not_stored_again(
     owner: TestKey,
     namespace: Namespace,
     start: Callable[[], Upload],
@@ -288,18 +286,18 @@ def test_what_another_image_of_the_organization_has_is_shared_and_not_stored_aga
     push_image(owner, namespace, "base", layers=[CONTENT], store=store)
     published.clear()
 
-    # when the same comes to another one
+    # when the same layer is pushed to another image
     upload = start()
     close(upload, store)
 
-    # then that one has it too, and nothing was stored
+    # then that image references it too, and nothing was stored
     assert BlobLease.objects.filter(image=upload.image_id, blob__digest=str(DIGEST)).exists()
     assert ended(upload, store)
     assert not published
     assert b"".join(store.read(Key(Blob.objects.get(digest=str(DIGEST)).storage_key))) == CONTENT
 
 
-def test_invariant_9_what_another_tenant_has_is_stored_as_if_nobody_had_it(
+def test_invariant_9_content_of_another_tenant_is_stored_like_new_content(
     start: Callable[[], Upload],
     store: BlobStore,
     published: list[UploadId],
@@ -315,7 +313,7 @@ def test_invariant_9_what_another_tenant_has_is_stored_as_if_nobody_had_it(
     assert ended(upload, store)
 
 
-def test_invariant_2_what_a_sweep_takes_before_it_is_shared_is_stored_after_all(
+def test_invariant_2_content_that_a_sweep_deletes_before_it_is_shared_is_stored_again(
     owner: TestKey,
     namespace: Namespace,
     start: Callable[[], Upload],
@@ -323,7 +321,7 @@ def test_invariant_2_what_a_sweep_takes_before_it_is_shared_is_stored_after_all(
     monkeypatch: pytest.MonkeyPatch,
     close: Callable[[Upload, BlobStore], None],
 ) -> None:
-    # given a layer that garbage collection takes just when the same is pushed
+    # given a layer that garbage collection deletes while the same content is pushed
     push_image(owner, namespace, "base", layers=[CONTENT], store=store)
     size, swept = store.size, Blob.objects.filter(digest=str(DIGEST), state=Blob.State.LIVE)
 
@@ -336,14 +334,14 @@ def test_invariant_2_what_a_sweep_takes_before_it_is_shared_is_stored_after_all(
         patched.setattr(store, "size", sweep)
         close(upload, store)
 
-    # then the new bytes are the blob
+    # then the blob has the new bytes
     blob = Blob.objects.get(digest=str(DIGEST), state=Blob.State.LIVE)
     assert blob.storage_key == key_of(upload)
     assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
     assert BlobLease.objects.filter(image=upload.image_id, blob=blob).exists()
 
 
-def test_what_is_shared_has_to_be_sent(
+def test_content_is_shared_only_if_its_bytes_were_sent(
     owner: TestKey, namespace: Namespace, start: Callable[[], Upload], store: BlobStore
 ) -> None:
     push_image(owner, namespace, "base", layers=[CONTENT], store=store)
@@ -357,7 +355,7 @@ def test_what_is_shared_has_to_be_sent(
 
 
 @pytest.mark.parametrize("size", [None, 5])
-def test_bytes_of_an_image_that_are_gone_or_cut_are_mended_by_another_one(
+def test_missing_or_truncated_bytes_of_an_image_are_repaired_by_a_push_to_another_one(
     owner: TestKey,
     namespace: Namespace,
     start: Callable[[], Upload],
@@ -377,9 +375,7 @@ def test_bytes_of_an_image_that_are_gone_or_cut_are_mended_by_another_one(
     assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
 
 
-def test_bytes_that_were_published_for_a_session_that_has_ended_are_removed(
-    upload: Upload, store: BlobStore
-) -> None:
+def test_bytes_that_were_published_for_a_closed_session_are_deleted(upload: Upload, store: BlobStore) -> None:
     uploads.close(session_id=upload.session.id)
     with pytest.raises(ProtocolError) as refused:
         finish_small([], DIGEST, upload, at=None, store=store)
@@ -388,10 +384,10 @@ def test_bytes_that_were_published_for_a_session_that_has_ended_are_removed(
         store.size(key_of(upload))
 
 
-def test_much_that_has_to_be_read_again_is_read_once_and_remembered(
+def test_a_large_upload_is_hashed_again_once_and_the_digest_is_cached(
     start: Callable[[], Upload], store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given much that was counted under one algorithm and is closed under another one, wrongly
+    # given a large upload hashed with one algorithm and closed with another one, with a wrong digest
     upload, content = start(), os.urandom(9 * 1024 * 1024)
     append_small([content], upload, at=0, store=store)
     reads: list[object] = []
@@ -405,14 +401,14 @@ def test_much_that_has_to_be_read_again_is_read_once_and_remembered(
     claims = [Digest.of(b"other", "sha512"), Digest.of(b"other"), Digest.of(content, "sha512")]
     held = finish_small([], claims[0], again(upload), at=None, store=store)
 
-    # then it is given back to be read elsewhere
+    # then the upload is returned, to be hashed in another process
     assert held is not None
     assert not reads
     rehash(held, claims[0], store=store)
     with pytest.raises(ProtocolError):
         finish(held, claims[0], store=store)
 
-    # and no later try reads it again
+    # and no later attempt hashes it again
     with pytest.raises(ProtocolError):
         finish_small([], claims[1], again(upload), at=None, store=store)
     assert finish_small([], claims[2], again(upload), at=None, store=store) is None
@@ -420,10 +416,10 @@ def test_much_that_has_to_be_read_again_is_read_once_and_remembered(
     assert content_of(store) == content
 
 
-def test_an_upload_that_cannot_be_read_again_stays_for_the_next_try(
+def test_an_upload_that_cannot_be_hashed_again_remains_for_the_next_attempt(
     upload: Upload, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a storage that has lost the end of what it said it had
+    # given a storage that has lost the last bytes that it acknowledged
     claimed = Digest.of(CONTENT, "sha512")
     append = open_upload(upload, at=None, store=store)
     with monkeypatch.context() as patched:
@@ -433,13 +429,13 @@ def test_an_upload_that_cannot_be_read_again_stays_for_the_next_try(
         rollback(append)
     assert refused.value.code is ErrorCode.UNAVAILABLE
 
-    # when it has it again
+    # when the storage has them again
     finish_small([], claimed, again(upload), at=None, store=store)
     assert content_of(store) == CONTENT
 
 
 @pytest.mark.oci(171)
-def test_a_tag_whose_manifest_went_between_two_queries_is_to_be_asked_for_again(
+def test_a_tag_whose_manifest_was_deleted_between_two_queries_raises_a_retryable_error(
     owner: TestKey, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed = push_image(owner, namespace)
@@ -458,24 +454,24 @@ def test_a_tag_whose_manifest_went_between_two_queries_is_to_be_asked_for_again(
 
 
 @pytest.mark.oci(166)
-def test_invariant_2_a_closing_request_that_is_repeated_promises_the_blob_anew(
+def test_invariant_2_a_repeated_closing_request_renews_the_lease(
     owner: TestKey, namespace: Namespace, upload: Upload, store: BlobStore
 ) -> None:
-    # given a blob whose promise is nearly over
+    # given a blob whose lease expires soon
     finish_small([], DIGEST, upload, at=None, store=store)
     BlobLease.objects.update(expires_at=now() + timedelta(seconds=20))
     credentials, repository = Credentials(secret=owner.secret), Repository(namespace.name, "app")
 
-    # when it is said to be there, then it is for as long as any other
+    # when its upload is confirmed again, then its lease is as long as any other
     assert already_stored(credentials, repository, DIGEST)
     assert BlobLease.objects.get().expires_at > now() + settings.BLOB_LEASE / 2
 
-    # and when that is over, it is not there
+    # and when that has expired, the blob is unknown
     BlobLease.objects.update(expires_at=now() - timedelta(seconds=1))
     assert not already_stored(credentials, repository, DIGEST)
 
 
-def test_an_image_that_is_locked_meanwhile_answers_as_one_that_was_locked_before(
+def test_an_image_locked_during_an_upload_is_refused_like_one_locked_before(
     owner: TestKey, namespace: Namespace, upload: Upload, store: BlobStore
 ) -> None:
     # given an upload to an image that an administrator has locked since
@@ -484,7 +480,7 @@ def test_an_image_that_is_locked_meanwhile_answers_as_one_that_was_locked_before
     with pytest.raises(ProtocolError) as before:
         require_push(Credentials(secret=owner.secret), repository)
 
-    # when it is finished, then the answer is the same
+    # when it is closed, then the error is the same
     with pytest.raises(ProtocolError) as late:
         finish_small([], DIGEST, upload, at=None, store=store)
     assert (late.value.status, late.value.errors) == (before.value.status, before.value.errors)
@@ -492,7 +488,7 @@ def test_an_image_that_is_locked_meanwhile_answers_as_one_that_was_locked_before
     assert not Blob.objects.exists()
 
 
-def test_a_head_of_a_locked_image_is_answered(
+def test_a_head_of_a_locked_image_succeeds(
     owner: TestKey, namespace: Namespace, upload: Upload, store: BlobStore
 ) -> None:
     finish_small([], DIGEST, upload, at=None, store=store)

@@ -1,10 +1,10 @@
-"""Migrations keep what an earlier version stored, forwards and backwards, on a database of their own."""
+"""Migrations preserve the rows of an earlier version, forwards and backwards, on a separate database."""
 
 from collections.abc import Callable
 
 from tests.services.stack import Stack
 
-# Pushes a referrer, goes back to the schema that stored its annotations as JSON, and forward again.
+# Pushes a referrer, migrates to the schema that stored its annotations as JSON, and forward again.
 _REFERRERS = """
 import json
 from django.core.management import call_command
@@ -43,7 +43,7 @@ assert referrer.manifest == Manifest.objects.get(digest="sha512:0")
 """
 
 
-def test_referrers_of_an_earlier_version_are_listed_as_before(make_stack: Callable[..., Stack]) -> None:
+def test_referrers_of_an_earlier_version_are_listed_unchanged(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack()
     stack.manage("migrate")
     stack.manage("shell", "-c", _REFERRERS)

@@ -1,4 +1,4 @@
-"""What a mount asks, whoever has the blob."""
+"""A mount makes the same queries whichever tenant has the blob."""
 
 from operator import attrgetter
 
@@ -20,7 +20,7 @@ DIGEST = Digest.of(b"what a tenant keeps to itself")
 
 @pytest.fixture
 def private_blob(owner: TestKey, namespace: Namespace) -> None:
-    """A blob that an image of another tenant has."""
+    """A blob of another tenant's image."""
     image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
     session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     key = blob_key(DIGEST.algorithm, DIGEST.encoded, session.hex)
@@ -28,7 +28,7 @@ def private_blob(owner: TestKey, namespace: Namespace) -> None:
 
 
 def _note(monkeypatch: pytest.MonkeyPatch, name: str, asked: list[str]) -> None:
-    """Write down whenever this is called."""
+    """Record every call of this function."""
     real = attrgetter(name)(mounts)
 
     def noted(*arguments: object, **options: object) -> object:
@@ -41,17 +41,17 @@ def _note(monkeypatch: pytest.MonkeyPatch, name: str, asked: list[str]) -> None:
 @pytest.mark.oci(83)
 @pytest.mark.parametrize("source", [None, "there/app"])
 @pytest.mark.usefixtures("private_blob")
-def test_invariant_9_a_mount_asks_the_same_whether_another_tenant_has_the_blob_or_nobody(
+def test_invariant_9_a_mount_makes_the_same_calls_for_another_tenants_blob_and_an_unknown_one(
     monkeypatch: pytest.MonkeyPatch, source: str | None
 ) -> None:
-    # given a stranger, and everything that a mount asks
+    # given a stranger, and a record of every call that a mount makes
     stranger = make_key()
     target = Repository(make_namespace(stranger).name, "app")
     asked: list[str] = []
     for name in ("identify", "resolve.blob", "images_with", "is_allowed"):
         _note(monkeypatch, name, asked)
 
-    # when it tries to mount one that another tenant has, and one that nobody has
+    # when it tries to mount a blob of another tenant, and an unknown one
     paths = []
     for digest in (DIGEST, Digest.of(b"nowhere")):
         asked.clear()
@@ -59,6 +59,6 @@ def test_invariant_9_a_mount_asks_the_same_whether_another_tenant_has_the_blob_o
         assert not mounts.mount(Credentials(secret=stranger.secret), target, digest, source=from_)
         paths.append(list(asked))
 
-    # then the way to the same answer is the same
+    # then calls and result are the same
     assert paths[0] == paths[1]
     assert ("images_with" in paths[0]) == (source is None)

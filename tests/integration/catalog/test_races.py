@@ -1,4 +1,4 @@
-"""Pushes, deletions and sweeps at the same time, on two real PostgreSQL connections."""
+"""Concurrent pushes, deletions and sweeps, on two real PostgreSQL connections."""
 
 import itertools
 import os
@@ -56,7 +56,9 @@ def manifest_of(*digests: str) -> manifests.NewManifest:
     return make_manifest(digests)
 
 
-def test_two_pushes_of_one_tag_leave_one_tag_on_one_of_them(owner: TestKey, image_id: UUID) -> None:
+def test_two_concurrent_pushes_of_one_tag_leave_one_tag_with_one_of_the_digests(
+    owner: TestKey, image_id: UUID
+) -> None:
     layer = push_blob(owner, image_id, b"layer")
     actor = owner.actor
     new = [manifest_of(layer) for _ in range(6)]
@@ -72,14 +74,16 @@ def test_two_pushes_of_one_tag_leave_one_tag_on_one_of_them(owner: TestKey, imag
 
 
 @pytest.mark.oci(110)
-def test_of_pushes_that_all_expect_the_same_present_digest_one_wins(owner: TestKey, image_id: UUID) -> None:
-    # given a tag, and several who have read it
+def test_of_concurrent_conditional_pushes_that_expect_the_same_digest_one_succeeds(
+    owner: TestKey, image_id: UUID
+) -> None:
+    # given a tag, and several clients that have read it
     layer, actor = push_blob(owner, image_id, b"layer"), owner.actor
     first = manifest_of(layer)
     manifests.put(actor=actor, image_id=image_id, new=first, tag_names=["t"])
     only_if = Preconditions("t", if_match=f'"{first.digest}"', if_none_match=None)
 
-    # when all of them swap it at once
+    # when all of them replace it concurrently
     new = [manifest_of(layer) for _ in range(6)]
     results = at_once(
         *(
@@ -90,7 +94,7 @@ def test_of_pushes_that_all_expect_the_same_present_digest_one_wins(owner: TestK
         )
     )
 
-    # then one did, and of the others nothing is left
+    # then one has succeeded, and nothing of the others is stored
     assert [type(result) for result in results].count(ConditionUnmet) == 5
     winner = new[results.index(None)]
     assert Tag.objects.get(image=image_id, name="t").manifest.digest == winner.digest
@@ -98,7 +102,7 @@ def test_of_pushes_that_all_expect_the_same_present_digest_one_wins(owner: TestK
 
 
 @pytest.mark.oci(110)
-def test_a_swap_waits_for_a_push_and_then_sees_what_it_did(owner: TestKey, image_id: UUID) -> None:
+def test_a_conditional_push_waits_for_a_push_and_then_sees_its_digest(owner: TestKey, image_id: UUID) -> None:
     layer, actor = push_blob(owner, image_id, b"layer"), owner.actor
     new = [manifest_of(layer) for _ in range(2)]
     only_if = Preconditions("t", if_match=None, if_none_match="*")
@@ -115,7 +119,7 @@ def test_a_swap_waits_for_a_push_and_then_sees_what_it_did(owner: TestKey, image
 
 
 @pytest.mark.oci(104)
-def test_a_sparse_index_and_its_manifests_pushed_at_once_find_each_other(
+def test_a_sparse_index_and_its_manifests_pushed_concurrently_are_linked(
     owner: TestKey, namespace: Namespace, image_id: UUID
 ) -> None:
     Namespace.objects.filter(pk=namespace.pk).update(accepts_sparse_indexes=True)
@@ -135,7 +139,7 @@ def test_a_sparse_index_and_its_manifests_pushed_at_once_find_each_other(
     assert not MissingChild.objects.exists()
 
 
-def test_the_same_manifest_pushed_at_once_is_stored_once(owner: TestKey, image_id: UUID) -> None:
+def test_the_same_manifest_pushed_concurrently_is_stored_once(owner: TestKey, image_id: UUID) -> None:
     new = manifest_of(push_blob(owner, image_id, b"layer"))
     actor = owner.actor
     results = at_once(
@@ -149,7 +153,7 @@ def test_the_same_manifest_pushed_at_once_is_stored_once(owner: TestKey, image_i
     assert Tag.objects.filter(image=image_id).count() == 4
 
 
-def test_two_first_pushes_make_one_image(owner: TestKey, namespace: Namespace) -> None:
+def test_two_concurrent_first_pushes_create_one_image(owner: TestKey, namespace: Namespace) -> None:
     actor = owner.actor
     made = at_once(
         *(lambda: images.get_or_create(actor=actor, namespace_id=namespace.pk, name="new") for _ in range(4))
@@ -158,7 +162,7 @@ def test_two_first_pushes_make_one_image(owner: TestKey, namespace: Namespace) -
     assert Image.objects.filter(namespace=namespace, name="new").count() == 1
 
 
-def test_an_image_is_not_made_in_a_namespace_whose_deletion_is_about_to_commit(
+def test_an_image_is_not_created_in_a_namespace_whose_deletion_is_about_to_commit(
     owner: TestKey, namespace: Namespace
 ) -> None:
     principal = owner.principal
@@ -172,7 +176,7 @@ def test_an_image_is_not_made_in_a_namespace_whose_deletion_is_about_to_commit(
 
 
 @pytest.mark.oci(169, 170)
-def test_invariant_3_a_blob_that_a_sweep_takes_first_is_missing_for_the_manifest(
+def test_invariant_3_a_blob_that_a_sweep_locks_first_is_missing_for_the_manifest(
     owner: TestKey, image_id: UUID
 ) -> None:
     # given a sweep that has marked the blob and not committed yet
@@ -180,10 +184,10 @@ def test_invariant_3_a_blob_that_a_sweep_takes_first_is_missing_for_the_manifest
     new, actor = manifest_of(layer), owner.actor
     with open_transaction():
         Blob.objects.select_for_update().filter(digest=layer).update(state=Blob.State.DELETING)
-        # when a manifest that names it is pushed, it waits for the row
+        # when a manifest that references it is pushed, it waits for the row
         other = Other(lambda: manifests.put(actor=actor, image_id=image_id, new=new, tag_names=["t"]))
         assert other.waits
-    # then it is told that the blob is missing, and nothing of it is stored
+    # then the blob is reported as missing, and nothing of the manifest is stored
     with pytest.raises(MissingContent):
         other.end()
     assert not Manifest.objects.filter(image=image_id).exists()
@@ -191,9 +195,7 @@ def test_invariant_3_a_blob_that_a_sweep_takes_first_is_missing_for_the_manifest
 
 
 @pytest.mark.oci(169, 170)
-def test_invariant_3_a_sweep_waits_for_the_push_and_then_sees_its_link(
-    owner: TestKey, image_id: UUID
-) -> None:
+def test_invariant_3_a_sweep_waits_for_a_push_and_then_sees_its_link(owner: TestKey, image_id: UUID) -> None:
     layer = push_blob(owner, image_id, b"layer")
     blob_id = Blob.objects.get(digest=layer).pk
 
@@ -210,7 +212,9 @@ def test_invariant_3_a_sweep_waits_for_the_push_and_then_sees_its_link(
 
 
 @pytest.mark.oci(168)
-def test_invariant_2_a_promise_of_a_swept_blob_is_not_made(owner: TestKey, image_id: UUID) -> None:
+def test_invariant_2_no_lease_is_created_for_a_blob_that_is_being_swept(
+    owner: TestKey, image_id: UUID
+) -> None:
     blob_id = Blob.objects.get(digest=push_blob(owner, image_id, b"layer")).pk
     with open_transaction():
         Blob.objects.select_for_update().filter(pk=blob_id).update(state=Blob.State.DELETING)
@@ -221,7 +225,7 @@ def test_invariant_2_a_promise_of_a_swept_blob_is_not_made(owner: TestKey, image
 
 
 def test_invariant_11_pushes_that_share_blobs_in_any_order_never_deadlock(owner: TestKey) -> None:
-    # given images in two namespaces that all hold the same blobs
+    # given images in two namespaces that all reference the same blobs
     spaces = [make_namespace(owner) for _ in range(4)]
     contents = [os.urandom(10) for _ in range(8)]
     actor = owner.actor
@@ -230,7 +234,7 @@ def test_invariant_11_pushes_that_share_blobs_in_any_order_never_deadlock(owner:
     for target, content in itertools.product(targets, contents):
         push_blob(owner, target, content)
 
-    # when manifests that name them in different orders are pushed and deleted at once
+    # when manifests that reference them in different orders are pushed and deleted concurrently
     def push(target: UUID, order: tuple[str, ...]) -> None:
         for _ in range(5):
             new = manifest_of(*order)
@@ -240,13 +244,13 @@ def test_invariant_11_pushes_that_share_blobs_in_any_order_never_deadlock(owner:
     orders = itertools.islice(itertools.permutations(digests), 0, 40, 10)
     results = at_once(*(lambda t=t, o=o: push(t, o) for t, o in zip(targets, orders, strict=True)))
 
-    # then each ends well, and the sizes are right
+    # then every call succeeds, and the sizes are correct
     assert results == [None] * 4
     assert set(Image.objects.filter(pk__in=targets).values_list("size", flat=True)) == {0}
 
 
 @pytest.mark.oci(165)
-def test_two_uploads_of_the_same_content_keep_one_blob(owner: TestKey, image_id: UUID) -> None:
+def test_two_concurrent_uploads_of_the_same_content_store_one_blob(owner: TestKey, image_id: UUID) -> None:
     digest, actor = digest_of(b"same"), owner.actor
     sessions = [uploads.start(actor=actor, image_id=image_id, algorithm="sha256") for _ in range(4)]
 
@@ -261,43 +265,43 @@ def test_two_uploads_of_the_same_content_keep_one_blob(owner: TestKey, image_id:
 
 
 def uploaded(digest: str, owner: TestKey, image_id: UUID) -> bool:
-    """Finish an upload; whether its bytes are needed."""
+    """Finish an upload; return whether its bytes are needed."""
     session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     key = blob_key("sha256", digest.removeprefix("sha256:"), session.hex)
     return blobs.record_upload(session_id=session, image_id=image_id, new=blobs.NewBlob(digest, 5, key))
 
 
 def shared(digest: str, owner: TestKey, image_id: UUID) -> None:
-    """Finish an upload of what the registry has."""
+    """Finish an upload of content that the registry already has."""
     session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     blob_id = Blob.objects.get(digest=digest).pk
     blobs.record_duplicate(session_id=session, image_id=image_id, blob_id=blob_id)
 
 
-def test_pushes_of_a_layer_that_is_there_do_not_wait_for_each_others_commits(
+def test_pushes_of_an_existing_layer_do_not_wait_for_each_others_commits(
     owner: TestKey, namespace: Namespace, image_id: UUID
 ) -> None:
-    # given a base image's layer, and somebody who has pushed it to an image and not committed yet
+    # given a base image's layer, and a transaction that has pushed it to an image and not committed yet
     layer, actor = push_blob(owner, image_id, b"layer"), owner.actor
     another = images.get_or_create(actor=actor, namespace_id=namespace.pk, name="another")
     with open_transaction():
         assert not uploaded(layer, owner, image_id)
         manifests.put(actor=actor, image_id=image_id, new=manifest_of(layer), tag_names=["t"])
 
-        # when another image gets it: by an upload, by a manifest, by a mount
+        # when it is pushed to another image: by an upload, by a manifest, by a mount
         def push() -> None:
             assert not uploaded(layer, owner, another)
             shared(layer, owner, another)
             manifests.put(actor=actor, image_id=another, new=manifest_of(layer), tag_names=["t"])
             blobs.promise(blob_id=Blob.objects.get(digest=layer).pk, image_id=another)
 
-        # then it is done while the first one still has the row
+        # then this commits while the first transaction still has the row locked
         other = Other(push)
         other.end()
     assert BlobLink.objects.filter(blob__digest=layer).count() == 2
 
 
-def test_invariant_2_an_upload_of_what_a_sweep_takes_first_becomes_the_blob(
+def test_invariant_2_an_upload_of_content_that_a_sweep_deletes_first_becomes_the_blob(
     owner: TestKey, image_id: UUID
 ) -> None:
     layer = push_blob(owner, image_id, b"layer")
@@ -329,7 +333,7 @@ def test_invariant_2_a_sweep_waits_for_an_upload_and_then_sees_its_lease(
     assert other.end()
 
 
-def test_invariant_2_what_a_sweep_takes_first_is_not_shared(owner: TestKey, image_id: UUID) -> None:
+def test_invariant_2_content_that_a_sweep_deletes_first_is_not_shared(owner: TestKey, image_id: UUID) -> None:
     layer = push_blob(owner, image_id, b"layer")
     with open_transaction():
         Blob.objects.select_for_update().filter(digest=layer).update(state=Blob.State.DELETING)
@@ -340,7 +344,9 @@ def test_invariant_2_what_a_sweep_takes_first_is_not_shared(owner: TestKey, imag
     assert UploadSession.objects.filter(is_open=True).count() == 1
 
 
-def test_an_upload_waits_for_the_deletion_of_its_image_and_is_told_so(owner: TestKey, image_id: UUID) -> None:
+def test_an_upload_waits_for_the_deletion_of_its_image_and_raises_image_not_found(
+    owner: TestKey, image_id: UUID
+) -> None:
     session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
     new = blobs.NewBlob(digest_of(b"x"), 1, blob_key("sha256", digest_of(b"x")[7:], session.hex))
     with open_transaction():
@@ -351,7 +357,7 @@ def test_an_upload_waits_for_the_deletion_of_its_image_and_is_told_so(owner: Tes
         other.end()
 
 
-def test_a_session_that_expires_while_it_is_finished_gives_a_blob_or_goes_but_never_both(
+def test_a_session_that_expires_while_it_is_being_closed_records_no_blob(
     owner: TestKey, image_id: UUID
 ) -> None:
     session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
@@ -365,7 +371,7 @@ def test_a_session_that_expires_while_it_is_finished_gives_a_blob_or_goes_but_ne
     assert not Blob.objects.filter(digest=new.digest).exists()
 
 
-def test_a_push_to_an_image_whose_deletion_is_about_to_commit_is_told_so(
+def test_a_push_waits_for_the_deletion_of_its_image_and_raises_image_not_found(
     owner: TestKey, image_id: UUID
 ) -> None:
     layer = push_blob(owner, image_id, b"layer")
@@ -379,10 +385,10 @@ def test_a_push_to_an_image_whose_deletion_is_about_to_commit_is_told_so(
 
 
 @pytest.mark.parametrize("how", ["upload", "mount"])
-def test_invariant_2_an_image_that_somebody_has_just_begun_to_push_to_is_not_removed(
+def test_invariant_2_an_image_to_which_a_push_has_just_started_is_not_deleted(
     owner: TestKey, namespace: Namespace, image_id: UUID, how: str
 ) -> None:
-    # given an old image that nothing was ever pushed to, and somebody who begins and has not committed yet
+    # given an old image without any push, and a transaction that starts one and has not committed yet
     another = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="another")
     blob = Blob.objects.get(digest=push_blob(owner, another, b"layer"))
     Image.objects.update(created_at=now() - settings.UPLOAD_LIFE)
@@ -392,23 +398,25 @@ def test_invariant_2_an_image_that_somebody_has_just_begun_to_push_to_is_not_rem
         else:
             uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
 
-        # when what was never pushed is removed
+        # when images without pushes are deleted
         other = Other(lambda: deletion.remove_never_pushed(limit=10))
         assert other.waits
 
-    # then the image stays
+    # then the image remains
     other.end()
     assert Image.objects.get(pk=image_id).status == Status.READY
 
 
-def test_leases_that_end_are_removed_while_a_deletion_renews_them(owner: TestKey, image_id: UUID) -> None:
-    # given leases that have ended, one of which somebody renews and has not committed yet
+def test_expired_leases_are_deleted_while_another_transaction_renews_some(
+    owner: TestKey, image_id: UUID
+) -> None:
+    # given expired leases, one of which another transaction renews and has not committed yet
     renewed, _ = (push_blob(owner, image_id, content) for content in (b"one", b"two"))
     BlobLease.objects.update(expires_at=now() - settings.BLOB_LEASE)
     with open_transaction():
         BlobLease.objects.filter(blob__digest=renewed).update(expires_at=now() + settings.BLOB_LEASE)
 
-        # when the worker removes them, then it waits for nobody and takes the other one
+        # when the worker deletes them, then it does not wait, and deletes the other one
         other = Other(lambda: deletion.remove_expired_leases(limit=10))
         assert other.end() == 1
     assert BlobLease.objects.get().blob.digest == renewed
@@ -421,8 +429,8 @@ def store(tmp_path: Path) -> FilesystemStore:
     return made
 
 
-def _impatiently(call: Callable[[], bool | int]) -> Other:
-    """Run something that waits a tenth of a second for a lock, instead of the seconds that it has."""
+def _with_short_lock_timeout(call: Callable[[], bool | int]) -> Other:
+    """Call with a lock timeout of 0.1 s instead of the configured one."""
 
     def run() -> bool | int:
         with connection.cursor() as cursor:
@@ -433,7 +441,7 @@ def _impatiently(call: Callable[[], bool | int]) -> Other:
 
 
 def _one_of_two_deleted(owner: TestKey, namespace: Namespace) -> UUID:
-    """The first of two images that are to be removed."""
+    """The first of two images whose deletion has started."""
     held, other = (push_image(owner, namespace, name).image_id for name in ("held", "other"))
     with open_transaction():
         for image_id in (held, other):
@@ -441,19 +449,19 @@ def _one_of_two_deleted(owner: TestKey, namespace: Namespace) -> UUID:
     return held
 
 
-def test_an_image_that_somebody_holds_keeps_no_other_one_waiting(
+def test_a_locked_image_does_not_block_the_deletion_of_another_image(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
-    # given two deleted images, one of which is held by somebody who does not go on
+    # given two deleted images, the row of one of which another transaction has locked
     held = _one_of_two_deleted(owner, namespace)
     with open_transaction():
         Image.objects.select_for_update().get(pk=held)
 
-        # when the worker takes them one by one, then it waits for nobody and comes to an end
+        # when the worker deletes them one by one, then it does not wait, and returns
         Other(lambda: _finish(store, limit=1)).end()
         assert Image.objects.get().pk == held
 
-    # when it is let go, then it goes as well
+    # when the row is unlocked, then this image is deleted as well
     _finish(store, limit=1)
     assert not Image.objects.exists()
 
@@ -464,19 +472,19 @@ def _finish(store: FilesystemStore, *, limit: int) -> bool:
     return False
 
 
-def test_what_hangs_on_a_deleted_image_and_is_held_keeps_no_other_image_waiting(
+def test_locked_manifests_of_a_deleted_image_do_not_block_the_deletion_of_another_image(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
     held = _one_of_two_deleted(owner, namespace)
     with open_transaction():
         assert list(Manifest.objects.select_for_update().filter(image=held))
-        _impatiently(lambda: _finish(store, limit=10)).end()
+        _with_short_lock_timeout(lambda: _finish(store, limit=10)).end()
         assert Image.objects.get().pk == held
     _finish(store, limit=10)
     assert not Image.objects.exists()
 
 
-def test_tags_of_an_image_that_somebody_holds_keep_no_others_waiting(
+def test_tags_of_a_locked_image_do_not_block_the_deletion_of_other_tags(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
     held, other = (push_image(owner, namespace, name, tags=("a", "b")).image_id for name in ("held", "other"))
@@ -484,13 +492,13 @@ def test_tags_of_an_image_that_somebody_holds_keep_no_others_waiting(
         tags.delete(principal=owner.principal, tag_id=tag.pk)
     with open_transaction():
         Image.objects.select_for_update().get(pk=held)
-        _impatiently(lambda: _finish(store, limit=10)).end()
+        _with_short_lock_timeout(lambda: _finish(store, limit=10)).end()
         assert Tag.objects.get(status=Status.DELETING).image_id == held
     _finish(store, limit=10)
     assert not Tag.objects.filter(status=Status.DELETING).exists()
 
 
-def test_a_namespace_with_an_image_that_somebody_holds_keeps_no_other_one_waiting(
+def test_a_namespace_with_a_locked_image_does_not_block_the_deletion_of_another_namespace(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
     held = push_image(owner, namespace, "held").image_id
@@ -498,13 +506,13 @@ def test_a_namespace_with_an_image_that_somebody_holds_keeps_no_other_one_waitin
         namespaces.delete(principal=owner.principal, namespace_id=each.pk)
     with open_transaction():
         Image.objects.select_for_update().get(pk=held)
-        _impatiently(lambda: _finish(store, limit=10)).end()
+        _with_short_lock_timeout(lambda: _finish(store, limit=10)).end()
         assert Namespace.objects.get().pk == namespace.pk
     _finish(store, limit=10)
     assert not Namespace.objects.exists()
 
 
-def test_an_image_never_pushed_that_somebody_holds_keeps_no_other_one_waiting(
+def test_a_locked_image_without_pushes_does_not_block_the_deletion_of_another_one(
     owner: TestKey, namespace: Namespace
 ) -> None:
     held, other = (
@@ -514,13 +522,13 @@ def test_an_image_never_pushed_that_somebody_holds_keeps_no_other_one_waiting(
     Image.objects.update(created_at=now() - settings.UPLOAD_LIFE)
     with open_transaction():
         Image.objects.select_for_update().get(pk=held)
-        _impatiently(lambda: deletion.remove_never_pushed(limit=10)).end()
+        _with_short_lock_timeout(lambda: deletion.remove_never_pushed(limit=10)).end()
         assert Image.objects.get(status=Status.DELETING).pk == other
     deletion.remove_never_pushed(limit=10)
     assert Image.objects.filter(status=Status.DELETING).count() == 2
 
 
-def test_deletions_of_one_manifest_and_its_tag_at_once_have_one_outcome_each(
+def test_concurrent_deletions_of_a_manifest_and_its_tag_have_one_outcome_each(
     owner: TestKey, namespace: Namespace
 ) -> None:
     pushed = push_image(owner, namespace, tags=("a",))
@@ -534,7 +542,7 @@ def test_deletions_of_one_manifest_and_its_tag_at_once_have_one_outcome_each(
     assert not Manifest.objects.filter(image=pushed.image_id).exists()
 
 
-def test_sizes_are_right_after_pushes_at_once(owner: TestKey, image_id: UUID) -> None:
+def test_sizes_are_correct_after_concurrent_pushes(owner: TestKey, image_id: UUID) -> None:
     contents = [os.urandom(size) for size in (10, 20, 30, 40)]
     digests = [push_blob(owner, image_id, content) for content in contents]
     actor = owner.actor
@@ -579,33 +587,33 @@ def a_blob(pushed: Pushed) -> int:
 
 
 def lock(model: type[Image] | type[Namespace], pk: UUID) -> None:
-    """What the administration's action does."""
+    """Lock it as the action of the administration does."""
     model.objects.filter(pk=pk).update(status=Status.LOCKED)
 
 
 @pytest.mark.parametrize("what", LOCKED_MEANWHILE)
-def test_what_waits_for_an_image_that_is_being_locked_is_refused(
+def test_a_change_that_waits_for_an_image_that_is_being_locked_is_refused(
     owner: TestKey, namespace: Namespace, what: str
 ) -> None:
-    # given an administrator who has locked the image, or for a new image its namespace, and not committed yet
+    # given an administrator who has locked the image, or for a new image its namespace, but not committed
     pushed = push_image(owner, namespace)
     before = (Tag.objects.count(), Manifest.objects.count(), UploadSession.objects.count())
     model, pk = (Namespace, namespace.pk) if what == "new image" else (Image, pushed.image_id)
     with open_transaction():
         lock(model, pk)
 
-        # when somebody who was let in before changes it
+        # when a request that was authorized before changes it
         other = Other(lambda: LOCKED_MEANWHILE[what](owner, pushed))
         assert other.waits
 
-    # then they are told so, and nothing has changed
+    # then it is refused, and nothing has changed
     with pytest.raises(ImageReadOnly) as refused:
         other.end()
     assert refused.value.name == f"{namespace.name}/{'another' if what == 'new image' else 'app'}"
     assert (Tag.objects.count(), Manifest.objects.count(), UploadSession.objects.count()) == before
 
 
-def test_an_upload_whose_image_is_locked_before_its_end_is_not_recorded(
+def test_an_upload_whose_image_is_locked_before_it_is_closed_is_not_recorded(
     owner: TestKey, image_id: UUID
 ) -> None:
     session = uploads.start(actor=owner.actor, image_id=image_id, algorithm="sha256")
@@ -616,7 +624,7 @@ def test_an_upload_whose_image_is_locked_before_its_end_is_not_recorded(
         assert other.waits
     with pytest.raises(ImageReadOnly):
         other.end()
-    # and may be finished when the image is unlocked
+    # and it can be closed when the image is unlocked
     assert UploadSession.objects.get(pk=session).is_open
     Image.objects.update(status=Status.READY)
     assert blobs.record_upload(session_id=session, image_id=image_id, new=new)

@@ -1,4 +1,4 @@
-"""What `size` and `untagged_size` of an image count, whatever the order of the pushes."""
+"""The content that `size` and `untagged_size` of an image include, for any order of the pushes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ class Repository:
     def push(
         self, *sizes: int, tags: Sequence[str] = (), children: Sequence[str] = (), subject: str = ""
     ) -> str:
-        """Push a manifest with a blob of each of these sizes; its digest."""
+        """Push a manifest with a blob of each of these sizes; return its digest."""
         layers = [push_blob(self.owner, self.image_id, bytes(size)) for size in sizes]
         new = make_manifest(layers, children=children, subject=subject)
         self.put(new, tags=tags)
@@ -47,8 +47,8 @@ def repository(owner: TestKey, image_id: UUID) -> Repository:
     return Repository(owner, image_id)
 
 
-def test_a_tag_that_moves_leaves_the_old_content_untagged(repository: Repository) -> None:
-    # given a tag that is pushed three times, with one layer that stays the same
+def test_a_tag_that_is_moved_leaves_the_old_content_untagged(repository: Repository) -> None:
+    # given a tag that is pushed three times, with one unchanged layer
     for size in (10, 20, 30):
         repository.push(5, size, tags=["latest"])
 
@@ -56,22 +56,22 @@ def test_a_tag_that_moves_leaves_the_old_content_untagged(repository: Repository
     assert repository.sizes == (35, 30)
 
 
-def test_an_index_makes_its_children_count_when_it_gets_a_tag(repository: Repository) -> None:
-    # given two platforms, pushed by digest before their index, as every client does
+def test_the_children_of_an_index_become_tagged_content_when_it_gets_a_tag(repository: Repository) -> None:
+    # given two platforms, pushed by digest before their index, as all clients do
     children = [repository.push(size) for size in (10, 20)]
     assert repository.sizes == (0, 30)
 
-    # when the index is pushed with a tag, and the tag moves on to another one
+    # when the index is pushed with a tag, and the tag is then moved to another manifest
     repository.push(tags=["latest"], children=children)
     assert repository.sizes == (30, 0)
     repository.push(1, tags=["latest"])
 
-    # then they have counted as long as the tag was theirs
+    # then the children were tagged content as long as the index had the tag
     assert repository.sizes == (1, 30)
 
 
-def test_a_signature_counts_with_its_subject_in_either_order(repository: Repository) -> None:
-    # given a signature of something that comes later, and an SBOM of the signature
+def test_a_signature_is_tagged_content_with_its_subject_in_either_order(repository: Repository) -> None:
+    # given a signature of a manifest that is pushed later, and an SBOM of the signature
     subject = make_manifest([push_blob(repository.owner, repository.image_id, bytes(10))])
     signature = repository.push(3, subject=subject.digest)
     repository.push(2, subject=signature)
@@ -83,12 +83,12 @@ def test_a_signature_counts_with_its_subject_in_either_order(repository: Reposit
     repository.push(4, subject=subject.digest)
     assert repository.sizes == (19, 0)
 
-    # then all of them lose the tag together
+    # then all of them become untagged together
     tags.untag(actor=repository.owner.actor, image_id=repository.image_id, name="v1")
     assert repository.sizes == (0, 19)
 
 
-def test_an_index_that_refers_to_its_own_child_does_not_keep_itself_tagged(repository: Repository) -> None:
+def test_an_index_whose_subject_is_its_own_child_is_untagged_without_a_tag(repository: Repository) -> None:
     child = repository.push(10)
     repository.push(1, tags=["latest"], children=[child], subject=child)
     assert repository.sizes == (11, 0)
@@ -96,7 +96,7 @@ def test_an_index_that_refers_to_its_own_child_does_not_keep_itself_tagged(repos
     assert repository.sizes == (2, 11)
 
 
-def test_a_tag_on_what_is_there_already_makes_it_count(repository: Repository) -> None:
+def test_a_tag_on_an_existing_manifest_makes_it_tagged_content(repository: Repository) -> None:
     new = make_manifest([push_blob(repository.owner, repository.image_id, bytes(10))])
     repository.put(new)
     assert repository.sizes == (0, 10)
@@ -105,7 +105,7 @@ def test_a_tag_on_what_is_there_already_makes_it_count(repository: Repository) -
     assert repository.sizes == (10, 0)
 
 
-def test_a_child_of_a_sparse_index_counts_from_its_push_on(
+def test_a_child_of_a_sparse_index_is_tagged_content_once_it_is_pushed(
     repository: Repository, namespace: Namespace
 ) -> None:
     Namespace.objects.filter(pk=namespace.pk).update(accepts_sparse_indexes=True)
@@ -116,7 +116,7 @@ def test_a_child_of_a_sparse_index_counts_from_its_push_on(
     assert repository.sizes == (10, 0)
 
 
-def test_a_deleted_manifest_counts_nowhere_and_unties_its_children(repository: Repository) -> None:
+def test_a_deleted_manifest_is_not_counted_and_its_children_become_untagged(repository: Repository) -> None:
     child = repository.push(10)
     index = repository.push(5, tags=["latest"], children=[child])
     manifests.delete(actor=repository.owner.actor, image_id=repository.image_id, digest=index)
@@ -131,7 +131,7 @@ def test_a_tag_that_is_being_deleted_does_not_count(owner: TestKey, namespace: N
     assert (pushed.image.size, pushed.image.untagged_size) == (0, pushed.size)
 
 
-def test_the_worker_recounts_where_a_tag_reaches_too_many(repository: Repository) -> None:
+def test_the_worker_recomputes_sizes_where_a_tag_reaches_too_many_manifests(repository: Repository) -> None:
     # given more signatures of one manifest than a request evaluates
     subject = repository.push(10, tags=["latest"])
     repository.push(3, subject=subject)
@@ -152,17 +152,19 @@ def test_the_worker_recounts_where_a_tag_reaches_too_many(repository: Repository
         for each in signatures
     )
 
-    # when the tag moves
+    # when the tag is moved
     repository.push(1, tags=["latest"])
 
-    # then the request leaves it to the worker, which finds the image by its row
+    # then the request leaves the sizes to the worker, which finds the image by its row
     assert Image.objects.get(pk=repository.image_id).size_is_stale
     assert reachability.recount_stale(limit=10) == 1
     assert repository.sizes == (1, 13)
     assert not Image.objects.get(pk=repository.image_id).size_is_stale
 
 
-def test_an_index_without_a_tag_counts_its_children_when_its_subject_has_one(repository: Repository) -> None:
+def test_an_index_without_a_tag_makes_its_children_tagged_content_when_its_subject_has_one(
+    repository: Repository,
+) -> None:
     subject, child = repository.push(1, tags=["latest"]), repository.push(10)
     repository.push(children=[child], subject=subject)
     assert repository.sizes == (11, 0)
