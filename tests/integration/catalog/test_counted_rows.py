@@ -60,7 +60,7 @@ class Registry:
         push_image(self.owner, namespace, name, tags=names, layers=[content])
 
     def push_index(self) -> None:
-        """Push an index of some manifests of one image, tagged or not; one of them may also be its subject."""
+        """Push an index of some manifests of one image, tagged or not; one of them may be its subject too."""
         if found := self._some(Manifest.objects.all()):
             siblings = list(Manifest.objects.filter(image=found.image_id).values_list("digest", flat=True))
             children = self.chance.sample(siblings, min(len(siblings), 2))
