@@ -1,4 +1,4 @@
-"""Calls of the management API inside this process, through all of Django."""
+"""Requests to the management API in the test process, with all middleware of Django."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from django.test import Client
 from tests.factories import TestKey
 
 REGION: Final = "/registry/v1/regions/fr-par"
-NOBODYS: Final = "0b5a6c1e-4d2f-4c3b-9a8e-7f6d5c4b3a29"
-"""The id of nothing."""
+UNKNOWN_ID: Final = "0b5a6c1e-4d2f-4c3b-9a8e-7f6d5c4b3a29"
+"""An id that no object has."""
 
 
 @dataclass
-class Answer:
-    """What came back."""
+class Response:
+    """A response with its parsed body."""
 
     status: int
     headers: dict[str, str]
@@ -25,22 +25,22 @@ class Answer:
 
 @dataclass(frozen=True)
 class Api:
-    """The API as the holder of a key sees it, or nobody."""
+    """A client of the API with a key, or without one."""
 
     key: TestKey | None = None
-    # What a view raises is answered as in production, and not raised in the test.
+    # An exception in a view becomes a response, as in production.
     _client: Client = field(default_factory=lambda: Client(raise_request_exception=False))
 
-    def get(self, path: str, **query: object) -> Answer:
+    def get(self, path: str, **query: object) -> Response:
         return self.call("GET", path + (f"?{urlencode(query)}" if query else ""))
 
-    def post(self, path: str, **body: object) -> Answer:
+    def post(self, path: str, **body: object) -> Response:
         return self.call("POST", path, body)
 
-    def patch(self, path: str, **body: object) -> Answer:
+    def patch(self, path: str, **body: object) -> Response:
         return self.call("PATCH", path, body)
 
-    def delete(self, path: str) -> Answer:
+    def delete(self, path: str) -> Response:
         return self.call("DELETE", path)
 
     def call(
@@ -51,20 +51,20 @@ class Api:
         *,
         content_type: str = "application/json",
         **headers: str,
-    ) -> Answer:
-        """Send bytes and text as they are, anything else as JSON. Paths begin after the region."""
+    ) -> Response:
+        """Send bytes and text unchanged, anything else as JSON. Paths are relative to the region."""
         own = {"X-Auth-Token": self.key.secret} if self.key else {}
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         raw = body if isinstance(body, bytes | str) else b"" if body is None else json.dumps(body)
         whole = REGION + path if path.startswith(("/namespaces", "/images", "/tags")) else path
-        response = self._client.generic(method, whole, raw, content_type, headers={**own, **sent})
-        parsed = json.loads(response.content) if response.content else None
-        return Answer(response.status_code, dict(response.headers), parsed)
+        received = self._client.generic(method, whole, raw, content_type, headers={**own, **sent})
+        parsed = json.loads(received.content) if received.content else None
+        return Response(received.status_code, dict(received.headers), parsed)
 
 
-def details(answer: Answer) -> dict[str, str]:
-    """Argument to reason, of an answer that must be `invalid_arguments`."""
-    assert (answer.status, answer.body["type"]) == (400, "invalid_arguments"), answer
-    assert answer.body["message"] == "invalid argument(s)"
-    assert all(isinstance(detail["help_message"], str) for detail in answer.body["details"])
-    return {detail["argument_name"]: detail["reason"] for detail in answer.body["details"]}
+def details(response: Response) -> dict[str, str]:
+    """Map arguments to reasons, from a response that must be `invalid_arguments`."""
+    assert (response.status, response.body["type"]) == (400, "invalid_arguments"), response
+    assert response.body["message"] == "invalid argument(s)"
+    assert all(isinstance(detail["help_message"], str) for detail in response.body["details"])
+    return {detail["argument_name"]: detail["reason"] for detail in response.body["details"]}

@@ -1,4 +1,4 @@
-"""One organization as a user of Scaleway's Python SDK has it."""
+"""An organization as a user of Scaleway's Python SDK sees it."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LAYER = b"a layer"
 
 @dataclass
 class Tenant:
-    """An organization of its own on the shared product, so that its lists hold what the test made."""
+    """A separate organization on the shared product, whose lists contain only what the test created."""
 
     api: RegistryV1API
     oci: OciClient
@@ -28,7 +28,7 @@ class Tenant:
         return self.api.create_namespace(name=name, **{"description": "d", "is_public": False, **options})
 
     def push(self, namespace: Namespace, name: str, *tags: str) -> str:
-        """Push one manifest under each tag; its digest."""
+        """Push one manifest with each tag; return its digest."""
         repository = f"{namespace.name}/{name}"
         return {self.oci.push_image(repository, tag, LAYER) for tag in tags}.pop()
 

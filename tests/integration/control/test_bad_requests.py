@@ -1,4 +1,4 @@
-"""What is wrong before any domain code sees it: always JSON, never a page, never a 500."""
+"""Requests that are rejected before they reach a service: the error is always JSON, never HTML or a 500."""
 
 import json
 import logging
@@ -27,15 +27,15 @@ pytestmark = pytest.mark.django_db
         b"",
     ],
 )
-def test_bodies_that_are_no_json_are_refused(key: TestKey, body: bytes) -> None:
-    answer = Api(key).call("POST", "/namespaces", body)
+def test_malformed_json_is_rejected(key: TestKey, body: bytes) -> None:
+    response = Api(key).call("POST", "/namespaces", body)
     argument, reason = ("body", "format") if body else ("name", "required")
-    assert details(answer) == {argument: reason}
+    assert details(response) == {argument: reason}
 
 
 @pytest.mark.parametrize("body", ["[]", '"text"', "null", "5", "true"])
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_json_that_is_no_object_is_refused(key: TestKey, method: str, body: str) -> None:
+def test_json_that_is_not_an_object_is_rejected(key: TestKey, method: str, body: str) -> None:
     path = "/namespaces" if method == "POST" else f"/namespaces/{make_namespace(key).pk}"
     assert details(Api(key).call(method, path, body)) == {"body": "format"}
 
@@ -44,9 +44,9 @@ def test_json_that_is_no_object_is_refused(key: TestKey, method: str, body: str)
     "content_type",
     ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "x" * 500],
 )
-def test_other_content_types_are_refused(key: TestKey, content_type: str) -> None:
-    answer = Api(key).call("POST", "/namespaces", "name=abc", content_type=content_type)
-    assert (answer.status, answer.body["type"]) == (415, "unsupported_media_type")
+def test_other_content_types_are_415(key: TestKey, content_type: str) -> None:
+    response = Api(key).call("POST", "/namespaces", "name=abc", content_type=content_type)
+    assert (response.status, response.body["type"]) == (415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_other_content_types_are_refused(key: TestKey, content_type: str) -> Non
         "APPLICATION/JSON",
     ],
 )
-def test_json_with_or_without_a_charset_is_taken(key: TestKey, content_type: str) -> None:
+def test_json_is_accepted_with_and_without_a_charset(key: TestKey, content_type: str) -> None:
     assert Api(key).call("POST", "/namespaces", '{"name": "abc"}', content_type=content_type).status == 200
 
 
@@ -66,21 +66,21 @@ def test_json_with_or_without_a_charset_is_taken(key: TestKey, content_type: str
     ("charset", "status"),
     [("no-such", 200), ("latin-1", 200), ("zlib", 400), ("rot13", 400), ("utf-16", 400)],
 )
-def test_strange_charsets_are_no_fault_of_ours(key: TestKey, charset: str, status: int) -> None:
+def test_an_unusual_charset_is_not_a_server_error(key: TestKey, charset: str, status: int) -> None:
     content_type = f"application/json; charset={charset}"
     assert Api(key).call("POST", "/namespaces", '{"name": "abc"}', content_type=content_type).status == status
 
 
-def test_a_body_that_is_too_large_is_refused(key: TestKey) -> None:
-    answer = Api(key).post("/namespaces", name="abc", description="x" * 3_000_000)
-    assert (answer.status, answer.body["type"]) == (413, "request_entity_too_large")
+def test_a_body_that_is_too_large_is_413(key: TestKey) -> None:
+    response = Api(key).post("/namespaces", name="abc", description="x" * 3_000_000)
+    assert (response.status, response.body["type"]) == (413, "request_entity_too_large")
     assert not Namespace.objects.exists()
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 @pytest.mark.parametrize("body", ["{}", "", "nonsense"])
 @pytest.mark.parametrize("content_type", ["", "application/json", "text/plain"])
-def test_bodies_of_get_and_delete_are_not_looked_at(
+def test_the_body_of_get_and_delete_is_ignored(
     key: TestKey, method: str, body: str, content_type: str
 ) -> None:
     path = f"/namespaces/{make_namespace(key).pk}"
@@ -90,14 +90,14 @@ def test_bodies_of_get_and_delete_are_not_looked_at(
 @pytest.mark.parametrize(
     "accept", ["*/*", "application/json", "application/json; indent=4", "text/html, */*;q=0.1"]
 )
-def test_answers_are_plain_json_whatever_is_accepted(key: TestKey, accept: str) -> None:
-    answer = Api(key).call("GET", "/namespaces", Accept=accept)
-    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+def test_responses_are_plain_json_whatever_accept_contains(key: TestKey, accept: str) -> None:
+    response = Api(key).call("GET", "/namespaces", Accept=accept)
+    assert (response.status, response.headers["Content-Type"]) == (200, "application/json")
 
 
-def test_an_answer_that_is_not_wanted_is_406_and_json_all_the_same(key: TestKey) -> None:
-    answer = Api(key).call("GET", "/namespaces", Accept="text/html")
-    assert (answer.status, answer.body["type"]) == (406, "not_acceptable")
+def test_an_unacceptable_response_is_406_in_json(key: TestKey) -> None:
+    response = Api(key).call("GET", "/namespaces", Accept="text/html")
+    assert (response.status, response.body["type"]) == (406, "not_acceptable")
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_an_answer_that_is_not_wanted_is_406_and_json_all_the_same(key: TestKey)
         ("OPTIONS", "/namespaces", "GET, POST, HEAD"),
     ],
 )
-def test_methods_that_are_not_there_are_405(key: TestKey, method: str, path: str, allowed: str) -> None:
-    answer = Api(key).call(method, path)
-    assert (answer.status, answer.body["type"]) == (405, "method_not_allowed")
-    assert {*answer.headers["Allow"].split(", ")} >= {*allowed.split(", ")} - {"HEAD"}
+def test_unsupported_methods_are_405(key: TestKey, method: str, path: str, allowed: str) -> None:
+    response = Api(key).call(method, path)
+    assert (response.status, response.body["type"]) == (405, "method_not_allowed")
+    assert {*response.headers["Allow"].split(", ")} >= {*allowed.split(", ")} - {"HEAD"}
 
 
 @pytest.mark.parametrize(
@@ -134,13 +134,13 @@ def test_methods_that_are_not_there_are_405(key: TestKey, method: str, path: str
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_paths_that_lead_nowhere_are_json_and_never_redirect(key: TestKey, method: str, path: str) -> None:
-    answer = Api(key).call(method, path)
-    assert answer.status == 404
-    assert answer.body["type"] == "not_found"
-    assert {type(answer.body[name]) for name in ("message", "resource", "resource_id")} == {str}
-    assert answer.headers["Content-Type"] == "application/json"
-    assert "X-Request-Id" in answer.headers
+def test_unknown_paths_are_json_and_never_redirect(key: TestKey, method: str, path: str) -> None:
+    response = Api(key).call(method, path)
+    assert response.status == 404
+    assert response.body["type"] == "not_found"
+    assert {type(response.body[name]) for name in ("message", "resource", "resource_id")} == {str}
+    assert response.headers["Content-Type"] == "application/json"
+    assert "X-Request-Id" in response.headers
 
 
 EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -152,35 +152,35 @@ EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 def test_everything_in_another_region_is_a_json_404_for_a_key_and_401_without(
     key: TestKey, region: str, tail: str, method: str
 ) -> None:
-    # given Django's own check of forged forms, which the test client skips unless told
+    # given Django's CSRF check, which the test client disables by default
     django = Client(enforce_csrf_checks=True)
     path = f"/registry/v1/regions/{region}/{tail}"
 
-    # then every method is answered by the API
-    answer = Api(key, django).call(method, path, {"name": "x"} if method in ("POST", "PATCH") else None)
-    assert answer.status == 404
-    assert answer.headers["Content-Type"] == "application/json"
+    # then the API responds to every method
+    response = Api(key, django).call(method, path, {"name": "x"} if method in ("POST", "PATCH") else None)
+    assert response.status == 404
+    assert response.headers["Content-Type"] == "application/json"
     if method != "HEAD":
-        assert (answer.body["type"], answer.body["resource"]) == ("not_found", "region")
-        assert "this registry serves fr-par" in answer.body["message"]
+        assert (response.body["type"], response.body["resource"]) == ("not_found", "region")
+        assert "this registry serves fr-par" in response.body["message"]
     assert Api(None, django).call(method, path).status == 401
 
 
 @pytest.mark.parametrize("method", EVERY_METHOD)
-def test_tokens_of_another_region_are_a_json_404_for_everybody(method: str) -> None:
+def test_tokens_of_another_region_are_a_json_404_for_every_caller(method: str) -> None:
     path = "/registry-internal/v1/regions/nl-ams/tokens"
-    answer = Api(None, Client(enforce_csrf_checks=True)).call(method, path)
-    assert (answer.status, answer.headers["Content-Type"]) == (404, "application/json")
+    response = Api(None, Client(enforce_csrf_checks=True)).call(method, path)
+    assert (response.status, response.headers["Content-Type"]) == (404, "application/json")
 
 
 @pytest.mark.parametrize("region", ["nl-ams", "pl-waw"])
 @pytest.mark.parametrize("items", ["namespaces", "images", "tags"])
 def test_lists_of_scaleways_other_regions_are_empty(key: TestKey, region: str, items: str) -> None:
-    # given a namespace here, and a client that queries every region in turn
+    # given a namespace in this region, and a client that queries every region in turn
     make_namespace(key)
     path = f"/registry/v1/regions/{region}/{'images/x/tags' if items == 'tags' else items}"
 
-    # then nothing is in the other regions, and arguments are checked as here
+    # then the other regions are empty, and arguments are validated as in this one
     assert Api(key).get(path, page=1, order_by="created_at_desc").body == {items: [], "total_count": 0}
     assert Api(key).get(path, page="x").status == 400
     assert Api().get(path).status == 401
@@ -188,35 +188,35 @@ def test_lists_of_scaleways_other_regions_are_empty(key: TestKey, region: str, i
     assert Api(key).get(f"/registry/v1/regions/zz-zzz/{items}").status == 404
 
 
-def test_the_address_itself_leads_to_the_administration() -> None:
-    answer = Client().get("/")
-    assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")
+def test_the_root_path_redirects_to_the_administration() -> None:
+    response = Client().get("/")
+    assert (response.status_code, response.headers["Location"]) == (302, "/admin/")
 
 
-def test_a_host_that_is_not_ours_is_refused_in_json() -> None:
-    answer = Api().call("GET", "/metadata", Host="evil.example")
-    assert (answer.status, answer.body["type"]) == (400, "bad_request")
+def test_a_host_that_is_not_allowed_is_400_in_json() -> None:
+    response = Api().call("GET", "/metadata", Host="evil.example")
+    assert (response.status, response.body["type"]) == (400, "bad_request")
 
 
 @pytest.mark.parametrize("host", ["10.1.2.3:8000", "evil.example", "[fe80::1]", ""])
-def test_a_health_check_may_name_any_host(host: str) -> None:
-    answer = Api().call("GET", "/healthz", Host=host)
-    assert (answer.status, answer.body["status"]) == (200, "ok")
+def test_a_health_check_may_have_any_host(host: str) -> None:
+    response = Api().call("GET", "/healthz", Host=host)
+    assert (response.status, response.body["status"]) == (200, "ok")
 
 
 def test_a_health_check_is_a_get() -> None:
-    answer = Api().call("POST", "/healthz", Host="evil.example")
-    assert (answer.status, answer.body["type"]) == (405, "method_not_allowed")
+    response = Api().call("POST", "/healthz", Host="evil.example")
+    assert (response.status, response.body["type"]) == (405, "method_not_allowed")
 
 
-def test_the_admin_speaks_html() -> None:
+def test_the_administration_responds_in_html() -> None:
     response = Client().get("/admin/nothing/")
     assert response.status_code in (302, 404)
     assert "application/json" not in response.headers.get("Content-Type", "")
 
 
 def break_queries(message: str) -> AbstractContextManager[None]:
-    """Every query fails as it does when the database is away or we have made a mistake."""
+    """Make every query fail, as with an unavailable database or a bug."""
 
     def fail(execute: object, sql: str, params: object, many: bool, context: object) -> object:
         raise OperationalError(message) if message == "away" else ZeroDivisionError(message)
@@ -224,23 +224,23 @@ def break_queries(message: str) -> AbstractContextManager[None]:
     return connection.execute_wrapper(fail)
 
 
-def test_our_own_faults_are_500_and_say_nothing(key: TestKey, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_is_500_without_details(key: TestKey, caplog: pytest.LogCaptureFixture) -> None:
     with break_queries("the inside"), caplog.at_level(logging.ERROR):
-        answer = Api(key).get("/namespaces")
-    assert (answer.status, answer.headers["Content-Type"]) == (500, "application/json")
-    assert answer.body == {"type": "internal_server_error", "message": "internal error"}
-    assert answer.headers["X-Request-Id"] in caplog.text
+        response = Api(key).get("/namespaces")
+    assert (response.status, response.headers["Content-Type"]) == (500, "application/json")
+    assert response.body == {"type": "internal_server_error", "message": "internal error"}
+    assert response.headers["X-Request-Id"] in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/namespaces", "/healthz", "/.well-known/jwks.json"])
-def test_a_database_that_is_away_is_503_and_says_when_to_try_again(
+def test_an_unavailable_database_is_503_with_retry_after(
     key: TestKey, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with break_queries("away"):
-        answer = Api(key).get(path)
-    assert (answer.status, answer.body["type"]) == (503, "service_unavailable")
-    assert answer.headers["Retry-After"] == "5"
-    assert "away" not in json.dumps(answer.body)
+        response = Api(key).get(path)
+    assert (response.status, response.body["type"]) == (503, "service_unavailable")
+    assert response.headers["Retry-After"] == "5"
+    assert "away" not in json.dumps(response.body)
 
 
 def test_health_and_metadata_need_no_key() -> None:

@@ -1,4 +1,4 @@
-"""Organizations, principals, keys and policies as the services make them."""
+"""Organizations, principals, keys and policies, as the services create them."""
 
 import json
 import re
@@ -27,21 +27,21 @@ def test_an_organization_has_a_default_project_with_its_own_id() -> None:
     assert (project.pk, project.name) == (organization.pk, "default")
 
 
-def test_keys_have_the_forms_that_clients_insist_on() -> None:
+def test_keys_have_the_formats_that_clients_require() -> None:
     issued = services.create_api_key(actor=SYSTEM, holder=make_application())
     assert re.fullmatch(r"SCW[A-Z0-9]{17}", issued.api_key.access_key)
     assert issued.secret == str(UUID(issued.secret))
     assert UUID(issued.secret).version == 4
 
 
-def test_a_secret_is_stored_nowhere_and_shown_by_nothing() -> None:
+def test_a_secret_is_neither_stored_nor_displayed() -> None:
     issued = services.create_api_key(actor=SYSTEM, holder=make_user())
     stored = [str(value) for row in ApiKey.objects.values() for value in row.values()]
     audited = [str(value) for row in AuditEvent.objects.values() for value in row.values()]
     assert not [text for text in (*stored, *audited, repr(issued)) if issued.secret in text]
 
 
-def test_a_user_and_an_application_hold_keys_alike() -> None:
+def test_users_and_applications_hold_keys() -> None:
     for holder in (make_user(), make_application()):
         key = make_key(holder=holder)
         assert key.principal.id == holder.pk
@@ -49,7 +49,7 @@ def test_a_user_and_an_application_hold_keys_alike() -> None:
         assert [right.permission_set for right in key.principal.rights] == [PermissionSet.FULL_ACCESS]
 
 
-def test_a_deleted_key_proves_nobody_and_deleting_again_is_no_harm() -> None:
+def test_a_deleted_key_is_invalid_and_deleting_it_again_succeeds() -> None:
     issued = services.create_api_key(actor=SYSTEM, holder=make_application())
     services.delete_api_key(actor=SYSTEM, api_key=issued.api_key)
     services.delete_api_key(actor=SYSTEM, api_key=issued.api_key)
@@ -58,7 +58,7 @@ def test_a_deleted_key_proves_nobody_and_deleting_again_is_no_harm() -> None:
     assert AuditEvent.objects.filter(verb="api_key.delete").count() == 1
 
 
-def test_keys_and_policies_stay_inside_their_organization() -> None:
+def test_keys_and_policies_are_limited_to_their_organization() -> None:
     robot, foreign = make_application(), make_project(make_organization())
     with pytest.raises(InvalidArgument):
         services.create_api_key(actor=SYSTEM, holder=robot, default_project=foreign)
@@ -69,7 +69,7 @@ def test_keys_and_policies_stay_inside_their_organization() -> None:
         services.create_api_key(actor=SYSTEM, holder=nobodys)
 
 
-def test_a_name_that_is_taken_is_said_to_be_and_breaks_no_transaction() -> None:
+def test_a_duplicate_name_raises_already_exists_and_does_not_break_the_transaction() -> None:
     organization = make_organization()
     user = services.create_user(actor=SYSTEM, username="ada", organization=organization, password="secret")
     services.create_application(actor=SYSTEM, organization=organization, name="robot")
@@ -87,7 +87,7 @@ def test_a_name_that_is_taken_is_said_to_be_and_breaks_no_transaction() -> None:
     assert user.check_password("secret")
 
 
-def test_invariant_10_each_verb_has_its_audit_row() -> None:
+def test_invariant_10_each_service_writes_its_audit_row() -> None:
     key = make_key(holder=make_user())
     make_application(key.organization)
     make_project(key.organization)
@@ -105,8 +105,8 @@ def test_invariant_10_each_verb_has_its_audit_row() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_keys_are_rotated_any_number_of_times() -> None:
-    # given an operator who replaces a key again and again, as README shows
+def test_keys_can_be_rotated_repeatedly() -> None:
+    # given an operator who replaces a key repeatedly, as in the README
     keys = []
     for _ in range(3):
         printed = StringIO()
@@ -119,13 +119,13 @@ def test_keys_are_rotated_any_number_of_times() -> None:
         assert [right.permission_set for right in principal.rights] == [PermissionSet.PUSH]
         call_command("delete_key", keys[-1]["access_key"])
 
-    # then all keys were of one application with one policy
+    # then all keys belong to one application with one policy
     assert len({key["application_id"] for key in keys}) == 1
     assert Policy.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_policy_that_lost_its_rule_gets_it_again() -> None:
+def test_granting_a_policy_again_restores_its_deleted_rule() -> None:
     robot = make_application()
     grant = {"actor": SYSTEM, "holder": robot, "permission_set": PermissionSet.PUSH}
     policy = services.grant_policy(**grant)  # type: ignore[arg-type]

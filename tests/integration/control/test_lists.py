@@ -1,4 +1,4 @@
-"""Filters, order and pages, which every client depends on in its own way."""
+"""Filters, order and pages of lists, in the variants that clients use."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ import pytest
 from registry_control.catalog.models import Image, Tag
 from registry_control.namespaces.models import Namespace
 from tests.factories import TestKey, make_namespace, make_project, push_image
-from tests.integration.control.api import NOBODYS, Answer, Api, details
+from tests.integration.control.api import UNKNOWN_ID, Api, Response, details
 
 pytestmark = pytest.mark.django_db
 
@@ -20,12 +20,12 @@ MODELS: dict[str, type[Namespace] | type[Image] | type[Tag]] = {
 LISTS = sorted(MODELS)
 
 
-QueryExecutor = Callable[..., Answer]
+QueryExecutor = Callable[..., Response]
 
 
 @pytest.fixture
 def fill(key: TestKey) -> Callable[[str, int], QueryExecutor]:
-    """Make so many rows of a kind, `row-00` and on; return how to list them."""
+    """Create this many rows of a kind, named `row-00` and up; return a function that lists them."""
 
     def make(what: str, count: int) -> QueryExecutor:
         names = [f"row-{number:02}" for number in range(count)]
@@ -45,16 +45,14 @@ def fill(key: TestKey) -> Callable[[str, int], QueryExecutor]:
     return make
 
 
-def names(answer: Answer, what: str) -> list[str]:
-    assert answer.status == 200, answer
-    assert set(answer.body) == {what, "total_count"}
-    return [row["name"] for row in answer.body[what]]
+def names(response: Response, what: str) -> list[str]:
+    assert response.status == 200, response
+    assert set(response.body) == {what, "total_count"}
+    return [row["name"] for row in response.body[what]]
 
 
 @pytest.mark.parametrize("what", LISTS)
-def test_a_page_has_twenty_rows_unless_it_is_told(
-    what: str, fill: Callable[[str, int], QueryExecutor]
-) -> None:
+def test_a_page_has_twenty_rows_by_default(what: str, fill: Callable[[str, int], QueryExecutor]) -> None:
     ask = fill(what, 23)
     rows = [f"row-{number:02}" for number in range(23)]
     assert names(ask(), what) == names(ask(page=1), what) == names(ask(page=0), what) == rows[:20]
@@ -69,11 +67,11 @@ def test_a_page_has_twenty_rows_unless_it_is_told(
 
 @pytest.mark.parametrize("what", LISTS)
 @pytest.mark.parametrize("page", [3, 999, 2**31, 2**63, 10**30, "9" * 900])
-def test_past_the_end_is_an_empty_page_with_the_true_count(
+def test_a_page_after_the_end_is_empty_and_has_the_total_count(
     what: str, page: object, fill: Callable[[str, int], QueryExecutor]
 ) -> None:
-    answer = fill(what, 2)(page=page, page_size=1)
-    assert (answer.status, answer.body) == (200, {what: [], "total_count": 2})
+    response = fill(what, 2)(page=page, page_size=1)
+    assert (response.status, response.body) == (200, {what: [], "total_count": 2})
 
 
 @pytest.mark.parametrize("what", LISTS)
@@ -95,23 +93,23 @@ def test_past_the_end_is_an_empty_page_with_the_true_count(
         ("name", "nul\x00", "format"),
     ],
 )
-def test_bad_pages_and_orders_are_refused_and_not_adjusted(
+def test_invalid_pages_and_orders_are_rejected_and_not_adjusted(
     what: str, field: str, value: str, reason: str, fill: Callable[[str, int], QueryExecutor]
 ) -> None:
     assert details(fill(what, 1)(**{field: value})) == {field: reason}
 
 
 @pytest.mark.parametrize("what", LISTS)
-def test_orders_go_by_time_and_by_name_both_ways(
+def test_lists_are_ordered_by_time_and_by_name_in_both_directions(
     what: str, fill: Callable[[str, int], QueryExecutor]
 ) -> None:
-    # given three rows whose names and times are in different orders
+    # given three rows whose names and times have different orders
     ask = fill(what, 3)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for name, hour in (("row-00", 2), ("row-01", 0), ("row-02", 1)):
         MODELS[what].objects.filter(name=name).update(created_at=start + timedelta(hours=hour))
 
-    # when they are listed in each order, then it is kept, and oldest first is what an unset one means
+    # when they are listed in each order, then they are in it, and the default is oldest first
     by_time = ["row-01", "row-02", "row-00"]
     assert names(ask(), what) == names(ask(order_by="created_at_asc"), what) == by_time
     assert names(ask(order_by="created_at_desc"), what) == by_time[::-1]
@@ -137,7 +135,7 @@ def test_namespaces_can_be_ordered_by_description(key: TestKey) -> None:
 
 @pytest.mark.parametrize("what", LISTS)
 @pytest.mark.parametrize("direction", ["asc", "desc"])
-def test_rows_of_one_moment_are_each_on_exactly_one_page(
+def test_rows_with_equal_times_are_each_on_exactly_one_page(
     what: str, direction: str, fill: Callable[[str, int], QueryExecutor]
 ) -> None:
     ask = fill(what, 9)
@@ -148,14 +146,14 @@ def test_rows_of_one_moment_are_each_on_exactly_one_page(
 
 
 @pytest.mark.parametrize("what", LISTS)
-def test_a_name_is_matched_as_a_whole(what: str, fill: Callable[[str, int], QueryExecutor]) -> None:
+def test_a_name_filter_matches_the_whole_name(what: str, fill: Callable[[str, int], QueryExecutor]) -> None:
     ask = fill(what, 2)
     assert names(ask(name="row-01"), what) == ["row-01"]
     for other in ("row", "row-0", "ROW-01", "row-01 ", "%", "row-0_"):
         assert ask(name=other).body == {what: [], "total_count": 0}
 
 
-def test_namespaces_are_filtered_by_project_and_organization_together(key: TestKey) -> None:
+def test_filters_by_project_and_organization_are_combined(key: TestKey) -> None:
     # given namespaces in two projects of one organization
     other = make_project(key.organization)
     make_namespace(key, "in-default")
@@ -163,7 +161,7 @@ def test_namespaces_are_filtered_by_project_and_organization_together(key: TestK
     default, organization = str(key.organization.pk), str(key.organization.pk)
     api = Api(key)
 
-    # when filters are given, then all must match, and without any everything is listed
+    # when filters are set, then all must match, and without any filter everything is listed
     def listed(**query: object) -> list[str]:
         return names(api.get("/namespaces", **query), "namespaces")
 
@@ -171,8 +169,8 @@ def test_namespaces_are_filtered_by_project_and_organization_together(key: TestK
     assert listed(organization_id=organization) == ["in-default", "in-other"]
     assert listed(project_id=default) == ["in-default"]
     assert listed(project_id=str(other.pk), organization_id=organization) == ["in-other"]
-    assert listed(project_id=str(other.pk), organization_id=NOBODYS) == []
-    assert listed(project_id=NOBODYS) == []
+    assert listed(project_id=str(other.pk), organization_id=UNKNOWN_ID) == []
+    assert listed(project_id=UNKNOWN_ID) == []
     assert listed(project_id=str(other.pk).upper(), name="in-other") == ["in-other"]
 
 
@@ -193,7 +191,7 @@ def test_images_are_filtered_by_namespace_project_and_organization(key: TestKey)
     assert listed(project_id=other.pk) == ["app", "db"]
     assert listed(project_id=other.pk, namespace_id=first.pk) == []
     assert listed(organization_id=key.organization.pk, project_id=key.organization.pk) == ["app"]
-    assert listed(namespace_id=NOBODYS) == []
+    assert listed(namespace_id=UNKNOWN_ID) == []
 
 
 @pytest.mark.parametrize(
@@ -209,9 +207,9 @@ def test_images_are_filtered_by_namespace_project_and_organization(key: TestKey)
         ("images", "namespace_id"),
     ],
 )
-def test_filters_that_are_no_ids_are_refused(key: TestKey, what: str, field: str, value: str) -> None:
+def test_filters_that_are_not_ids_are_rejected(key: TestKey, what: str, field: str, value: str) -> None:
     assert details(Api(key).get(f"/{what}", **{field: value})) == {field: "format"}
 
 
-def test_parameters_that_nobody_knows_are_no_harm(key: TestKey) -> None:
+def test_unknown_parameters_are_ignored(key: TestKey) -> None:
     assert Api(key).get("/namespaces", instance_id="x", per_page=3).status == 200

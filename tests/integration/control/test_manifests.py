@@ -1,4 +1,4 @@
-"""Manifests over the management API: what no tag reaches can be seen and removed."""
+"""Manifests in the management API: untagged ones can be listed and deleted."""
 
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -12,7 +12,7 @@ from registry_control.catalog.services import manifests
 from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
 from tests.factories import READ_ONLY, Pushed, TestKey, make_key, make_manifest, push_image
-from tests.integration.control.api import NOBODYS
+from tests.integration.control.api import UNKNOWN_ID
 
 pytestmark = pytest.mark.django_db
 
@@ -21,18 +21,18 @@ BASE = "/registry/v1beta1/regions/fr-par/manifests"
 
 @dataclass
 class Manifests:
-    """The endpoints of manifests, called with one key."""
+    """The endpoints of manifests, with one key."""
 
     key: TestKey
 
     def list(self, **query: str | int | UUID) -> dict[str, object]:
-        answer = Client().get(f"{BASE}?{urlencode(query)}", headers={"X-Auth-Token": self.key.secret})
-        return {"status": answer.status_code, **answer.json()}
+        response = Client().get(f"{BASE}?{urlencode(query)}", headers={"X-Auth-Token": self.key.secret})
+        return {"status": response.status_code, **response.json()}
 
     def call(self, method: str, manifest_id: object) -> tuple[int, dict[str, object]]:
         headers = {"X-Auth-Token": self.key.secret}
-        answer = Client().generic(method, f"{BASE}/{manifest_id}", headers=headers)
-        return answer.status_code, answer.json()
+        response = Client().generic(method, f"{BASE}/{manifest_id}", headers=headers)
+        return response.status_code, response.json()
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def pushes(key: TestKey, namespace: Namespace) -> list[Pushed]:
     ]
 
 
-def test_a_list_shows_tags_and_what_no_tag_reaches(api: Manifests, pushes: list[Pushed]) -> None:
+def test_a_list_contains_tagged_and_untagged_manifests(api: Manifests, pushes: list[Pushed]) -> None:
     image_id = str(pushes[0].image_id)
     listed = api.list(image_id=image_id)
     assert listed["total_count"] == 3
@@ -72,7 +72,7 @@ def test_a_list_shows_tags_and_what_no_tag_reaches(api: Manifests, pushes: list[
     assert (page["total_count"], page["manifests"]) == (3, [found[0]])
 
 
-def test_an_untagged_manifest_is_deleted_and_comes_back_once_more(
+def test_an_untagged_manifest_is_deleted_and_the_repeated_response_is_the_same(
     api: Manifests, pushes: list[Pushed]
 ) -> None:
     # given the oldest push
@@ -82,7 +82,7 @@ def test_an_untagged_manifest_is_deleted_and_comes_back_once_more(
     # when it is deleted, twice
     deleted = api.call("DELETE", UUID(int=first.pk))
 
-    # then it was shown as it was, and its content counts no more
+    # then the response describes it as it was, and its content no longer counts
     assert shown[0] == 200
     assert deleted == shown
     assert api.call("DELETE", UUID(int=first.pk))[0] == 404
@@ -90,16 +90,16 @@ def test_an_untagged_manifest_is_deleted_and_comes_back_once_more(
     assert (image.size, image.untagged_size) == (len(b"{}three"), len(b"two"))
 
 
-def test_a_tagged_manifest_goes_with_its_tags(api: Manifests, pushes: list[Pushed]) -> None:
+def test_a_tagged_manifest_is_deleted_with_its_tags(api: Manifests, pushes: list[Pushed]) -> None:
     status, _ = api.call("DELETE", UUID(int=Manifest.objects.get(digest=pushes[2].digest).pk))
     assert (status, Tag.objects.count()) == (200, 0)
 
 
-def test_only_those_who_may_delete_do(api: Manifests, key: TestKey, pushes: list[Pushed]) -> None:
+def test_only_callers_with_the_right_can_delete(api: Manifests, key: TestKey, pushes: list[Pushed]) -> None:
     manifest_id = UUID(int=Manifest.objects.get(digest=pushes[0].digest).pk)
     reader, stranger = make_key(READ_ONLY, organization=key.organization), make_key()
     assert Manifests(reader).call("DELETE", manifest_id)[0] == 403
-    for foreign in (manifest_id, NOBODYS, "no-id", UUID(int=2**63)):
+    for foreign in (manifest_id, UNKNOWN_ID, "no-id", UUID(int=2**63)):
         assert Manifests(stranger).call("DELETE", foreign)[0] == 404
     assert Manifests(stranger).list(image_id=pushes[0].image_id)["status"] == 404
     Image.objects.update(status=Status.LOCKED)
@@ -107,9 +107,9 @@ def test_only_those_who_may_delete_do(api: Manifests, key: TestKey, pushes: list
     assert Manifest.objects.count() == 3
 
 
-def test_a_list_names_the_image(api: Manifests, pushes: list[Pushed]) -> None:
+def test_a_list_requires_an_image(api: Manifests, pushes: list[Pushed]) -> None:
     assert api.list()["status"] == 400
-    assert api.list(image_id=NOBODYS)["status"] == 404
+    assert api.list(image_id=UNKNOWN_ID)["status"] == 404
     assert api.list(image_id=pushes[0].image_id, is_reachable="maybe")["status"] == 400
 
 

@@ -1,4 +1,4 @@
-"""Namespaces over the management API: what clients see, and what each call does."""
+"""Namespaces in the management API: the responses, and the effect of each call."""
 
 import re
 from uuid import uuid4
@@ -15,18 +15,18 @@ pytestmark = pytest.mark.django_db
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
 
 
-def test_a_created_namespace_has_all_fifteen_keys_in_their_types() -> None:
+def test_a_created_namespace_has_fifteen_fields_of_the_documented_types() -> None:
     # given a key with full access
     key = make_key()
 
     # when it creates a namespace
-    answer = Api(key).post("/namespaces", name="my-team", description="what we ship", is_public=True)
+    response = Api(key).post("/namespaces", name="my-team", description="what we ship", is_public=True)
 
-    # then the answer is 200 with the object, ready at once, in the key's default project
-    times = answer.body.pop("created_at"), answer.body.pop("updated_at")
+    # then the response is 200 with the object, ready at once, in the key's default project
+    times = response.body.pop("created_at"), response.body.pop("updated_at")
     assert all(RFC_3339_UTC.fullmatch(time) for time in times)
-    assert answer.status == 200
-    assert answer.body == {
+    assert response.status == 200
+    assert response.body == {
         "id": str(Namespace.objects.get().pk),
         "name": "my-team",
         "description": "what we ship",
@@ -43,24 +43,24 @@ def test_a_created_namespace_has_all_fifteen_keys_in_their_types() -> None:
     }
 
 
-def test_every_answer_has_the_headers_that_clients_compare() -> None:
-    answer = Api(make_key()).get("/namespaces")
-    assert answer.headers["Content-Type"] == "application/json"
-    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", answer.headers["X-Request-Id"])
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["X-Frame-Options"] == "DENY"
-    assert "X-Total-Count" not in answer.headers
+def test_every_response_has_the_headers_that_clients_compare() -> None:
+    response = Api(make_key()).get("/namespaces")
+    assert response.headers["Content-Type"] == "application/json"
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", response.headers["X-Request-Id"])
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["X-Frame-Options"] == "DENY"
+    assert "X-Total-Count" not in response.headers
 
 
-def test_reading_shows_what_creating_answered() -> None:
+def test_a_read_returns_the_same_object_as_the_creation() -> None:
     api = Api(make_key())
     created = api.post("/namespaces", name="my-team").body
     assert api.get(f"/namespaces/{created['id']}").body == created
     assert api.get("/namespaces").body == {"namespaces": [created], "total_count": 1}
 
 
-def test_size_and_image_count_are_those_of_pushed_images_that_are_not_being_deleted() -> None:
-    # given two pushed images, one that an upload only began, and one that is being deleted
+def test_size_and_image_count_include_pushed_images_that_are_not_being_deleted() -> None:
+    # given two pushed images, one that was only created by an upload, and one that is being deleted
     key = make_key()
     namespace = make_namespace(key)
     first = push_image(key, namespace, "one", layers=[b"x" * 1000])
@@ -81,7 +81,7 @@ def test_size_and_image_count_are_those_of_pushed_images_that_are_not_being_dele
 @pytest.mark.parametrize(
     "name", ["abc", "a" * 63, "ns-epic-curie", "0-0", "tf-cr-ns-basic-0123456789-0123456789-01234567"]
 )
-def test_names_that_clients_make_up_are_taken_as_they_are(name: str) -> None:
+def test_valid_names_are_stored_unchanged(name: str) -> None:
     assert Api(make_key()).post("/namespaces", name=name).body["name"] == name
 
 
@@ -110,9 +110,9 @@ def test_names_that_clients_make_up_are_taken_as_they_are(name: str) -> None:
         (True, "format"),
     ],
 )
-def test_other_names_are_refused_and_never_changed(name: object, reason: str) -> None:
-    answer = Api(make_key()).post("/namespaces", name=name)
-    assert details(answer) == {"name": reason}
+def test_invalid_names_are_rejected_and_never_normalized(name: object, reason: str) -> None:
+    response = Api(make_key()).post("/namespaces", name=name)
+    assert details(response) == {"name": reason}
     assert not Namespace.objects.exists()
 
 
@@ -120,12 +120,12 @@ def test_a_name_is_required() -> None:
     assert details(Api(make_key()).post("/namespaces", description="nameless")) == {"name": "required"}
 
 
-def test_a_name_is_unique_over_all_organizations() -> None:
+def test_a_name_is_unique_among_all_organizations() -> None:
     make_namespace(make_key(), "taken")
-    answer = Api(make_key()).post("/namespaces", name="taken")
-    assert answer.status == 409
-    assert (answer.body["type"], answer.body["message"]) == ("already_exists", "Namespace already exist")
-    assert {type(answer.body[key]) for key in ("resource", "resource_id", "help_message")} == {str}
+    response = Api(make_key()).post("/namespaces", name="taken")
+    assert response.status == 409
+    assert (response.body["type"], response.body["message"]) == ("already_exists", "Namespace already exist")
+    assert {type(response.body[key]) for key in ("resource", "resource_id", "help_message")} == {str}
 
 
 @pytest.mark.parametrize(
@@ -144,51 +144,53 @@ def test_a_name_is_unique_over_all_organizations() -> None:
         ("organization_id", "{}", "format"),
     ],
 )
-def test_arguments_of_a_wrong_type_or_form_are_named(field: str, value: object, reason: str) -> None:
+def test_the_error_names_each_argument_of_a_wrong_type_or_format(
+    field: str, value: object, reason: str
+) -> None:
     api = Api(make_key())
     assert details(api.post("/namespaces", name="my-team", **{field: value})) == {field: reason}
 
 
-def test_all_wrong_arguments_are_named_at_once() -> None:
-    answer = Api(make_key()).post("/namespaces", description=1, is_public=2)
-    assert details(answer) == {"name": "required", "description": "format", "is_public": "format"}
+def test_the_error_names_all_invalid_arguments_at_once() -> None:
+    response = Api(make_key()).post("/namespaces", description=1, is_public=2)
+    assert details(response) == {"name": "required", "description": "format", "is_public": "format"}
 
 
-def test_a_namespace_is_created_in_the_project_that_is_named() -> None:
+def test_a_namespace_is_created_in_the_given_project() -> None:
     key = make_key()
     project = make_project(key.organization)
-    answer = Api(key).post("/namespaces", name="my-team", project_id=str(project.pk))
-    assert answer.body["project_id"] == str(project.pk)
-    assert answer.body["organization_id"] == str(key.organization.pk)
+    response = Api(key).post("/namespaces", name="my-team", project_id=str(project.pk))
+    assert response.body["project_id"] == str(project.pk)
+    assert response.body["organization_id"] == str(key.organization.pk)
 
 
-def test_an_organization_stands_for_its_default_project() -> None:
+def test_an_organization_id_selects_its_default_project() -> None:
     # given a key whose own default project is another one
     home = make_key()
     key = make_key(holder=home.holder, project=make_project(home.organization))
 
     # when it creates in its organization
-    answer = Api(key).post("/namespaces", name="my-team", organization_id=str(home.organization.pk))
+    response = Api(key).post("/namespaces", name="my-team", organization_id=str(home.organization.pk))
 
     # then the namespace is in the project with the organization's id
-    assert answer.body["project_id"] == str(default_project(home.organization).pk)
+    assert response.body["project_id"] == str(default_project(home.organization).pk)
 
 
 @pytest.mark.parametrize("both", [True, False])
-def test_project_and_organization_together_must_fit(*, both: bool) -> None:
+def test_project_and_organization_must_match(*, both: bool) -> None:
     key, other = make_key(), make_key()
     organization = key.organization if both else other.organization
     project = make_project(key.organization)
-    answer = Api(key).post(
+    response = Api(key).post(
         "/namespaces", name="my-team", organization_id=str(organization.pk), project_id=str(project.pk)
     )
     if both:
-        assert answer.body["project_id"] == str(project.pk)
+        assert response.body["project_id"] == str(project.pk)
     else:
-        assert details(answer) == {"organization_id": "unknown"}
+        assert details(response) == {"organization_id": "unknown"}
 
 
-def test_another_organizations_project_is_no_other_than_one_that_is_not_there() -> None:
+def test_a_project_of_another_organization_looks_like_an_unknown_one() -> None:
     key = make_key()
     foreign = make_project(make_key().organization)
     theirs = Api(key).post("/namespaces", name="my-team", project_id=str(foreign.pk))

@@ -1,4 +1,4 @@
-"""The description of the API is the one in docs/, and its pages need no internet."""
+"""The served API description is that of docs/openapi.yaml, and its pages work without the internet."""
 
 import re
 from pathlib import Path
@@ -38,18 +38,18 @@ def operations() -> dict[str, dict[str, Any]]:
     return {found["operationId"]: found for methods in paths.values() for found in methods.values()}
 
 
-def test_the_written_description_is_what_the_code_gives(tmp_path: Path) -> None:
+def test_the_committed_description_is_the_generated_one(tmp_path: Path) -> None:
     generated = tmp_path / "openapi.yaml"
     call_command("spectacular", validate=True, fail_on_warn=True, file=str(generated))
     assert generated.read_text() == WRITTEN.read_text(), "run: make openapi"
 
 
-def test_it_describes_the_fifteen_operations_and_nothing_else(operations: dict[str, dict[str, Any]]) -> None:
+def test_it_describes_exactly_the_fifteen_operations(operations: dict[str, dict[str, Any]]) -> None:
     assert operations.keys() == OPERATIONS
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
-def test_an_operation_says_how_to_call_it_and_what_it_answers(
+def test_an_operation_describes_its_security_parameters_and_responses(
     operations: dict[str, dict[str, Any]], operation: str
 ) -> None:
     described = operations[operation]
@@ -75,24 +75,24 @@ def test_lists_describe_their_parameters(operations: dict[str, dict[str, Any]]) 
 
 @pytest.mark.django_db
 def test_the_served_description_needs_no_key() -> None:
-    answer = Client().get("/api/schema/", headers={"Accept": "application/json"})
-    assert answer.status_code == 200
-    assert answer.json()["paths"].keys() == yaml.safe_load(WRITTEN.read_text())["paths"].keys()
+    response = Client().get("/api/schema/", headers={"Accept": "application/json"})
+    assert response.status_code == 200
+    assert response.json()["paths"].keys() == yaml.safe_load(WRITTEN.read_text())["paths"].keys()
 
 
 @pytest.mark.django_db
-def test_the_served_description_is_the_written_one_whoever_asks_first() -> None:
+def test_the_served_description_does_not_depend_on_the_host_of_the_first_request() -> None:
     api.document.cache_clear()
     for host in ("localhost", "127.0.0.1"):
-        answer = Client(headers={"Host": host}).get("/api/schema/?version=v7&lang=xx")
-        assert answer.content.decode() == WRITTEN.read_text()
-        assert answer.headers["Content-Type"] == "application/vnd.oai.openapi; charset=utf-8"
-        assert answer.headers["Content-Disposition"] == 'inline; filename="Stowage registry API.yaml"'
+        response = Client(headers={"Host": host}).get("/api/schema/?version=v7&lang=xx")
+        assert response.content.decode() == WRITTEN.read_text()
+        assert response.headers["Content-Type"] == "application/vnd.oai.openapi; charset=utf-8"
+        assert response.headers["Content-Disposition"] == 'inline; filename="Stowage registry API.yaml"'
 
 
 @pytest.mark.django_db
-def test_the_description_is_made_once_for_each_of_its_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    # given a process that has not been asked, and an eye on what it makes
+def test_the_description_is_generated_once_for_each_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a process without any earlier request, and a counter of generated documents
     made: list[object] = []
     make: Any = SchemaGenerator.get_schema
 
@@ -103,32 +103,32 @@ def test_the_description_is_made_once_for_each_of_its_forms(monkeypatch: pytest.
     monkeypatch.setattr(SchemaGenerator, "get_schema", counted)
     api.document.cache_clear()
 
-    # when it is asked in many words
+    # when it is requested with many variants of Accept
     browser = Client()
     forms = ("application/json", "application/yaml", "application/vnd.oai.openapi", "*/*")
     for asked in (f"{form}; indent={number}" for number in range(3) for form in forms):
-        answer = browser.get(f"/api/schema/?version={len(asked)}", headers={"Accept": asked})
-        assert answer.status_code == 200
-        assert answer.headers["Content-Type"].split(";")[0] in asked.replace("*/*", forms[2])
+        response = browser.get(f"/api/schema/?version={len(asked)}", headers={"Accept": asked})
+        assert response.status_code == 200
+        assert response.headers["Content-Type"].split(";")[0] in asked.replace("*/*", forms[2])
 
-    # then there are as many documents as forms
+    # then one document was generated for each format
     assert len(made) == 3
 
 
 @pytest.mark.django_db
-def test_the_pages_load_everything_from_here() -> None:
-    # given the page as a browser gets it
+def test_the_pages_load_files_of_this_server_only() -> None:
+    # given the page as a browser loads it
     browser = Client()
     page = browser.get("/api/docs/", headers={"Accept": "text/html"})
     assert page.status_code == 200
     html = page.content.decode()
 
-    # when its parts are asked for, then all of them are ours and are there
+    # when the files that it references are requested, then all are on this server and exist
     parts = re.findall(r'(?:src|href)="([^"]+)"', html)
     assert len(parts) >= 4
     for part in parts:
         assert part.startswith(("/static/", "/api/docs/"))
-        answer = browser.get(part)
-        assert answer.status_code == 200
-        assert b"".join(answer.streaming_content if answer.streaming else [answer.content])  # type: ignore[attr-defined]
+        response = browser.get(part)
+        assert response.status_code == 200
+        assert b"".join(response.streaming_content if response.streaming else [response.content])  # type: ignore[attr-defined]
     assert "://" not in html

@@ -1,4 +1,4 @@
-"""A budget of SQL for every operation, which does not grow with what there is."""
+"""Every operation has a budget of SQL statements, which does not depend on the number of rows."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,14 @@ from tests.integration.control.api import Api
 
 pytestmark = pytest.mark.django_db
 
-# Statements, transactions' own (BEGIN, SAVEPOINT) not counted.
+# Number of statements, without those of transactions (BEGIN, SAVEPOINT).
 BUDGET = {
     "GET /namespaces": 3,  # key, count, page with usage
-    "POST /namespaces": 5,  # key, project, insert, audit, what is shown
+    "POST /namespaces": 5,  # key, project, insert, audit, usage
     "GET /namespaces/{n}": 2,
     "PATCH /namespaces/{n}": 5,  # key, row, update, change log, audit
     "DELETE /namespaces/{n}": 5,
-    "GET /images": 5,  # key, numbers of namespaces, those never pushed to, page, names of tags
+    "GET /images": 5,  # key, counts per namespace, images without pushes, page, names of tags
     "GET /images/{i}": 3,
     "PATCH /images/{i}": 6,  # key, row, update, change log, audit, names of tags
     "DELETE /images/{i}": 6,
@@ -41,7 +41,7 @@ def pushed(key: TestKey) -> Pushed:
 
 
 def more(key: TestKey) -> None:
-    """Eleven namespaces, with up to four images each, with up to three tags each; also policies."""
+    """Create eleven namespaces with up to four images each, with up to three tags each; also policies."""
     for number in range(11):
         namespace = make_namespace(key)
         for image in range(number % 5):
@@ -52,7 +52,9 @@ def more(key: TestKey) -> None:
 
 @pytest.mark.parametrize("rows", ["few", "many"])
 @pytest.mark.parametrize("operation", BUDGET)
-def test_an_operation_keeps_its_budget(key: TestKey, pushed: Pushed, operation: str, rows: str) -> None:
+def test_an_operation_stays_within_its_budget(
+    key: TestKey, pushed: Pushed, operation: str, rows: str
+) -> None:
     # given one row of each kind, or many more
     if rows == "many":
         more(key)
@@ -62,10 +64,10 @@ def test_an_operation_keeps_its_budget(key: TestKey, pushed: Pushed, operation: 
 
     # when the operation runs
     with CaptureQueriesContext(connection) as captured:
-        answer = Api(key).call(method, path, body)
+        response = Api(key).call(method, path, body)
 
-    # then it has asked the database as often as the table says
-    assert answer.status == 200
+    # then the number of statements is that of the table
+    assert response.status == 200
     statements = [query["sql"] for query in captured.captured_queries if not is_control(query["sql"])]
     assert len(statements) == BUDGET[operation], "\n".join(statements)
 

@@ -1,4 +1,4 @@
-"""Two clients of the management API at once, each with a database connection of its own."""
+"""Two concurrent clients of the management API, each with its own database connection."""
 
 from collections import Counter
 from functools import partial
@@ -17,34 +17,39 @@ pytestmark = [pytest.mark.django_db(transaction=True), needs_postgresql]
 ROUNDS = 10
 
 
-def test_two_creations_of_one_name_have_one_winner_and_one_409() -> None:
+def test_of_two_concurrent_creations_of_one_name_one_succeeds_and_one_is_409() -> None:
     first, second = Api(make_key()), Api(make_key())
     for number in range(ROUNDS):
-        # when two organizations create a namespace of the same name in the same moment
+        # when two organizations create a namespace of the same name concurrently
         name = f"contested-{number}"
-        answers = at_once(
+        responses = at_once(
             partial(first.post, "/namespaces", name=name), partial(second.post, "/namespaces", name=name)
         )
 
-        # then one has it, the other is told, and there is one row with one audit row
-        assert sorted(answer.status for answer in answers) == [200, 409]
-        assert next(answer for answer in answers if answer.status == 409).body["type"] == "already_exists"
+        # then one succeeds, the other gets an error, and there is one row with one audit row
+        assert sorted(response.status for response in responses) == [200, 409]
+        assert (
+            next(response for response in responses if response.status == 409).body["type"]
+            == "already_exists"
+        )
         assert Namespace.objects.filter(name=name).count() == 1
         assert AuditEvent.objects.filter(verb="namespace.create", target_name=name).count() == 1
 
 
-def test_two_deletions_of_one_namespace_are_one() -> None:
+def test_two_concurrent_deletions_of_one_namespace_have_the_effect_of_one() -> None:
     key = make_key()
     for _ in range(ROUNDS):
         namespace = make_namespace(key)
         path = f"/namespaces/{namespace.pk}"
-        answers = at_once(partial(Api(key).delete, path), partial(Api(key).delete, path))
-        assert [(answer.status, answer.body["status"]) for answer in answers] == [(200, "deleting")] * 2
+        responses = at_once(partial(Api(key).delete, path), partial(Api(key).delete, path))
+        assert [(response.status, response.body["status"]) for response in responses] == [
+            (200, "deleting")
+        ] * 2
         deleted = AuditEvent.objects.filter(verb="namespace.delete", target_id=str(namespace.pk))
         assert deleted.count() == 1
 
 
-def test_a_change_and_a_deletion_end_in_a_deletion() -> None:
+def test_a_concurrent_change_and_deletion_end_in_a_deletion() -> None:
     key = make_key()
     for _ in range(ROUNDS):
         path = f"/namespaces/{make_namespace(key).pk}"
@@ -56,19 +61,19 @@ def test_a_change_and_a_deletion_end_in_a_deletion() -> None:
         assert Api(key).get(path).body["status"] == "deleting"
 
 
-def test_tag_and_image_deleted_at_once_never_wait_for_each_other_for_ever() -> None:
+def test_concurrent_deletions_of_tags_and_their_image_do_not_deadlock() -> None:
     key = make_key()
     for number in range(ROUNDS):
         pushed = push_image(key, make_namespace(key), tags=["a", "b"], layers=[str(number).encode()])
         paths = [f"/tags/{pushed.tag('a').pk}", f"/images/{pushed.image_id}", f"/tags/{pushed.tag('b').pk}"]
-        answers = at_once(*(partial(Api(key).delete, path) for path in paths))
-        assert [answer.status for answer in answers] == [200, 200, 200]
+        responses = at_once(*(partial(Api(key).delete, path) for path in paths))
+        assert [response.status for response in responses] == [200, 200, 200]
 
 
-def test_a_deleted_name_is_free_for_whoever_comes_first() -> None:
+def test_the_name_of_a_deleted_namespace_is_free_for_the_next_creation() -> None:
     owner, other = make_key(), make_key()
     for number in range(ROUNDS):
-        # given a namespace; when its owner deletes it while somebody else wants the name
+        # given a namespace that its owner deletes while another caller creates one of the same name
         name = f"freed-{number}"
         namespace = make_namespace(owner, name)
         deleted, created = at_once(
@@ -76,7 +81,7 @@ def test_a_deleted_name_is_free_for_whoever_comes_first() -> None:
             partial(make_namespace, other, name),
         )
 
-        # then it is deleted in any case, and the name was taken before or is the other's now
+        # then it is deleted in any case, and the creation failed before that or succeeded after it
         assert not isinstance(deleted, BaseException)
         assert isinstance(created, Namespace | AlreadyExists)
         counted = Counter(Namespace.objects.filter(name=name).values_list("status", flat=True))

@@ -1,4 +1,4 @@
-"""Who may do what over the management API: a table of callers and operations."""
+"""Authorization in the management API: a table of callers and operations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tests.factories import (
     make_user,
     push_image,
 )
-from tests.integration.control.api import NOBODYS, Answer, Api
+from tests.integration.control.api import UNKNOWN_ID, Api, Response
 
 pytestmark = pytest.mark.django_db
 
@@ -38,7 +38,7 @@ class Scene:
 
 @pytest.fixture(params=[False, True], ids=["private", "public"])
 def scene(request: pytest.FixtureRequest) -> Scene:
-    """Privacy decides pulls, and nothing here: every case is tried with both."""
+    """Visibility affects pulls and not the management API: every case runs with both."""
     owner = make_key(READ_ONLY, FULL_ACCESS)
     project = make_project(owner.organization)
     namespace = make_namespace(owner, project=project, is_public=request.param)
@@ -57,7 +57,7 @@ def on_project(permission_set: Any) -> Callable[[Scene], TestKey]:
 
 
 def owner_without_rights(scene: Scene) -> TestKey:
-    """Ownership alone: the namespace belongs to somebody who has no policy."""
+    """The namespace belongs to an application without a policy."""
     user = make_user(scene.owner.organization)
     Namespace.objects.update(owner_application=None, owner_user=user)
     return make_key(holder=user, rights=False)
@@ -104,8 +104,8 @@ def expected(caller: str, *, write: bool) -> int:
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("template", READS)
 def test_reading(scene: Scene, caller: str, template: str) -> None:
-    answer = Api(CALLERS[caller](scene)).get(scene.path(template))
-    assert answer.status == expected(caller, write=False)
+    response = Api(CALLERS[caller](scene)).get(scene.path(template))
+    assert response.status == expected(caller, write=False)
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -119,12 +119,12 @@ def test_writing(
     denied: tuple[str, str],
 ) -> None:
     before = state(scene)
-    answer = Api(CALLERS[caller](scene)).call(method, scene.path(template), body)
-    assert answer.status == expected(caller, write=True)
-    if answer.status != 200:
+    response = Api(CALLERS[caller](scene)).call(method, scene.path(template), body)
+    assert response.status == expected(caller, write=True)
+    if response.status != 200:
         assert state(scene) == before
-    if answer.status == 403:
-        assert answer.body == {
+    if response.status == 403:
+        assert response.body == {
             "type": "permissions_denied",
             "message": "insufficient permissions",
             "details": [dict(zip(("action", "resource"), denied, strict=True))],
@@ -138,18 +138,18 @@ def state(scene: Scene) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("caller", sorted(CALLERS.keys() - NOBODY))
-def test_lists_show_what_may_be_read_and_nothing_else(scene: Scene, caller: str) -> None:
-    # given something else that each caller may see anyway
+def test_lists_contain_exactly_what_the_caller_may_read(scene: Scene, caller: str) -> None:
+    # given another namespace that each caller may read
     key = CALLERS[caller](scene)
     assert key is not None
     sees = expected(caller, write=False) == 200
 
-    # when lists are asked for with the owner's own filters, and without any
+    # when lists are read with the owner's own filters, and without any
     for query in ({}, {"organization_id": scene.owner.organization.pk}):
         namespaces = Api(key).get("/namespaces", **query).body
         images = Api(key).get("/images", **query).body
 
-        # then both hold the scene's row, or do not
+        # then both contain the scene's row, or neither does
         assert [row["id"] for row in namespaces["namespaces"]] == [str(scene.namespace.pk)] * sees
         assert [row["id"] for row in images["images"]] == [str(scene.pushed.image_id)] * sees
         assert namespaces["total_count"] == images["total_count"] == int(sees)
@@ -166,14 +166,14 @@ def test_lists_show_what_may_be_read_and_nothing_else(scene: Scene, caller: str)
         ("pusher", 403),
         ("full access", 200),
         ("full access to the project", 200),
-        ("owner without rights", 403),  # owning one namespace is no right to make others
+        ("owner without rights", 403),  # owning one namespace is no right to create others
         ("creator", 200),
     ],
 )
 def test_creating_in_the_scenes_project(scene: Scene, caller: str, status: int) -> None:
     project = str(scene.namespace.project_id)
-    answer = Api(CALLERS[caller](scene)).post("/namespaces", name="another", project_id=project)
-    assert answer.status == status
+    response = Api(CALLERS[caller](scene)).post("/namespaces", name="another", project_id=project)
+    assert response.status == status
     assert Namespace.objects.filter(name="another").exists() == (status == 200)
 
 
@@ -183,11 +183,11 @@ def test_invariant_9_missing_and_forbidden_look_alike(scene: Scene, caller: str)
     reads = [("GET", template, None, None) for template in READS]
     for method, template, body, _ in (*reads, *WRITES):
         theirs = api.call(method, scene.path(template), body)
-        missing = api.call(method, template.format(n=NOBODYS, i=NOBODYS, t=NOBODYS), body)
+        missing = api.call(method, template.format(n=UNKNOWN_ID, i=UNKNOWN_ID, t=UNKNOWN_ID), body)
         assert alike(theirs) == alike(missing)
 
 
-def alike(answer: Answer) -> tuple[object, ...]:
-    """All but the caller's own words and the answer's own id."""
-    headers = {name: value for name, value in answer.headers.items() if name != "X-Request-Id"}
-    return answer.status, headers, {**answer.body, "resource_id": "X"}
+def alike(response: Response) -> tuple[object, ...]:
+    """The response without the request id and the requested resource id."""
+    headers = {name: value for name, value in response.headers.items() if name != "X-Request-Id"}
+    return response.status, headers, {**response.body, "resource_id": "X"}

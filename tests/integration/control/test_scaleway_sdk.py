@@ -16,7 +16,7 @@ from scaleway.registry.v1 import (
 )
 from scaleway_core.utils import WaitForOptions
 
-from tests.integration.control.api import NOBODYS
+from tests.integration.control.api import UNKNOWN_ID
 from tests.integration.control.sdk import Tenant, client_of, make_tenant
 from tests.oci_client import OciClient
 from tests.services.stack import Stack
@@ -24,7 +24,7 @@ from tests.services.stack import Stack
 
 @pytest.fixture(scope="module")
 def tenant(stack: Stack) -> Iterator[Tenant]:
-    """One for all tests that look at their own namespaces only."""
+    """One organization for all tests that read their own namespaces only."""
     made = make_tenant(stack)
     with made.oci:
         yield made
@@ -32,21 +32,21 @@ def tenant(stack: Stack) -> Iterator[Tenant]:
 
 @pytest.fixture
 def other(stack: Stack) -> Iterator[Tenant]:
-    """One that has nothing yet."""
+    """An organization without any namespace."""
     made = make_tenant(stack)
     with made.oci:
         yield made
 
 
 def refused(error: pytest.ExceptionInfo[ScalewayException]) -> tuple[int, str]:
-    """Status and type; the body is JSON, or the SDK could not even have raised its own error."""
+    """Status and type of the error; the body is JSON, or the SDK could not have raised its own exception."""
     body = error.value.response.json()
     assert error.value.response.headers["Content-Type"] == "application/json"
     assert isinstance(body["message"], str)
     return error.value.status_code, body["type"]
 
 
-def test_a_client_from_the_environment_or_from_a_file_works_too(
+def test_a_client_is_configured_by_the_environment_or_by_a_file(
     stack: Stack, tenant: Tenant, tmp_path: Path
 ) -> None:
     # given a configuration file as `scw` writes it
@@ -56,13 +56,13 @@ def test_a_client_from_the_environment_or_from_a_file_works_too(
         f"api_url: {stack.credentials.control_url}\ndefault_region: fr-par\n"
         f"default_organization_id: {tenant.organization_id}\n"
     )
-    # when a client is made from it, then it works
+    # when a client is created from it, then it works
     client = Client.from_config_file_and_env(str(file))
     made = tenant.namespace()
     assert RegistryV1API(client).get_namespace(namespace_id=made.id) == made
 
 
-def test_a_created_namespace_is_what_was_asked_for(tenant: Tenant) -> None:
+def test_a_created_namespace_has_the_requested_values(tenant: Tenant) -> None:
     made = tenant.namespace()
     assert (made.status, made.region, made.description) == ("ready", "fr-par", "d")
     assert made.endpoint.endswith(f"/{made.name}")
@@ -71,11 +71,11 @@ def test_a_created_namespace_is_what_was_asked_for(tenant: Tenant) -> None:
     assert made.created_at.utcoffset() == timedelta(0)
     assert tenant.api.get_namespace(namespace_id=made.id) == made
 
-    # and names that the SDK makes up, and an empty description, are taken
+    # and names that the SDK generates, and an empty description, are accepted
     assert tenant.api.create_namespace(description="", is_public=False).name.startswith("ns-")
 
 
-def test_a_taken_name_is_an_error_with_a_message(tenant: Tenant) -> None:
+def test_a_duplicate_name_is_an_error_with_a_message(tenant: Tenant) -> None:
     made = tenant.namespace()
     with pytest.raises(ScalewayException) as error:
         tenant.api.create_namespace(name=made.name, description="", is_public=False)
@@ -87,7 +87,7 @@ def test_lists_page_order_and_filter(other: Tenant) -> None:
     made = {other.namespace(description=f"{number % 7}").id for number in range(25)}
     api = other.api
 
-    # when they are listed page by page, then the counts are numbers and a page too far is empty
+    # when they are listed page by page, then the counts are numbers, and a page after the end is empty
     first = api.list_namespaces()
     assert (len(first.namespaces), first.total_count) == (20, 25)
     assert len(api.list_namespaces(page=2).namespaces) == 5
@@ -103,7 +103,7 @@ def test_lists_page_order_and_filter(other: Tenant) -> None:
         found = [namespace.id for namespace in api.list_namespaces_all(page_size=page_size)]
         assert (len(found), set(found)) == (25, made)
 
-    # when they are ordered or looked for by name, then so they are
+    # when they are ordered or filtered by name, then the result is correct
     for order in ListNamespacesRequestOrderBy:
         field, _, direction = order.value.rpartition("_")
         values = [getattr(namespace, field) for namespace in api.list_namespaces_all(order_by=order)]
@@ -113,7 +113,7 @@ def test_lists_page_order_and_filter(other: Tenant) -> None:
     assert api.list_namespaces_all(name=name[:-1]) == []
 
 
-def test_updates_keep_what_they_do_not_name(tenant: Tenant) -> None:
+def test_updates_change_only_the_given_fields(tenant: Tenant) -> None:
     made = tenant.namespace()
     public = tenant.api.update_namespace(namespace_id=made.id, is_public=True)
     assert (public.is_public, public.description) == (True, "d")
@@ -128,7 +128,7 @@ def test_pushed_images_and_tags_are_listed(tenant: Tenant) -> None:
     digest = tenant.push(namespace, "alpine", "a", "b")
     tenant.push(namespace, "x/y", "1")
 
-    # when images are listed, then they are what was pushed
+    # when images are listed, then they are the pushed ones
     images = {image.name: image for image in tenant.api.list_images_all(namespace_id=namespace.id)}
     assert images.keys() == {"alpine", "x/y"}
     assert {image.visibility for image in images.values()} == {ImageVisibility.INHERIT}
@@ -145,7 +145,7 @@ def test_pushed_images_and_tags_are_listed(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("is_public", [False, True])
-def test_visibility_that_is_set_decides_the_next_pull(
+def test_a_visibility_that_is_set_decides_the_next_pull(
     stack: Stack, tenant: Tenant, *, is_public: bool
 ) -> None:
     namespace = tenant.namespace(is_public=is_public)
@@ -160,7 +160,7 @@ def test_visibility_that_is_set_decides_the_next_pull(
         assert tenant.api.update_image(image_id=image.id).visibility == ImageVisibility.INHERIT
 
 
-def test_what_is_deleted_goes_within_seconds_and_gives_its_name_back(tenant: Tenant) -> None:
+def test_deleted_objects_are_gone_within_seconds_and_their_names_are_free(tenant: Tenant) -> None:
     # given two tags on one digest
     namespace = tenant.namespace()
     tenant.push(namespace, "alpine", "a", "b")
@@ -168,7 +168,7 @@ def test_what_is_deleted_goes_within_seconds_and_gives_its_name_back(tenant: Ten
     tag = next(tag for tag in tenant.api.list_tags_all(image_id=image.id) if tag.name == "a")
     soon: WaitForOptions[object, bool] = WaitForOptions(timeout=60, min_delay=1, max_delay=2)
 
-    # when a tag is deleted, with the deprecated `force`, then it is gone soon and the other is there
+    # when a tag is deleted, with the deprecated `force`, then it is gone soon and the other one remains
     assert tenant.api.delete_tag(tag_id=tag.id, force=True).status == "deleting"
     with pytest.raises(ScalewayException) as error:
         tenant.api.wait_for_tag(tag_id=tag.id, options=soon)
@@ -182,7 +182,7 @@ def test_what_is_deleted_goes_within_seconds_and_gives_its_name_back(tenant: Ten
         tenant.api.wait_for_image(image_id=image.id, options=soon)
     assert refused(error) == (404, "not_found")
 
-    # when the namespace is deleted while it has an image, then that goes with it, and the name is free
+    # when the namespace is deleted while it has an image, then both are deleted, and the name is free
     tenant.push(namespace, "other", "1")
     assert tenant.api.delete_namespace(namespace_id=namespace.id).status == "deleting"
     again = tenant.api.create_namespace(name=namespace.name, description="", is_public=False)
@@ -193,7 +193,7 @@ def test_what_is_deleted_goes_within_seconds_and_gives_its_name_back(tenant: Ten
     assert tenant.api.list_images_all(namespace_id=again.id) == []
 
 
-def test_deleting_again_is_no_error_that_a_caller_must_know(tenant: Tenant) -> None:
+def test_a_repeated_deletion_is_not_an_error(tenant: Tenant) -> None:
     made = tenant.namespace()
     assert tenant.api.delete_namespace(namespace_id=made.id).status == "deleting"
     status, deadline = 200, time.monotonic() + 60
@@ -207,8 +207,8 @@ def test_deleting_again_is_no_error_that_a_caller_must_know(tenant: Tenant) -> N
     assert status == 404
 
 
-@pytest.mark.parametrize("given", [NOBODYS, NOBODYS.upper(), "not-a-uuid"])
-def test_ids_of_nothing_are_json_404(tenant: Tenant, given: str) -> None:
+@pytest.mark.parametrize("given", [UNKNOWN_ID, UNKNOWN_ID.upper(), "not-a-uuid"])
+def test_unknown_ids_are_json_404(tenant: Tenant, given: str) -> None:
     for call in (
         partial(tenant.api.get_namespace, namespace_id=given),
         partial(tenant.api.delete_image, image_id=given),
@@ -234,7 +234,7 @@ def test_a_wrong_secret_and_an_unknown_region_are_json_errors(stack: Stack, tena
     assert refused(error) == (404, "not_found")
 
 
-def test_another_organizations_key_sees_nothing(tenant: Tenant, other: Tenant) -> None:
+def test_a_key_of_another_organization_sees_nothing(tenant: Tenant, other: Tenant) -> None:
     namespace = tenant.namespace()
     for call in (other.api.get_namespace, other.api.delete_namespace):
         with pytest.raises(ScalewayException) as error:

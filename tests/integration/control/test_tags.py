@@ -1,4 +1,4 @@
-"""Tags over the management API: what clients see, and what each call does."""
+"""Tags in the management API: the responses, and the effect of each call."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.integration.control.api import Api
 pytestmark = pytest.mark.django_db
 
 
-def test_a_tag_has_all_seven_keys(api: Api, pushed: Pushed) -> None:
+def test_a_tag_has_seven_fields(api: Api, pushed: Pushed) -> None:
     tag = pushed.tag("a")
     body = api.get(f"/tags/{tag.pk}").body
     times = body.pop("created_at"), body.pop("updated_at")
@@ -25,20 +25,22 @@ def test_a_tag_has_all_seven_keys(api: Api, pushed: Pushed) -> None:
     }
 
 
-def test_tags_of_an_image_are_listed_as_they_are_read_alone(api: Api, pushed: Pushed) -> None:
+def test_a_list_contains_the_same_objects_as_reads_of_the_tags(api: Api, pushed: Pushed) -> None:
     alone = [api.get(f"/tags/{pushed.tag(name).pk}").body for name in ("b", "a")]
-    answer = api.get(f"/images/{pushed.image_id}/tags").body
-    assert answer == {"tags": alone, "total_count": 2}
+    response = api.get(f"/images/{pushed.image_id}/tags").body
+    assert response == {"tags": alone, "total_count": 2}
 
 
 @pytest.mark.parametrize("query", ["", "?force=true", "?force=True", "?force=maybe"])
-def test_deleting_a_tag_removes_that_name_only(api: Api, pushed: Pushed, query: str) -> None:
+def test_deleting_a_tag_deletes_neither_its_manifest_nor_other_tags(
+    api: Api, pushed: Pushed, query: str
+) -> None:
     # given two tags on one digest; when one is deleted, with `force` or without, twice
     doomed, sibling = pushed.tag("a"), pushed.tag("b")
     first = api.delete(f"/tags/{doomed.pk}{query}")
     again = api.delete(f"/tags/{doomed.pk}{query}")
 
-    # then it is deleting, its image does not count it, and sibling and manifest stay
+    # then it is deleting, its image does not count it, and the other tag and the manifest remain
     assert (first.status, first.body["status"], first.body["digest"]) == (200, "deleting", pushed.digest)
     assert (again.status, again.body) == (200, first.body)
     assert api.get(f"/images/{pushed.image_id}").body["tags"] == ["b"]
@@ -50,7 +52,7 @@ def test_deleting_a_tag_removes_that_name_only(api: Api, pushed: Pushed, query: 
     assert Manifest.objects.filter(digest=pushed.digest).exists()
 
 
-def test_an_image_outlives_its_last_tag(api: Api, pushed: Pushed) -> None:
+def test_an_image_remains_when_its_last_tag_is_deleted(api: Api, pushed: Pushed) -> None:
     for name in ("a", "b"):
         api.delete(f"/tags/{pushed.tag(name).pk}")
     body = api.get(f"/images/{pushed.image_id}").body
@@ -58,7 +60,7 @@ def test_an_image_outlives_its_last_tag(api: Api, pushed: Pushed) -> None:
     assert (body["size"], body["untagged_size"]) == (0, pushed.size)
 
 
-def test_a_tag_that_moves_keeps_its_id_and_the_time_it_was_made(
+def test_a_tag_that_is_moved_retains_its_id_and_creation_time(
     api: Api, key: TestKey, namespace: Namespace, pushed: Pushed
 ) -> None:
     before = api.get(f"/tags/{pushed.tag('a').pk}").body
@@ -68,9 +70,7 @@ def test_a_tag_that_moves_keeps_its_id_and_the_time_it_was_made(
     assert after["updated_at"] > before["updated_at"]
 
 
-def test_a_manifest_that_is_deleted_takes_its_tags_out_of_the_api(
-    api: Api, key: TestKey, pushed: Pushed
-) -> None:
+def test_the_tags_of_a_deleted_manifest_are_not_listed(api: Api, key: TestKey, pushed: Pushed) -> None:
     manifests.delete(actor=key.actor, image_id=pushed.image_id, digest=pushed.digest)
     assert not Tag.objects.exists()
     body = api.get(f"/images/{pushed.image_id}").body

@@ -1,4 +1,4 @@
-"""The SQL of `selectors.visible_to` and the policy's `role_of` are the same rule, written twice."""
+"""`selectors.visible_to` in SQL and the policy's `role_of` in Python implement the same rule."""
 
 from itertools import product
 
@@ -21,7 +21,7 @@ from tests.factories import (
 pytestmark = pytest.mark.django_db
 
 
-def test_a_list_has_exactly_the_namespaces_on_which_the_policy_gives_a_role() -> None:
+def test_a_list_has_exactly_the_namespaces_on_which_the_policy_grants_a_role() -> None:
     # given namespaces in two projects of two organizations, of owners of both kinds
     organizations = [make_organization(), make_organization()]
     principals = [make_key(rights=False, holder=make_user(organizations[0])).principal]
@@ -36,7 +36,7 @@ def test_a_list_has_exactly_the_namespaces_on_which_the_policy_gives_a_role() ->
         for permission_set, scope in product(PermissionSet, (None, *projects)):
             principals.append(make_key(permission_set, organization=organization, project=scope).principal)
 
-    # then for each of them both rules agree on each namespace
+    # then for each of them both agree on each namespace
     everything = list(Namespace.objects.select_related("project"))
     assert len(everything) == 16
     for principal in principals:
