@@ -43,11 +43,11 @@ def test_a_pull_and_its_repetition_from_the_cache_are_logged_alike(stack: Stack,
     ids = [new_id() for _ in range(20)]
     sizes = set()
     for headers in ids:
-        answer = tenants.owner.on(
+        response = tenants.owner.on(
             repository, "GET", "manifests/latest", headers={**headers, "User-Agent": "docker/28 (a b)"}
         )
-        assert answer.headers["X-Request-Id"] == headers["X-Request-Id"]
-        sizes.add(str(len(answer.content)))
+        assert response.headers["X-Request-Id"] == headers["X-Request-Id"]
+        sizes.add(str(len(response.content)))
 
     # then each pull has one line, which says whether the cache answered
     logged = [lines_of(stack, headers["X-Request-Id"]) for headers in ids]
@@ -68,11 +68,11 @@ def test_a_pull_and_its_repetition_from_the_cache_are_logged_alike(stack: Stack,
 
 def test_the_management_api_is_logged_with_its_principal(stack: Stack, tenants: Tenants) -> None:
     headers = new_id()
-    answer = tenants.control.get(f"{REGION}/namespaces?name=secret-of-a-query", headers=headers)
-    assert answer.headers.get_list("X-Request-Id") == [headers["X-Request-Id"]]
+    response = tenants.control.get(f"{REGION}/namespaces?name=secret-of-a-query", headers=headers)
+    assert response.headers.get_list("X-Request-Id") == [headers["X-Request-Id"]]
     (fields,) = lines_of(stack, headers["X-Request-Id"])
     assert (fields["method"], fields["path"], fields["status"]) == ("GET", f"{REGION}/namespaces", "200")
-    assert fields["bytes"] == str(len(answer.content))
+    assert fields["bytes"] == str(len(response.content))
     assert re.fullmatch(r"(user|application):[0-9a-f-]{36}", fields["principal"])
 
 
@@ -91,8 +91,8 @@ def test_every_response_of_the_data_plane_has_an_id(
     stack: Stack, tenants: Tenants, method: str, path: str, status: int
 ) -> None:
     headers = new_id()
-    answer = tenants.anonymous.http.request(method, path, headers=headers)
-    assert (answer.status_code, answer.headers["X-Request-Id"]) == (status, headers["X-Request-Id"])
+    response = tenants.anonymous.http.request(method, path, headers=headers)
+    assert (response.status_code, response.headers["X-Request-Id"]) == (status, headers["X-Request-Id"])
     (fields,) = lines_of(stack, headers["X-Request-Id"])
     assert (fields["status"], fields["path"]) == (str(status), path.split("?")[0])
     assert fields["principal"] == "-"
@@ -113,19 +113,19 @@ def test_every_response_of_the_control_plane_has_an_id(
     stack: Stack, method: str, path: str, body: bytes, status: int
 ) -> None:
     headers = new_id()
-    answer = httpx.request(method, stack.credentials.control_url + path, headers=headers, content=body)
-    assert answer.headers.get_list("X-Request-Id") == [headers["X-Request-Id"]]
+    response = httpx.request(method, stack.credentials.control_url + path, headers=headers, content=body)
+    assert response.headers.get_list("X-Request-Id") == [headers["X-Request-Id"]]
     if status not in (405, 413):
-        assert answer.status_code == status
-    assert lines_of(stack, headers["X-Request-Id"])[0]["status"] == str(answer.status_code)
+        assert response.status_code == status
+    assert lines_of(stack, headers["X-Request-Id"])[0]["status"] == str(response.status_code)
 
 
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 129, "evil\x1b", 'a"b', "a;b"])
 def test_an_id_that_is_not_plain_is_replaced(stack: Stack, tenants: Tenants, sent: str) -> None:
     for url in (f"http://{tenants.owner.host}/v2/", f"{stack.credentials.control_url}/healthz"):
-        answer = httpx.get(url, headers=[(b"X-Request-Id", sent.encode())])
-        if answer.status_code != 400:  # the server itself refuses control characters
-            assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["X-Request-Id"])
+        response = httpx.get(url, headers=[(b"X-Request-Id", sent.encode())])
+        if response.status_code != 400:  # the server itself refuses control characters
+            assert re.fullmatch(r"[0-9a-f-]{36}", response.headers["X-Request-Id"])
 
 
 def test_no_secret_is_logged(stack: Stack, tenants: Tenants) -> None:
@@ -146,8 +146,8 @@ def test_no_secret_is_logged(stack: Stack, tenants: Tenants) -> None:
 def test_audit_rows_have_the_id_of_the_request_that_made_them(stack: Stack, tenants: Tenants) -> None:
     by_api, by_push = new_id(), new_id()
     name = f"ns-{uuid4().hex[:12]}"
-    answer = tenants.control.post(f"{REGION}/namespaces", json={"name": name}, headers=by_api)
-    assert answer.status_code == 200
+    response = tenants.control.post(f"{REGION}/namespaces", json={"name": name}, headers=by_api)
+    assert response.status_code == 200
     tenants.owner.push_image(f"{name}/app", "latest", LAYER)
     manifest = tenants.owner.on(f"{name}/app", "GET", "manifests/latest").content
     assert tenants.owner.put_manifest(f"{name}/app", "other", manifest, headers=by_push).status_code == 201

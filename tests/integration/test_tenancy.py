@@ -113,22 +113,22 @@ def test_the_data_plane_tells_nobody_what_is_anothers(
     who: str,
 ) -> None:
     client: OciClient = getattr(tenants, who)
-    answers = []
+    responses = []
     for target in (victim, nothing):
         path = paths_of(kind, target)[number]
         if way == "token":
-            answer = client.call(method, path, scope=f"repository:{target.repository}:pull,push,delete")
+            response = client.call(method, path, scope=f"repository:{target.repository}:pull,push,delete")
         else:
             auth = ("x", client.secret) if client.secret else None
-            answer = client.http.request(method, path, auth=auth or httpx.USE_CLIENT_DEFAULT)
-        answers.append(seen(answer, target))
-    assert answers[0] == answers[1]
-    assert answers[0][0] in (400, 401, 403, 405)
+            response = client.http.request(method, path, auth=auth or httpx.USE_CLIENT_DEFAULT)
+        responses.append(seen(response, target))
+    assert responses[0] == responses[1]
+    assert responses[0][0] in (400, 401, 403, 405)
 
 
-def seen(answer: httpx.Response, target: Victim) -> tuple[object, ...]:
+def seen(response: httpx.Response, target: Victim) -> tuple[object, ...]:
     """All that a caller can tell by, with the caller's own words taken out."""
-    headers = {name: value for name, value in answer.headers.items() if name not in IGNORED}
+    headers = {name: value for name, value in response.headers.items() if name not in IGNORED}
     namespace, _, _ = target.repository.partition("/")
     words = [
         target.repository,
@@ -138,10 +138,10 @@ def seen(answer: httpx.Response, target: Victim) -> tuple[object, ...]:
         *target.ids.values(),
         namespace,
     ]
-    text = repr((sorted(headers.items()), answer.text))
+    text = repr((sorted(headers.items()), response.text))
     for word in words:
         text = text.replace(word, "X")
-    return (answer.status_code, re.sub(r"'content-length', '\d+'", "", text))
+    return (response.status_code, re.sub(r"'content-length', '\d+'", "", text))
 
 
 def api_routes() -> Iterator[str]:
@@ -175,15 +175,15 @@ def test_the_management_api_tells_nobody_what_is_anothers(
     tenants: Tenants, victim: Victim, nothing: Victim, route: str, method: str, body: dict[str, object] | None
 ) -> None:
     headers = {"X-Auth-Token": tenants.stranger.secret or ""}
-    answers = []
+    responses = []
     for target in (victim, nothing):
         path = "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda found: target.ids.get(found[1], "fr-par"), route)  # noqa: B023
-        answer = httpx.request(
+        response = httpx.request(
             method, str(tenants.control.base_url).rstrip("/") + path, headers=headers, json=body
         )
-        answers.append(seen(answer, target))
-    assert answers[0] == answers[1]
-    assert answers[0][0] in (404, 405)
+        responses.append(seen(response, target))
+    assert responses[0] == responses[1]
+    assert responses[0][0] in (404, 405)
 
 
 def test_lists_of_one_organization_hold_nothing_of_another(tenants: Tenants, victim: Victim) -> None:
@@ -194,10 +194,10 @@ def test_lists_of_one_organization_hold_nothing_of_another(tenants: Tenants, vic
         f"?namespace_id={victim.ids['namespace_id']}",
     ):
         for what in ("namespaces", "images"):
-            answer = tenants.control.get(f"/registry/v1/regions/fr-par/{what}{query}", headers=headers)
-            assert answer.status_code == 200
-            assert victim.repository.split("/")[0] not in answer.text
-            assert victim.ids["image_id"] not in answer.text
+            response = tenants.control.get(f"/registry/v1/regions/fr-par/{what}{query}", headers=headers)
+            assert response.status_code == 200
+            assert victim.repository.split("/")[0] not in response.text
+            assert victim.ids["image_id"] not in response.text
 
 
 def test_nothing_of_the_victim_changed(tenants: Tenants, victim: Victim) -> None:

@@ -44,15 +44,15 @@ def call(node: Stack, key: str, method: str, path: str, **body: object) -> httpx
 
 
 def namespace(node: Stack, key: str, name: str) -> str:
-    answer = call(node, key, "POST", "/namespaces", name=name)
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["id"])
+    response = call(node, key, "POST", "/namespaces", name=name)
+    assert response.status_code == 200, response.text
+    return str(response.json()["id"])
 
 
 def delete_namespace(node: Stack, key: str, namespace_id: str) -> None:
-    answer = call(node, key, "DELETE", f"/namespaces/{namespace_id}")
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["status"] == "deleting"
+    response = call(node, key, "DELETE", f"/namespaces/{namespace_id}")
+    assert response.status_code == 200, response.text
+    assert response.json()["status"] == "deleting"
 
 
 def is_gone(node: Stack, key: str, namespace_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Who administers."""
+"""The administrator, and a browser session of the administration."""
 
 import pytest
 from django.test import Client

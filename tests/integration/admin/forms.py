@@ -1,4 +1,4 @@
-"""Pages of the administration, and their forms as a browser sends them back."""
+"""Pages of the administration, and their forms as a browser submits them."""
 
 from html.parser import HTMLParser
 from typing import Any
@@ -12,7 +12,7 @@ def url(model: type[Model], page: str, *arguments: Any) -> str:
 
 
 class _Fields(HTMLParser):
-    """What the fields of a page hold, by name; buttons are not pressed."""
+    """The values of the fields of a page by name, without buttons."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def _is_sent(given: dict[str, str]) -> bool:
 
 
 def fields(page: bytes) -> dict[str, list[str]]:
-    """What a browser would send if the page's button were pressed now."""
+    """What a browser would submit if the page's button were pressed."""
     parser = _Fields()
     parser.feed(page.decode())
     return parser.found

@@ -1,4 +1,4 @@
-"""Administrators and others at the same time, on two real PostgreSQL connections."""
+"""Concurrent changes by administrators and others, on two real PostgreSQL connections."""
 
 from collections.abc import Callable
 from functools import partial
@@ -36,7 +36,7 @@ def test_a_key_that_is_revoked_while_its_page_is_saved_stays_revoked(pages: Clie
 
 
 def _saved_during(change: Callable[[], object], namespace: Namespace, pages: Client) -> int:
-    """The status for saving a page whose namespace is being changed."""
+    """The status of saving a page while another transaction changes its namespace."""
     page = url(Namespace, "change", namespace.pk)
     form = fields(pages.get(page).content) | {"description": "new"}
     with open_transaction():
@@ -46,7 +46,7 @@ def _saved_during(change: Callable[[], object], namespace: Namespace, pages: Cli
     return int(other.end())
 
 
-def test_a_namespace_that_is_deleted_while_its_page_is_saved_stays_so(
+def test_a_namespace_that_is_deleted_while_its_page_is_saved_stays_deleted(
     pages: Client, owner: TestKey, namespace: Namespace
 ) -> None:
     delete = partial(namespaces.delete, principal=owner.principal, namespace_id=namespace.pk)
@@ -55,7 +55,7 @@ def test_a_namespace_that_is_deleted_while_its_page_is_saved_stays_so(
     assert (namespace.status, namespace.description) == (Status.DELETING, "")
 
 
-def test_an_image_that_is_made_while_its_namespaces_page_is_saved_is_counted(
+def test_an_image_that_is_created_while_its_namespaces_page_is_saved_is_counted(
     pages: Client, owner: TestKey, namespace: Namespace
 ) -> None:
     push = partial(images.get_or_create, actor=owner.actor, namespace_id=namespace.pk, name="app")
@@ -68,7 +68,7 @@ def test_an_image_that_is_made_while_its_namespaces_page_is_saved_is_counted(
 def test_invariant_11_a_tag_is_deleted_after_a_push_that_moves_it(
     pages: Client, owner: TestKey, namespace: Namespace, way: str
 ) -> None:
-    # given a push that has the image and not yet the tag
+    # given a push that has locked the image and not yet the tag
     pushed = push_image(owner, namespace)
     tag = pushed.tag("latest")
     if way == "page":
@@ -79,7 +79,7 @@ def test_invariant_11_a_tag_is_deleted_after_a_push_that_moves_it(
     with open_transaction():
         images.lock_for_update(pushed.image_id)
 
-        # when an administrator deletes the tag, then the push ends, and after it the deletion
+        # when an administrator deletes the tag, then the push commits first, and then the deletion
         other = Other(lambda: pages.post(page, form))
         assert other.waits
         push_image(owner, namespace, config=b'{"another": 1}')
@@ -91,7 +91,7 @@ def test_invariant_11_a_tag_is_deleted_after_a_push_that_moves_it(
 def test_invariant_11_tags_of_several_images_are_deleted_in_the_order_of_the_images(
     pages: Client, owner: TestKey, namespace: Namespace
 ) -> None:
-    # given two images, the tag of the later one first in the list, and somebody who has the earlier one
+    # given two images, the tag of the second first in the list, and a transaction that locks the first image
     pushed = [push_image(owner, namespace, name) for name in ("one", "two")]
     first, second = sorted(pushed, key=lambda each: each.image_id)
     Tag.objects.filter(image=first.image_id).update(name="z")
@@ -103,13 +103,15 @@ def test_invariant_11_tags_of_several_images_are_deleted_in_the_order_of_the_ima
         other = Other(lambda: pages.post(f"{url(Tag, 'changelist')}?o=1", form))
         assert other.waits
 
-        # when they take the later one, then nobody has it
+        # when this transaction locks the second image, then it does not wait
         images.lock_for_update(second.image_id)
     assert other.end().status_code == 302
     assert set(Tag.objects.values_list("status", flat=True)) == {Status.DELETING}
 
 
-def test_a_page_whose_row_cannot_be_had_says_to_try_again(pages: Client, namespace: Namespace) -> None:
+def test_saving_a_page_whose_row_is_locked_is_503_with_retry_after(
+    pages: Client, namespace: Namespace
+) -> None:
     page = url(Namespace, "change", namespace.pk)
     form = fields(pages.get(page).content) | {"description": "new"}
 
@@ -119,12 +121,12 @@ def test_a_page_whose_row_cannot_be_had_says_to_try_again(pages: Client, namespa
 
     with open_transaction():
         Namespace.objects.select_for_update().get(pk=namespace.pk)
-        answer = Other(save).end()
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    assert "Try again" in answer.content.decode()
+        response = Other(save).end()
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert "Try again" in response.content.decode()
 
 
-def test_a_name_that_is_taken_while_a_namespace_is_added_is_refused_on_the_page(
+def test_a_name_that_is_created_while_a_namespace_is_added_is_refused_on_the_page(
     pages: Client, owner: TestKey
 ) -> None:
     name = unique("taken")

@@ -1,4 +1,4 @@
-"""Organizations, projects, principals and policies in the administration: every write is a service's."""
+"""Organizations, projects, principals and policies in the administration: a service does every write."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def verbs(target: object) -> list[str]:
 
 @pytest.fixture
 def tenant() -> TestKey:
-    """An organization with one more of everything than a new one has."""
+    """An organization with one more of every object than a new one has."""
     organization = make_organization()
     make_project(organization)
     make_user(organization)
@@ -51,18 +51,18 @@ def tenant() -> TestKey:
 
 
 def delete(pages: Client, organization: Organization, way: str) -> str:
-    """Delete an organization from its page or from the list; returns the text of the last page."""
+    """Delete an organization from its page or from the list; return the text of the last page."""
     if way == "page":
-        answer = pages.post(url(Organization, "delete", organization.pk), CONFIRMED, follow=True)
+        response = pages.post(url(Organization, "delete", organization.pk), CONFIRMED, follow=True)
     else:
         chosen = {"action": "delete_selected", "_selected_action": [str(organization.pk)], **CONFIRMED}
-        answer = pages.post(url(Organization, "changelist"), chosen, follow=True)
-    assert answer.status_code == 200
-    return str(answer.content.decode())
+        response = pages.post(url(Organization, "changelist"), chosen, follow=True)
+    assert response.status_code == 200
+    return str(response.content.decode())
 
 
 @pytest.mark.parametrize("way", ["page", "action"])
-def test_an_organization_without_namespaces_is_deleted_with_all_it_has(
+def test_an_organization_without_namespaces_is_deleted_with_all_its_objects(
     pages: Client, tenant: TestKey, way: str
 ) -> None:
     # given the page that asks for confirmation
@@ -74,7 +74,7 @@ def test_an_organization_without_namespaces_is_deleted_with_all_it_has(
     # when it is confirmed
     delete(pages, organization, way)
 
-    # then nothing is left, the key proves nobody, and the log says what was deleted
+    # then no object is left, the key is invalid, and the audit log lists what was deleted
     for model in (Project, User, Application, Policy):
         assert not model._default_manager.filter(organization=organization).exists()
     assert not ApiKey.objects.filter(pk=tenant.access_key).exists()
@@ -94,13 +94,13 @@ def test_an_organization_with_namespaces_is_not_deleted_and_their_number_is_show
     going = make_namespace(tenant)
     pages.post(url(Namespace, "delete", going.pk), CONFIRMED)
 
-    # when the organization is to be deleted, then it stays
+    # when the organization is deleted, then the deletion is refused
     assert "has 2 namespaces: delete them first" in delete(pages, organization, way)
     assert Organization.objects.filter(pk=organization.pk).exists()
     assert authenticate(secret=tenant.secret).principal.id == tenant.holder.pk
     assert "organization.delete" not in verbs(organization.pk)
 
-    # and once the worker has removed the namespaces, it goes
+    # and once the worker has deleted the namespaces, it succeeds
     pages.post(
         url(Namespace, "changelist"),
         {"action": "delete_selected", "_selected_action": list(_ids(organization)), **CONFIRMED},
@@ -119,7 +119,9 @@ def _ids(organization: Organization) -> list[str]:
 
 
 @pytest.mark.parametrize("way", ["page", "action"])
-def test_nobody_deletes_their_own_organization(pages: Client, administrator: User, way: str) -> None:
+def test_administrators_cannot_delete_their_own_organization(
+    pages: Client, administrator: User, way: str
+) -> None:
     organization = administrator.organization
     assert organization is not None
     assert "You belong to" in delete(pages, organization, way)
@@ -127,8 +129,8 @@ def test_nobody_deletes_their_own_organization(pages: Client, administrator: Use
 
 
 @pytest.mark.parametrize("way", ["page", "action"])
-def test_staff_deletes_no_superuser_with_an_organization(administrator: User, way: str) -> None:
-    # given staff that may delete organizations
+def test_staff_cannot_delete_an_organization_with_a_superuser(administrator: User, way: str) -> None:
+    # given staff with the permission to delete organizations
     staff = make_user()
     User.objects.filter(pk=staff.pk).update(is_staff=True)
     staff.user_permissions.set(Permission.objects.filter(content_type__app_label="identity"))
@@ -161,12 +163,12 @@ def test_rows_are_created_changed_and_deleted_with_one_audit_row_each(pages: Cli
         (Project, {"name": unique("project"), "organization": organization, "description": "d"}),
         (Application, {"name": unique("robot"), "organization": organization, "description": "d"}),
     ):
-        # given a row that a form creates
+        # given a row that is created with a form
         assert pages.post(url(model, "add"), {**form, "is_active": "on"}).status_code == 302
         made = model._default_manager.get(name=form["name"])
         assert made.description == "d"
 
-        # when its page changes it, and another one deletes it
+        # when one page changes it, and another one deletes it
         page = url(model, "change", made.pk)
         changed = fields(pages.get(page).content) | {"description": ["new"]}
         assert pages.post(page, changed).status_code == 302
@@ -174,7 +176,7 @@ def test_rows_are_created_changed_and_deleted_with_one_audit_row_each(pages: Cli
         assert made.description == "new"
         assert pages.post(url(model, "delete", made.pk), CONFIRMED).status_code == 302
 
-        # then each is one event, in the administrator's name
+        # then each is one audit event, in the administrator's name
         kind = model._meta.model_name
         assert verbs(made.pk) == [f"{kind}.create", f"{kind}.update", f"{kind}.delete"]
 
@@ -192,12 +194,12 @@ def test_rules_of_a_policy_are_added_changed_and_removed(pages: Client, tenant: 
     form = fields(pages.get(page).content) | {"rules-0-DELETE": ["on"]}
     assert pages.post(page, form).status_code == 302
 
-    # then the rights of the next request follow
+    # then the next request has the resulting rights
     assert tenant.principal.rights == ()
     assert verbs(policy.pk)[-2:] == ["policy.change_rule", "policy.remove_rule"]
 
 
-def test_a_name_that_another_row_has_is_a_message(pages: Client, tenant: TestKey) -> None:
+def test_a_duplicate_name_is_an_error_on_the_page(pages: Client, tenant: TestKey) -> None:
     policy = Policy.objects.get(application=tenant.holder.pk)
     form = {
         "organization": str(tenant.organization.pk),

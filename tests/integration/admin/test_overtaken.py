@@ -1,4 +1,4 @@
-"""What happens while somebody has a page open stays, but for what they change themselves."""
+"""Saving a page that was opened before another change writes only the fields that were edited on it."""
 
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def opened(pages: Client, row: Model) -> dict[str, Any]:
-    """The form of a row's page as it is now."""
+    """The form of a row's page with the current values."""
     return fields(pages.get(url(type(row), "change", row.pk)).content)
 
 
@@ -30,7 +30,9 @@ def send(pages: Client, row: Model, form: dict[str, Any]) -> Any:
     return pages.post(url(type(row), "change", row.pk), form)
 
 
-def test_a_page_that_is_old_reverts_no_privacy(pages: Client, owner: TestKey, namespace: Namespace) -> None:
+def test_an_outdated_page_does_not_revert_the_visibility_of_a_namespace(
+    pages: Client, owner: TestKey, namespace: Namespace
+) -> None:
     # given a page that shows a public namespace, which then becomes private
     Namespace.objects.update(is_public=True, description="two\nlines")
     form = opened(pages, namespace)
@@ -41,7 +43,7 @@ def test_a_page_that_is_old_reverts_no_privacy(pages: Client, owner: TestKey, na
     form |= {"owner_user": str(user.pk), "owner_application": ""}
     assert send(pages, namespace, form).status_code == 302
 
-    # then it is, and nothing else is, nor does the audit log say so
+    # then only the owner is changed, and only the owner is in the audit log
     namespace.refresh_from_db()
     assert (namespace.is_public, namespace.description) == (False, "two\nlines")
     assert (namespace.owner_user_id, namespace.owner_application_id) == (user.pk, None)
@@ -49,9 +51,7 @@ def test_a_page_that_is_old_reverts_no_privacy(pages: Client, owner: TestKey, na
     assert detail == {"owner_user": str(user.pk), "owner_application": None}
 
 
-def test_what_is_set_to_what_it_was_is_a_change_when_others_changed_it(
-    pages: Client, namespace: Namespace
-) -> None:
+def test_a_field_that_is_set_to_its_earlier_value_is_a_change(pages: Client, namespace: Namespace) -> None:
     form = opened(pages, namespace)
     Namespace.objects.update(accepts_sparse_indexes=True)
     assert send(pages, namespace, form | {"is_public": "on"}).status_code == 302
@@ -64,7 +64,7 @@ def test_what_is_set_to_what_it_was_is_a_change_when_others_changed_it(
     assert (namespace.is_public, namespace.accepts_sparse_indexes) == (False, True)
 
 
-def test_a_page_that_is_old_gives_no_image_its_privacy_back(
+def test_an_outdated_page_does_not_revert_the_visibility_of_an_image(
     pages: Client, owner: TestKey, namespace: Namespace
 ) -> None:
     pushed = push_image(owner, namespace)
@@ -74,7 +74,7 @@ def test_a_page_that_is_old_gives_no_image_its_privacy_back(
     assert pushed.image.visibility == "private"
 
 
-def test_a_page_that_is_old_makes_no_key_last_longer(pages: Client, owner: TestKey) -> None:
+def test_an_outdated_page_does_not_revert_the_expiry_of_a_key(pages: Client, owner: TestKey) -> None:
     key = ApiKey.objects.get(pk=owner.access_key)
     ApiKey.objects.update(expires_at=now() + timedelta(days=90))
     form = opened(pages, key)
@@ -85,22 +85,22 @@ def test_a_page_that_is_old_makes_no_key_last_longer(pages: Client, owner: TestK
     assert (key.expires_at, key.description) == (soon, "ours")
 
 
-def test_a_page_that_came_back_with_errors_still_knows_what_it_showed(pages: Client, owner: TestKey) -> None:
-    # given a key whose end is changed together with something that is refused
+def test_a_page_with_errors_retains_the_initial_values(pages: Client, owner: TestKey) -> None:
+    # given a key whose expiry is changed together with an invalid value
     key = ApiKey.objects.get(pk=owner.access_key)
     form = opened(pages, key) | {"expires_at_0": "2031-02-03", "expires_at_1": "04:05:06"}
     again = send(pages, key, form | {"default_project": ""})
     assert again.status_code == 200
-    # when that is put right
+    # when the invalid value is corrected
     form = fields(again.content) | {"default_project": str(key.default_project_id)}
     assert send(pages, key, form).status_code == 302
-    # then the end is changed
+    # then the expiry is changed
     key.refresh_from_db()
     assert key.expires_at is not None
     assert key.expires_at.year == 2031
 
 
-def test_a_page_that_is_old_lets_nobody_in_again(pages: Client, owner: TestKey) -> None:
+def test_an_outdated_page_does_not_reactivate_a_principal(pages: Client, owner: TestKey) -> None:
     robot = Application.objects.get(pk=owner.holder.pk)
     user = make_user(password="correct horse battery")
     forms = {row: opened(pages, row) for row in (robot, user)}
@@ -115,14 +115,14 @@ def test_a_page_that_is_old_lets_nobody_in_again(pages: Client, owner: TestKey) 
     assert robot.updated_at > robot.created_at
 
 
-def test_a_page_shows_no_hash_of_a_password_to_bring_back(pages: Client) -> None:
+def test_a_page_does_not_contain_the_hash_of_a_password(pages: Client) -> None:
     user = make_user(password="correct horse battery")
     form = opened(pages, user)
     assert user.password not in str(form)
     assert form["initial-username"] == [user.username]
 
 
-def test_permissions_that_others_gave_stay(pages: Client) -> None:
+def test_permissions_that_were_granted_meanwhile_remain(pages: Client) -> None:
     user = make_user(password="correct horse battery")
     form = opened(pages, user)
     kind = ContentType.objects.get_for_model(Namespace)
@@ -131,22 +131,22 @@ def test_permissions_that_others_gave_stay(pages: Client) -> None:
     assert user.user_permissions.count() == 1
 
 
-def test_rules_that_others_changed_or_removed_stay_so(pages: Client, owner: TestKey) -> None:
-    # given a policy of two rules whose page is open
+def test_rules_that_were_changed_or_removed_meanwhile_remain_so(pages: Client, owner: TestKey) -> None:
+    # given the open page of a policy with two rules
     policy = Policy.objects.get(application=owner.holder.pk)
     project = default_project(owner.organization)
     rule = policy.rules.create(permission_set="ContainerRegistryPush", project=project)
     kept = policy.rules.exclude(pk=rule.pk).get()
     form = opened(pages, policy)
 
-    # when one is narrowed meanwhile, then its other half may be changed on the page
+    # when the permission set of one is changed meanwhile, then its project can be changed on the page
     PolicyRule.objects.filter(pk=kept.pk).update(permission_set="ContainerRegistryReadOnly")
     at = 0 if form["rules-0-id"] == [str(kept.pk)] else 1
     assert send(pages, policy, form | {f"rules-{at}-project": str(project.pk)}).status_code == 302
     kept.refresh_from_db()
     assert (kept.permission_set, kept.project_id) == ("ContainerRegistryReadOnly", project.pk)
 
-    # and when one is gone, it stays gone
+    # and when one is deleted, it stays deleted
     form = opened(pages, policy)
     rule.delete()
     changed = {f"rules-{1 - at}-permission_set": "ContainerRegistryFullAccess"}
@@ -154,7 +154,7 @@ def test_rules_that_others_changed_or_removed_stay_so(pages: Client, owner: Test
     assert policy.rules.get() == kept
 
 
-def test_what_was_not_changed_leaves_no_trace(pages: Client, namespace: Namespace) -> None:
+def test_saving_without_a_change_writes_no_audit_row(pages: Client, namespace: Namespace) -> None:
     project = Project.objects.get(pk=namespace.project_id)
     before = AuditEvent.objects.count()
     for row in (namespace, project):
@@ -163,12 +163,12 @@ def test_what_was_not_changed_leaves_no_trace(pages: Client, namespace: Namespac
     assert Namespace.objects.get().updated_at == namespace.updated_at
 
 
-def test_who_saves_what_is_gone_is_told_so(pages: Client, owner: TestKey) -> None:
+def test_saving_the_page_of_a_deleted_row_is_an_error(pages: Client, owner: TestKey) -> None:
     key = ApiKey.objects.get(pk=owner.access_key)
     form = opened(pages, key)
     ApiKey.objects.all().delete()
-    answer = pages.post(url(ApiKey, "change", key.pk), form, follow=True)
-    assert "Perhaps it was deleted?" in answer.content.decode()
+    response = pages.post(url(ApiKey, "change", key.pk), form, follow=True)
+    assert "Perhaps it was deleted?" in response.content.decode()
     assert not ApiKey.objects.exists()
 
 

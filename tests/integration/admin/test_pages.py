@@ -1,4 +1,4 @@
-"""The administration pages: every model has them, and none of them breaks an invariant."""
+"""The administration pages: every model has them, and no page breaks an invariant."""
 
 import logging
 import re
@@ -40,7 +40,7 @@ from tests.integration.admin.forms import url
 pytestmark = pytest.mark.django_db(transaction=True)
 
 OURS = [model for model in apps.get_models() if model.__module__.startswith("registry_control")]
-# A part of the policy's page, and rows that only coordinate processes or are derived from others.
+# Inlines of the policy's page, and rows that only coordinate processes or are derived from others.
 WITHOUT_PAGES = {PolicyRule, Change, Installation, LeaderLease, WorkerHeartbeat, SignInCounter, Referrer}
 MODELS = [model for model in OURS if model not in WITHOUT_PAGES]
 READ_ONLY = {MissingChild, Blob, BlobLease, BlobLink, ManifestChild, UploadSession, AuditEvent}
@@ -61,26 +61,28 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
     return pushed
 
 
-def test_every_model_of_ours_has_pages() -> None:
-    admin.autodiscover()  # what the first request would do
+def test_every_model_is_registered() -> None:
+    admin.autodiscover()  # as the first request would do
     assert len(MODELS) == 18
     assert [model for model in MODELS if not admin.site.is_registered(model)] == []
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_lists_searches_and_pages_open(pages: Client, world: Pushed, model: type[Model]) -> None:
+def test_lists_searches_and_pages_respond(pages: Client, world: Pushed, model: type[Model]) -> None:
     row = model._default_manager.first()
     assert row is not None
     assert pages.get(url(model, "changelist")).status_code == 200
     for query in ("nothing", "sha256:ab", "'; --", "%00", str(uuid4())):
-        answer = pages.get(url(model, "changelist"), {"q": query})
-        assert answer.status_code in (200, 302)
+        response = pages.get(url(model, "changelist"), {"q": query})
+        assert response.status_code in (200, 302)
     assert pages.get(url(model, "change", row.pk)).status_code == 200
     assert pages.get(url(model, "change", uuid4())).status_code in (302, 404)
 
 
 @pytest.mark.parametrize("model", sorted(READ_ONLY, key=str), ids=lambda model: model.__name__)
-def test_what_the_registry_makes_is_to_read_only(pages: Client, world: Pushed, model: type[Model]) -> None:
+def test_rows_that_the_registry_creates_are_read_only(
+    pages: Client, world: Pushed, model: type[Model]
+) -> None:
     row = model._default_manager.first()
     assert row is not None
     assert pages.get(url(model, "add")).status_code == 403
@@ -90,7 +92,7 @@ def test_what_the_registry_makes_is_to_read_only(pages: Client, world: Pushed, m
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_lists_ask_as_often_for_many_rows_as_for_few(
+def test_the_number_of_queries_of_a_list_does_not_depend_on_its_length(
     pages: Client, owner: TestKey, world: Pushed, model: type[Model]
 ) -> None:
     def queries() -> int:
@@ -107,7 +109,7 @@ def test_lists_ask_as_often_for_many_rows_as_for_few(
     assert queries() <= few + 2
 
 
-def test_privacy_is_edited_in_the_form_and_by_action(
+def test_visibility_is_edited_in_the_form_and_by_actions(
     pages: Client, namespace: Namespace, world: Pushed, administrator: User
 ) -> None:
     form = {"description": "new", "is_public": "on", "owner_user": "", "owner_application": ""}
@@ -128,12 +130,12 @@ def test_privacy_is_edited_in_the_form_and_by_action(
     namespace.refresh_from_db()
     assert not namespace.is_public
 
-    # and each left one audit row in the administrator's name
+    # and each wrote one audit row in the administrator's name
     rows = AuditEvent.objects.filter(actor_id=str(administrator.pk)).order_by("pk")
     assert [row.verb for row in rows] == ["namespace.update", *["image.visibility"] * 4, "namespace.update"]
 
 
-def test_names_cannot_be_edited(pages: Client, namespace: Namespace, world: Pushed) -> None:
+def test_names_are_read_only(pages: Client, namespace: Namespace, world: Pushed) -> None:
     pages.post(url(Namespace, "change", namespace.pk), {"name": "other", "description": ""})
     pages.post(url(Image, "change", world.image_id), {"name": "other", "visibility": "inherit", "size": "1"})
     assert Namespace.objects.get(pk=namespace.pk).name == namespace.name
@@ -149,7 +151,7 @@ def test_locking_and_unlocking_are_audited_once(
     kind = model.__name__.lower()
     for action, status in (("lock", Status.LOCKED), ("unlock", Status.READY)):
         chosen = {"action": action, "_selected_action": [str(row.pk)]}
-        for _ in range(2):  # the second time, there is nothing to change
+        for _ in range(2):  # the second time, nothing changes
             assert pages.post(url(model, "changelist"), chosen).status_code == 302
         row.refresh_from_db()
         assert row.status == status
@@ -174,7 +176,7 @@ def test_rows_that_are_being_deleted_cannot_be_unlocked(
 def test_a_namespace_with_images_is_deleted_by_the_worker(
     pages: Client, namespace: Namespace, world: Pushed, way: str
 ) -> None:
-    # given the confirmation page, which nothing forbids
+    # given the confirmation page, which allows the deletion
     if way == "page":
         assert b"in the background" in pages.get(url(Namespace, "delete", namespace.pk)).content
         done = pages.post(url(Namespace, "delete", namespace.pk), {"post": "yes"})
@@ -185,7 +187,7 @@ def test_a_namespace_with_images_is_deleted_by_the_worker(
     namespace.refresh_from_db()
     assert namespace.status == Status.DELETING
 
-    # when the worker comes, then all of it goes
+    # when the worker has run, then all rows are deleted
     store = blob_store()
     store.check()
     while deletion.run_batch(store=store, limit=50):
@@ -202,11 +204,11 @@ def test_images_and_tags_are_deleted_by_the_worker(pages: Client, world: Pushed)
     assert world.image.status == Status.DELETING
 
 
-def test_a_namespace_is_added_under_the_rules_of_the_api(pages: Client, owner: TestKey) -> None:
+def test_a_namespace_is_added_with_the_validation_of_the_api(pages: Client, owner: TestKey) -> None:
     project = Project.objects.get(pk=owner.organization.pk)
     for name in ("Upper", "a", "under_score"):
-        answer = pages.post(url(Namespace, "add"), {"name": name, "project": str(project.pk)})
-        assert b"lower-case letters" in answer.content
+        response = pages.post(url(Namespace, "add"), {"name": name, "project": str(project.pk)})
+        assert b"lower-case letters" in response.content
     name = unique("made-by-admin")
     form = {"name": name, "project": str(project.pk), "is_public": "on", "owner_application": owner.holder.pk}
     assert pages.post(url(Namespace, "add"), form).status_code == 302
@@ -228,10 +230,10 @@ def test_an_organization_gets_its_default_project(pages: Client) -> None:
 
 
 @pytest.mark.parametrize("button", ["_save", "_continue", "_addanother", "_popup"])
-def test_a_secret_is_shown_once_and_nowhere_else(
+def test_a_secret_is_displayed_once_and_nowhere_else(
     pages: Client, owner: TestKey, caplog: pytest.LogCaptureFixture, button: str
 ) -> None:
-    # given a key that was made just now
+    # given a key that was just created
     caplog.set_level(logging.DEBUG)
     form = {
         "application": str(owner.holder.pk),
@@ -240,19 +242,19 @@ def test_a_secret_is_shown_once_and_nowhere_else(
         "description": "from the admin",
         button: "1",
     }
-    answer = pages.post(url(ApiKey, "add"), form)
+    response = pages.post(url(ApiKey, "add"), form)
     key = ApiKey.objects.get(description="from the admin")
 
-    # then this very answer has the secret, for nobody to keep
-    [secret] = re.findall(r'id="secret-key">([^<]+)<', answer.content.decode())
+    # then this response has the secret, and must not be cached
+    [secret] = re.findall(r'id="secret-key">([^<]+)<', response.content.decode())
     assert authenticate(secret=secret).principal.id == owner.holder.pk
-    assert answer.status_code == 200
-    assert "no-store" in answer.headers["Cache-Control"]
-    assert url(ApiKey, "change", key.pk) in answer.content.decode()
+    assert response.status_code == 200
+    assert "no-store" in response.headers["Cache-Control"]
+    assert url(ApiKey, "change", key.pk) in response.content.decode()
 
     # and nothing else has it: no cookie, session, log or later page
     assert "messages" not in pages.cookies
-    assert secret not in f"{answer.headers}{answer.cookies}{dict(pages.session)}{caplog.text}"
+    assert secret not in f"{response.headers}{response.cookies}{dict(pages.session)}{caplog.text}"
     assert secret not in pages.get(url(ApiKey, "changelist")).content.decode()
     assert secret not in pages.get(url(ApiKey, "change", key.pk)).content.decode()
     assert secret not in str([*AuditEvent.objects.values(), *LogEntry.objects.values()])
@@ -263,7 +265,7 @@ def test_a_secret_is_shown_once_and_nowhere_else(
     assert AuditEvent.objects.filter(verb="api_key.delete", target_id=key.access_key).exists()
 
 
-def test_nothing_reaches_from_one_organization_into_another(pages: Client, owner: TestKey) -> None:
+def test_keys_and_policies_cannot_reference_another_organization(pages: Client, owner: TestKey) -> None:
     other = make_key().organization
     form = {"application": str(owner.holder.pk), "user": "", "default_project": str(other.pk)}
     assert b"another organization" in pages.post(url(ApiKey, "add"), form).content
@@ -279,7 +281,7 @@ def test_nothing_reaches_from_one_organization_into_another(pages: Client, owner
     assert not Policy.objects.filter(name="x").exists()
 
 
-def test_a_policy_and_its_rules_leave_audit_rows(pages: Client, owner: TestKey) -> None:
+def test_a_policy_and_its_rules_write_audit_rows(pages: Client, owner: TestKey) -> None:
     policy = {
         "organization": str(owner.organization.pk),
         "name": "reads",
@@ -297,7 +299,7 @@ def test_a_policy_and_its_rules_leave_audit_rows(pages: Client, owner: TestKey) 
     assert list(verbs) == ["policy.create", "policy.add_rule"]
 
 
-def test_markup_in_names_is_shown_as_text(pages: Client, namespace: Namespace, world: Pushed) -> None:
+def test_markup_in_names_is_escaped(pages: Client, namespace: Namespace, world: Pushed) -> None:
     Namespace.objects.filter(pk=namespace.pk).update(description="<script>alert(1)</script>")
     Organization.objects.update(name="<b>bold</b>")
     for model in (Namespace, Organization, Project, Policy, ApiKey, AuditEvent):
@@ -306,7 +308,9 @@ def test_markup_in_names_is_shown_as_text(pages: Client, namespace: Namespace, w
         assert "<b>bold</b>" not in text
 
 
-def test_only_staff_comes_in_and_sees_what_it_may(namespace: Namespace, world: Pushed) -> None:
+def test_only_staff_may_sign_in_and_only_permitted_pages_are_shown(
+    namespace: Namespace, world: Pushed
+) -> None:
     client = Client()
     assert client.get(url(Namespace, "changelist")).status_code == 302
     client.force_login(make_user(password="correct horse battery"))
@@ -318,7 +322,7 @@ def test_only_staff_comes_in_and_sees_what_it_may(namespace: Namespace, world: P
     assert client.post(url(Namespace, "delete", namespace.pk), {"post": "yes"}).status_code == 403
 
 
-def test_privacy_of_a_locked_image_is_the_administrators_to_change(pages: Client, world: Pushed) -> None:
+def test_an_administrator_may_change_the_visibility_of_a_locked_image(pages: Client, world: Pushed) -> None:
     Image.objects.filter(pk=world.image_id).update(status=Status.LOCKED)
     assert pages.post(url(Image, "change", world.image_id), {"visibility": "private"}).status_code == 302
     assert world.image.visibility == "private"

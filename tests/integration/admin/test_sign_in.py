@@ -1,4 +1,4 @@
-"""Sign-ins with a password: limited before the password is hashed, audited and logged."""
+"""Sign-ins with a password are rate-limited before the password is hashed, audited and logged."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -45,18 +45,18 @@ def verbs(username: str) -> list[str]:
 @pytest.mark.parametrize(
     "target", ["https://evil.example/", "//evil.example", "javascript:alert(1)", "http:///evil.example", ""]
 )
-def test_a_sign_in_with_a_foreign_next_ends_at_the_index(administrator: User, target: str) -> None:
+def test_a_sign_in_with_a_foreign_next_redirects_to_the_index(administrator: User, target: str) -> None:
     for to, form in ((f"/admin/login/?next={target}", {}), ("/admin/login/", {"next": target})):
         answer = Client().post(to, {"username": administrator.username, "password": PASSWORD, **form})
         assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")
 
 
-def test_a_sign_in_goes_on_to_a_page_of_the_administration(administrator: User) -> None:
+def test_a_sign_in_redirects_to_a_page_of_the_administration(administrator: User) -> None:
     answer = try_password(administrator.username, PASSWORD, to="/admin/login/?next=/admin/catalog/image/")
     assert answer.headers["Location"] == "/admin/catalog/image/"
 
 
-def test_ten_failures_of_an_address_are_the_last_for_any_user(administrator: User) -> None:
+def test_after_ten_failures_an_address_is_blocked_for_every_user(administrator: User) -> None:
     assert fail(unique("nobody"), 5) + fail(administrator.username, 5) == [200] * 10
     refused = try_password(unique("another"), "wrong")
     assert refused.status_code == HTTPStatus.TOO_MANY_REQUESTS
@@ -65,11 +65,11 @@ def test_ten_failures_of_an_address_are_the_last_for_any_user(administrator: Use
     assert try_password(administrator.username, PASSWORD).status_code == 429
 
 
-def test_a_user_is_limited_from_one_network_and_not_from_others(administrator: User) -> None:
-    # given guesses at the administrator's password from one network
+def test_a_user_is_blocked_for_one_network_and_not_for_others(administrator: User) -> None:
+    # given guesses of the administrator's password from one network
     assert fail(administrator.username, 10) == [200] * 10
 
-    # then the network guesses no more, at this user
+    # then the network is blocked for this user
     assert try_password(administrator.username, PASSWORD, NEIGHBOUR).status_code == 429
     assert fail(unique("nobody"), 1, NEIGHBOUR) == [200]
 
@@ -77,14 +77,14 @@ def test_a_user_is_limited_from_one_network_and_not_from_others(administrator: U
     assert try_password(administrator.username, PASSWORD, ELSEWHERE).status_code == 302
 
 
-def test_a_network_of_ipv6_is_64_bits(administrator: User) -> None:
+def test_an_ipv6_network_has_64_bits(administrator: User) -> None:
     for number in range(10):
         assert fail(administrator.username, 1, f"2001:db8:0:1::{number}") == [200]
     assert fail(administrator.username, 1, "2001:db8:0:1:ffff::1") == [429]
     assert try_password(administrator.username, PASSWORD, "2001:db8:0:2::1").status_code == 302
 
 
-def test_success_does_not_count_and_does_not_reset(administrator: User) -> None:
+def test_a_success_neither_counts_nor_resets_the_counter(administrator: User) -> None:
     assert fail(administrator.username, 9) == [200] * 9
     for _ in range(3):
         assert try_password(administrator.username, PASSWORD).status_code == 302
@@ -99,18 +99,18 @@ def test_failures_count_for_five_minutes(administrator: User) -> None:
     assert try_password(administrator.username, PASSWORD).status_code == 302
 
 
-def test_parallel_guesses_do_not_exceed_the_limit(administrator: User) -> None:
+def test_concurrent_guesses_do_not_exceed_the_limit(administrator: User) -> None:
     def guess(number: int) -> int:
         try:
             return try_password(administrator.username, f"guess {number}", f"203.0.113.{number}").status_code
         finally:
             connection.close()
 
-    # when 40 addresses of one network guess at the same time
+    # when 40 addresses of one network guess concurrently
     with ThreadPoolExecutor(16) as threads:
         statuses = list(threads.map(guess, range(40)))
 
-    # then at most ten of them are checked; some find all turns to hash taken, and are not counted
+    # then at most ten of them are checked; those that find all hashing slots in use are not counted
     assert set(statuses) == {200, 429}
     assert statuses.count(200) <= sign_in.LIMIT
     checked = AuditEvent.objects.filter(detail__reason="wrong user name or password")
@@ -126,7 +126,7 @@ def test_sign_ins_are_audited_and_logged_without_secrets(
     try_password("my-password-in-the-wrong-field", "x")
     fail(administrator.username, 12)
 
-    # every checked password has its event, and all refusals beyond the limit have one together
+    # every checked password has its event, and all refusals beyond the limit have one in common
     assert verbs(administrator.username) == [
         "sign_in.refused",
         "sign_in.succeeded",
@@ -138,7 +138,7 @@ def test_sign_ins_are_audited_and_logged_without_secrets(
     reasons = AuditEvent.objects.filter(verb="sign_in.refused").values_list("detail__reason", flat=True)
     assert set(reasons) == {"wrong user name or password", "too many failures"}
 
-    # and each attempt a line in the log
+    # and each attempt has a line in the log
     assert caplog.text.count("sign-in ") == 15
     recorded = (
         caplog.text + str(list(AuditEvent.objects.values())) + str(list(SignInCounter.objects.values()))
@@ -147,7 +147,7 @@ def test_sign_ins_are_audited_and_logged_without_secrets(
     assert "in-the-wrong-field" not in recorded
 
 
-def test_counters_are_deleted_when_they_no_longer_matter(administrator: User) -> None:
+def test_expired_counters_are_deleted(administrator: User) -> None:
     for number in range(3):
         fail(unique("nobody"), 1, f"198.51.100.{number}")
     SignInCounter.objects.update(updated_at=0)
@@ -155,19 +155,19 @@ def test_counters_are_deleted_when_they_no_longer_matter(administrator: User) ->
     assert SignInCounter.objects.count() == 2
 
 
-def test_staff_rights_are_needed_and_their_lack_is_a_failure() -> None:
+def test_a_sign_in_without_staff_rights_counts_as_a_failure() -> None:
     user = make_user(password=PASSWORD)
     assert try_password(user.username, PASSWORD).status_code == 200
     assert verbs(user.username) == ["sign_in.refused"]
 
 
-def test_passwords_are_hashed_with_argon2_and_old_hashes_are_replaced(settings: Settings) -> None:
-    # given the product's own hashers, which other tests replace by a cheap one
+def test_passwords_are_hashed_with_argon2_and_old_hashes_are_upgraded(settings: Settings) -> None:
+    # given the product's own hashers, which other tests replace by a fast one
     settings.PASSWORD_HASHERS = product_settings.PASSWORD_HASHERS
     administrator = make_user(password=PASSWORD, is_administrator=True)
     assert identify_hasher(administrator.password).algorithm == "argon2"
 
-    # when a password that an earlier release hashed is used, then its hash is replaced
+    # when a password that an earlier release hashed is used, then it is hashed again
     User.objects.filter(pk=administrator.pk).update(password=make_password(PASSWORD, hasher="pbkdf2_sha256"))
     assert try_password(administrator.username, PASSWORD).status_code == 302
     administrator.refresh_from_db()

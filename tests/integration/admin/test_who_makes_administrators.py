@@ -1,4 +1,4 @@
-"""Staff that may edit people gets no further by it."""
+"""Staff with permissions on users cannot escalate privileges."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ SET_ALL = {"is_staff": "on", "is_superuser": "on"}
 
 @pytest.fixture
 def staff() -> User:
-    """May do everything with everybody, but is no superuser."""
+    """Staff with all permissions on users and groups, but no superuser."""
     user = make_user(password="correct horse battery")
     user.is_staff = True
     user.save()
@@ -45,8 +45,10 @@ def rights(user: User) -> tuple[bool, bool, int]:
 
 @pytest.mark.parametrize("opened", [True, False], ids=["from the page", "by a script"])
 @pytest.mark.parametrize("whose", ["own", "another's"])
-def test_staff_makes_nobody_more_than_they_are(staffs: Client, staff: User, whose: str, opened: bool) -> None:
-    # given a page whose rights are shown and not to be edited
+def test_staff_cannot_grant_rights_that_they_do_not_have(
+    staffs: Client, staff: User, whose: str, opened: bool
+) -> None:
+    # given a page that shows rights read-only
     user = staff if whose == "own" else make_user(password="correct horse battery")
     before = rights(user)
     page = url(User, "change", user.pk)
@@ -55,24 +57,24 @@ def test_staff_makes_nobody_more_than_they_are(staffs: Client, staff: User, whos
     if not opened:
         form = {"username": user.username, "is_active": "on"}
 
-    # when they are sent all the same, as if the page had shown them or not
+    # when they are submitted all the same, with or without the initial values
     form |= SET_ALL | {"user_permissions": permissions(), "first_name": "Ada"}
     form |= {"initial-is_superuser": "False"} if opened else {}
     assert staffs.post(page, form).status_code == 302
 
-    # then the rest is saved
+    # then only the other fields are saved
     assert rights(user) == before
     assert user.first_name == "Ada"
 
 
-def test_staff_takes_no_rights_away_by_saving(staffs: Client, staff: User) -> None:
+def test_staff_does_not_revoke_rights_by_saving(staffs: Client, staff: User) -> None:
     before = rights(staff)
     form = {"username": staff.username, "is_active": "on", "first_name": "Ada"}
     assert staffs.post(url(User, "change", staff.pk), form).status_code == 302
     assert rights(staff) == before
 
 
-def test_staff_adds_people_without_rights(staffs: Client) -> None:
+def test_staff_adds_users_without_rights(staffs: Client) -> None:
     page = url(User, "add")
     assert "is_staff" not in fields(staffs.get(page).content)
     name = unique("person")
@@ -80,14 +82,14 @@ def test_staff_adds_people_without_rights(staffs: Client) -> None:
     assert staffs.post(page, form).status_code == 302
     assert rights(User.objects.get(username=name)) == (False, False, 0)
 
-    # nor by Django's way to save one page as a new one
+    # nor with Django's `save as new`
     name = unique("person")
     form |= {"username": name, "_saveasnew": "1", "user_permissions": permissions()}
     staffs.post(url(User, "change", User.objects.earliest("date_joined").pk), form)
     assert not User.objects.filter(username=name, is_staff=True).exists()
 
 
-def test_staff_sees_superusers_and_changes_nothing_of_them(staffs: Client, administrator: User) -> None:
+def test_staff_may_view_superusers_and_not_change_them(staffs: Client, administrator: User) -> None:
     page = url(User, "change", administrator.pk)
     shown = staffs.get(page)
     assert shown.status_code == 200
@@ -102,8 +104,8 @@ def test_staff_sees_superusers_and_changes_nothing_of_them(staffs: Client, admin
 
 
 @pytest.mark.parametrize("way", ["page", "action"])
-def test_staff_deletes_no_superuser(staffs: Client, administrator: User, way: str) -> None:
-    # given one among others
+def test_staff_cannot_delete_superusers(staffs: Client, administrator: User, way: str) -> None:
+    # given a superuser among other users
     other = make_user(administrator.organization)
     page, form = url(User, "delete", administrator.pk), {"post": ["yes"]}
     if way == "action":
@@ -111,13 +113,13 @@ def test_staff_deletes_no_superuser(staffs: Client, administrator: User, way: st
         chosen = [str(other.pk), str(administrator.pk)]
         form |= {"action": ["delete_selected"], "_selected_action": chosen}
 
-    # when they are to be deleted, then none is
+    # when all are deleted with the action, then none is deleted
     assert staffs.post(page, form).status_code == 403
     assert User.objects.filter(pk__in=[other.pk, administrator.pk]).count() == 2
     assert not AuditEvent.objects.filter(verb__endswith=".delete").exists()
 
 
-def test_staff_still_edits_and_deletes_everybody_else(staffs: Client) -> None:
+def test_staff_may_edit_and_delete_all_other_users(staffs: Client) -> None:
     user = make_user(password="correct horse battery")
     assert staffs.post(f"/admin/identity/user/{user.pk}/password/", PASSWORD).status_code == 302
     user.refresh_from_db()
@@ -126,7 +128,7 @@ def test_staff_still_edits_and_deletes_everybody_else(staffs: Client) -> None:
     assert not User.objects.filter(pk=user.pk).exists()
 
 
-def test_a_superuser_makes_administrators(pages: Client) -> None:
+def test_a_superuser_creates_administrators(pages: Client) -> None:
     name = unique("person")
     page = url(User, "add")
     assert "usable_password" in fields(pages.get(page).content)

@@ -97,9 +97,9 @@ def test_a_request_without_credentials_is_refused_before_its_body_arrives(
 
 def test_a_host_that_is_not_allowed_is_one_line_in_the_log(stack: Stack) -> None:
     said = len(stack.log)
-    answer = httpx.get(f"{stack.credentials.control_url}/metadata", headers={"Host": "elsewhere.example"})
-    assert answer.status_code == 400
-    assert "REGISTRY_ALLOWED_HOSTS" in answer.json()["message"]
+    response = httpx.get(f"{stack.credentials.control_url}/metadata", headers={"Host": "elsewhere.example"})
+    assert response.status_code == 400
+    assert "REGISTRY_ALLOWED_HOSTS" in response.json()["message"]
     assert "elsewhere.example" in stack.log[said:]
     assert "Traceback" not in stack.log[said:]
 
@@ -169,6 +169,6 @@ def test_both_planes_listen_on_an_ipv4_address_in_ipv6_form(make_stack: MakeStac
     addresses = {plane: f"[::ffff:127.0.0.1]:{free_port()}" for plane in PLANES}
     credentials = make_stack(**addresses).start().credentials
     key = {"X-Auth-Token": credentials.secret_key}
-    answer = httpx.get(f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces", headers=key)
-    assert answer.status_code == 200
+    response = httpx.get(f"{credentials.control_url}/registry/v1/regions/fr-par/namespaces", headers=key)
+    assert response.status_code == 200
     assert httpx.get(f"http://{credentials.registry_host}/v2/").status_code == 401

@@ -36,8 +36,8 @@ def test_the_queue_that_is_worst_off_counts(fast: int, bulk: int, state: str) ->
     beat(fast=timedelta(seconds=fast), bulk=timedelta(seconds=bulk))
 
     # then the health check is a success in any case
-    answer = Api().get("/healthz")
-    assert (answer.status, answer.body["worker"]) == (200, state)
+    response = Api().get("/healthz")
+    assert (response.status, response.body["worker"]) == (200, state)
 
 
 def test_without_a_heartbeat_there_is_no_worker() -> None:

@@ -40,8 +40,8 @@ def test_clients_that_fall_silent_hold_up_nobody(stack: Stack) -> None:
             connection.sendall(HALF_A_REQUEST % stack.credentials.secret_key.encode())
 
         # when another client sends a request, then it is answered while they still wait
-        answer = httpx.get(f"{stack.credentials.control_url}/healthz", timeout=10)
-    assert answer.status_code == 200
+        response = httpx.get(f"{stack.credentials.control_url}/healthz", timeout=10)
+    assert response.status_code == 200
 
 
 def test_clients_that_go_away_leave_no_trace(stack: Stack) -> None:
@@ -63,9 +63,9 @@ def test_clients_that_go_away_leave_no_trace(stack: Stack) -> None:
 @pytest.mark.parametrize("path", ["/%ff", "/%00", "/x?%ff=%00", "//", "/..;/admin", "/a%2Fb"])
 def test_odd_paths_are_ordinary_errors(stack: Stack, path: str) -> None:
     with httpx.Client() as client:
-        answer = client.get(stack.credentials.control_url + path)
-    assert answer.status_code in (400, 404)
-    assert answer.json()["type"]
+        response = client.get(stack.credentials.control_url + path)
+    assert response.status_code in (400, 404)
+    assert response.json()["type"]
 
 
 def test_a_query_of_raw_bytes_is_no_fault_of_ours(stack: Stack) -> None:
@@ -136,10 +136,10 @@ def body(data: bytes, *, more: bool = False) -> Message:
 
 
 def echo(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-    answer = {name: value for name, value in environ.items() if isinstance(value, str)}
-    answer["body"] = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])).decode("latin-1")
+    response = {name: value for name, value in environ.items() if isinstance(value, str)}
+    response["body"] = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])).decode("latin-1")
     start_response("200 OK", [("Content-Type", "application/json")])
-    return [json.dumps(answer).encode()]
+    return [json.dumps(response).encode()]
 
 
 def in_threads(application: Callable[..., Iterable[bytes]], **options: Any) -> WsgiInThreads:
@@ -208,7 +208,7 @@ def test_a_malformed_body_is_answered_400() -> None:
 def test_an_application_that_fails_answers_500_and_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     def failing(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain")])
-        yield b"half an answer"
+        yield b"half a response"
         raise ValueError("a secret detail")
 
     answered = call(in_threads(failing), body(b""))

@@ -1,4 +1,4 @@
-"""A Redis server of these tests, whatever TEST_DATABASE is."""
+"""A Redis server for these tests, independent of TEST_DATABASE."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Looking into a running product: its processes, its answers, its rows."""
+"""Processes, responses and rows of a running product."""
 
 import sqlite3
 from contextlib import closing
@@ -19,12 +19,12 @@ def main_process(stack: Stack, name: str) -> int:
 
 
 def server_process(stack: Stack, name: str) -> int:
-    """One of the processes with which a server answers requests."""
+    """One of the worker processes of a server."""
     return next(iter(descendants(main_process(stack, name))))
 
 
 def serves(stack: Stack, name: str) -> bool:
-    """Whether this one of the three processes does its work."""
+    """Whether this one of the three processes is ready."""
     try:
         if name == "worker":
             sign = (stack.state_dir / "run" / "worker.pid").read_text(encoding="ascii")
@@ -39,20 +39,20 @@ def serves(stack: Stack, name: str) -> bool:
 def api(stack: Stack, method: str, path: str, **body: object) -> dict[str, object]:
     """Call the management API with the first key."""
     credentials = stack.credentials
-    answer = httpx.request(
+    response = httpx.request(
         method,
         f"{credentials.control_url}{REGION}{path}",
         headers={"X-Auth-Token": credentials.secret_key},
         json=body or None,
         timeout=30,
     )
-    assert answer.status_code == 200, answer.text
-    found: dict[str, object] = answer.json()
+    assert response.status_code == 200, response.text
+    found: dict[str, object] = response.json()
     return found
 
 
 def row(stack: Stack, query: str) -> tuple[object, ...]:
-    """The first row of a query, without asking the product."""
+    """The first row of a query, read directly from the database."""
     url = stack.environment.get("REGISTRY_DATABASE_URL")
     if url:
         with psycopg.connect(url) as postgres:
@@ -62,5 +62,5 @@ def row(stack: Stack, query: str) -> tuple[object, ...]:
 
 
 def count(stack: Stack, table: str) -> int:
-    """How many rows the table has, without asking the product."""
+    """Number of rows of the table, read directly from the database."""
     return int(str(row(stack, f"SELECT count(*) FROM {table}")[0]))

@@ -1,4 +1,4 @@
-"""The first start: who is made, what the file says, and starts that lose power at the worst moments."""
+"""The first start: the rows, the credentials file, and starts that are interrupted at critical moments."""
 
 import json
 from dataclasses import asdict
@@ -23,7 +23,7 @@ CONTROL, REGISTRY = "http://127.0.0.1:8000", "127.0.0.1:5000"
 
 
 class PowerCut(BaseException):
-    """Nothing may catch it."""
+    """Not an `Exception`, so that no handler catches it."""
 
 
 class DiesBeforeDraft(CredentialsFile):
@@ -63,11 +63,11 @@ def rows() -> dict[str, int]:
     return {model.__name__: model.objects.count() for model in models}
 
 
-def test_the_first_start_makes_an_administrator_who_may_do_everything(tmp_path: Path) -> None:
-    # when an empty database and an empty folder meet
+def test_the_first_start_creates_an_administrator_with_all_rights(tmp_path: Path) -> None:
+    # when the registry starts with an empty database and an empty folder
     credentials = started(CredentialsFile(tmp_path))
 
-    # then the file has the eight keys, in a file for its owner alone
+    # then the file has the eight values, and only its owner can read it
     path = tmp_path / "credentials.json"
     assert json.loads(path.read_text(encoding="utf-8")) == asdict(credentials)
     assert list(asdict(credentials)) == [
@@ -83,7 +83,7 @@ def test_the_first_start_makes_an_administrator_who_may_do_everything(tmp_path: 
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["credentials.json"]
 
-    # and the password, the key and its rights are those of the administrator
+    # and password, key and rights are those of the administrator
     administrator = authenticate(username="admin", password=credentials.admin_password)
     assert isinstance(administrator, User)
     assert administrator.is_superuser
@@ -105,13 +105,13 @@ def test_a_second_start_changes_nothing(tmp_path: Path) -> None:
     # when it is started again
     second = started(file)
 
-    # then rows and file are the same, down to the time of writing
+    # then rows and file are unchanged, including the file's modification time
     assert second == first
     assert rows() == made
     assert (file.path.stat().st_ino, file.path.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
 
 
-def test_a_start_on_other_addresses_corrects_the_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_start_with_other_addresses_updates_only_these_in_the_file(tmp_path: Path) -> None:
     file = CredentialsFile(tmp_path)
     first = asdict(started(file))
     second = start(file, control_url="http://127.0.0.1:9000")
@@ -123,19 +123,19 @@ def test_a_start_on_other_addresses_corrects_the_file_and_nothing_else(tmp_path:
 @pytest.mark.parametrize(
     "dying", [DiesBeforeDraft, DiesAfterDraft, DiesBeforePublishing, DiesAfterPublishing]
 )
-def test_a_start_that_loses_power_is_completed_by_the_next(
+def test_a_start_that_is_interrupted_is_completed_by_the_next(
     tmp_path: Path, dying: type[CredentialsFile]
 ) -> None:
-    # given a first start that ends in the middle
+    # given a first start that is interrupted
     with pytest.raises(PowerCut):
         start(dying(tmp_path))
     left = CredentialsFile(tmp_path).read()
     assert left is None or works(left)
 
-    # when there is another one
+    # when it is started again
     credentials = started(CredentialsFile(tmp_path))
 
-    # then there is one of each, the key works, and no draft is left
+    # then there is one row of each kind, the key works, and no draft is left
     assert works(credentials)
     assert rows() == {
         "Organization": 1,
@@ -149,58 +149,58 @@ def test_a_start_that_loses_power_is_completed_by_the_next(
     assert [entry.name for entry in tmp_path.iterdir()] == ["credentials.json"]
 
 
-def test_a_correction_that_loses_power_leaves_a_file_that_works(tmp_path: Path) -> None:
-    # given a start on other addresses that ends before its rename
+def test_an_interrupted_update_leaves_a_valid_file(tmp_path: Path) -> None:
+    # given a start with other addresses that is interrupted before the rename
     first = started(CredentialsFile(tmp_path))
     with pytest.raises(PowerCut):
         start(DiesBeforePublishing(tmp_path), control_url="http://127.0.0.1:9000")
     assert CredentialsFile(tmp_path).read() == first
 
-    # when the next one is on the first addresses again
+    # when the next start has the first addresses again
     assert started(CredentialsFile(tmp_path)) == first
 
-    # then the draft with the secrets is gone
+    # then the draft with the secrets is deleted
     assert [entry.name for entry in tmp_path.iterdir()] == ["credentials.json"]
 
 
-def test_a_file_that_was_taken_away_is_not_made_again(tmp_path: Path) -> None:
-    # given an operator who keeps the credentials elsewhere
+def test_a_file_that_was_moved_away_is_not_created_again(tmp_path: Path) -> None:
+    # given an operator who has moved the credentials elsewhere
     file = CredentialsFile(tmp_path)
     started(file)
     file.path.unlink()
     made = rows()
 
-    # when the registry starts, then nobody gets a new key or password
+    # when the registry starts, then it creates no new key or password
     assert start(file) is None
     assert rows() == made
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_with_a_user_is_no_first_start(tmp_path: Path) -> None:
+def test_a_start_with_existing_users_is_not_a_first_start(tmp_path: Path) -> None:
     make_user()
     made = rows()
     assert start(CredentialsFile(tmp_path)) is None
     assert rows() == made
 
 
-def test_another_database_gets_other_credentials_and_the_old_ones_are_kept(tmp_path: Path) -> None:
+def test_another_database_gets_other_credentials_and_the_old_file_is_renamed(tmp_path: Path) -> None:
     # given the file of one database
     file = CredentialsFile(tmp_path)
     old = started(file)
 
-    # when REGISTRY_DATABASE_URL names an empty one
+    # when REGISTRY_DATABASE_URL selects an empty one
     User.objects.all().delete()
     Organization.objects.all().delete()
     new = started(file)
 
-    # then the file is about the new one, and the old file has another name
+    # then the file is that of the new database, and the old file is renamed
     assert works(new)
     assert new.organization_id != old.organization_id
     assert json.loads((tmp_path / "credentials.json.old").read_text(encoding="utf-8")) == asdict(old)
 
 
-def test_power_lost_between_two_databases_is_no_loss_either(tmp_path: Path) -> None:
-    # given the file of one database, and a first start on another one that ends before its rename
+def test_an_interrupted_change_of_the_database_is_completed_by_the_next_start(tmp_path: Path) -> None:
+    # given the file of one database, and a first start on another one that is interrupted before the rename
     old = started(CredentialsFile(tmp_path))
     User.objects.all().delete()
     Organization.objects.all().delete()
@@ -210,7 +210,7 @@ def test_power_lost_between_two_databases_is_no_loss_either(tmp_path: Path) -> N
     # when it is started again
     new = started(CredentialsFile(tmp_path))
 
-    # then the file is about the new one, and the old one is kept
+    # then the file is that of the new database, and the old file is renamed
     assert works(new)
     assert json.loads((tmp_path / "credentials.json.old").read_text(encoding="utf-8")) == asdict(old)
 
@@ -222,18 +222,18 @@ def test_a_key_that_was_revoked_does_not_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"control_url": 1}'])
-def test_a_file_that_is_not_ours_stops_no_start(tmp_path: Path, text: str) -> None:
-    # given a registry whose file somebody has overwritten
+def test_an_unreadable_file_does_not_prevent_the_start(tmp_path: Path, text: str) -> None:
+    # given a registry whose file was overwritten
     file = CredentialsFile(tmp_path)
     started(file)
     file.path.write_text(text, encoding="utf-8")
 
-    # when it starts, then it says nothing about credentials, and leaves the file alone
+    # when it starts, then it prints no credentials, and does not change the file
     assert start(file) is None
     assert file.path.read_text(encoding="utf-8") == text
 
 
-def test_credentials_never_show_their_secrets(tmp_path: Path) -> None:
+def test_the_representation_of_credentials_has_no_secrets(tmp_path: Path) -> None:
     credentials = started(CredentialsFile(tmp_path))
     assert credentials.secret_key not in repr(credentials)
     assert credentials.admin_password not in repr(credentials)

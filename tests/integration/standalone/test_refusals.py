@@ -1,4 +1,4 @@
-"""A start that cannot work ends at once, with one line that says which setting and what would do."""
+"""A start that cannot succeed exits at once, with one line that names the setting and what to do."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ PASSWORD = "hunter2-hunter2"
 
 
 def up(state_dir: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `manage.py up` where it must refuse; a start that does not end is a failure."""
+    """Run `manage.py up` where it must exit with an error; a start that continues fails the test."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
     addresses = {
         "REGISTRY_CONTROL_ADDR": f"127.0.0.1:{free_port()}",
@@ -38,7 +38,7 @@ def up(state_dir: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def refusal(state_dir: Path, **variables: str) -> str:
-    """The one line; that there is nothing else is part of every test."""
+    """The error line; every test checks that there is no other output."""
     done = up(state_dir, **variables)
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
@@ -56,15 +56,15 @@ def taken() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("variable", ["REGISTRY_CONTROL_ADDR", "REGISTRY_DATA_ADDR"])
-def test_a_port_that_is_taken(tmp_path: Path, taken: str, variable: str) -> None:
+def test_a_port_in_use(tmp_path: Path, taken: str, variable: str) -> None:
     assert refusal(tmp_path, **{variable: taken}) == (
         f"{variable}: {taken} is in use already: stop the program that listens there,"
         f" or set {variable} to another host:port"
     )
 
 
-def test_a_port_that_another_program_shares_with_everybody(tmp_path: Path) -> None:
-    # given a listener that lets others have its port too, as a forgotten server of ours does
+def test_a_port_that_another_program_uses_with_reuseport(tmp_path: Path) -> None:
+    # given a listener with SO_REUSEPORT, such as a server of ours that was not stopped
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         said = refusal(tmp_path, REGISTRY_DATA_ADDR=address)
@@ -84,7 +84,7 @@ def test_the_same_address_for_both_planes(tmp_path: Path) -> None:
         ("no-such-host.invalid:5000", "no-such-host.invalid is not a known host"),
     ],
 )
-def test_an_address_that_is_not_ours(tmp_path: Path, address: str, reason: str) -> None:
+def test_an_address_of_another_machine(tmp_path: Path, address: str, reason: str) -> None:
     said = refusal(tmp_path, REGISTRY_DATA_ADDR=address)
     assert said.startswith("REGISTRY_DATA_ADDR: ")
     assert reason in said
@@ -108,7 +108,7 @@ def test_an_address_that_is_not_ours(tmp_path: Path, address: str, reason: str) 
         ("REGISTRY_STORAGE_URL", "relative/folder"),
     ],
 )
-def test_a_wrong_value(tmp_path: Path, variable: str, value: str) -> None:
+def test_an_invalid_value(tmp_path: Path, variable: str, value: str) -> None:
     assert refusal(tmp_path, **{variable: value}).startswith(variable)
 
 
@@ -118,24 +118,24 @@ def test_a_state_folder_that_is_a_file(tmp_path: Path) -> None:
     assert said.startswith(f"REGISTRY_STATE_DIR: cannot use {tmp_path}/file: ")
 
 
-def test_a_blob_store_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_blob_store_that_is_not_writable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = refusal(tmp_path / "state", REGISTRY_STORAGE_URL=f"file://{tmp_path}/file/storage")
     assert said.startswith("REGISTRY_STORAGE_URL: the blob store cannot be used: ")
 
 
-def test_a_redis_that_does_not_answer(tmp_path: Path) -> None:
+def test_a_redis_that_does_not_respond(tmp_path: Path) -> None:
     port = free_port()
     said = refusal(tmp_path, REGISTRY_REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{port}/0")
     assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{port} cannot be used: ")
 
 
-def test_a_redis_that_knows_no_such_user(tmp_path: Path, redis: Redis) -> None:
+def test_a_redis_that_rejects_the_user(tmp_path: Path, redis: Redis) -> None:
     said = refusal(tmp_path, REGISTRY_REDIS_URL=f"redis://nobody:{PASSWORD}@127.0.0.1:{redis.port}/0")
     assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{redis.port} cannot be used: ")
 
 
-def test_a_redis_that_is_full(tmp_path: Path) -> None:
+def test_a_redis_without_free_memory(tmp_path: Path) -> None:
     with running_redis(tmp_path / "redis") as server:
         with redis_client.Redis.from_url(server.url()) as client:
             client.config_set("maxmemory", "1")
@@ -143,28 +143,28 @@ def test_a_redis_that_is_full(tmp_path: Path) -> None:
     assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{server.port} cannot be used: ")
 
 
-def test_a_postgresql_that_does_not_answer(tmp_path: Path) -> None:
+def test_a_postgresql_that_does_not_respond(tmp_path: Path) -> None:
     port = free_port()
     url = f"postgresql://stowage:{PASSWORD}@127.0.0.1:{port}/stowage"
     said = refusal(tmp_path, REGISTRY_DATABASE_URL=url)
     assert said.startswith(f"REGISTRY_DATABASE_URL: PostgreSQL 127.0.0.1:{port}/stowage cannot be used: ")
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("nothing that SQLite could read\n" * 100, encoding="utf-8")
     said = refusal(tmp_path, REGISTRY_DATABASE_URL=f"sqlite:///{file}")
     assert said.startswith(f"REGISTRY_DATABASE_URL: SQLite {file} cannot be used: ")
 
 
-def test_a_database_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_database_in_a_missing_folder(tmp_path: Path) -> None:
     file = tmp_path / "missing" / "registry.sqlite3"
     said = refusal(tmp_path, REGISTRY_DATABASE_URL=f"sqlite:///{file}")
     assert said.startswith(f"REGISTRY_DATABASE_URL: SQLite {file} cannot be used: ")
 
 
 def test_a_database_of_a_newer_release(tmp_path: Path) -> None:
-    # given a database in which a release to come has left its mark
+    # given a database with a migration of a later release
     file = tmp_path / "registry.sqlite3"
     with sqlite3.connect(file) as database:
         database.execute(
@@ -177,7 +177,7 @@ def test_a_database_of_a_newer_release(tmp_path: Path) -> None:
     # when this release starts on it
     said = refusal(tmp_path, REGISTRY_DATABASE_URL=f"sqlite:///{file}")
 
-    # then it leaves it alone
+    # then it does not change it
     assert "was made by a newer release (it has catalog.9999_later)" in said
     with sqlite3.connect(file) as database:
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()

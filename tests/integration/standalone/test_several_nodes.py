@@ -1,4 +1,4 @@
-"""Several nodes on one PostgreSQL, one Redis and one storage: started together, and each alone."""
+"""Several nodes on one PostgreSQL, one Redis and one storage: concurrent starts and the loss of one node."""
 
 from collections.abc import Callable, Iterator
 from itertools import count as counter
@@ -25,7 +25,7 @@ _numbers = counter()
 
 @pytest.fixture(scope="module")
 def postgres(backing: Backing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A PostgreSQL, also in a run on SQLite."""
+    """A PostgreSQL server, also in a run on SQLite."""
     if backing.postgres is not None:
         yield backing.postgres
         return
@@ -35,7 +35,7 @@ def postgres(backing: Backing, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def make_nodes(postgres: Postgres, redis: Redis, tmp_path: Path) -> Callable[[], list[Stack]]:
-    """Nodes of one installation with an empty database; not started."""
+    """Create nodes of one installation with an empty database; they are not started."""
 
     def make() -> list[Stack]:
         shared = {
@@ -49,7 +49,7 @@ def make_nodes(postgres: Postgres, redis: Redis, tmp_path: Path) -> Callable[[],
     return make
 
 
-def test_nodes_that_start_together_on_an_empty_database_all_serve(
+def test_nodes_that_start_concurrently_on_an_empty_database_all_serve(
     make_nodes: Callable[[], list[Stack]],
 ) -> None:
     # given nodes that start in the same second on an empty database
@@ -70,17 +70,17 @@ def test_nodes_that_start_together_on_an_empty_database_all_serve(
                 pulled = client.on("shared/app", "GET", "manifests/latest")
             assert pulled.headers["docker-content-digest"] == digest
 
-        # and a node that is killed takes nothing with it
+        # and when a node is killed, the others serve
         nodes[0].kill()
         deleted = httpx.delete(f"{control[1]}/namespaces/{namespace['id']}", headers=key)
         assert deleted.status_code == 200
         wait_until(lambda: count(nodes[1], "namespaces_namespace") == 0, timeout=60)
 
 
-def test_nodes_that_start_together_on_an_older_database_all_serve(
+def test_nodes_that_start_concurrently_on_an_older_database_all_serve(
     make_nodes: Callable[[], list[Stack]],
 ) -> None:
-    # given a database of a release that had no rows of workers
+    # given a database of a release without rows of workers
     nodes = make_nodes()
     nodes[0].manage("migrate")
     nodes[0].manage("migrate", "serving", "zero")
@@ -91,16 +91,16 @@ def test_nodes_that_start_together_on_an_older_database_all_serve(
         assert count(nodes[0], "serving_installation") == 1
 
 
-def test_a_node_with_a_secret_key_of_its_own_is_refused(make_nodes: Callable[[], list[Stack]]) -> None:
-    # given a node that runs
+def test_a_node_with_another_secret_key_is_refused(make_nodes: Callable[[], list[Stack]]) -> None:
+    # given a running node
     first, second, _ = make_nodes()
     with first:
-        # when another one is started with another key, as a whole or one role of it
+        # when another one is started with another key, as a whole or as one role
         second.environment.pop("REGISTRY_SECRET_KEY")
         for command in (["up"], ["serve", "control"], ["serve", "data"], ["serve", "worker"]):
             done = second.manage(*command, check=False)
 
-            # then it says so in one line
+            # then it exits with one line
             assert done.returncode == 1
             assert done.stderr.startswith("stowage: REGISTRY_SECRET_KEY: this database was set up ")
             assert done.stderr.count("\n") == 1

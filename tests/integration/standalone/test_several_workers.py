@@ -1,4 +1,4 @@
-"""Workers of several nodes: one beat in all, and another one when its process is lost."""
+"""Workers of several nodes: exactly one runs the beat, and another one takes over when it is lost."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @contextmanager
 def further_worker(stack: Stack, state_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker as another node runs it: same database, broker and secret key, another state folder."""
+    """A worker of another node: same database, broker and secret key, another state folder."""
     database_url = stack.environment.get("REGISTRY_DATABASE_URL")
     shared = {
         "REGISTRY_STATE_DIR": str(state_dir),
@@ -39,7 +39,7 @@ def further_worker(stack: Stack, state_dir: Path) -> Iterator[subprocess.Popen[b
 
 
 def leader(stack: Stack) -> tuple[int, bool]:
-    """The process that holds the lease of the beat, and whether the lease is valid."""
+    """The process that holds the beat's lease, and whether the lease is valid."""
     owner, valid = row(
         stack,
         "SELECT owner, expires_at > CURRENT_TIMESTAMP FROM serving_leaderlease WHERE name = 'beat'",
@@ -59,11 +59,11 @@ def test_another_worker_takes_over_the_beat_of_one_that_is_killed(
         # when the whole worker that has the beat is killed
         assert leader(stack)[0] == first
         victims = [pid for pid, command in stack.processes().items() if "serve worker" in command]
-        os.kill(stack.pid, signal.SIGSTOP)  # or it would restart the worker
+        os.kill(stack.pid, signal.SIGSTOP)  # so that `up` does not restart the worker
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
 
-        # then the other one has it within half a minute, and deletions are finished
+        # then the other one has it within half a minute, and deletions are completed
         wait_until(lambda: leader(stack)[0] in descendants(other.pid), timeout=30)
         assert leader(stack)[1]
         namespace = api(stack, "POST", "/namespaces", name="doomed")
@@ -72,17 +72,17 @@ def test_another_worker_takes_over_the_beat_of_one_that_is_killed(
         os.kill(stack.pid, signal.SIGCONT)
 
 
-def test_a_worker_that_stops_passes_the_beat_on_at_once(
+def test_a_worker_that_stops_releases_the_beat(
     make_stack: Callable[..., Stack], redis: Redis, tmp_path: Path
 ) -> None:
-    # given the worker of another node, which was the first and so has the beat
+    # given the worker of another node, which was started first and so has the beat
     stack = make_stack(REGISTRY_REDIS_URL=redis.spare()).start()
     wait_until(lambda: leader(stack)[1])
     with further_worker(stack, tmp_path / "other") as other:
         main = next(pid for pid, command in stack.processes().items() if command.endswith("serve worker"))
         fast = leader(stack)[0]
 
-        # when the leader is asked to stop, then the other one has the beat sooner than the lease expires
+        # when the leader is stopped, then the other one has the beat before the lease would expire
         os.kill(stack.pid, signal.SIGSTOP)
         os.kill(main, signal.SIGTERM)
         wait_until(lambda: leader(stack)[0] in descendants(other.pid), timeout=10)

@@ -1,4 +1,4 @@
-"""`manage.py up` as a user meets it: the first start, the second, and those that were cut short."""
+"""`manage.py up` from the outside: the first start, the second one, and starts that are killed."""
 
 import re
 import signal
@@ -17,7 +17,7 @@ from tests.services.stack import ROOT, Stack
 pytestmark = pytest.mark.slow
 
 
-def test_a_second_start_finds_everything_as_it_was(make_new_stack: Callable[..., Stack]) -> None:
+def test_a_second_start_finds_the_state_unchanged(make_new_stack: Callable[..., Stack]) -> None:
     # given a first start, and an image
     stack = make_new_stack().start()
     file = stack.state_dir / "credentials.json"
@@ -32,7 +32,7 @@ def test_a_second_start_finds_everything_as_it_was(make_new_stack: Callable[...,
     assert stack.stop() == 0
     stack.start()
 
-    # then nothing was made anew, and everything is there
+    # then nothing was created again, and everything is there
     assert stack.credentials == first
     assert file.stat().st_mtime_ns == written
     assert count(stack, "identity_user") == users
@@ -40,7 +40,7 @@ def test_a_second_start_finds_everything_as_it_was(make_new_stack: Callable[...,
         pulled = client.on("kept/app", "GET", "manifests/latest")
     assert pulled.headers["docker-content-digest"] == digest
 
-    # and in all this no log line has told a secret, nor any file of it is for others
+    # and no log line contains a secret, and no file can be read by others
     assert first.secret_key not in stack.log
     assert first.admin_password not in stack.log
     assert (stack.state_dir / "secret_key").read_text(encoding="ascii") not in stack.log
@@ -48,13 +48,13 @@ def test_a_second_start_finds_everything_as_it_was(make_new_stack: Callable[...,
     assert others == []
 
 
-def test_the_printed_commands_make_a_namespace(make_stack: Callable[..., Stack]) -> None:
+def test_the_printed_commands_create_a_namespace(make_stack: Callable[..., Stack]) -> None:
     # given the text that follows `ready`
     stack = make_stack().start()
     assert re.search(r"^ready", stack.log, re.MULTILINE)
     commands = stack.log.partition("first push and pull:\n")[2].partition("  secret | docker")[0]
 
-    # when its first commands are pasted
+    # when its first commands are run
     done = subprocess.run(["bash", "-euc", commands], capture_output=True, text=True, timeout=30, check=False)
 
     # then there is a namespace
@@ -62,10 +62,10 @@ def test_the_printed_commands_make_a_namespace(make_stack: Callable[..., Stack])
     assert api(stack, "GET", "/namespaces?name=hello")["total_count"] == 1
 
 
-def test_first_starts_that_are_killed_leave_nothing_that_stops_the_next(
+def test_first_starts_that_are_killed_do_not_prevent_the_next(
     make_new_stack: Callable[..., Stack],
 ) -> None:
-    # given first starts that are killed at one moment after another
+    # given first starts that are killed after different times
     stack = make_new_stack()
     for moment in (0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.5, 3.0):
         with subprocess.Popen(
@@ -80,7 +80,7 @@ def test_first_starts_that_are_killed_leave_nothing_that_stops_the_next(
             up.kill()
         assert wait_until_gone(started, timeout=10) == []
 
-    # when one is not, then there is one of each, and the key works
+    # when one is not killed, then there is one row of each kind, and the key works
     stack.start()
     assert count(stack, "identity_organization") == 1
     assert count(stack, "identity_user") == 1
@@ -108,7 +108,7 @@ call_command("migrate", verbosity=0)
 """
 
 
-def test_migrations_that_are_killed_when_they_are_committed_go_on(
+def test_migrations_continue_after_processes_were_killed_between_them(
     make_new_stack: Callable[..., Stack],
 ) -> None:
     # given migrations that are killed one after another
@@ -118,12 +118,12 @@ def test_migrations_that_are_killed_when_they_are_committed_go_on(
         done = subprocess.run([sys.executable, "-c", CUT_SHORT], cwd=ROOT, env=environment, check=False)
         assert done.returncode == -signal.SIGKILL
 
-    # when one is not, then all is there
+    # when one is not killed, then the schema is complete
     stack.start()
     assert api(stack, "GET", "/namespaces")["total_count"] == 0
 
 
-def test_a_start_without_the_file_says_how_to_get_another_key(make_stack: Callable[..., Stack]) -> None:
+def test_a_start_without_the_file_says_how_to_create_another_key(make_stack: Callable[..., Stack]) -> None:
     stack = make_stack().start()
     (stack.state_dir / "credentials.json").unlink()
     stack.restart()
@@ -133,16 +133,16 @@ def test_a_start_without_the_file_says_how_to_get_another_key(make_stack: Callab
     assert not (stack.state_dir / "credentials.json").exists()
 
 
-def test_a_second_up_on_the_same_folder_ends_at_once_and_disturbs_nothing(
+def test_a_second_up_on_the_same_folder_exits_and_does_not_affect_the_first(
     make_stack: Callable[..., Stack],
 ) -> None:
-    # given a product that runs
+    # given a running product
     stack = make_stack().start()
 
     # when another is started on its folder
     done = stack.manage("up", check=False)
 
-    # then it says so in one line, and the first one serves on
+    # then it exits with one line, and the first one continues to serve
     assert done.returncode == 1
     assert done.stderr == (
         f"stowage: REGISTRY_STATE_DIR: {stack.state_dir} is in use by another `up` (process {stack.pid}):"
@@ -151,15 +151,15 @@ def test_a_second_up_on_the_same_folder_ends_at_once_and_disturbs_nothing(
     assert api(stack, "GET", "/namespaces")["total_count"] == 0
 
 
-def test_one_server_of_a_forgotten_start_is_not_joined(make_stack: Callable[..., Stack]) -> None:
-    # given a data plane that somebody has started by itself
+def test_a_second_server_does_not_share_the_port_of_the_first(make_stack: Callable[..., Stack]) -> None:
+    # given a data plane that was started by itself
     stack = make_stack()
     with subprocess.Popen(
         [sys.executable, "manage.py", "serve", "data"], cwd=ROOT, env=stack.environment
     ) as server:
         time.sleep(3)
 
-        # when another one is started on its port, then that refuses
+        # when another one is started on its port, then it exits with an error
         done = stack.manage("serve", "data", check=False)
         server.send_signal(signal.SIGTERM)
     assert done.returncode == 1
@@ -168,14 +168,14 @@ def test_one_server_of_a_forgotten_start_is_not_joined(make_stack: Callable[...,
 
 
 @pytest.mark.parametrize("plane", ["data", "control"])
-def test_a_server_that_is_asked_to_end_at_any_moment_of_its_start_ends(
+def test_a_server_that_is_stopped_at_any_moment_of_its_start_ends(
     make_stack: Callable[..., Stack], plane: str
 ) -> None:
-    # given a database that is ready
+    # given a migrated database
     stack = make_stack().start()
     stack.stop()
 
-    # when a server is asked to end, at one moment of its start after another, then it does
+    # when a server is stopped after different times, then it ends
     for moment in range(8):
         with subprocess.Popen(
             [sys.executable, "manage.py", "serve", plane],

@@ -1,4 +1,4 @@
-"""Processes that are killed come back, and a stop ends all of them in time."""
+"""Killed processes are restarted, and a stop ends all processes in time."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ LAYER = os.urandom(64_000_000)
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory, backing: Backing) -> Iterator[Stack]:
-    """One with an image in it; tests may kill what they like, and need not start it again."""
+    """A product with an image; tests may kill its processes and need not restart them."""
     folder = tmp_path_factory.mktemp("supervised")
     environment = backing.migrated_environment(folder / STATE) | {"REGISTRY_DATA_WORKERS": "2"}
     with Stack(folder, environment=environment) as stack:
@@ -42,15 +42,15 @@ def running(product: Stack) -> Stack:
 
 
 @pytest.mark.parametrize("name", ["control", "data", "worker"])
-def test_a_killed_process_is_started_again_and_said_so(running: Stack, name: str) -> None:
-    # given a process and all that it has started
+def test_a_killed_process_is_restarted_and_reported(running: Stack, name: str) -> None:
+    # given a process and its descendants
     victim, said = main_process(running, name), len(running.log)
     family = [pid for pid, command in running.processes().items() if f"serve {name}" in command]
 
     # when it is killed
     os.kill(victim, signal.SIGKILL)
 
-    # then its own processes end too, and another one takes its place
+    # then its descendants end too, and a new process replaces it
     assert wait_until_gone(family, timeout=10) == []
     wait_until(lambda: f"{name} serves again" in running.log[said:], timeout=20)
     assert serves(running, name)
@@ -59,14 +59,14 @@ def test_a_killed_process_is_started_again_and_said_so(running: Stack, name: str
 
 
 @pytest.mark.parametrize("name", ["control", "data"])
-def test_a_killed_process_of_a_server_is_replaced_and_said_so(running: Stack, name: str) -> None:
-    # given one of the processes that answer requests
+def test_a_killed_worker_process_of_a_server_is_replaced_and_reported(running: Stack, name: str) -> None:
+    # given one of the worker processes of a server
     main, victim, said = main_process(running, name), server_process(running, name), len(running.log)
 
     # when it is killed
     os.kill(victim, signal.SIGKILL)
 
-    # then its server stays, and has another one
+    # then the server continues with a new one
     wait_until(lambda: f"{name}: process " in running.log[said:], timeout=20)
     assert "Unexpected exit from worker" in running.log[said:]
     wait_until(lambda: serves(running, name), timeout=10)
@@ -74,10 +74,10 @@ def test_a_killed_process_of_a_server_is_replaced_and_said_so(running: Stack, na
     assert not is_alive(victim)
 
 
-def test_nothing_outlives_a_killed_up_and_the_next_start_finds_its_ports(running: Stack) -> None:
+def test_no_process_outlives_a_killed_up_and_the_next_start_can_bind_its_ports(running: Stack) -> None:
     # given all processes of a product
     started = running.processes()
-    assert len(started) == 8  # three, and their own: one of control, two of data, two of the worker
+    assert len(started) == 8  # three, and their children: one of control, two of data, two of the worker
 
     # when `up` itself is killed
     os.kill(running.pid, signal.SIGKILL)
@@ -90,51 +90,51 @@ def test_nothing_outlives_a_killed_up_and_the_next_start_finds_its_ports(running
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_stop_ends_everything_and_is_no_failure(running: Stack, number: signal.Signals) -> None:
-    # given a product at rest, with a connection that a client keeps open
+def test_a_stop_ends_every_process_with_status_zero(running: Stack, number: signal.Signals) -> None:
+    # given an idle product, with a connection that a client keeps alive
     started, credentials = running.processes(), running.credentials
     with httpx.Client(base_url=f"http://{credentials.registry_host}") as client:
         assert client.get("/healthz").status_code == 200
 
-        # when it is asked to stop
+        # when it is stopped
         os.kill(running.pid, number)
         wait_until(lambda: not running.is_running, timeout=30)
 
-    # then it does so, while the client still has its connection, and leaves nothing
+    # then it ends with the connection still open, and leaves no process
     assert running.exit_code == 0
     assert wait_until_gone(started, timeout=0) == []
 
 
-def test_a_stop_lets_an_open_download_finish(running: Stack) -> None:
-    # given a download that a client takes its time for
+def test_a_stop_waits_for_an_open_download(running: Stack) -> None:
+    # given a download by a slow client
     credentials, began = running.credentials, threading.Event()
     received = bytearray()
     download = threading.Thread(target=_download_slowly, args=(running, received, began))
     download.start()
     assert began.wait(20)
 
-    # when the product is asked to stop
+    # when the product is stopped
     code = running.stop()
     download.join(20)
 
-    # then the client gets all of it
+    # then the client receives the whole blob
     assert code == 0
     assert digest_of(bytes(received)) == digest_of(LAYER)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://{credentials.registry_host}/healthz")
 
 
-def test_a_stop_waits_for_no_client_that_has_gone_to_sleep(running: Stack) -> None:
-    # given a download of which the client does not take more than the beginning
+def test_a_stop_does_not_wait_for_a_client_that_stopped_reading(running: Stack) -> None:
+    # given a download of which the client reads only the beginning
     credentials, started = running.credentials, running.processes()
     with (
         OciClient(credentials.registry_host, credentials.secret_key) as client,
-        client.stream("supervised/app", f"blobs/{digest_of(LAYER)}") as answer,
+        client.stream("supervised/app", f"blobs/{digest_of(LAYER)}") as response,
     ):
-        pieces = answer.iter_raw(1000)
+        pieces = response.iter_raw(1000)
         next(pieces)  # not the last reference to it: a generator that ends closes the connection
 
-        # when the product is asked to stop, then it ends all the same
+        # when the product is stopped, then it ends all the same
         assert running.stop() == 0
     assert wait_until_gone(started, timeout=0) == []
     assert "stowage: data had not finished: killed" in running.log
@@ -145,9 +145,9 @@ def _download_slowly(stack: Stack, received: bytearray, began: threading.Event) 
     credentials = stack.credentials
     with (
         OciClient(credentials.registry_host, credentials.secret_key) as client,
-        client.stream("supervised/app", f"blobs/{digest_of(LAYER)}") as answer,
+        client.stream("supervised/app", f"blobs/{digest_of(LAYER)}") as response,
     ):
-        for piece in answer.iter_raw(1_000_000):
+        for piece in response.iter_raw(1_000_000):
             received += piece
             began.set()
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The worker does its work on both brokers, in about two seconds, and again after it was killed."""
+"""The worker runs tasks with both brokers, in about two seconds, and continues after it was killed."""
 
 import fcntl
 import os
@@ -24,7 +24,7 @@ from tests.services.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-# Rows only, and many of them: a deletion that takes several seconds, in steps.
+# Many rows without bytes: their deletion takes several seconds, in batches.
 FILL = """
 from registry_control.catalog.models import Image, Manifest
 image = Image.objects.get(namespace__name="large")
@@ -69,44 +69,44 @@ def delete(stack: Stack, namespace_id: object) -> None:
     assert api(stack, "DELETE", f"/namespaces/{namespace_id}")["status"] == "deleting"
 
 
-def test_a_deleted_namespace_and_all_below_it_is_gone_in_two_seconds(product: Stack) -> None:
+def test_a_deleted_namespace_and_all_its_rows_are_gone_in_two_seconds(product: Stack) -> None:
     # given a namespace with two images
     before = rows(product)
     namespace = api(product, "POST", "/namespaces", name="doomed")
     push(product, "doomed/one", "a", "b", "c")
     push(product, "doomed/two", "a")
 
-    # when it is deleted, then its name is free at once, and its rows are soon gone
+    # when it is deleted, then its name is free at once, and its rows are soon deleted
     delete(product, namespace["id"])
     began = time.monotonic()
     again = api(product, "POST", "/namespaces", name="doomed")
     wait_until(lambda: rows(product)["catalog_image"] == before["catalog_image"], timeout=5)
     wait_until(lambda: rows(product)["namespaces_namespace"] == before["namespaces_namespace"] + 1, timeout=5)
-    assert time.monotonic() - began < 4  # two, and room for a slow machine
+    assert time.monotonic() - began < 4  # two, with a margin for a slow machine
     delete(product, again["id"])
     wait_until(lambda: rows(product) == before, timeout=5)
 
 
-def test_a_worker_that_is_killed_in_the_middle_goes_on_after_its_restart(product: Stack) -> None:
-    # given a namespace with so much in it that deleting it takes a while
+def test_a_deletion_continues_after_its_worker_was_killed(product: Stack) -> None:
+    # given a namespace with so many rows that deleting it takes a while
     before = rows(product)
     namespace = api(product, "POST", "/namespaces", name="large")
     push(product, "large/app", "latest")
     product.manage("shell", "-c", FILL)
 
-    # when the worker is killed while some of it is gone and some is not
+    # when the worker is killed after some rows were deleted
     delete(product, namespace["id"])
     wait_until(lambda: count(product, "catalog_manifest") < 15_000, timeout=20)
     os.kill(main_process(product, "worker"), signal.SIGKILL)
     assert count(product, "catalog_manifest") > before["catalog_manifest"]
 
-    # then the next one finishes it
+    # then the next one completes the deletion
     wait_until(lambda: serves(product, "worker"), timeout=10)
     wait_until(lambda: rows(product) == before, timeout=60)
 
 
 def stop_between_writes(product: Stack, pid: int) -> None:
-    """Stop a process, but not while it writes to SQLite or is the next to: nobody could write then."""
+    """Stop a process while it neither writes to SQLite nor waits to, because this would block all writers."""
     for _ in range(100):
         freeze(pid)
         if all(_is_free(product.state_dir / f"registry.sqlite3-{name}") for name in ("turn", "next")):
@@ -125,7 +125,7 @@ def _is_free(file: Path) -> bool:
     return False
 
 
-def test_what_was_deleted_while_no_worker_ran_is_gone_after_the_next_start(product: Stack) -> None:
+def test_a_deletion_without_a_worker_is_completed_after_the_next_start(product: Stack) -> None:
     # given a worker that cannot run, and a deletion
     before = rows(product)
     namespace = api(product, "POST", "/namespaces", name="waiting")
@@ -134,14 +134,14 @@ def test_what_was_deleted_while_no_worker_ran_is_gone_after_the_next_start(produ
     delete(product, namespace["id"])
     product.kill()
 
-    # when the product is started again, then the deletion is finished, whatever became of its message
+    # when the product is restarted, then the deletion is completed, even if its message is lost
     product.start()
     wait_until(lambda: rows(product) == before, timeout=5)
 
 
 @pytest.mark.parametrize("product", ["a folder"], indirect=True)
-def test_messages_of_another_time_do_no_harm(product: Stack) -> None:
-    # given a broker folder in which all sorts of things were left
+def test_unreadable_messages_are_discarded(product: Stack) -> None:
+    # given a broker folder with incomplete messages and a draft
     product.stop()
     folder = product.state_dir / "broker"
     for queue in ("fast", "bulk", "stowage"):
@@ -158,14 +158,16 @@ def test_messages_of_another_time_do_no_harm(product: Stack) -> None:
 
 
 @pytest.mark.parametrize("product", ["a folder"], indirect=True)
-def test_messages_do_not_pile_up(product: Stack) -> None:
+def test_messages_do_not_accumulate(product: Stack) -> None:
     for number in range(10):
         delete(product, api(product, "POST", "/namespaces", name=f"short-lived-{number}")["id"])
     wait_until(lambda: messages(product) == [], timeout=10)
     assert {entry.name for entry in product.state_dir.iterdir()} >= {"broker", "run"}
 
 
-ANSWER_TIME = 2.0  # seconds; a request takes milliseconds, and every client of a broker waits at least 3 s
+ANSWER_TIME = (
+    2.0  # seconds; a request takes milliseconds, and a client of a broker times out after at least 3 s
+)
 
 
 def delete_at_once(stack: Stack, namespace_id: object) -> None:
@@ -181,36 +183,38 @@ def own_redis(tmp_path: Path) -> Iterator[Redis]:
 
 
 def test_a_redis_that_hangs_delays_no_request(make_stack: Callable[..., Stack], own_redis: Redis) -> None:
-    # given a product whose Redis accepts connections and answers nothing
+    # given a product whose Redis accepts connections and does not respond
     stack = make_stack(REGISTRY_REDIS_URL=own_redis.url()).start()
     namespaces = [api(stack, "POST", "/namespaces", name=f"doomed-{number}") for number in range(3)]
     ours = descendants(os.getpid())
     server = next(pid for pid, command in ours.items() if f"127.0.0.1:{own_redis.port}" in command)
     freeze(server)
 
-    # when something is deleted, then each answer comes at once
+    # when objects are deleted, then each response comes at once
     for namespace in namespaces:
         delete_at_once(stack, namespace["id"])
 
-    # and the deletions are finished within a minute of its return
-    time.sleep(15)  # long enough for every connection to be given up
+    # and the deletions are completed within a minute of its return
+    time.sleep(15)  # long enough for every connection to time out
     os.kill(server, signal.SIGCONT)
     wait_until(lambda: count(stack, "namespaces_namespace") == 0, timeout=60)
     stack.stop()
 
 
-def test_a_redis_that_is_full_fails_no_request(make_stack: Callable[..., Stack], own_redis: Redis) -> None:
+def test_a_redis_without_free_memory_fails_no_request(
+    make_stack: Callable[..., Stack], own_redis: Redis
+) -> None:
     # given a product whose Redis has no memory left
     stack = make_stack(REGISTRY_REDIS_URL=own_redis.url()).start()
     namespace = api(stack, "POST", "/namespaces", name="doomed")
     with redis.Redis.from_url(own_redis.url()) as client:
         client.config_set("maxmemory", "1")
 
-        # when something is deleted, then the answer is as ever
+        # when a namespace is deleted, then the response is as usual
         delete_at_once(stack, namespace["id"])
         time.sleep(5)
 
-        # and the deletion is finished within a minute of there being room
+        # and the deletion is completed within a minute after memory was freed
         client.config_set("maxmemory", "0")
     wait_until(lambda: count(stack, "namespaces_namespace") == 0, timeout=60)
     stack.stop()
@@ -222,18 +226,20 @@ def test_a_redis_that_is_stopped_fails_no_request(make_stack: Callable[..., Stac
         stack = make_stack(REGISTRY_REDIS_URL=server.url()).start()
         namespace = api(stack, "POST", "/namespaces", name="doomed")
 
-    # when something is deleted, then the answer is as ever
+    # when a namespace is deleted, then the response is as usual
     delete_at_once(stack, namespace["id"])
     time.sleep(5)
 
-    # and the deletion is finished within a minute of its start
+    # and the deletion is completed within a minute of its start
     with running_redis(tmp_path / "second", port=server.port):
         wait_until(lambda: count(stack, "namespaces_namespace") == 0, timeout=60)
         stack.stop()
 
 
-def test_a_full_disk_of_the_broker_fails_no_request(make_stack: Callable[..., Stack], tmp_path: Path) -> None:
-    # given a product whose broker of files is on a disk that is full
+def test_a_full_disk_of_the_file_broker_fails_no_request(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    # given a product whose file broker is on a full disk
     with small_disk(tmp_path / "disk", mib=1) as disk:
         stack = make_stack(REGISTRY_REDIS_URL="")
         stack.state_dir.mkdir(parents=True, exist_ok=True)
@@ -244,17 +250,17 @@ def test_a_full_disk_of_the_broker_fails_no_request(make_stack: Callable[..., St
         with suppress(OSError):
             filler.write_bytes(b"x" * 2_000_000)
 
-        # when something is deleted, then the answer is as ever
+        # when a namespace is deleted, then the response is as usual
         delete_at_once(stack, namespace["id"])
         time.sleep(5)
 
-        # and the deletion is finished within a minute of there being room
+        # and the deletion is completed within a minute after space was freed
         filler.unlink()
         wait_until(lambda: count(stack, "namespaces_namespace") == 0, timeout=60)
         stack.stop()
 
 
-def test_a_worker_by_itself_ends_soon_when_asked(make_stack: Callable[..., Stack]) -> None:
+def test_a_worker_without_up_stops_on_sigterm(make_stack: Callable[..., Stack]) -> None:
     # given a worker as a container runs it
     stack = make_stack()
     stack.manage("migrate")
@@ -264,11 +270,11 @@ def test_a_worker_by_itself_ends_soon_when_asked(make_stack: Callable[..., Stack
         sign = stack.state_dir / "run" / "worker.pid"
         wait_until(sign.exists, timeout=20)
 
-        # when it is asked to end
+        # when it is stopped
         began = time.monotonic()
         worker.send_signal(signal.SIGTERM)
 
-    # then it does, and takes its sign of life away
+    # then it ends, and deletes its pid file
     assert worker.returncode == 0
     assert time.monotonic() - began < 5
     assert not sign.exists()
