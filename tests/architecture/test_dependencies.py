@@ -46,14 +46,14 @@ def test_only_one_module_reads_the_environment() -> None:
         "from os import getenv as read",
     ],
 )
-def test_every_way_of_reading_the_environment_is_recognised(source: str) -> None:
+def test_every_form_of_reading_the_environment_is_detected(source: str) -> None:
     assert any(environment_reads(ast.parse(source)))
 
 
 @pytest.mark.parametrize(
     "source", ["import os\nos.environ['A'] = 'b'", "import os\nos.environ.setdefault('A', 'b')"]
 )
-def test_a_write_for_a_library_is_no_read(source: str) -> None:
+def test_setting_a_variable_for_a_library_is_not_a_read(source: str) -> None:
     assert not any(environment_reads(ast.parse(source)))
 
 

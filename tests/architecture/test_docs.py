@@ -1,4 +1,4 @@
-"""The documents say what the code does."""
+"""The documents agree with the code."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Recorder(Mapping[str, str]):
-    """An empty environment that remembers what it was asked for."""
+    """An empty environment that records which variables are read."""
 
     def __init__(self, **values: str) -> None:
         self._values = values
@@ -40,13 +40,13 @@ def test_the_readme_lists_exactly_the_variables_that_are_read(tmp_path: Path) ->
 
 
 def invariants() -> dict[int, list[str]]:
-    """The number of each invariant, and the paths of its column `where it is kept`."""
+    """The number of each invariant, and the modules that implement it."""
     rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|$", (ROOT / "docs" / "invariants.md").read_text(), re.MULTILINE)
     return {int(number): re.findall(r"`([a-z0-9_/]+(?:\.py|/))`", where) for number, where in rows}
 
 
 @pytest.mark.parametrize("number", range(1, 12))
-def test_every_invariant_has_a_test_that_checks_something(number: int) -> None:
+def test_every_invariant_has_a_test_with_an_assertion(number: int) -> None:
     """The test is named after it, is never skipped, and has an assertion of its own."""
     found = [test for test in _tests_of_invariants() if test.name.startswith(f"test_invariant_{number}_")]
     assert found, f"no test is named test_invariant_{number}_..."
@@ -90,7 +90,7 @@ def test_every_decision_is_in_the_list() -> None:
     assert pages == listed
 
 
-def test_every_client_that_is_driven_is_on_the_clients_page() -> None:
+def test_every_tested_client_is_on_the_clients_page() -> None:
     driving = re.compile(r"\bProgram\(|: DockerClient\b")
     tests = {
         path.name
@@ -103,6 +103,6 @@ def test_every_client_that_is_driven_is_on_the_clients_page() -> None:
 
 
 @pytest.mark.parametrize("page", sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))), ids=str)
-def test_links_between_the_documents_lead_somewhere(page: Path) -> None:
+def test_links_between_the_documents_have_a_target(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []

@@ -1,4 +1,4 @@
-"""Blobs gain and lose references in one module, so that garbage collection has one place to hook in."""
+"""One module adds and removes references to blobs, so that garbage collection depends on that module only."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 TABLES = re.compile(r"\b(BlobLink|BlobLease|catalog_bloblink|catalog_bloblease)\b")
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) \w+|\.(delete|update|create)\(")
 REFERENCES = "registry_control/catalog/references.py"
-# Who may read the tables; the administration shows rows and changes none.
+# Modules that may read the tables; the administration shows rows and does not change them.
 READERS = {"registry_control/catalog/models.py", "registry_control/catalog/admin.py"}
 SELECTORS = "registry_control/catalog/selectors/"
 
@@ -20,14 +20,14 @@ def sources() -> list[str]:
     return [str(path.relative_to(ROOT)) for path in found if "migrations" not in path.parts]
 
 
-def test_only_references_and_selectors_name_the_tables_of_links_and_leases() -> None:
+def test_only_references_and_selectors_use_the_tables_of_links_and_leases() -> None:
     named = {path for path in sources() if TABLES.search((ROOT / path).read_text())}
     assert REFERENCES in named
     others = {path for path in named - READERS - {REFERENCES} if not path.startswith(SELECTORS)}
     assert others == set()
 
 
-def test_selectors_write_nothing() -> None:
+def test_selectors_do_not_write() -> None:
     writing = [
         path for path in sources() if path.startswith(SELECTORS) and WRITES.search((ROOT / path).read_text())
     ]

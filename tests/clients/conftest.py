@@ -1,4 +1,4 @@
-"""What the real clients work with."""
+"""Fixtures of the tests with real clients."""
 
 import io
 import json
@@ -23,7 +23,7 @@ Build = Callable[[DockerClient, str], None]
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    """Builds an image of several layers that says hello, from nothing but a static busybox."""
+    """Build an image of several layers that prints hello, from a static busybox only."""
 
     def run(docker: DockerClient, name: str) -> None:
         build_image(docker, name, context=tmp_path / "context")
@@ -33,19 +33,19 @@ def build(tmp_path: Path) -> Build:
 
 @pytest.fixture
 def line(tenants: Tenants) -> Iterator[Line]:
-    """The registry, by a line that can be cut."""
+    """The registry behind a proxy that can cut connections."""
     with Line(tenants.owner.host) as line:
         yield line
 
 
 @pytest.fixture
 def large() -> bytes:
-    """A layer that a line can be cut in: a tar file of one file."""
+    """A layer that is large enough to be cut: a tar file of one file."""
     return tar(os.urandom(LARGE))
 
 
 def tar(content: bytes) -> bytes:
-    """A layer with this in the file `file`."""
+    """A layer with this content in the file `file`."""
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w") as archive:
         entry = tarfile.TarInfo("file")
@@ -55,7 +55,7 @@ def tar(content: bytes) -> bytes:
 
 
 def push_image(tenants: Tenants, repository: str, tag: str, layer: bytes) -> str:
-    """Push an image that engines can unpack, for this is checked against its config; return its digest."""
+    """Push an image that engines can unpack, because they compare it with its config; return its digest."""
     rootfs = {"type": "layers", "diff_ids": [digest_of(layer)]}
     config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
     for data in (config, layer):
@@ -66,7 +66,7 @@ def push_image(tenants: Tenants, repository: str, tag: str, layer: bytes) -> str
 
 @pytest.fixture
 def hidden(tenants: Tenants) -> tuple[str, str]:
-    """A private image of another tenant, and one that is not there: nobody may tell them apart."""
+    """A private image of another tenant, and one that does not exist: a caller may not tell them apart."""
     repository = tenants.strangers_repository()
     tenants.stranger.push_image(repository, "1", LAYER)
     return f"{tenants.owner.host}/{repository}:1", f"{tenants.owner.host}/there-is-no-such/namespace:1"

@@ -1,4 +1,4 @@
-"""A containerd of our own, apart from any that the machine has."""
+"""A separate containerd, independent of any that the machine runs."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def running_containerd() -> Iterator[Path]:
     program = require_tool("containerd")
     if os.geteuid() != 0:
         missing("containerd and root")
-    # Short, and so no folder of pytest's: the paths of sockets end at 107 characters.
+    # Short, and so not a folder of pytest's: the paths of sockets are limited to 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="stowage-containerd-"))
     (folder / "config.toml").write_text(_SETTINGS.format(folder=folder), encoding="utf-8")
     child = Child(

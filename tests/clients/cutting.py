@@ -1,4 +1,4 @@
-"""A line between a client and the registry that breaks in the middle of a blob."""
+"""A proxy between a client and the registry that breaks a connection in the middle of a blob."""
 
 import re
 import socket
@@ -12,7 +12,7 @@ _REQUEST: Final = re.compile(rb"([A-Z]+ \S+) HTTP/1\.1\r\n")
 
 
 class Line:
-    """A TCP proxy to a registry. Clients use `line.host`, under which the registry then challenges them.
+    """A TCP proxy to a registry. Clients use `line.host`, which is also the host in the challenges.
 
     with Line(registry_host) as line:
         line.cut_after(3_000_000)
@@ -34,15 +34,15 @@ class Line:
 
     @property
     def host(self) -> str:
-        """The registry's name for clients."""
+        """The host of the registry for clients."""
         return f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def watch(self) -> None:
-        """Count anew, and cut nothing."""
+        """Reset the counters, and cut nothing."""
         self._limit, self.cuts, self.carried, self.requests = None, 0, 0, []
 
     def cut_after(self, count: int) -> None:
-        """Count anew, and break the first connection that has carried `count` bytes in one direction."""
+        """Reset the counters, and cut the first connection that has carried `count` bytes in a direction."""
         self.watch()
         self._limit = count
 
@@ -63,7 +63,7 @@ class Line:
         self._listener.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # the listener was shut
+        with suppress(OSError):  # the listener was closed
             while True:
                 client, _ = self._listener.accept()
                 self._clients.append(client)
@@ -71,7 +71,7 @@ class Line:
                 thread.start()
 
     def _serve(self, client: socket.socket) -> None:
-        """One connection: up in this thread, down in one of its own."""
+        """One connection: upstream in this thread, downstream in another one."""
         with client, socket.create_connection(self._target) as server:
             down = Thread(target=self._pump, args=(server, client))
             down.start()
@@ -82,14 +82,14 @@ class Line:
         moved = 0
         with suppress(OSError):
             while piece := source.recv(_PIECE):
-                # A client sends its next request when it has the last one's answer: never two in one piece.
+                # A client sends its next request after the last response: never two in one segment.
                 if request := _REQUEST.match(piece):
                     self.requests.append(request[1].decode())
                 sink.sendall(piece)
                 moved += len(piece)
                 if self._is_over(len(piece), moved):
                     break
-        # One direction ends the other: no client of a registry closes its half early.
+        # One direction ends the other: no registry client half-closes its connection.
         _shut(source)
         _shut(sink)
 
@@ -104,5 +104,5 @@ class Line:
 
 
 def _shut(end: socket.socket) -> None:
-    with suppress(OSError):  # it was already
+    with suppress(OSError):  # it was closed already
         end.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Runs a real program as a user would, with a home of its own."""
+"""Runs a real program as a user would, with its own home folder."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ class Program:
     """`Program("crane", home)("ls", name)`."""
 
     def __init__(self, name: str, home: Path, *, folder: Path | None = None) -> None:
-        """It runs in `folder`, where that matters to it."""
+        """The program runs in `folder`, if that matters to it."""
         self.path = require_tool(name)
         self.folder = folder
         self.environment = {**os.environ, "HOME": str(home), "DOCKER_CONFIG": str(home / "docker")}
@@ -20,7 +20,7 @@ class Program:
     def __call__(
         self, *arguments: str, stdin: str = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run it; a failure shows what it printed."""
+        """Run it; a failure includes its output."""
         done = subprocess.run(
             [str(self.path), *arguments],
             env=self.environment,

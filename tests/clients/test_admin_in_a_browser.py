@@ -48,7 +48,7 @@ LISTS = [
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    """A page that fails the test on any script error, failed file or violation of the security policy."""
+    """A page that fails the test on any script error, failed request or violation of the security policy."""
     program = require_tool("chromium")
     troubles: list[str] = []
 
@@ -68,12 +68,12 @@ def page() -> Iterator[Page]:
 
 
 def width_of(page: Page) -> int:
-    """How wide the page is, with all that a horizontal scroll bar would reach."""
+    """The width of the page, including what a horizontal scroll bar would reach."""
     return int(page.evaluate("document.documentElement.scrollWidth"))
 
 
 def sign_in(page: Page, stack: Stack, control_url: str | None = None) -> str:
-    """Sign in from the address of the control plane; returns the URL of the administration."""
+    """Sign in at the address of the control plane; return the URL of the administration."""
     base = f"{control_url or stack.credentials.control_url}/admin/"
     page.goto(base.removesuffix("admin/"))
     page.fill("#id_username", stack.credentials.admin_username)
@@ -107,7 +107,7 @@ def test_every_list_opens_and_an_action_makes_a_namespace_public(
     page.click("button[name=index]")
     assert f"Now public: {name}" in (page.text_content(".messagelist") or "")
 
-    # then anyone may pull
+    # then an anonymous client can pull
     assert tenants.anonymous.on(repository, "GET", f"blobs/{tenants.layer_digest}").content == LAYER
 
     # and the form of the image makes it private again
@@ -119,21 +119,21 @@ def test_every_list_opens_and_an_action_makes_a_namespace_public(
     assert tenants.anonymous.on(repository, "GET", "manifests/latest").status_code == 401
 
 
-def test_a_new_keys_secret_is_read_off_the_page_and_is_in_no_cookie(
+def test_the_secret_of_a_new_key_is_on_the_page_and_in_no_cookie(
     page: Page, stack: Stack, tmp_path: Path
 ) -> None:
-    # given the holder of the first key
+    # given a user with the first key
     base = sign_in(page, stack)
     page.goto(f"{base}identity/apikey/?q={stack.credentials.access_key}")
     kind, holder = (page.get_attribute(".field-holder a", "href") or "").split("/")[3:5]
 
-    # when it gets another one
+    # when another key is created
     page.goto(f"{base}identity/apikey/add/?{kind}={holder}&default_project={stack.credentials.project_id}")
     page.click("input[name=_save]")
     page.screenshot(path=tmp_path / "secret.png")
     secret = page.inner_text("#secret-key")
 
-    # then it works, and goes nowhere from here
+    # then it works, and is not stored in the browser
     namespaces = f"{stack.credentials.control_url}/registry/v1/regions/fr-par/namespaces"
     assert httpx.get(namespaces, headers={"X-Auth-Token": secret}).status_code == 200
     assert "messages" not in {cookie["name"] for cookie in page.context.cookies()}
@@ -168,10 +168,10 @@ def test_no_page_is_wider_than_a_phone(page: Page, stack: Stack, tenants: Tenant
             assert width_of(page) <= PHONE, path
 
 
-def test_the_page_of_an_image_says_how_to_pull_it_and_who_changed_it(
+def test_the_page_of_an_image_has_the_pull_command_and_its_history(
     page: Page, stack: Stack, tenants: Tenants
 ) -> None:
-    # given an image, found by the name that people use
+    # given an image, found by its name
     repository = tenants.image_with_policies(is_public=False, visibility="private")
     base = sign_in(page, stack)
     page.goto(f"{base}catalog/image/?q={repository}")
@@ -199,18 +199,18 @@ def test_an_administrator_signs_in_through_a_proxy_with_tls_and_directly_at_the_
         del environment["REGISTRY_PUBLIC_SCHEME"]
     product = make_stack(**environment).start()
     with proxy.forwarding(control=product.control_address, data=product.data_address):
-        # when an administrator signs in through it, then the pages work
+        # when an administrator signs in through the proxy, then the pages work
         base = sign_in(page, product, proxy.control_url)
         page.goto(f"{base}identity/organization/add/")
         page.fill("#id_name", "through the proxy")
         page.click("input[name=_save]")
         assert "was added successfully" in page.inner_text(".messagelist")
 
-        # and its cookies are not sent over plain http
+        # and the cookies are not sent over plain http
         session = [cookie for cookie in page.context.cookies() if "session" in cookie.get("name", "")]
         assert [cookie.get("secure") for cookie in session] == [True]
 
-        # and a sign-in without the proxy works as well
+        # and a sign-in without the proxy works too
         page.context.clear_cookies()
         sign_in(page, product)
         session = [cookie for cookie in page.context.cookies() if "session" in cookie.get("name", "")]

@@ -1,4 +1,4 @@
-"""cosign signs and attests, with tags as it used to and with referrers as it does now.
+"""cosign signs and attests, with tags as in earlier versions and with referrers as in the current one.
 
 Without the internet: with a key of one's own, and no transparency log.
 """
@@ -25,7 +25,7 @@ UNAUTHORIZED = "UNAUTHORIZED: the secret key is unknown, revoked or expired: use
 
 
 def login(cosign: Program, tenants: Tenants, secret: str | None) -> None:
-    """It asks nobody whether the secret is good."""
+    """cosign's login does not verify the secret."""
     words = ["login", tenants.owner.host, "-u", "x", "--password-stdin"]
     assert "logged in via" in cosign(*words, stdin=secret or "").stderr
 
@@ -53,7 +53,7 @@ def image(tenants: Tenants, repository: str) -> str:
 
 
 def referrers(tenants: Tenants, image: str) -> list[str]:
-    """The types that the registry itself lists."""
+    """The artifact types in the registry's own list of referrers."""
     repository, _, digest = image.partition("/")[2].partition("@")
     found = tenants.owner.on(repository, "GET", f"referrers/{digest}").json()["manifests"]
     return [item["artifactType"] for item in found]
@@ -66,10 +66,10 @@ def tags(tenants: Tenants, repository: str) -> list[str]:
 
 @pytest.mark.oci(186)
 def test_an_old_signature_is_a_tag(cosign: Program, tenants: Tenants, repository: str, image: str) -> None:
-    # when an image is signed the old way
+    # when an image is signed in the old format
     cosign("sign", *OFFLINE, OLD, image)
 
-    # then the signature is under the tag that is made of the digest, and is verified
+    # then the signature has the tag that is derived from the digest, and is verified
     expected = image.partition("@")[2].replace(":", "-") + ".sig"
     assert tags(tenants, repository) == ["1", expected]
     verified = cosign("verify", *VERIFY, OLD, image)
@@ -81,7 +81,7 @@ def test_an_old_signature_is_a_tag(cosign: Program, tenants: Tenants, repository
 def test_a_new_signature_is_a_bundle_that_refers_to_the_image(
     cosign: Program, tenants: Tenants, repository: str, image: str
 ) -> None:
-    # when an image is signed the new way
+    # when an image is signed in the new format
     cosign("sign", *OFFLINE, NEW, image)
 
     # then the bundle is a referrer, no tag is added, and it is verified
@@ -95,10 +95,10 @@ def test_a_new_signature_is_a_bundle_that_refers_to_the_image(
 def test_attestations_are_found_and_verified(
     cosign: Program, tenants: Tenants, repository: str, image: str, form: str
 ) -> None:
-    # when something is attested of an image
+    # when an attestation is created
     cosign("attest", *OFFLINE, form, *SCAN, "--predicate", "predicate.json", image)
 
-    # then it is where this form keeps it, shown and verified, and nothing else is
+    # then it is stored in the place of its format, shown and verified, and no other is
     expected = image.partition("@")[2].replace(":", "-") + ".att"
     assert tags(tenants, repository) == (["1", expected] if form == OLD else ["1"])
     assert referrers(tenants, image) == ([] if form == OLD else [BUNDLE])
@@ -110,7 +110,7 @@ def test_attestations_are_found_and_verified(
 
 
 @pytest.mark.parametrize("form", [OLD, NEW])
-def test_what_another_key_signed_is_not_verified(cosign: Program, image: str, form: str) -> None:
+def test_a_signature_of_another_key_is_not_verified(cosign: Program, image: str, form: str) -> None:
     cosign("sign", *OFFLINE, form, image)
     cosign("attest", *OFFLINE, form, *SCAN, "--predicate", "predicate.json", image)
     cosign("generate-key-pair", "--output-key-prefix", "other")
@@ -120,7 +120,7 @@ def test_what_another_key_signed_is_not_verified(cosign: Program, image: str, fo
         assert "no matching" in verified.stderr
 
 
-def test_a_copy_takes_old_signatures_along(
+def test_a_copy_includes_old_signatures(
     cosign: Program, tenants: Tenants, repository: str, image: str
 ) -> None:
     cosign("sign", *OFFLINE, OLD, image)
@@ -131,16 +131,16 @@ def test_a_copy_takes_old_signatures_along(
 
 
 def test_a_bundle_is_copied_by_oras(cosign: Program, tenants: Tenants, tmp_path: Path, image: str) -> None:
-    # given a signature that refers to its image
+    # given a signature whose subject is the image
     cosign("sign", *OFFLINE, NEW, image)
     by_cosign, by_oras = (f"{tenants.owner.host}/{tenants.repository()}" for _ in range(2))
-    oras = Program("oras", tmp_path / "home")  # where it finds what cosign's login has stored
+    oras = Program("oras", tmp_path / "home")  # the file in which cosign's login is stored
 
-    # when cosign copies the image, and oras does
+    # when the image is copied with cosign, and then with oras
     cosign("copy", image, f"{by_cosign}:1")
     oras("cp", "--recursive", "--from-plain-http", "--to-plain-http", image, f"{by_oras}:1")
 
-    # then cosign has left the bundle behind, as it does anywhere
+    # then cosign has not copied the bundle, as with any registry
     left = cosign("verify", *VERIFY, NEW, f"{by_cosign}:1", check=False)
     assert "no signatures found" in left.stderr
     cosign("verify", *VERIFY, NEW, f"{by_oras}:1")
@@ -158,7 +158,7 @@ def test_an_image_is_saved_and_loaded_with_its_old_signature(
 
 @pytest.mark.oci(97)
 def test_a_bundle_is_not_loaded_before_its_layer(cosign: Program, tenants: Tenants, image: str) -> None:
-    """This cosign sends the manifest of a bundle first (github.com/sigstore/cosign/issues/5030)."""
+    """`cosign load` pushes a bundle's manifest before its layer (github.com/sigstore/cosign/issues/5030)."""
     cosign("sign", *OFFLINE, NEW, image)
     cosign("save", "--dir", "saved", image)
     loaded = cosign("load", "--dir", "saved", f"{tenants.owner.host}/{tenants.repository()}:1", check=False)
@@ -176,18 +176,20 @@ def test_signatures_and_attestations_are_removed(
     cosign("sign", *OFFLINE, form, image)
     cosign("attest", *OFFLINE, form, *SCAN, "--predicate", "predicate.json", image)
 
-    # when it is cleaned: by tag or by digest, as they were stored
+    # when it is cleaned by tag or by digest, depending on the format
     cosign("clean", "--force", image)
 
-    # then nothing but the image is left
+    # then only the image is left
     assert (tags(tenants, repository), referrers(tenants, image)) == (["1"], [])
     assert "No Supply Chain Security Related Artifacts found" in cosign("tree", image).stdout
     assert "no signatures found" in cosign("verify", *VERIFY, form, image, check=False).stderr
 
 
 @pytest.mark.parametrize("who", ["stranger", "nobody"])
-def test_who_may_not_is_refused_in_words(cosign: Program, tenants: Tenants, image: str, who: str) -> None:
-    # given somebody else's login, or none
+def test_an_unauthorized_caller_gets_a_readable_error(
+    cosign: Program, tenants: Tenants, image: str, who: str
+) -> None:
+    # given another user's login, or none
     if who == "stranger":
         login(cosign, tenants, tenants.stranger.secret)
     else:
@@ -203,7 +205,7 @@ def test_who_may_not_is_refused_in_words(cosign: Program, tenants: Tenants, imag
 
 
 @pytest.mark.oci(112)
-def test_anybody_verifies_a_public_image_and_only_its_owner_signs_it(
+def test_anyone_can_verify_a_public_image_and_only_its_owner_can_sign_it(
     cosign: Program, tenants: Tenants
 ) -> None:
     # given a public image, signed both ways
@@ -213,7 +215,7 @@ def test_anybody_verifies_a_public_image_and_only_its_owner_signs_it(
         cosign("sign", *OFFLINE, form, image)
     before = tags(tenants, repository), referrers(tenants, image)
 
-    # when others come with a key of theirs, then they can verify, and hear why they can do no more
+    # when others use their own key, then they can verify, and a push is refused with the reason
     login(cosign, tenants, tenants.stranger.secret)
     cosign("generate-key-pair", "--output-key-prefix", "other")
     for form in (OLD, NEW):
@@ -221,12 +223,12 @@ def test_anybody_verifies_a_public_image_and_only_its_owner_signs_it(
         refused = cosign("sign", *OFFLINE, "--key", "other.key", form, image, check=False)
         assert refused.returncode != 0
         assert f"{DENIED} push to {repository}" in refused.stderr
-    # It says so and exits with 0 all the same.
+    # cosign prints the error and exits with 0 all the same.
     assert f"{DENIED} delete from {repository}" in cosign("clean", "--force", image).stderr
     assert (tags(tenants, repository), referrers(tenants, image)) == before
 
 
-def test_a_wrong_password_is_refused_readably_when_it_is_used(
+def test_a_wrong_password_is_a_readable_error_when_it_is_used(
     cosign: Program, tenants: Tenants, image: str
 ) -> None:
     login(cosign, tenants, WRONG)
@@ -234,9 +236,7 @@ def test_a_wrong_password_is_refused_readably_when_it_is_used(
         assert UNAUTHORIZED in cosign(*words, image, check=False).stderr
 
 
-def test_what_is_private_and_what_is_missing_look_alike(
-    cosign: Program, image: str, hidden: tuple[str, str]
-) -> None:
+def test_private_and_missing_images_look_alike(cosign: Program, image: str, hidden: tuple[str, str]) -> None:
     for name in hidden:
         refused = cosign("verify", *VERIFY, name, check=False)
         repository = name.partition("/")[2].removesuffix(":1")

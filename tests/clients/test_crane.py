@@ -24,7 +24,7 @@ def crane(tmp_path: Path, tenants: Tenants, line: Line) -> Program:
 
 
 def login(crane: Program, host: str, secret: str) -> None:
-    """It only writes the secret down."""
+    """crane's login only stores the secret."""
     crane("auth", "login", host, "-u", "x", "--password-stdin", stdin=secret)
 
 
@@ -40,7 +40,7 @@ def tarball(tmp_path: Path) -> Path:
 
 @pytest.mark.oci(120, 121, 139, 183)
 def test_push_list_copy_and_delete(crane: Program, tenants: Tenants, tarball: Path) -> None:
-    # given an image that crane made of a tarball and pushed
+    # given an image that crane has created from a tarball and pushed
     name = f"{tenants.owner.host}/{tenants.repository()}"
     crane("append", "--new_layer", str(tarball), "--new_tag", f"{name}:1")
     digest = crane("digest", f"{name}:1").stdout.strip()
@@ -58,13 +58,13 @@ def test_push_list_copy_and_delete(crane: Program, tenants: Tenants, tarball: Pa
     assert json.loads(crane("manifest", f"{other}:copied").stdout)["schemaVersion"] == 2
     crane("validate", "--remote", f"{other}:copied")
 
-    # and deleting by digest takes the tags along
+    # and deleting by digest deletes the tags too
     crane("delete", f"{name}@{digest}")
     assert crane("ls", name).stdout.split() == []
     assert crane("digest", f"{name}:1", check=False).returncode != 0
 
 
-def test_a_cut_pull_fails_and_ends_well_when_repeated(
+def test_a_cut_pull_fails_and_succeeds_when_repeated(
     crane: Program, tenants: Tenants, line: Line, large: bytes, tmp_path: Path
 ) -> None:
     repository = tenants.repository()
@@ -78,7 +78,7 @@ def test_a_cut_pull_fails_and_ends_well_when_repeated(
 
 
 @pytest.mark.oci(183)
-def test_a_cut_push_begins_again_by_itself(
+def test_a_cut_push_is_retried_by_crane(
     crane: Program, tenants: Tenants, line: Line, large: bytes, tmp_path: Path
 ) -> None:
     # given an image in a folder
@@ -104,7 +104,7 @@ def test_a_wrong_password_is_refused_at_first_use(crane: Program, tenants: Tenan
     )
 
 
-def test_what_is_private_and_what_is_missing_look_alike(
+def test_private_and_missing_images_look_alike(
     crane: Program, tenants: Tenants, hidden: tuple[str, str]
 ) -> None:
     repository = tenants.repository()
@@ -114,13 +114,13 @@ def test_what_is_private_and_what_is_missing_look_alike(
         for words in (["manifest", name], ["ls", name.removesuffix(":1")], ["delete", name]):
             refused = crane(*words, check=False).stderr
             assert "DENIED: requested access to the resource is denied: you may not" in refused
-        # It asks with HEAD first, whose answer has no words.
+        # crane sends HEAD first, whose response has no body.
         assert "unexpected status code 401" in crane("copy", f"{own}:1", name, check=False).stderr
     missing = crane("manifest", f"{own}:2", check=False).stderr
     assert "MANIFEST_UNKNOWN: this repository has no tag 2: it was never pushed" in missing
 
 
-def test_nobody_is_refused_readably(tmp_path: Path, tenants: Tenants) -> None:
+def test_an_anonymous_caller_gets_a_readable_error(tmp_path: Path, tenants: Tenants) -> None:
     stranger = Program("crane", tmp_path / "stranger")
     repository = tenants.image_with_policies(is_public=False, visibility="inherit")
     refused = stranger("manifest", f"{tenants.owner.host}/{repository}:latest", check=False)

@@ -1,4 +1,4 @@
-"""containerd, by the client that Debian has and by a new one; Kubernetes pulls with the same code."""
+"""containerd, with Debian's client and with a current one; Kubernetes pulls with the same code."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,14 +43,14 @@ class Ctr:
         return self.program("--address", self.socket, "images", "ls", "--quiet").stdout.split()
 
     def forget(self) -> None:
-        """Remove all images, and what only they used."""
+        """Remove all images, and the content that only they reference."""
         for name in self.images():
             self.program("--address", self.socket, "images", "rm", "--sync", name)
 
 
 @pytest.fixture(params=["2.4", "1.6"])
 def ctr(request: pytest.FixtureRequest, socket: Path, tmp_path: Path, tenants: Tenants) -> Iterator[Ctr]:
-    # The new one would leave transfers to the service, which must then be new as well.
+    # The current one would leave transfers to the service, which must then be current as well.
     name, more = ("ctr", ["--local"]) if request.param == "2.4" else ("/usr/bin/ctr", [])
     program = Ctr(Program(name, tmp_path / "home"), socket, tenants.owner.secret or "", more)
     assert request.param in program.program("--version").stdout
@@ -65,18 +65,18 @@ def test_an_image_is_pulled_tagged_and_pushed_elsewhere(ctr: Ctr, tenants: Tenan
     digest = push_image(tenants, source, "1", tar(b"contents"))
     name, other = f"{tenants.owner.host}/{source}:1", f"{tenants.owner.host}/{target}:2"
 
-    # when it is pulled and unpacked, and pushed under another name
+    # when it is pulled and unpacked, and pushed with another name
     ctr("pull", name)
     ctr("tag", name, other)
     ctr("push", other)
 
-    # then it is listed here, and the same there
+    # then it is listed, and the pushed image is the same
     assert set(ctr.images()) == {name, other}
     there = tenants.owner.on(target, "GET", "manifests/2")
     assert there.headers["docker-content-digest"] == digest
 
 
-def test_a_cut_pull_goes_on_where_it_was(ctr: Ctr, tenants: Tenants, line: Line, large: bytes) -> None:
+def test_a_cut_pull_is_resumed(ctr: Ctr, tenants: Tenants, line: Line, large: bytes) -> None:
     repository = tenants.repository()
     push_image(tenants, repository, "1", large)
     line.cut_after(HALF)
@@ -96,15 +96,15 @@ def test_a_layer_of_another_image_is_mounted(ctr: Ctr, tenants: Tenants, line: L
     assert line.carried < HALF
 
 
-def test_a_cut_push_ends_well_when_repeated(ctr: Ctr, tenants: Tenants, line: Line, large: bytes) -> None:
-    # given an image from another registry, as containerd sees it: it will not try to mount
+def test_a_cut_push_succeeds_when_repeated(ctr: Ctr, tenants: Tenants, line: Line, large: bytes) -> None:
+    # given an image from another registry, from containerd's point of view: it does not try to mount
     source, target = tenants.repository(), tenants.repository()
     digest = push_image(tenants, source, "1", large)
     name, other = f"localhost:{tenants.owner.host.partition(':')[2]}/{source}:1", f"{line.host}/{target}:1"
     ctr("pull", name)
     ctr("tag", name, other)
 
-    # when its push is cut, then ctr fails, and begins again when repeated
+    # when its push is cut, then ctr fails, and succeeds when repeated
     line.cut_after(HALF)
     ctr("push", other, check=False)
     assert line.cuts == 1
@@ -114,7 +114,7 @@ def test_a_cut_push_ends_well_when_repeated(ctr: Ctr, tenants: Tenants, line: Li
     assert there.headers["docker-content-digest"] == digest
 
 
-def test_refusals_are_readable(ctr: Ctr, tenants: Tenants, hidden: tuple[str, str]) -> None:
+def test_errors_are_readable(ctr: Ctr, tenants: Tenants, hidden: tuple[str, str]) -> None:
     repository = tenants.repository()
     digest = push_image(tenants, repository, "1", tar(b"contents"))
     name = f"{tenants.owner.host}/{repository}"
@@ -123,7 +123,7 @@ def test_refusals_are_readable(ctr: Ctr, tenants: Tenants, hidden: tuple[str, st
     assert "failed to authorize: failed to fetch oauth token" in wrong
     assert "401 Unauthorized" in wrong
 
-    # What is private and what is missing look alike, for a pull and for a push.
+    # Private and missing images look alike, for a pull and for a push.
     ctr("pull", f"{name}@{digest}")
     for forbidden in hidden:
         refused = f'failed to resolve reference "{forbidden}": pull access denied, {DENIED}'
@@ -131,5 +131,5 @@ def test_refusals_are_readable(ctr: Ctr, tenants: Tenants, hidden: tuple[str, st
         ctr("tag", f"{name}@{digest}", forbidden)
         assert "insufficient_scope: authorization failed" in ctr("push", forbidden, check=False)
 
-    # What is missing of one's own is called missing.
+    # A missing tag of the caller's own image is reported as missing.
     assert f"{name}:2: not found" in ctr("pull", f"{name}:2", check=False)

@@ -1,4 +1,4 @@
-"""A real docker engine: the tour of the README, and what a user sees when refused."""
+"""A real docker engine: the commands of the README, and the messages that a user sees on errors."""
 
 import time
 
@@ -31,7 +31,7 @@ def test_login_push_of_two_tags_remove_pull_and_run(
     build(engine, f"{name}:1")
     login(engine, tenants)
 
-    # when it is pushed under two tags, then the layers of the second are there already
+    # when it is pushed with two tags, then the layers of the second already exist
     first = engine("push", f"{name}:1").stdout
     assert first.count("Pushed") == 3
     engine("tag", f"{name}:1", f"{name}:2")
@@ -55,7 +55,7 @@ def test_layers_are_mounted_from_another_image(engine: DockerClient, tenants: Te
     assert engine("push", f"{target}:1").stdout.count("Mounted from") == 3
 
 
-def test_a_pull_without_login_is_refused_in_dockers_own_words(
+def test_a_pull_without_login_is_refused_with_dockers_own_message(
     engine: DockerClient, tenants: Tenants, build: Build
 ) -> None:
     repository = tenants.image_with_policies(is_public=False, visibility="inherit")
@@ -68,7 +68,7 @@ def test_a_pull_without_login_is_refused_in_dockers_own_words(
 
 
 @pytest.mark.oci(180)
-def test_a_cut_pull_goes_on_where_it_was_and_a_cut_push_begins_again_both_by_themselves(
+def test_cut_transfers_are_retried_by_docker_and_pulls_are_resumed(
     engine: DockerClient, tenants: Tenants, line: Line, large: bytes
 ) -> None:
     source, target = tenants.repository(), tenants.repository()
@@ -82,7 +82,7 @@ def test_a_cut_pull_goes_on_where_it_was_and_a_cut_push_begins_again_both_by_the
     assert line.cuts == 1
     assert line.carried < LARGE + HALF
 
-    # The other name is another registry for docker, so it does not try to mount.
+    # The other host is another registry for docker, so it does not try to mount.
     engine("tag", name, other)
     line.cut_after(HALF)
     engine("push", other)
@@ -91,7 +91,7 @@ def test_a_cut_pull_goes_on_where_it_was_and_a_cut_push_begins_again_both_by_the
     engine("rmi", "--force", name, other)
 
 
-def test_what_is_another_tenants_and_what_is_missing_look_alike(
+def test_images_of_another_tenant_and_missing_ones_look_alike(
     engine: DockerClient, tenants: Tenants, hidden: tuple[str, str], build: Build
 ) -> None:
     login(engine, tenants)
@@ -130,10 +130,10 @@ def test_a_push_without_a_namespace_fails_at_once_with_the_reason(
     engine("rmi", "--force", name)
     assert refused.returncode != 0
     assert "'base' has no namespace: images are named <namespace>/<image>" in refused.stderr
-    assert took < 15  # docker repeats a push for 50 s after an error that it takes for a passing one
+    assert took < 15  # docker retries a push for 50 s after an error that it treats as temporary
 
 
-def test_a_missing_tag_of_ones_own_is_called_missing(engine: DockerClient, tenants: Tenants) -> None:
+def test_a_missing_tag_of_an_own_image_is_reported_as_missing(engine: DockerClient, tenants: Tenants) -> None:
     repository = tenants.repository()
     tenants.owner.push_image(repository, "1", b"layer")
     login(engine, tenants)
@@ -142,10 +142,10 @@ def test_a_missing_tag_of_ones_own_is_called_missing(engine: DockerClient, tenan
 
 
 @pytest.mark.parametrize("switch", ["namespace", "image"])
-def test_a_privacy_policy_decides_the_next_pull_both_ways(
+def test_a_change_of_visibility_affects_the_next_pull(
     engine: DockerClient, tenants: Tenants, build: Build, switch: str
 ) -> None:
-    # given a private image that somebody else pushed
+    # given a private image that another user has pushed
     repository = tenants.repository()
     name = f"{tenants.owner.host}/{repository}:1"
     build(engine, name)
@@ -155,12 +155,12 @@ def test_a_privacy_policy_decides_the_next_pull_both_ways(
     engine("rmi", "--force", name)
 
     for public in (False, True, False, True):
-        # when its policy is changed over the API
+        # when its visibility is changed over the API
         if switch == "namespace":
             tenants.set_namespace(repository, is_public=public)
         else:
             tenants.set_image(repository, visibility="public" if public else "private")
-        # then that is what the next pull without login meets
+        # then the next pull without login succeeds or fails accordingly
         pulled = engine("pull", name, check=False)
         assert (pulled.returncode == 0) == public, pulled.stderr
         engine("rmi", "--force", name, check=False)
@@ -173,10 +173,10 @@ def test_a_wrong_key_cannot_log_in(engine: DockerClient, tenants: Tenants) -> No
 
 
 @pytest.mark.oci(112)
-def test_a_push_without_the_right_is_refused_readably(
+def test_a_push_without_the_right_is_a_readable_error(
     engine: DockerClient, tenants: Tenants, build: Build
 ) -> None:
-    # given somebody who may only read, and the image of a namespace that does not exist
+    # given a user who may only read, and an image in a namespace that does not exist
     reader = tenants.new_key("ContainerRegistryReadOnly")
     engine("login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=reader["secret_key"])
     for repository in (tenants.repository(), "there-is-no-such-namespace/app"):
@@ -187,7 +187,7 @@ def test_a_push_without_the_right_is_refused_readably(
         assert "denied: requested access to the resource is denied" in refused.stderr
 
 
-def test_a_key_revoked_after_login_ends_pulls(engine: DockerClient, tenants: Tenants) -> None:
+def test_pulls_fail_after_the_key_of_the_login_was_revoked(engine: DockerClient, tenants: Tenants) -> None:
     repository = tenants.image_with_policies(is_public=False, visibility="inherit")
     key = tenants.new_key("ContainerRegistryReadOnly")
     engine("login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=key["secret_key"])

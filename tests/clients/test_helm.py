@@ -1,4 +1,4 @@
-"""helm keeps charts in the registry, and chooses among their versions."""
+"""helm stores charts in the registry, and selects versions by range."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.tenants import Tenants
 
 pytestmark = pytest.mark.clients
 
-# As helm 3 takes it and any Kubernetes would.
+# As helm 3 and any Kubernetes accept it.
 CHART = "apiVersion: v2\nname: hello\nversion: 0.0.0\n"
 TEMPLATE = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: hello-{{ .Release.Name }}\n"
 
@@ -32,7 +32,7 @@ def helm(tmp_path: Path, tenants: Tenants, line: Line) -> Program:
 
 @pytest.fixture
 def chart(tmp_path: Path) -> Path:
-    """The folder of a chart that makes one object."""
+    """The folder of a chart with one object."""
     folder = tmp_path / "chart"
     (folder / "templates").mkdir(parents=True)
     (folder / "Chart.yaml").write_text(CHART)
@@ -46,7 +46,7 @@ def push(helm: Program, chart: Path, version: str, namespace: str, *, check: boo
 
 
 @pytest.mark.oci(184)
-def test_charts_are_pushed_and_the_newest_that_fits_is_pulled(
+def test_charts_are_pushed_and_the_newest_version_in_a_range_is_pulled(
     helm: Program, chart: Path, tenants: Tenants, tmp_path: Path
 ) -> None:
     # given three versions of a chart
@@ -55,37 +55,37 @@ def test_charts_are_pushed_and_the_newest_that_fits_is_pulled(
         push(helm, chart, version, f"{tenants.owner.host}/{name}")
     reference = f"oci://{tenants.owner.host}/{name}/hello"
 
-    # when one is asked for by its version, another by a range of versions
+    # when one is pulled by its version, another by a range of versions
     helm("pull", "--plain-http", reference, "--version", "1.2.0")
     shown = helm("show", "chart", "--plain-http", reference, "--version", "^1.0.0").stdout
     rendered = helm("template", "--plain-http", "world", reference).stdout
 
-    # then the file is there as pushed, the range found the newest in it, and a chart without a range renders
+    # then the file is as pushed, the range selected its newest version, and a chart without a range renders
     assert (tmp_path / "hello-1.2.0.tgz").stat().st_size > 0
     assert "version: 1.10.0+build.4" in shown
     assert "name: hello-world" in rendered
-    # A tag cannot hold a plus sign: helm writes an underscore instead.
+    # A tag cannot contain a plus sign: helm writes an underscore instead.
     listed = tenants.owner.on(f"{name}/hello", "GET", "tags/list").json()["tags"]
     assert sorted(listed) == ["1.10.0_build.4", "1.2.0", "2.0.0"]
 
 
-def test_a_cut_push_and_a_cut_pull_end_well_when_repeated(
+def test_cut_transfers_succeed_when_repeated(
     helm: Program, chart: Path, tenants: Tenants, line: Line, tmp_path: Path
 ) -> None:
-    # given a chart with a large file (helm takes at most 5 MB of each)
+    # given a chart with a large file (helm accepts at most 5 MB of each)
     for part in "ab":
         (chart / part).write_bytes(os.urandom(LARGE // 2))
     namespace = f"{line.host}/{tenants.namespace()['name']}"
     reference = f"oci://{namespace}/hello"
 
-    # when its push is cut, then helm fails, and begins again when repeated
+    # when its push is cut, then helm fails, and succeeds when repeated
     line.cut_after(HALF)
     assert 'failed to perform "Push"' in push(helm, chart, "1.0.0", namespace, check=False)
     assert line.cuts == 1
     assert "Pushed:" in push(helm, chart, "1.0.0", namespace)
     assert line.carried > LARGE + HALF
 
-    # and the same with its pull
+    # and the same with a pull
     pushed = (tmp_path / "hello-1.0.0.tgz").read_bytes()
     (tmp_path / "hello-1.0.0.tgz").unlink()
     line.cut_after(HALF)
@@ -96,14 +96,12 @@ def test_a_cut_push_and_a_cut_pull_end_well_when_repeated(
     assert (tmp_path / "hello-1.0.0.tgz").read_bytes() == pushed
 
 
-def test_a_wrong_password_is_refused_readably(helm: Program, tenants: Tenants) -> None:
+def test_a_wrong_password_is_a_readable_error(helm: Program, tenants: Tenants) -> None:
     said = login(helm, tenants.owner.host, WRONG, check=False)
     assert "unauthorized: the secret key is unknown, revoked or expired: use one of your API keys" in said
 
 
-def test_what_is_private_and_what_is_missing_look_alike(
-    helm: Program, chart: Path, hidden: tuple[str, str]
-) -> None:
+def test_private_and_missing_charts_look_alike(helm: Program, chart: Path, hidden: tuple[str, str]) -> None:
     for name in (hidden_name.removesuffix(":1") for hidden_name in hidden):
         pulled = helm("pull", "--plain-http", f"oci://{name}", check=False)
         assert (
@@ -111,11 +109,11 @@ def test_what_is_private_and_what_is_missing_look_alike(
             f"you may not pull from {name.partition('/')[2]}, or it does not exist"
         ) in pulled.stderr
         pushed = push(helm, chart, "1.0.0", name.rpartition("/")[0], check=False)
-        # It asks with HEAD first, whose answer has no words.
+        # helm sends HEAD first, whose response has no body.
         assert pushed.endswith("response status code 401: Unauthorized\n")
 
 
-def test_a_missing_version_is_called_missing(helm: Program, chart: Path, tenants: Tenants) -> None:
+def test_a_missing_version_is_reported_as_missing(helm: Program, chart: Path, tenants: Tenants) -> None:
     namespace = f"{tenants.owner.host}/{tenants.namespace()['name']}"
     push(helm, chart, "1.0.0", namespace)
     pulled = helm("pull", "--plain-http", f"oci://{namespace}/hello", "--version", "2.0.0", check=False)

@@ -27,7 +27,7 @@ POLICY = {
 }
 
 
-# What notation asks docker's helpers for; this one keeps a single login in a file.
+# Implements the protocol of docker's credential helpers; stores a single login in a file.
 CREDENTIAL_STORE = """#!/bin/sh
 cd "$HOME"
 case "$1" in
@@ -40,7 +40,7 @@ esac
 
 
 def make_notation(folder: Path) -> Program:
-    """notation with a certificate of its own, which it trusts and no other; nobody's login."""
+    """notation with its own certificate, which is the only one that it trusts; not logged in."""
     folder.mkdir()
     program = Program("notation", folder / "home", folder=folder)
     program.environment["XDG_CONFIG_HOME"] = str(folder / "config")
@@ -51,7 +51,7 @@ def make_notation(folder: Path) -> Program:
 
 
 def become(notation: Program, secret: str | None) -> Program:
-    """Give it a secret for all that follows."""
+    """Set the secret for all later commands."""
     notation.environment |= {"NOTATION_USERNAME": "x", "NOTATION_PASSWORD": secret or ""}
     return notation
 
@@ -76,7 +76,7 @@ def image(tenants: Tenants) -> str:
 
 
 def signatures(tenants: Tenants, image: str) -> list[str]:
-    """What the registry itself says of who refers to an image: the types."""
+    """The artifact types in the registry's own list of referrers."""
     repository, _, digest = image.partition("/")[2].partition("@")
     found = tenants.owner.on(repository, "GET", f"referrers/{digest}").json()["manifests"]
     return [item["artifactType"] for item in found]
@@ -88,10 +88,10 @@ def signatures(tenants: Tenants, image: str) -> list[str]:
 def test_a_signature_is_found_once_and_verified(
     notation: Program, tenants: Tenants, image: str, tagged: str, envelope: str
 ) -> None:
-    # given an image that nobody has signed
+    # given an image without a signature
     assert notation("verify", PLAIN, image, check=False).returncode != 0
 
-    # when it is signed, with the tag that old registries need (as is usual) or without
+    # when it is signed, with the tag that old registries need (the default) or without
     words = (f"--force-referrers-tag={tagged}", "--signature-format", envelope)
     notation("sign", PLAIN, *words, image)
 
@@ -106,17 +106,17 @@ def test_a_signature_is_found_once_and_verified(
 
 
 @pytest.mark.oci(184)
-def test_two_signatures_are_both_there(notation: Program, tenants: Tenants, image: str) -> None:
+def test_two_signatures_are_both_listed(notation: Program, tenants: Tenants, image: str) -> None:
     for _ in range(2):
         notation("sign", PLAIN, image)
     assert len(signatures(tenants, image)) == 2
     assert notation("verify", PLAIN, image).returncode == 0
 
 
-def test_what_an_unknown_certificate_signed_is_not_verified(
+def test_a_signature_with_an_unknown_certificate_is_not_verified(
     notation: Program, tenants: Tenants, tmp_path: Path, image: str
 ) -> None:
-    # given a signature, and somebody who trusts another certificate of the same name
+    # given a signature, and a user who trusts another certificate of the same name
     notation("sign", PLAIN, image)
     other = become(make_notation(tmp_path / "other"), tenants.owner.secret)
     refused = other("verify", PLAIN, image, check=False)
@@ -124,7 +124,7 @@ def test_what_an_unknown_certificate_signed_is_not_verified(
     assert "signature verification failed for all the signatures" in refused.stderr
 
 
-def test_a_login_is_kept_where_docker_keeps_it(tenants: Tenants, tmp_path: Path, image: str) -> None:
+def test_a_login_is_stored_in_dockers_credential_store(tenants: Tenants, tmp_path: Path, image: str) -> None:
     # given no secret in the environment, and a store that docker's settings name
     notation, host = make_notation(tmp_path / "notation"), tenants.owner.host
     assert "a credentials store is required" in login(notation, host, tenants.owner.secret, check=False)
@@ -133,7 +133,7 @@ def test_a_login_is_kept_where_docker_keeps_it(tenants: Tenants, tmp_path: Path,
     notation.environment["PATH"] += f":{tmp_path}"
     (Path(notation.environment["DOCKER_CONFIG"]) / "config.json").write_text('{"credsStore": "test"}')
 
-    # when it logs in, then it may sign, until it logs out
+    # when the user logs in, then signing works until the logout
     assert "Login Succeeded" in login(notation, host, tenants.owner.secret)
     notation("sign", PLAIN, image)
     assert "Successfully verified signature" in notation("verify", PLAIN, image).stdout
@@ -141,8 +141,8 @@ def test_a_login_is_kept_where_docker_keeps_it(tenants: Tenants, tmp_path: Path,
     assert "401: Unauthorized" in notation("verify", PLAIN, image, check=False).stderr
 
 
-def test_who_may_not_is_refused(notation: Program, tenants: Tenants, image: str) -> None:
-    """It asks with HEAD first, whose answer has no words."""
+def test_an_unauthorized_caller_is_refused(notation: Program, tenants: Tenants, image: str) -> None:
+    """notation sends HEAD first, whose response has no body."""
     for secret in (tenants.stranger.secret, WRONG):
         become(notation, secret)
         for command in ("sign", "verify", "ls"):
@@ -155,7 +155,7 @@ def test_who_may_not_is_refused(notation: Program, tenants: Tenants, image: str)
 
 
 @pytest.mark.oci(112)
-def test_anybody_verifies_a_public_image_and_only_its_owner_signs_it(
+def test_anyone_can_verify_a_public_image_and_only_its_owner_can_sign_it(
     notation: Program, tenants: Tenants
 ) -> None:
     # given a public image with a signature
@@ -163,7 +163,7 @@ def test_anybody_verifies_a_public_image_and_only_its_owner_signs_it(
     image = f"{tenants.owner.host}/{repository}@{tenants.owner.push_image(repository, '1', LAYER)}"
     notation("sign", PLAIN, image)
 
-    # when others come, then they can verify, and hear why they can do no more
+    # when others use their own key, then they can verify, and a push is refused with the reason
     become(notation, tenants.stranger.secret)
     assert "Successfully verified signature" in notation("verify", PLAIN, image).stdout
     refused = notation("sign", PLAIN, image, check=False)
@@ -174,7 +174,7 @@ def test_anybody_verifies_a_public_image_and_only_its_owner_signs_it(
     assert len(signatures(tenants, image)) == 1
 
 
-def test_what_is_private_and_what_is_missing_look_alike(
+def test_private_and_missing_images_look_alike(
     notation: Program, image: str, hidden: tuple[str, str]
 ) -> None:
     said = set()

@@ -1,4 +1,4 @@
-"""oras keeps artifacts of any kind, and finds what was attached to them."""
+"""oras stores artifacts of any type, and finds those that are attached to them."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def oras(tmp_path: Path, tenants: Tenants, line: Line) -> Program:
 
 @pytest.fixture
 def artifact(oras: Program, tenants: Tenants, tmp_path: Path) -> str:
-    """`host/repository` with an artifact of one file under the tag 1."""
+    """`host/repository` of an artifact with one file and the tag 1."""
     (tmp_path / "file").write_text("contents")
     name = f"{tenants.owner.host}/{tenants.repository()}"
     oras("push", "--plain-http", f"{name}:1", "file:text/plain")
@@ -63,21 +63,21 @@ def test_push_list_copy_pull_and_delete(
     catalog = oras("repo", "ls", "--plain-http", host).stdout.split()
     assert {artifact, other} <= {f"{host}/{name}" for name in catalog}
 
-    # and deleting by one tag takes the others along, as oras asks for the digest
+    # and deleting one tag deletes the others too, because oras deletes by digest
     oras("manifest", "delete", "--force", "--plain-http", f"{artifact}:2")
     assert tags(oras, artifact) == []
 
 
 @pytest.mark.oci(132)
-def test_what_is_attached_is_found_at_every_depth_and_copied_along(
+def test_attached_artifacts_are_listed_at_every_depth_and_copied(
     oras: Program, artifact: str, tenants: Tenants
 ) -> None:
-    # given an artifact with another one attached, and a third attached to that
+    # given an artifact, one that is attached to it, and one that is attached to the second
     attach = ["attach", "--plain-http", "--format", "json", "--artifact-type"]
     first = json.loads(oras(*attach, "application/sbom", f"{artifact}:1", "file:text/plain").stdout)
     oras(*attach, "application/signature", f"{artifact}@{first['digest']}", "file:text/plain")
 
-    # when all is copied
+    # when all are copied
     other = f"{tenants.owner.host}/{tenants.repository()}"
     oras("cp", "--recursive", "--from-plain-http", "--to-plain-http", f"{artifact}:1", f"{other}:1")
 
@@ -87,7 +87,7 @@ def test_what_is_attached_is_found_at_every_depth_and_copied_along(
         assert tree.index("application/sbom") < tree.index("application/signature")
 
 
-def test_a_cut_push_fails_and_ends_well_when_repeated(
+def test_a_cut_push_fails_and_succeeds_when_repeated(
     oras: Program, tenants: Tenants, line: Line, tmp_path: Path, large: bytes
 ) -> None:
     (tmp_path / "large").write_bytes(large)
@@ -96,13 +96,13 @@ def test_a_cut_push_fails_and_ends_well_when_repeated(
     cut = oras("push", "--plain-http", name, "large", check=False)
     assert (cut.returncode != 0, line.cuts) == (True, 1)
     oras("push", "--plain-http", name, "large")
-    # Its upload is one request, begun again with the first byte.
+    # Its upload is one request, which starts again with the first byte.
     assert line.carried > LARGE + HALF
     oras("pull", "--plain-http", name, "-o", "pulled")
     assert (tmp_path / "pulled/large").read_bytes() == large
 
 
-def test_a_cut_pull_ends_well_when_repeated(
+def test_a_cut_pull_succeeds_when_repeated(
     oras: Program, tenants: Tenants, line: Line, tmp_path: Path, large: bytes
 ) -> None:
     (tmp_path / "large").write_bytes(large)
@@ -116,18 +116,18 @@ def test_a_cut_pull_ends_well_when_repeated(
     assert (tmp_path / "pulled/large").read_bytes() == large
 
 
-def test_a_wrong_password_is_refused_readably(oras: Program, tenants: Tenants) -> None:
+def test_a_wrong_password_is_a_readable_error(oras: Program, tenants: Tenants) -> None:
     said = login(oras, tenants.owner.host, WRONG, check=False)
     assert "Error response from registry: unauthorized: the secret key is unknown, revoked" in said
     assert said.endswith("use one of your API keys as the password\n")
 
 
 def path(name: str) -> str:
-    """The repository of a full name: neither host nor tag."""
+    """The repository of a full name, without host and tag."""
     return name.partition("/")[2].rpartition(":")[0]
 
 
-def test_what_is_private_and_what_is_missing_look_alike(oras: Program, hidden: tuple[str, str]) -> None:
+def test_private_and_missing_artifacts_look_alike(oras: Program, hidden: tuple[str, str]) -> None:
     said = {
         oras("pull", "--plain-http", name, check=False)
         .stderr.replace(path(name), "IT")
@@ -137,11 +137,11 @@ def test_what_is_private_and_what_is_missing_look_alike(oras: Program, hidden: t
     assert len(said) == 1, said
     assert said.pop().startswith(f"{DENIED}: you may not pull from IT, or it does not exist")
     for name in hidden:
-        # It asks with HEAD, whose answer has no words.
+        # oras sends HEAD, whose response has no body.
         listed = oras("repo", "tags", "--plain-http", name, check=False)
         assert listed.stderr.endswith("response status code 401: Unauthorized\n")
 
 
-def test_a_missing_tag_of_ones_own_is_called_missing(oras: Program, artifact: str) -> None:
+def test_a_missing_tag_of_an_own_artifact_is_reported_as_missing(oras: Program, artifact: str) -> None:
     missing = oras("pull", "--plain-http", f"{artifact}:2", check=False)
     assert missing.stderr == f"Error response from registry: {artifact}:2: not found\n"

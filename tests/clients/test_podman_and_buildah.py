@@ -1,4 +1,4 @@
-"""podman and buildah build, push, pull and run; both do it with one library."""
+"""podman and buildah build, push, pull and run; both use the same library for transfers."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from tests.tenants import Tenants
 pytestmark = pytest.mark.clients
 
 HELLO = ["/bin/busybox", "echo", "hello from stowage"]
-# Where the machine lets nobody raise limits, also not to what they are.
+# For machines that do not allow any limit to be set, not even to its present value.
 LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
 PLAIN = "--tls-verify=false"
 
 
 class Engine:
-    """podman or buildah with a storage and logins of its own."""
+    """podman or buildah with its own storage and logins."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -36,7 +36,7 @@ class Engine:
             self.options += ["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"]
 
     def __call__(self, *words: str, stdin: str = "", check: bool = True) -> str:
-        """Run it and return all that it said."""
+        """Run it and return its output."""
         done = self.program(*self.options, *words, stdin=stdin, check=check)
         assert check or done.returncode != 0, f"{words} should have failed: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
@@ -47,8 +47,8 @@ class Engine:
 
 @pytest.fixture
 def make_engine(tenants: Tenants, line: Line) -> Iterator[Callable[[str], Engine]]:
-    """Engines that have logged in, and are gone without a trace after the test."""
-    # Short, and so no folder of pytest's: it holds sockets, whose paths end at 107 characters.
+    """Engines that are logged in; the test deletes them completely at its end."""
+    # Short, and so not a folder of pytest's: it contains sockets, whose paths are limited to 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="stowage-engine-"))
     made: list[Engine] = []
 
@@ -74,7 +74,7 @@ def engine(request: pytest.FixtureRequest, make_engine: Callable[[str], Engine])
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
-    """What an image that says hello is built from."""
+    """The build context of an image that prints hello."""
     folder = tmp_path / "context"
     folder.mkdir()
     shutil.copyfile(require_tool("busybox"), folder / "busybox")
@@ -84,7 +84,7 @@ def context(tmp_path: Path) -> Path:
 
 
 @pytest.mark.oci(182)
-def test_what_was_built_is_pushed_copied_pulled_and_runs(
+def test_a_built_image_is_pushed_copied_pulled_and_runs(
     engine: Engine, tenants: Tenants, context: Path
 ) -> None:
     # given an image
@@ -121,7 +121,7 @@ def test_podman_lists_tags_and_repositories(
     assert hidden[0].removesuffix(":1") not in found.split()
 
 
-def test_a_cut_pull_fails_and_ends_well_when_repeated(
+def test_a_cut_pull_fails_and_succeeds_when_repeated(
     engine: Engine, tenants: Tenants, line: Line, large: bytes
 ) -> None:
     repository = tenants.repository()
@@ -133,16 +133,16 @@ def test_a_cut_pull_fails_and_ends_well_when_repeated(
     assert line.carried > LARGE + HALF
 
 
-def test_a_cut_push_fails_and_ends_well_when_repeated(
+def test_a_cut_push_fails_and_succeeds_when_repeated(
     engine: Engine, tenants: Tenants, line: Line, large: bytes
 ) -> None:
-    # given an image from another registry, as it seems: nothing is mounted
+    # given an image from another registry, from podman's point of view: no blob is mounted
     source, target = tenants.repository(), tenants.repository()
     push_image(tenants, source, "1", large)
     name, other = f"{tenants.owner.host}/{source}:1", f"{line.host}/{target}:1"
     engine("pull", PLAIN, name)
 
-    # when its push is cut, then it fails, and begins again when repeated
+    # when its push is cut, then it fails, and succeeds when repeated
     line.cut_after(HALF)
     engine("push", PLAIN, name, f"docker://{other}", check=False)
     assert line.cuts == 1
@@ -151,12 +151,12 @@ def test_a_cut_push_fails_and_ends_well_when_repeated(
     engine("pull", PLAIN, other)
 
 
-def test_refusals_are_readable(engine: Engine, tenants: Tenants, hidden: tuple[str, str]) -> None:
+def test_errors_are_readable(engine: Engine, tenants: Tenants, hidden: tuple[str, str]) -> None:
     # a wrong password
     wrong = engine.login(tenants.owner.host, WRONG, check=False)
     assert f'logging into "{tenants.owner.host}": invalid username/password' in wrong
 
-    # what is private and what is missing look alike, for a pull and for a push
+    # private and missing images look alike, for a pull and for a push
     repository = tenants.repository()
     push_image(tenants, repository, "1", tar(b"contents"))
     own = f"{tenants.owner.host}/{repository}"
@@ -168,5 +168,5 @@ def test_refusals_are_readable(engine: Engine, tenants: Tenants, hidden: tuple[s
         pushed = engine("push", PLAIN, f"{own}:1", f"docker://{name}", check=False)
         assert "denied: requested access to the resource is denied" in pushed
 
-    # what is missing of one's own is called missing
+    # a missing tag of the caller's own image is reported as missing
     assert "manifest unknown: this repository has no tag 2" in engine("pull", PLAIN, f"{own}:2", check=False)

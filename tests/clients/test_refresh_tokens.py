@@ -1,4 +1,4 @@
-"""What real clients do with the refresh token of a docker login (OCI 154-156)."""
+"""How real clients use the refresh token of a docker login (OCI 154-156)."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def engine(docker: DockerEngine) -> DockerClient:
 
 
 def login(engine: DockerClient, tenants: Tenants, secret: str) -> dict[str, Any]:
-    """Log in, and say what docker has kept of it."""
+    """Log in, and return the credentials that docker has stored."""
     engine("login", tenants.owner.host, "-u", "x", "--password-stdin", stdin=secret)
     kept = (engine.config / "config.json").read_text()
     assert secret not in kept
@@ -32,10 +32,10 @@ def login(engine: DockerClient, tenants: Tenants, secret: str) -> dict[str, Any]
     return found
 
 
-def test_docker_keeps_the_refresh_token_and_works_with_it(
+def test_docker_stores_the_refresh_token_and_uses_it(
     engine: DockerClient, tenants: Tenants, stack: Stack, build: Build
 ) -> None:
-    # given a login, after which docker has no secret key any more
+    # given a login, after which docker does not have the secret key any more
     token = login(engine, tenants, tenants.owner.secret or "")["identitytoken"]
 
     # when an image is pushed and pulled
@@ -45,14 +45,14 @@ def test_docker_keeps_the_refresh_token_and_works_with_it(
     engine("rmi", "--force", name)
     engine("pull", name)
 
-    # then the product has written the token down nowhere
+    # then the product has not logged the token anywhere
     assert token.startswith("stowage_SCW")
     assert token not in stack.log
     for path in stack.state_dir.rglob("*"):
         assert not path.is_file() or token.encode() not in path.read_bytes(), path
 
 
-def test_dockers_login_is_told_clearly_when_its_key_is_revoked_and_a_new_one_works(
+def test_a_login_with_a_revoked_key_gets_a_clear_error_and_a_new_login_works(
     engine: DockerClient, tenants: Tenants, build: Build
 ) -> None:
     # given a login whose key is revoked
@@ -65,18 +65,18 @@ def test_dockers_login_is_told_clearly_when_its_key_is_revoked_and_a_new_one_wor
     engine("push", pushed)
     tenants.revoke(key["access_key"])
 
-    # when it is used, then the answer says what to do
+    # when it is used, then the error says what to do
     for command in (("pull", pulled), ("push", pushed)):
         refused = engine(*command, check=False)
         assert refused.returncode != 0
         assert ENDED in refused.stderr, (command, refused.stderr, refused.stdout)
 
-    # and when the owner logs in with another key, all is well
+    # and when the owner logs in with another key, it works
     login(engine, tenants, tenants.new_key("ContainerRegistryPush")["secret_key"])
     engine("push", pushed)
 
 
-def test_other_programs_work_with_dockers_login(
+def test_other_programs_use_dockers_login(
     engine: DockerClient, docker: DockerEngine, tenants: Tenants, tmp_path: Path
 ) -> None:
     # given a login of docker, and an image
@@ -85,7 +85,7 @@ def test_other_programs_work_with_dockers_login(
     name = f"{tenants.owner.host}/{repository}:1"
     token = login(engine, tenants, tenants.owner.secret or "")["identitytoken"]
 
-    # when skopeo, crane and containerd use what docker has kept, then they read and write
+    # when skopeo, crane and containerd use docker's stored credentials, then they read and write
     authfile = str(engine.config / "config.json")
     skopeo = Program("skopeo", tmp_path / "skopeo")
     inspected = skopeo("inspect", "--tls-verify=false", "--authfile", authfile, f"docker://{name}")
@@ -102,9 +102,7 @@ def test_other_programs_work_with_dockers_login(
     assert digest.removeprefix("sha256:")[:12] in fetched.stdout or "done" in fetched.stdout
 
 
-def test_skopeo_needs_no_login_beside_docker_and_can_have_one_of_its_own(
-    engine: DockerClient, tenants: Tenants, tmp_path: Path
-) -> None:
+def test_skopeo_uses_dockers_login_or_its_own(engine: DockerClient, tenants: Tenants, tmp_path: Path) -> None:
     # given a home folder in which docker has logged in
     host, secret = tenants.owner.host, tenants.owner.secret or ""
     repository = tenants.repository()

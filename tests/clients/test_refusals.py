@@ -1,4 +1,4 @@
-"""What users of real clients read when the registry refuses (OCI 112, 145)."""
+"""The messages that users of real clients see when the registry refuses a request (OCI 112, 145)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_docker_shows_that_the_registry_is_read_only(
 
 
 @pytest.mark.oci(112, 142)
-def test_crane_shows_what_is_missing_and_what_is_denied(tenants: Tenants, tmp_path: Path) -> None:
+def test_crane_shows_missing_blobs_and_denied_rights(tenants: Tenants, tmp_path: Path) -> None:
     crane = Program("crane", tmp_path / "home")
     host, repository = tenants.owner.host, tenants.repository()
     tenants.owner.push_image(repository, "1", b"a layer")

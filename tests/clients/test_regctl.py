@@ -1,4 +1,4 @@
-"""regctl pushes in chunks, mounts without saying from where, and goes on after a cut."""
+"""regctl pushes in chunks, mounts without a source, and resumes cut uploads."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_push_list_copy_pull_and_delete(regctl: Program, tenants: Tenants, tmp_p
     assert len(digests) == 1
     assert regctl("artifact", "get", f"{other}:copied").stdout == "contents"
 
-    # and a tag goes alone, a manifest with its tags
+    # and a tag is deleted alone, a manifest with its tags
     regctl("tag", "delete", f"{name}:1")
     assert regctl("tag", "ls", name).stdout.split() == ["2"]
     regctl("manifest", "delete", f"{name}@{digests.pop().strip()}")
@@ -52,7 +52,7 @@ def test_push_list_copy_pull_and_delete(regctl: Program, tenants: Tenants, tmp_p
 
 
 @pytest.mark.oci(185)
-def test_a_blob_goes_up_in_chunks(regctl: Program, tenants: Tenants, line: Line) -> None:
+def test_a_blob_is_uploaded_in_chunks(regctl: Program, tenants: Tenants, line: Line) -> None:
     regctl("registry", "set", "--blob-chunk", "100000", line.host)
     repository, data = tenants.repository(), "0123456789" * 35_000
     line.watch()
@@ -66,12 +66,12 @@ def test_a_blob_goes_up_in_chunks(regctl: Program, tenants: Tenants, line: Line)
 def test_a_mount_without_a_source_becomes_an_upload(
     regctl: Program, tenants: Tenants, line: Line, tmp_path: Path, large: bytes
 ) -> None:
-    # given an image in a folder, whose layer is in the registry too
+    # given an image in a folder, whose layer is also in the registry
     source, target = tenants.repository(), tenants.repository()
     tenants.owner.push_image(source, "1", large)
     regctl("image", "copy", f"{line.host}/{source}:1", f"ocidir://{tmp_path}/out:1")
 
-    # when it is pushed with a token for the target only, then mounting is tried and the blobs are sent
+    # when it is pushed with a token for the target only, then the mount becomes an upload
     line.watch()
     regctl("image", "copy", f"ocidir://{tmp_path}/out:1", f"{line.host}/{target}:1")
     assert any("mount=sha256" in request and "from=" not in request for request in line.requests)
@@ -81,7 +81,7 @@ def test_a_mount_without_a_source_becomes_an_upload(
 
 @pytest.mark.oci(185)
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_cut_push_ends_well_and_in_chunks_goes_on_where_it_was(
+def test_a_cut_push_succeeds_and_a_chunked_one_is_resumed(
     regctl: Program, tenants: Tenants, line: Line, tmp_path: Path, large: bytes, chunked: bool
 ) -> None:
     if chunked:
@@ -95,7 +95,7 @@ def test_a_cut_push_ends_well_and_in_chunks_goes_on_where_it_was(
     assert tenants.owner.on(repository, "GET", f"blobs/{digest_of(large)}").content == large
 
 
-def test_a_cut_pull_goes_on_where_it_was(
+def test_a_cut_pull_is_resumed(
     regctl: Program, tenants: Tenants, line: Line, tmp_path: Path, large: bytes
 ) -> None:
     repository = tenants.repository()
@@ -107,19 +107,19 @@ def test_a_cut_pull_goes_on_where_it_was(
     assert (tmp_path / "out/blobs/sha256" / digest_of(large)[7:]).read_bytes() == large
 
 
-def test_a_wrong_password_is_refused_readably(regctl: Program, tenants: Tenants) -> None:
+def test_a_wrong_password_is_a_readable_error(regctl: Program, tenants: Tenants) -> None:
     host = tenants.owner.host
     done = regctl("registry", "login", host, "-u", "x", "--pass-stdin", stdin=WRONG, check=False)
     assert done.returncode != 0
     assert f"failed to ping registry {host}: unauthorized" in done.stderr
 
 
-def test_what_is_private_and_what_is_missing_look_alike(regctl: Program, hidden: tuple[str, str]) -> None:
+def test_private_and_missing_images_look_alike(regctl: Program, hidden: tuple[str, str]) -> None:
     said = {regctl("manifest", "get", name, check=False).stderr.replace(name, "IT") for name in hidden}
     assert said == {"failed to get manifest IT: unauthorized\n"}
 
 
-def test_a_missing_tag_of_ones_own_is_called_missing(regctl: Program, tenants: Tenants) -> None:
+def test_a_missing_tag_of_an_own_image_is_reported_as_missing(regctl: Program, tenants: Tenants) -> None:
     repository = tenants.repository()
     tenants.owner.push_image(repository, "1", b"layer")
     missing = regctl("manifest", "get", f"{tenants.owner.host}/{repository}:2", check=False)

@@ -1,4 +1,4 @@
-"""skopeo copies an image in and out, and its digests stay what they were."""
+"""skopeo copies an image in and out, and its digests do not change."""
 
 import json
 from pathlib import Path
@@ -76,13 +76,13 @@ def test_an_image_is_deleted(skopeo: Program, tenants: Tenants) -> None:
 def test_tags_are_listed_copied_by_mount_and_deleted(
     logged_in: Program, tenants: Tenants, line: Line, large: bytes, tmp_path: Path
 ) -> None:
-    # given two images that skopeo has seen
+    # given two images whose blobs skopeo has in its cache
     source, target = tenants.repository(), tenants.repository()
     push_image(tenants, source, "1", large)
     push_image(tenants, source, "2", large + b"\0" * 512)
     logged_in(*COPY, f"docker://{line.host}/{source}:1", f"oci:{tmp_path}/out:1")
 
-    # when one is pushed elsewhere, then its layer is mounted
+    # when one is pushed to the other repository, then its layer is mounted
     line.watch()
     logged_in(*COPY, f"oci:{tmp_path}/out:1", f"docker://{line.host}/{target}:1")
     assert line.carried < HALF
@@ -96,12 +96,12 @@ def test_tags_are_listed_copied_by_mount_and_deleted(
     assert listed["Tags"] == ["2"]
 
 
-def test_a_cut_pull_and_a_cut_push_end_well_when_repeated(
+def test_cut_transfers_succeed_when_repeated(
     logged_in: Program, tenants: Tenants, line: Line, large: bytes, tmp_path: Path
 ) -> None:
     source, target = tenants.repository(), tenants.repository()
     push_image(tenants, source, "1", large)
-    # The second host is another registry for skopeo: it will not try to mount.
+    # The second host is another registry for skopeo: it does not try to mount.
     pull = [*COPY, f"docker://{line.host}/{source}:1", f"oci:{tmp_path}/out:1"]
     push = [*COPY, f"oci:{tmp_path}/out:1", f"docker://localhost:{line.host.partition(':')[2]}/{target}:1"]
     login(logged_in, push[-1].removeprefix("docker://").partition("/")[0], tenants.owner.secret or "")
@@ -111,15 +111,15 @@ def test_a_cut_pull_and_a_cut_push_end_well_when_repeated(
         cut = logged_in(*transfer, check=False)
         assert (cut.returncode != 0, line.cuts) == (True, 1)
         logged_in(*transfer)
-        # Both begin again.
+        # Both start from the beginning.
         assert line.carried > LARGE + HALF
 
 
-def test_a_wrong_password_is_refused_readably(skopeo: Program, tenants: Tenants) -> None:
+def test_a_wrong_password_is_a_readable_error(skopeo: Program, tenants: Tenants) -> None:
     assert "invalid username/password" in login(skopeo, tenants.owner.host, WRONG, check=False)
 
 
-def test_what_is_private_and_what_is_missing_look_alike(
+def test_private_and_missing_images_look_alike(
     logged_in: Program, tenants: Tenants, hidden: tuple[str, str]
 ) -> None:
     own = tenants.repository()
@@ -138,7 +138,9 @@ def test_what_is_private_and_what_is_missing_look_alike(
     assert "manifest unknown: this repository has no tag 2" in missing.stderr
 
 
-def test_nobody_is_refused_readably_until_the_image_is_public(skopeo: Program, tenants: Tenants) -> None:
+def test_an_anonymous_caller_gets_a_readable_error_until_the_image_is_public(
+    skopeo: Program, tenants: Tenants
+) -> None:
     repository = tenants.image_with_policies(is_public=False, visibility="inherit")
     name = f"docker://{tenants.owner.host}/{repository}:latest"
     refused = skopeo("inspect", "--tls-verify=false", "--no-creds", name, check=False)

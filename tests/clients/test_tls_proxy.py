@@ -1,4 +1,4 @@
-"""Clients of a product behind nginx with TLS, and beside it over plain HTTP."""
+"""Clients of a product behind nginx with TLS, and of the same product over plain HTTP."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +53,7 @@ def hidden_proxy(tmp_path_factory: pytest.TempPathFactory) -> TlsProxy:
 def hidden_product(
     tmp_path_factory: pytest.TempPathFactory, backing: Backing, hidden_proxy: TlsProxy
 ) -> Iterator[Stack]:
-    """A product that only REGISTRY_PUBLIC_HOST tells how it is called: its proxy does not forward Host."""
+    """A product that knows its host from REGISTRY_PUBLIC_HOST only: its proxy does not forward Host."""
     folder = tmp_path_factory.mktemp("product")
     environment = backing.migrated_environment(folder / STATE) | hidden_proxy.environment
     environment["REGISTRY_PUBLIC_HOST"] = hidden_proxy.registry_host
@@ -78,7 +78,7 @@ Client = Callable[[Credentials, TlsProxy, Sequence[str]], RoundTrip]
 @pytest.fixture
 def docker_client(docker: DockerEngine, build: Build) -> Client:
     def client(credentials: Credentials, _: TlsProxy, names: Sequence[str]) -> RoundTrip:
-        for name in names:  # before any is removed: one build uses the layers of the other
+        for name in names:  # before any is removed: one build reuses the layers of the other
             build(docker.client(), name)
 
         def push_and_pull(name: str) -> None:
@@ -138,7 +138,7 @@ CLIENTS: Final = ("docker_client", "skopeo_client", "crane_client")
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_pushes_and_pulls_through_tls_and_directly_at_the_same_time(
+def test_concurrent_pushes_and_pulls_through_tls_and_directly(
     request: pytest.FixtureRequest, product: Stack, proxy: TlsProxy, client: str
 ) -> None:
     make: Client = request.getfixturevalue(client)
@@ -148,7 +148,7 @@ def test_pushes_and_pulls_through_tls_and_directly_at_the_same_time(
         for done in [threads.submit(push_and_pull, name) for name in names]:
             done.result()
 
-    # then both images are in the one registry
+    # then both images are in the same registry
     with OciClient(product.data_address, product.credentials.secret_key) as direct:
         for name in names:
             repository = name.partition("/")[2].removesuffix(":1")

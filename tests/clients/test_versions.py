@@ -1,4 +1,4 @@
-"""The page about the clients names the versions that were driven."""
+"""docs/clients.md names the versions that were tested."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.clients
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 ASK = {name: ["version"] for name in ("cosign", "crane", "notation", "oras", "regctl")}
 ASK["helm"] = ["version", "--short"]
-# Others come from Debian or say it like these.
+# Others come from Debian or print their version like these.
 USUAL = ["--version"]
 
 

@@ -1,4 +1,4 @@
-"""Who pushes, and where to."""
+"""An owner's key and a namespace."""
 
 import pytest
 

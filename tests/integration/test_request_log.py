@@ -1,4 +1,4 @@
-"""Request ids and the access log of both planes, read from what the product really sent and wrote."""
+"""Request ids and the access log of both planes, read from the responses and the log of a running product."""
 
 import json
 import re
@@ -17,7 +17,7 @@ FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^ "=]+)(?: |$)')
 
 
 def lines_of(stack: Stack, request_id: str) -> list[dict[str, str]]:
-    """The fields of the access log lines of one request, once they are written."""
+    """The fields of the access log lines of one request, as soon as they are written."""
 
     def found() -> list[dict[str, str]]:
         lines = [line for line in stack.log.splitlines() if line.startswith("access ")]
@@ -36,7 +36,7 @@ def new_id() -> dict[str, str]:
     return {"X-Request-Id": f"test.{uuid4()}"}
 
 
-def test_a_pull_and_its_repetition_from_the_cache_are_logged_alike(stack: Stack, tenants: Tenants) -> None:
+def test_cached_and_uncached_pulls_are_logged_alike(stack: Stack, tenants: Tenants) -> None:
     # given a small image that is pulled until every process has its manifest in the cache
     repository = tenants.repository()
     tenants.owner.push_image(repository, "latest", LAYER)
@@ -49,7 +49,7 @@ def test_a_pull_and_its_repetition_from_the_cache_are_logged_alike(stack: Stack,
         assert response.headers["X-Request-Id"] == headers["X-Request-Id"]
         sizes.add(str(len(response.content)))
 
-    # then each pull has one line, which says whether the cache answered
+    # then each pull has one line, which says whether the response came from the cache
     logged = [lines_of(stack, headers["X-Request-Id"]) for headers in ids]
     assert {len(lines) for lines in logged} == {1}
     fields = [lines[0] for lines in logged]
@@ -61,7 +61,7 @@ def test_a_pull_and_its_repetition_from_the_cache_are_logged_alike(stack: Stack,
     }
     assert {line["user_agent"] for line in fields} == {"docker/28 (a b)"}
     assert all(0 <= float(line["ms"]) < 60_000 for line in fields)
-    # and the same principal on all of them
+    # and the same principal is in all of them
     (principal,) = {line["principal"] for line in fields}
     assert re.fullmatch(r"(user|application):[0-9a-f-]{36}", principal)
 
@@ -104,7 +104,7 @@ def test_every_response_of_the_data_plane_has_an_id(
         ("GET", "/nothing/here", b"", 404),
         ("GET", f"{REGION}/namespaces", b"", 401),
         ("PUT", f"{REGION}/namespaces", b"", 405),
-        ("POST", f"{REGION}/namespaces", b"x" * 3_000_000, 413),  # refused before Django sees it
+        ("POST", f"{REGION}/namespaces", b"x" * 3_000_000, 413),  # rejected before Django sees it
         ("GET", "/healthz", b"", 200),
         ("GET", "/admin/login/", b"", 200),
     ],
@@ -121,15 +121,15 @@ def test_every_response_of_the_control_plane_has_an_id(
 
 
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 129, "evil\x1b", 'a"b', "a;b"])
-def test_an_id_that_is_not_plain_is_replaced(stack: Stack, tenants: Tenants, sent: str) -> None:
+def test_a_malformed_id_is_replaced(stack: Stack, tenants: Tenants, sent: str) -> None:
     for url in (f"http://{tenants.owner.host}/v2/", f"{stack.credentials.control_url}/healthz"):
         response = httpx.get(url, headers=[(b"X-Request-Id", sent.encode())])
-        if response.status_code != 400:  # the server itself refuses control characters
+        if response.status_code != 400:  # the server itself rejects control characters
             assert re.fullmatch(r"[0-9a-f-]{36}", response.headers["X-Request-Id"])
 
 
 def test_no_secret_is_logged(stack: Stack, tenants: Tenants) -> None:
-    # given requests with a secret key and a token in every place where a client may put them
+    # given requests with a secret key and a token in every place where a client may send them
     secret, token = tenants.owner.secret or "", tenants.owner.token("registry:catalog:*")
     headers = new_id()
     tenants.anonymous.http.get(f"/token?password={secret}", auth=("x", secret))
@@ -143,7 +143,7 @@ def test_no_secret_is_logged(stack: Stack, tenants: Tenants) -> None:
     assert token not in stack.log
 
 
-def test_audit_rows_have_the_id_of_the_request_that_made_them(stack: Stack, tenants: Tenants) -> None:
+def test_audit_rows_have_the_id_of_their_request(stack: Stack, tenants: Tenants) -> None:
     by_api, by_push = new_id(), new_id()
     name = f"ns-{uuid4().hex[:12]}"
     response = tenants.control.post(f"{REGION}/namespaces", json={"name": name}, headers=by_api)
@@ -161,8 +161,8 @@ def test_audit_rows_have_the_id_of_the_request_that_made_them(stack: Stack, tena
     assert "verbs namespace.create tag.set" in tenants.manage("shell", "-c", code)
 
 
-def test_requests_at_the_same_time_keep_their_ids_apart(stack: Stack, tenants: Tenants) -> None:
-    """Each of many concurrent requests to a use case in a thread leaves its id in its own audit row."""
+def test_concurrent_requests_have_separate_ids(stack: Stack, tenants: Tenants) -> None:
+    """Each of many concurrent requests writes its id to its own audit row."""
     repository = tenants.repository()
     tenants.owner.push_image(repository, "latest", LAYER)
     manifest = tenants.owner.on(repository, "GET", "manifests/latest").content

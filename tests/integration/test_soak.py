@@ -1,4 +1,4 @@
-"""A short one of what `make soak` does for longer."""
+"""A short version of `make soak`."""
 
 from collections.abc import Callable
 
@@ -9,18 +9,18 @@ from tests.services.stack import Stack
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # The work takes half a minute; on a busy machine the reckoning may take longer.
-def test_promises_are_kept_while_connections_are_cut_and_processes_killed(
+@pytest.mark.timeout(600)  # The load takes half a minute; on a busy machine the verification may take longer.
+def test_acknowledged_changes_survive_cut_connections_and_killed_processes(
     make_stack: Callable[..., Stack],
 ) -> None:
     # given a running product
     stack = make_stack().start()
 
-    # when clients push, pull and delete while everything around them breaks
+    # when clients push, pull and delete while connections are cut and processes killed
     record = soak(stack, clients=16, seconds=30, seed=1)
 
-    # then what was acknowledged is there, what was deleted is gone, and nothing is left behind
+    # then acknowledged content is there, deleted content is not, and nothing else is left
     assert record.failures == []
-    # and there was something to look at
+    # and the run had something to verify
     for what in ("blobs verified", "manifests verified", "deletions verified", "kills of a data process"):
         assert record.counts[what] > 0, record.counts

@@ -24,7 +24,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 @dataclass(frozen=True)
 class Victim:
-    """What one organization has, or the like of it that nobody has."""
+    """The objects of one organization, or ids and names of the same form that do not exist."""
 
     repository: str
     upload: str
@@ -55,7 +55,7 @@ def victim(tenants: Tenants) -> Victim:
 
 @pytest.fixture(scope="module")
 def nothing(victim: Victim) -> Victim:
-    """The same, of nobody."""
+    """Names and ids of the same form that do not exist."""
     name = f"none-{uuid4().hex[:12]}/app"
     ids = {key: str(uuid4()) for key in victim.ids}
     return Victim(name, str(uuid4()), digest_of(os.urandom(9)), digest_of(os.urandom(9)), ids)
@@ -94,7 +94,7 @@ DATA_CASES = [
 ]
 
 
-def test_every_kind_of_route_that_names_a_repository_is_tried() -> None:
+def test_every_kind_of_route_with_a_repository_has_cases() -> None:
     assert {kind for kind, _, _ in DATA_CASES} == set(ENDPOINTS) - WITHOUT_REPOSITORY
 
 
@@ -102,7 +102,7 @@ def test_every_kind_of_route_that_names_a_repository_is_tried() -> None:
 @pytest.mark.parametrize("who", ["stranger", "anonymous"])
 @pytest.mark.parametrize("way", ["token", "direct"])
 @pytest.mark.parametrize(("kind", "number", "method"), DATA_CASES)
-def test_the_data_plane_tells_nobody_what_is_anothers(
+def test_the_data_plane_does_not_reveal_another_tenants_objects(
     tenants: Tenants,
     victim: Victim,
     nothing: Victim,
@@ -127,7 +127,7 @@ def test_the_data_plane_tells_nobody_what_is_anothers(
 
 
 def seen(response: httpx.Response, target: Victim) -> tuple[object, ...]:
-    """All that a caller can tell by, with the caller's own words taken out."""
+    """Everything that a caller can observe, except the values from its own request."""
     headers = {name: value for name, value in response.headers.items() if name not in IGNORED}
     namespace, _, _ = target.repository.partition("/")
     words = [
@@ -145,7 +145,7 @@ def seen(response: httpx.Response, target: Victim) -> tuple[object, ...]:
 
 
 def api_routes() -> Iterator[str]:
-    """Every route of the management API that takes an id."""
+    """Every route of the management API with an id."""
     for route in _routes(get_resolver().url_patterns, ""):
         if "_id" in route and "registry/v1" in route:
             yield route
@@ -163,7 +163,7 @@ def _routes(patterns: list[URLPattern | URLResolver], prefix: str) -> Iterator[s
 ROUTES = sorted(set(api_routes()))
 
 
-def test_the_routes_that_take_an_id_are_found() -> None:
+def test_the_routes_with_an_id_are_found() -> None:
     # a namespace, an image, its tags (in another region too), a tag, a manifest
     assert len(ROUTES) == 6
 
@@ -171,7 +171,7 @@ def test_the_routes_that_take_an_id_are_found() -> None:
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("body", [None, {}, {"is_public": True}, {"visibility": "public"}])
-def test_the_management_api_tells_nobody_what_is_anothers(
+def test_the_management_api_does_not_reveal_another_tenants_objects(
     tenants: Tenants, victim: Victim, nothing: Victim, route: str, method: str, body: dict[str, object] | None
 ) -> None:
     headers = {"X-Auth-Token": tenants.stranger.secret or ""}
@@ -186,7 +186,7 @@ def test_the_management_api_tells_nobody_what_is_anothers(
     assert responses[0][0] in (404, 405)
 
 
-def test_lists_of_one_organization_hold_nothing_of_another(tenants: Tenants, victim: Victim) -> None:
+def test_lists_of_one_organization_contain_nothing_of_another(tenants: Tenants, victim: Victim) -> None:
     headers = {"X-Auth-Token": tenants.stranger.secret or ""}
     for query in (
         "",
@@ -200,7 +200,7 @@ def test_lists_of_one_organization_hold_nothing_of_another(tenants: Tenants, vic
             assert victim.ids["image_id"] not in response.text
 
 
-def test_nothing_of_the_victim_changed(tenants: Tenants, victim: Victim) -> None:
+def test_the_victims_objects_are_unchanged(tenants: Tenants, victim: Victim) -> None:
     namespace = tenants.api("GET", f"/namespaces/{victim.ids['namespace_id']}")
     assert (namespace["is_public"], namespace["status"]) == (False, "ready")
     image = tenants.api("GET", f"/images/{victim.ids['image_id']}")

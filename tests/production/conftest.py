@@ -18,7 +18,7 @@ from tests.services.stack import ROOT, Stack
 
 @dataclass(frozen=True)
 class Installation:
-    """What the nodes of one installation share."""
+    """The servers that the nodes of one installation share."""
 
     postgres: Postgres
     redis: Redis
@@ -43,7 +43,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def installation(minio: S3Server, tmp_path: Path) -> Iterator[Installation]:
-    """A PostgreSQL with an empty database, a Redis of its own that a test may stop, and an empty bucket."""
+    """A PostgreSQL with an empty database, a separate Redis that a test may stop, and an empty bucket."""
     with ExitStack() as redis_server, running_postgres(tmp_path / "postgres") as postgres:
         redis = redis_server.enter_context(running_redis(tmp_path / "redis"))
         environment = {
@@ -57,7 +57,7 @@ def installation(minio: S3Server, tmp_path: Path) -> Iterator[Installation]:
 
 @pytest.fixture
 def make_node(installation: Installation, python: Path, tmp_path: Path) -> Iterator[Callable[[], Stack]]:
-    """Makes nodes of the installation, each with its own folder and addresses; nothing is started yet."""
+    """Create nodes of the installation, each with its own folder and addresses; they are not started."""
     with ExitStack() as cleanup:
 
         def make() -> Stack:

@@ -19,7 +19,7 @@ MakeNode = Callable[[], Stack]
 
 
 def launch_three(make_node: MakeNode) -> list[Stack]:
-    """Three nodes that are started at the same moment on an empty database."""
+    """Three nodes that are started concurrently on an empty database."""
     nodes = [make_node() for _ in range(3)]
     for node in nodes:
         node.launch()
@@ -27,7 +27,7 @@ def launch_three(make_node: MakeNode) -> list[Stack]:
 
 
 def first_credentials(nodes: list[Stack]) -> Credentials:
-    """The credentials that exactly one of the nodes has written."""
+    """The credentials, which exactly one of the nodes has written."""
     (writer,) = [node for node in nodes if (node.state_dir / "credentials.json").exists()]
     return writer.credentials
 
@@ -59,7 +59,7 @@ def is_gone(node: Stack, key: str, namespace_id: str) -> bool:
     return call(node, key, "GET", f"/namespaces/{namespace_id}").status_code == 404
 
 
-def test_three_nodes_start_at_once_share_everything_and_survive_the_loss_of_one(
+def test_three_nodes_start_concurrently_share_their_state_and_survive_the_loss_of_one(
     make_node: MakeNode, docker: DockerEngine, tmp_path: Path
 ) -> None:
     # given three nodes that are started in the same second on an empty database
@@ -80,7 +80,7 @@ def test_three_nodes_start_at_once_share_everything_and_survive_the_loss_of_one(
     assert engine("run", "--rm", "--network=none", names[1]).stdout == "hello from stowage\n"
     engine("rmi", "--force", names[1])
 
-    # when the namespace is deleted on one node, then it goes on all of them
+    # when the namespace is deleted on one node, then it is deleted on all of them
     delete_namespace(nodes[0], key, doomed)
     wait_until(lambda: all(is_gone(node, key, doomed) for node in nodes), timeout=60)
 
@@ -94,8 +94,8 @@ def test_three_nodes_start_at_once_share_everything_and_survive_the_loss_of_one(
     wait_until(lambda: is_gone(nodes[1], key, also_doomed), timeout=60)
 
 
-def test_without_redis_every_request_is_answered(make_node: MakeNode, installation: Installation) -> None:
-    # given two nodes that have lost their Redis
+def test_without_redis_every_request_succeeds(make_node: MakeNode, installation: Installation) -> None:
+    # given two nodes whose Redis is stopped
     nodes = [make_node().start(), make_node().start()]
     key = first_credentials(nodes).secret_key
     before = namespace(nodes[0], key, "before")
@@ -108,11 +108,11 @@ def test_without_redis_every_request_is_answered(make_node: MakeNode, installati
             digest = client.push_image("before/app", "1", b"layer")
             pulled = client.on("before/app", "GET", "manifests/1")
             listed = client.on("before/app", "GET", "tags/list")
-        # then each request is answered as always
+        # then each response is as usual
         assert pulled.headers["docker-content-digest"] == digest
         assert listed.json()["tags"] == ["1"]
         for address in (node.control_address, node.data_address):
             assert httpx.get(f"http://{address}/healthz", timeout=30).status_code == 200
-        # also one that gives the worker something to do
+        # also one that creates work for the worker
         delete_namespace(node, key, during)
     assert call(nodes[1], key, "GET", f"/namespaces/{before}").json()["name"] == "before"

@@ -28,7 +28,7 @@ def test_three_nodes_push_pull_and_delete_and_one_is_killed(make_node: Callable[
                 pulled = client.on("shared/app", "GET", "manifests/latest")
             assert pulled.headers["docker-content-digest"] == digest
 
-        # and when one is killed, then the others go on, and the worker of one of them deletes the namespace
+        # and when one is killed, then the others continue, and one of their workers deletes the namespace
         nodes[0].kill()
         delete_namespace(nodes[1], key, shared)
         wait_until(lambda: call(nodes[2], key, "GET", f"/namespaces/{shared}").status_code == 404, timeout=60)

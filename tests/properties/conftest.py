@@ -1,4 +1,4 @@
-"""Properties have no deadline: how long one example takes says more of the machine than of the code."""
+"""Properties have no deadline: the duration of one example depends on the machine more than on the code."""
 
 from hypothesis import settings
 

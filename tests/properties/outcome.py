@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def outcome(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | ProtocolError:
-    """What the call returns, or the one kind of error that it may raise; any other fails the test."""
+    """The result of the call, or the one kind of error that it may raise; any other error fails the test."""
     try:
         return call(*args, **kwargs)
     except ProtocolError as refused:

@@ -33,7 +33,7 @@ def in_containers(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-anything = in_containers(plain | st.floats())  # NaN too, which Python writes and nobody else reads
+anything = in_containers(plain | st.floats())  # including NaN, which Python writes and other parsers reject
 digests = st.builds(Digest.of, st.binary(max_size=2), st.sampled_from(ALGORITHMS)).map(str)
 descriptors = st.fixed_dictionaries(
     {

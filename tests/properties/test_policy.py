@@ -1,4 +1,4 @@
-"""Properties of the decision: whatever the facts, these hold."""
+"""Properties of the authorization decision, for any facts."""
 
 from uuid import UUID
 
@@ -46,13 +46,13 @@ VISIBILITIES = st.none() | st.sampled_from(Visibility)
 
 
 @given(ACTIONS, FACTS, st.sampled_from(Role))
-def test_a_higher_role_never_loses_a_right(action: Action, facts: Facts, higher: Role) -> None:
+def test_a_higher_role_has_all_rights_of_a_lower_one(action: Action, facts: Facts, higher: Role) -> None:
     if higher >= facts.role and decide(action, facts).allowed:
         assert decide(action, Facts(higher, facts.namespace_is_public, facts.image)).allowed
 
 
 @given(ACTIONS, FACTS)
-def test_without_a_role_nothing_but_a_public_pull_is_allowed(action: Action, facts: Facts) -> None:
+def test_without_a_role_only_a_public_pull_is_allowed(action: Action, facts: Facts) -> None:
     nobody = Facts(Role.NONE, facts.namespace_is_public, facts.image)
     public = facts.image is Visibility.PUBLIC or (
         facts.image is Visibility.INHERIT and facts.namespace_is_public
@@ -72,24 +72,26 @@ def test_visibility_decides_pulls_only(action: Action, facts: Facts) -> None:
 
 
 @given(ACTIONS, FACTS)
-def test_every_decision_says_why(action: Action, facts: Facts) -> None:
+def test_every_decision_has_a_reason(action: Action, facts: Facts) -> None:
     assert decide(action, facts).reason
 
 
 @given(PRINCIPALS, NAMESPACES)
-def test_no_role_reaches_into_another_organization(principal: Principal, namespace: NamespaceFacts) -> None:
+def test_no_role_applies_to_another_organization(principal: Principal, namespace: NamespaceFacts) -> None:
     if principal.organization_id != namespace.organization_id:
         assert role_of(principal, namespace) is Role.NONE
 
 
 @given(PRINCIPALS, NAMESPACES)
-def test_an_owner_in_the_organization_administers(principal: Principal, namespace: NamespaceFacts) -> None:
+def test_an_owner_in_the_organization_is_its_administrator(
+    principal: Principal, namespace: NamespaceFacts
+) -> None:
     if principal.organization_id == namespace.organization_id and principal.id == namespace.owner_id:
         assert role_of(principal, namespace) is Role.ADMIN
 
 
 @given(PRINCIPALS, NAMESPACES, RIGHTS)
-def test_one_right_more_never_lowers_a_role(
+def test_an_additional_right_never_lowers_a_role(
     principal: Principal, namespace: NamespaceFacts, right: Right
 ) -> None:
     more = Principal(
@@ -105,7 +107,7 @@ def test_one_right_more_never_lowers_a_role(
 
 
 @given(ACTIONS, VISIBILITIES, NAMESPACES)
-def test_the_anonymous_can_only_pull_what_is_public(
+def test_an_anonymous_caller_can_only_pull_public_images(
     action: Action, image: Visibility | None, namespace: NamespaceFacts
 ) -> None:
     allowed = decide(action, facts_for(ANONYMOUS, namespace, image)).allowed
@@ -122,7 +124,7 @@ def test_a_missing_image_looks_like_a_private_one(
 
 
 @given(ACTIONS, PRINCIPALS, VISIBILITIES)
-def test_a_missing_namespace_allows_nothing_that_an_image_does_not_make_public(
+def test_a_missing_namespace_allows_nothing_but_pulls_of_a_public_image(
     action: Action, principal: Principal, image: Visibility | None
 ) -> None:
     decision = decide(action, facts_for(principal, None, image))

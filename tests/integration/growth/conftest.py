@@ -1,4 +1,4 @@
-"""Uses every route twice: in an empty registry and in a large one."""
+"""Requests every route twice: in an empty registry and in a large one."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The folder of messages: what is sent arrives once, whole, and nothing of it stays."""
+"""The message folder: every message is delivered once and complete, and its file is deleted."""
 
 import threading
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def test_messages_arrive_in_order_and_leave_no_file(connection: Connection, fold
     assert files(folder) == []
 
 
-def test_no_reader_ever_meets_half_a_message(connection: Connection, folder: Path) -> None:
+def test_a_reader_never_receives_a_partial_message(connection: Connection, folder: Path) -> None:
     # given a sender and a reader at full speed
     def send() -> None:
         with connect() as own, own.SimpleQueue("work") as queue:
@@ -64,33 +64,33 @@ def test_no_reader_ever_meets_half_a_message(connection: Connection, folder: Pat
     sender = threading.Thread(target=send)
     sender.start()
 
-    # when all are read
+    # when all are received
     with connection.SimpleQueue("work") as queue:
         numbers = [received(queue)["number"] for _ in range(MESSAGES)]  # type: ignore[index]
     sender.join()
 
-    # then each came once
+    # then each was delivered once
     assert numbers == list(range(MESSAGES))
     assert files(folder) == []
 
 
-def test_a_message_that_cannot_be_read_is_dropped(
+def test_an_unreadable_message_is_dropped(
     connection: Connection, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # given two files that no sender of ours has made, and a message
+    # given two files that are no messages of ours, and a message
     (folder / "work").mkdir()
     (folder / "work" / "00_a.msg").write_text("{", encoding="utf-8")
     (folder / "work" / "00_b.msg").write_bytes(b"\xff\xfe")
     with connection.SimpleQueue("work") as queue:
         queue.put("good")
 
-        # when the queue is read, then only the message comes
+        # when the queue is read, then only the message is delivered
         assert received(queue) == "good"
     assert files(folder) == []
     assert caplog.text.count("dropped a message that cannot be parsed") == 2
 
 
-def test_what_an_earlier_run_left_is_forgotten(connection: Connection, folder: Path) -> None:
+def test_messages_of_an_earlier_run_are_deleted(connection: Connection, folder: Path) -> None:
     with connection.SimpleQueue("work") as queue:
         queue.put("old")
         assert queue.qsize() == 1
@@ -108,7 +108,7 @@ def test_queues_with_similar_names_are_separate(connection: Connection, folder: 
     assert files(folder) == []
 
 
-def test_a_full_disk_fails_the_sender_and_leaves_no_draft(settings: LazySettings, tmp_path: Path) -> None:
+def test_a_full_disk_raises_in_the_sender_and_leaves_no_draft(settings: LazySettings, tmp_path: Path) -> None:
     # given a broker on a disk that is full
     with small_disk(tmp_path / "disk", mib=1) as disk:
         settings.REDIS_URL = None
@@ -118,10 +118,10 @@ def test_a_full_disk_fails_the_sender_and_leaves_no_draft(settings: LazySettings
             queue.put("before")
             (disk / "filler").write_bytes(b"x" * 900_000)
 
-            # when a message does not fit, then the sender gets the error and no part of it stays
+            # when a message does not fit, then the sender gets the error and no part of it remains
             with pytest.raises(OSError, match="No space left"):
                 queue.put("x" * 200_000)
             assert len(files(disk / "broker")) == 1
 
-            # and what was sent before is delivered
+            # and earlier messages are delivered
             assert received(queue) == "before"

@@ -1,4 +1,4 @@
-"""Both planes where connections and raw requests arrive."""
+"""Both planes at the level of connections and raw requests."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def test_a_request_refused_by_its_head_gets_an_error_of_the_plane(
         ("REGISTRY_DATA_ADDR", b"/token"),
     ],
 )
-def test_a_malformed_chunk_is_answered_400(stack: Stack, plane: str, path: bytes) -> None:
+def test_a_malformed_chunk_is_400(stack: Stack, plane: str, path: bytes) -> None:
     head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n" % path
     assert exchange(stack, plane, head + b"ZZ\r\nhello\r\n")[0] == 400
 
@@ -95,7 +95,7 @@ def test_a_request_without_credentials_is_refused_before_its_body_arrives(
     assert time.monotonic() - began < 5
 
 
-def test_a_host_that_is_not_allowed_is_one_line_in_the_log(stack: Stack) -> None:
+def test_a_host_that_is_not_allowed_writes_one_line_to_the_log(stack: Stack) -> None:
     said = len(stack.log)
     response = httpx.get(f"{stack.credentials.control_url}/metadata", headers={"Host": "elsewhere.example"})
     assert response.status_code == 400
@@ -117,7 +117,7 @@ def test_connections_are_limited_in_number_and_in_idle_time(make_stack: MakeStac
 
 def check_number(stack: Stack, plane: str) -> None:
     with ExitStack() as opened:
-        # when an address opens more connections than it may have, then requests on some are refused
+        # when an address opens more connections than allowed, then requests on some are refused
         connections = [opened.enter_context(connect(stack, plane)) for _ in range(30)]
         statuses = []
         for connection in connections:
@@ -125,7 +125,7 @@ def check_number(stack: Stack, plane: str) -> None:
             statuses.append(response_of(connection)[0])
         assert statuses.count(200) == 20
         assert statuses.count(503) == 10
-    # and new ones are served when those are closed
+    # and new connections are served when those are closed
     deadline = time.monotonic() + 10
     while (status := exchange(stack, plane, GET)[0]) != 200 and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -142,7 +142,7 @@ def check_idle_time(stack: Stack, plane: str) -> None:
 
 
 def check_unread_file(stack: Stack) -> None:
-    # given a client that asks for a whole file, larger than the buffers of a connection, and reads nothing
+    # given a client that requests a blob larger than the buffers of a connection, and does not read
     layer = os.urandom(32 * 1024 * 1024)
     with pushing(stack) as (client, name):
         client.push_image(name, "1", layer)
@@ -156,7 +156,7 @@ def check_unread_file(stack: Stack) -> None:
             connection.sendall("\r\n".join([*head, "", ""]).encode())
             assert connection.recv(12) == b"HTTP/1.1 200"
 
-            # then the server ends the connection soon
+            # then the server closes the connection soon
             own, server = str(connection.getsockname()[1]), connection.getpeername()[1]
             deadline = time.monotonic() + 30
             while own in ranks(socket.AF_INET, server).get("127.0.0.1", {}):

@@ -1,4 +1,4 @@
-"""What /healthz says about the worker, from the heartbeats of its queues."""
+"""The worker's state in /healthz, computed from the heartbeats of its queues."""
 
 from datetime import timedelta
 
@@ -31,16 +31,16 @@ def beat(**ages: timedelta) -> None:
         (0, 310, "none"),
     ],
 )
-def test_the_queue_that_is_worst_off_counts(fast: int, bulk: int, state: str) -> None:
+def test_the_state_is_that_of_the_queue_with_the_oldest_heartbeat(fast: int, bulk: int, state: str) -> None:
     # given heartbeats of these ages in seconds
     beat(fast=timedelta(seconds=fast), bulk=timedelta(seconds=bulk))
 
-    # then the health check is a success in any case
+    # then the health check succeeds in any case
     response = Api().get("/healthz")
     assert (response.status, response.body["worker"]) == (200, state)
 
 
-def test_without_a_heartbeat_there_is_no_worker() -> None:
+def test_without_a_heartbeat_of_every_queue_the_state_is_none() -> None:
     assert worker_state() == "none"
     beat(fast=timedelta(0))
     assert worker_state() == "none"

@@ -1,4 +1,4 @@
-"""The lease: of several processes, with a database connection each, one holds it."""
+"""The lease: at most one of several processes, each with its own database connection, has it."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from registry_control.serving.models import LeaderLease
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_one_of_many_that_ask_at_once_holds_it() -> None:
+def test_one_of_several_concurrent_candidates_acquires_the_lease() -> None:
     # given eight candidates, each with its own connection
     barrier, results = threading.Barrier(8), list[bool]()
 
@@ -25,7 +25,7 @@ def test_one_of_many_that_ask_at_once_holds_it() -> None:
         finally:
             connections.close_all()
 
-    # when all of them ask for a lease that nobody had before
+    # when all of them try to acquire a new lease
     run_together(ask, count=8)
 
     # then one holds it
@@ -33,20 +33,20 @@ def test_one_of_many_that_ask_at_once_holds_it() -> None:
     assert LeaderLease.objects.count() == 1
 
 
-def test_the_holder_renews_and_others_get_it_when_it_expires() -> None:
+def test_the_holder_renews_and_others_acquire_it_when_it_expires() -> None:
     # given a holder
     first, second = Lease("test", duration=1), Lease("test", duration=1)
     assert first.hold()
     assert not second.hold()
 
-    # when it goes on renewing, then it stays the holder for longer than the duration
+    # when it renews the lease, then it remains the holder for longer than the duration
     deadline = time.monotonic() + 2
     while time.monotonic() < deadline:
         assert first.hold()
         assert not second.hold()
         time.sleep(0.05)
 
-    # and when it stops, then the other one acquires it, and the first notices
+    # and when it stops, then the other one acquires it, and the first one is told so
     time.sleep(1.1)
     assert second.hold()
     assert not first.hold()
@@ -55,7 +55,7 @@ def test_the_holder_renews_and_others_get_it_when_it_expires() -> None:
 def test_a_released_lease_is_free_at_once() -> None:
     first, second = Lease("test", duration=60), Lease("test", duration=60)
     assert first.hold()
-    second.release()  # does nothing: it does not hold it
+    second.release()  # no effect: it is not the holder
     assert not second.hold()
     first.release()
     assert second.hold()

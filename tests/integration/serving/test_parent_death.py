@@ -10,7 +10,7 @@ from registry_control.serving.parent_death import end_with_parent
 from tests.services.processes import is_alive, wait_until_gone
 from tests.services.stack import ROOT
 
-# Each starts one process, prints its id once that one is bound to it, and then waits for its own end.
+# Each starts one process, prints its id once that is bound to its parent, and then waits.
 SPAWNED = """
 import os, subprocess, sys
 child = '''
@@ -55,26 +55,26 @@ subprocess.run([sys.executable, "-c", child])
     ],
 )
 def test_a_process_ends_within_two_seconds_of_its_killed_parent(program: str) -> None:
-    # given a process that was started by another one
+    # given a process that another process has started
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert is_alive(child)
 
-        # when that one is killed
+        # when the parent is killed
         parent.kill()
 
-    # then both are gone
+    # then both have ended
     assert wait_until_gone([child], timeout=2) == []
 
 
-def test_a_parent_that_is_gone_already_is_noticed() -> None:
-    # given a process that is told of a parent which is not its own (any more)
+def test_a_parent_that_has_already_ended_is_detected() -> None:
+    # given a process with the id of a parent that is not (or no longer) its own
     program = "from registry_control.serving.parent_death import end_with_parent; end_with_parent(2**22 + 1)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, timeout=10)
     assert done.returncode == -9
 
 
-def test_a_process_that_somebody_else_started_stays() -> None:
+def test_a_process_with_another_parent_is_not_affected() -> None:
     end_with_parent()
     assert is_alive(os.getpid())

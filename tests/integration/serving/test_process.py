@@ -1,4 +1,4 @@
-"""Forked processes: their own group, their own name, their own end."""
+"""Forked processes: process group, title and exit status."""
 
 import os
 import signal
@@ -36,16 +36,18 @@ def wait() -> int:
         (lambda: 1 // 0, 1),
     ],
 )
-def test_what_it_returns_or_raises_is_its_exit_status(run: Callable[[], int], status: int) -> None:
+def test_the_return_value_or_exception_determines_the_exit_status(
+    run: Callable[[], int], status: int
+) -> None:
     assert status_of(run) == status
 
 
-def test_it_leads_a_group_and_is_called_by_its_title() -> None:
+def test_a_child_leads_a_process_group_and_has_its_title() -> None:
     # given a child that waits
     child = fork(wait, title="serve nobody")
     assert os.getpgid(child) == child
 
-    # then it soon goes by its own name, and this process by its old one
+    # then it soon has its own title, and this process still its old one
     command = Path(f"/proc/{child}/cmdline")
     deadline = time.monotonic() + 5
     while not command.read_bytes().startswith(b"serve nobody\0"):
@@ -56,12 +58,12 @@ def test_it_leads_a_group_and_is_called_by_its_title() -> None:
     os.waitpid(child, 0)
 
 
-def test_a_stop_that_comes_at_once_is_not_lost() -> None:
+def test_a_signal_to_a_child_that_has_just_started_is_not_lost() -> None:
     # given a parent that handles SIGTERM itself
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         for _ in range(20):
-            # when a child is asked to end as soon as it is there, then it does
+            # when a child gets SIGTERM right after the fork, then it ends
             child = fork(wait, title="a test")
             os.kill(child, signal.SIGTERM)
             assert wait_until_gone([child], timeout=5) == []

@@ -1,4 +1,4 @@
-"""Memory that the servers free and use again (ADR 31), and what they never free."""
+"""The servers reuse freed memory (ADR 31), and exclude permanent objects from garbage collection."""
 
 import platform
 import subprocess
@@ -10,7 +10,7 @@ from registry_control.serving.process_tuning import freeze_objects, keep_freed_m
 
 only_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
 
-# Takes and frees what some transfers have in hand, in a thread as the servers do, and counts page faults.
+# Allocates and frees the buffers of several transfers in a thread, as the servers do; counts page faults.
 _USE = """
 import resource, threading
 {prepare}
@@ -44,14 +44,14 @@ def page_faults(prepare: str) -> int:
 
 
 @only_glibc
-def test_pieces_of_bodies_are_taken_from_what_was_freed() -> None:
+def test_buffers_reuse_freed_memory() -> None:
     module, name = keep_freed_memory.__module__, keep_freed_memory.__name__
     kept = page_faults(f"from {module} import {name}; {name}()")
     given_back = page_faults("")
     assert kept * 2 < given_back
 
 
-def test_the_cycle_collector_passes_over_what_was_there_before() -> None:
+def test_the_garbage_collector_skips_objects_that_existed_before() -> None:
     module, name = freeze_objects.__module__, freeze_objects.__name__
     look = "import gc, django; print(len(gc.get_objects()))"
     without = printed_by(f"from {module} import {name}; {look}")

@@ -1,4 +1,4 @@
-"""Waiting for signals, with real ones."""
+"""Waiting for signals, with real signals."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from registry_control.serving.signals import Signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_request_to_stop_ends_the_wait(number: signal.Signals) -> None:
+def test_a_stop_signal_ends_the_wait(number: signal.Signals) -> None:
     with Signals() as signals:
         assert signals.stops == 0
         os.kill(os.getpid(), number)
@@ -20,20 +20,20 @@ def test_a_request_to_stop_ends_the_wait(number: signal.Signals) -> None:
         assert signals.stops == 1
 
 
-def test_the_same_request_in_several_ways_is_one() -> None:
-    # given a terminal that is closed: its shell and the kernel both say so, and somebody asks in words
+def test_several_signals_of_one_stop_count_once() -> None:
+    # given a closed terminal, for which both shell and kernel send a signal, and a SIGTERM
     with Signals() as signals:
         for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
             os.kill(os.getpid(), number)
         assert signals.stops == 1
 
-        # when somebody asks again later, then that is another request
+        # when another signal is sent later, then this is another stop
         time.sleep(1.1)
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.stops == 2
 
 
-def test_the_end_of_a_child_ends_the_wait_and_is_no_request() -> None:
+def test_the_end_of_a_child_ends_the_wait_and_is_no_stop() -> None:
     with Signals() as signals:
         child = os.posix_spawn("/bin/true", ["true"], {})
         began = time.monotonic()
@@ -43,19 +43,19 @@ def test_the_end_of_a_child_ends_the_wait_and_is_no_request() -> None:
     os.waitpid(child, 0)
 
 
-def test_without_a_signal_the_wait_has_an_end() -> None:
+def test_without_a_signal_the_wait_times_out() -> None:
     with Signals() as signals:
         began = time.monotonic()
         signals.wait(timeout=0.05)
         assert time.monotonic() - began >= 0.05
 
 
-def test_a_signal_that_was_ignored_before_stays_ignored() -> None:
+def test_a_signal_that_was_ignored_before_remains_ignored() -> None:
     # given a process that was started with `nohup`
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Signals() as signals:
-            # when its terminal goes away, then nothing happens
+            # when its terminal is closed, then nothing happens
             os.kill(os.getpid(), signal.SIGHUP)
             signals.wait(timeout=0.05)
             assert signals.stops == 0
@@ -63,7 +63,7 @@ def test_a_signal_that_was_ignored_before_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_handlers_are_put_back() -> None:
+def test_handlers_are_restored() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
     with Signals():
         pass

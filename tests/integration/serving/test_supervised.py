@@ -1,4 +1,4 @@
-"""Looking after one process: it is started again as often as it ends, with nothing of it left behind."""
+"""Supervision of one process: it is restarted whenever it ends, and its descendants are killed."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from registry_control.serving.process import fork
 from registry_control.serving.supervised import SupervisedProcess
 from tests.services.processes import is_alive, wait_until_gone
 
-# Writes its own id and that of a process that it starts, both of which ignore SIGTERM, and waits.
+# Writes its own id and that of a process that it forks, both of which ignore SIGTERM, and waits.
 STUBBORN = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -26,7 +26,7 @@ time.sleep(60)
 
 
 class Watched:
-    """A child, what was said about it, and the processes it had."""
+    """A supervised child, the reports about it, and the processes of all its starts."""
 
     def __init__(self, folder: Path, program: str) -> None:
         self.pids = folder / "pids"
@@ -40,7 +40,7 @@ class Watched:
         )
 
     def starts(self) -> list[tuple[int, int]]:
-        """One for each start so far: the process and what it had started."""
+        """For each start, the ids of the child and of the process that it has forked."""
         lines = self.pids.read_text(encoding="ascii").splitlines() if self.pids.exists() else []
         return [(int(line.split()[0]), int(line.split()[1])) for line in lines]
 
@@ -68,7 +68,7 @@ def watch(tmp_path: Path) -> Iterator[Callable[[str], Watched]]:
         watched.child.kill()
 
 
-def test_a_child_that_is_killed_is_started_again_and_what_it_had_started_is_ended(
+def test_a_killed_child_is_restarted_and_its_descendants_are_killed(
     watch: Callable[[str], Watched],
 ) -> None:
     # given a child that serves
@@ -80,7 +80,7 @@ def test_a_child_that_is_killed_is_started_again_and_what_it_had_started_is_ende
     os.kill(pid, signal.SIGKILL)
     watched.tick_until(lambda: len(watched.starts()) == 2 and watched.child.ready)
 
-    # then its own child did not outlive it, and the operator was told
+    # then its own child is killed too, and the operator is told
     assert wait_until_gone([grandchild], timeout=2) == []
     assert watched.said == [
         "data ended with signal 9 (SIGKILL); it is started again in 0.2 s",
@@ -88,7 +88,7 @@ def test_a_child_that_is_killed_is_started_again_and_what_it_had_started_is_ende
     ]
 
 
-def test_a_child_that_ends_again_and_again_gets_longer_and_longer_rests(
+def test_a_child_that_ends_repeatedly_is_restarted_with_increasing_delays(
     watch: Callable[[str], Watched],
 ) -> None:
     watched = watch("import sys; sys.exit(3)")
@@ -98,8 +98,8 @@ def test_a_child_that_ends_again_and_again_gets_longer_and_longer_rests(
     ]
 
 
-def test_a_process_that_cannot_be_made_is_tried_again_too() -> None:
-    # given a machine that has no room for another process
+def test_a_failed_fork_is_retried() -> None:
+    # given a machine on which no process can be started
     def no_room() -> int:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
@@ -110,8 +110,8 @@ def test_a_process_that_cannot_be_made_is_tried_again_too() -> None:
     assert said[0].startswith("data could not be started (")
 
 
-def test_a_child_that_does_not_end_when_asked_can_be_cleared_away(watch: Callable[[str], Watched]) -> None:
-    # given a child that ignores SIGTERM, as one with an endless transfer seems to
+def test_a_child_that_ignores_sigterm_can_be_killed(watch: Callable[[str], Watched]) -> None:
+    # given a child that ignores SIGTERM
     watched = watch(STUBBORN)
     watched.tick_until(lambda: watched.child.ready)
     (pid, grandchild) = watched.starts()[0]
@@ -120,7 +120,7 @@ def test_a_child_that_does_not_end_when_asked_can_be_cleared_away(watch: Callabl
     assert not watched.child.has_ended()
     assert is_alive(grandchild)
 
-    # when it is cleared away, then nothing of it is left
+    # when it is killed, then no process of it is left
     watched.child.kill()
     assert watched.child.has_ended()
     assert wait_until_gone([pid, grandchild], timeout=2) == []

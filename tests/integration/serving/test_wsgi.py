@@ -1,4 +1,4 @@
-"""The control plane behind its server: slow, broken and greedy clients hold up nobody else."""
+"""The control plane's server: slow, broken and malicious clients do not block others."""
 
 import asyncio
 import json
@@ -32,20 +32,20 @@ def address(stack: Stack) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
-def test_clients_that_fall_silent_hold_up_nobody(stack: Stack) -> None:
+def test_clients_that_stop_sending_do_not_block_others(stack: Stack) -> None:
     # given far more clients than threads, all of which have sent half a request
     with ExitStack() as open_connections:
         for _ in range(50):
             connection = open_connections.enter_context(socket.create_connection(address(stack)))
             connection.sendall(HALF_A_REQUEST % stack.credentials.secret_key.encode())
 
-        # when another client sends a request, then it is answered while they still wait
+        # when another client sends a request, then it gets its response while they still wait
         response = httpx.get(f"{stack.credentials.control_url}/healthz", timeout=10)
     assert response.status_code == 200
 
 
-def test_clients_that_go_away_leave_no_trace(stack: Stack) -> None:
-    # given clients that leave before their request is whole, or before it is answered
+def test_clients_that_disconnect_cause_no_error(stack: Stack) -> None:
+    # given clients that disconnect before their request is complete, or before the response
     said = len(stack.log)
     for request in (
         HALF_A_REQUEST % b"x",
@@ -55,20 +55,20 @@ def test_clients_that_go_away_leave_no_trace(stack: Stack) -> None:
         with socket.create_connection(address(stack)) as connection:
             connection.sendall(request)
 
-    # then the server goes on, and the log has no errors
+    # then the server continues, and the log has no errors
     assert httpx.get(f"{stack.credentials.control_url}/healthz").status_code == 200
     assert "Traceback" not in stack.log[said:]
 
 
 @pytest.mark.parametrize("path", ["/%ff", "/%00", "/x?%ff=%00", "//", "/..;/admin", "/a%2Fb"])
-def test_odd_paths_are_ordinary_errors(stack: Stack, path: str) -> None:
+def test_malformed_paths_are_client_errors(stack: Stack, path: str) -> None:
     with httpx.Client() as client:
         response = client.get(stack.credentials.control_url + path)
     assert response.status_code in (400, 404)
     assert response.json()["type"]
 
 
-def test_a_query_of_raw_bytes_is_no_fault_of_ours(stack: Stack) -> None:
+def test_a_query_of_raw_bytes_is_not_a_server_error(stack: Stack) -> None:
     with socket.create_connection(address(stack)) as connection:
         connection.sendall(
             b"GET /healthz?name=\xff\xfe HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
@@ -84,7 +84,7 @@ def test_head_is_get_without_a_body(stack: Stack) -> None:
     assert head.content == b""
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(stack: Stack) -> None:
+def test_a_body_that_is_too_large_is_rejected_before_it_is_read(stack: Stack) -> None:
     with socket.create_connection(address(stack)) as connection:
         connection.sendall(
             b"POST /admin/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000000\r\n\r\nx"
@@ -100,7 +100,7 @@ Message = MutableMapping[str, Any]
 def call(
     application: WsgiInThreads, *messages: Message, then_silence: bool = False, **scope: object
 ) -> tuple[int, dict[bytes, bytes], bytes] | None:
-    """One ASGI call; None when nothing was answered."""
+    """One ASGI call; returns None if there was no response."""
     sent: list[Message] = []
     waiting = list(messages)
 
@@ -146,12 +146,12 @@ def in_threads(application: Callable[..., Iterable[bytes]], **options: Any) -> W
     return WsgiInThreads(application, **{"threads": 2, "body_limit": lambda _: 100, **options})
 
 
-def test_the_application_gets_what_the_wsgi_standard_says() -> None:
-    # given an application that is watched by the standard library's checker
+def test_the_application_gets_the_environ_of_the_wsgi_standard() -> None:
+    # given an application that the validator of the standard library checks
     application = in_threads(validator(echo))
 
-    # when it is called with a body in two pieces, headers that repeat, and one that is a forgery
-    answered = call(
+    # when it is called with a body in two messages, repeated headers, and a header with an underscore
+    response = call(
         application,
         body(b"{", more=True),
         body(b"}"),
@@ -170,9 +170,9 @@ def test_the_application_gets_what_the_wsgi_standard_says() -> None:
         ],
     )
 
-    # then it sees all of it, in the standard's terms
-    assert answered is not None
-    environ = json.loads(answered[2])
+    # then environ has all of it, as the standard defines, without the forged header
+    assert response is not None
+    environ = json.loads(response[2])
     assert environ["body"] == "{}"
     assert environ["CONTENT_LENGTH"] == "2"
     assert environ["CONTENT_TYPE"] == "application/json"
@@ -184,42 +184,42 @@ def test_the_application_gets_what_the_wsgi_standard_says() -> None:
     assert environ["REMOTE_ADDR"] == "127.0.0.1"
 
 
-def test_a_body_in_pieces_has_the_same_limit() -> None:
-    answered = call(in_threads(echo), body(b"x" * 60, more=True), body(b"x" * 60))
-    assert answered is not None
-    assert answered[0] == 413
-    assert answered[1][b"connection"] == b"close"
+def test_a_body_in_several_messages_has_the_same_limit() -> None:
+    response = call(in_threads(echo), body(b"x" * 60, more=True), body(b"x" * 60))
+    assert response is not None
+    assert response[0] == 413
+    assert response[1][b"connection"] == b"close"
 
 
-def test_a_body_that_does_not_come_is_not_waited_for() -> None:
-    answered = call(in_threads(echo, body_time=0.05), body(b"{", more=True), then_silence=True)
-    assert answered is not None
-    assert answered[0] == 408
-    assert json.loads(answered[2])["type"] == "request_timeout"
+def test_a_body_that_does_not_arrive_times_out() -> None:
+    response = call(in_threads(echo, body_time=0.05), body(b"{", more=True), then_silence=True)
+    assert response is not None
+    assert response[0] == 408
+    assert json.loads(response[2])["type"] == "request_timeout"
 
 
-def test_a_malformed_body_is_answered_400() -> None:
-    """Granian reports a malformed chunk as it reports a client that left."""
-    answered = call(in_threads(echo), body(b"{", more=True), {"type": "http.disconnect"})
-    assert answered is not None
-    assert answered[0] == 400
+def test_a_malformed_body_is_400() -> None:
+    """Granian reports a malformed chunk in the same way as a client that has disconnected."""
+    response = call(in_threads(echo), body(b"{", more=True), {"type": "http.disconnect"})
+    assert response is not None
+    assert response[0] == 400
 
 
-def test_an_application_that_fails_answers_500_and_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_in_the_application_is_500_without_details(caplog: pytest.LogCaptureFixture) -> None:
     def failing(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain")])
         yield b"half a response"
         raise ValueError("a secret detail")
 
-    answered = call(in_threads(failing), body(b""))
-    assert answered is not None
-    assert answered[0] == 500
-    assert b"secret" not in answered[2]
+    response = call(in_threads(failing), body(b""))
+    assert response is not None
+    assert response[0] == 500
+    assert b"secret" not in response[2]
     assert "a secret detail" in caplog.text
 
 
-def test_no_more_requests_than_threads_are_worked_on_at_once() -> None:
-    # given an application that counts how many are inside
+def test_the_number_of_concurrent_requests_is_limited_to_the_threads() -> None:
+    # given an application that counts its concurrent calls
     inside, most, lock = 0, 0, threading.Lock()
 
     def counting(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -246,6 +246,6 @@ def test_no_more_requests_than_threads_are_worked_on_at_once() -> None:
     async def many() -> None:
         await asyncio.gather(*(request() for _ in range(10)))
 
-    # when ten come at once, then two at a time are worked on
+    # when ten requests arrive at once, then two at a time are processed
     asyncio.run(many())
     assert most == 2
