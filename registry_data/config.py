@@ -11,6 +11,7 @@ class Config:
 
     public_host: str  # host and port as clients write them in image names
     service: str  # the audience (`aud`) of tokens
+    version: str = ""  # of the product, as /healthz shows it
     database_threads: int = 8
     storage_threads: int = 8
     blob_lease: timedelta = timedelta(hours=24)

@@ -35,6 +35,7 @@ def build_context() -> "AppContext":
     from registry_control.common import request_context
     from registry_control.common.access_log import open_access_log
     from registry_control.common.store import blob_store
+    from registry_control.common.version import version
     from registry_data.config import Config
     from registry_data.http.access_log import access_log_hook
     from registry_data.http.app_context import AppContext
@@ -46,6 +47,7 @@ def build_context() -> "AppContext":
         public_host=settings.PUBLIC_HOST,
         public_origin=settings.PUBLIC_ORIGIN,
         service=SERVICE,
+        version=version(),
         blob_lease=settings.BLOB_LEASE,
         read_only=settings.READ_ONLY,
         challenges_with_basic=settings.CHALLENGE == "basic",

@@ -116,4 +116,5 @@ async def keys(context: AppContext, request: Request, route: Route) -> Response:
 async def health(context: AppContext, request: Request, route: Route) -> Response:
     """Check the database and the storage; 503 if one of them does not respond."""
     await context.bridge.run(service.check_health, context.store)
-    return Response(HTTPStatus.OK, _JSON, b'{"status":"ok"}')
+    body = json.dumps({"status": "ok", "version": context.config.version})
+    return Response(HTTPStatus.OK, _JSON, body.encode())
