@@ -24,16 +24,16 @@ from registry_control.catalog.selectors.holders import idle_images
 from registry_control.catalog.services import images, manifests, uploads
 from registry_control.common.clock import now
 from registry_control.common.models import Status
-from registry_control.db.sql import id_parameter, rows
+from registry_control.db.sql import execute, id_parameter, placeholders, rows
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.services import target_of
 from registry_data.storage.base import BlobStore, StorageError
 
 logger = logging.getLogger(__name__)
 
-_DELETE_TAGS: Final = """
-DELETE FROM catalog_tag WHERE id IN (SELECT id FROM catalog_tag WHERE image_id = %s LIMIT %s) RETURNING id
-"""
+# Two statements: for one with a subquery, PostgreSQL may plan a scan of all tags.
+_SELECT_TAGS: Final = "SELECT id FROM catalog_tag WHERE image_id = %s ORDER BY name LIMIT %s"
+_DELETE_TAGS: Final = "DELETE FROM catalog_tag WHERE id IN"
 
 
 def run_batch(*, store: BlobStore, limit: int) -> bool:
@@ -173,7 +173,7 @@ def _delete_image_batch(pk: UUID, *, store: BlobStore, limit: int) -> bool:
 def _delete_content(image_id: UUID, *, limit: int) -> int:
     """Delete up to `limit` each of an image's tags, manifests and leases; returns how many rows."""
     _lock_image(image_id)
-    tags = len(rows(_DELETE_TAGS, [id_parameter(image_id), limit]))
+    tags = _delete_any_tags(image_id, limit=limit)
     Image.objects.filter(pk=image_id).update(tag_rows=F("tag_rows") - tags)
     leases = len(references.release_leases_of_image(image_id, limit=limit))
     if tags == limit:
@@ -182,6 +182,14 @@ def _delete_content(image_id: UUID, *, limit: int) -> int:
     if manifest_ids := list(found[:limit]):
         manifests.delete_rows(manifest_ids, cause=Cause.IMAGE_DELETED)
     return tags + leases + len(manifest_ids)
+
+
+def _delete_any_tags(image_id: UUID, *, limit: int) -> int:
+    """Delete up to `limit` tags of an image, whose row is locked; returns how many."""
+    tags = [tag_id for (tag_id,) in rows(_SELECT_TAGS, [id_parameter(image_id), limit])]
+    if tags:
+        execute(f"{_DELETE_TAGS} {placeholders(tags)}", tags)
+    return len(tags)
 
 
 @transaction.atomic

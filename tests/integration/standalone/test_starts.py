@@ -128,7 +128,7 @@ def test_a_start_without_the_file_says_how_to_create_another_key(make_stack: Cal
     (stack.state_dir / "credentials.json").unlink()
     stack.restart()
     last = stack.log.rpartition("\nready")[2]
-    assert "credentials.json has no key that works" in last
+    assert "credentials.json contains no valid key" in last
     assert "manage.py create_key" in last
     assert not (stack.state_dir / "credentials.json").exists()
 
