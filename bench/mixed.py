@@ -1,4 +1,4 @@
-"""Measures how fast a manifest is pulled at rest and while others push: `python -m bench.mixed`.
+"""Measures the rate of manifest pulls without other load and during pushes: `python -m bench.mixed`.
 
 Every side is measured at rest and during 20 pushes a second of small images to other repositories, one right
 after the other, in every round. Ours run on both databases, without rate limits and with limits that are
@@ -82,7 +82,7 @@ class Result:
 
 
 def main() -> int:
-    """Return what the process ends with: 1 if a run had errors, 2 if a program is missing."""
+    """Return the exit status: 1 if a run had errors, 2 if a program is missing."""
     options = _options()
     sides = [side for side in _MIXED if side.name in options.sides]
     try:
@@ -162,7 +162,7 @@ def _rate(load: Wrk, registry: Registry, seconds: float) -> float:
 
 
 class Pushed:
-    """Counts images of the pushing process."""
+    """Counts the images that were pushed by the other process."""
 
     def __init__(self) -> None:
         self._count = multiprocessing.Value("i", 0)
@@ -178,12 +178,12 @@ class Pushed:
 
 @contextmanager
 def _pushing(registry: Registry) -> Iterator[Pushed]:
-    """Push in a process of its own until the block ends."""
+    """Push in a separate process until the block ends."""
     pushed, end = Pushed(), multiprocessing.Event()
     headers = {name: authorized(registry.authorization(name)) for name in _PUSHED}
     process = multiprocessing.Process(target=_push_all, args=(registry.host, headers, pushed, end))
     process.start()
-    time.sleep(1)  # the first image of each repository is past
+    time.sleep(1)  # until the first push to each repository is done
     try:
         yield pushed
     finally:
@@ -209,7 +209,7 @@ def _push_all(host: str, headers: dict[str, str], pushed: Pushed, end: Event) ->
 
 
 def _push_some(host: str, headers: dict[str, str], pushed: Pushed, end: Event) -> None:
-    """Push to some repositories in turn, at this thread's part of the rate where the registry allows it."""
+    """Push to some repositories in turn, at this thread's share of the rate if the registry can follow."""
     began, names = time.monotonic(), list(headers)
     for number in count():
         name = names[number % len(names)]

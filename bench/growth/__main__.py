@@ -1,7 +1,7 @@
-"""How much slower does a registry get when it has grown? `make growth`.
+"""Compares the response times of a registry with many rows with those of a small one: `make growth`.
 
-Two products, one nearly empty and one full, are asked the same things in turn, so that what else the machine
-does weighs on both alike.
+Two products, one with few and one with many rows, get the same requests in turn, so that other load on
+the machine affects both alike.
 """
 
 import argparse
@@ -19,16 +19,16 @@ from bench.growth.tables import Size
 from bench.growth.works import WORKS, Work
 from tests.services.postgres import running_postgres
 
-# Enough repositories to ask for another one each time: what was asked for before is answered from memory.
+# Enough repositories for a different one in every round: repeated requests would be served from caches.
 _SMALL: Final = Size(manifests=10_500, giant_tags=500)
-_ALLOWED: Final = 2.0  # times as long
+_ALLOWED: Final = 2.0  # ratio of the medians, grown to small
 
 
 def main() -> int:
     arguments = _arguments()
     grown = Size(arguments.manifests, arguments.giant_tags)
     slow = [work for name in arguments.databases for work in _compare(name, grown, arguments.rounds)]
-    print(f"\nMore than {_ALLOWED:g} times as long: {', '.join(slow) or 'none'}")
+    print(f"\nSlower by more than a factor of {_ALLOWED:g}: {', '.join(slow) or 'none'}")
     return 1 if slow else 0
 
 
@@ -42,7 +42,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _compare(database: str, grown: Size, rounds: int) -> list[str]:
-    """Print one table; return what is too slow."""
+    """Print one table; return the operations that exceed the limit."""
     folder = Path(tempfile.mkdtemp(prefix="stowage-growth-"))
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -55,7 +55,7 @@ def _compare(database: str, grown: Size, rounds: int) -> list[str]:
             cleanup.enter_context(filled(folder / f"side-{number}", size, environments[number]))
             for number, size in enumerate((_SMALL, grown))
         ]
-        print(f"\n{database}: {grown.manifests} manifests came in {sides[1][1]:.0f} s\n")
+        print(f"\n{database}: {grown.manifests} manifests were generated in {sides[1][1]:.0f} s\n")
         print(f"| {'ms, median of ' + str(rounds):30} | small | grown | ratio | grown p99 |")
         print("|---|---|---|---|---|", flush=True)
         return [
@@ -66,7 +66,7 @@ def _compare(database: str, grown: Size, rounds: int) -> list[str]:
 
 
 def _timed(name: str, work: Work, small: Side, grown: Side, rounds: int) -> float:
-    """Print one line; return how many times as long it takes on the grown side."""
+    """Print one line; return the ratio of the medians, grown to small."""
     chance = random.Random(name)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):

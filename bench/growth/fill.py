@@ -1,6 +1,6 @@
-"""Fills a database that serves nobody yet: references are not checked while it runs.
+"""Fills a database that no process uses yet: references are not checked while it runs.
 
-Blobs have no bytes behind them.
+The storage has no bytes of the blobs.
 """
 
 from collections.abc import Iterator
@@ -19,17 +19,17 @@ from bench.growth.rows import Growth
 from bench.growth.tables import Form, Row, Size, Table, Tenant
 from registry_control.access.selectors import principal_by_access_key
 
-_CACHE: Final = "PRAGMA cache_size = -500000"  # KiB: rows of random ids go to pages all over the file
+_CACHE: Final = "PRAGMA cache_size = -500000"  # KiB, because random ids go to pages all over the file
 
-# What PostgreSQL does by itself after a while; SQLite never learns how much its tables hold.
+# Statistics that autovacuum would collect after a while; SQLite plans without statistics.
 _AFTERWARDS: Final = {"postgresql": "VACUUM ANALYZE", "sqlite": "PRAGMA wal_checkpoint(TRUNCATE)"}
 
 
 def fill(access_key: str, size: Size) -> None:
-    """Add what a robot, who holds this key, would have pushed to what is there: all in one transaction.
+    """Add the content that the application with this key would have pushed, in one transaction.
 
     Raises:
-        BadCredentials: nobody holds this key.
+        BadCredentials: the key does not exist.
     """
     form = Form(
         id=lambda value: value if connection.features.has_native_uuid_field else value.hex,
@@ -48,10 +48,10 @@ def fill(access_key: str, size: Size) -> None:
 
 
 def _tenant(access_key: str) -> Tenant:
-    robot = principal_by_access_key(access_key)
-    if robot.id is None or robot.organization_id is None or robot.default_project_id is None:
-        raise LookupError("the key must belong to a robot with a project")
-    return Tenant(robot.organization_id, robot.default_project_id, robot.id, robot.name)
+    pusher = principal_by_access_key(access_key)
+    if pusher.id is None or pusher.organization_id is None or pusher.default_project_id is None:
+        raise LookupError("the key must belong to an application with a default project")
+    return Tenant(pusher.organization_id, pusher.default_project_id, pusher.id, pusher.name)
 
 
 def _model(table: Table) -> type[Model]:
@@ -65,7 +65,7 @@ def _greatest_id(table: Table) -> int:
 
 @contextmanager
 def _unchecked() -> Iterator[None]:
-    """Rows come in an order of their own; tests show that in the end every reference is good."""
+    """Rows are inserted in an order that violates references for a while; a test checks them at the end."""
     checks, no_checks = {
         "postgresql": ("SET session_replication_role = DEFAULT", "SET session_replication_role = replica"),
         "sqlite": ("PRAGMA foreign_keys = ON", f"PRAGMA foreign_keys = OFF; {_CACHE}"),
@@ -95,7 +95,7 @@ def _write(table: Table, rows: list[Row]) -> None:
 
 
 def _columns(table: Table) -> tuple[tuple[str, ...], Row]:
-    """All columns of the table, those first that the rows bring, and the default values of the others."""
+    """All columns of the table, those of `Table.columns` first, and the default values of the others."""
     others = [field for field in _model(table)._meta.concrete_fields if field.column not in table.columns]
     defaults = tuple(_default(field) for field in others)
     return (*table.columns, *(str(field.column) for field in others)), defaults

@@ -1,4 +1,4 @@
-"""Fill the database that the settings name, which must serve nobody meanwhile.
+"""Fill the database that the settings name; no other process may use it meanwhile.
 
 python -m bench.growth.load ACCESS_KEY MANIFESTS GIANT_TAGS
 """

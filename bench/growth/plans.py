@@ -1,4 +1,4 @@
-"""What the database would do for a statement, and whether it would read all of a big table."""
+"""The query plan of a statement, and whether it scans a large table."""
 
 import json
 import re
@@ -12,7 +12,7 @@ _NAMES: Final = re.compile(
     re.IGNORECASE,
 )
 _WAITING: Final = ("tags_being_deleted", "uploads_to_discard", "images_never_pushed")
-"""Indexes of nothing but rows that wait for the worker, who reads them whole."""
+"""Partial indexes of rows that wait for the worker, which scans these indexes completely."""
 
 Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
 
@@ -25,10 +25,10 @@ def is_explained(sql: str) -> bool:
 
 
 def scans(sql: str, parameters: Parameters, *, big: Collection[str]) -> list[str]:
-    """The big tables that the statement would read from end to end, as the plans say.
+    """The large tables that the statement scans completely, according to its plans.
 
-    PostgreSQL plans a statement that it meets often also without its parameters; both plans count for
-    those that are written by hand, which alone are prepared (registry_control.db.sql).
+    PostgreSQL also plans a statement without its parameters if it is executed often. Both plans count for
+    hand-written statements, because only these are prepared (registry_control.db.sql).
     """
     if connection.vendor == "sqlite":
         return _sqlite_scans(sql, parameters, big)

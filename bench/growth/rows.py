@@ -1,8 +1,8 @@
-"""What a registry of a given size holds, row by row, as pushes would have left it.
+"""The rows of a registry of a given size, as pushes would have created them.
 
 A repository is made of blocks of ten manifests: eight images, an index of the first two of them, and a
 signature of the index. Images share base layers with the whole registry and one layer with their repository;
-all signatures have the same empty config. So some blobs are needed by one manifest, and some by most.
+all signatures have the same empty config. So some blobs belong to one manifest, and some to most.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _BLOCK: Final = 10  # manifests
 _BATCH: Final = 1000  # blocks
 _REPOSITORIES: Final = 100  # in a namespace
 _BASE_LAYERS: Final = 1000
-_BUSY: Final = 10  # one repository in as many has been pushed to just now
+_BUSY: Final = 10  # one repository in this number has recent pushes
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _INDEX: Final = "application/vnd.oci.image.index.v1+json"
 _CONFIG: Final = "application/vnd.oci.image.config.v1+json"
@@ -37,7 +37,7 @@ def repository_name(number: int) -> tuple[str, str]:
 
 
 def shared_layer(namespace: str, name: str) -> bytes:
-    """What the layer that all images of a repository share would hold, were it stored."""
+    """The content of the layer that all images of a repository share; it is not stored."""
     return f"layer of {namespace}/{name}".encode()
 
 
@@ -52,7 +52,7 @@ class _Named(NamedTuple):
 @dataclass(slots=True)
 class _Repository:
     uuid: UUID
-    id: DatabaseId  # the same in the database's form
+    id: DatabaseId  # the same in the type of the database
     namespace_id: DatabaseId
     namespace: str
     name: str
@@ -63,10 +63,10 @@ class _Repository:
 
 
 class Growth:
-    """Makes the rows of one registry; numbers go on after those that are taken."""
+    """Creates the rows of one registry; numeric ids continue after those in `taken`."""
 
     def __init__(self, tenant: Tenant, form: Form, taken: Mapping[Table, int], *, until: datetime) -> None:
-        """Pushes have come at even distances in the 30 days before `until`."""
+        """The times of the pushes are evenly distributed over the 30 days before `until`."""
         self._tenant = tenant
         self._form = form
         self._ids = {table: count(taken[table] + 1) for table in tables.NUMBERED}
@@ -76,7 +76,7 @@ class Growth:
         self._batch: Batch = {table: [] for table in tables.TABLES}
 
     def batches(self, size: Size) -> Iterator[Batch]:
-        """All rows, in portions that fit into memory; what a row refers to may come in a later one."""
+        """All rows, in batches that fit into memory; a row may reference one of a later batch."""
         self._step = timedelta(days=30) / (size.manifests + 1)
         self._bases = [self._blob(b"base %d" % number) for number in range(_BASE_LAYERS)]
         self._empty = self._blob(b"{}")
@@ -87,8 +87,8 @@ class Growth:
         for number in range(others):
             self._ordinary(number, namespaces[number // _REPOSITORIES])
             if number % _BATCH == _BATCH - 1:
-                yield self._taken_batch()
-        yield self._taken_batch()
+                yield self._next_batch()
+        yield self._next_batch()
 
     def _giant(self, namespace_id: DatabaseId, blocks: int) -> Iterator[Batch]:
         repository = self._repository(namespace_id, *GIANT)
@@ -97,12 +97,12 @@ class Growth:
             for manifest in self._block(repository, untagged=range(0)):
                 self._tag(repository, giant_tag(next(numbers)), manifest)
             if block % _BATCH == _BATCH - 1:
-                yield self._taken_batch()
+                yield self._next_batch()
         self._image(repository)
 
     def _ordinary(self, number: int, namespace_id: DatabaseId) -> None:
         repository = self._repository(namespace_id, *repository_name(number))
-        # The index has the first two as its children; those after them have no tag.
+        # The index has the first two as its children; the ones after them have no tag.
         manifests = self._block(repository, untagged=range(2, _BLOCK - 4))
         for name, manifest in zip(("v1", "v2", "latest"), manifests[-4:-1], strict=True):
             self._tag(repository, name, manifest)
@@ -110,7 +110,7 @@ class Growth:
         if number % _BUSY == 0:
             self._just_pushed(repository)
 
-    def _taken_batch(self) -> Batch:
+    def _next_batch(self) -> Batch:
         batch, self._batch = self._batch, {table: [] for table in tables.TABLES}
         return batch
 
@@ -234,7 +234,7 @@ class Growth:
         return repository
 
     def _image(self, repository: _Repository) -> None:
-        """The row comes last: only now is known what it sums up."""
+        """The row of the image comes last, because it contains the sums."""
         moment = self._form.time(self._moment)
         size = sum(repository.blobs[blob] for blob in repository.reachable)
         untagged_size = sum(repository.blobs.values()) - size
@@ -243,7 +243,7 @@ class Growth:
         self._batch[tables.IMAGE].append(row)
 
     def _just_pushed(self, repository: _Repository) -> None:
-        """Leases that still run, and an upload under way."""
+        """Leases that have not expired, and an open upload."""
         expires = self._form.time(self._until + timedelta(hours=12))
         self._batch[tables.LEASE] += [
             (next(self._ids[tables.LEASE]), repository.id, blob, expires) for blob in repository.blobs
@@ -265,7 +265,7 @@ class Growth:
         )
 
     def _uuid(self) -> UUID:
-        """As random as those of the product, so that indexes fill as theirs do, but the same each time."""
+        """Random like those of the product, so that indexes have the same fill factor, but reproducible."""
         return UUID(int=self._random.getrandbits(128), version=4)
 
 

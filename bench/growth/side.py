@@ -31,8 +31,8 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer, and how long it took from the first byte sent to the last one received."""
+class Response:
+    """A response, and the time from the first byte sent to the last one received."""
 
     seconds: float
     body: bytes
@@ -50,7 +50,7 @@ class Side:
         self._data = HTTPConnection(credentials.registry_host, timeout=300)
         self._control = HTTPConnection(urlsplit(credentials.control_url).netloc, timeout=300)
 
-    def call(self, call: Call) -> Reply:
+    def call(self, call: Call) -> Response:
         """Send one request.
 
         Raises:
@@ -60,17 +60,17 @@ class Side:
         headers = {**self._headers, "Content-Type": call.content_type}
         began = time.perf_counter()
         connection.request(call.method, call.path, call.body or None, headers)
-        answer = connection.getresponse()
-        body = answer.read()
+        received = connection.getresponse()
+        body = received.read()
         seconds = time.perf_counter() - began
-        if answer.status != call.expected:
-            raise RuntimeError(f"{call.method} {call.path}: {answer.status} {body[:300]!r}")
-        return Reply(seconds, body, {name.lower(): value for name, value in answer.getheaders()})
+        if received.status != call.expected:
+            raise RuntimeError(f"{call.method} {call.path}: {received.status} {body[:300]!r}")
+        return Response(seconds, body, {name.lower(): value for name, value in received.getheaders()})
 
 
 @contextmanager
 def filled(folder: Path, size: Size, environment: Mapping[str, str]) -> Iterator[tuple[Side, float]]:
-    """Start a product, fill its database while it rests; also returns how many seconds that took."""
+    """Start a product and fill its database while it is stopped; also return the seconds that this took."""
     with Stack(folder, environment=environment) as stack:
         robot = json.loads(stack.manage(*_ROBOT).stdout)
         stack.stop()

@@ -1,4 +1,4 @@
-"""The tables that grow, and what is said about a registry before its rows are made."""
+"""The tables that grow, and the parameters of the rows that are generated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,10 +71,10 @@ NUMBERED: Final = (BLOB, MANIFEST, CHILD, LINK, LEASE, AUDIT)
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much there is to be; both are rounded up to tens."""
+    """The size of a registry; both numbers are rounded up to tens."""
 
     manifests: int
-    giant_tags: int  # tags, and as many of the manifests, of the one repository `GIANT`
+    giant_tags: int  # tags of the repository `GIANT`, and so many of the manifests
 
 
 GIANT: Final = ("growth-0", "giant")
@@ -82,13 +82,13 @@ GIANT: Final = ("growth-0", "giant")
 
 
 def giant_tag(number: int) -> str:
-    """The names of the giant's tags, from 0, in byte order."""
+    """The name of a tag of the giant; names are numbered from 0 and in byte order."""
     return f"build-{number:07d}"
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who has pushed everything, and where the namespaces belong."""
+    """The principal that has pushed everything, and the project of the namespaces."""
 
     organization_id: UUID
     project_id: UUID
@@ -98,7 +98,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How the database at hand wants ids and times."""
+    """Converts ids and times to the types of the database."""
 
     id: Callable[[UUID], DatabaseId]
     time: Callable[[datetime], Any]

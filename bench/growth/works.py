@@ -1,4 +1,4 @@
-"""What is timed on both sides. A work prepares a request for each round, so that no two are the same."""
+"""The requests that are measured on both sides. A work creates a new request for each round."""
 
 import hashlib
 import json
@@ -128,7 +128,7 @@ def _delete_tag(side: Side, chance: random.Random) -> Call:
 
 
 def _mount(side: Side, chance: random.Random) -> Call:
-    """The blob that most repositories have, from wherever it is, to one that does not have it."""
+    """Mount the blob that most repositories have, without a source, into a new repository."""
     path = f"/v2/{GIANT[0]}/new-{chance.getrandbits(60)}/blobs/uploads/"
     return Call("POST", f"{path}?mount={digest_of(_CONFIG)}", expected=201)
 
@@ -141,7 +141,7 @@ def _api(path: str) -> Work:
 
 
 def _some_image(suffix: str = "") -> Work:
-    """An ordinary one: what is shown of an image names all of its tags."""
+    """Not the giant, because the response for an image contains all of its tags."""
 
     def work(side: Side, chance: random.Random) -> Call:
         return _image(side, _some_repository(side, chance)[1], suffix)

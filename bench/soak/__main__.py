@@ -1,8 +1,8 @@
-"""Does a registry keep its promises while everything around it breaks? `make soak`.
+"""Verifies that acknowledged changes survive cut connections, killed processes and restarts: `make soak`.
 
 Clients push, pull and delete while their connections are cut, data processes are killed and the whole product
-is restarted. In the end everything acknowledged must be there to the byte, everything deleted gone, and
-nothing left behind.
+is restarted. At the end, acknowledged content must be complete, deleted content must be gone, and no
+temporary rows or files may remain.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
 
 @contextmanager
 def _backing(folder: Path, database: str, storage: str) -> Iterator[dict[str, str]]:
-    """Start the servers that the product is to stand on, and say so in its settings."""
+    """Start the servers that the product depends on, and return its settings."""
     environment = {}
     with ExitStack() as cleanup:
         if database == "postgresql":

@@ -1,4 +1,4 @@
-"""One client's connection, which may be cut in the middle of what it sends or receives."""
+"""A client's connection, which can be cut in the middle of a request or a response."""
 
 import random
 from base64 import b64encode
@@ -9,16 +9,16 @@ from typing import Final
 
 _PIECE: Final = 16 * 1024
 LOST: Final = (OSError, HTTPException)
-"""How a request ends that got no answer."""
+"""The exceptions of a request without a complete response."""
 
 
 class Cut(OSError):
-    """We have closed the connection ourselves."""
+    """This client has closed the connection itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer."""
+class Response:
+    """A complete response."""
 
     call: str  # method and path
     status: int
@@ -27,7 +27,7 @@ class Reply:
 
 
 class Connection:
-    """Connects when it must, and anew after every loss."""
+    """Connects when necessary, and again after every loss."""
 
     def __init__(self, host: str, secret: str, chance: random.Random, *, cuts: float) -> None:
         """`cuts` is the share of requests that are cut, from 0 to 1."""
@@ -36,11 +36,11 @@ class Connection:
         self._chance = chance
         self._cuts = cuts
 
-    def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
-        """Send a request and read its answer.
+    def call(self, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
+        """Send a request and read its response.
 
         Raises:
-            LOST: there was no whole answer; what the registry has done is not known.
+            LOST: there was no complete response; the request may or may not have been processed.
         """
         cut = self._chance.random() < self._cuts
         sent = {"Authorization": self._authorization, "Content-Length": str(len(body))}
@@ -49,26 +49,26 @@ class Connection:
             self._connection.request(method, path, self._pieces(body, cut=cut) if body else None, sent)
             if cut and not body:
                 raise Cut
-            answer = self._connection.getresponse()
-            content = answer.read(_PIECE if cut else None)
+            received = self._connection.getresponse()
+            content = received.read(_PIECE if cut else None)
             if cut:
                 raise Cut
         except BaseException:
             self._connection.close()
             raise
-        received = {name.lower(): value for name, value in answer.getheaders()}
-        return Reply(f"{method} {path}", answer.status, received, content)
+        header_fields = {name.lower(): value for name, value in received.getheaders()}
+        return Response(f"{method} {path}", received.status, header_fields, content)
 
     def _pieces(self, body: bytes, *, cut: bool) -> Iterator[bytes]:
         stop = self._chance.randrange(len(body)) if cut else len(body)
-        stop = 0 if stop == 1 else stop  # One byte is what a status answer cannot tell from none.
+        stop = 0 if stop == 1 else stop  # An offset of one byte cannot be told from an empty upload.
         for start in range(0, stop, _PIECE):
             yield body[start : min(start + _PIECE, stop)]
-        # Half of the cuts come when all is sent, so that the work is done and its answer is lost.
+        # Half of the cuts come after the last byte, so that the request is processed and its response lost.
         if cut and self._chance.random() < 0.5:
             raise Cut
         yield body[stop:]
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._connection.close()

@@ -1,7 +1,7 @@
-"""A look into a product from the inside, with its own settings and models.
+"""Inspects a product with its own settings and models.
 
-python -m bench.soak.inside expire     every upload session is over from now on
-python -m bench.soak.inside look       what is left, as JSON
+python -m bench.soak.inside expire     every upload session expires now
+python -m bench.soak.inside leftovers  temporary rows and files, as JSON
 """
 
 import json
@@ -18,7 +18,7 @@ import django
 def main(verb: str) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
     django.setup()
-    print(json.dumps({"expire": _expire, "look": _look}[verb]()))
+    print(json.dumps({"expire": _expire, "leftovers": _leftovers}[verb]()))
 
 
 def _expire() -> int:
@@ -28,8 +28,8 @@ def _expire() -> int:
     return UploadSession.objects.update(expires_at=now())
 
 
-def _look() -> dict[str, list[str]]:
-    """Names of all that should not be there, by kind; a healthy product has none once it has rested."""
+def _leftovers() -> dict[str, list[str]]:
+    """Temporary rows and files by kind; a healthy product has none after its worker has run."""
     from django.db.models import Exists, OuterRef
 
     from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, Tag, UploadSession
@@ -37,22 +37,22 @@ def _look() -> dict[str, list[str]]:
 
     linked = BlobLink.objects.filter(blob=OuterRef("pk"))
     leased = BlobLease.objects.filter(blob=OuterRef("pk"))
-    unheld = Blob.objects.filter(~Exists(linked), ~Exists(leased))
+    unreferenced = Blob.objects.filter(~Exists(linked), ~Exists(leased))
     images, tags = (kind.objects.filter(status=Status.DELETING) for kind in (Image, Tag))
-    blobs = {_place(key): size for key, size in Blob.objects.values_list("storage_key", "size")}
+    blobs = {_stored_name(key): size for key, size in Blob.objects.values_list("storage_key", "size")}
     stored = dict(_stored())
     return {
         "upload sessions": [str(pk) for pk in UploadSession.objects.values_list("pk", flat=True)],
         "images being deleted": [str(pk) for pk in images.values_list("pk", flat=True)],
         "tags being deleted": [str(pk) for pk in tags.values_list("pk", flat=True)],
-        "blobs without a manifest or a lease": list(unheld.values_list("digest", flat=True)),
+        "blobs without a manifest or a lease": list(unreferenced.values_list("digest", flat=True)),
         "blobs without their bytes": [place for place, size in blobs.items() if stored.get(place) != size],
-        "bytes that nothing speaks of": [place for place in stored if place not in blobs],
+        "bytes without a blob": [place for place in stored if place not in blobs],
     }
 
 
-def _place(storage_key: str) -> str:
-    """What its bytes are called in the storage."""
+def _stored_name(storage_key: str) -> str:
+    """The name of a blob's bytes in the storage."""
     from django.conf import settings
 
     from registry_data.storage.base import Key
@@ -65,7 +65,7 @@ def _place(storage_key: str) -> str:
 
 
 def _stored() -> Iterator[tuple[str, int]]:
-    """Everything in the storage, by its name, with its size in bytes."""
+    """Everything in the storage by name, with its size in bytes."""
     from django.conf import settings
 
     url = settings.STORAGE_URL
@@ -76,7 +76,7 @@ def _stored() -> Iterator[tuple[str, int]]:
     for folder, _, names in os.walk(root):
         for name in names:
             path = Path(folder, name)
-            with suppress(FileNotFoundError):  # The worker is at work.
+            with suppress(FileNotFoundError):  # The worker deletes files meanwhile.
                 yield str(path.relative_to(root)), path.lstat().st_size
 
 

@@ -1,4 +1,4 @@
-"""What the registry has promised, and what it has done wrong: shared by all clients."""
+"""What the registry has acknowledged, and its failures; shared by all clients."""
 
 import random
 import threading
@@ -14,7 +14,7 @@ _TRIES: Final = 20
 
 
 class Record:
-    """Safe to use from any thread."""
+    """Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,12 +27,12 @@ class Record:
         self.deleted: Final[set[tuple[str, str]]] = set()  # repository, digest of a manifest
 
     def failed(self, what: str) -> None:
-        """Something happened that must not."""
+        """Record a failure."""
         with self._lock:
             self._failures.append(f"{time.strftime('%H:%M:%S')} {what}")
 
     def count(self, what: str) -> None:
-        """One more of these."""
+        """Increment a counter."""
         with self._lock:
             self.counts[what] += 1
 
@@ -43,7 +43,7 @@ class Record:
             self.counts["blobs acknowledged"] += 1
 
     def acknowledged_manifest(self, repository: str, tag: str, digest: str, *, deletable: bool) -> None:
-        """From now on it must be readable, by this tag too."""
+        """From now on it must be readable by digest and by this tag."""
         with self._lock:
             if deletable:
                 self._deletable.add((repository, tag))
@@ -51,20 +51,20 @@ class Record:
             self._pushed.append((repository, tag, digest))
             self.counts["manifests acknowledged"] += 1
 
-    def take_manifest(self, repository: str, tag: str) -> str | None:
-        """Promise no more of it: it is about to be deleted."""
+    def forget_manifest(self, repository: str, tag: str) -> str | None:
+        """Do not expect the manifest any more, because it is about to be deleted."""
         with self._lock:
             self._deletable.discard((repository, tag))
             return self.manifests.pop((repository, tag), None)
 
     def acknowledged_deletion(self, repository: str, digest: str) -> None:
-        """From now on it must be gone."""
+        """From now on it must be unknown."""
         with self._lock:
             self.deleted.add((repository, digest))
             self.counts["deletions acknowledged"] += 1
 
-    def some_manifest(self, chance: random.Random, *, deletable: bool = False) -> Manifest | None:
-        """One that must be there; if asked, one whose deletion nothing under way can undo."""
+    def random_manifest(self, chance: random.Random, *, deletable: bool = False) -> Manifest | None:
+        """A manifest that must exist; with `deletable`, one that no pending request can create again."""
         with self._lock:
             for _ in range(_TRIES if self._pushed else 0):
                 repository, tag, digest = found = chance.choice(self._pushed)
@@ -75,11 +75,11 @@ class Record:
 
     @property
     def failures(self) -> list[str]:
-        """What has happened that must not."""
+        """The recorded failures."""
         with self._lock:
             return list(self._failures)
 
     def report(self) -> None:
-        """Print all of it."""
+        """Print counters and failures."""
         print("\n".join(f"  {number:8} {what}" for what, number in sorted(self.counts.items())))
         print("\n".join(["", f"{len(self.failures)} failures", *self.failures[:_SHOWN]]), flush=True)

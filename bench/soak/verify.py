@@ -1,4 +1,4 @@
-"""After all that: is everything there that was promised, and nothing else?"""
+"""Verifies that everything acknowledged can be read, and that everything readable is complete."""
 
 import json
 import random
@@ -10,28 +10,28 @@ from contextlib import ExitStack, closing
 from typing import Final, TypeAlias
 
 from bench.soak.client import digest_of
-from bench.soak.connection import LOST, Connection, Reply
+from bench.soak.connection import LOST, Connection, Response
 from bench.soak.record import Record
 
 Connect: TypeAlias = Callable[[], Connection]
 
 _READERS: Final = 8
-_PATIENCE: Final = 60.0  # seconds
+_TIMEOUT: Final = 60.0  # seconds
 _PAGE: Final = 1000
 
 
 class Verifier:
-    """Reads everything once, in several threads."""
+    """Reads every blob and manifest once, in several threads."""
 
     def __init__(self, connect: Connect, record: Record) -> None:
         self._connect = connect
         self._record = record
         self._here = threading.local()
         self._open = ExitStack()
-        self._whole: set[tuple[str, str]] = set()
+        self._verified: set[tuple[str, str]] = set()
 
     def run(self, repositories: Iterable[str]) -> None:
-        """Note each promise that was not kept, and whatever is shown and not whole."""
+        """Record every missing or incomplete blob and manifest."""
         record = self._record
         with self._open, ThreadPoolExecutor(_READERS) as readers:
             checks = [
@@ -50,18 +50,18 @@ class Verifier:
             if seen.get(key) != digest:
                 record.failed(f"{key} is {seen.get(key)} instead of {digest}")
         for _ in seen.keys() - record.manifests.keys():
-            record.count("manifests that nobody was told of, whole")
+            record.count("unacknowledged manifests that are complete")
 
     def _blob(self, repository: str, digest: str) -> bool:
-        """Whether it is there, to the byte; once each."""
-        if (repository, digest) not in self._whole:
+        """Whether its content is complete; each blob is read once."""
+        if (repository, digest) not in self._verified:
             reply = self._get(f"/v2/{repository}/blobs/{digest}")
             if reply.status != 200 or digest_of(reply.body) != digest:
                 self._record.failed(
-                    f"{reply.call}: {reply.status}, {len(reply.body)} bytes, not those promised"
+                    f"{reply.call}: {reply.status}, {len(reply.body)} bytes, not the acknowledged content"
                 )
                 return False
-            self._whole.add((repository, digest))
+            self._verified.add((repository, digest))
             self._record.count("blobs verified")
         return True
 
@@ -69,10 +69,10 @@ class Verifier:
         reply = self._get(f"/v2/{repository}/manifests/{digest}")
         self._record.count("deletions verified")
         if reply.status != 404:
-            self._record.failed(f"{reply.call}: {reply.status} for what was deleted")
+            self._record.failed(f"{reply.call}: {reply.status} for a deleted manifest")
 
     def _visible(self, repository: str) -> dict[tuple[str, str], str]:
-        """Every tag that is listed, and the digest of what it stands for, all of which is read."""
+        """Read every listed tag with its blobs; return the digest of each."""
         found, last = {}, ""
         while names := self._page(repository, last):
             for tag in names:
@@ -89,14 +89,14 @@ class Verifier:
 
     def _page(self, repository: str, last: str) -> list[str]:
         reply = self._get(f"/v2/{repository}/tags/list?n={_PAGE}&last={last}")
-        if reply.status == 404:  # Nothing was ever pushed to it.
+        if reply.status == 404:  # no push to it was acknowledged
             return []
         names: list[str] = json.loads(reply.body)["tags"]
         return names
 
-    def _get(self, path: str) -> Reply:
+    def _get(self, path: str) -> Response:
         connection = self._connection()
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while True:
             try:
                 return connection.call("GET", path)
@@ -113,5 +113,5 @@ class Verifier:
 
 
 def steady(host: str, secret: str) -> Connection:
-    """A connection that is never cut by us."""
+    """A connection that this client never cuts."""
     return Connection(host, secret, random.Random(0), cuts=0)
