@@ -27,15 +27,15 @@ def private_blob(owner: TestKey, namespace: Namespace) -> None:
     blobs.record_upload(session_id=session, image_id=image_id, new=blobs.NewBlob(str(DIGEST), 29, key))
 
 
-def _note(monkeypatch: pytest.MonkeyPatch, name: str, asked: list[str]) -> None:
+def _record_calls(monkeypatch: pytest.MonkeyPatch, name: str, calls: list[str]) -> None:
     """Record every call of this function."""
     real = attrgetter(name)(mounts)
 
-    def noted(*arguments: object, **options: object) -> object:
-        asked.append(name)
+    def recorded(*arguments: object, **options: object) -> object:
+        calls.append(name)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(f"{mounts.__name__}.{name}", noted)
+    monkeypatch.setattr(f"{mounts.__name__}.{name}", recorded)
 
 
 @pytest.mark.oci(83)
@@ -47,17 +47,17 @@ def test_invariant_9_a_mount_makes_the_same_calls_for_another_tenants_blob_and_a
     # given a stranger, and a record of every call that a mount makes
     stranger = make_key()
     target = Repository(make_namespace(stranger).name, "app")
-    asked: list[str] = []
+    calls: list[str] = []
     for name in ("identify", "resolve.blob", "images_with", "is_allowed"):
-        _note(monkeypatch, name, asked)
+        _record_calls(monkeypatch, name, calls)
 
     # when it tries to mount a blob of another tenant, and an unknown one
     paths = []
     for digest in (DIGEST, Digest.of(b"nowhere")):
-        asked.clear()
+        calls.clear()
         from_ = Repository(*source.split("/")) if source else None
         assert not mounts.mount(Credentials(secret=stranger.secret), target, digest, source=from_)
-        paths.append(list(asked))
+        paths.append(list(calls))
 
     # then calls and result are the same
     assert paths[0] == paths[1]

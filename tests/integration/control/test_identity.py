@@ -41,7 +41,7 @@ def test_a_secret_is_neither_stored_nor_displayed() -> None:
     assert not [text for text in (*stored, *audited, repr(issued)) if issued.secret in text]
 
 
-def test_users_and_applications_hold_keys() -> None:
+def test_users_and_applications_can_have_keys() -> None:
     for holder in (make_user(), make_application()):
         key = make_key(holder=holder)
         assert key.principal.id == holder.pk

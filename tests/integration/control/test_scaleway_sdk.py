@@ -38,7 +38,7 @@ def other(stack: Stack) -> Iterator[Tenant]:
         yield made
 
 
-def refused(error: pytest.ExceptionInfo[ScalewayException]) -> tuple[int, str]:
+def error_of(error: pytest.ExceptionInfo[ScalewayException]) -> tuple[int, str]:
     """Status and type of the error; the body is JSON, or the SDK could not have raised its own exception."""
     body = error.value.response.json()
     assert error.value.response.headers["Content-Type"] == "application/json"
@@ -79,7 +79,7 @@ def test_a_duplicate_name_is_an_error_with_a_message(tenant: Tenant) -> None:
     made = tenant.namespace()
     with pytest.raises(ScalewayException) as error:
         tenant.api.create_namespace(name=made.name, description="", is_public=False)
-    assert refused(error) == (409, "already_exists")
+    assert error_of(error) == (409, "already_exists")
 
 
 def test_lists_page_order_and_filter(other: Tenant) -> None:
@@ -96,7 +96,7 @@ def test_lists_page_order_and_filter(other: Tenant) -> None:
     assert len(api.list_namespaces(page_size=100).namespaces) == 25
     with pytest.raises(ScalewayException) as error:
         api.list_namespaces(page_size=101)
-    assert refused(error) == (400, "invalid_arguments")
+    assert error_of(error) == (400, "invalid_arguments")
 
     # when all are fetched, then there are no duplicates and none is missing
     for page_size in (None, 5):
@@ -172,7 +172,7 @@ def test_deleted_objects_are_gone_within_seconds_and_their_names_are_free(tenant
     assert tenant.api.delete_tag(tag_id=tag.id, force=True).status == "deleting"
     with pytest.raises(ScalewayException) as error:
         tenant.api.wait_for_tag(tag_id=tag.id, options=soon)
-    assert refused(error) == (404, "not_found")
+    assert error_of(error) == (404, "not_found")
     assert tenant.oci.pull_status(f"{namespace.name}/alpine", "b") == 200
     assert tenant.oci.pull_status(f"{namespace.name}/alpine", "a") in (401, 404)
 
@@ -180,7 +180,7 @@ def test_deleted_objects_are_gone_within_seconds_and_their_names_are_free(tenant
     assert tenant.api.delete_image(image_id=image.id).status == "deleting"
     with pytest.raises(ScalewayException) as error:
         tenant.api.wait_for_image(image_id=image.id, options=soon)
-    assert refused(error) == (404, "not_found")
+    assert error_of(error) == (404, "not_found")
 
     # when the namespace is deleted while it has an image, then both are deleted, and the name is free
     tenant.push(namespace, "other", "1")
@@ -189,7 +189,7 @@ def test_deleted_objects_are_gone_within_seconds_and_their_names_are_free(tenant
     assert again.id != namespace.id
     with pytest.raises(ScalewayException) as error:
         tenant.api.wait_for_namespace(namespace_id=namespace.id, options=soon)
-    assert refused(error) == (404, "not_found")
+    assert error_of(error) == (404, "not_found")
     assert tenant.api.list_images_all(namespace_id=again.id) == []
 
 
@@ -216,7 +216,7 @@ def test_unknown_ids_are_json_404(tenant: Tenant, given: str) -> None:
     ):
         with pytest.raises(ScalewayException) as error:
             call()
-        assert refused(error) == (404, "not_found")
+        assert error_of(error) == (404, "not_found")
 
 
 def test_a_wrong_secret_and_an_unknown_region_are_json_errors(stack: Stack, tenant: Tenant) -> None:
@@ -228,10 +228,10 @@ def test_a_wrong_secret_and_an_unknown_region_are_json_errors(stack: Stack, tena
     stranger = RegistryV1API(client_of(stack, {**key, "project_id": tenant.organization_id}))
     with pytest.raises(ScalewayException) as error:
         stranger.list_namespaces()
-    assert refused(error) == (401, "denied_authentication")
+    assert error_of(error) == (401, "denied_authentication")
     with pytest.raises(ScalewayException) as error:
         tenant.api.list_namespaces(region="zz-zzz")
-    assert refused(error) == (404, "not_found")
+    assert error_of(error) == (404, "not_found")
 
 
 def test_a_key_of_another_organization_sees_nothing(tenant: Tenant, other: Tenant) -> None:
@@ -239,6 +239,6 @@ def test_a_key_of_another_organization_sees_nothing(tenant: Tenant, other: Tenan
     for call in (other.api.get_namespace, other.api.delete_namespace):
         with pytest.raises(ScalewayException) as error:
             call(namespace_id=namespace.id)
-        assert refused(error) == (404, "not_found")
+        assert error_of(error) == (404, "not_found")
     assert other.api.list_namespaces_all() == []
     assert other.api.list_namespaces_all(organization_id=tenant.organization_id) == []

@@ -49,19 +49,19 @@ def new(
 
 
 @pytest.fixture(scope="package")
-def asked_when_new(new: Grown) -> Mapping[str, Watched]:
+def statements_when_new(new: Grown) -> Mapping[str, Watched]:
     """The statements of each route for an image with few layers."""
     return {name: use(new.scene(_FEW_LAYERS)) for name, use in ROUTES.items()}
 
 
 @pytest.fixture(scope="package")
-def grown(new: Grown, asked_when_new: Mapping[str, Watched]) -> Grown:
+def grown(new: Grown, statements_when_new: Mapping[str, Watched]) -> Grown:
     """The same registry, filled with generated content."""
     fill(new.key.access_key, SIZE)
     return Grown(new.key, SIZE, new.folder)
 
 
 @pytest.fixture(scope="package")
-def asked_when_grown(grown: Grown) -> Mapping[str, Watched]:
+def statements_when_grown(grown: Grown) -> Mapping[str, Watched]:
     """The statements of each route for an image with many layers."""
     return {name: use(grown.scene(_MANY_LAYERS)) for name, use in ROUTES.items()}

@@ -55,12 +55,12 @@ def test_every_route_has_a_budget() -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_route_keeps_its_budget(
-    asked_when_new: Mapping[str, Watched], asked_when_grown: Mapping[str, Watched], route: str
+def test_a_route_stays_within_its_budget(
+    statements_when_new: Mapping[str, Watched], statements_when_grown: Mapping[str, Watched], route: str
 ) -> None:
     # given a route used in an empty registry, and for an image with many layers in a large one
-    for asked in (asked_when_new, asked_when_grown):
-        watched = asked[route]
+    for watched_routes in (statements_when_new, statements_when_grown):
+        watched = watched_routes[route]
         assert watched.response.is_success, watched.response.text
 
         # then the number of statements is within the budget

@@ -23,7 +23,7 @@ from registry_data.storage.base import BlobStore
 from registry_data.storage.filesystem import FilesystemStore
 from tests.integration.growth.conftest import SIZE, Grown
 from tests.integration.growth.routes import ROUTES
-from tests.integration.growth.watched import Statement, Watched, noting
+from tests.integration.growth.watched import Statement, Watched, recording
 
 pytestmark = pytest.mark.django_db
 
@@ -54,9 +54,9 @@ def test_the_important_tables_are_large(big: frozenset[str]) -> None:
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_route_scans_no_large_table(
-    asked_when_grown: Mapping[str, Watched], big: frozenset[str], route: str
+    statements_when_grown: Mapping[str, Watched], big: frozenset[str], route: str
 ) -> None:
-    assert _scans(asked_when_grown[route].statements, big) == []
+    assert _scans(statements_when_grown[route].statements, big) == []
 
 
 @pytest.mark.parametrize("number", [0, SIZE.giant_tags // 2, SIZE.giant_tags - 50])
@@ -65,13 +65,13 @@ def test_a_page_of_tags_does_not_scan_all_tags(grown: Grown, big: frozenset[str]
     giant = Image.objects.get(namespace__name=GIANT[0], name=GIANT[1])
 
     # when one page is read
-    asked: list[Statement] = []
-    with noting(asked):
+    statements: list[Statement] = []
+    with recording(statements):
         names = content.tag_names(giant.pk, after=giant_tag(number), limit=101)
 
     # then only that page is read
     assert names[0] == giant_tag(number + 1)
-    assert _scans(asked, big) == []
+    assert _scans(statements, big) == []
 
 
 def _delete_much(giant: Image) -> None:
@@ -116,10 +116,10 @@ def test_a_task_scans_no_large_table(
     store.check()
 
     # when it runs
-    asked: list[Statement] = []
-    with noting(asked):
+    statements: list[Statement] = []
+    with recording(statements):
         TASKS[task](store)
 
     # then it used indexes only
-    assert asked
-    assert _scans(asked, big) == []
+    assert statements
+    assert _scans(statements, big) == []

@@ -15,7 +15,7 @@ from registry_control.catalog.selectors import listing
 from registry_control.catalog.selectors.holders import images_with
 from registry_control.rest.pagination import page_of
 from tests.integration.growth.conftest import Grown
-from tests.integration.growth.watched import Statement, noting
+from tests.integration.growth.watched import Statement, recording
 
 pytestmark = [
     pytest.mark.django_db,
@@ -47,23 +47,23 @@ def test_a_list_of_the_api_reads_only_the_rows_of_one_page(grown: Grown, kind: s
     rows = _listed(grown, kind)
 
     # when one page is read
-    asked: list[Statement] = []
-    with noting(asked):
+    statements: list[Statement] = []
+    with recording(statements):
         shown = rows.model._default_manager.all()
         page, _ = page_of(rows, query={**_PAGE, "order_by": order_by}, shown=shown)
 
     # then rows are read by id, and everything else comes from covering indexes
     assert len(page) == _PAGE["page_size"]
-    of_rows = [step for step in _steps(asked) if f"catalog_{kind[:-1]}" in step or "0 USING" in step]
+    of_rows = [step for step in _steps(statements) if f"catalog_{kind[:-1]}" in step or "0 USING" in step]
     assert of_rows
     assert [step for step in of_rows if "COVERING INDEX" not in step and "(id=?)" not in step] == []
 
 
 def test_counting_images_reads_no_image_rows(grown: Grown) -> None:
-    asked: list[Statement] = []
-    with noting(asked):
+    statements: list[Statement] = []
+    with recording(statements):
         assert listing.count_images(grown.key.principal, listing.ImageFilter()) > _PAGE["page_size"]
-    of_images = [step for step in _steps(asked) if "catalog_image" in step]
+    of_images = [step for step in _steps(statements) if "catalog_image" in step]
     assert of_images
     assert [step for step in of_images if "images_never_pushed" not in step] == []
 
@@ -73,10 +73,10 @@ def test_a_mount_without_source_looks_up_images_by_blob(grown: Grown) -> None:
     blob = Blob.objects.get(digest=f"sha256:{hashlib.sha256(b'{}').hexdigest()}")
 
     # when images with it are looked up
-    asked: list[Statement] = []
-    with noting(asked):
+    statements: list[Statement] = []
+    with recording(statements):
         found = images_with(blob.pk, organization_id=grown.key.principal.organization_id or uuid4())
 
     # then each is read by id, without reading whole namespaces
     assert found
-    assert [step for step in _steps(asked) if "(namespace_id=?)" in step] == []
+    assert [step for step in _steps(statements) if "(namespace_id=?)" in step] == []

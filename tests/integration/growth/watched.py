@@ -35,7 +35,7 @@ class Statement(NamedTuple):
 
 
 @contextmanager
-def noting(statements: list[Statement]) -> Iterator[None]:
+def recording(statements: list[Statement]) -> Iterator[None]:
     """Record the statements of this thread."""
 
     def note(execute: Callable[..., Any], sql: str, parameters: Any, many: bool, context: Any) -> Any:
@@ -66,7 +66,7 @@ class WatchedBridge(Bridge):
 
     def _watched(self, call: Callable[[], T]) -> T:
         try:
-            with noting(self.statements):
+            with recording(self.statements):
                 return call()
         finally:
             connection.close()

@@ -17,7 +17,7 @@ def test_one_of_several_concurrent_candidates_acquires_the_lease() -> None:
     # given eight candidates, each with its own connection
     barrier, results = threading.Barrier(8), list[bool]()
 
-    def ask() -> None:
+    def acquire() -> None:
         lease = Lease("test", duration=60)
         barrier.wait()
         try:
@@ -26,9 +26,9 @@ def test_one_of_several_concurrent_candidates_acquires_the_lease() -> None:
             connections.close_all()
 
     # when all of them try to acquire a new lease
-    run_together(ask, count=8)
+    run_together(acquire, count=8)
 
-    # then one holds it
+    # then one has it
     assert sorted(results) == [False] * 7 + [True]
     assert LeaderLease.objects.count() == 1
 
@@ -46,7 +46,7 @@ def test_the_holder_renews_and_others_acquire_it_when_it_expires() -> None:
         assert not second.hold()
         time.sleep(0.05)
 
-    # and when it stops, then the other one acquires it, and the first one is told so
+    # and when it stops, then the other one acquires it, and the renewal of the first one fails
     time.sleep(1.1)
     assert second.hold()
     assert not first.hold()

@@ -30,13 +30,13 @@ class Watched:
 
     def __init__(self, folder: Path, program: str) -> None:
         self.pids = folder / "pids"
-        self.said: list[str] = []
+        self.reports: list[str] = []
         command = [sys.executable, "-c", program, str(self.pids)]
         self.child = SupervisedProcess(
             "data",
             start=lambda: fork(lambda: os.execv(command[0], command), title="data"),
             is_ready=self._is_ready,
-            report=self.said.append,
+            report=self.reports.append,
         )
 
     def starts(self) -> list[tuple[int, int]]:
@@ -47,7 +47,7 @@ class Watched:
     def tick_until(self, condition: Callable[[], bool], *, timeout: float = 10) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < deadline, self.said
+            assert time.monotonic() < deadline, self.reports
             self.child.tick()
             time.sleep(0.01)
 
@@ -82,7 +82,7 @@ def test_a_killed_child_is_restarted_and_its_descendants_are_killed(
 
     # then its own child is killed too, and the operator is told
     assert wait_until_gone([grandchild], timeout=2) == []
-    assert watched.said == [
+    assert watched.reports == [
         "data ended with signal 9 (SIGKILL); it is started again in 0.2 s",
         "data serves again",
     ]
@@ -92,8 +92,8 @@ def test_a_child_that_ends_repeatedly_is_restarted_with_increasing_delays(
     watch: Callable[[str], Watched],
 ) -> None:
     watched = watch("import sys; sys.exit(3)")
-    watched.tick_until(lambda: len(watched.said) == 3)
-    assert watched.said == [
+    watched.tick_until(lambda: len(watched.reports) == 3)
+    assert watched.reports == [
         f"data ended with exit status 3; it is started again in {delay} s" for delay in ("0.2", "0.4", "0.8")
     ]
 

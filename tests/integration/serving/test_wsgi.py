@@ -46,7 +46,7 @@ def test_clients_that_stop_sending_do_not_block_others(stack: Stack) -> None:
 
 def test_clients_that_disconnect_cause_no_error(stack: Stack) -> None:
     # given clients that disconnect before their request is complete, or before the response
-    said = len(stack.log)
+    log_start = len(stack.log)
     for request in (
         HALF_A_REQUEST % b"x",
         b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
@@ -57,7 +57,7 @@ def test_clients_that_disconnect_cause_no_error(stack: Stack) -> None:
 
     # then the server continues, and the log has no errors
     assert httpx.get(f"{stack.credentials.control_url}/healthz").status_code == 200
-    assert "Traceback" not in stack.log[said:]
+    assert "Traceback" not in stack.log[log_start:]
 
 
 @pytest.mark.parametrize("path", ["/%ff", "/%00", "/x?%ff=%00", "//", "/..;/admin", "/a%2Fb"])

@@ -44,7 +44,7 @@ def running(product: Stack) -> Stack:
 @pytest.mark.parametrize("name", ["control", "data", "worker"])
 def test_a_killed_process_is_restarted_and_reported(running: Stack, name: str) -> None:
     # given a process and its descendants
-    victim, said = main_process(running, name), len(running.log)
+    victim, log_start = main_process(running, name), len(running.log)
     family = [pid for pid, command in running.processes().items() if f"serve {name}" in command]
 
     # when it is killed
@@ -52,23 +52,25 @@ def test_a_killed_process_is_restarted_and_reported(running: Stack, name: str) -
 
     # then its descendants end too, and a new process replaces it
     assert wait_until_gone(family, timeout=10) == []
-    wait_until(lambda: f"{name} serves again" in running.log[said:], timeout=20)
+    wait_until(lambda: f"{name} serves again" in running.log[log_start:], timeout=20)
     assert serves(running, name)
     assert main_process(running, name) != victim
-    assert f"stowage: {name} ended with signal 9 (SIGKILL); it is started again in 0" in running.log[said:]
+    assert (
+        f"stowage: {name} ended with signal 9 (SIGKILL); it is started again in 0" in running.log[log_start:]
+    )
 
 
 @pytest.mark.parametrize("name", ["control", "data"])
 def test_a_killed_worker_process_of_a_server_is_replaced_and_reported(running: Stack, name: str) -> None:
     # given one of the worker processes of a server
-    main, victim, said = main_process(running, name), server_process(running, name), len(running.log)
+    main, victim, log_start = main_process(running, name), server_process(running, name), len(running.log)
 
     # when it is killed
     os.kill(victim, signal.SIGKILL)
 
     # then the server continues with a new one
-    wait_until(lambda: f"{name}: process " in running.log[said:], timeout=20)
-    assert "Unexpected exit from worker" in running.log[said:]
+    wait_until(lambda: f"{name}: process " in running.log[log_start:], timeout=20)
+    assert "Unexpected exit from worker" in running.log[log_start:]
     wait_until(lambda: serves(running, name), timeout=10)
     assert main_process(running, name) == main
     assert not is_alive(victim)

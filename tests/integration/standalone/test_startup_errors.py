@@ -37,7 +37,7 @@ def up(state_dir: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def refusal(state_dir: Path, **variables: str) -> str:
+def error_of(state_dir: Path, **variables: str) -> str:
     """The error line; every test checks that there is no other output."""
     done = up(state_dir, **variables)
     assert done.returncode == 1, done.stderr
@@ -49,16 +49,16 @@ def refusal(state_dir: Path, **variables: str) -> str:
 
 
 @pytest.fixture
-def taken() -> Iterator[str]:
+def port_in_use() -> Iterator[str]:
     """An address on which another program listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("variable", ["REGISTRY_CONTROL_ADDR", "REGISTRY_DATA_ADDR"])
-def test_a_port_in_use(tmp_path: Path, taken: str, variable: str) -> None:
-    assert refusal(tmp_path, **{variable: taken}) == (
-        f"{variable}: {taken} is in use already: stop the program that listens there,"
+def test_a_port_in_use(tmp_path: Path, port_in_use: str, variable: str) -> None:
+    assert error_of(tmp_path, **{variable: port_in_use}) == (
+        f"{variable}: {port_in_use} is in use already: stop the program that listens there,"
         f" or set {variable} to another host:port"
     )
 
@@ -67,14 +67,14 @@ def test_a_port_that_another_program_uses_with_reuseport(tmp_path: Path) -> None
     # given a listener with SO_REUSEPORT, such as a server of ours that was not stopped
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        said = refusal(tmp_path, REGISTRY_DATA_ADDR=address)
-    assert said.startswith(f"REGISTRY_DATA_ADDR: {address} is in use already")
+        error = error_of(tmp_path, REGISTRY_DATA_ADDR=address)
+    assert error.startswith(f"REGISTRY_DATA_ADDR: {address} is in use already")
 
 
 def test_the_same_address_for_both_planes(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    said = refusal(tmp_path, REGISTRY_CONTROL_ADDR=address, REGISTRY_DATA_ADDR=address)
-    assert said.startswith(f"REGISTRY_DATA_ADDR: {address} is in use already")
+    error = error_of(tmp_path, REGISTRY_CONTROL_ADDR=address, REGISTRY_DATA_ADDR=address)
+    assert error.startswith(f"REGISTRY_DATA_ADDR: {address} is in use already")
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_the_same_address_for_both_planes(tmp_path: Path) -> None:
     ],
 )
 def test_an_address_of_another_machine(tmp_path: Path, address: str, reason: str) -> None:
-    said = refusal(tmp_path, REGISTRY_DATA_ADDR=address)
-    assert said.startswith("REGISTRY_DATA_ADDR: ")
-    assert reason in said
+    error = error_of(tmp_path, REGISTRY_DATA_ADDR=address)
+    assert error.startswith("REGISTRY_DATA_ADDR: ")
+    assert reason in error
 
 
 @pytest.mark.parametrize(
@@ -109,58 +109,58 @@ def test_an_address_of_another_machine(tmp_path: Path, address: str, reason: str
     ],
 )
 def test_an_invalid_value(tmp_path: Path, variable: str, value: str) -> None:
-    assert refusal(tmp_path, **{variable: value}).startswith(variable)
+    assert error_of(tmp_path, **{variable: value}).startswith(variable)
 
 
 def test_a_state_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = refusal(tmp_path / "file", REGISTRY_SECRET_KEY="k" * 32)
-    assert said.startswith(f"REGISTRY_STATE_DIR: cannot use {tmp_path}/file: ")
+    error = error_of(tmp_path / "file", REGISTRY_SECRET_KEY="k" * 32)
+    assert error.startswith(f"REGISTRY_STATE_DIR: cannot use {tmp_path}/file: ")
 
 
 def test_a_blob_store_that_is_not_writable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = refusal(tmp_path / "state", REGISTRY_STORAGE_URL=f"file://{tmp_path}/file/storage")
-    assert said.startswith("REGISTRY_STORAGE_URL: the blob store cannot be used: ")
+    error = error_of(tmp_path / "state", REGISTRY_STORAGE_URL=f"file://{tmp_path}/file/storage")
+    assert error.startswith("REGISTRY_STORAGE_URL: the blob store cannot be used: ")
 
 
 def test_a_redis_that_does_not_respond(tmp_path: Path) -> None:
     port = free_port()
-    said = refusal(tmp_path, REGISTRY_REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{port}/0")
-    assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{port} cannot be used: ")
+    error = error_of(tmp_path, REGISTRY_REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{port}/0")
+    assert error.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{port} cannot be used: ")
 
 
 def test_a_redis_that_rejects_the_user(tmp_path: Path, redis: Redis) -> None:
-    said = refusal(tmp_path, REGISTRY_REDIS_URL=f"redis://nobody:{PASSWORD}@127.0.0.1:{redis.port}/0")
-    assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{redis.port} cannot be used: ")
+    error = error_of(tmp_path, REGISTRY_REDIS_URL=f"redis://nobody:{PASSWORD}@127.0.0.1:{redis.port}/0")
+    assert error.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{redis.port} cannot be used: ")
 
 
 def test_a_redis_without_free_memory(tmp_path: Path) -> None:
     with running_redis(tmp_path / "redis") as server:
         with redis_client.Redis.from_url(server.url()) as client:
             client.config_set("maxmemory", "1")
-        said = refusal(tmp_path / "state", REGISTRY_REDIS_URL=server.url())
-    assert said.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{server.port} cannot be used: ")
+        error = error_of(tmp_path / "state", REGISTRY_REDIS_URL=server.url())
+    assert error.startswith(f"REGISTRY_REDIS_URL: Redis at 127.0.0.1:{server.port} cannot be used: ")
 
 
 def test_a_postgresql_that_does_not_respond(tmp_path: Path) -> None:
     port = free_port()
     url = f"postgresql://stowage:{PASSWORD}@127.0.0.1:{port}/stowage"
-    said = refusal(tmp_path, REGISTRY_DATABASE_URL=url)
-    assert said.startswith(f"REGISTRY_DATABASE_URL: PostgreSQL 127.0.0.1:{port}/stowage cannot be used: ")
+    error = error_of(tmp_path, REGISTRY_DATABASE_URL=url)
+    assert error.startswith(f"REGISTRY_DATABASE_URL: PostgreSQL 127.0.0.1:{port}/stowage cannot be used: ")
 
 
 def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("nothing that SQLite could read\n" * 100, encoding="utf-8")
-    said = refusal(tmp_path, REGISTRY_DATABASE_URL=f"sqlite:///{file}")
-    assert said.startswith(f"REGISTRY_DATABASE_URL: SQLite {file} cannot be used: ")
+    error = error_of(tmp_path, REGISTRY_DATABASE_URL=f"sqlite:///{file}")
+    assert error.startswith(f"REGISTRY_DATABASE_URL: SQLite {file} cannot be used: ")
 
 
 def test_a_database_in_a_missing_folder(tmp_path: Path) -> None:
     file = tmp_path / "missing" / "registry.sqlite3"
-    said = refusal(tmp_path, REGISTRY_DATABASE_URL=f"sqlite:///{file}")
-    assert said.startswith(f"REGISTRY_DATABASE_URL: SQLite {file} cannot be used: ")
+    error = error_of(tmp_path, REGISTRY_DATABASE_URL=f"sqlite:///{file}")
+    assert error.startswith(f"REGISTRY_DATABASE_URL: SQLite {file} cannot be used: ")
 
 
 def test_a_database_of_a_newer_release(tmp_path: Path) -> None:
@@ -175,10 +175,10 @@ def test_a_database_of_a_newer_release(tmp_path: Path) -> None:
     database.close()
 
     # when this release starts on it
-    said = refusal(tmp_path, REGISTRY_DATABASE_URL=f"sqlite:///{file}")
+    error = error_of(tmp_path, REGISTRY_DATABASE_URL=f"sqlite:///{file}")
 
     # then it does not change it
-    assert "was made by a newer release (it has catalog.9999_later)" in said
+    assert "was made by a newer release (it has catalog.9999_later)" in error
     with sqlite3.connect(file) as database:
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     database.close()
