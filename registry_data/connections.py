@@ -5,6 +5,7 @@ address of a new connection may be near the limit, at most about a tenth of the 
 """
 
 import asyncio
+import errno
 import logging
 import socket
 import struct
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 TOO_MANY: Final = "too many connections from this address at once: close some, and try again"
 
+_UNSUPPORTED: Final = frozenset(
+    (errno.EPERM, errno.EACCES, errno.ENOENT, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EINVAL)
+)
 _FRESH: Final = 1.0  # seconds after which a listing is repeated when a connection is new
 _SHARE: Final = 10  # a listing is repeated after this many times the time that it took
 _LONGEST_PAUSE: Final = 0.5  # seconds
@@ -97,8 +101,10 @@ class Connections:
         try:
             self._ranks = await asyncio.to_thread(ranks, self._family, self._port)
         except OSError as error:
-            self._can_list = False
-            logger.warning("connections are not limited: the kernel does not list them (%s)", error)
+            # Other errors pass, such as too many open files: the next listing tries again.
+            self._can_list = error.errno not in _UNSUPPORTED
+            kept = "the last list is used" if self._can_list else "connections are not limited"
+            logger.warning("the kernel did not list connections, so %s: %s", kept, error)
         finally:
             self._new.clear()
             self._listed = time.monotonic()

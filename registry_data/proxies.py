@@ -19,6 +19,9 @@ RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 _FORWARDED: Final = b"forwarded"
 _FOR, _PROTO, _HOST = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"
+_MAX_HOPS: Final = 32  # the last ones are used: a client may send a header of any length
+_MAX_LENGTH: Final = 4096  # characters of a Forwarded header; the last ones are used
+
 _NAMES: Final = frozenset((_FORWARDED, _FOR, _PROTO, _HOST))
 
 # RFC 7239, section 6: an address, in brackets if IPv6, and perhaps a port, which may be obfuscated.
@@ -117,7 +120,7 @@ def _hops(headers: RawHeaders) -> list[_Hop]:
     forwarded = ",".join(values.pop(_FORWARDED, ()))
     if not values:
         return _parse_forwarded(forwarded)
-    lists = {name: [item.strip() for item in ",".join(found).split(",")] for name, found in values.items()}
+    lists = {name: _last_items(",".join(found)) for name, found in values.items()}
     return [
         *(_Hop(client=item) for item in lists.get(_FOR, ())),
         *(_Hop(scheme=item) for item in lists.get(_PROTO, ())),
@@ -125,20 +128,27 @@ def _hops(headers: RawHeaders) -> list[_Hop]:
     ]
 
 
+def _last_items(value: str) -> list[str]:
+    return [item.strip() for item in value.rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]]
+
+
 def _parse_forwarded(value: str) -> list[_Hop]:
-    """The elements of a Forwarded header (RFC 7239, section 4); none if it is malformed."""
+    """The last elements of a Forwarded header (RFC 7239, section 4), those after a malformed one at most."""
     hops: list[_Hop] = []
     pairs: dict[str, str] = {}
     position = 0
+    value = ",".join(_last_items(value))[-_MAX_LENGTH:]
     while position < len(value):
         found = _PAIR.match(value, position)
-        if found is None:
-            return []
+        end = found.end() if found else position
+        separator = value[end : end + 1]
+        if found is None or separator not in ("", ",", ";"):
+            # A client may send anything; the element that a proxy appends after it is still valid.
+            hops, pairs = [], {}
+            position = value.find(",", end) + 1 or len(value)
+            continue
         pairs[found[1].lower()] = _unquoted(found[2])
-        position = found.end()
-        separator = value[position : position + 1]
-        if separator not in ("", ",", ";"):
-            return []
+        position = end
         if separator != ";":
             hops.append(_Hop(pairs.get("for", ""), pairs.get("proto", ""), pairs.get("host", "")))
             pairs = {}

@@ -47,10 +47,11 @@ def key_of(scope: Scope) -> Key | None:
     method: str = scope["method"]
     if method not in ("GET", "HEAD"):
         return None
-    authorization = host = b""
+    authorization: bytes | None = None
+    host = b""
     for name, value in scope["headers"]:
         if name == b"authorization":
-            if authorization:
+            if authorization is not None:  # an empty first header counts, too
                 return None
             authorization = value
         elif name == b"host":
@@ -61,7 +62,7 @@ def key_of(scope: Scope) -> Key | None:
             return None
     if not host:
         return None
-    return method, scope["path"], scope["query_string"], authorization
+    return method, scope["path"], scope["query_string"], authorization or b""
 
 
 class ResponseCache:

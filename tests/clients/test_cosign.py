@@ -163,7 +163,7 @@ def test_a_bundle_is_not_loaded_before_its_layer(cosign: Program, tenants: Tenan
     cosign("save", "--dir", "saved", image)
     loaded = cosign("load", "--dir", "saved", f"{tenants.owner.host}/{tenants.repository()}:1", check=False)
     assert loaded.returncode != 0
-    assert "MANIFEST_BLOB_UNKNOWN: the manifest names sha256:" in loaded.stderr
+    assert "MANIFEST_BLOB_UNKNOWN: the manifest refers to sha256:" in loaded.stderr
     assert "which this repository does not have: push it first" in loaded.stderr
 
 

@@ -133,3 +133,12 @@ def test_a_peer_that_is_not_trusted_changes_nothing(
 ) -> None:
     if peer not in TRUSTED[0]:
         assert seen(str(peer), *headers) == (str(peer), "http", "inner:5000")
+
+
+@pytest.mark.parametrize(
+    "sent", ['"', "for", "for=1.2.3.4;", "=;,=", "x" * 100_000, "a=b;" * 30_000, "," * 100_000]
+)
+def test_the_element_of_a_proxy_counts_after_whatever_a_client_sent(sent: str) -> None:
+    forwarded = f"{sent}, for=198.51.100.1;proto=https;host=hub.example"
+    assert seen("10.0.0.1", ("Forwarded", forwarded)) == ("198.51.100.1", "https", "hub.example")
+    assert seen("10.0.0.1", ("X-Forwarded-For", f"{sent}, 198.51.100.1"))[0] == "198.51.100.1"
