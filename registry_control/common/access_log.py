@@ -81,8 +81,9 @@ class LineWriter:
             if (
                 self._thread is None
             ):  # not earlier: a server's processes are forked before their first request
-                self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+                thread.start()  # If this raises, the next call tries again.
+                self._thread = thread
             if self._size + len(line) > _CAPACITY:
                 self._dropped += 1
                 return

@@ -36,8 +36,9 @@ class Publisher:
         with self._changed:
             self._waiting[name] = None
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+                thread.start()  # If this raises, the next call tries again.
+                self._thread = thread
             self._changed.notify()
 
     def _reset(self) -> None:

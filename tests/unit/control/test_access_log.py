@@ -149,3 +149,25 @@ def test_a_closed_descriptor_does_not_end_the_server() -> None:
 
 def test_the_access_log_can_be_disabled() -> None:
     assert open_access_log("off") is None
+
+
+def test_a_thread_that_could_not_be_started_is_started_by_the_next_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a process that cannot start a thread, as at a limit of its number
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    reading, writing = os.pipe()
+    writer = LineWriter(writing)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            writer.write("first")
+
+    # when it can again, then the next line is written
+    writer.write("second")
+    writer.close()
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b"second\n"

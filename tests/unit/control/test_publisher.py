@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from registry_control.common.publisher import Publisher
 
 
@@ -71,3 +73,22 @@ def test_a_forked_process_has_its_own_thread() -> None:
         os._exit(0 if "child" in sent else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert sent == ["parent"]
+
+
+def test_a_thread_that_could_not_be_started_is_started_by_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a process that cannot start a thread, as at a limit of its number
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    sent = list[str]()
+    publisher = Publisher(sent.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            publisher.enqueue("first")
+
+    # when it can again, then both names are sent
+    publisher.enqueue("second")
+    wait_until(lambda: sent == ["first", "second"])
