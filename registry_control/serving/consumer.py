@@ -73,8 +73,8 @@ class _Companions:
         if self._is_connected():
             record_heartbeat(self._queue)
             if not self._is_ready:
+                self._pid_file.write()  # If this raises, the next heartbeat tries again.
                 self._is_ready = True
-                self._pid_file.write()
 
     def _is_connected(self) -> bool:
         """Whether the consumer has a connection to the broker: Celery removes it when it is lost."""
