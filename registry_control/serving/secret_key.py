@@ -18,26 +18,28 @@ _ROW: Final = 1
 
 
 def check_secret_key() -> None:
-    """Compare this node's key with the one that the database was set up with, if one is recorded.
+    """Compare this node's key with the one of the installation; the first node to start records its own.
 
     Raises:
         ConfigurationError: they differ.
     """
     recorded = None
     with suppress(AnyDatabaseError):  # Without a database or its tables, every request reports that.
-        recorded = Installation.objects.filter(pk=_ROW).values_list("secret_key_hash", flat=True).first()
+        recorded = record_secret_key()
     connection.close()  # A server forks after this.
     if recorded is not None and not hmac.compare_digest(recorded, _hash()):
         raise ConfigurationError(
             "REGISTRY_SECRET_KEY: this database was set up with another key: set the same one on every node"
             " (a node that generated its own has it in secret_key in its state folder), or replace it with"
-            " `manage.py replace_secret_key`, which makes every API key, token and session invalid"
+            " `manage.py replace_secret_key`, which makes every API key, token and session of the other key"
+            " invalid: if this node's key is the right one, it loses nothing"
         )
 
 
-def record_secret_key() -> None:
-    """Record the key, unless one is recorded."""
-    Installation.objects.get_or_create(pk=_ROW, defaults={"secret_key_hash": _hash()})
+def record_secret_key() -> str:
+    """Record the key, unless one is recorded; returns the recorded hash."""
+    installation, _ = Installation.objects.get_or_create(pk=_ROW, defaults={"secret_key_hash": _hash()})
+    return installation.secret_key_hash
 
 
 def replace_secret_key() -> None:

@@ -58,8 +58,8 @@ def prepared_database(report: Callable[[str], None]) -> Iterator[None]:
     try:
         with startup_lock(report):
             _migrate()
+            record_secret_key()  # Raises what `check_secret_key` ignores.
             check_secret_key()
-            record_secret_key()
             yield
     except (AnyDatabaseError, InconsistentMigrationHistory, OSError) as error:
         raise ConfigurationError(
