@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import Final
 
 from django.db import Error as AnyDatabaseError
-from django.db import connection
+from django.db import connection, transaction
 
+from registry_control.audit.services import Actor, Target, record
 from registry_control.common.secrets import keyed_hash
 from registry_control.serving.models import Installation
 from registry_control.settings.environment import ConfigurationError
@@ -42,9 +43,12 @@ def record_secret_key() -> str:
     return installation.secret_key_hash
 
 
-def replace_secret_key() -> None:
+@transaction.atomic
+def replace_secret_key(*, actor: Actor) -> None:
     """Record the key in place of another one."""
     Installation.objects.update_or_create(pk=_ROW, defaults={"secret_key_hash": _hash()})
+    target = Target(kind="installation", id=_ROW, name="", organization_id=None)
+    record(actor=actor, verb="installation.replace_secret_key", target=target)
 
 
 def _hash() -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Final, Self, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from registry_control.common.files import write_private
@@ -71,6 +71,7 @@ class Environment:
     redis_url: str | None
     storage_url: str
     secret_key: str
+    generated_key_file: Path | None  # the file of `secret_key`, if this process has just generated it
     allowed_hosts: tuple[str, ...]
     data_workers: int
     worker_fast: int  # concurrent tasks
@@ -116,7 +117,6 @@ class Environment:
             ),
             redis_url=read.url("REDIS_URL", "", ("redis", "rediss")) or None,
             storage_url=read.url("STORAGE_URL", f"file://{quoted_state_dir}/storage", ("file", "s3")),
-            secret_key=read.secret_key("SECRET_KEY") or _generated_secret_key(state_dir),
             allowed_hosts=read.host_names("ALLOWED_HOSTS"),
             data_workers=read.number("DATA_WORKERS", max(2, os.cpu_count() or 1), at_least=1),
             worker_fast=read.number("WORKER_FAST", 4, at_least=1),
@@ -135,6 +135,9 @@ class Environment:
             control_threads=read.number("CONTROL_THREADS", 8, at_least=1),
             database_threads=read.number("DATABASE_THREADS", 8, at_least=1),
             storage_threads=read.number("STORAGE_THREADS", 8, at_least=1),
+            # Last, so that no key is generated if a value is invalid.
+            secret_key=(key := _secret_key(read, state_dir)).text,
+            generated_key_file=key.generated_file,
         )
 
 
@@ -249,25 +252,35 @@ def _either(schemes: tuple[str, ...]) -> str:
     return " or ".join(f"{scheme}://" for scheme in schemes)
 
 
-def _generated_secret_key(state_dir: Path) -> str:
-    """The key that the first start generated. If several processes start at once, all use the same one."""
+class _SecretKey(NamedTuple):
+    text: str
+    generated_file: Path | None = None  # if this process generated the key
+
+
+def _secret_key(read: _Reader, state_dir: Path) -> _SecretKey:
+    """The configured key, or the one that the first start generated.
+
+    If several processes start at once, all use the same one.
+    """
+    if configured := read.secret_key("SECRET_KEY"):
+        return _SecretKey(configured)
     path = state_dir / "secret_key"
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not path.exists():
-            _write_once(path, secrets.token_urlsafe(48))
-        return path.read_text(encoding="ascii").strip()
+        is_new = not path.exists() and _write_once(path, secrets.token_urlsafe(48))
+        return _SecretKey(path.read_text(encoding="ascii").strip(), path if is_new else None)
     except OSError as error:
         raise ConfigurationError(f"{PREFIX}STATE_DIR: cannot use {state_dir}: {error}") from error
 
 
-def _write_once(path: Path, text: str) -> None:
-    """Write a private file atomically, unless it exists."""
+def _write_once(path: Path, text: str) -> bool:
+    """Write a private file atomically, unless it exists. Returns whether this process wrote it."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         write_private(draft, text)
         os.link(draft, path)
     except FileExistsError:
-        pass  # Another process was faster; its key is used.
+        return False  # Another process was faster; its key is used.
     finally:
         draft.unlink(missing_ok=True)
+    return True

@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
 
+from registry_control.audit.services import SYSTEM
 from registry_control.serving.secret_key import replace_secret_key
 
 
@@ -16,6 +18,18 @@ class Command(BaseCommand):
     )
 
     def handle(self, *_: Any, **__: Any) -> None:
-        """Replace the recorded key."""
-        replace_secret_key()
+        """Replace the recorded key.
+
+        Raises:
+            CommandError: this process has just generated its key, so no node has it.
+        """
+        generated = settings.ENVIRONMENT.generated_key_file
+        if generated is not None:
+            generated.unlink(missing_ok=True)  # A second run would accept it.
+            raise CommandError(
+                "REGISTRY_SECRET_KEY: not set, and the state folder has no key: set the key of the nodes"
+                " (REGISTRY_SECRET_KEY or REGISTRY_SECRET_KEY_FILE), or set REGISTRY_STATE_DIR to the folder"
+                " of the node that generated it"
+            )
+        replace_secret_key(actor=SYSTEM)
         self.stderr.write("replaced; create new API keys with `manage.py create_key`")
