@@ -14,9 +14,7 @@ _KEY: Final = 0x53746F77616765  # "Stowage" in ASCII, different from the locks o
 # The lock is released with its transaction, so it works through a connection pooler too. Waiting for it and
 # holding it may take as long as a migration, so there are no timeouts; keepalives detect that the node has
 # disappeared.
-_OPTIONS: Final = """
-SET LOCAL lock_timeout = 0;
-SET LOCAL idle_in_transaction_session_timeout = 0;
+_KEEPALIVES: Final = """
 SET LOCAL tcp_keepalives_idle = 10;
 SET LOCAL tcp_keepalives_interval = 5;
 SET LOCAL tcp_keepalives_count = 3
@@ -37,11 +35,14 @@ def startup_lock(report: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def _postgresql(on_wait: Callable[[], None]) -> Iterator[None]:
+    from registry_control.db.postgresql.timeouts import DISABLE_IN_TRANSACTION
+
     own = connection.copy()
     try:
         own.set_autocommit(False)
         with own.cursor() as cursor:
-            cursor.execute(_OPTIONS)
+            cursor.execute(DISABLE_IN_TRANSACTION)
+            cursor.execute(_KEEPALIVES)
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_KEY])
             if not cursor.fetchone()[0]:
                 on_wait()

@@ -19,7 +19,14 @@ FROM (VALUES ('lock_timeout', '10s'), ('idle_in_transaction_session_timeout', '3
 JOIN pg_settings AS present USING (name)
 WHERE present.source NOT IN ('client', 'user', 'database', 'database user')
 """
-_DISABLE: Final = "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
+# Also those that only an operator sets. PostgreSQL has transaction_timeout since version 17.
+_DISABLE: Final = """
+SELECT set_config(name, '0', {is_local}) FROM pg_settings WHERE name IN (
+    'lock_timeout', 'idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout'
+)
+"""
+DISABLE_IN_TRANSACTION: Final = _DISABLE.format(is_local="true")
+"""A statement that removes all timeouts until the end of the transaction."""
 
 
 def connect(parameters: dict[str, Any]) -> Connection:
@@ -43,5 +50,5 @@ def apply(connection: Connection) -> None:
 
 
 def disable(connection: Connection) -> None:
-    """Remove both timeouts on a connection in autocommit mode."""
-    connection.execute(_DISABLE)
+    """Remove all timeouts on a connection in autocommit mode, whoever set them."""
+    connection.execute(_DISABLE.format(is_local="false"))

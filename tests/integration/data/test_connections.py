@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from threading import Timer
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ from registry_control.db import sql as hand_written
 from registry_control.db.postgresql import timeouts
 from registry_control.db.postgresql.base import DatabaseWrapper
 from registry_control.settings import _database as settings_of
+from registry_control.standalone.startup_lock import _KEY, startup_lock
 from registry_data.oci.errors import ProtocolError
 from registry_data.registry.use_case import use_case
 
@@ -334,8 +336,24 @@ def test_timeouts_set_by_the_operator_take_precedence(url: str, django_db_blocke
 
 
 def test_migrations_have_no_timeouts(connection: DatabaseWrapper) -> None:
+    connection.execute("SET statement_timeout = '60s'", [])
     connection.prepare_database()
     assert _timeouts(connection.connection) == ("0", "0")
+    assert connection.query("SELECT current_setting('statement_timeout')", []) == [("0",)]
+
+
+def test_the_startup_lock_has_no_timeouts(url: str, django_db_blocker: DjangoDbBlocker) -> None:
+    # given a role with a timeout for statements, and a node that holds the lock for longer
+    limited = _connection_to(f"{url}?options=-c%20statement_timeout%3D300ms")
+    with psycopg.connect(url) as holder, django_db_blocker.unblock(), closing(limited):
+        holder.execute("SELECT pg_advisory_xact_lock(%s)", [_KEY])
+        before, connections["default"] = connections["default"], limited
+        try:
+            # when another node waits for the lock, then it acquires it
+            with startup_lock(lambda _: Timer(1, holder.rollback).start()):
+                assert holder.execute("SELECT pg_try_advisory_xact_lock(%s)", [_KEY]).fetchone() == (False,)
+        finally:
+            connections["default"] = before
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
