@@ -8,9 +8,8 @@ from contextlib import suppress
 from typing import Final
 
 from django.db import Error as AnyDatabaseError
-from django.db import connection, transaction
+from django.db import connection
 
-from registry_control.audit.services import Actor, Target, record
 from registry_control.common.secrets import keyed_hash
 from registry_control.serving.models import Installation
 from registry_control.settings.environment import ConfigurationError
@@ -43,12 +42,9 @@ def record_secret_key() -> str:
     return installation.secret_key_hash
 
 
-@transaction.atomic
-def replace_secret_key(*, actor: Actor) -> None:
+def replace_secret_key() -> None:
     """Record the key in place of another one."""
     Installation.objects.update_or_create(pk=_ROW, defaults={"secret_key_hash": _hash()})
-    target = Target(kind="installation", id=_ROW, name="", organization_id=None)
-    record(actor=actor, verb="installation.replace_secret_key", target=target)
 
 
 def _hash() -> str:

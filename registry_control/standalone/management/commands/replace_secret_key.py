@@ -1,12 +1,15 @@
 """`manage.py replace_secret_key`: accept another REGISTRY_SECRET_KEY for this database."""
 
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 
-from registry_control.audit.services import SYSTEM
+from registry_control.audit.services import SYSTEM, Target, record
 from registry_control.serving.secret_key import replace_secret_key
+
+_INSTALLATION: Final = Target(kind="installation", id=1, name="", organization_id=None)
 
 
 class Command(BaseCommand):
@@ -31,5 +34,7 @@ class Command(BaseCommand):
                 " (REGISTRY_SECRET_KEY or REGISTRY_SECRET_KEY_FILE), or set REGISTRY_STATE_DIR to the folder"
                 " of the node that generated it"
             )
-        replace_secret_key(actor=SYSTEM)
+        with transaction.atomic():
+            replace_secret_key()
+            record(actor=SYSTEM, verb="installation.replace_secret_key", target=_INSTALLATION)
         self.stderr.write("replaced; create new API keys with `manage.py create_key`")
