@@ -68,7 +68,7 @@ class Attempt:
         """The primary keys of its two counters, in lock order."""
         # Not the name itself: some people type their password there.
         user = keyed_hash("sign-in user name", self.username)[:32]
-        return sorted([f"address {self.address}", f"user {user} from {_network(self.address)}"])
+        return sorted([f"address {_host(self.address)}", f"user {user} from {_network(self.address)}"])
 
 
 def attempt_of(request: HttpRequest, username: str) -> Attempt:
@@ -206,6 +206,11 @@ def _address(text: str) -> str:
     except ValueError:
         return "unknown"
     return str((isinstance(address, IPv6Address) and address.ipv4_mapped) or address)
+
+
+def _host(address: str) -> str:
+    """What counts as one address: of IPv6 the /64 network, which a single customer gets (RFC 6177)."""
+    return _network(address) if ":" in address else address
 
 
 def _network(address: str) -> str:

@@ -84,6 +84,17 @@ def test_an_ipv6_network_has_64_bits(administrator: User) -> None:
     assert try_password(administrator.username, PASSWORD, "2001:db8:0:2::1").status_code == 302
 
 
+def test_one_ipv6_network_counts_as_one_address_for_every_user(administrator: User) -> None:
+    # given guesses with rotating names from rotating addresses of one /64
+    for number in range(10):
+        assert fail(unique("nobody"), 1, f"2001:db8:0:1:{number}::{number}") == [200]
+
+    # then the /64 is blocked for every name, and the next /64 is not
+    assert fail(unique("nobody"), 1, "2001:db8:0:1:ffff::1") == [429]
+    assert try_password(administrator.username, PASSWORD, "2001:db8:0:1::ffff").status_code == 429
+    assert fail(unique("nobody"), 1, "2001:db8:0:2::1") == [200]
+
+
 def test_a_success_neither_counts_nor_resets_the_counter(administrator: User) -> None:
     assert fail(administrator.username, 9) == [200] * 9
     for _ in range(3):
