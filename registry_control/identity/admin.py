@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -145,7 +146,8 @@ class UserForm(OptimisticForm, _UserForm):
 class RegistryUserAdmin(IdentityAdmin, _UserAdmin):
     """Users: staff sign in here, members of an organization can have tenant rights.
 
-    Only a superuser may create administrators, and change or delete another superuser.
+    Only a superuser may create administrators, set the password of other staff, and change or delete
+    another superuser.
     """
 
     form = UserForm
@@ -207,7 +209,15 @@ class RegistryUserAdmin(IdentityAdmin, _UserAdmin):
 
     @transaction.atomic
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002 - Django's
-        """Run in a transaction, in which `get_object` locks the row: Django saves all of its columns."""
+        """Run in a transaction, in which `get_object` locks the row: Django saves all of its columns.
+
+        Raises:
+            PermissionDenied: only superusers set the password of other staff, who may have more rights.
+        """
+        user = self.get_object(request, unquote(id))
+        is_other_staff = user is not None and user.is_staff and user.pk != request.user.pk
+        if is_other_staff and not request.user.is_superuser:
+            raise PermissionDenied
         return super().user_change_password(request, id, form_url)
 
     def log_change(self, request: HttpRequest, obj: User, message: Any) -> Any:

@@ -103,6 +103,33 @@ def test_staff_may_view_superusers_and_not_change_them(staffs: Client, administr
     assert now.is_active
 
 
+def test_staff_sets_its_own_password_and_not_that_of_other_staff(staffs: Client, staff: User) -> None:
+    # given other staff, with fewer rights at this moment
+    other = make_user(password="correct horse battery")
+    other.is_staff = True
+    other.save()
+    page = f"/admin/identity/user/{other.pk}/password/"
+
+    # then its password can be neither set nor disabled
+    assert staffs.get(page).status_code == 403
+    assert staffs.post(page, PASSWORD).status_code == 403
+    disable = {"usable_password": "false", "unset-password": "1"}
+    assert staffs.post(page, disable).status_code == 403
+    assert User.objects.get(pk=other.pk).password == other.password
+    assert not AuditEvent.objects.filter(verb="user.password").exists()
+
+    # and the own one can be set
+    assert staffs.post(f"/admin/identity/user/{staff.pk}/password/", PASSWORD).status_code == 302
+    staff.refresh_from_db()
+    assert staff.check_password("another horse battery")
+
+
+def test_a_superuser_sets_the_password_of_staff(pages: Client, staff: User) -> None:
+    assert pages.post(f"/admin/identity/user/{staff.pk}/password/", PASSWORD).status_code == 302
+    staff.refresh_from_db()
+    assert staff.check_password("another horse battery")
+
+
 @pytest.mark.parametrize("way", ["page", "action"])
 def test_staff_cannot_delete_superusers(staffs: Client, administrator: User, way: str) -> None:
     # given a superuser among other users
