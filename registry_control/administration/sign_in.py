@@ -97,7 +97,7 @@ def _turn(semaphore: threading.BoundedSemaphore, attempt: Attempt, *, timeout: i
         TooBusy: it was not released within `timeout` seconds.
     """
     if not semaphore.acquire(timeout=timeout):
-        _uncount(attempt)
+        uncount(attempt)
         logger.warning("sign-in from %s refused: too many passwords are being checked", attempt.address)
         raise TooBusy(retry_after=1)
     try:
@@ -109,7 +109,7 @@ def _turn(semaphore: threading.BoundedSemaphore, attempt: Attempt, *, timeout: i
 @transaction.atomic
 def succeed(attempt: Attempt, user: AbstractBaseUser) -> None:
     """Audit and log a successful sign-in, which then no longer counts as failed."""
-    _uncount(attempt)
+    uncount(attempt)
     actor = Actor(ActorKind.USER, str(user.pk), user.get_username())
     record(actor=actor, verb="sign_in.succeeded", target=_target(user), address=attempt.address)
     logger.info("sign-in of %s from %s succeeded", user.get_username(), attempt.address)
@@ -166,7 +166,8 @@ def _count_locked(attempt: Attempt) -> int:
 
 
 @transaction.atomic
-def _uncount(attempt: Attempt) -> None:
+def uncount(attempt: Attempt) -> None:
+    """Stop counting an attempt as failed."""
     counters = _locked(attempt)
     for counter in counters:
         counter.failures = [failure for failure in counter.failures if failure != attempt.at]

@@ -4,10 +4,12 @@ from http import HTTPStatus
 from typing import Any
 
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.loader import render_to_string
+from django.urls import reverse
 
 from registry_control.administration.lookups import check_lengths, refusing_bad_values
+from registry_control.administration.own_password import OwnPasswordView
 from registry_control.administration.sign_in import SignInRefused, TooManyFailures
 from registry_control.administration.sign_in_form import SignInForm
 from registry_control.common.version import version
@@ -26,6 +28,20 @@ class RegistryAdminSite(admin.AdminSite):
         """Show the form, or check the password that it sends (`SignInForm`)."""
         try:
             return super().login(request, extra_context)
+        except SignInRefused as refused:
+            return _refused(refused)
+
+    def password_change(  # type: ignore[override]  # a redirect is no TemplateResponse
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponseBase:
+        """Show the form, or change the own password (`OwnPasswordView`)."""
+        view = OwnPasswordView.as_view(
+            success_url=reverse("admin:password_change_done", current_app=self.name),
+            extra_context={**self.each_context(request), **(extra_context or {})},
+        )
+        request.current_app = self.name
+        try:
+            return view(request)
         except SignInRefused as refused:
             return _refused(refused)
 
