@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin
-from django.contrib.auth.forms import UserChangeForm
+from django.contrib.auth.forms import AdminPasswordChangeForm, UserChangeForm
 from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     _Form = ModelForm[Any]
     _UserAdmin = UserAdmin[User]
     _UserForm = UserChangeForm[User]
+    _PasswordForm = AdminPasswordChangeForm[User]
     _Inline = admin.TabularInline[PolicyRule, Policy]
 else:
     _UserAdmin, _UserForm, _Inline = UserAdmin, UserChangeForm, admin.TabularInline
+    _PasswordForm = AdminPasswordChangeForm
 
 admin.site.unregister(Group)  # administrators have permissions of their own, principals have policies
 
@@ -142,6 +144,15 @@ class UserForm(OptimisticForm, _UserForm):
     """The form of an existing user, without the password."""
 
 
+class PasswordForm(_PasswordForm):
+    """The form that sets or disables the password of a user."""
+
+    @property
+    def changed_data(self) -> list[str]:
+        """The password, also where it is disabled: Django then reports no change, and none was audited."""
+        return ["password"]
+
+
 @admin.register(User)
 class RegistryUserAdmin(IdentityAdmin, _UserAdmin):
     """Users: staff sign in here, members of an organization can have tenant rights.
@@ -151,6 +162,7 @@ class RegistryUserAdmin(IdentityAdmin, _UserAdmin):
     """
 
     form = UserForm
+    change_password_form = PasswordForm
     list_display = ("username", "organization", "email", "is_staff", "is_active", "last_login")
     list_filter = ("is_staff", "is_superuser", "is_active", "organization")
     list_select_related = ("organization",)

@@ -179,3 +179,13 @@ def test_a_password_is_changed_by_an_administrator(pages: Client) -> None:
     user.refresh_from_db()
     assert user.check_password("another horse battery")
     assert AuditEvent.objects.filter(verb="user.password", target_id=str(user.pk)).count() == 1
+
+
+def test_disabling_a_password_is_audited(pages: Client, administrator: User) -> None:
+    user = make_user(password="correct horse battery")
+    form = {"usable_password": "false", "unset-password": "1"}
+    assert pages.post(f"/admin/identity/user/{user.pk}/password/", form).status_code == 302
+    user.refresh_from_db()
+    assert not user.has_usable_password()
+    event = AuditEvent.objects.get(verb="user.password", target_id=str(user.pk))
+    assert event.actor_id == str(administrator.pk)
