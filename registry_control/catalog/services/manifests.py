@@ -89,8 +89,9 @@ _DELETE_REFERRERS: Final = "DELETE FROM catalog_referrer WHERE manifest_id IN"
 _DELETE_MISSING: Final = "DELETE FROM catalog_missingchild WHERE parent_id IN"
 _DELETE: Final = "DELETE FROM catalog_manifest WHERE id IN"
 _PUSHED: Final = """
-UPDATE catalog_image SET size = size + %s, untagged_size = untagged_size + %s, tag_rows = tag_rows + %s,
-                         pushed_at = %s, updated_at = %s
+UPDATE catalog_image SET size = size + CASE WHEN size_is_stale THEN 0 ELSE %s END,
+                         untagged_size = untagged_size + CASE WHEN size_is_stale THEN 0 ELSE %s END,
+                         tag_rows = tag_rows + %s, pushed_at = %s, updated_at = %s
 WHERE id = %s
 """
 
@@ -344,9 +345,9 @@ def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
     sparse.orphan(image, manifest)
     tag_names = delete_rows([manifest.pk], cause=Cause.MANIFEST_DELETED)
     record_change(image_scope(image.pk))
+    removed = sum(blob.size for blob in own)
     Image.objects.filter(pk=image.pk).update(
-        size=F("size") + moved,
-        untagged_size=F("untagged_size") - moved - sum(blob.size for blob in own),
+        **reachability.changed_sizes(size=moved, untagged_size=-moved - removed),
         tag_rows=F("tag_rows") - len(tag_names),
         updated_at=now(),
     )

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Case, F, When
 
 from registry_control.catalog import references
 from registry_control.catalog.models import Image
@@ -88,6 +89,17 @@ def update(image_id: UUID, changed: Collection[int], *, deleted: int | None = No
     reachable = reach(roots, [edge for edge in affected.edges if edge.target != deleted])
     before = {state.id for state in states if state.was_reachable}
     return _set(image_id, reachable - before, to=True) - _set(image_id, before - reachable, to=False)
+
+
+def changed_sizes(*, size: int, untagged_size: int) -> dict[str, Case]:
+    """The values of both columns in an UPDATE of an image that adds these bytes.
+
+    A stale image keeps its values: they may be of an older release, and the recount replaces them.
+    """
+    return {
+        name: Case(When(size_is_stale=True, then=F(name)), default=F(name) + added)
+        for name, added in (("size", size), ("untagged_size", untagged_size))
+    }
 
 
 def _find_affected(changed: Collection[int]) -> _Affected | None:

@@ -83,8 +83,7 @@ def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | N
     record_change(image_scope(image_id))
     moved = reachability.update(image_id, [existing.manifest_id])
     Image.objects.filter(pk=image_id).update(
-        size=F("size") + moved,
-        untagged_size=F("untagged_size") - moved,
+        **reachability.changed_sizes(size=moved, untagged_size=-moved),
         tag_rows=F("tag_rows") - 1,
         updated_at=now(),
     )
@@ -122,7 +121,7 @@ def start_deletion(tag: Tag, *, actor: Actor) -> None:
         record_change(image_scope(tag.image_id))
         moved = reachability.update(tag.image_id, [tag.manifest_id])
         Image.objects.filter(pk=tag.image_id).update(
-            size=F("size") + moved, untagged_size=F("untagged_size") - moved, updated_at=tag.updated_at
+            **reachability.changed_sizes(size=moved, untagged_size=-moved), updated_at=tag.updated_at
         )
         record(actor=actor, verb="tag.delete", target=images.target_of(tag.image), tag=tag.name)
     deletion_started.send(sender=Tag)

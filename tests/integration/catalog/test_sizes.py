@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from registry_control.catalog.models import Image, Manifest, Referrer
+from registry_control.catalog.models import Image, Manifest, Referrer, Tag
 from registry_control.catalog.services import images, manifests, reachability, tags
 from registry_control.namespaces.models import Namespace
 from tests.factories import TestKey, make_manifest, push_blob, push_image
@@ -160,6 +160,30 @@ def test_the_worker_recomputes_sizes_where_a_tag_reaches_too_many_manifests(repo
     assert reachability.recount_stale(limit=10) == 1
     assert repository.sizes == (1, 13)
     assert not Image.objects.get(pk=repository.image_id).size_is_stale
+
+
+def test_sizes_that_the_worker_has_yet_to_recount_are_unchanged(repository: Repository) -> None:
+    # given an image of an older release, whose `size` counted its untagged manifests too (migration 0010)
+    old = repository.push(10)
+    repository.push(20, tags=["a"])
+    repository.push(30, tags=["b"])
+    row = Image.objects.filter(pk=repository.image_id)
+    row.update(size=60, untagged_size=0, size_is_stale=True)
+
+    # when manifests and tags are pushed and deleted before the worker has recounted it
+    owner = repository.owner
+    manifests.delete(actor=owner.actor, image_id=repository.image_id, digest=old)
+    assert repository.sizes == (60, 0)
+    repository.push(1, tags=["a"])
+    assert repository.sizes == (60, 0)
+    tags.untag(actor=owner.actor, image_id=repository.image_id, name="b")
+    assert repository.sizes == (60, 0)
+    tags.delete(principal=owner.principal, tag_id=Tag.objects.get(name="a").pk)
+    assert repository.sizes == (60, 0)
+
+    # then the recount is right
+    reachability.recount_stale(limit=10)
+    assert repository.sizes == (0, 51)
 
 
 def test_an_index_without_a_tag_makes_its_children_tagged_content_when_its_subject_has_one(
