@@ -122,6 +122,7 @@ SELECT pg_current_snapshot()::text, ARRAY(
         self._pipeline = pipeline
         self._apply = apply
         self._snapshot: str | None = None  # the last one: xmin:xmax:ids in progress
+        self._generation = pipeline.generation  # of the connection that the last statement was sent on
         self._asking: list[asyncio.Future[bool]] = []
         self._waiting: list[asyncio.Future[bool]] = []
 
@@ -136,6 +137,7 @@ SELECT pg_current_snapshot()::text, ARRAY(
 
     def _ask(self) -> None:
         self._asking, self._waiting = self._waiting, []
+        self._forget_other_connection()
         self._send(self._SNAPSHOT, (), self._compare)
 
     def _send(self, sql: str, parameters: tuple[str, ...], then: Callable[..., None]) -> None:
@@ -156,7 +158,16 @@ SELECT pg_current_snapshot()::text, ARRAY(
         if snapshot == self._snapshot:
             self._finish(is_current=True)
         else:
+            self._forget_other_connection()
             self._send(self._CHANGES, self._parameters(), self._advance)
+
+    def _forget_other_connection(self) -> None:
+        """Forget the snapshot of an earlier connection, which another query may have replaced meanwhile.
+
+        The next connection may lead to another server, a replica that was promoted, with ids of its own.
+        """
+        if self._generation != self._pipeline.generation:
+            self._generation, self._snapshot = self._pipeline.generation, None
 
     def _parameters(self) -> tuple[str, str]:
         if self._snapshot is None:
@@ -175,8 +186,6 @@ SELECT pg_current_snapshot()::text, ARRAY(
 
     def _finish(self, *, is_current: bool) -> None:
         if not is_current:
-            # The next connection may lead to another server, a replica that was promoted, with ids of its
-            # own.
             self._snapshot = None
         asked, self._asking = self._asking, []
         for future in asked:

@@ -53,6 +53,7 @@ class Pipeline:
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         """`connect` may block: it runs in a thread."""
+        self.generation = 0  # changes before `ask` can use another connection, perhaps to another server
         self._open_connection = connect
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -214,6 +215,7 @@ class Pipeline:
         os.close(self._socket)
         self._connection.close()
         self._connection, self._is_writing = None, False
+        self.generation += 1
         self._prepared.forget_all()
         if self._timer is not None:
             self._timer.cancel()

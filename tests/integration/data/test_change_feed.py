@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from registry_control.common.change_feed import MOST_AT_ONCE, PostgresChangeFeed, SqliteChangeFeed
 from registry_control.common.changes import EVERYTHING
-from registry_control.db.postgresql.pipeline import Pipeline
+from registry_control.db.postgresql.pipeline import ConnectionUnavailable, Pipeline
 from tests.services.postgres import Postgres
 
 # As the migration creates it.
@@ -175,7 +175,9 @@ def test_a_request_after_a_commit_does_not_share_an_earlier_read(
 
 
 def with_feed(
-    url: str, scenario: Callable[[PostgresChangeFeed, Applied], Coroutine[Any, Any, None]], **options: Any
+    url: str,
+    scenario: Callable[[PostgresChangeFeed, Applied], Coroutine[Any, Any, None]],
+    pipeline: Pipeline | None = None,
 ) -> None:
     """Run a scenario with a connected feed."""
 
@@ -183,7 +185,7 @@ def with_feed(
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(TABLE)
         applied = Applied()
-        feed = PostgresChangeFeed(Pipeline(lambda: psycopg.connect(url, **options)), applied.append)
+        feed = PostgresChangeFeed(pipeline or Pipeline(lambda: psycopg.connect(url)), applied.append)
         await connected(feed)
         assert applied.drain() == [None]
         try:
@@ -314,16 +316,54 @@ def test_a_cancelled_call_does_not_affect_concurrent_ones(url: str) -> None:
 
 def test_after_a_lost_connection_everything_is_evicted(url: str) -> None:
     async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
-        with psycopg.connect(url, autocommit=True) as killer:
-            killer.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE application_name = 'feed' AND datname = current_database()"
-            )
+        terminate_feed(url)
         assert not await feed.catch_up()
         await connected(feed)
         assert applied.drain() == [None]
 
-    with_feed(url, scenario, application_name="feed")
+    with_feed(url, scenario, pipeline_of_feed(url))
+
+
+def test_everything_is_evicted_if_another_query_has_replaced_the_lost_connection(url: str) -> None:
+    pipeline = pipeline_of_feed(url)
+
+    async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
+        # given a connection that is lost while the feed is idle, and a query of a request that reconnects
+        first = await backend_of(pipeline)
+        terminate_feed(url)
+        assert await backend_of(pipeline) != first
+        assert applied.drain() == []
+
+        # when the feed asks on the new connection, then it succeeds at once and evicts everything, once
+        assert await feed.catch_up()
+        assert applied.drain() == [None]
+        assert await feed.catch_up()
+        assert applied.drain() == []
+
+    with_feed(url, scenario, pipeline)
+
+
+def pipeline_of_feed(url: str) -> Pipeline:
+    """A pipeline whose connections `terminate_feed` ends."""
+    return Pipeline(lambda: psycopg.connect(url, application_name="feed"))
+
+
+def terminate_feed(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as killer:
+        killer.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE application_name = 'feed' AND datname = current_database()"
+        )
+
+
+async def backend_of(pipeline: Pipeline) -> int:
+    """The process id of the server's end, after a new connection if there is none."""
+    for _ in range(1500):
+        try:
+            return int((await pipeline.ask("SELECT pg_backend_pid()", ()))[0][0])
+        except ConnectionUnavailable:
+            await asyncio.sleep(0.02)
+    raise AssertionError("the pipeline cannot query PostgreSQL")
 
 
 def test_catching_up_fails_without_a_server_or_the_table(
