@@ -122,8 +122,9 @@ def _save_progress(append: OpenUpload) -> int:
 
 
 def rollback(append: OpenUpload) -> None:
-    """Close the upload and discard what this request wrote."""
+    """Close the upload and discard what this request wrote; the digest of the rest stays known."""
     with use_case():
+        append.hashes.save_at_began()
         append.writer.abandon()
 
 

@@ -106,7 +106,7 @@ async def _finish(
         use_case = partial(uploads.finish_small, small, digest)
         rest = await _run_at_offset(context, request, repository, session_id, use_case)
         if rest is not None:
-            await _close(context, rest, digest)
+            await _close(context, request, repository, rest, digest)
         return _created(repository, digest)
     upload = await _open(context, request, repository, session_id)
     try:
@@ -116,25 +116,28 @@ async def _finish(
         if not already_published:
             await _transfer(context, request, upload)
             _check_length(request, upload)
-        # Authorized again: the body may have taken hours (invariant 5).
-        await _find(context, request, repository, session_id, upload_sessions.TO_WRITE)
     except BaseException:
         # A retry begins at the offset at which this request began (OCI 72).
         await context.bridge.run(uploads.rollback, upload)
         raise
-    await _close(context, upload, digest)
+    await _close(context, request, repository, upload, digest)
     return _created(repository, digest)
 
 
-async def _close(context: AppContext, upload: OpenUpload, digest: Digest) -> None:
+async def _close(
+    context: AppContext, request: Request, repository: Repository, upload: OpenUpload, digest: Digest
+) -> None:
     """Close the upload. If its bytes must be read again for the digest, few requests do so at a time."""
-    if upload.digest(digest.algorithm) is None:
-        try:
+    try:
+        if upload.digest(digest.algorithm) is None:
             async with context.rehash_slots:
                 await context.bridge.run_bytes(uploads.rehash, upload, digest, store=context.store)
-        except BaseException:
-            await context.bridge.run(uploads.rollback, upload)
-            raise
+        # Authorized again: the body, and reading the upload again, may have taken hours (invariant 5).
+        await _find(context, request, repository, upload.upload.session.id, upload_sessions.TO_WRITE)
+    except BaseException:
+        # A retry begins at the offset at which this request began (OCI 72).
+        await context.bridge.run(uploads.rollback, upload)
+        raise
     await context.bridge.run(uploads.finish, upload, digest, store=context.store)
 
 

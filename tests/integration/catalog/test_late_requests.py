@@ -1,21 +1,31 @@
 """Requests to an upload that another request has ended, or that an earlier attempt has ended partly."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256, sha512
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
+import httpx
 import pytest
 from django.conf import settings
 
+from registry_control.audit.services import SYSTEM
 from registry_control.catalog.models import Blob, BlobLease, Image, UploadSession
 from registry_control.catalog.services import blobs, images, uploads
+from registry_control.common import request_context
 from registry_control.common.clock import now
 from registry_control.common.models import Status
+from registry_control.identity import services as identity
+from registry_control.identity.models import ApiKey
 from registry_control.namespaces.models import Namespace
+from registry_data.config import Config
+from registry_data.http.app import App
+from registry_data.http.app_context import AppContext
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository, Tag
@@ -31,12 +41,14 @@ from registry_data.registry.uploads import (
     rehash,
     rollback,
 )
+from registry_data.scoped_cache import ChangeTracker
 from registry_data.storage.base import BlobStore, Key, NotStored, Unavailable, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.store import S3Store
 from tests.factories import TestKey, make_key, make_namespace, push_image
+from tests.integration.growth.watched import NoFeed, WatchedBridge
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -432,6 +444,64 @@ def test_an_upload_that_cannot_be_hashed_again_remains_for_the_next_attempt(
     # when the storage has them again
     finish_small([], claimed, again(upload), at=None, store=store)
     assert content_of(store) == CONTENT
+
+
+class TakenSlots(asyncio.Semaphore):
+    """Slots that are all taken. `requested` is set when a request waits for one."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.requested = asyncio.Event()
+
+    async def acquire(self) -> Literal[True]:
+        self.requested.set()
+        return await super().acquire()
+
+
+@pytest.mark.parametrize("rest", [b"", bytes(2 * 1024 * 1024)], ids=["at-once", "transferred"])
+def test_invariant_5_a_key_revoked_while_an_upload_is_hashed_again_creates_no_blob(
+    owner: TestKey, namespace: Namespace, start: Callable[[], Upload], store: BlobStore, rest: bytes
+) -> None:
+    # given a large upload that must be hashed again
+    upload, content = start(), os.urandom(9 * 1024 * 1024)
+    append_small([content], upload, at=0, store=store)
+    url = f"http://registry.test/v2/{namespace.name}/app/blobs/uploads/{upload.session.id}"
+    claimed = {"digest": str(Digest.of(content + rest, "sha512"))}
+
+    def revoke() -> None:
+        identity.delete_api_key(actor=SYSTEM, api_key=ApiKey.objects.get(pk=owner.access_key))
+
+    async def scenario() -> httpx.Response:
+        bridge, slots = WatchedBridge(), TakenSlots()
+        config = Config(public_host="registry.test", service="registry", blob_lease=settings.BLOB_LEASE)
+        app = App(
+            AppContext(
+                config,
+                bridge,
+                store,
+                NoFeed(),
+                ChangeTracker(),
+                start_request=request_context.start,
+                rehash_slots=slots,
+            )
+        )
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+            request = client.put(url, params=claimed, content=rest, auth=("key", owner.secret))
+            closing = asyncio.create_task(request)
+            # when the key of the closing request is revoked while it waits for its turn
+            await asyncio.wait_for(slots.requested.wait(), 30)
+            await bridge.run(revoke)
+            slots.release()
+            response = await closing
+        bridge.close()
+        return response
+
+    # then the request is rejected, and there is no blob
+    assert asyncio.run(scenario()).status_code == 401
+    assert not Blob.objects.exists()
+    # and the upload is as before the request, and need not be hashed a third time
+    assert finish_small([], Digest.of(content, "sha512"), again(upload), at=None, store=store) is None
+    assert content_of(store) == content
 
 
 @pytest.mark.oci(171)
