@@ -7,18 +7,21 @@ manifest, under the lock of the image's row: only manifests that can be reached 
 evaluated again. Where these are too many for a request, the worker recounts the image.
 """
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models import Case, F, When
 
 from registry_control.catalog import references
 from registry_control.catalog.models import Image
 from registry_control.common.models import NOT_DELETING, not_deleting_sql
-from registry_control.db.sql import execute, id_parameter, placeholders, row, rows
+from registry_control.db.sql import execute, id_parameter, placeholders, rows
+
+logger = logging.getLogger(__name__)
 
 MAX_AFFECTED: Final = 1000  # manifests that one request evaluates
 
@@ -31,23 +34,16 @@ WHERE s.id IN
 """
 _SET: Final = "UPDATE catalog_manifest SET is_reachable = %s WHERE id IN"
 
-# A full recount: everything becomes unreachable, then what the tags reach, one step after the other.
+# A full recount: all manifests become unreachable, then the tagged ones reachable, then the children and
+# referrers of those that have just become reachable, so that each manifest is visited once.
+_BATCH: Final = 500  # manifests whose children and referrers one statement marks
 _CLEAR: Final = "UPDATE catalog_manifest SET is_reachable = FALSE WHERE image_id = %s AND is_reachable"
 _SET_TAGGED: Final = f"""
 UPDATE catalog_manifest SET is_reachable = TRUE WHERE id IN (
     SELECT manifest_id FROM catalog_tag WHERE image_id = %s AND {not_deleting_sql()}
-)
-"""
-_SET_NEXT: Final = """
-UPDATE catalog_manifest SET is_reachable = TRUE WHERE NOT is_reachable AND id IN (
-    SELECT c.child_id FROM catalog_manifest p JOIN catalog_manifestchild c ON c.parent_id = p.id
-    WHERE p.image_id = %s AND p.is_reachable
-    UNION
-    SELECT r.manifest_id FROM catalog_manifest s
-    JOIN catalog_referrer r ON r.image_id = s.image_id AND r.subject_digest = s.digest
-    WHERE s.image_id = %s AND s.is_reachable
 ) RETURNING id
 """
+_SET_NEXT: Final = "UPDATE catalog_manifest SET is_reachable = TRUE WHERE NOT is_reachable AND id IN"
 _SET_SIZES: Final = """
 UPDATE catalog_image SET size = %s, untagged_size = %s, size_is_stale = FALSE WHERE id = %s
 """
@@ -167,17 +163,47 @@ def recount(image_id: UUID) -> None:
         return
     image = id_parameter(image_id)
     execute(_CLEAR, [image])
-    execute(_SET_TAGGED, [image])
-    while row(_SET_NEXT, [image, image]):
-        pass
+    _set_reached([id_ for (id_,) in rows(_SET_TAGGED, [image])])
     sizes = references.recount(image_id)
     execute(_SET_SIZES, [sizes.reachable, sizes.unreachable, image])
 
 
+def _set_reached(waiting: list[int]) -> None:
+    """Mark all that can be reached from manifests that have just been marked; empties the list."""
+    while waiting:
+        batch = waiting[-_BATCH:]
+        del waiting[-_BATCH:]
+        which = placeholders(batch)
+        # Only placeholders and constants are interpolated.
+        sql = f"""
+            {_SET_NEXT} (
+                SELECT child_id FROM catalog_manifestchild WHERE parent_id IN {which}
+                UNION
+                SELECT r.manifest_id FROM catalog_manifest s
+                JOIN catalog_referrer r ON r.image_id = s.image_id AND r.subject_digest = s.digest
+                WHERE s.id IN {which}
+            ) RETURNING id
+        """
+        waiting += [id_ for (id_,) in rows(sql, [*batch, *batch])]
+
+
 def recount_stale(*, limit: int) -> int:
-    """Recount up to `limit` images that a request has left to the worker; returns how many were found."""
-    stale = Image.objects.filter(NOT_DELETING, size_is_stale=True).order_by("pk")
-    found = list(stale.values_list("pk", flat=True)[:limit])
-    for image_id in found:
+    """Recount up to `limit` images that a request has left to the worker; returns how many were recounted.
+
+    An image whose recount fails stays stale and does not stop the others. The order starts at a random id,
+    so that images whose recount fails every time cannot keep the others out of the batch.
+    """
+    stale = Image.objects.filter(NOT_DELETING, size_is_stale=True).order_by("pk").values_list("pk", flat=True)
+    start = uuid4()
+    found = [*stale.filter(pk__gte=start)[:limit], *stale.filter(pk__lt=start)[:limit]][:limit]
+    return sum(_try_recount(image_id) for image_id in found)
+
+
+def _try_recount(image_id: UUID) -> bool:
+    """Whether the recount succeeded."""
+    try:
         recount(image_id)
-    return len(found)
+    except OperationalError as error:
+        logger.warning("image %s was not recounted, left for a later batch: %s", image_id, error)
+        return False
+    return True

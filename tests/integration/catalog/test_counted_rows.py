@@ -12,7 +12,7 @@ from django.db.models import Count, F
 from registry_control.catalog.errors import CatalogError
 from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.catalog.selectors import listing
-from registry_control.catalog.services import deletion, images, manifests, tags
+from registry_control.catalog.services import deletion, images, manifests, reachability, tags
 from registry_control.common.errors import ServiceError
 from registry_control.common.models import Status
 from registry_control.namespaces import services as namespaces
@@ -161,6 +161,11 @@ def test_after_any_changes_the_counters_equal_the_rows(seed: int, store: BlobSto
     for _ in range(STEPS):
         registry.move()
         check_numbers(registry.owner)
+
+    # and a recount finds the same
+    for image in Image.objects.all():
+        reachability.recount(image.pk)
+    check_numbers(registry.owner)
 
 
 @pytest.mark.django_db

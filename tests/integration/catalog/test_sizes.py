@@ -1,17 +1,24 @@
 """The content that `size` and `untagged_size` of an image include, for any order of the pushes."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import OperationalError, connection
 
 from registry_control.catalog.models import Image, Manifest, Referrer, Tag
 from registry_control.catalog.services import images, manifests, reachability, tags
 from registry_control.namespaces.models import Namespace
 from tests.factories import TestKey, make_manifest, push_blob, push_image
+from tests.integration.growth.watched import Statement, recording
 
 pytestmark = pytest.mark.django_db
+
+OTHER_STATEMENTS = 10  # of a recount, that do not depend on the number of manifests
 
 
 @pytest.fixture
@@ -40,6 +47,36 @@ class Repository:
     @property
     def sizes(self) -> tuple[int, int]:
         return Image.objects.values_list("size", "untagged_size").get(pk=self.image_id)
+
+
+def digest_of(number: int) -> str:
+    return f"sha256:{number:064x}"
+
+
+def add_referrers(image_id: UUID, subjects: Sequence[str]) -> None:
+    """Add the rows of a manifest for each subject; number n gets `digest_of(n)`."""
+    added = Manifest.objects.bulk_create(
+        Manifest(
+            image_id=image_id,
+            digest=digest_of(number),
+            media_type="application/vnd.oci.image.manifest.v1+json",
+            subject_digest=subject,
+            payload=b"",
+            size=0,
+            is_reachable=True,
+        )
+        for number, subject in enumerate(subjects)
+    )
+    Referrer.objects.bulk_create(
+        Referrer(manifest=each, image_id=image_id, subject_digest=each.subject_digest, size=0, descriptor=b"")
+        for each in added
+    )
+
+
+def add_chain(repository: Repository, length: int) -> None:
+    """Add a tagged manifest and referrers, each of which has the one before it as its subject."""
+    subject = repository.push(10, tags=["latest"])
+    add_referrers(repository.image_id, [subject, *map(digest_of, range(length - 1))])
 
 
 @pytest.fixture
@@ -135,22 +172,7 @@ def test_the_worker_recomputes_sizes_where_a_tag_reaches_too_many_manifests(repo
     # given more signatures of one manifest than a request evaluates
     subject = repository.push(10, tags=["latest"])
     repository.push(3, subject=subject)
-    signatures = Manifest.objects.bulk_create(
-        Manifest(
-            image_id=repository.image_id,
-            digest=f"sha256:{number:064x}",
-            media_type="application/vnd.oci.image.manifest.v1+json",
-            subject_digest=subject,
-            payload=b"",
-            size=0,
-            is_reachable=True,
-        )
-        for number in range(reachability.MAX_AFFECTED)
-    )
-    Referrer.objects.bulk_create(
-        Referrer(manifest=each, image_id=repository.image_id, subject_digest=subject, size=0, descriptor=b"")
-        for each in signatures
-    )
+    add_referrers(repository.image_id, [subject] * reachability.MAX_AFFECTED)
 
     # when the tag is moved
     repository.push(1, tags=["latest"])
@@ -192,3 +214,91 @@ def test_an_index_without_a_tag_makes_its_children_tagged_content_when_its_subje
     subject, child = repository.push(1, tags=["latest"]), repository.push(10)
     repository.push(children=[child], subject=subject)
     assert repository.sizes == (11, 0)
+
+
+def test_a_recount_runs_at_most_one_statement_for_each_manifest_of_a_chain(repository: Repository) -> None:
+    add_chain(repository, 1500)
+    Manifest.objects.filter(image=repository.image_id).update(is_reachable=False)
+    statements: list[Statement] = []
+    with recording(statements):
+        reachability.recount(repository.image_id)
+    assert Manifest.objects.filter(image=repository.image_id, is_reachable=True).count() == 1501
+    assert len(statements) <= 1501 + OTHER_STATEMENTS
+
+
+def test_a_recount_marks_the_referrers_of_one_subject_in_batches(repository: Repository) -> None:
+    subject = repository.push(10, tags=["latest"])
+    add_referrers(repository.image_id, [subject] * 1500)
+    statements: list[Statement] = []
+    with recording(statements):
+        reachability.recount(repository.image_id)
+    assert Manifest.objects.filter(image=repository.image_id, is_reachable=True).count() == 1501
+    assert len(statements) <= 4 + OTHER_STATEMENTS
+
+
+@pytest.mark.only_on("sqlite")
+def test_the_work_of_a_recount_grows_in_proportion_to_the_length_of_a_chain(
+    owner: TestKey, namespace: Namespace
+) -> None:
+    steps = []
+    for name, length in (("short", 300), ("long", 1500)):
+        image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name=name)
+        add_chain(Repository(owner, image_id), length)
+        with counting_steps() as count:
+            reachability.recount(image_id)
+        steps.append(next(count))
+    assert steps[1] < 7 * steps[0]  # 25 times if each round read all manifests reached so far
+
+
+@contextmanager
+def counting_steps() -> Iterator[Iterator[int]]:
+    """Count the instructions of SQLite's virtual machine, in hundreds; the next value is the count so far."""
+    count = itertools.count()
+    connection.connection.set_progress_handler(lambda: next(count) < 0, 100)
+    try:
+        yield count
+    finally:
+        connection.connection.set_progress_handler(None, 0)
+
+
+def test_an_image_that_cannot_be_recounted_does_not_stop_the_others(
+    owner: TestKey, namespace: Namespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given three images to recount
+    pushed = [push_image(owner, namespace, name).image.pk for name in ("a", "b", "c")]
+    Image.objects.update(size_is_stale=True)
+
+    # when every statement about the first one by id fails, as it does when another transaction holds its row
+    first = min(pushed)
+    with failing_for(first):
+        assert reachability.recount_stale(limit=10) == 2
+
+    # then it is left for later, and the others are recounted
+    assert [*Image.objects.filter(size_is_stale=True).values_list("pk", flat=True)] == [first]
+    assert str(first) in caplog.text
+    assert reachability.recount_stale(limit=10) == 1
+
+
+def test_images_that_cannot_be_recounted_do_not_fill_every_batch(
+    owner: TestKey, namespace: Namespace
+) -> None:
+    # given two stale images with distant ids, of which the one with the lower id cannot be recounted
+    pushed = sorted(push_image(owner, namespace, name).image.pk for name in "abcdef")
+    first, last = pushed[0], pushed[-1]
+    Image.objects.filter(pk__in=[first, last]).update(size_is_stale=True)
+
+    # then batches of one image get to the other one
+    with failing_for(first):
+        assert any(reachability.recount_stale(limit=1) for _ in range(1000))
+    assert not Image.objects.get(pk=last).size_is_stale
+
+
+def failing_for(image_id: UUID) -> AbstractContextManager[None]:
+    """Make every statement fail that has the id of an image as a parameter."""
+
+    def fail(execute: Callable[..., Any], sql: str, parameters: Any, many: bool, context: Any) -> Any:
+        if {image_id, image_id.hex} & {*(parameters or ())}:
+            raise OperationalError("canceling statement due to lock timeout")
+        return execute(sql, parameters, many, context)
+
+    return connection.execute_wrapper(fail)
