@@ -95,14 +95,16 @@ def actor_of(principal: Principal) -> Actor:
     return Actor(kind=ActorKind(principal.kind), id=str(principal.id), name=principal.name)
 
 
-def authenticate(*, secret: str | None = None, token: str | None = None) -> Caller:
+def authenticate(*, secret: str | None = None, token: str | None = None, has_started: bool = False) -> Caller:
     """Identify the caller by its secret key or token, with its current rights. Anonymous without either.
+
+    With `has_started`, the request was authorized before: its token may have expired since (OCI 158).
 
     Raises:
         BadCredentials: the secret key or token is invalid, unknown or expired.
     """
     if token is not None:
-        claims = _verified(token)
+        claims = _verified(token, may_have_expired=has_started)
         principal = principal_by_access_key(claims.access_key) if claims.access_key else ANONYMOUS
         caller = Caller(principal, claims.scopes, claims.expires_at)
     else:
@@ -215,13 +217,13 @@ def _no_scopes(found: Rows) -> tuple[str, ...] | None:
     return () if found else None
 
 
-def _verified(token: str) -> tokens.Claims:
+def _verified(token: str, *, may_have_expired: bool) -> tokens.Claims:
     claims = _verified_tokens.get(token)
-    if claims is None or claims.expires_at <= time.time():
+    if claims is None or (claims.expires_at <= time.time() and not may_have_expired):
         kid = tokens.kid_of(token)
         if row(_SIGNING_KEY, [kid], depends_on=_no_scopes) is None:
             raise BadCredentials(Reason.INVALID_ARGUMENT)
-        claims = tokens.verify(token, kid=kid)
+        claims = tokens.verify(token, kid=kid, may_have_expired=may_have_expired)
         _verified_tokens.put(token, claims)
     return claims
 

@@ -95,8 +95,10 @@ def kid_of(token: str) -> str:
     return kid
 
 
-def verify(token: str, *, kid: str) -> Claims:
+def verify(token: str, *, kid: str, may_have_expired: bool = False) -> Claims:
     """Verify signature, times, issuer and audience. The caller has found the signing key in the database.
+
+    With `may_have_expired`, its expiry time does not matter.
 
     Raises:
         BadCredentials: the token has expired or is invalid.
@@ -109,7 +111,7 @@ def verify(token: str, *, kid: str) -> Claims:
             audience=SERVICE,
             issuer=ISSUER,
             leeway=_SKEW,
-            options={"require": _REQUIRED},
+            options={"require": _REQUIRED, "verify_exp": not may_have_expired},
         )
         return _claims(claims)
     except jwt.ExpiredSignatureError as error:

@@ -46,14 +46,16 @@ class AccessDenied(ProtocolError):
         self.challenge = challenge
 
 
-def identify(credentials: Credentials, *, scope: str = "") -> Caller:
+def identify(credentials: Credentials, *, scope: str = "", has_started: bool = False) -> Caller:
     """Authenticate the caller; `scope` is for the challenge.
+
+    With `has_started`, the request was authorized before: its token may have expired since (OCI 158).
 
     Raises:
         AccessDenied: the credentials are invalid, expired or revoked.
     """
     try:
-        return authenticate(secret=credentials.secret, token=credentials.token)
+        return authenticate(secret=credentials.secret, token=credentials.token, has_started=has_started)
     except BadCredentials as error:
         challenge = {"scope": scope} if scope else {}
         if credentials.token is not None:

@@ -64,15 +64,25 @@ def start(pusher: Pusher, *, algorithm: str, store: BlobStore) -> UUID:
         return session_id
 
 
-def find(credentials: Credentials, repository: Repository, session_id: UUID, *, purpose: Purpose) -> Upload:
+def find(
+    credentials: Credentials,
+    repository: Repository,
+    session_id: UUID,
+    *,
+    purpose: Purpose,
+    has_started: bool = False,
+) -> Upload:
     """Find an open session. Queries the database and changes nothing.
+
+    With `has_started`, the request was authorized before: its token may have expired since (OCI 158).
 
     Raises:
         AccessDenied: the caller may not push, or the token has none of the actions in `purpose`.
         ProtocolError: BLOB_UPLOAD_UNKNOWN if the repository has no such session.
     """
     with use_case():
-        caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
+        scope = scope_of(repository, Action.PUSH)
+        caller = identify(credentials, scope=scope, has_started=has_started)
         record = resolve.repository(repository.namespace, repository.image)
         require(caller, Action.PUSH, repository, record, accepted_actions=purpose)
         if record.image_id is None:

@@ -133,7 +133,8 @@ async def _close(
             async with context.rehash_slots:
                 await context.bridge.run_bytes(uploads.rehash, upload, digest, store=context.store)
         # Authorized again: the body, and reading the upload again, may have taken hours (invariant 5).
-        await _find(context, request, repository, upload.upload.session.id, upload_sessions.TO_WRITE)
+        session_id = upload.upload.session.id
+        await _find(context, request, repository, session_id, upload_sessions.TO_WRITE, has_started=True)
     except BaseException:
         # A retry begins at the offset at which this request began (OCI 72).
         await context.bridge.run(uploads.rollback, upload)
@@ -181,11 +182,16 @@ async def _run_at_offset(
 
 
 async def _find(
-    context: AppContext, request: Request, repository: Repository, session_id: UUID, purpose: Purpose
+    context: AppContext,
+    request: Request,
+    repository: Repository,
+    session_id: UUID,
+    purpose: Purpose,
+    *,
+    has_started: bool = False,
 ) -> Upload:
-    return await context.bridge.read(
-        None, upload_sessions.find, credentials(request), repository, session_id, purpose=purpose
-    )
+    find = partial(upload_sessions.find, purpose=purpose, has_started=has_started)
+    return await context.bridge.read(None, find, credentials(request), repository, session_id)
 
 
 async def _open(
