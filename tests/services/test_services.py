@@ -79,8 +79,8 @@ input()
     ) as tests:
         assert tests.stdout
         program = int(tests.stdout.readline())
-        # Before exec it is `setpriv`, which may not have set the signal yet.
-        while "setpriv" in Path(f"/proc/{program}/cmdline").read_text(encoding="utf-8"):
+        # Before exec it is `setpriv`, which may not have set the signal yet; during exec the line is empty.
+        while not (line := Path(f"/proc/{program}/cmdline").read_text(encoding="utf-8")) or "setpriv" in line:
             time.sleep(0.01)
         assert is_alive(program)
 
