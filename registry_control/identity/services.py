@@ -159,8 +159,11 @@ def delete_api_key(*, actor: Actor, api_key: ApiKey) -> None:
     """Revoke a key with all tokens that were issued for it, refresh tokens included."""
     organization_id = api_key.default_project.organization_id
     target = Target("apikey", api_key.pk, api_key.access_key, organization_id)
+    # Pulls depend on the holder's organization, which may have changed since the key was created.
+    holder = api_key.user or api_key.application
+    organizations = {organization_id, holder.organization_id if holder else None}
     if ApiKey.objects.filter(pk=api_key.pk).delete()[0]:
-        record_change(organization_scope(organization_id))
+        record_change(*(organization_scope(found) for found in organizations if found is not None))
         record(actor=actor, verb="api_key.delete", target=target)
 
 
