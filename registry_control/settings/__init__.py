@@ -62,6 +62,8 @@ ALLOWED_HOSTS = [
 INSTALLED_APPS = [
     "registry_control.standalone",
     "registry_control.serving",
+    "registry_control.gc",
+    "registry_control.replication",
     "registry_control.catalog",
     "registry_control.namespaces",
     "registry_control.access",
