@@ -11,6 +11,7 @@ from django.db import Error as AnyDatabaseError
 from django.db import connection
 
 from registry_control.common.secrets import keyed_hash
+from registry_control.serving.impatient import impatient_connection
 from registry_control.serving.models import Installation
 from registry_control.settings.environment import ConfigurationError
 
@@ -24,16 +25,23 @@ def check_secret_key() -> None:
         ConfigurationError: they differ.
     """
     recorded = None
-    with suppress(AnyDatabaseError):  # Without a database or its tables, every request reports that.
+    # Without a database or its tables, /readyz reports that, and compares the keys later.
+    with suppress(AnyDatabaseError), impatient_connection() as own:
+        own.ensure_connection()  # A server that hangs must not delay the start.
         recorded = record_secret_key()
     connection.close()  # A server forks after this.
-    if recorded is not None and not hmac.compare_digest(recorded, _hash()):
+    if recorded is not None and not is_own(recorded):
         raise ConfigurationError(
             "REGISTRY_SECRET_KEY: this database was set up with another key: set the same one on every node"
             " (a node that generated its own has it in secret_key in its state folder), or replace it with"
             " `manage.py replace_secret_key`, which makes every API key, token and session of the other key"
             " invalid: if this node's key is the right one, it loses nothing"
         )
+
+
+def is_own(recorded: str) -> bool:
+    """Whether the recorded hash is that of this node's key."""
+    return hmac.compare_digest(recorded, _hash())
 
 
 def record_secret_key() -> str:

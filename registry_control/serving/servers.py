@@ -18,9 +18,12 @@ from granian.log import LogLevels
 from starlette.types import Receive, Scope, Send
 
 from registry_control.common.access_log import open_access_log
+from registry_control.common.store import blob_store
 from registry_control.serving.addresses import check_addresses, ip_of
+from registry_control.serving.dependencies import readiness
 from registry_control.serving.granian_server import GranianServer
 from registry_control.serving.parent_death import end_with_parent
+from registry_control.serving.probes import Probes
 from registry_control.serving.process import reset_signals_after_fork
 from registry_control.serving.process_tuning import freeze_objects, keep_freed_memory
 from registry_control.serving.request_log import RequestLog
@@ -104,7 +107,7 @@ def _build_control() -> _Application:
         respond = logged if await connections.admits(scope["client"]) else rejecting
         await respond(client_scope(scope, settings.TRUSTED_PROXIES), receive, send)
 
-    return serve
+    return Probes(serve, readiness(blob_store()))
 
 
 def _body_limit(scope: Scope) -> int:
@@ -122,7 +125,7 @@ def _build_data() -> _Application:
     from registry_data.main import build
 
     connections = _connections(settings.DATA_ADDR, "REGISTRY_DATA_ADDR", processes=settings.DATA_WORKERS)
-    return build(connections)
+    return Probes(build(connections), readiness(blob_store()))
 
 
 def _connections(address: Address, variable: str, *, processes: int) -> Connections:

@@ -114,6 +114,14 @@ class BlobStore(Protocol):
         """
         ...
 
+    def check_exists(self) -> None:
+        """Check that the backend responds, has what `check` creates, and is writable. Creates nothing.
+
+        Raises:
+            Unavailable: with a message for the operator.
+        """
+        ...
+
     def ensure_capacity(self, size: int) -> None:
         """Check that `size` more bytes would fit, as far as that can be known beforehand.
 

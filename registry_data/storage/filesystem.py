@@ -53,8 +53,13 @@ class FilesystemStore:
                 shards = self._root / "blobs" / algorithm
                 if not (shards / "ff").is_dir():
                     self._make_shards(shards)
-            if not os.access(self._uploads, os.W_OK | os.X_OK):
-                raise Unavailable(f"the folder {self._uploads} is not writable for this process")
+        self.check_exists()
+
+    def check_exists(self) -> None:
+        """Check the folders for uploads and blobs."""
+        for folder in (self._uploads, *(self._root / "blobs" / algorithm for algorithm in _ALGORITHMS)):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise Unavailable(f"the folder {folder} is missing or not writable for this process")
 
     def _make_shards(self, shards: Path) -> None:
         for number in range(256):

@@ -48,10 +48,14 @@ class S3Store:
     def check(self) -> None:
         """At the first call create and test the bucket and log odd settings; later check that it exists."""
         if self._process.is_checked:
-            self._bucket.require_exists()
+            self.check_exists()
         else:
             prepare(self._bucket)
             self._process.is_checked = True
+
+    def check_exists(self) -> None:
+        """One request for the bucket itself."""
+        self._bucket.require_exists()
 
     def ensure_capacity(self, size: int) -> None:
         """Check the disk of the spool. The free space of a bucket cannot be queried."""

@@ -1,0 +1,256 @@
+"""/livez and /readyz of both planes while what they need is missing, hangs and comes back."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+
+from tests.services.minio import running_minio
+from tests.services.ports import free_port
+from tests.services.postgres import Postgres, running_postgres
+from tests.services.processes import descendants
+from tests.services.role import running_role, status_of
+from tests.services.stack import ROOT
+from tests.services.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+_READY = {"database": "ok", "migrations": "ok", "secret_key": "ok", "storage": "ok"}
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Both planes of one node."""
+
+    environment: dict[str, str]
+    folder: Path
+
+    @property
+    def addresses(self) -> list[str]:
+        return [self.environment["REGISTRY_CONTROL_ADDR"], self.environment["REGISTRY_DATA_ADDR"]]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start both; they answer /livez when this returns."""
+        with ExitStack() as roles:
+            for role in ("control", "data"):
+                log = self.folder / f"{role}.log"
+                roles.enter_context(running_role(role, self.environment, log=log))
+            wait_until(lambda: all(status_of(address, "/livez") == 200 for address in self.addresses))
+            yield
+
+    def migrate(self) -> None:
+        subprocess.run(
+            [sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=self.environment, check=True
+        )
+
+    def are(self, status: int) -> bool:
+        return all(status_of(address, "/readyz") == status for address in self.addresses)
+
+    def fail(self, check: str) -> bool:
+        """Whether both planes name exactly this check as failed, within 10 seconds."""
+        for address in self.addresses:
+            response = httpx.get(f"http://{address}/readyz", timeout=10)
+            checks = response.json()["checks"]
+            if response.status_code != 503 or [name for name in checks if checks[name] == "failed"] != [
+                check
+            ]:
+                return False
+        return True
+
+
+def make_planes(folder: Path, **settings: str) -> Planes:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")},
+        "REGISTRY_STATE_DIR": str(folder / "state"),
+        "REGISTRY_CONTROL_ADDR": f"127.0.0.1:{free_port()}",
+        "REGISTRY_DATA_ADDR": f"127.0.0.1:{free_port()}",
+        "REGISTRY_DATA_WORKERS": "1",
+        "REGISTRY_DATABASE_THREADS": "2",
+        "REGISTRY_CONTROL_THREADS": "2",
+        **settings,
+    }
+    return Planes(environment, folder)
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[Postgres]:
+    """A server that a test may stop."""
+    with running_postgres(tmp_path / "postgres") as server:
+        yield server
+
+
+def server_processes(folder: Path) -> list[int]:
+    main = int((folder / "postgres" / "data" / "postmaster.pid").read_text(encoding="ascii").split()[0])
+    return [main, *descendants(main)]
+
+
+@contextmanager
+def stopped(pids: list[int]) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def occupy(address: str, path: str, count: int) -> Callable[[], None]:
+    """Send requests that wait for the database; the returned function closes them."""
+    key = str(uuid4())
+    headers = {"X-Auth-Token": key, "Authorization": f"Basic {b64encode(f'x:{key}'.encode()).decode()}"}
+    connections = [HTTPConnection(address, timeout=60) for _ in range(count)]
+    for connection in connections:
+        connection.request("GET", path, headers=headers)
+
+    def close() -> None:
+        for connection in connections:
+            connection.close()
+
+    return close
+
+
+def test_migrations_that_are_missing_are_reported_until_they_are_applied(
+    tmp_path: Path, postgres: Postgres
+) -> None:
+    planes = make_planes(tmp_path, REGISTRY_DATABASE_URL=postgres.create_database("registry"))
+    with planes.running():
+        # given an empty database: both planes run, and are not ready
+        assert planes.fail("migrations")
+        planes.migrate()
+        wait_until(lambda: planes.are(200), timeout=5)
+        body = httpx.get(f"http://{planes.addresses[1]}/readyz", headers={"Host": "any host"}).json()
+        assert body == {"status": "ok", "checks": _READY}
+
+        # when one migration is missing, then that is reported
+        with psycopg.connect(planes.environment["REGISTRY_DATABASE_URL"], autocommit=True) as connection:
+            connection.execute(
+                "DELETE FROM django_migrations WHERE app = 'catalog' AND name = '0001_initial'"
+            )
+        wait_until(lambda: planes.fail("migrations"), timeout=5)
+
+
+@pytest.mark.parametrize("with_backends", [False, True], ids=["main process", "all processes"])
+def test_a_database_that_hangs_makes_both_planes_unready_but_not_dead(
+    tmp_path: Path, postgres: Postgres, *, with_backends: bool
+) -> None:
+    # given two planes that are ready
+    planes = make_planes(tmp_path, REGISTRY_DATABASE_URL=postgres.create_database("registry"))
+    planes.migrate()
+    with planes.running():
+        wait_until(lambda: planes.are(200), timeout=5)
+
+        # when the database hangs, and requests occupy every thread
+        processes = server_processes(tmp_path)
+        with stopped(processes if with_backends else processes[:1]):
+            wait_until(lambda: planes.fail("database"), timeout=12)
+            close = [occupy(planes.addresses[0], "/registry/v1/regions/fr-par/namespaces", 8)]
+            close += [occupy(planes.addresses[1], "/v2/a/b/manifests/c", 8)]
+            started = time.monotonic()
+            assert all(status_of(address, "/livez") == 200 for address in planes.addresses * 5)
+            assert time.monotonic() - started < 3
+            assert planes.fail("database")
+
+        # then they are ready again within seconds
+        wait_until(lambda: planes.are(200), timeout=5)
+        for each in close:
+            each()
+
+
+def test_a_database_that_was_killed_is_reported(tmp_path: Path, postgres: Postgres) -> None:
+    planes = make_planes(tmp_path, REGISTRY_DATABASE_URL=postgres.create_database("registry"))
+    planes.migrate()
+    with planes.running():
+        wait_until(lambda: planes.are(200), timeout=5)
+        for pid in server_processes(tmp_path):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: planes.fail("database"), timeout=5)
+        assert all(status_of(address, "/livez") == 200 for address in planes.addresses)
+
+
+@pytest.mark.clients
+def test_a_bucket_that_hangs_or_is_gone_makes_both_planes_unready(tmp_path: Path) -> None:
+    # given two planes on MinIO, which one of them has created the bucket of
+    with running_minio(tmp_path / "minio") as minio:
+        planes = make_planes(tmp_path, REGISTRY_STORAGE_URL=minio.url("registry"))
+        planes.migrate()
+        with planes.running():
+            wait_until(lambda: planes.are(200), timeout=10)
+
+            # when it hangs, then they are not ready; and ready as soon as it goes on
+            with stopped([minio.child.pid]):
+                wait_until(lambda: planes.fail("storage"), timeout=12)
+                assert all(status_of(address, "/livez") == 200 for address in planes.addresses)
+            wait_until(lambda: planes.are(200), timeout=5)
+
+            # and when it is killed and started again
+            minio.child.kill()
+            wait_until(lambda: planes.fail("storage"), timeout=10)
+            with running_minio(tmp_path / "minio", port=minio.port):
+                wait_until(lambda: planes.are(200), timeout=5)
+
+
+def test_a_storage_folder_that_is_gone_is_not_created_again(tmp_path: Path) -> None:
+    planes = make_planes(tmp_path)
+    planes.migrate()
+    with planes.running():
+        wait_until(lambda: planes.are(200), timeout=5)
+        storage = tmp_path / "state" / "storage"
+        storage.rename(tmp_path / "elsewhere")
+        wait_until(lambda: planes.fail("storage"), timeout=5)
+        assert not storage.exists()
+        (tmp_path / "elsewhere").rename(storage)
+        wait_until(lambda: planes.are(200), timeout=5)
+
+
+def test_a_flood_of_probes_causes_one_query_a_second(tmp_path: Path, postgres: Postgres) -> None:
+    # given planes that are ready, with limits that the flood exceeds
+    url = postgres.create_database("registry")
+    planes = make_planes(
+        tmp_path,
+        REGISTRY_DATABASE_URL=url,
+        REGISTRY_RATE_LIMIT_ANONYMOUS="1",
+        REGISTRY_CONNECTIONS_PER_ADDRESS="2",
+    )
+    planes.migrate()
+    with planes.running(), psycopg.connect(url, autocommit=True) as observer:
+        wait_until(lambda: planes.are(200), timeout=5)
+
+        # when 8 threads probe for 3 seconds
+        sessions = "SELECT sessions FROM pg_stat_database WHERE datname = 'registry'"
+        before, started = observer.execute(sessions).fetchone(), time.monotonic()
+        statuses: list[int] = []
+
+        def probe() -> None:
+            while time.monotonic() < started + 3:
+                statuses.extend(status_of(address, "/readyz") for address in planes.addresses)
+
+        threads = [threading.Thread(target=probe) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        # then all were answered, from one new connection per second and process
+        assert len(statuses) > 50
+        assert set(statuses) == {200}
+        after = observer.execute(sessions).fetchone()
+        assert before is not None
+        assert after is not None
+        assert after[0] - before[0] <= 2 * (time.monotonic() - started + 2)
+    lines = "".join((tmp_path / f"{role}.log").read_text(encoding="utf-8") for role in ("control", "data"))
+    assert "/readyz" not in lines  # not in the access log
