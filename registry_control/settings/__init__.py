@@ -36,6 +36,7 @@ IDLE_TIMEOUT = ENVIRONMENT.idle_timeout
 RATE_LIMIT = ENVIRONMENT.rate_limit
 RATE_LIMIT_ANONYMOUS = ENVIRONMENT.rate_limit_anonymous
 TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
+EGRESS = ENVIRONMENT.egress
 CONNECTIONS_PER_ADDRESS = ENVIRONMENT.connections_per_address
 KEEPALIVE = ENVIRONMENT.keepalive
 CONTROL_THREADS = ENVIRONMENT.control_threads
@@ -257,5 +258,10 @@ LOGGING = {
         "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}
     },
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {"django": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
+    "loggers": {
+        "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        # At lower levels they log URLs, whose query strings may be signatures, and headers with tokens.
+        "httpx": {"level": "WARNING"},
+        "httpcore": {"level": "WARNING"},
+    },
 }

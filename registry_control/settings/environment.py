@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Self, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from registry_control.common.files import write_private
+from registry_data.client.egress import EgressPolicy
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -85,6 +86,7 @@ class Environment:
     rate_limit: int  # requests per minute, 0 means no limit
     rate_limit_anonymous: int
     trusted_proxies: tuple[Network, ...]
+    egress: EgressPolicy  # for calls to other registries
     connections_per_address: int  # per plane
     keepalive: int  # seconds
     control_threads: int
@@ -130,6 +132,7 @@ class Environment:
             rate_limit=read.number("RATE_LIMIT", 0, at_least=0),
             rate_limit_anonymous=read.number("RATE_LIMIT_ANONYMOUS", 0, at_least=0),
             trusted_proxies=read.networks("TRUSTED_PROXIES"),
+            egress=read.egress("EGRESS_ALLOW"),
             connections_per_address=read.number("CONNECTIONS_PER_ADDRESS", 512, at_least=1),
             keepalive=read.number("KEEPALIVE", 75, at_least=1),
             control_threads=read.number("CONTROL_THREADS", 8, at_least=1),
@@ -235,6 +238,15 @@ class _Reader:
         except ValueError as error:
             raise _invalid(
                 name, self(name, ""), "addresses or networks such as 10.0.0.0/8, separated by commas"
+            ) from error
+
+    def egress(self, name: str) -> EgressPolicy:
+        value = self(name, "")
+        try:
+            return EgressPolicy.parse(value)
+        except ValueError as error:
+            raise _invalid(
+                name, value, "hosts, host:port, addresses or networks such as 10.0.0.0/8, separated by commas"
             ) from error
 
     def number(self, name: str, default: int, *, at_least: int) -> int:

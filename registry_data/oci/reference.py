@@ -57,6 +57,16 @@ def parse_repository(name: str) -> Repository:
     return Repository(namespace, image)
 
 
+def check_name(name: str) -> str:
+    """Return the name of a repository of any registry, which may have one component only.
+
+    Raises NAME_INVALID if it is malformed.
+    """
+    if len(name) > NAME_LIMIT or not _NAME.fullmatch(name):
+        raise ProtocolError(ErrorCode.NAME_INVALID, f"{shown(name)} is not a valid repository name")
+    return name
+
+
 def check_writable_with(repository: Repository, host: str) -> None:
     """Raise NAME_INVALID if a new name is too long for clients to write as `<host>/<name>` (OCI 19)."""
     room = NAME_LIMIT - len(host) - 1

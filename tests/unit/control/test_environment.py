@@ -223,3 +223,9 @@ def test_an_invalid_limit_is_rejected(tmp_path: Path) -> None:
     assert "REGISTRY_MAX_UPLOADS" in error_of(tmp_path, REGISTRY_MAX_UPLOADS="0")
     assert "REGISTRY_IDLE_TIMEOUT" in error_of(tmp_path, REGISTRY_IDLE_TIMEOUT="never")
     assert "10.0.0.1/8" in error_of(tmp_path, REGISTRY_TRUSTED_PROXIES="10.0.0.1/8")
+
+
+@pytest.mark.parametrize("value", ["10.0.0.1/8", "https://registry.example", "registry.example:0", "a, *"])
+def test_an_invalid_exception_for_outgoing_calls_is_rejected(tmp_path: Path, value: str) -> None:
+    message = error_of(tmp_path, REGISTRY_EGRESS_ALLOW=value)
+    assert message.startswith(f"REGISTRY_EGRESS_ALLOW is {value!r}, but must be hosts")

@@ -1,0 +1,317 @@
+"""Uploads blobs to another registry, in sessions that another process can resume."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from http import HTTPStatus
+from time import sleep
+from types import MappingProxyType
+from typing import Final, Self, TypeAlias
+from urllib.parse import quote
+
+import httpx
+
+from registry_data.client.blobs import Blobs
+from registry_data.client.connection import Connection, Content
+from registry_data.client.errors import ContentMismatch, RemoteError, RemoteRefused, RemoteUnavailable
+from registry_data.client.headers import resolve_location
+from registry_data.client.sending import ANSWER_TIMEOUT
+from registry_data.oci.digest import Digest
+from registry_data.oci.errors import ProtocolError
+from registry_data.oci.ranges import parse_content_range
+
+# Produces the bytes of a blob from an offset on; it may be called several times.
+OpenAt: TypeAlias = Callable[[int], Iterable[bytes]]
+
+_MONOLITHIC: Final = (
+    1024 * 1024
+)  # bytes up to which a blob is sent with the request that completes the upload
+_ATTEMPTS: Final = 4  # in a row without progress
+_FIRST_PAUSE: Final = 0.5  # seconds before the second attempt; doubled for each further one
+_LONGEST_PAUSE: Final = 5.0  # seconds; a registry that asks for more time is left to the caller
+_FINISH_TIMEOUT: Final = (
+    900.0  # seconds: some registries copy the blob within their storage before they answer
+)
+_CREATED: Final = frozenset({200, 201, 202, 204})
+# Registries answer these when an upload expired, was completed, or is not where its location says.
+_GONE: Final = frozenset({400, 404, 405, 409, 410, 416})
+_UPLOAD_LOST: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "RANGE_INVALID"})
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class RemoteUpload:
+    """An upload session; `location` and `offset` change with each response. Not thread-safe."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        repository: str,
+        *,
+        location: str,
+        offset: int = 0,
+        minimum_chunk: int = 0,
+    ) -> None:
+        self._connection = connection
+        self.repository: Final = repository
+        self.location = location
+        self.offset = offset  # bytes that the registry has stored
+        self.minimum_chunk = minimum_chunk  # bytes that every chunk but the last must have
+
+    @classmethod
+    def resumed(cls, connection: Connection, state: Mapping[str, str | int]) -> Self:
+        """Create the session from `state`; `status` then asks for its offset."""
+        return cls(
+            connection,
+            str(state["repository"]),
+            location=str(state["location"]),
+            offset=int(state["offset"]),
+            minimum_chunk=int(state["minimum_chunk"]),
+        )
+
+    @property
+    def state(self) -> dict[str, str | int]:
+        """What another process needs to resume the upload; contains no credentials."""
+        return {
+            "repository": self.repository,
+            "location": self.location,
+            "offset": self.offset,
+            "minimum_chunk": self.minimum_chunk,
+        }
+
+    def append(self, chunk: Content, length: int | None = None) -> None:
+        """Send `length` bytes from the current offset on; `offset` is where the registry continues.
+
+        If the registry expects another offset, `offset` is set to that and nothing is stored.
+
+        Args:
+            chunk: the bytes, or a function that produces them.
+            length: their number; needed with a function.
+
+        Raises:
+            RemoteError: the registry refused the chunk or did not respond.
+        """
+        size = len(chunk) if isinstance(chunk, bytes) else length
+        if not size:
+            raise ValueError("a chunk has at least one byte, and a function needs its length")
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        if self.offset:  # without it at first, as docker does: not every registry accepts it there
+            headers["Content-Range"] = f"{self.offset}-{self.offset + size - 1}"
+        with self._request("PATCH", self._url(), headers=headers, content=chunk) as response:
+            if (
+                response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+                and "range" in response.headers
+            ):
+                self._moved(response, self.offset)
+                return
+            self._connection.expect(response, _CREATED, f"a chunk of a blob of {self.repository}")
+            self._moved(response, self.offset + size)
+
+    def status(self) -> int | None:
+        """Ask for the offset; None if the registry no longer knows the upload."""
+        with self._request("GET", self._url()) as response:
+            if response.status_code in _GONE:
+                return None
+            self._connection.expect(response, _CREATED, f"an upload to {self.repository}")
+            self._moved(response, 0)
+        return self.offset
+
+    def finish(self, digest: Digest, last: Content = b"", length: int = 0) -> None:
+        """Complete the blob, with its last bytes if there are any.
+
+        Raises:
+            ContentMismatch: the registry computed another digest.
+            RemoteError: the registry refused or did not respond. The blob may exist nevertheless.
+        """
+        size = len(last) if isinstance(last, bytes) else length
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        separator = "&" if "?" in self.location else "?"  # the query stays as it is (OCI 13)
+        url = httpx.URL(f"{self.location}{separator}digest={digest}")
+        with self._request("PUT", url, headers=headers, content=last, timeout=_FINISH_TIMEOUT) as response:
+            try:
+                self._connection.expect(response, _CREATED, f"the blob {digest}")
+            except RemoteRefused as error:
+                if error.code == "DIGEST_INVALID":
+                    raise ContentMismatch(str(error), status=error.status, code=error.code) from error
+                raise
+            stored = response.headers.get("docker-content-digest", str(digest))
+            if stored.partition(":")[0] == digest.algorithm and stored != str(digest):
+                raise ContentMismatch(
+                    f"{self._connection.host} stored the blob {digest} under another digest"
+                )
+
+    def cancel(self) -> None:
+        """Ask the registry to forget the upload; failures are ignored, because uploads expire."""
+        try:
+            with self._request("DELETE", self._url()):
+                pass
+        except RemoteError:
+            return
+
+    def _request(
+        self,
+        method: str,
+        url: httpx.URL,
+        *,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        content: Content | None = None,
+        timeout: float = ANSWER_TIMEOUT,
+    ) -> AbstractContextManager[httpx.Response]:
+        return self._connection.request(
+            method,
+            url,
+            scopes=push_scopes(self.repository),
+            headers=headers,
+            content=content,
+            timeout=timeout,
+            follow=False,
+        )
+
+    def _url(self) -> httpx.URL:
+        return httpx.URL(self.location)
+
+    def _moved(self, response: httpx.Response, offset: int) -> None:
+        """Take over the location and the offset of a response; `offset` if it contains none."""
+        if location := response.headers.get("location"):
+            self.location = str(resolve_location(response.url, location))
+        self.offset = _stored(response.headers.get("range"), offset)
+
+
+class Uploads:
+    """Uploads to one registry. Thread-safe."""
+
+    def __init__(self, connection: Connection, blobs: Blobs) -> None:
+        self._connection = connection
+        self._blobs = blobs
+
+    def start(self, repository: str) -> RemoteUpload:
+        """Open an upload session."""
+        with self._post(repository, "", push_scopes(repository)) as response:
+            self._connection.expect(response, {202}, f"an upload to {repository}")
+            return self._opened(repository, response)
+
+    def mount(self, repository: str, digest: Digest, *, source: str) -> bool:
+        """Add a blob of the repository `source` to `repository` without sending it.
+
+        False if the registry does not do that; some support no mounts, and it is optional for all.
+        """
+        query = f"?mount={quote(str(digest))}&from={quote(source, safe='')}"
+        scopes = (*push_scopes(repository), f"repository:{source}:pull")
+        with self._post(repository, query, scopes) as response:
+            if response.status_code == HTTPStatus.CREATED:
+                return True
+            self._connection.expect(response, {202}, f"a mount of the blob {digest}")
+            upload = self._opened(repository, response)
+        upload.cancel()
+        return False
+
+    def upload(
+        self,
+        repository: str,
+        digest: Digest,
+        size: int,
+        open_at: OpenAt,
+        *,
+        upload: RemoteUpload | None = None,
+        on_start: Callable[[RemoteUpload], None] | None = None,
+    ) -> None:
+        """Upload a blob, and continue or restart after failures.
+
+        Args:
+            repository: the target.
+            digest: the blob's.
+            size: its size in bytes.
+            open_at: produces its bytes; an exception that it raises ends the upload and is not caught.
+            upload: a session to resume, perhaps of another process.
+            on_start: called with each new session, to store its `state`.
+
+        Raises:
+            ContentMismatch: the registry computed another digest.
+            RemoteUnavailable: several attempts in a row stored nothing.
+            RemoteError: any other failure.
+        """
+        failures, furthest = 0, 0
+        while True:
+            try:
+                upload = self._usable(upload, size)
+                if upload is None:
+                    upload = self.start(repository)
+                    if on_start is not None:
+                        on_start(upload)
+                _complete(upload, digest, size, open_at)
+                return
+            except RemoteError as error:
+                if not _is_temporary(error, has_upload=upload is not None):
+                    raise
+                failures += 1
+                if upload is not None and upload.offset > furthest:
+                    failures, furthest = 1, upload.offset
+                if failures == _ATTEMPTS:
+                    raise
+                sleep(_pause(error, failures))
+            # The response to the last request may have been lost.
+            if self._blobs.size(repository, digest) == size:
+                return
+
+    def _usable(self, upload: RemoteUpload | None, size: int) -> RemoteUpload | None:
+        if upload is None or upload.status() is None or upload.offset > size:
+            return None
+        return upload
+
+    def _post(
+        self, repository: str, query: str, scopes: Sequence[str]
+    ) -> AbstractContextManager[httpx.Response]:
+        url = self._connection.url(f"/v2/{repository}/blobs/uploads/{query}")
+        return self._connection.request("POST", url, scopes=scopes, content=b"")
+
+    def _opened(self, repository: str, response: httpx.Response) -> RemoteUpload:
+        location = resolve_location(response.url, response.headers.get("location", ""))
+        minimum = response.headers.get("oci-chunk-min-length", "")
+        return RemoteUpload(
+            self._connection,
+            repository,
+            location=str(location),
+            minimum_chunk=int(minimum[:18]) if minimum.isascii() and minimum.isdigit() else 0,
+        )
+
+
+def push_scopes(repository: str) -> tuple[str]:
+    """Return the token scope of a push."""
+    return (f"repository:{repository}:pull,push",)
+
+
+def _complete(upload: RemoteUpload, digest: Digest, size: int, open_at: OpenAt) -> None:
+    if upload.offset == 0 and size <= _MONOLITHIC:
+        upload.finish(digest, lambda: open_at(0), size)
+        return
+    while upload.offset < size:
+        start = upload.offset
+        # One request for all that is left, as docker does: every registry accepts that.
+        upload.append(partial(open_at, start), size - start)
+        if upload.offset <= start:
+            raise RemoteUnavailable(f"{digest} cannot be continued after {start} bytes", status=None)
+    upload.finish(digest)
+
+
+def _is_temporary(error: RemoteError, *, has_upload: bool) -> bool:
+    """Whether another attempt may help: after a failure of the network, or with another session."""
+    if isinstance(error, RemoteUnavailable):
+        return (error.retry_after or 0) <= _LONGEST_PAUSE
+    return has_upload and isinstance(error, RemoteRefused) and error.code in _UPLOAD_LOST
+
+
+def _pause(error: RemoteError, failures: int) -> float:
+    """The seconds before another attempt."""
+    pause: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))
+    asked = error.retry_after if isinstance(error, RemoteUnavailable) else None
+    return max(pause, asked or 0.0)
+
+
+def _stored(header: str | None, default: int) -> int:
+    """The number of bytes that a Range header confirms. 0-0 stands for none, as in distribution (OCI 69)."""
+    if header is None:
+        return default
+    try:
+        last = parse_content_range(header)[1]
+    except ProtocolError:
+        return default
+    return last + 1 if last else 0
