@@ -22,7 +22,7 @@ from registry_data.client.headers import Challenge, resolve_location
 from registry_data.client.sending import Sender
 
 _TOKENS: Final = 1000  # cached tokens
-_SHORTEST: Final = 60  # seconds that a token is valid at least, and if the response does not say (OCI 153)
+_SHORTEST: Final = 60  # seconds that a token is valid at least, and if the response does not say
 _LONGEST: Final = 3600  # seconds that a token is cached
 _MARGIN: Final = 15  # seconds before its end when a token is no longer used
 _TOKEN_ANSWER: Final = 256 * 1024  # bytes

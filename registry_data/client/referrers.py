@@ -1,7 +1,7 @@
 """Referrers of manifests, with the API or, at older registries, with tags.
 
 The tag schema is that of the distribution specification: the index with the tag `<algorithm>-<hex>` lists the
-referrers of a digest, and clients maintain it (OCI 130).
+referrers of a digest, and clients maintain it.
 """
 
 import json

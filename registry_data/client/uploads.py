@@ -124,7 +124,7 @@ class RemoteUpload:
         """
         size = len(last) if isinstance(last, bytes) else length
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        separator = "&" if "?" in self.location else "?"  # the query stays as it is (OCI 13)
+        separator = "&" if "?" in self.location else "?"  # the query stays as it is
         url = httpx.URL(f"{self.location}{separator}digest={digest}")
         with self._request("PUT", url, headers=headers, content=last, timeout=_FINISH_TIMEOUT) as response:
             try:
@@ -307,7 +307,7 @@ def _pause(error: RemoteError, failures: int) -> float:
 
 
 def _stored(header: str | None, default: int) -> int:
-    """The number of bytes that a Range header confirms. 0-0 stands for none, as in distribution (OCI 69)."""
+    """The number of bytes that a Range header confirms. 0-0 stands for none, as distribution sends it."""
     if header is None:
         return default
     try:
