@@ -8,6 +8,10 @@ if __name__ == "__main__":
 
         print(version())
         sys.exit()
+    if sys.argv[1:2] == ["probe"]:  # Django's start takes a second, and health checks run often.
+        from registry_control.serving.probe import main
+
+        sys.exit(main(sys.argv[2:]))
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
     from django.core.management import execute_from_command_line

@@ -72,7 +72,9 @@ class _Companions:
     def _record_heartbeat(self) -> None:
         if self._is_connected():
             record_heartbeat(self._queue)
-            if not self._is_ready:
+            if self._is_ready:
+                self._pid_file.refresh()
+            else:
                 self._pid_file.write()  # If this raises, the next heartbeat tries again.
                 self._is_ready = True
 

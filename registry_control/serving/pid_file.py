@@ -1,4 +1,4 @@
-"""Files in which a worker process states that it is ready, for its supervisor."""
+"""Files in which a worker process states that it is ready, for its supervisor and for probes."""
 
 import os
 from pathlib import Path
@@ -16,6 +16,10 @@ class PidFile:
         """State that this process is ready."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.write_text(str(os.getpid()), encoding="ascii")
+
+    def refresh(self) -> None:
+        """State it again: `manage.py probe worker` reads the age of the file."""
+        os.utime(self.path)
 
     def remove(self) -> None:
         """State that no process is ready."""
