@@ -127,15 +127,18 @@ def create_api_key(
     default_project: Project | None = None,
     description: str = "",
     expires_at: datetime | None = None,
+    secret: str | None = None,
 ) -> IssuedKey:
     """Issue a key. Its default project is `default_project`, otherwise the organization's default project.
+
+    Its secret is random, unless the caller has one: a UUIDv4 in lower case that no other key has.
 
     Raises:
         InvalidArgument: the holder belongs to no organization, or the project to another one.
     """
     organization_id = _organization_id(holder)
     project = _project_of(organization_id, default_project)
-    secret = new_secret_key()
+    secret = secret or new_secret_key()
     api_key = ApiKey.objects.create(
         access_key=new_access_key(),
         secret_hmac=secret_hmac(secret),

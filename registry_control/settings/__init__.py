@@ -42,6 +42,7 @@ KEEPALIVE = ENVIRONMENT.keepalive
 CONTROL_THREADS = ENVIRONMENT.control_threads
 DATABASE_THREADS = ENVIRONMENT.database_threads
 STORAGE_THREADS = ENVIRONMENT.storage_threads
+FIRST_ACCOUNTS = ENVIRONMENT.first_accounts
 
 # How long a blob that a client was told exists is kept without a manifest that references it (invariant 2).
 BLOB_LEASE = timedelta(hours=24)

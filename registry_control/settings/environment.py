@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final, NamedTuple, Self, TypeAlias
@@ -27,6 +27,9 @@ _REGION = re.compile(r"[a-z]{2}-[a-z]{3}")
 _ADDRESS = re.compile(r"(?:(?P<name>[A-Za-z0-9.\-]+)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
 # A value of ALLOWED_HOSTS: Django compares it with the Host header without its port.
 _HOST_NAME = re.compile(r"\*|\.?[A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\]")
+_USER_NAME = re.compile(r"[\w.@+-]{1,150}")
+# The form that Scaleway's clients require of secret keys: UUIDv4.
+_API_SECRET = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 # The published keys of token signatures are derived from the secret key, so a short one could be found by an
 # offline brute-force attack.
 _MIN_KEY_LENGTH: Final = 32
@@ -50,6 +53,16 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.url_host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstAccounts:
+    """What the first start or `bootstrap` creates in an empty database."""
+
+    organization: str
+    admin_username: str
+    admin_password: str | None = field(repr=False)  # None: generated
+    secret_key: str | None = field(repr=False)  # of the administrator's API key; None: generated
 
 
 def host_without_port(host: str) -> str:
@@ -92,6 +105,7 @@ class Environment:
     control_threads: int
     database_threads: int
     storage_threads: int
+    first_accounts: FirstAccounts
 
     @classmethod
     def load(cls, variables: Mapping[str, str]) -> Self:
@@ -138,10 +152,24 @@ class Environment:
             control_threads=read.number("CONTROL_THREADS", 8, at_least=1),
             database_threads=read.number("DATABASE_THREADS", 8, at_least=1),
             storage_threads=read.number("STORAGE_THREADS", 8, at_least=1),
+            first_accounts=_first_accounts(read),
             # Last, so that no key is generated if a value is invalid.
             secret_key=(key := _secret_key(read, state_dir)).text,
             generated_key_file=key.generated_file,
         )
+
+
+def _first_accounts(read: "_Reader") -> FirstAccounts:
+    return FirstAccounts(
+        organization=read("BOOTSTRAP_ORGANIZATION", "default"),
+        admin_username=read.matching(
+            "BOOTSTRAP_ADMIN_USERNAME", "admin", _USER_NAME, "at most 150 letters, digits and @.+-_"
+        ),
+        admin_password=read("BOOTSTRAP_ADMIN_PASSWORD", "") or None,
+        secret_key=read.secret(
+            "BOOTSTRAP_SECRET_KEY", _API_SECRET, "a random UUID in lower case: uuidgen --random"
+        ),
+    )
 
 
 _DATABASES: Final = ("sqlite", "postgres", "postgresql")
@@ -199,6 +227,13 @@ class _Reader:
                 " chosen at random: openssl rand -base64 48"
             )
         return value
+
+    def secret(self, name: str, pattern: re.Pattern[str], expected: str) -> str | None:
+        value = self(name, "")
+        if value and not pattern.fullmatch(value):
+            # The message must not contain the value.
+            raise ConfigurationError(f"{PREFIX}{name} must be {expected}")
+        return value or None
 
     def one_of(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         value = self(name, default)

@@ -16,8 +16,10 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final
 
+from django.conf import settings
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.core.management.commands import migrate
 from django.db import Error as AnyDatabaseError
@@ -32,14 +34,13 @@ from registry_control.common.errors import AlreadyExists
 from registry_control.identity.models import Organization, User
 from registry_control.identity.permission_sets import PermissionSet
 from registry_control.identity.services import create_api_key, create_organization, create_user, grant_policy
+from registry_control.serving.dependencies import check_database
+from registry_control.serving.readiness import CheckFailed
 from registry_control.serving.secret_key import check_secret_key, record_secret_key
-from registry_control.settings.environment import ConfigurationError
+from registry_control.settings.environment import ConfigurationError, FirstAccounts
 from registry_control.standalone.credentials import Credentials, CredentialsFile
 from registry_control.standalone.preflight import one_line
 from registry_control.standalone.startup_lock import startup_lock
-
-_ORGANIZATION: Final = "default"
-_ADMINISTRATOR: Final = "admin"
 
 
 @contextmanager
@@ -55,16 +56,42 @@ def prepared_database(report: Callable[[str], None]) -> Iterator[None]:
     """
     if connection.settings_dict["NAME"] == ":memory:":
         raise ConfigurationError("REGISTRY_DATABASE_URL: a database in memory cannot be shared by processes")
+    with _locked_database(report):
+        _migrate()
+        _check_key()
+        yield
+
+
+@contextmanager
+def migrated_database(report: Callable[[str], None]) -> Iterator[None]:
+    """The same for a database that `manage.py migrate` has prepared.
+
+    Raises:
+        ConfigurationError: as above, or a migration is missing.
+    """
+    with _locked_database(report):
+        try:
+            check_database()
+        except CheckFailed as error:
+            raise ConfigurationError(f"{_database_name()} is not ready: {error}") from error
+        _check_key()
+        yield
+
+
+@contextmanager
+def _locked_database(report: Callable[[str], None]) -> Iterator[None]:
     try:
         with startup_lock(report):
-            _migrate()
-            record_secret_key()  # Raises what `check_secret_key` ignores.
-            check_secret_key()
             yield
     except (AnyDatabaseError, InconsistentMigrationHistory, OSError) as error:
         raise ConfigurationError(
             f"REGISTRY_DATABASE_URL: {_database_name()} cannot be used: {one_line(error)}"
         ) from error
+
+
+def _check_key() -> None:
+    record_secret_key()  # Raises what `check_secret_key` ignores.
+    check_secret_key()
 
 
 def _migrate() -> None:
@@ -88,8 +115,11 @@ def first_start(file: CredentialsFile, *, control_url: str, registry_host: str) 
     Raises:
         ConfigurationError: another process is doing the same on the same database.
     """
-    if not (Organization.objects.exists() or User.objects.exists()):
-        _create_credentials(file, control_url=control_url, registry_host=registry_host)
+    if is_empty():
+        create_accounts(control_url=control_url, registry_host=registry_host, before_commit=file.draft)
+        # After a change of REGISTRY_DATABASE_URL, the file belongs to another database, maybe still in use.
+        file.set_aside()
+        file.publish()
     else:
         _finish_publishing(file)
     credentials = file.read()
@@ -125,32 +155,51 @@ def _refuse_newer(loader: MigrationLoader) -> None:
         )
 
 
-def _create_credentials(file: CredentialsFile, *, control_url: str, registry_host: str) -> None:
+def is_empty() -> bool:
+    """Whether the database has no organization and no user, so that the first start creates them."""
+    return not (Organization.objects.exists() or User.objects.exists())
+
+
+def create_accounts(
+    *, control_url: str, registry_host: str, before_commit: Callable[[Credentials], None] = lambda _: None
+) -> Credentials:
+    """Create the first organization, project, administrator and API key in one transaction.
+
+    Raises:
+        ConfigurationError: the configured password is refused, or another process is doing the same.
+    """
     try:
+        if settings.FIRST_ACCOUNTS.admin_password is not None:
+            validate_password(settings.FIRST_ACCOUNTS.admin_password)
         with transaction.atomic():
-            created = _insert_rows(control_url=control_url, registry_host=registry_host)
-            file.draft(created)
+            created = _insert_rows(settings.FIRST_ACCOUNTS, control_url, registry_host)
+            before_commit(created)
     except AlreadyExists as error:
         raise ConfigurationError(
             "another process has just created the first administrator of this database: start again"
         ) from error
-    # After a change of REGISTRY_DATABASE_URL, the file belongs to another database that may still be in use.
-    file.set_aside()
-    file.publish()
+    except ValidationError as error:
+        raise ConfigurationError(f"REGISTRY_BOOTSTRAP_ADMIN_PASSWORD: {' '.join(error.messages)}") from error
+    return created
 
 
-def _insert_rows(*, control_url: str, registry_host: str) -> Credentials:
-    password = secrets.token_urlsafe(18)
-    organization = create_organization(actor=SYSTEM, name=_ORGANIZATION)
+def _insert_rows(first: FirstAccounts, control_url: str, registry_host: str) -> Credentials:
+    password = first.admin_password or secrets.token_urlsafe(18)
+    organization = create_organization(actor=SYSTEM, name=first.organization)
     administrator = create_user(
         actor=SYSTEM,
-        username=_ADMINISTRATOR,
+        username=first.admin_username,
         organization=organization,
         password=password,
         is_administrator=True,
     )
     grant_policy(actor=SYSTEM, holder=administrator, permission_set=PermissionSet.FULL_ACCESS)
-    issued = create_api_key(actor=SYSTEM, holder=administrator, description="created at the first start")
+    issued = create_api_key(
+        actor=SYSTEM,
+        holder=administrator,
+        description="created at the first start",
+        secret=first.secret_key,
+    )
     return Credentials(
         control_url=control_url,
         registry_host=registry_host,

@@ -12,7 +12,7 @@ from typing import Final, Self
 from registry_control.common.files import write_private
 from registry_data.storage.disk import sync_folder
 
-_NAME: Final = "credentials.json"
+NAME: Final = "credentials.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Credentials:
 
 
 class CredentialsFile:
-    """The file in a state folder. Only the process that has locked the folder may use it."""
+    """The file in a folder. Only the process that has the startup lock may write it."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self.path: Final = state_dir / _NAME
-        self._draft: Final = state_dir / f"{_NAME}.draft"
-        self._old: Final = state_dir / f"{_NAME}.old"
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        self.path: Final = folder / name
+        self._draft: Final = folder / f"{name}.draft"
+        self._old: Final = folder / f"{name}.old"
 
     def read(self) -> Credentials | None:
         """The content of the file; None if it is missing or malformed."""

@@ -254,3 +254,28 @@ def test_a_flood_of_probes_causes_one_query_a_second(tmp_path: Path, postgres: P
         assert after[0] - before[0] <= 2 * (time.monotonic() - started + 2)
     lines = "".join((tmp_path / f"{role}.log").read_text(encoding="utf-8") for role in ("control", "data"))
     assert "/readyz" not in lines  # not in the access log
+
+
+def test_a_worker_is_probed_by_its_own_processes(tmp_path: Path) -> None:
+    # given a worker that is connected
+    planes = make_planes(tmp_path)
+    planes.migrate()
+    with running_role("worker", planes.environment, log=tmp_path / "worker.log"):
+        wait_until(lambda: probe(planes, "worker") == (0, "worker: ok\n"), timeout=20)
+
+        # when one of its processes stops
+        pid = int((tmp_path / "state" / "run" / "worker-bulk.pid").read_text(encoding="ascii"))
+        with stopped([pid]):
+            assert probe(planes, "worker") == (1, "worker: the process for bulk has ended or is stopped\n")
+        assert probe(planes, "worker")[0] == 0
+    assert probe(planes, "worker")[0] == 1
+    assert probe(planes, "data")[0] == 1
+
+
+def probe(planes: Planes, role: str) -> tuple[int, str]:
+    """Exit status and output of `manage.py probe`."""
+    command = [sys.executable, "manage.py", "probe", role]
+    done = subprocess.run(
+        command, cwd=ROOT, env=planes.environment, stdout=subprocess.PIPE, text=True, timeout=15, check=False
+    )
+    return done.returncode, done.stdout
