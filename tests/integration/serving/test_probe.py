@@ -54,7 +54,8 @@ def test_a_process_that_is_stopped_or_has_ended_does_not_serve(
     write(tmp_path, "bulk", process.pid)
     freeze(process.pid)
     assert "bulk has ended or is stopped" in reason(tmp_path)
-    process.kill()  # a zombie until its parent reaps it
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie until `wait`
     assert "bulk has ended or is stopped" in reason(tmp_path)
     process.wait()
     assert "bulk has ended or is stopped" in reason(tmp_path)
