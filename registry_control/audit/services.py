@@ -1,19 +1,21 @@
 """Inserts audit rows in the transaction of the change that they record (invariant 10)."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from registry_control.audit.models import ActorKind
 from registry_control.common.clock import now
 from registry_control.common.request_context import request_id
-from registry_control.db.sql import execute, id_parameter, json_parameter, time_parameter
+from registry_control.db.sql import id_parameter, insert_many, json_parameter, time_parameter
 
 _INSERT: Final = """
 INSERT INTO audit_auditevent (at, organization_id, actor_kind, actor_id, actor_name, verb,
                               target_kind, target_id, target_name, detail, request_id)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+VALUES
 """
+Detail: TypeAlias = Mapping[str, str | int | bool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +42,28 @@ class Target:
 
 def record(*, actor: Actor, verb: str, target: Target, **detail: str | int | bool | None) -> None:
     """Insert a row: `actor` did `verb`, for example `image.visibility`, to `target`."""
-    execute(
+    record_many([(target, detail)], actor=actor, verb=verb)
+
+
+def record_many(events: Iterable[tuple[Target, Detail]], *, actor: Actor, verb: str) -> None:
+    """Insert rows of one actor and verb, in as few statements as possible."""
+    moment, request = time_parameter(now()), request_id()
+    insert_many(
         _INSERT,
-        [
-            time_parameter(now()),
-            id_parameter(target.organization_id) if target.organization_id else None,
-            actor.kind.value,
-            actor.id,
-            actor.name,
-            verb,
-            target.kind,
-            str(target.id),
-            target.name,
-            json_parameter(detail),
-            request_id(),
-        ],
+        (
+            [
+                moment,
+                id_parameter(target.organization_id) if target.organization_id else None,
+                actor.kind.value,
+                actor.id,
+                actor.name,
+                verb,
+                target.kind,
+                str(target.id),
+                target.name,
+                json_parameter(detail),
+                request,
+            ]
+            for target, detail in events
+        ),
     )

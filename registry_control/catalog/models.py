@@ -232,6 +232,35 @@ class BlobLease(models.Model):
         constraints = [models.UniqueConstraint(fields=["image", "blob"], name="blob_lease_once")]
 
 
+class BlobReview(models.Model):
+    """A blob that lost a reference: garbage collection reviews it when the grace period is over (ADR 52).
+
+    `references` inserts the row in the transaction that ends the reference. The row exists until a review
+    finds that the blob has other references, or until the blob is deleted.
+    """
+
+    blob = models.OneToOneField(Blob, models.PROTECT, related_name="review", primary_key=True)
+    organization_id = models.UUIDField(
+        null=True, editable=False, help_text="Of the image whose reference ended last."
+    )
+    cause = models.CharField(max_length=32, help_text="Why that reference ended.")
+    unreferenced_since = models.DateTimeField(help_text="When the last known reference ended.")
+    retry_at = models.DateTimeField(
+        null=True,
+        help_text="Set once the blob is in state deleting: when the next attempt to delete it is due.",
+    )
+    attempts = models.IntegerField(default=0, help_text="Failed attempts to delete the content.")
+    error = models.CharField(max_length=255, blank=True, default="", help_text="Of the last failed attempt.")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["unreferenced_since", "blob"], name="blobs_to_review"),
+            models.Index(
+                fields=["retry_at"], condition=models.Q(retry_at__isnull=False), name="blobs_to_delete"
+            ),
+        ]
+
+
 class UploadSession(models.Model):
     """An upload to one image, which the client can continue on any node.
 

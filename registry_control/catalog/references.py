@@ -2,8 +2,9 @@
 
 A reference is a link (a manifest of an image lists the blob) or a lease (the registry has promised the blob
 to an image until a time, invariant 2). A blob without references is garbage. Functions that end references
-return them as `Release`s (blob, cause, time), so that the caller can write dependent rows, such as those of
-a garbage collection queue, in the same transaction.
+insert the blobs into the review queue of garbage collection in the same transaction (ADR 52): a live blob
+always has a link, a lease or a row in that queue. They insert them whether or not other references are left,
+because another transaction may be ending these at the same time.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -14,6 +15,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from registry_control.catalog.selectors.resolve import ANSWER_TIME
 from registry_control.common.clock import now
 from registry_control.db.sql import (
     Parameter,
@@ -25,6 +27,7 @@ from registry_control.db.sql import (
     rows,
     time_from_db,
     time_parameter,
+    uuid_from_db,
 )
 
 _LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id, is_reachable) VALUES"
@@ -48,7 +51,7 @@ JOIN catalog_blob b ON b.id = linked.blob_id
 _LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
 _RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
 _END_LEASE: Final = """
-DELETE FROM catalog_bloblease WHERE image_id = %s AND blob_id = %s RETURNING blob_id, expires_at
+DELETE FROM catalog_bloblease WHERE image_id = %s AND blob_id = %s RETURNING blob_id, image_id, expires_at
 """
 # SKIP LOCKED: a lease that another transaction renews at this moment stays.
 _END_EXPIRED_LEASES: Final = """
@@ -56,11 +59,11 @@ WITH expired AS MATERIALIZED (
     SELECT id FROM catalog_bloblease WHERE expires_at <= %s
     ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED
 )
-DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM expired) RETURNING blob_id, expires_at
+DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM expired) RETURNING blob_id, image_id, expires_at
 """
 _END_LEASES_OF_IMAGE: Final = """
 WITH batch AS MATERIALIZED (SELECT id FROM catalog_bloblease WHERE image_id = %s ORDER BY id LIMIT %s)
-DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM batch) RETURNING blob_id, expires_at
+DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM batch) RETURNING blob_id, image_id, expires_at
 """
 # Not EXISTS: PostgreSQL might gather all links of the image for it, of which there may be a million.
 _LINKED: Final = """
@@ -76,6 +79,16 @@ _LEASED: Final = """
  WHERE l.image_id = %s AND l.blob_id = b.id AND l.expires_at > %s LIMIT 1) IS NOT NULL
 """
 _IS_LINKED: Final = "SELECT 1 FROM catalog_bloblink WHERE image_id = %s AND blob_id = %s LIMIT 1"
+# The later end of a reference counts; a queue row never moves to an earlier time.
+_REVIEW: Final = """
+INSERT INTO catalog_blobreview (blob_id, organization_id, cause, unreferenced_since, attempts, error) VALUES
+"""
+_REVIEW_LATER: Final = """
+ON CONFLICT (blob_id) DO UPDATE SET organization_id = excluded.organization_id, cause = excluded.cause,
+                                    unreferenced_since = excluded.unreferenced_since
+WHERE catalog_blobreview.unreferenced_since < excluded.unreferenced_since
+"""
+_ORGANIZATIONS: Final = "SELECT id, organization_id FROM catalog_image WHERE id IN"
 _LINKED_ONLY_BY: Final = """
 SELECT b.id, b.size FROM catalog_bloblink k JOIN catalog_blob b ON b.id = k.blob_id
 WHERE k.manifest_id = %s AND (
@@ -96,11 +109,11 @@ class Cause(Enum):
     LEASE_EXPIRED = "lease expired"
 
 
-class Release(NamedTuple):
+class _Release(NamedTuple):
     """A reference that has ended."""
 
     blob_id: int
-    cause: Cause
+    image_id: UUID
     at: datetime  # when the reference ended
 
 
@@ -179,9 +192,14 @@ def recount(image_id: UUID) -> Sizes:
 def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:
     """Lease blobs to an image until a time (default: for `BLOB_LEASE`), or renew the lease (invariant 2).
 
+    The default is longer by the time that the response may take.
+
     The caller has locked the image's row or shares the blobs' rows.
     """
-    image, expires_at = id_parameter(image_id), time_parameter(until or now() + settings.BLOB_LEASE)
+    image, expires_at = (
+        id_parameter(image_id),
+        time_parameter(until or now() + settings.BLOB_LEASE + ANSWER_TIME),
+    )
     insert_many(_LEASE, ([image, blob_id, expires_at] for blob_id in blob_ids), conflict=_RENEW)
 
 
@@ -202,34 +220,66 @@ def linked_only_by(manifest_id: int) -> list[OwnBlob]:
     return [OwnBlob(*found) for found in rows(_LINKED_ONLY_BY, [manifest_id])]
 
 
-def release_links(manifest_ids: Collection[int], *, cause: Cause) -> list[Release]:
-    """Delete all links of manifests, whose image's row the caller has locked."""
+def release_links(manifest_ids: Collection[int], *, image_id: UUID, cause: Cause) -> None:
+    """Delete all links of manifests of an image, whose row the caller has locked."""
     if not manifest_ids:
-        return []
+        return
     found = rows(f"{_UNLINK} {placeholders([*manifest_ids])} RETURNING blob_id", [*manifest_ids])
     moment = now()
-    return [Release(blob_id, cause, moment) for blob_id in {blob_id for (blob_id,) in found}]
+    _queue([_Release(blob_id, image_id, moment) for (blob_id,) in found], cause)
 
 
-def release_lease(blob_id: int, *, image_id: UUID, cause: Cause) -> list[Release]:
-    """End an image's lease of one blob before it expires; empty if there is none."""
-    return _end_leases(_END_LEASE, [id_parameter(image_id), blob_id], cause)
+def release_lease(blob_id: int, *, image_id: UUID, cause: Cause) -> bool:
+    """End an image's lease of one blob before it expires; False if there is none."""
+    return _end_leases(_END_LEASE, [id_parameter(image_id), blob_id], cause) > 0
 
 
-def release_leases_of_image(image_id: UUID, *, limit: int) -> list[Release]:
-    """End up to `limit` leases of an image that is being deleted."""
+def release_leases_of_image(image_id: UUID, *, limit: int) -> int:
+    """End up to `limit` leases of an image that is being deleted; returns how many."""
     return _end_leases(_END_LEASES_OF_IMAGE, [id_parameter(image_id), limit], Cause.IMAGE_DELETED)
 
 
-def release_expired_leases(*, limit: int) -> list[Release]:
-    """Delete up to `limit` expired leases, the oldest first."""
+def release_expired_leases(*, limit: int) -> int:
+    """Delete up to `limit` expired leases, the oldest first; returns how many."""
     return _end_leases(_END_EXPIRED_LEASES, [time_parameter(now()), limit], Cause.LEASE_EXPIRED)
 
 
-def _end_leases(sql: str, parameters: Sequence[Parameter], cause: Cause) -> list[Release]:
+def _end_leases(sql: str, parameters: Sequence[Parameter], cause: Cause) -> int:
     moment = now()
     # An expired lease ended when it expired, however late the worker deletes it.
-    return [
-        Release(blob_id, cause, min(moment, time_from_db(expires_at)))
-        for blob_id, expires_at in rows(sql, parameters)
+    ended = [
+        _Release(blob_id, uuid_from_db(image_id), min(moment, time_from_db(expires_at)))
+        for blob_id, image_id, expires_at in rows(sql, parameters)
     ]
+    _queue(ended, cause)
+    return len(ended)
+
+
+def _queue(releases: Iterable[_Release], cause: Cause) -> None:
+    """Insert blobs into the review queue, or move their rows to the time of a later release.
+
+    A transaction calls this once: the rows of one call are locked in the order of their ids, so that
+    concurrent transactions cannot deadlock.
+    """
+    last = {release.blob_id: release for release in sorted(releases, key=lambda each: each.at)}
+    if not last:
+        return
+    organizations = _organizations({release.image_id for release in last.values()})
+    entries = [
+        [
+            blob_id,
+            id_parameter(organizations[release.image_id]),
+            cause.value,
+            time_parameter(release.at),
+            0,
+            "",
+        ]
+        for blob_id, release in sorted(last.items())
+    ]
+    insert_many(_REVIEW, entries, conflict=_REVIEW_LATER)
+
+
+def _organizations(image_ids: Collection[UUID]) -> dict[UUID, UUID]:
+    wanted = [id_parameter(image_id) for image_id in image_ids]
+    found = rows(f"{_ORGANIZATIONS} {placeholders(wanted)}", wanted)
+    return {uuid_from_db(image_id): uuid_from_db(owner) for image_id, owner in found}

@@ -23,7 +23,7 @@ def recount_images() -> bool:
     return reachability.recount_stale(limit=_IMAGES) == _IMAGES
 
 
-@background_task(name="catalog.expire_uploads", queue=Queue.FAST, every=timedelta(seconds=30))
+@background_task(name="catalog.expire_uploads", queue=Queue.FAST, every=timedelta(seconds=10))
 def expire_uploads() -> bool:
     """Discard expired uploads, and what closed ones left in the storage, such as copies (ADR 35)."""
     return uploads.expire(store=blob_store(), limit=_BATCH) == _BATCH
@@ -35,7 +35,7 @@ def remove_never_pushed() -> bool:
     return deletion.remove_never_pushed(limit=_BATCH) == _BATCH
 
 
-@background_task(name="catalog.expire_leases", queue=Queue.FAST, every=timedelta(minutes=5))
+@background_task(name="catalog.expire_leases", queue=Queue.FAST, every=timedelta(seconds=5))
 def expire_leases() -> bool:
     """Delete expired leases of blobs."""
     return deletion.remove_expired_leases(limit=_BATCH) == _BATCH

@@ -45,7 +45,9 @@ STORAGE_THREADS = ENVIRONMENT.storage_threads
 FIRST_ACCOUNTS = ENVIRONMENT.first_accounts
 
 # How long a blob that a client was told exists is kept without a manifest that references it (invariant 2).
-BLOB_LEASE = timedelta(hours=24)
+BLOB_LEASE = timedelta(seconds=ENVIRONMENT.lease)
+# How long a blob without references is kept before garbage collection deletes it.
+GC_GRACE = timedelta(seconds=ENVIRONMENT.gc_grace)
 # How long an upload may be idle before the worker deletes it (OCI 76).
 UPLOAD_LIFE = timedelta(hours=48)
 TOKEN_LIFE = timedelta(minutes=5)

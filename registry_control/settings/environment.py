@@ -106,6 +106,8 @@ class Environment:
     database_threads: int
     storage_threads: int
     first_accounts: FirstAccounts
+    gc_grace: int  # seconds
+    lease: int  # seconds
 
     @classmethod
     def load(cls, variables: Mapping[str, str]) -> Self:
@@ -153,6 +155,8 @@ class Environment:
             database_threads=read.number("DATABASE_THREADS", 8, at_least=1),
             storage_threads=read.number("STORAGE_THREADS", 8, at_least=1),
             first_accounts=_first_accounts(read),
+            gc_grace=read.number("GC_GRACE", 86_400, at_least=0),
+            lease=read.number("LEASE", 86_400, at_least=1),
             # Last, so that no key is generated if a value is invalid.
             secret_key=(key := _secret_key(read, state_dir)).text,
             generated_key_file=key.generated_file,

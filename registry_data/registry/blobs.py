@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from registry_control.access.policy import Action
@@ -47,9 +47,7 @@ def find(credentials: Credentials, repository: Repository, digest: Digest, *, le
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
         record, blob = _find(caller, repository, digest)
-        due = _lease_runs_out(blob, now(), lease) and is_allowed(
-            caller, Action.PUSH, repository, record.facts
-        )
+        due = blob.needs_lease(now(), lease) and is_allowed(caller, Action.PUSH, repository, record.facts)
         cacheable_until = caller.ends_at if blob.linked else 0.0
         return StoredBlob(Key(blob.storage_key), blob.size, due, cacheable_until)
 
@@ -77,11 +75,6 @@ def _find(
     if blob is None or not blob.held_at(now()):
         raise unknown(digest)
     return record, blob
-
-
-def _lease_runs_out(blob: resolve.BlobRecord, moment: datetime, lease: timedelta) -> bool:
-    """Whether a HEAD must renew the lease: without a link, and with less than half of the lease left."""
-    return not blob.linked and (blob.leased_until is None or blob.leased_until - moment < lease / 2)
 
 
 def unknown(digest: Digest) -> ProtocolError:

@@ -15,7 +15,7 @@ Every driver guarantees (tests/contracts/test_blob_store.py checks each one):
   6. No exception other than StorageError leaves a driver, except ValueError for a malformed argument.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import NewType, Protocol, runtime_checkable
@@ -212,6 +212,18 @@ class BlobStore(Protocol):
 
     def delete(self, key: Key) -> None:
         """Delete a key. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class DeletesMany(Protocol):
+    """Optional: one request deletes many keys."""
+
+    def delete_many(self, keys: Sequence[Key]) -> Mapping[Key, StorageError]:
+        """Delete keys. Returns an error for each key that may still have content; raises none.
+
+        Only an explicit confirmation counts as deleted, or as absent (invariant 7).
+        """
         ...
 
 

@@ -33,6 +33,7 @@ from registry_data.storage.free_space import FreeSpace
 from registry_data.storage.keys import blob_key, check_generation, check_key, check_upload
 
 _ALGORITHMS: Final = ("sha256", "sha512")
+_SHARDS: Final = 256  # folders below each algorithm
 _WRITEBACK: Final = 4 * 1024 * 1024  # bytes of an upload after which write-back is started
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -51,7 +52,7 @@ class FilesystemStore:
             self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
             for algorithm in _ALGORITHMS:
                 shards = self._root / "blobs" / algorithm
-                if not (shards / "ff").is_dir():
+                if not shards.is_dir() or len([*shards.iterdir()]) < _SHARDS:
                     self._make_shards(shards)
         self.check_exists()
 
@@ -62,7 +63,7 @@ class FilesystemStore:
                 raise Unavailable(f"the folder {folder} is missing or not writable for this process")
 
     def _make_shards(self, shards: Path) -> None:
-        for number in range(256):
+        for number in range(_SHARDS):
             (shards / f"{number:02x}").mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (shards, shards.parent, self._root):
             sync_folder(folder)
@@ -161,9 +162,9 @@ class FilesystemStore:
         return self._pieces(self.path_of(key), start, stop)
 
     def delete(self, key: Key) -> None:
-        """Remove the file's name; who reads it reads on."""
-        with self.translate_errors():
-            self.path_of(key).unlink(missing_ok=True)
+        """Remove the file's name; a process that has the file open can read it to its end."""
+        with suppress(NotStored), self.translate_errors():
+            self.path_of(key).unlink()
 
     def path_of(self, key: Key) -> Path:
         """Where a key's bytes are."""
@@ -214,7 +215,7 @@ class FilesystemStore:
         if error.errno in _NO_SPACE:
             return InsufficientStorage(f"the disk of {self._root} is full")
         # On a disk that is not mounted every file is missing: NotStored needs our folders (invariant 7).
-        if error.errno == errno.ENOENT and self._uploads.is_dir():
+        if error.errno == errno.ENOENT and self._uploads.is_dir() and _has_folder(error.filename):
             return NotStored(str(error.filename))
         return Unavailable(str(error))
 
@@ -289,6 +290,11 @@ class _FileReader:
         self._descriptor = -1
         with self._store.translate_errors():
             self._close()
+
+
+def _has_folder(path: object) -> bool:
+    """Whether the folder of a missing file exists: `check` has created all of them."""
+    return path is not None and Path(str(path)).parent.is_dir()
 
 
 def _lock(descriptor: int) -> None:

@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from registry_control.catalog.models import BlobLease, Image, UploadSession
+from registry_control.catalog.models import BlobLease, Image, Manifest, Tag, UploadSession
 from registry_control.common.clock import now
-from registry_control.common.models import NOT_DELETING
+from registry_control.common.models import NOT_DELETING, Status
 from registry_control.db.sql import id_parameter, row, rows
+from registry_control.namespaces.models import Namespace
 
 # A longer search would cost more than an upload of the blob; clients can name the source image themselves.
 _MAX_IMAGES: Final = 20
@@ -72,6 +73,17 @@ def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]
         pk__in=some, image__namespace__project__organization=organization_id
     ).values_list("image__namespace__name", "image__name")
     return list(dict.fromkeys([*((namespace, name) for namespace, name in linked), *leases[:_MAX_IMAGES]]))
+
+
+def deletions_pending() -> bool:
+    """Whether the worker has yet to remove rows of deleted namespaces, images or tags."""
+    return any(model.objects.filter(status=Status.DELETING).exists() for model in (Namespace, Image, Tag))
+
+
+def manifests_being_deleted() -> int:
+    """The number of manifests of images and namespaces whose deletion the worker has yet to finish."""
+    deleting = Q(status=Status.DELETING) | Q(namespace__status=Status.DELETING)
+    return Manifest.objects.filter(image__in=Image.objects.filter(deleting).values("pk")).count()
 
 
 def idle_images(before: datetime) -> QuerySet[Image]:

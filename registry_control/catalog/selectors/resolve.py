@@ -5,7 +5,7 @@ indexes that have the same condition.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -60,6 +60,10 @@ LEFT JOIN catalog_bloblease l ON l.image_id = i.id AND l.blob_id = b.id
 )
 
 
+ANSWER_TIME: Final = timedelta(seconds=5)
+"""Added to every lease: the time from the check of a lease until the response that promises the blob."""
+
+
 @dataclass(frozen=True, slots=True)
 class RepositoryRecord:
     """A resolved repository name; `image_id` is None if there is no such image (yet)."""
@@ -89,6 +93,15 @@ class BlobRecord:
     storage_key: str
     leased_until: datetime | None
     linked: bool
+
+    def needs_lease(self, moment: datetime, lease: timedelta) -> bool:
+        """Whether a response that promises the blob must renew its lease of this duration (invariant 2).
+
+        A promise holds for three quarters of the lease, so a HEAD writes nothing in the first quarter.
+        """
+        if self.linked:
+            return False  # the deletion of the manifest leases the blob
+        return self.leased_until is None or self.leased_until - moment < lease * 0.75 + ANSWER_TIME
 
     def held_at(self, moment: datetime) -> bool:
         """Whether the image has the blob at that time: by a link, or by a lease that has not expired."""

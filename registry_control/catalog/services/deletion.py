@@ -24,6 +24,7 @@ from registry_control.catalog.selectors.holders import idle_images
 from registry_control.catalog.services import images, manifests, uploads
 from registry_control.common.clock import now
 from registry_control.common.models import Status
+from registry_control.common.signals import manifests_removed
 from registry_control.db.sql import execute, id_parameter, placeholders, rows
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.services import target_of
@@ -124,7 +125,7 @@ def _delete_if_still_idle(idle: QuerySet[Image], pk: UUID) -> None:
 @transaction.atomic
 def remove_expired_leases(*, limit: int) -> int:
     """Delete up to `limit` leases whose time is over; a blob that nothing else references is garbage then."""
-    return len(references.release_expired_leases(limit=limit))
+    return references.release_expired_leases(limit=limit)
 
 
 @transaction.atomic
@@ -162,7 +163,8 @@ def _lock_image(image_id: UUID) -> None:
 def _delete_image_batch(pk: UUID, *, store: BlobStore, limit: int) -> bool:
     """Delete a batch of an image's rows, or the image when none are left; whether rows were deleted."""
     sessions = uploads.close_of_image(pk, limit=limit)
-    deleted = uploads.discard(sessions, store=store) + _delete_content(pk, limit=limit)
+    deleted = uploads.discard(sessions, store=store)
+    deleted += _delete_leases(pk, limit=limit) + _delete_content(pk, limit=limit)
     if sessions or deleted:
         return bool(deleted)  # sessions that are left have a request that still writes
     _delete_image(pk)
@@ -170,18 +172,28 @@ def _delete_image_batch(pk: UUID, *, store: BlobStore, limit: int) -> bool:
 
 
 @transaction.atomic
+def _delete_leases(image_id: UUID, *, limit: int) -> int:
+    """Delete up to `limit` leases of an image; returns how many.
+
+    In a transaction apart from that of the links, because each inserts rows into the review queue (ADR 52).
+    """
+    _lock_image(image_id)
+    return references.release_leases_of_image(image_id, limit=limit)
+
+
+@transaction.atomic
 def _delete_content(image_id: UUID, *, limit: int) -> int:
-    """Delete up to `limit` each of an image's tags, manifests and leases; returns how many rows."""
+    """Delete up to `limit` each of an image's tags and manifests; returns how many rows."""
     _lock_image(image_id)
     tags = _delete_any_tags(image_id, limit=limit)
     Image.objects.filter(pk=image_id).update(tag_rows=F("tag_rows") - tags)
-    leases = len(references.release_leases_of_image(image_id, limit=limit))
     if tags == limit:
-        return tags + leases
+        return tags
     found = Manifest.objects.filter(image=image_id).order_by("pk").values_list("pk", flat=True)
     if manifest_ids := list(found[:limit]):
-        manifests.delete_rows(manifest_ids, cause=Cause.IMAGE_DELETED)
-    return tags + leases + len(manifest_ids)
+        manifests.delete_rows(manifest_ids, image_id=image_id, cause=Cause.IMAGE_DELETED)
+        manifests_removed.send(sender=Manifest, count=len(manifest_ids))
+    return tags + len(manifest_ids)
 
 
 def _delete_any_tags(image_id: UUID, *, limit: int) -> int:

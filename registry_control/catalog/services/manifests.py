@@ -343,7 +343,7 @@ def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
     own = references.linked_only_by(manifest.pk)
     references.lease((blob.id for blob in own), image_id=image.pk)
     sparse.orphan(image, manifest)
-    tag_names = delete_rows([manifest.pk], cause=Cause.MANIFEST_DELETED)
+    tag_names = delete_rows([manifest.pk], image_id=image.pk, cause=Cause.MANIFEST_DELETED)
     record_change(image_scope(image.pk))
     removed = sum(blob.size for blob in own)
     Image.objects.filter(pk=image.pk).update(
@@ -360,10 +360,10 @@ def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
     )
 
 
-def delete_rows(manifest_ids: Sequence[int], *, cause: Cause) -> list[str]:
+def delete_rows(manifest_ids: Sequence[int], *, image_id: UUID, cause: Cause) -> list[str]:
     """Delete manifests of a locked image and all that depends on them; returns the names of their tags."""
     which = placeholders(manifest_ids)
-    references.release_links(manifest_ids, cause=cause)
+    references.release_links(manifest_ids, image_id=image_id, cause=cause)
     tag_names = [name for (name,) in rows(f"{_DELETE_TAGS} {which} RETURNING name", manifest_ids)]
     for statement in (_DELETE_CHILDREN, _DELETE_PARENTS, _DELETE_REFERRERS, _DELETE_MISSING, _DELETE):
         execute(f"{statement} {which}", manifest_ids)

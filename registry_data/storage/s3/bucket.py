@@ -4,7 +4,7 @@ The SDK offers conditional writes and single parts only in private methods. This
 them, and tests/unit/storage/test_minio_sdk.py checks that they exist as used here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from xml.etree.ElementTree import ParseError
 from minio import Minio
 from minio.commonconfig import Tags
 from minio.datatypes import Object, Part
-from minio.deleteobjects import DeleteObject
+from minio.deleteobjects import DeleteError, DeleteObject
 from minio.error import MinioException, S3Error
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from minio.helpers import DictType
 
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchUpload"})
+_MOST_DELETIONS: Final = 1000  # objects in one request, by the S3 API
 _NO_SPACE: Final = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
 
 # At most two attempts of 3 + 12 seconds, or four short ones if the server responds that it is busy.
@@ -151,6 +152,31 @@ class Bucket:
             errors = [error.code for error in self._client.remove_objects(self.name, doomed)]
         if set(errors) - _ABSENT:
             raise Unavailable(f"S3 failed to delete objects: {', '.join(map(str, errors))}")
+
+    def delete_many(self, names: Sequence[str]) -> dict[str, StorageError]:
+        """Delete objects; returns an error for each that S3 has not confirmed as deleted or absent."""
+        errors: dict[str, StorageError] = {}
+        for start in range(0, len(names), _MOST_DELETIONS):
+            batch = names[start : start + _MOST_DELETIONS]
+            try:
+                errors |= self._delete_batch(batch)
+            except StorageError as error:
+                errors |= dict.fromkeys(batch, error)
+        return errors
+
+    def _delete_batch(self, names: Sequence[str]) -> dict[str, StorageError]:
+        doomed = [DeleteObject(name) for name in names]
+        with translate_errors():
+            # Not `remove_objects`, which requests a response without confirmations.
+            result = self._client._delete_objects(self.name, doomed, quiet=False)  # noqa: SLF001
+        failed = {error.name: error for error in result.error_list if error.code not in _ABSENT}
+        absent = {error.name for error in result.error_list if error.code in _ABSENT}
+        confirmed = absent | {each.name for each in result.object_list}
+        return {
+            name: Unavailable(_deletion_failed(failed.get(name)))
+            for name in names
+            if name in failed or name not in confirmed
+        }
 
     def tag(self, name: str, tags: Mapping[str, str]) -> None:
         """Replace an object's tags."""
@@ -313,6 +339,12 @@ def _storage_error(error: S3Error) -> StorageError:
     if error.code in _NO_SPACE or error.response.status == HTTPStatus.INSUFFICIENT_STORAGE:
         return InsufficientStorage(text)
     return Unavailable(text)
+
+
+def _deletion_failed(error: DeleteError | None) -> str:
+    if error is None:
+        return "S3 has not confirmed that it deleted the object"
+    return f"S3 failed to delete the object: {error.code} {error.message or ''}".rstrip()
 
 
 def _client(address: Address, endpoint: str, *, secure: bool) -> Minio:

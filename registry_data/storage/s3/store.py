@@ -6,7 +6,7 @@ The name of a blob's object depends only on its key's generation, so an upload i
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -165,6 +165,12 @@ class S3Store:
     def delete(self, key: Key) -> None:
         """Delete the object."""
         self._bucket.delete(_object(key))
+
+    def delete_many(self, keys: Sequence[Key]) -> Mapping[Key, StorageError]:
+        """Delete up to 1000 objects with one request."""
+        names = {_object(key): key for key in keys}
+        errors = self._bucket.delete_many([*names])
+        return {names[name]: error for name, error in errors.items()}
 
     @property
     def _process(self) -> _Process:

@@ -20,6 +20,7 @@ from registry_control.catalog.models import (
     Blob,
     BlobLease,
     BlobLink,
+    BlobReview,
     Image,
     Manifest,
     ManifestChild,
@@ -28,13 +29,24 @@ from registry_control.catalog.models import (
     Tag,
     UploadSession,
 )
-from registry_control.catalog.services import deletion, uploads
+from registry_control.catalog.services import blobs, deletion, uploads
 from registry_control.common.models import Change, Status
 from registry_control.common.store import blob_store
+from registry_control.gc.models import GcRun
+from registry_control.gc.services import runs
 from registry_control.identity.models import ApiKey, Organization, Policy, PolicyRule, Project, User
 from registry_control.namespaces.models import Namespace
 from registry_control.serving.models import Installation, LeaderLease, WorkerHeartbeat
-from tests.factories import Pushed, TestKey, make_key, make_namespace, make_user, push_image, unique
+from tests.factories import (
+    Pushed,
+    TestKey,
+    make_key,
+    make_namespace,
+    make_user,
+    push_blob,
+    push_image,
+    unique,
+)
 from tests.integration.admin.forms import url
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -43,7 +55,17 @@ OURS = [model for model in apps.get_models() if model.__module__.startswith("reg
 # Inlines of the policy's page, and rows that only coordinate processes or are derived from others.
 WITHOUT_PAGES = {PolicyRule, Change, Installation, LeaderLease, WorkerHeartbeat, SignInCounter, Referrer}
 MODELS = [model for model in OURS if model not in WITHOUT_PAGES]
-READ_ONLY = {MissingChild, Blob, BlobLease, BlobLink, ManifestChild, UploadSession, AuditEvent}
+READ_ONLY = {
+    MissingChild,
+    Blob,
+    BlobReview,
+    GcRun,
+    BlobLease,
+    BlobLink,
+    ManifestChild,
+    UploadSession,
+    AuditEvent,
+}
 
 
 @pytest.fixture
@@ -57,13 +79,21 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
     ManifestChild.objects.create(parent=parent, child=first)
     MissingChild.objects.create(image_id=pushed.image_id, parent=parent, digest=f"sha256:{uuid4().hex * 2}")
     uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
+    leased = push_blob(owner, pushed.image_id, b"released")
+    blobs.remove(
+        actor=owner.actor,
+        image_id=pushed.image_id,
+        blob_id=Blob.objects.get(digest=leased).pk,
+        digest=leased,
+    )
+    runs.start(actor=owner.actor, kind=GcRun.Kind.REQUESTED, dry_run=True)
     rotate_signing_keys()
     return pushed
 
 
 def test_every_model_is_registered() -> None:
     admin.autodiscover()  # as the first request would do
-    assert len(MODELS) == 18
+    assert len(MODELS) == 20
     assert [model for model in MODELS if not admin.site.is_registered(model)] == []
 
 

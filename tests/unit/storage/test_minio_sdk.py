@@ -12,6 +12,7 @@ USED: dict[str, tuple[Sequence[str], Sequence[str]]] = {
         ("method", "bucket_name", "object_name"),
         ("body", "headers", "query_params", "preload_content", "no_body_trace"),
     ),
+    "_delete_objects": (("bucket_name", "delete_object_list"), ("quiet",)),
     "_create_multipart_upload": (("bucket_name", "object_name", "headers"), ()),
     "_upload_part_copy": (("bucket_name", "object_name", "upload_id", "part_number", "headers"), ()),
     "_list_parts": (("bucket_name", "object_name", "upload_id"), ("part_number_marker",)),

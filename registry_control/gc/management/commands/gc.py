@@ -1,0 +1,94 @@
+"""`manage.py gc`: runs garbage collection now, in this process."""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from registry_control.common.store import blob_store
+from registry_control.gc.policy import Verdict
+from registry_control.gc.selectors import planner
+from registry_control.gc.selectors.candidates import Candidate
+from registry_control.gc.services import commands
+from registry_control.gc.services.commands import Outcome
+
+_SHOWN: Final = 20  # waiting blobs, without --json
+
+
+class Command(BaseCommand):
+    """Also finishes pending deletions of namespaces, images and tags. Workers may run beside it."""
+
+    help = "Delete the content of blobs that nothing refers to and whose grace period is over."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("--dry-run", action="store_true", help="show what would be removed")
+        parser.add_argument(
+            "--now",
+            action="store_true",
+            help="pass over the grace period; leases, running uploads and everything reachable stay",
+        )
+        parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Run, and print what was removed and what waits."""
+        ignore_grace = options["now"]
+        if options["dry_run"]:
+            outcome = commands.dry_run(ignore_grace=ignore_grace)
+        else:
+            outcome = commands.collect(store=blob_store(), ignore_grace=ignore_grace)
+        waiting = planner.waiting(commands.rules(ignore_grace=ignore_grace))
+        if options["json"]:
+            self._print_json(outcome, waiting, dry_run=options["dry_run"])
+        else:
+            self._print_text(outcome, waiting, options)
+        if outcome.errors:
+            raise CommandError("not everything was removed: " + "; ".join(outcome.errors))
+
+    def _print_json(
+        self, outcome: Outcome, waiting: Iterator[tuple[Candidate, Verdict]], *, dry_run: bool
+    ) -> None:
+        """Print entry by entry: there may be millions of waiting blobs."""
+        head = {
+            "dry_run": dry_run,
+            "blobs": outcome.blobs,
+            "bytes": outcome.bytes,
+            "manifests": outcome.manifests,
+        }
+        self.stdout.write(json.dumps(head)[:-1] + ', "waiting": [', ending="")
+        for number, (candidate, verdict) in enumerate(waiting):
+            separator = ", " if number else ""
+            self.stdout.write(separator + json.dumps(_waiting(candidate, verdict)), ending="")
+        self.stdout.write("]}")
+
+    def _print_text(
+        self, outcome: Outcome, waiting: Iterator[tuple[Candidate, Verdict]], options: dict[str, Any]
+    ) -> None:
+        if options["now"]:
+            grace = int(settings.GC_GRACE.total_seconds())
+            self.stdout.write(
+                f"--now passes over the grace period of {grace} s;"
+                " it keeps leased blobs, running uploads and everything that a manifest lists"
+            )
+        verb = "would remove" if options["dry_run"] else "removed"
+        self.stdout.write(
+            f"{verb} {outcome.blobs} blobs of {outcome.bytes} bytes and {outcome.manifests} manifests"
+        )
+        number = 0
+        for number, (candidate, verdict) in enumerate(waiting, start=1):
+            if number <= _SHOWN:
+                self.stdout.write(f"waiting: {candidate.digest} ({candidate.size} bytes): {verdict.reason}")
+        if number > _SHOWN:
+            self.stdout.write(f"waiting: {number - _SHOWN} more blobs")
+
+
+def _waiting(candidate: Candidate, verdict: Verdict) -> dict[str, object]:
+    return {
+        "digest": candidate.digest,
+        "bytes": candidate.size,
+        "until": None if verdict.goes_at is None else verdict.goes_at.isoformat(),
+        "reason": verdict.reason,
+    }

@@ -1,0 +1,97 @@
+"""The rules of garbage collection: pure functions from facts about a blob to a verdict with a reason.
+
+One planner serves the collector, dry runs and `explain`: each loads `Facts` and calls `judge`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+FIRST_RETRY: Final = timedelta(seconds=5)
+LAST_RETRY: Final = timedelta(minutes=1)
+
+
+class Action(StrEnum):
+    """What the collector does with a blob."""
+
+    KEEP = "keep"
+    """The blob has a reference, or was not released: its row leaves the review queue."""
+
+    WAIT = "wait"
+    """The blob has no reference, and its grace period is not over."""
+
+    COLLECT = "collect"
+    """The blob can be marked as deleting."""
+
+    DELETE = "delete"
+    """The blob is marked as deleting already: its content is deleted, then its row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that a verdict depends on, read while the blob's row is locked or for information only."""
+
+    is_deleting: bool  # the state of the blob
+    is_linked: bool  # a manifest lists it
+    leased_until: datetime | None  # the end of its last lease, which may be over
+    unreferenced_since: datetime | None  # from the review queue; None if it is not in there
+    retry_at: datetime | None = None  # the next attempt to delete the content
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The time of the decision, the grace period, and whether to pass over the grace period."""
+
+    now: datetime
+    grace: timedelta
+    ignore_grace: bool = False
+
+    @property
+    def released_before(self) -> datetime:
+        """Blobs without references since then or longer can be collected."""
+        return self.now if self.ignore_grace else self.now - self.grace
+
+    @property
+    def retries_before(self) -> datetime:
+        """Interrupted and failed deletions whose next attempt is due until then are repeated."""
+        return self.now + LAST_RETRY if self.ignore_grace else self.now
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision, and the earliest time at which the blob goes; None if that is not known."""
+
+    action: Action
+    reason: str
+    goes_at: datetime | None = None
+
+
+def judge(facts: Facts, rules: Rules) -> Verdict:
+    """Decide what happens to a blob.
+
+    A lease holds the blob even after its end until the worker has deleted the lease's row. The grace period
+    counts from the end of that lease, which is then in the review queue.
+    """
+    if facts.is_deleting:
+        return Verdict(Action.DELETE, "its content is being deleted", facts.retry_at or rules.now)
+    if facts.is_linked:
+        return Verdict(Action.KEEP, "a manifest lists it")
+    if facts.leased_until is not None:
+        return Verdict(Action.KEEP, _lease_reason(facts.leased_until), facts.leased_until + rules.grace)
+    if facts.unreferenced_since is None:
+        return Verdict(Action.KEEP, "it is not in the review queue")
+    due = facts.unreferenced_since + rules.grace
+    if facts.unreferenced_since <= rules.released_before:
+        return Verdict(Action.COLLECT, "nothing refers to it and its grace period is over", due)
+    return Verdict(Action.WAIT, f"nothing refers to it; its grace period lasts until {due.isoformat()}", due)
+
+
+def _lease_reason(until: datetime) -> str:
+    return f"it is leased to an image until {until.isoformat()}"
+
+
+def retry_after(attempts: int) -> timedelta:
+    """The time from a failed attempt to delete the content until the next one, after `attempts` in all."""
+    factor = 1 << min(max(attempts - 1, 0), 10)
+    return min(FIRST_RETRY * factor, LAST_RETRY)

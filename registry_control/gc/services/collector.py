@@ -1,0 +1,175 @@
+"""Deletes unreferenced blobs in three steps, each of which can be repeated (ADR 52).
+
+1. In one transaction, lock blobs of the review queue, check their references again, and set the state of the
+   unreferenced ones to `deleting`: from its commit on no request finds or links them.
+2. Delete their content from the storage, outside of a transaction.
+3. In one transaction, delete the rows of the blobs whose content is known to be gone.
+
+A worker may be killed at any line. A blob in state `deleting` stays in the queue, and the next batch repeats
+step 2. Its storage key is never used again (invariant 1), so that repeating a deletion cannot hurt a new
+upload of the same content. Any number of workers may run: rows that another one has locked are skipped, so
+that a batch never waits while it holds locks.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import groupby
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from django.db import transaction
+
+from registry_control.audit.services import SYSTEM, Detail, Target, record_many
+from registry_control.common.clock import now
+from registry_control.db.sql import Parameter, execute, placeholders, rows, time_parameter
+from registry_control.gc.policy import Action, Rules, judge, retry_after
+from registry_control.gc.selectors import planner
+from registry_control.gc.selectors.candidates import Candidate, load
+from registry_control.gc.services import runs
+from registry_data.storage.base import BlobStore, DeletesMany, Key, StorageError
+
+logger = logging.getLogger(__name__)
+
+# Within this time no other worker repeats step 2 for a blob. If it takes longer, two do, which is harmless.
+_CLAIM: Final = timedelta(seconds=10)
+_MAX_ERROR: Final = 255  # characters
+_LOGGED_ERRORS: Final = 3  # of one batch
+
+_CLAIM_RETRIES: Final = """
+SELECT blob_id FROM catalog_blobreview WHERE retry_at IS NOT NULL AND retry_at <= %s
+ORDER BY retry_at LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_CLAIM_REVIEWS: Final = """
+SELECT blob_id FROM catalog_blobreview WHERE retry_at IS NULL AND unreferenced_since <= %s
+ORDER BY unreferenced_since, blob_id LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+# Excludes every transaction that adds a reference: these share the row or have just inserted it (ADR 30).
+_LOCK_BLOBS: Final = "SELECT id FROM catalog_blob WHERE id IN"
+_IN_ORDER: Final = "ORDER BY digest FOR UPDATE SKIP LOCKED"
+_DROP: Final = "DELETE FROM catalog_blobreview WHERE blob_id IN"
+_MARK: Final = "UPDATE catalog_blob SET state = 'deleting' WHERE id IN"
+_RETRY_AT: Final = "UPDATE catalog_blobreview SET retry_at = %s WHERE blob_id IN"
+_DELETE: Final = "DELETE FROM catalog_blob WHERE id IN"
+_POSTPONE: Final = "UPDATE catalog_blobreview SET retry_at = %s, attempts = %s, error = %s WHERE blob_id IN"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one call did."""
+
+    claimed: int = 0  # rows of the queue that were looked at
+    kept: int = 0  # of them, blobs that turned out to be referenced
+    removed: int = 0  # blobs
+    bytes: int = 0
+    errors: Mapping[Key, StorageError] = field(default_factory=dict)
+
+    @property
+    def storage_is_down(self) -> bool:
+        """Whether the storage failed for every blob of the batch."""
+        return bool(self.errors) and not self.removed
+
+
+def collect_batch(*, store: BlobStore, rules: Rules, limit: int, run_id: UUID | None = None) -> Batch:
+    """Review up to `limit` blobs of the queue, and delete those that can be collected.
+
+    Args:
+        store: the storage with the content.
+        rules: with `ignore_grace`, failed deletions are repeated at once, too.
+        limit: bounds the transactions.
+        run_id: the run that the removals are counted in; None for the collector's continuous work.
+    """
+    if not planner.is_due(rules):  # without the write lock of a transaction on SQLite
+        return Batch()
+    claim = _claim(rules, limit=limit)
+    errors = _delete_content([each.key for each in claim.doomed], store)
+    removed = _remove([each for each in claim.doomed if each.key not in errors], run_id)
+    if errors:
+        _postpone([each for each in claim.doomed if each.key in errors], errors, run_id)
+    return Batch(claim.size, claim.kept, len(removed), sum(each.size for each in removed), errors)
+
+
+class _Claim(NamedTuple):
+    """The outcome of step 1."""
+
+    size: int  # rows of the queue
+    kept: int
+    doomed: Sequence[Candidate]  # in state `deleting`
+
+
+@transaction.atomic
+def _claim(rules: Rules, *, limit: int) -> _Claim:
+    """Step 1: mark the unreferenced blobs of a part of the queue, and claim those marked before."""
+    retries = _ids(_CLAIM_RETRIES, [time_parameter(rules.retries_before), limit])
+    reviews = _ids(_CLAIM_REVIEWS, [time_parameter(rules.released_before), limit - len(retries)])
+    locked = _ids(f"{_LOCK_BLOBS} {placeholders(reviews)} {_IN_ORDER}", reviews) if reviews else []
+    # Read after the locks: a transaction that held one may have added a reference.
+    candidates = load([*retries, *locked])
+    actions = {each.id: judge(each.facts, rules).action for each in candidates}
+    doomed = [each for each in candidates if actions[each.id] in (Action.COLLECT, Action.DELETE)]
+    _apply(_DROP, [each.id for each in candidates if actions[each.id] is Action.KEEP])
+    _apply(_MARK, [each.id for each in candidates if actions[each.id] is Action.COLLECT])
+    _apply(_RETRY_AT, [each.id for each in doomed], time_parameter(rules.now + _CLAIM))
+    return _Claim(len(retries) + len(reviews), len(candidates) - len(doomed), doomed)
+
+
+def _ids(sql: str, parameters: Sequence[Parameter]) -> list[int]:
+    return [found for (found,) in rows(sql, parameters)]
+
+
+def _apply(sql: str, blob_ids: Sequence[int], *values: Parameter) -> None:
+    if blob_ids:
+        execute(f"{sql} {placeholders(blob_ids)}", [*values, *blob_ids])
+
+
+def _delete_content(keys: Sequence[Key], store: BlobStore) -> Mapping[Key, StorageError]:
+    """Step 2: delete content from the storage; returns an error for each key that may still have some."""
+    if isinstance(store, DeletesMany):
+        return store.delete_many(keys)
+    errors: dict[Key, StorageError] = {}
+    for key in keys:
+        try:
+            store.delete(key)
+        except StorageError as error:
+            errors[key] = error
+    return errors
+
+
+@transaction.atomic
+def _remove(gone: Sequence[Candidate], run_id: UUID | None) -> Sequence[Candidate]:
+    """Step 3: delete the rows of blobs whose content is gone; returns those that no other worker deleted."""
+    if not gone:
+        return []
+    ids = [each.id for each in gone]
+    locked = set(_ids(f"{_LOCK_BLOBS} {placeholders(ids)} {_IN_ORDER}", ids))
+    removed = [each for each in gone if each.id in locked]
+    _apply(_DROP, [each.id for each in removed])
+    _apply(_DELETE, [each.id for each in removed])
+    events = [(Target("blob", each.id, each.digest, each.organization_id), _detail(each)) for each in removed]
+    record_many(events, actor=SYSTEM, verb="blob.removed")
+    if removed:
+        runs.count(run_id, blobs=len(removed), size=sum(each.size for each in removed))
+    return removed
+
+
+def _detail(removed: Candidate) -> Detail:
+    return {"size": removed.size, "cause": removed.cause, "storage_key": removed.key}
+
+
+@transaction.atomic
+def _postpone(failed: Sequence[Candidate], errors: Mapping[Key, StorageError], run_id: UUID | None) -> None:
+    """Set the time of the next attempt to delete content that the storage may still have (invariant 7)."""
+    moment = now()
+    for attempts, group in groupby(sorted(failed, key=_attempts), key=_attempts):
+        found = list(group)
+        text = str(errors[found[0].key])[:_MAX_ERROR]
+        retry_at = time_parameter(moment + retry_after(attempts + 1))
+        _apply(_POSTPONE, [each.id for each in found], retry_at, attempts + 1, text)
+    for text in sorted({str(error) for error in errors.values()})[:_LOGGED_ERRORS]:
+        logger.warning("content of unreferenced blobs cannot be deleted now: %s", text)
+        runs.add_error(run_id, text)
+
+
+def _attempts(candidate: Candidate) -> int:
+    return candidate.attempts

@@ -1,0 +1,44 @@
+"""The background tasks of garbage collection."""
+
+from datetime import timedelta
+from threading import Lock
+from typing import Final
+
+from django.conf import settings
+
+from registry_control.common.background import Queue, background_task
+from registry_control.common.clock import now
+from registry_control.common.store import blob_store
+from registry_control.gc.policy import Rules
+from registry_control.gc.services import runs
+from registry_control.gc.services.collector import collect_batch
+from registry_data.storage.base import Unavailable
+
+_BATCH: Final = 200
+# One thread of a process collects at a time, so that a long queue leaves the other threads to other tasks.
+_collecting: Final = Lock()
+
+
+@background_task(name="gc.collect", queue=Queue.FAST, every=timedelta(seconds=3))
+def collect() -> bool:
+    """Delete blobs whose grace period is over.
+
+    Raises:
+        Unavailable: the storage failed for a whole batch; the next run tries again.
+    """
+    if not _collecting.acquire(blocking=False):
+        return False
+    try:
+        batch = collect_batch(store=blob_store(), rules=Rules(now(), settings.GC_GRACE), limit=_BATCH)
+    finally:
+        _collecting.release()
+    if batch.storage_is_down:
+        raise Unavailable("the storage deletes nothing at present")
+    return batch.claimed == _BATCH
+
+
+@background_task(name="gc.close_runs", queue=Queue.FAST, every=timedelta(minutes=1))
+def close_runs() -> bool:
+    """End the runs of past hours."""
+    runs.close_old()
+    return False
