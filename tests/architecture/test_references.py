@@ -12,7 +12,7 @@ WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) \w+|\.(delete|update|cr
 REFERENCES = "registry_control/catalog/references.py"
 # Modules that may read the tables; the administration shows rows and does not change them.
 READERS = {"registry_control/catalog/models.py", "registry_control/catalog/admin.py"}
-SELECTORS = "registry_control/catalog/selectors/"
+SELECTORS = ("registry_control/catalog/selectors/", "registry_control/gc/selectors/")
 
 
 def sources() -> list[str]:
