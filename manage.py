@@ -1,8 +1,13 @@
 #!/usr/bin/env python3
 import os
+import signal
 import sys
 
 if __name__ == "__main__":
+    if os.getpid() == 1:
+        # The kernel ignores signals to process 1 that have no handler: in a container without an init,
+        # SIGTERM would not end a command, nor a server that is still starting.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if sys.argv[1:] in (["version"], ["--version"]):  # Django answers these with its own version.
         from registry_control.common.version import version
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -37,6 +37,15 @@ def fork(run: Callable[[], int], *, title: str) -> int:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return child
+
+
+def reap_orphans(own: Collection[int | None]) -> None:
+    """Reap ended children other than `own`: in a container, process 1 becomes the parent of every orphan."""
+    with suppress(ChildProcessError):  # there are no children
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in own:
+                return  # its supervisor reaps it next, and orphans behind it come with the next call
+            os.waitpid(ended.si_pid, 0)
 
 
 class _ForkHooks:

@@ -28,7 +28,7 @@ from registry_control.serving.process import reset_signals_after_fork
 from registry_control.serving.process_tuning import freeze_objects, keep_freed_memory
 from registry_control.serving.request_log import RequestLog
 from registry_control.serving.wsgi import WsgiInThreads, reject_connection
-from registry_control.settings.environment import Address
+from registry_control.settings.environment import Address, ConfigurationError
 from registry_data.connections import Connections
 from registry_data.proxies import client_scope
 
@@ -140,6 +140,7 @@ def _connections(address: Address, variable: str, *, processes: int) -> Connecti
 
 def _serve(plane: _Plane) -> None:
     check_addresses({plane.variable: plane.address})
+    _check_rates_file()
     plane.preload()
     _raise_open_file_limit()
     keep_freed_memory()
@@ -165,6 +166,21 @@ def _serve(plane: _Plane) -> None:
     server.unread_timeout = settings.IDLE_TIMEOUT
     reset_signals_after_fork()
     server.serve(target_loader=lambda: _load(plane, server), wrap_loader=False)
+
+
+def _check_rates_file() -> None:
+    """Create the folder of the table of rates (ADR 22), the only file of a server without a disk of its own.
+
+    Raises:
+        ConfigurationError: it cannot be written.
+    """
+    if not (settings.RATE_LIMIT or settings.RATE_LIMIT_ANONYMOUS):
+        return
+    try:
+        settings.STATE_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (settings.STATE_DIR / "rates").touch(mode=0o600)
+    except OSError as error:
+        raise ConfigurationError(f"REGISTRY_STATE_DIR: rate limits need a file in it: {error}") from error
 
 
 def _load(plane: _Plane, server: GranianServer) -> _Application:

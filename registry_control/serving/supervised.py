@@ -40,6 +40,11 @@ class SupervisedProcess:
         self._started_at = self._due = time.monotonic()
         self._failures = 0
 
+    @property
+    def pid(self) -> int | None:
+        """The process id; None while it does not run."""
+        return self._pid
+
     def tick(self) -> None:
         """Start the process when that is due, detect its end, check whether it is ready."""
         if self._pid is None:

@@ -1,9 +1,11 @@
 """Runs several processes until a signal, restarts those that end, and stops them together."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from registry_control.serving.process import reap_orphans
 from registry_control.serving.signals import Signals
 from registry_control.serving.supervised import SupervisedProcess
 
@@ -46,6 +48,8 @@ def _run(
     while not signals.stops:
         for process in processes:
             process.tick()
+        if os.getpid() == 1:
+            reap_orphans({process.pid for process in processes})
         waiting = [process.name for process in processes if not process.ready]
         if not waiting and not announced:
             announced = True

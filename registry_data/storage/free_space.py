@@ -1,6 +1,7 @@
 """Keeps a reserve of free disk space, so that deletions and the database can still write on a full disk."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +14,22 @@ _DEFAULT_MAXIMUM: Final = 1024 * 1024 * 1024  # and at most so many bytes
 class FreeSpace:
     """Free space of the disk that a folder is on."""
 
-    def __init__(self, folder: Path, reserve: int | None) -> None:
-        """`reserve` is in bytes; None means a twentieth of the disk, at most 1 GiB."""
-        self.folder: Final = folder
+    def __init__(self, folder: Path | None, reserve: int | None) -> None:
+        """`reserve` is in bytes; None means a twentieth of the disk, at most 1 GiB.
+
+        `folder` None means the system's folder for temporary files.
+        """
+        self._folder = folder
         self._reserve = reserve
+
+    @property
+    def folder(self) -> Path:
+        """The folder.
+
+        Raises:
+            OSError: there is no writable folder for temporary files.
+        """
+        return self._folder or Path(tempfile.gettempdir())
 
     def ensure(self, size: int) -> None:
         """Check that `size` bytes fit without using the reserve.

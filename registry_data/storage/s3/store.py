@@ -5,11 +5,9 @@ The name of a blob's object depends only on its key's generation, so an upload i
 """
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 
 from registry_data.storage.base import Busy, Key, NotStored, StorageError, Unavailable, UploadId, WrongOffset
 from registry_data.storage.free_space import FreeSpace
@@ -42,7 +40,7 @@ class S3Store:
     def __init__(self, address: Address, *, reserve: int | None = None) -> None:
         """Sends no request. `reserve` is the free space to keep on the spool's disk, in bytes."""
         self._address = address
-        self._free_space = FreeSpace(address.spool or Path(tempfile.gettempdir()), reserve)
+        self._free_space = FreeSpace(address.spool, reserve)
         self._process_or_parent = _Process(address)
 
     def check(self) -> None:
