@@ -169,7 +169,7 @@ def _serve(plane: _Plane) -> None:
 
 
 def _check_rates_file() -> None:
-    """Create the folder of the table of rates (ADR 22), the only file of a server without a disk of its own.
+    """Create the folder of the table of rates, the only file of a server without a disk of its own.
 
     Raises:
         ConfigurationError: it cannot be written.
