@@ -100,7 +100,7 @@ class Authenticator:
             if "basic" in by_scheme and self._credentials and refused is None:
                 self._is_basic = True
                 return self._credentials.basic
-        raise RemoteDenied(self._denial(), status=401)
+        raise RemoteDenied(self.denial, status=401)
 
     def _answer_bearer(self, challenge: Challenge, scopes: Sequence[str], refused: str | None) -> str:
         self._is_basic = False
@@ -112,7 +112,7 @@ class Authenticator:
         wanted = dict.fromkeys((*scopes, *challenge.parameters.get("scope", "").split()))
         header = self._bearer(self._server, tuple(wanted), key=key)
         if header == refused:
-            raise RemoteDenied(self._denial(), status=401)
+            raise RemoteDenied(self.denial, status=401)
         return header
 
     def _token_server(self, challenge: Challenge) -> _TokenServer:
@@ -137,11 +137,13 @@ class Authenticator:
         headers = {"Authorization": self._credentials.basic} if self._credentials else {}
         # Redirects are not followed: they would carry the password on.
         with self._sender.send("GET", url, headers=headers) as response:
-            self._sender.expect(response, {200}, "a token", denied=self._denial())
+            self._sender.expect(response, {200}, "a token", denied=self.denial)
             body = self._sender.body(response, limit=_TOKEN_ANSWER)
         return _parsed_token(body, server.realm.host)
 
-    def _denial(self) -> str:
+    @property
+    def denial(self) -> str:
+        """The sentence for a request that was refused in spite of the credentials, or without any."""
         if self._credentials:
             return (
                 f"{self._registry.host} refuses the user name and password, or they lack the right to do this"

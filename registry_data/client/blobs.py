@@ -10,11 +10,11 @@ import httpx
 from registry_data.client.connection import Connection
 from registry_data.client.errors import ContentMismatch, RemoteRefused, RemoteUnavailable
 from registry_data.client.network import allow_long_body
+from registry_data.client.retries import Retries
 from registry_data.oci.digest import Digest, Hashers
 from registry_data.oci.errors import ProtocolError
 from registry_data.oci.ranges import parse_content_range
 
-_ATTEMPTS: Final = 4  # in a row without a byte
 _PIECE: Final = 256 * 1024  # bytes
 _UNKNOWN_LENGTH: Final = -1
 
@@ -69,9 +69,8 @@ class Blobs:
             RemoteError: any other failure.
         """
         hashers = Hashers((digest.algorithm,))
-        at, failures = start, 0
+        at, retries = start, Retries()
         while at < size:
-            before = at
             try:
                 for piece in self._read_once(repository, digest, at):
                     at += len(piece)
@@ -82,11 +81,7 @@ class Blobs:
                     hashers.update(piece)
                     yield piece
             except RemoteUnavailable as error:
-                if error.status is not None:
-                    raise
-                failures = 1 if at > before else failures + 1
-                if failures == _ATTEMPTS:
-                    raise
+                retries.pause(error, at=at)
             else:
                 if at < size:
                     raise ContentMismatch(

@@ -104,7 +104,8 @@ class Connection:
             RemoteRefused: any other status.
         """
         try:
-            self.sender.expect(response, statuses, what)
+            denied = self._auth.denial if self.is_own(response.url) else None
+            self.sender.expect(response, statuses, what, denied=denied)
         except RemoteDenied as error:
             if self.is_own(response.url):
                 raise

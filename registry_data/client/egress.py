@@ -101,7 +101,8 @@ def _network(entry: str) -> Network | None:
 def _host(entry: str) -> tuple[str, int | None]:
     match = _HOST.fullmatch(entry)
     port = int(match["port"]) if match is not None and match["port"] else None
-    if match is None or (port is not None and not 1 <= port <= 65535):
+    is_address = match is not None and (match["host"][0] != "[" or _literal(match["host"]) is not None)
+    if match is None or not is_address or (port is not None and not 1 <= port <= 65535):
         raise ValueError(f"{entry!r} is neither a host name, nor host:port, an address or a network")
     return _normalised(match["host"]), port
 

@@ -64,7 +64,8 @@ def names(page: bytes, key: str, host: str) -> list[str]:
     Raises RemoteRefused if the page is not a JSON object with such a list.
     """
     try:
-        listed = json.loads(page)[key] or []
+        found = json.loads(page)[key]
+        listed = [] if found is None else found
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise RemoteRefused(f"{host} sent a malformed list") from error
     if not isinstance(listed, list):

@@ -29,17 +29,15 @@ class Sender:
     """A connection pool with the guard and the time-outs. Thread-safe."""
 
     def __init__(self, egress: EgressPolicy, *, insecure: bool, user_agent: str) -> None:
-        self._client = httpx.Client(
-            transport=GuardedTransport(egress, insecure=insecure),
-            trust_env=False,  # no proxies, no .netrc
-            follow_redirects=False,
-            # A content coding would change the bytes, and could expand a small response without limit.
-            headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
-        )
+        # Not an `httpx.Client`: it would log URLs, whose query strings may be signatures, keep cookies, read
+        # proxies and passwords from the environment, and parse redirects.
+        self._transport = GuardedTransport(egress, insecure=insecure)
+        # A content coding would change the bytes, and could expand a small response without limit.
+        self._headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
 
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self._transport.close()
 
     @contextmanager
     def send(
@@ -59,11 +57,18 @@ class Sender:
             RemoteRefused: the response has a content coding.
         """
         timeouts = httpx.Timeout(timeout, connect=_CONNECT_TIMEOUT, write=ANSWER_TIMEOUT, pool=ANSWER_TIMEOUT)
-        request = self._client.build_request(method, url, headers=headers, content=content, timeout=timeouts)
+        request = httpx.Request(
+            method,
+            url,
+            headers={**self._headers, **headers},
+            content=content,
+            extensions={"timeout": timeouts.as_dict()},
+        )
         try:
-            response = self._client.send(request, stream=True)
+            response = self._transport.handle_request(request)
         except NETWORK_ERRORS as error:
             raise _unavailable(url, error) from error
+        response.request = request
         try:
             if response.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
                 raise RemoteRefused(f"{url.host} compressed a response, which the request did not accept")
@@ -99,7 +104,7 @@ class Sender:
             response: the response; its body must not have been read.
             statuses: the expected ones.
             what: the subject of the request, such as "the manifest a/b:1".
-            denied: the message of a 401 or 403 that contains none.
+            denied: the beginning of the message of a 401 or 403.
         """
         if response.status_code not in statuses:
             raise self._error(response, what, denied)
@@ -109,8 +114,8 @@ class Sender:
         code, said = self._said(response)
         sentence = f"{response.url.host} answered {status} for {what}{said}"
         if status in _DENIED:
-            if denied is not None and not said:
-                sentence = f"{denied} ({status} for {what})"
+            if denied is not None:
+                sentence = f"{denied}: it answered {status} for {what}{said}"
             return RemoteDenied(sentence, status=status, code=code)
         if status in _RETRYABLE or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return RemoteUnavailable(sentence, status=status, code=code, retry_after=_retry_after(response))

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from http import HTTPStatus
-from time import sleep
 from types import MappingProxyType
 from typing import Final, Self, TypeAlias
 from urllib.parse import quote
@@ -13,8 +12,15 @@ import httpx
 
 from registry_data.client.blobs import Blobs
 from registry_data.client.connection import Connection, Content
-from registry_data.client.errors import ContentMismatch, RemoteError, RemoteRefused, RemoteUnavailable
+from registry_data.client.errors import (
+    ContentMismatch,
+    RemoteDenied,
+    RemoteError,
+    RemoteRefused,
+    RemoteUnavailable,
+)
 from registry_data.client.headers import resolve_location
+from registry_data.client.retries import Retries
 from registry_data.client.sending import ANSWER_TIMEOUT
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ProtocolError
@@ -26,9 +32,6 @@ OpenAt: TypeAlias = Callable[[int], Iterable[bytes]]
 _MONOLITHIC: Final = (
     1024 * 1024
 )  # bytes up to which a blob is sent with the request that completes the upload
-_ATTEMPTS: Final = 4  # in a row without progress
-_FIRST_PAUSE: Final = 0.5  # seconds before the second attempt; doubled for each further one
-_LONGEST_PAUSE: Final = 5.0  # seconds; a registry that asks for more time is left to the caller
 _FINISH_TIMEOUT: Final = (
     900.0  # seconds: some registries copy the blob within their storage before they answer
 )
@@ -196,11 +199,16 @@ class Uploads:
         """
         query = f"?mount={quote(str(digest))}&from={quote(source, safe='')}"
         scopes = (*push_scopes(repository), f"repository:{source}:pull")
-        with self._post(repository, query, scopes) as response:
-            if response.status_code == HTTPStatus.CREATED:
-                return True
-            self._connection.expect(response, {202}, f"a mount of the blob {digest}")
-            upload = self._opened(repository, response)
+        try:
+            with self._post(repository, query, scopes) as response:
+                if response.status_code == HTTPStatus.CREATED:
+                    return True
+                self._connection.expect(response, {202}, f"a mount of the blob {digest}")
+                upload = self._opened(repository, response)
+        except (RemoteDenied, RemoteRefused):
+            return (
+                False  # perhaps the user may not read the source; an upload shows whether this may be written
+            )
         upload.cancel()
         return False
 
@@ -229,7 +237,7 @@ class Uploads:
             RemoteUnavailable: several attempts in a row stored nothing.
             RemoteError: any other failure.
         """
-        failures, furthest = 0, 0
+        retries = Retries()
         while True:
             try:
                 upload = self._usable(upload, size)
@@ -240,14 +248,9 @@ class Uploads:
                 _complete(upload, digest, size, open_at)
                 return
             except RemoteError as error:
-                if not _is_temporary(error, has_upload=upload is not None):
+                if not (isinstance(error, RemoteUnavailable) or error.code in _UPLOAD_LOST):
                     raise
-                failures += 1
-                if upload is not None and upload.offset > furthest:
-                    failures, furthest = 1, upload.offset
-                if failures == _ATTEMPTS:
-                    raise
-                sleep(_pause(error, failures))
+                retries.pause(error, at=0 if upload is None else upload.offset)
             # The response to the last request may have been lost.
             if self._blobs.size(repository, digest) == size:
                 return
@@ -288,22 +291,8 @@ def _complete(upload: RemoteUpload, digest: Digest, size: int, open_at: OpenAt) 
         # One request for all that is left, as docker does: every registry accepts that.
         upload.append(partial(open_at, start), size - start)
         if upload.offset <= start:
-            raise RemoteUnavailable(f"{digest} cannot be continued after {start} bytes", status=None)
+            raise RemoteUnavailable(f"{digest} cannot be continued after {start} bytes")
     upload.finish(digest)
-
-
-def _is_temporary(error: RemoteError, *, has_upload: bool) -> bool:
-    """Whether another attempt may help: after a failure of the network, or with another session."""
-    if isinstance(error, RemoteUnavailable):
-        return (error.retry_after or 0) <= _LONGEST_PAUSE
-    return has_upload and isinstance(error, RemoteRefused) and error.code in _UPLOAD_LOST
-
-
-def _pause(error: RemoteError, failures: int) -> float:
-    """The seconds before another attempt."""
-    pause: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))
-    asked = error.retry_after if isinstance(error, RemoteUnavailable) else None
-    return max(pause, asked or 0.0)
 
 
 def _stored(header: str | None, default: int) -> int:
