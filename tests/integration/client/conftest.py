@@ -39,10 +39,14 @@ def connect(registry: Script) -> Iterator[Callable[..., RemoteRegistry]]:
     """Creates a client of the registry: `connect(username="u", password="p")`."""
     with ExitStack() as cleanup:
 
-        def create(**arguments: str) -> RemoteRegistry:
-            egress = EgressPolicy.parse(f"{REGISTRY}, {STORAGE}")
+        def create(username: str = "", password: str = "") -> RemoteRegistry:
             return cleanup.enter_context(
-                RemoteRegistry(f"http://{registry.host}", egress=egress, **arguments)
+                RemoteRegistry(
+                    f"http://{registry.host}",
+                    username=username,
+                    password=password,
+                    egress=EgressPolicy.parse(f"{REGISTRY}, {STORAGE}"),
+                )
             )
 
         yield create
