@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from bench.soak.collector import SETTINGS, soak_collector
 from bench.soak.record import Record
 from bench.soak.run import soak
 from tests.services.minio import running_minio
@@ -40,7 +41,15 @@ def _soak(arguments: argparse.Namespace, folder: Path) -> Record:
             f" {arguments.storage}, seed {arguments.seed}\n",
             flush=True,
         )
-        with Stack(folder / "product", environment=environment) as stack:
+        settings = SETTINGS if arguments.collector else {}
+        with Stack(folder / "product", environment={**environment, **settings}) as stack:
+            if arguments.collector:
+                return soak_collector(
+                    [stack],
+                    clients=arguments.clients,
+                    seconds=arguments.minutes * 60,
+                    seed=arguments.seed,
+                )
             return soak(stack, clients=arguments.clients, seconds=arguments.minutes * 60, seed=arguments.seed)
 
 
@@ -50,6 +59,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--storage", choices=["disk", "minio"], default="disk")
+    parser.add_argument(
+        "--collector", action="store_true", help="test garbage collection: kill workers, not data processes"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of what is done; not of when it happens")
     return parser.parse_args()
 

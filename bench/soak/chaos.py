@@ -71,6 +71,12 @@ def data_processes(stack: Stack) -> dict[int, str]:
     }
 
 
+def worker_processes(stack: Stack) -> list[int]:
+    """All processes of `serve worker`."""
+    mains = _children(stack, "serve worker")
+    return [*mains, *(pid for main in mains for pid in descendants(main))]
+
+
 def data_memory(stack: Stack) -> int:
     """Their resident memory in bytes, in total."""
     total = 0

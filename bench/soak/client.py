@@ -12,7 +12,7 @@ from typing import Final
 from bench.soak.connection import LOST, Connection, Response
 from bench.soak.record import Record
 
-_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 _TIMEOUT: Final = 90.0  # seconds of retrying one operation: longer than any restart
 _BUSY: Final = frozenset({503})
@@ -75,14 +75,8 @@ class Client:
         self._put_manifest(repository, f"c{self._number}-{self._pushed}", contents)
 
     def _put_manifest(self, repository: str, tag: str, contents: Sequence[bytes]) -> None:
-        config, *layers = (
-            {"mediaType": _LAYER, "digest": digest_of(content), "size": len(content)} for content in contents
-        )
-        document = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": config, "layers": layers}
-        body, path = json.dumps(document).encode(), f"/v2/{repository}/manifests/{tag}"
-        _, tries = self._retry(
-            lambda: self._connection.call("PUT", path, body, content_type=_MANIFEST), {201}
-        )
+        body, path = manifest_of(contents), f"/v2/{repository}/manifests/{tag}"
+        _, tries = self._retry(lambda: self._connection.call("PUT", path, body, content_type=MANIFEST), {201})
         # An attempt without a response may be processed after a deletion, and undo it: it is never deleted.
         self._record.acknowledged_manifest(repository, tag, digest_of(body), deletable=tries == 1)
 
@@ -155,8 +149,11 @@ class Client:
         self._check_content(path, reply.body, digest)
         layer = self._chance.choice(json.loads(reply.body)["layers"])["digest"]
         blob = f"/v2/{repository}/blobs/{layer}"
-        reply, _ = self._retry(lambda: self._connection.call("GET", blob), {200})
-        self._check_content(blob, reply.body, layer)
+        reply, _ = self._retry(lambda: self._connection.call("GET", blob), {200, 404})
+        if reply.status == 200:
+            self._check_content(blob, reply.body, layer)
+        elif self._record.manifests.get((repository, tag)) == digest:
+            self._record.failed(f"GET {blob}: a layer of an acknowledged manifest is missing")
 
     def _check_content(self, path: str, content: bytes, digest: str) -> None:
         self._record.count("pulls")
@@ -213,6 +210,15 @@ class Client:
             raise Aborted
         if self._stop.is_set():
             raise Aborted
+
+
+def manifest_of(contents: Sequence[bytes]) -> bytes:
+    """An image manifest of a config and layers."""
+    config, *layers = (
+        {"mediaType": _LAYER, "digest": digest_of(content), "size": len(content)} for content in contents
+    )
+    document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers}
+    return json.dumps(document).encode()
 
 
 def digest_of(content: bytes) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 from urllib.request import Request, urlopen
@@ -66,13 +67,18 @@ def _run_clients(stack: Stack, record: Record, chance: random.Random, *, clients
         record.failed(f"the product itself: {error}")
         if not stack.is_running:
             stack.start()
+    stop_clients(workers, stop, record)
+    return chaos.peak_memory
+
+
+def stop_clients(clients: Sequence[threading.Thread], stop: threading.Event, record: Record) -> None:
+    """Let each client complete its request and end."""
     stop.set()
     deadline = time.monotonic() + _END
-    for worker in workers:
-        worker.join(max(0.0, deadline - time.monotonic()))
-    if stuck := sum(worker.is_alive() for worker in workers):
+    for client in clients:
+        client.join(max(0.0, deadline - time.monotonic()))
+    if stuck := sum(client.is_alive() for client in clients):
         record.failed(f"{stuck} clients still wait for a response after {_END:g} s")
-    return chaos.peak_memory
 
 
 def _create_namespace(stack: Stack) -> None:
@@ -85,17 +91,22 @@ def _create_namespace(stack: Stack) -> None:
 
 def _verify_cleanup(stack: Stack, record: Record) -> None:
     """Expire every upload; soon there must be no temporary rows or files."""
-    record.counts["uploads left to expire"] = int(_inside(stack, "expire"))
+    expire_uploads(stack, record)
     stack.restart()  # A worker starts with all pending tasks.
     deadline = time.monotonic() + _CLEANUP
-    while (left := _leftovers(stack)) and time.monotonic() < deadline:
+    while (left := leftovers(stack)) and time.monotonic() < deadline:
         time.sleep(1)
     for kind, names in left.items():
         record.failed(f"{len(names)} {kind}: {', '.join(names[:3])}")
 
 
-def _leftovers(stack: Stack) -> dict[str, list[str]]:
-    """Temporary rows and files by kind."""
+def expire_uploads(stack: Stack, record: Record) -> None:
+    """Expire all upload sessions now, so that the worker deletes them."""
+    record.counts["uploads left to expire"] = int(_inside(stack, "expire"))
+
+
+def leftovers(stack: Stack) -> dict[str, list[str]]:
+    """Temporary rows and files by kind; empty lists are left out."""
     found: dict[str, list[str]] = json.loads(_inside(stack, "leftovers"))
     return {kind: names for kind, names in found.items() if names}
 

@@ -1,9 +1,10 @@
-"""A short version of `make soak`."""
+"""Short versions of `make soak`."""
 
 from collections.abc import Callable
 
 import pytest
 
+from bench.soak.collector import SETTINGS, soak_collector
 from bench.soak.run import soak
 from tests.services.stack import Stack
 
@@ -23,4 +24,22 @@ def test_acknowledged_changes_survive_cut_connections_and_killed_processes(
     assert record.failures == []
     # and the run had something to verify
     for what in ("blobs verified", "manifests verified", "deletions verified", "kills of a data process"):
+        assert record.counts[what] > 0, record.counts
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_promised_is_collected_while_shared_layers_are_deleted_and_workers_killed(
+    make_stack: Callable[..., Stack],
+) -> None:
+    # given a running product with grace and leases of seconds
+    stack = make_stack(**SETTINGS).start()
+
+    # when clients push and delete images that share layers, while workers are killed
+    record = soak_collector([stack], clients=8, seconds=40, seed=1)
+
+    # then every promise held, and the database and the store agree
+    assert record.failures == []
+    # and blobs were collected meanwhile
+    for what in ("manifests verified", "deletions verified", "kills of a worker process", "images deleted"):
         assert record.counts[what] > 0, record.counts
