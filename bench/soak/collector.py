@@ -14,7 +14,7 @@ from bench.soak.chaos import worker_processes
 from bench.soak.connection import Connection
 from bench.soak.layers import SharedLayers
 from bench.soak.record import PromiseRecord, Record
-from bench.soak.run import expire_uploads, leftovers, stop_clients
+from bench.soak.run import count_collected, expire_uploads, leftovers, stop_clients
 from bench.soak.sharing import ManagementApi, SharingClient
 from bench.soak.verify import Verifier, steady
 from tests.services.stack import Stack
@@ -118,5 +118,6 @@ def _verify_collection(stack: Stack, record: Record) -> None:
     deadline = time.monotonic() + _COLLECTED
     while (left := leftovers(stack)) and time.monotonic() < deadline:
         time.sleep(1)
+    count_collected(stack, record)
     for kind, names in left.items():
         record.failed(f"{len(names)} {kind}: {', '.join(names[:3])}")

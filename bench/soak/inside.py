@@ -1,6 +1,7 @@
 """Inspects a product with its own settings and models.
 
 python -m bench.soak.inside expire     every upload session expires now
+python -m bench.soak.inside collected  number of blobs that garbage collection removed
 python -m bench.soak.inside leftovers  temporary rows and files, as JSON
 """
 
@@ -18,7 +19,7 @@ import django
 def main(verb: str) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
     django.setup()
-    print(json.dumps({"expire": _expire, "leftovers": _leftovers}[verb]()))
+    print(json.dumps({"collected": _collected, "expire": _expire, "leftovers": _leftovers}[verb]()))
 
 
 def _expire() -> int:
@@ -26,6 +27,14 @@ def _expire() -> int:
     from registry_control.common.clock import now
 
     return UploadSession.objects.update(expires_at=now())
+
+
+def _collected() -> int:
+    from django.db.models import Sum
+
+    from registry_control.gc.models import GcRun
+
+    return GcRun.objects.aggregate(Sum("blobs"))["blobs__sum"] or 0
 
 
 def _leftovers() -> dict[str, list[str]]:

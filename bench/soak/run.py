@@ -105,6 +105,11 @@ def expire_uploads(stack: Stack, record: Record) -> None:
     record.counts["uploads left to expire"] = int(_inside(stack, "expire"))
 
 
+def count_collected(stack: Stack, record: Record) -> None:
+    """Count the blobs that garbage collection has removed."""
+    record.counts["blobs collected"] = int(_inside(stack, "collected"))
+
+
 def leftovers(stack: Stack) -> dict[str, list[str]]:
     """Temporary rows and files by kind; empty lists are left out."""
     found: dict[str, list[str]] = json.loads(_inside(stack, "leftovers"))

@@ -41,5 +41,5 @@ def test_nothing_promised_is_collected_while_shared_layers_are_deleted_and_worke
     # then every promise held, and the database and the store agree
     assert record.failures == []
     # and blobs were collected meanwhile
-    for what in ("manifests verified", "deletions verified", "kills of a worker process", "images deleted"):
+    for what in ("manifests verified", "deletions verified", "kills of a worker process", "blobs collected"):
         assert record.counts[what] > 0, record.counts

@@ -23,5 +23,5 @@ def test_nothing_promised_is_lost_in_three_minutes_of_pushes_deletions_and_kille
 
     # then every promise held, and the database and the store agree
     assert record.failures == []
-    for what in ("manifests verified", "deletions verified", "kills of a worker process", "images deleted"):
+    for what in ("manifests verified", "deletions verified", "kills of a worker process", "blobs collected"):
         assert record.counts[what] > 0, record.counts
