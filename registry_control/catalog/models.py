@@ -41,10 +41,10 @@ class Image(Lockable):
         default=0, editable=False, help_text="Bytes of the distinct blobs of its other manifests only."
     )
     size_is_stale = models.BooleanField(
-        default=False, editable=False, help_text="Whether the worker has yet to recount the sizes."
+        default=False, editable=False, help_text="Whether the sizes wait for a recount by the worker."
     )
     tag_rows = models.BigIntegerField(
-        default=0, editable=False, help_text="Rows of its tags, of every status."
+        default=0, editable=False, help_text="Number of its tags in every status."
     )
     pushed_at = models.DateTimeField(null=True, editable=False)
 
@@ -279,7 +279,7 @@ class UploadSession(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(db_index=True)
     is_open = models.BooleanField(
-        default=True, help_text="When not, it can only be discarded; no blob can come of it any more."
+        default=True, help_text="If not, the upload can no longer become a blob, and the worker deletes it."
     )
     algorithm = models.CharField(max_length=16, default="sha256")
     hashed_size = models.BigIntegerField(default=0)

@@ -389,7 +389,7 @@ class PolicyAdmin(IdentityAdmin):
 
     form = HeldForm
     inlines = (RuleInline,)
-    list_display = ("name", "organization", "holder", "gives", "created_at")
+    list_display = ("name", "organization", "holder", "grants", "created_at")
     list_filter = ("organization", "rules__permission_set")
     list_select_related = ("organization", "user", "application__organization")
     search_fields = ("name", "id", "user__username", "application__name")
@@ -424,7 +424,7 @@ class PolicyAdmin(IdentityAdmin):
         """A link to the principal that has the policy."""
         return link_to(policy.user or policy.application)
 
-    @admin.display(description="gives")
-    def gives(self, policy: Policy) -> str:
+    @admin.display(description="grants")
+    def grants(self, policy: Policy) -> str:
         """The rules in one line."""
         return "; ".join(str(rule) for rule in policy.rules.all()) or "nothing"

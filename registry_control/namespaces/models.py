@@ -24,14 +24,16 @@ class Namespace(Lockable):
         Application, models.SET_NULL, related_name="+", null=True, blank=True
     )
     is_public = models.BooleanField(
-        default=False, help_text="Whether anyone may pull its images that inherit."
+        default=False, help_text="Whether anyone may pull the images that inherit its policy."
     )
     accepts_sparse_indexes = models.BooleanField(
         default=False,
-        help_text="Whether an index may be pushed although manifests of some platforms are not there.",
+        help_text="Whether an index may be pushed while manifests of some platforms are missing.",
     )
     image_rows = models.BigIntegerField(
-        default=0, editable=False, help_text="Rows of its images, of every status, pushed to or not."
+        default=0,
+        editable=False,
+        help_text="Number of its images in every status, including those that were never pushed to.",
     )
 
     class Meta:

@@ -1,8 +1,10 @@
 """A broker without a server: a folder of messages for each queue, one file each (ADR 14).
 
 A message appears whole, by a rename; a file that cannot be parsed is dropped; receiving a message removes its
-file. Losing one costs time only: tasks are messages, the rows are the jobs (invariant 8). Kombu has a
-transport of files too, but its reader may read a file that is half written, and then stops the worker.
+file. A task has no arguments, so a message replaces the one of its task that still waits: without a worker,
+the folder has one message for each task. Losing a message costs time only: tasks are messages, the rows
+are the jobs (invariant 8). Kombu has a transport of files too, but its reader may read a file that is half
+written, and then stops the worker.
 """
 
 import logging
@@ -47,11 +49,14 @@ class Channel(virtual.Channel):
         folder = _folder(queue)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Names sort by age; two senders in the same nanosecond still have different names.
-        path = folder / f"{time.time_ns():020d}_{uuid4().hex}{_MESSAGE}"
-        draft = path.with_suffix(_DRAFT)
+        name = f"{time.time_ns():020d}_{uuid4().hex}"
+        suffix = f"{_task_of(message)}{_MESSAGE}"
+        draft = folder / f"{name}{_DRAFT}"
+        # If a worker receives that one meanwhile, its name is free again.
+        waiting = next(folder.glob(f"*{suffix}"), None) if suffix != _MESSAGE else None
         try:
             draft.write_text(dumps(message), encoding="utf-8")
-            draft.rename(path)
+            draft.rename(waiting or folder / f"{name}{suffix}")
         except OSError:  # The disk is full, say: half a message must not use it up too.
             draft.unlink(missing_ok=True)
             raise
@@ -94,12 +99,20 @@ def _folder(queue: str) -> Path:
     return _root() / quote(queue, safe="")
 
 
+def _task_of(message: dict[str, Any]) -> str:
+    """The end of a message's file name: its task, if it is called without arguments, or else nothing."""
+    headers = message.get("headers") or {}
+    if "task" not in headers or (headers.get("argsrepr"), headers.get("kwargsrepr")) != ("()", "{}"):
+        return ""
+    return f"@{quote(headers['task'], safe='')}"
+
+
 def _messages(queue: str) -> list[Path]:
     return sorted(_folder(queue).glob(f"*{_MESSAGE}"))
 
 
 def _receive(path: Path) -> dict[str, Any] | None:
-    received = path.with_suffix(_RECEIVED)
+    received = path.with_name(f"{uuid4().hex}{_RECEIVED}")
     try:
         path.rename(received)
         content = received.read_bytes()

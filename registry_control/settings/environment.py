@@ -85,7 +85,8 @@ class Environment:
     redis_url: str | None
     storage_url: str
     secret_key: str
-    generated_key_file: Path | None  # the file of `secret_key`, if this process has just generated it
+    key_file: Path | None  # the file in the state folder that has `secret_key`; None if it is configured
+    generated_key_file: Path | None  # the same, if this process has just generated it
     allowed_hosts: tuple[str, ...]
     data_workers: int
     worker_fast: int  # concurrent tasks
@@ -159,7 +160,8 @@ class Environment:
             lease=read.number("LEASE", 86_400, at_least=1),
             # Last, so that no key is generated if a value is invalid.
             secret_key=(key := _secret_key(read, state_dir)).text,
-            generated_key_file=key.generated_file,
+            key_file=key.file,
+            generated_key_file=key.file if key.is_new else None,
         )
 
 
@@ -305,7 +307,8 @@ def _either(schemes: tuple[str, ...]) -> str:
 
 class _SecretKey(NamedTuple):
     text: str
-    generated_file: Path | None = None  # if this process generated the key
+    file: Path | None = None  # None: it is configured
+    is_new: bool = False  # whether this process generated it
 
 
 def _secret_key(read: _Reader, state_dir: Path) -> _SecretKey:
@@ -319,7 +322,7 @@ def _secret_key(read: _Reader, state_dir: Path) -> _SecretKey:
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         is_new = not path.exists() and _write_once(path, secrets.token_urlsafe(48))
-        return _SecretKey(path.read_text(encoding="ascii").strip(), path if is_new else None)
+        return _SecretKey(path.read_text(encoding="ascii").strip(), path, is_new)
     except OSError as error:
         raise ConfigurationError(f"{PREFIX}STATE_DIR: cannot use {state_dir}: {error}") from error
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from queue import Empty
 
 import pytest
+from celery import Celery
 from django.conf import LazySettings
 from kombu import Connection
 from kombu.simple import SimpleQueue
@@ -96,6 +97,37 @@ def test_messages_of_an_earlier_run_are_deleted(connection: Connection, folder: 
         assert queue.qsize() == 1
         broker.empty_folder()
         assert queue.qsize() == 0
+
+
+def test_one_message_of_a_task_waits(connection: Connection, folder: Path) -> None:
+    # given a worker's application whose messages go to the folder
+    app = Celery(broker="filesystem://localhost")
+    app.conf.broker_transport = "registry_control.serving.broker:Transport"
+
+    def send(name: str, *arguments: int) -> None:
+        with connection.Producer() as producer:
+            app.send_task(name, arguments, queue="work", producer=producer, ignore_result=True)
+
+    # when two tasks are sent many times, and one with arguments twice
+    for _ in range(20):
+        send("a.task")
+        send("task")
+    send("other", 1)
+    send("other", 2)
+
+    # then one message of each task waits, in the order of their first ones, and both with arguments
+    with connection.SimpleQueue("work") as queue:
+        assert queue.qsize() == 4
+        names = []
+        for _ in range(4):
+            message = queue.get(timeout=5)
+            message.ack()
+            names.append(message.headers["task"])
+        assert names == ["a.task", "task", "other", "other"]
+
+        # and one that is sent after they were received waits again
+        send("task")
+        assert queue.qsize() == 1
 
 
 @pytest.mark.parametrize("other", ["x.bulk", "bulk.x", "../bulk", "bulk/x", "*"])

@@ -106,7 +106,11 @@ def test_a_node_with_another_secret_key_is_refused(make_nodes: Callable[[], list
             assert done.stderr.count("\n") == 1
         assert not (second.state_dir / "credentials.json").exists()
 
-    # and an operator who has lost the key can replace it
+    # and an operator who has lost the key can replace it, and names the file that any command has generated
+    refused = second.manage("replace_secret_key", check=False)
+    assert refused.returncode == 1
+    assert "REGISTRY_SECRET_KEY_FILE=" in refused.stderr
+    second.environment["REGISTRY_SECRET_KEY_FILE"] = str(second.state_dir / "secret_key")
     second.manage("replace_secret_key")
     with second:
         assert "contains no valid key" in second.log

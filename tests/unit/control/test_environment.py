@@ -80,7 +80,9 @@ def test_the_secret_key_is_generated_once_and_is_private(tmp_path: Path) -> None
 def test_the_process_that_generates_the_secret_key_is_distinguished(tmp_path: Path) -> None:
     assert load(tmp_path).generated_key_file == tmp_path / "secret_key"
     assert load(tmp_path).generated_key_file is None
+    assert load(tmp_path).key_file == tmp_path / "secret_key"
     assert load(tmp_path / "other", REGISTRY_SECRET_KEY="k" * 32).generated_key_file is None
+    assert load(tmp_path / "other", REGISTRY_SECRET_KEY="k" * 32).key_file is None
 
 
 def test_a_configured_secret_key_is_not_written_to_a_file(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import transaction
+from django.db import connection, transaction
 
 from registry_control.audit.services import SYSTEM, Target, record
 from registry_control.serving.secret_key import replace_secret_key
@@ -24,7 +24,7 @@ class Command(BaseCommand):
         """Replace the recorded key.
 
         Raises:
-            CommandError: this process has just generated its key, so no node has it.
+            CommandError: no node may have this process's key, because it was not configured.
         """
         generated = settings.ENVIRONMENT.generated_key_file
         if generated is not None:
@@ -34,7 +34,22 @@ class Command(BaseCommand):
                 " (REGISTRY_SECRET_KEY or REGISTRY_SECRET_KEY_FILE), or set REGISTRY_STATE_DIR to the folder"
                 " of the node that generated it"
             )
+        _refuse_unconfirmed_file()
         with transaction.atomic():
             replace_secret_key()
             record(actor=SYSTEM, verb="installation.replace_secret_key", target=_INSTALLATION)
         self.stderr.write("replaced; create new API keys with `manage.py create_key`")
+
+
+def _refuse_unconfirmed_file() -> None:
+    """Refuse a key of the state folder for a database that other nodes use too.
+
+    Any command of manage.py generates the file where REGISTRY_SECRET_KEY is not set, in a shell, say, whose
+    nodes have it set. A SQLite database is beside its file.
+    """
+    file = settings.ENVIRONMENT.key_file
+    if file is not None and connection.vendor == "postgresql":
+        raise CommandError(
+            f"REGISTRY_SECRET_KEY: not set, and no node may have the key in {file}: set the key of the nodes;"
+            f" if it is that one, set REGISTRY_SECRET_KEY_FILE={file}"
+        )
