@@ -33,7 +33,7 @@ class Namespace(Lockable):
     image_rows = models.BigIntegerField(
         default=0,
         editable=False,
-        help_text="Number of its images in every status, including those that were never pushed to.",
+        help_text="Number of its images in every status, including images without a push.",
     )
 
     class Meta:
