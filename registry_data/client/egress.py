@@ -1,5 +1,6 @@
 """Decides which addresses outgoing connections may use (REGISTRY_EGRESS_ALLOW, ADR 54)."""
 
+import logging
 import re
 import socket
 from collections.abc import Iterable
@@ -9,6 +10,8 @@ from typing import Final, Self
 
 from registry_data.client.addresses import Address, Network, kind_of, unmapped
 from registry_data.client.errors import EgressRefused, RemoteUnavailable
+
+logger = logging.getLogger(__name__)
 
 _HOST: Final = re.compile(
     r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.\-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
@@ -69,7 +72,11 @@ class EgressPolicy:
         addresses = _resolved(host, port)
         if not self._allows_host(host, port):
             for address in addresses:
-                self._check_address(host, ip_address(address))
+                try:
+                    self._check_address(host, ip_address(address))
+                except EgressRefused:
+                    logger.warning("connection refused by REGISTRY_EGRESS_ALLOW: %s is %s", host, address)
+                    raise
         return addresses
 
     def _allows_host(self, host: str, port: int | None) -> bool:

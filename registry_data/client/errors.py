@@ -40,6 +40,10 @@ class RemoteUnavailable(RemoteError):
         self.retry_after = retry_after
 
 
+class UploadLost(RemoteUnavailable):
+    """The registry no longer knows the upload, or expects another offset. A new upload may succeed."""
+
+
 class RemoteRefused(RemoteError):
     """The registry refused the request for another reason, or its response violates the protocol."""
 

@@ -26,7 +26,7 @@ NETWORK_ERRORS: Final = (
 _PACE_WINDOW: Final = 60.0  # seconds of waiting after which the rate is checked
 _SLOWEST: Final = 4 * 1024  # bytes per second of a body that is sent or received
 _PIECE: Final = 64 * 1024  # bytes written between two checks
-_CONNECTIONS: Final = 20  # of one client
+_ADDRESSES: Final = 4  # of one name, to which connections are tried
 _KEEPALIVE: Final = 5.0  # seconds
 
 
@@ -36,7 +36,7 @@ class GuardedTransport(httpx.BaseTransport):
     def __init__(self, egress: EgressPolicy, *, insecure: bool) -> None:
         self._pool = httpcore.ConnectionPool(
             ssl_context=_ssl_context(insecure=insecure),
-            max_connections=_CONNECTIONS,
+            max_connections=None,  # the threads of the worker limit them
             keepalive_expiry=_KEEPALIVE,
             network_backend=_GuardedBackend(egress),
         )
@@ -104,7 +104,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Connect to the first of the checked addresses that accepts."""
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in self._egress.resolve(host, port):
+        for address in self._egress.resolve(host, port)[:_ADDRESSES]:
             try:
                 # A numeric address: it is not looked up again.
                 stream = self._sockets.connect_tcp(address, port, timeout, local_address, socket_options)

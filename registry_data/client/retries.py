@@ -3,7 +3,7 @@
 from time import sleep
 from typing import Final
 
-from registry_data.client.errors import RemoteError, RemoteUnavailable
+from registry_data.client.errors import RemoteUnavailable
 
 _ATTEMPTS: Final = 4  # in a row without progress
 _FIRST_PAUSE: Final = 0.5  # seconds before the second attempt; doubled for each further one
@@ -17,14 +17,14 @@ class Retries:
         self._failures = 0
         self._furthest = 0
 
-    def pause(self, error: RemoteError, *, at: int) -> None:
+    def pause(self, error: RemoteUnavailable, *, at: int) -> None:
         """Sleep before another attempt to continue after `at` bytes.
 
         Raises:
-            RemoteError: `error`, after several attempts without progress, or if the registry asked for a
-                longer pause than a transfer may take.
+            RemoteUnavailable: `error`, after several attempts without progress, or if the registry asked for
+                a longer pause than a transfer may take.
         """
-        asked = error.retry_after or 0.0 if isinstance(error, RemoteUnavailable) else 0.0
+        asked = error.retry_after or 0.0
         if at > self._furthest:
             self._failures, self._furthest = 0, at
         self._failures += 1

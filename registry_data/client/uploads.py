@@ -18,6 +18,7 @@ from registry_data.client.errors import (
     RemoteError,
     RemoteRefused,
     RemoteUnavailable,
+    UploadLost,
 )
 from registry_data.client.headers import resolve_location
 from registry_data.client.retries import Retries
@@ -38,7 +39,8 @@ _FINISH_TIMEOUT: Final = (
 _CREATED: Final = frozenset({200, 201, 202, 204})
 # Registries answer these when an upload expired, was completed, or is not where its location says.
 _GONE: Final = frozenset({400, 404, 405, 409, 410, 416})
-_UPLOAD_LOST: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "RANGE_INVALID"})
+_LOST_CODES: Final = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "RANGE_INVALID"})
+_LOST_STATUSES: Final = frozenset({404, 410, 416})
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -91,6 +93,7 @@ class RemoteUpload:
             length: their number; needed with a function.
 
         Raises:
+            UploadLost: the registry no longer knows the upload.
             RemoteError: the registry refused the chunk or did not respond.
         """
         size = len(chunk) if isinstance(chunk, bytes) else length
@@ -106,7 +109,7 @@ class RemoteUpload:
             ):
                 self._moved(response, self.offset)
                 return
-            self._connection.expect(response, _CREATED, f"a chunk of a blob of {self.repository}")
+            self._expect(response, f"a chunk of a blob of {self.repository}")
             self._moved(response, self.offset + size)
 
     def status(self) -> int | None:
@@ -123,6 +126,7 @@ class RemoteUpload:
 
         Raises:
             ContentMismatch: the registry computed another digest.
+            UploadLost: the registry no longer knows the upload.
             RemoteError: the registry refused or did not respond. The blob may exist nevertheless.
         """
         size = len(last) if isinstance(last, bytes) else length
@@ -131,7 +135,7 @@ class RemoteUpload:
         url = httpx.URL(f"{self.location}{separator}digest={digest}")
         with self._request("PUT", url, headers=headers, content=last, timeout=_FINISH_TIMEOUT) as response:
             try:
-                self._connection.expect(response, _CREATED, f"the blob {digest}")
+                self._expect(response, f"the blob {digest}")
             except RemoteRefused as error:
                 if error.code == "DIGEST_INVALID":
                     raise ContentMismatch(str(error), status=error.status, code=error.code) from error
@@ -168,6 +172,14 @@ class RemoteUpload:
             timeout=timeout,
             follow=False,
         )
+
+    def _expect(self, response: httpx.Response, what: str) -> None:
+        try:
+            self._connection.expect(response, _CREATED, what)
+        except RemoteRefused as error:
+            if error.code in _LOST_CODES or error.status in _LOST_STATUSES:
+                raise UploadLost(str(error), status=error.status, code=error.code) from error
+            raise
 
     def _url(self) -> httpx.URL:
         return httpx.URL(self.location)
@@ -247,9 +259,7 @@ class Uploads:
                         on_start(upload)
                 _complete(upload, digest, size, open_at)
                 return
-            except RemoteError as error:
-                if not (isinstance(error, RemoteUnavailable) or error.code in _UPLOAD_LOST):
-                    raise
+            except RemoteUnavailable as error:
                 retries.pause(error, at=0 if upload is None else upload.offset)
             # The response to the last request may have been lost.
             if self._blobs.size(repository, digest) == size:

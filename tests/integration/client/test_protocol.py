@@ -10,7 +10,13 @@ from typing import Any, Final
 import pytest
 
 from registry_data.client.egress import EgressPolicy
-from registry_data.client.errors import ContentMismatch, RemoteDenied, RemoteRefused, RemoteUnavailable
+from registry_data.client.errors import (
+    ContentMismatch,
+    RemoteDenied,
+    RemoteRefused,
+    RemoteUnavailable,
+    UploadLost,
+)
 from registry_data.client.registry import RemoteRegistry
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ProtocolError
@@ -320,6 +326,33 @@ def test_an_upload_that_is_gone_starts_again(registry: Script, connect: Connect)
         on_start=lambda upload: sessions.append(upload.state),
     )
     assert (uploads.started, uploads.stored == BLOB, len(sessions)) == (1, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (404, "BLOB_UPLOAD_UNKNOWN"),
+        (404, ""),
+        (400, "BLOB_UPLOAD_INVALID"),
+        (416, "RANGE_INVALID"),
+        (416, ""),
+    ],
+)
+def test_an_upload_that_ends_in_between_is_lost_and_starts_again(
+    registry: Script, remote: RemoteRegistry, status: int, code: str
+) -> None:
+    uploads = Uploads(registry)
+    body = json.dumps({"errors": [{"code": code, "message": "gone"}]} if code else {}).encode()
+    upload = remote.start_upload("a/b")
+    upload.append(BLOB[:10])
+    for method in ("GET", "PATCH", "PUT"):
+        registry.on(f"{method} /session\\?offset=10", replying(status, body))
+    with pytest.raises(UploadLost):
+        upload.append(BLOB[10:])
+    with pytest.raises(UploadLost):
+        upload.finish(DIGEST)
+    remote.upload_blob("a/b", DIGEST, len(BLOB), lambda at: [BLOB[at:]], upload=upload)
+    assert (uploads.started, uploads.stored == BLOB) == (2, True)
 
 
 def test_a_chunk_at_another_offset_is_not_stored(registry: Script, remote: RemoteRegistry) -> None:
