@@ -22,6 +22,17 @@ from registry_control.catalog.selectors.resolve import repository_facts
 from registry_control.catalog.serializers import ImageQuery, TagQuery
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
 from registry_control.namespaces.serializers import NamespaceQuery
+from registry_control.replication.api import (
+    ExecutionCancel,
+    ExecutionDetail,
+    ExecutionList,
+    RuleDetail,
+    RuleList,
+    RuleRun,
+    TargetCheck,
+    TargetDetail,
+    TargetList,
+)
 from registry_control.rest import errors
 from registry_control.rest.api import EmptyList, Metadata, Root, Schema, UnservedRegion
 from registry_control.rest.identifiers import OtherRegion, OtherScalewayRegion, OwnRegion
@@ -45,6 +56,17 @@ _REGISTRY_V1BETA1 = [
     path("manifests", ManifestList.as_view()),
     path("manifests/<str:manifest_id>", ManifestDetail.as_view()),
 ]
+_REPLICATION_V1BETA1 = [
+    path("targets", TargetList.as_view()),
+    path("targets/<str:target_id>", TargetDetail.as_view()),
+    path("targets/<str:target_id>/check", TargetCheck.as_view()),
+    path("rules", RuleList.as_view()),
+    path("rules/<str:rule_id>", RuleDetail.as_view()),
+    path("rules/<str:rule_id>/run", RuleRun.as_view()),
+    path("executions", ExecutionList.as_view()),
+    path("executions/<str:execution_id>", ExecutionDetail.as_view()),
+    path("executions/<str:execution_id>/cancel", ExecutionCancel.as_view()),
+]
 _OTHER_REGION_LISTS = [
     path("namespaces", EmptyList.as_view(items="namespaces", query=NamespaceQuery)),
     path("images", EmptyList.as_view(items="images", query=ImageQuery)),
@@ -58,6 +80,8 @@ urlpatterns = [
     path("registry/v1/regions/<other_region:region>/<path:rest>", UnservedRegion.as_view()),
     path("registry/v1beta1/regions/<own_region:region>/", include(_REGISTRY_V1BETA1)),
     path("registry/v1beta1/regions/<other_region:region>/<path:rest>", UnservedRegion.as_view()),
+    path("replication/v1beta1/regions/<own_region:region>/", include(_REPLICATION_V1BETA1)),
+    path("replication/v1beta1/regions/<other_region:region>/<path:rest>", UnservedRegion.as_view()),
     path(
         "registry-internal/v1/regions/<own_region:region>/tokens", Tokens.as_view(facts_of=repository_facts)
     ),

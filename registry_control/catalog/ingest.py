@@ -7,7 +7,7 @@ errors of the catalogue and of the storage, and the data plane converts them to 
 The caller checks the rights of the actor.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -54,6 +54,60 @@ def receive_blob(
         store.create_upload(UploadId(session_id.hex))
         store_blob(_receive(pieces, session_id, image_id, claimed.algorithm, store), claimed, store=store)
     except BaseException:
+        with suppress(CatalogError, StorageError):  # the worker removes the session otherwise
+            uploads.cancel(session_id=session_id, image_id=image_id, store=store)
+        raise
+
+
+def start_blob(*, actor: Actor, image_id: UUID, claimed: Digest, store: BlobStore) -> UUID:
+    """Open an upload session for `continue_blob`, which any process can call; returns its id.
+
+    Raises:
+        ImageNotFound, ImageReadOnly, TooManyUploads: the image or the actor cannot have another upload.
+        StorageError: the storage is full or does not respond.
+    """
+    session_id = uploads.start(actor=actor, image_id=image_id, algorithm=claimed.algorithm)
+    store.create_upload(UploadId(session_id.hex))
+    return session_id
+
+
+def continue_blob(
+    session_id: UUID,
+    read: Callable[[int], Iterable[bytes]],
+    *,
+    image_id: UUID,
+    claimed: Digest,
+    store: BlobStore,
+) -> None:
+    """Store a blob from a stream that begins where the session ends: `read` is called with that offset.
+
+    If `read` raises, what it produced before is saved and the session stays open. The bytes of earlier calls
+    are read again to hash them.
+
+    Raises:
+        DigestMismatch: the digest of all bytes is not `claimed`; the session is cancelled.
+        UploadNotFound: the session was finished or cancelled, or has expired.
+        ImageNotFound, ImageReadOnly: the image was deleted or locked meanwhile.
+        StorageError: the storage is full or does not respond, or another process has the session open.
+    """
+    session = uploads.get(session_id=session_id, image_id=image_id)
+    uploads.save_progress(session, hashed=None)  # extends its life
+    upload, hashers = UploadId(session_id.hex), Hashers([claimed.algorithm])
+    writer = store.open_upload(upload, at=None)
+    try:
+        if writer.offset:
+            for piece in store.read_upload(upload):
+                hashers.update(piece)
+        for piece in read(writer.offset):
+            hashers.update(piece)
+            writer.write(piece)
+    except BaseException:
+        writer.close()
+        raise
+    received = ReceivedBlob(session_id, image_id, writer, hashers.digest(claimed.algorithm), writer.offset)
+    try:
+        store_blob(received, claimed, store=store)
+    except DigestMismatch:
         with suppress(CatalogError, StorageError):  # the worker removes the session otherwise
             uploads.cancel(session_id=session_id, image_id=image_id, store=store)
         raise

@@ -6,6 +6,7 @@ again at its interval.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -42,13 +43,15 @@ class BackgroundTask:
     name: str
     queue: Queue
     every: timedelta
+    at_most: int | None = None  # runs at once in one process; None: as many as the queue has threads
 
 
 _declared: Final[dict[str, BackgroundTask]] = {}
+_stop: Final = threading.Event()
 
 
 def background_task(
-    *, name: str, queue: Queue, every: timedelta
+    *, name: str, queue: Queue, every: timedelta, at_most: int | None = None
 ) -> Callable[[Callable[[], bool]], BackgroundTask]:
     """Declare a function as a task of the worker.
 
@@ -59,14 +62,23 @@ def background_task(
         name: of the messages; the same in all releases.
         queue: the queue whose workers run it.
         every: interval at which the beat enqueues it, whether or not there is work.
+        at_most: how often one process runs it at once. Needed for batches that take longer than `every`:
+            further messages are dropped, and do not fill all threads of the queue and the queue itself.
     """
 
     def declare(batch: Callable[[], bool]) -> BackgroundTask:
-        task = _declared[name] = BackgroundTask(name, queue, every)
+        task = _declared[name] = BackgroundTask(name, queue, every, at_most)
+        slots = threading.BoundedSemaphore(at_most) if at_most else None
 
         @app.task(name=name)
         def run() -> None:
-            _run(task, batch)
+            if slots is None:
+                _run(task, batch)
+            elif slots.acquire(blocking=False):
+                try:
+                    _run(task, batch)
+                finally:
+                    slots.release()
 
         return task
 
@@ -89,10 +101,20 @@ def enqueue_on_commit(task: BackgroundTask) -> None:
     transaction.on_commit(lambda: enqueue(task), robust=True)
 
 
+def request_stop() -> None:
+    """Make batches of this process that take long end soon; called when the worker is stopped."""
+    _stop.set()
+
+
+def is_stopping() -> bool:
+    """Whether this process is being stopped, so that a batch should save its progress and return."""
+    return _stop.is_set()
+
+
 def _run(task: BackgroundTask, batch: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _TIME_SLICE
     try:
-        while batch():
+        while not is_stopping() and batch():
             if time.monotonic() > deadline:
                 enqueue(task)
                 return

@@ -9,3 +9,12 @@ deletion_started: Final = Signal()
 
 manifests_removed: Final = Signal()
 """The worker deleted `count` manifests of deleted images, and the current transaction ends after that."""
+
+content_pushed: Final = Signal()
+"""A push stored a new manifest or set tags, in the current transaction; the sender is the model of manifests.
+
+Arguments: `image_id`, `digest` of the manifest, and `tags`: the names of the tags that were created or moved.
+"""
+
+execution_started: Final = Signal()
+"""An execution of a replication rule was created in the current transaction; the sender is its model."""

@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from registry_control.administration.base import ReadOnlyAdmin, human_size, short
+from registry_control.administration.base import ReadOnlyAdmin, human_size, link_to
 from registry_control.catalog.models import BlobReview
 from registry_control.gc.models import GcRun
 
@@ -12,7 +12,7 @@ class BlobReviewAdmin(ReadOnlyAdmin):
     """Blobs that lost a reference, the longest unreferenced first."""
 
     list_display = (
-        "blob_digest",
+        "blob_link",
         "size_for_people",
         "cause",
         "unreferenced_since",
@@ -26,9 +26,9 @@ class BlobReviewAdmin(ReadOnlyAdmin):
     search_fields = ("blob__digest__startswith",)
 
     @admin.display(description="blob")
-    def blob_digest(self, review: BlobReview) -> str:
-        """The first characters of the blob's digest."""
-        return short(review.blob.digest)
+    def blob_link(self, review: BlobReview) -> str:
+        """A link to the blob."""
+        return link_to(review.blob)
 
     @admin.display(description="size")
     def size_for_people(self, review: BlobReview) -> str:

@@ -97,9 +97,8 @@ class OrganizationAdmin(IdentityAdmin):
         forbidden, protected = set(), []
         for organization in objs:
             contents = services.contents_of(organization)
-            named = {name.replace("api_", "API "): number for name, number in contents.items()}
-            counts.update({"organizations": 1, **named})
-            parts = [f"{name}: {number}" for name, number in named.items()]
+            counts.update({"organizations": 1, **contents})
+            parts = [f"{number} {name.replace('_', ' ')}" for name, number in contents.items()]
             shown += [f"organization: {organization}", parts]
             if not self.has_delete_permission(request, organization):
                 forbidden.add("superuser")

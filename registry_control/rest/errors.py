@@ -26,6 +26,7 @@ PAGES: Final = "/admin/"
 # Error codes of serializer fields as reasons of the v1 API: `unknown`, `required`, `format`, `constraint`.
 _REASONS: Final = {
     "required": "required",
+    "unknown": "unknown",
     "min_value": "constraint",
     "max_value": "constraint",
     "max_length": "constraint",

@@ -55,6 +55,17 @@ class ListQuery(serializers.Serializer[Any]):
     page_size = serializers.IntegerField(min_value=1, max_value=PAGE_SIZE_LIMIT, default=PAGE_SIZE)
 
 
+class NoUnknown(serializers.Serializer[Any]):
+    """A base of query parameters of which no others are accepted."""
+
+    def to_internal_value(self, data: Any) -> Any:  # noqa: ANN401 - as in the base class
+        """Reject parameters that have no field."""
+        if unknown := sorted(set(data) - set(self.fields)):
+            messages = {name: ["there is no such parameter"] for name in unknown}
+            raise serializers.ValidationError(messages, code="unknown")
+        return super().to_internal_value(data)
+
+
 def order_field(*names: str) -> serializers.ChoiceField:
     """The field `order_by`: each name, ascending and descending."""
     choices = [f"{name}_{direction}" for name in names for direction in ("asc", "desc")]

@@ -9,13 +9,15 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from django.conf import settings
 
 from registry_control.celery import app
-from registry_control.common.background import Queue, declared_tasks, enqueue
+from registry_control.common.background import Queue, declared_tasks, enqueue, request_stop
 from registry_control.serving.beat import CHECK_INTERVAL, Beat
 from registry_control.serving.heartbeat import INTERVAL, record_heartbeat
 from registry_control.serving.periodic import Periodic
 from registry_control.serving.pid_file import PidFile
 
-_CONCURRENCY: Final = {Queue.FAST: settings.WORKER_FAST, Queue.BULK: settings.WORKER_BULK}
+# One thread more for bulk tasks: those that take minutes run in at most WORKER_BULK threads at once, so that
+# one is free for the others, and for the messages that `at_most` drops.
+_CONCURRENCY: Final = {Queue.FAST: settings.WORKER_FAST, Queue.BULK: settings.WORKER_BULK + 1}
 
 
 def consume(queue: Queue) -> int:
@@ -65,6 +67,7 @@ class _Companions:
 
     def stop(self) -> None:
         """Called when a stop was requested; tasks may still run."""
+        request_stop()
         self._heartbeat_thread.stop()
         self._beat_thread.stop()
         self._pid_file.remove()

@@ -218,6 +218,11 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "COMPONENT_SPLIT_PATCH": False,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    # Names of choices that several serializers have under one field name.
+    "ENUM_NAME_OVERRIDES": {
+        "StatusEnum": "registry_control.common.models.Status",
+        "ExecutionStatusEnum": "registry_control.replication.models.ExecutionStatus",
+    },
 }
 
 CELERY_BROKER_URL = REDIS_URL or "filesystem://localhost"

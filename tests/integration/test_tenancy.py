@@ -45,12 +45,39 @@ def victim(tenants: Tenants) -> Victim:
         headers={"X-Auth-Token": tenants.owner.secret or ""},
     )
     ids = {
+        **_replication(tenants, tenants.namespace_id(repository)),
         "namespace_id": tenants.namespace_id(repository),
         "image_id": image_id,
         "tag_id": tag_id,
         "manifest_id": manifests.json()["manifests"][0]["id"],
     }
     return Victim(repository, upload, digest_of(LAYER), manifest, ids)
+
+
+def _replication(tenants: Tenants, namespace_id: str) -> dict[str, str]:
+    """The ids of a target, a rule that is disabled, and an execution of it."""
+
+    def create(path: str, **body: object) -> str:
+        response = tenants.control.post(
+            f"/replication/v1beta1/regions/fr-par/{path}",
+            json=body,
+            headers={"X-Auth-Token": tenants.owner.secret or ""},
+        )
+        assert response.status_code == 200, response.text
+        return str(response.json()["id"])
+
+    target_id = create("targets", name="elsewhere", url="https://registry.invalid")
+    rule_id = create(
+        "rules",
+        name="everything",
+        direction="push",
+        target_id=target_id,
+        namespace_id=namespace_id,
+        repositories=["*"],
+        enabled=False,
+    )
+    execution_id = create(f"rules/{rule_id}/run")
+    return {"target_id": target_id, "rule_id": rule_id, "execution_id": execution_id}
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +174,7 @@ def seen(response: httpx.Response, target: Victim) -> tuple[object, ...]:
 def api_routes() -> Iterator[str]:
     """Every route of the management API with an id."""
     for route in _routes(get_resolver().url_patterns, ""):
-        if "_id" in route and "registry/v1" in route:
+        if "_id" in route and route.startswith(("registry/v1", "replication/v1")):
             yield route
 
 
@@ -164,8 +191,9 @@ ROUTES = sorted(set(api_routes()))
 
 
 def test_the_routes_with_an_id_are_found() -> None:
-    # a namespace, an image, its tags (in another region too), a tag, a manifest
-    assert len(ROUTES) == 6
+    # a namespace, an image, its tags (in another region too), a tag, a manifest; of replication a target and
+    # its check, a rule and running it, an execution and cancelling it
+    assert len(ROUTES) == 12
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -22,6 +22,7 @@ from registry_control.catalog.services.tags import TagChange
 from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
+from registry_control.common.signals import content_pushed
 from registry_control.db.sql import (
     execute,
     id_parameter,
@@ -173,6 +174,8 @@ def put(
     is_changed = any(change.is_change for change in changes)
     if found is None or is_changed:
         record_change(image_scope(image_id))
+        moved = [name for name, change in zip(tag_names, changes, strict=True) if change.is_change]
+        content_pushed.send(sender=Manifest, image_id=image_id, digest=new.digest, tags=moved)
     if not image.was_pushed:
         record_change(repositories_scope(image.organization_id))
     if found is None or is_changed or stored.grown != Growth() or not image.was_pushed:

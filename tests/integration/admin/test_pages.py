@@ -36,6 +36,16 @@ from registry_control.gc.models import GcRun
 from registry_control.gc.services import runs
 from registry_control.identity.models import ApiKey, Organization, Policy, PolicyRule, Project, User
 from registry_control.namespaces.models import Namespace
+from registry_control.replication.models import (
+    Execution,
+    ExecutionBlob,
+    ExecutionImage,
+    ExecutionImageBlob,
+    ExecutionManifest,
+    PushEvent,
+    TargetBlob,
+)
+from registry_control.replication.services import rules
 from registry_control.serving.models import Installation, LeaderLease, WorkerHeartbeat
 from tests.factories import (
     Pushed,
@@ -48,14 +58,26 @@ from tests.factories import (
     unique,
 )
 from tests.integration.admin.forms import url
+from tests.integration.replication.scene import make_rule, make_target
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+URL = "https://registry.example.com"
 OURS = [model for model in apps.get_models() if model.__module__.startswith("registry_control")]
 # Inlines of the policy's page, and rows that only coordinate processes or are derived from others.
-WITHOUT_PAGES = {PolicyRule, Change, Installation, LeaderLease, WorkerHeartbeat, SignInCounter, Referrer}
+REPLICATION_WORK = {
+    ExecutionImage,
+    ExecutionManifest,
+    ExecutionBlob,
+    ExecutionImageBlob,
+    PushEvent,
+    TargetBlob,
+}
+COORDINATION = {Change, Installation, LeaderLease, WorkerHeartbeat, SignInCounter}
+WITHOUT_PAGES = {PolicyRule, Referrer, TargetBlob, *COORDINATION, *REPLICATION_WORK}
 MODELS = [model for model in OURS if model not in WITHOUT_PAGES]
 READ_ONLY = {
+    Execution,
     MissingChild,
     Blob,
     BlobReview,
@@ -88,12 +110,13 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
     )
     runs.start(actor=owner.actor, kind=GcRun.Kind.REQUESTED, dry_run=True)
     rotate_signing_keys()
+    rules.run(principal=owner.principal, rule_id=make_rule(owner, namespace, make_target(owner, URL)).pk)
     return pushed
 
 
 def test_every_model_is_registered() -> None:
     admin.autodiscover()  # as the first request would do
-    assert len(MODELS) == 20
+    assert len(MODELS) == 23
     assert [model for model in MODELS if not admin.site.is_registered(model)] == []
 
 

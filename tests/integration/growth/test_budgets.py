@@ -18,11 +18,11 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "HEAD manifest by tag": 2,
     "HEAD manifest by digest": 2,
     # key, facts, image's row, manifest, blobs, manifest's row, links, who awaits it, audit; tag, its row,
-    # audit; change log; image's size and time
-    "PUT manifest": 14,
+    # audit; change log; rules that replicate pushes; image's size and time
+    "PUT manifest": 15,
     "PUT manifest again": 5,  # key, facts, image's row, manifest, tag
     # and children, what they reach level by level, whether they were reached before, marks, bytes
-    "PUT index": 21,
+    "PUT index": 22,
     # key, facts, image's row, tag, its deletion, change log; what the tag reaches, whether others reach it,
     # marks of manifest and links, bytes; image, audit
     "DELETE tag": 13,

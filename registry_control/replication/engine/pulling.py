@@ -1,0 +1,213 @@
+"""Copies images of a target into the registry, through the same verification as a push (`catalog/ingest.py`).
+
+Content that the image has is not transferred, nor are blobs of other images of the namespace. Blobs of other
+namespaces are: a target could otherwise name digests to get content that the rule's owner may not read.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+from uuid import UUID
+
+from registry_control.catalog import ingest
+from registry_control.catalog.errors import MissingContent, UploadNotFound
+from registry_control.catalog.models import Image, Manifest
+from registry_control.catalog.selectors import resolve
+from registry_control.catalog.selectors.holders import images_with
+from registry_control.catalog.services import blobs, images
+from registry_control.common.clock import now
+from registry_control.replication.engine import content, outcomes
+from registry_control.replication.engine.work import (
+    CannotReplicate,
+    Context,
+    ImagePlan,
+    LostContent,
+    PlannedBlob,
+    Progress,
+)
+from registry_control.replication.models import ExecutionBlob, ExecutionImage, ExecutionManifest
+from registry_control.replication.policy import Node
+from registry_data.oci.digest import Digest
+from registry_data.oci.manifest import Descriptor, ParsedManifest, parse_manifest
+from registry_data.storage.base import Key, StorageError
+
+_GIVE_WAY_EVERY: Final = 64 * 1024 * 1024  # bytes
+
+
+def plan(context: Context, image: ExecutionImage) -> None:
+    """Insert the rows of an image's manifests and blobs, with the children and referrers at the source.
+
+    Raises:
+        CannotReplicate: the source no longer has the tag.
+        RemoteError: the source does not answer, or sends something else than a manifest.
+    """
+    root = context.registry.get_manifest(image.source, image.reference)
+    if root is None:
+        raise CannotReplicate("the source no longer has it")
+    rows = ImagePlan(context, image)
+    stored = content.find_image(context.namespace.pk, image.destination)
+    waiting = deque([root.digest])
+    fetched = {root.digest: (root.media_type, root.payload)}
+    while waiting:
+        digest = waiting.popleft()
+        if str(digest) in rows:
+            continue
+        found = fetched.pop(digest, None) or _manifest(context, image, stored, digest)
+        if found is None:
+            continue  # the index is sparse; `copy_manifests` refuses it unless the namespace accepts it
+        parsed = parse_manifest(found[1], found[0])
+        _add(rows, digest, found, parsed, is_stored=_is_stored(stored, digest))
+        waiting.extend(parsed.platforms)
+        waiting.extend(entry.digest for entry in context.registry.referrers(image.source, digest))
+    rows.finish(str(root.digest))
+
+
+def copy_blob(context: Context, blob: ExecutionBlob) -> None:
+    """Bring a blob into the image: it may be there, or in another image of the namespace, or is transferred.
+
+    Raises:
+        DigestMismatch, ContentMismatch: the source sent something else.
+        CatalogError: the image cannot be written to.
+    """
+    image_id = images.get_or_create(
+        actor=context.actor, namespace_id=context.namespace.pk, name=blob.destination
+    )
+    if _lease(context, blob, image_id):
+        return
+    claimed = Digest.parse(blob.digest)
+    session_id = UUID(blob.upload) if blob.upload else _start(context, image_id, claimed)
+    progress: list[Progress] = []
+
+    def read(offset: int) -> Iterator[bytes]:
+        progress.append(Progress(context, offset=offset))
+        return _read(context, blob, claimed, progress[0], offset)
+
+    try:
+        ingest.continue_blob(session_id, read, image_id=image_id, claimed=claimed, store=context.store)
+    except UploadNotFound:
+        outcomes.save_upload(context.work, "")
+        raise
+    finally:
+        for each in progress:
+            each.save()
+    outcomes.save_upload(context.work, "")
+
+
+def copy_manifests(context: Context, image: ExecutionImage) -> None:
+    """Record the manifests of an image, whose blobs are there, and set its tag at the end.
+
+    Raises:
+        LostContent: blobs of the image were deleted meanwhile.
+        CannotReplicate: an index lists manifests that the source does not have.
+        CatalogError: the image cannot be written to.
+    """
+    image_id = images.get_or_create(
+        actor=context.actor, namespace_id=context.namespace.pk, name=image.destination
+    )
+    rows = ExecutionManifest.objects.filter(image=image).order_by("position")
+    for row in rows.iterator():
+        context.check()
+        if row.payload is not None:
+            _store(context, image_id, row, bytes(row.payload), tags=())
+    root = rows.get(is_root=True)
+    payload = root.payload if root.payload is not None else content.payload_of(image_id, root.digest)
+    if payload is None:
+        raise CannotReplicate("it was deleted from the image while it was replicated")
+    tags = () if ":" in image.reference else (image.reference,)
+    _store(context, image_id, root, bytes(payload), tags=tags)
+
+
+def _manifest(
+    context: Context, image: ExecutionImage, stored: Image | None, digest: Digest
+) -> tuple[str, bytes] | None:
+    """Media type and bytes of a manifest, from the registry if the image has it; None if nobody has it."""
+    if stored is not None:
+        own = Manifest.objects.filter(image=stored, digest=str(digest))
+        for media_type, payload in own.values_list("media_type", "payload"):
+            return media_type, bytes(payload)
+    found = context.registry.get_manifest(image.source, digest)
+    return None if found is None else (found.media_type, found.payload)
+
+
+def _is_stored(stored: Image | None, digest: Digest) -> bool:
+    return stored is not None and Manifest.objects.filter(image=stored, digest=str(digest)).exists()
+
+
+def _add(
+    rows: ImagePlan, digest: Digest, found: tuple[str, bytes], parsed: ParsedManifest, *, is_stored: bool
+) -> None:
+    """Add a manifest; one that the image has needs neither its bytes nor its blobs."""
+    node = Node(
+        str(digest),
+        tuple(map(str, parsed.platforms)),
+        str(parsed.subject.digest) if parsed.subject else "",
+    )
+    needed = () if is_stored else tuple(_blobs(parsed))
+    rows.add(node, media_type=parsed.media_type, payload=None if is_stored else found[1], blobs=needed)
+
+
+def _blobs(parsed: ParsedManifest) -> Iterator[PlannedBlob]:
+    """Config, layers and the blobs that an index lists; no foreign layers, which are elsewhere."""
+    listed: list[Descriptor] = [*parsed.layers, *([parsed.config] if parsed.config else [])]
+    listed += [child for child in parsed.manifests if child.digest not in parsed.platforms]
+    return (PlannedBlob(str(each.digest), each.size) for each in listed if not each.is_foreign)
+
+
+def _lease(context: Context, blob: ExecutionBlob, image_id: UUID) -> bool:
+    """Lease a blob that the namespace has to the image; False if it must be transferred."""
+    _, found = resolve.blob(context.namespace.name, blob.destination, blob.digest)
+    if found is None or not _has_bytes(context, found):
+        return False
+    if not found.held_at(now()):
+        holders = images_with(found.id, organization_id=context.work.execution.organization_id)
+        if not any(namespace == context.namespace.name for namespace, _ in holders):
+            return False
+    blobs.promise(blob_id=found.id, image_id=image_id)
+    return True
+
+
+def _has_bytes(context: Context, found: resolve.BlobRecord) -> bool:
+    """Whether the storage has the bytes; if not, the transfer repairs them."""
+    try:
+        return context.store.size(Key(found.storage_key)) == found.size
+    except StorageError:
+        return False
+
+
+def _start(context: Context, image_id: UUID, claimed: Digest) -> UUID:
+    session_id = ingest.start_blob(
+        actor=context.actor, image_id=image_id, claimed=claimed, store=context.store
+    )
+    outcomes.save_upload(context.work, session_id.hex)
+    return session_id
+
+
+def _read(
+    context: Context, blob: ExecutionBlob, claimed: Digest, progress: Progress, offset: int
+) -> Iterator[bytes]:
+    """The bytes of a blob at the source; other organizations may go first from time to time."""
+    pieces = context.registry.read_blob(blob.source, claimed, size=blob.size, start=offset)
+    since = 0
+    for piece in progress.counted(pieces):
+        yield piece
+        since += len(piece)
+        if since >= _GIVE_WAY_EVERY:
+            since = 0
+            progress.give_way()
+
+
+def _store(
+    context: Context, image_id: UUID, row: ExecutionManifest, payload: bytes, *, tags: tuple[str, ...]
+) -> None:
+    verified = ingest.verify_payload(payload, Digest.parse(row.digest))
+    parsed = parse_manifest(payload, row.media_type)
+    try:
+        ingest.store_manifest(verified, parsed, actor=context.actor, image_id=image_id, tag_names=tags)
+    except MissingContent as error:
+        manifests = [digest for digest in error.platforms if Digest.parse(digest) in parsed.platforms]
+        if manifests:
+            raise CannotReplicate(
+                f"the index {row.digest} lists manifests that the source does not have"
+                f" ({', '.join(manifests)}); `manage.py sparse_indexes` makes the namespace accept it"
+            ) from error
+        raise LostContent("blobs were deleted before their manifest was stored", error.platforms) from error

@@ -1,0 +1,184 @@
+"""What the steps of an execution have in common: their context, errors, and the progress of a transfer."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+
+from registry_control.audit.services import Actor
+from registry_control.namespaces.models import Namespace
+from registry_control.replication.engine import claims, outcomes
+from registry_control.replication.engine.claims import Work
+from registry_control.replication.engine.keeper import Interrupted
+from registry_control.replication.models import (
+    Execution,
+    ExecutionBlob,
+    ExecutionImage,
+    ExecutionImageBlob,
+    ExecutionManifest,
+    Rule,
+    Target,
+)
+from registry_control.replication.policy import Node, copy_order
+from registry_data.client.registry import RemoteRegistry
+from registry_data.storage.base import BlobStore
+
+_SAVE: Final = 1.0  # seconds between two updates of the progress
+TURN: Final = 15.0
+"""Seconds after which a transfer lets other organizations go first, if they wait."""
+
+
+class CannotReplicate(Exception):
+    """An image or blob cannot be replicated, now or later; the text says why."""
+
+
+class LostContent(Exception):
+    """The destination lacks blobs that it had, so that it refuses a manifest. The digests may be unknown."""
+
+    def __init__(self, sentence: str, digests: Iterable[str] | None = None) -> None:
+        super().__init__(sentence)
+        self.digests = None if digests is None else tuple(digests)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A claimed piece of work with the rows and connections that it needs."""
+
+    work: Work
+    rule: Rule
+    namespace: Namespace
+    target: Target
+    registry: RemoteRegistry
+    store: BlobStore
+    actor: Actor
+
+    def check(self) -> None:
+        """Raise Interrupted if the work must stop."""
+        self.work.hold.check()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBlob:
+    """A blob that an image needs."""
+
+    digest: str
+    size: int  # bytes
+
+
+class Progress:
+    """Counts the bytes of one transfer and saves the sum about once a second."""
+
+    def __init__(self, context: Context, *, offset: int) -> None:
+        """`offset` is the number of bytes that are at the destination already."""
+        self._context = context
+        self._offset = offset
+        self._began = self._saved_at = time.monotonic()
+        outcomes.count_sent(context.work, offset)
+
+    def counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass pieces on, counting them; raises Interrupted when the work must stop."""
+        for piece in pieces:
+            self._context.check()
+            yield piece
+            self.move_to(self._offset + len(piece))
+
+    def move_to(self, offset: int) -> None:
+        """The destination has this many bytes."""
+        self._offset = offset
+        if time.monotonic() - self._saved_at >= _SAVE:
+            self.save()
+
+    def save(self) -> None:
+        """Save the present number."""
+        outcomes.count_sent(self._context.work, self._offset)
+        self._saved_at = time.monotonic()
+
+    def give_way(self) -> None:
+        """Raise Interrupted if this transfer has had its turn and other organizations wait."""
+        if time.monotonic() - self._began < TURN:
+            return
+        self._began = time.monotonic()
+        if claims.others_wait(self._context.work.execution.organization_id):
+            raise Interrupted
+
+
+class ImagePlan:
+    """Inserts the rows of one image: its manifests in the order of the copy, and its blobs.
+
+    Rows are inserted as manifests are found, so that memory does not grow with their payloads. A plan that is
+    interrupted starts from the beginning; rows of blobs that exist stay.
+    """
+
+    def __init__(self, context: Context, image: ExecutionImage) -> None:
+        self._context = context
+        self._image = image
+        self._nodes: dict[str, Node] = {}
+        self._rows: dict[str, int] = {}
+        ExecutionManifest.objects.filter(image=image).delete()
+        ExecutionImageBlob.objects.filter(image=image).delete()
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._nodes
+
+    def add(
+        self,
+        node: Node,
+        *,
+        media_type: str,
+        payload: bytes | None,
+        tag: str = "",
+        blobs: Iterable[PlannedBlob] = (),
+    ) -> None:
+        """Add a manifest; `payload` None: the registry has it, and its blobs are given only if it is sent."""
+        self._context.check()
+        row = ExecutionManifest.objects.create(
+            image=self._image,
+            position=-len(self._nodes) - 1,  # replaced by `finish`
+            digest=node.digest,
+            media_type=media_type,
+            subject_digest=node.subject,
+            tag=tag,
+            payload=payload,
+        )
+        self._nodes[node.digest], self._rows[node.digest] = node, row.pk
+        needed = {blob.digest: blob for blob in blobs}
+        if needed:
+            insert_blobs(self._context.work.execution.pk, self._image, list(needed.values()))
+
+    def finish(self, root: str) -> None:
+        """Number the manifests, children and subjects first; `root` is the digest of the image itself."""
+        for position, digest in enumerate(copy_order(self._nodes)):
+            row = ExecutionManifest.objects.filter(pk=self._rows[digest])
+            row.update(position=position, is_root=digest == root)
+
+
+def insert_blobs(execution_id: UUID, image: ExecutionImage, blobs: list[PlannedBlob]) -> None:
+    """Insert the blobs that an image needs; those that other images of the execution need exist already."""
+    with transaction.atomic():
+        known = ExecutionBlob.objects.filter(execution=execution_id, destination=image.destination)
+        digests = [blob.digest for blob in blobs]
+        # The execution's row is locked, so that of two images one inserts a blob and counts its bytes.
+        Execution.objects.select_for_update().filter(pk=execution_id).values_list("pk").first()
+        existing = set(known.filter(digest__in=digests).values_list("digest", flat=True))
+        new = [blob for blob in blobs if blob.digest not in existing]
+        ExecutionBlob.objects.bulk_create(
+            ExecutionBlob(
+                execution_id=execution_id,
+                source=image.source,
+                destination=image.destination,
+                digest=blob.digest,
+                size=blob.size,
+            )
+            for blob in new
+        )
+        ids = known.filter(digest__in=digests).values_list("pk", flat=True)
+        ExecutionImageBlob.objects.bulk_create(
+            (ExecutionImageBlob(image=image, blob_id=pk) for pk in ids), ignore_conflicts=True
+        )
+        Execution.objects.filter(pk=execution_id).update(
+            bytes_total=F("bytes_total") + sum(blob.size for blob in new)
+        )

@@ -1,0 +1,67 @@
+"""A second registry, and an owner's key, namespace and target for it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.test import override_settings
+
+from registry_control.common.store import blob_store
+from registry_control.namespaces.models import Namespace
+from registry_control.replication.models import Target
+from registry_data.client.egress import EgressPolicy
+from registry_data.client.registry import RemoteRegistry
+from registry_data.storage.base import BlobStore
+from tests.factories import TestKey, make_key, make_namespace
+from tests.integration.replication.scene import make_target
+from tests.services.registries import running_registry
+
+LOCAL = EgressPolicy.parse("127.0.0.0/8")
+
+
+@pytest.fixture(autouse=True)
+def _local_targets() -> Iterator[None]:
+    with override_settings(EGRESS=LOCAL):
+        yield
+
+
+@pytest.fixture(scope="session")
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Host and port of a distribution registry; each test uses names of its own."""
+    with running_registry("docker-registry", tmp_path_factory.mktemp("peer")) as host:
+        yield host
+
+
+@pytest.fixture
+def remote(peer: str) -> Iterator[RemoteRegistry]:
+    """A client of the second registry."""
+    with RemoteRegistry(f"http://{peer}", egress=LOCAL) as registry:
+        yield registry
+
+
+@pytest.fixture
+def store() -> BlobStore:
+    store = blob_store()
+    store.check()
+    return store
+
+
+@pytest.fixture
+def owner() -> TestKey:
+    return make_key()
+
+
+@pytest.fixture
+def namespace(owner: TestKey) -> Namespace:
+    return make_namespace(owner)
+
+
+@pytest.fixture
+def target(owner: TestKey, peer: str) -> Target:
+    return make_target(owner, f"http://{peer}")
+
+
+@pytest.fixture
+def database_path() -> Path:
+    return Path(settings.STATE_DIR)
