@@ -98,8 +98,9 @@ class ScopedCache(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """The value of a key, if it is still true after the last change that was applied."""
-        entry = self._entries.get(key)
-        if entry is None:
+        try:
+            entry = self._entries[key]
+        except KeyError:
             return None
         if not self._tracker.is_unchanged(entry.scopes, since=entry.since):
             del self._entries[key]

@@ -5,11 +5,11 @@ that work for the request see the same object.
 """
 
 import logging
+import os
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
-from uuid import uuid4
 
 _ACCEPTED: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NO_REQUEST: Final = "-"
@@ -32,7 +32,7 @@ def start(incoming_id: str | None) -> RequestContext:
     An id of other than 1 to 128 characters of A-Z, a-z, 0-9, dot, underscore and hyphen is replaced.
     """
     accepted = incoming_id is not None and _ACCEPTED.fullmatch(incoming_id)
-    context = RequestContext(incoming_id if accepted and incoming_id else str(uuid4()))
+    context = RequestContext(incoming_id if accepted and incoming_id else os.urandom(16).hex())
     _current.set(context)
     return context
 
