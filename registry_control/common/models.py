@@ -37,6 +37,11 @@ def not_deleting_sql(table: str = "") -> str:
     return f"NOT ({column} = '{Status.DELETING.value}')"
 
 
+def writable_sql(table: str) -> str:
+    """The condition that a row is neither being deleted nor locked, on the status column of a table."""
+    return f"{table}.status NOT IN ('{Status.DELETING.value}', '{Status.LOCKED.value}')"
+
+
 class Lockable(Timestamped):
     """A namespace or image: an administrator can lock it, which forbids pushes, changes and deletion."""
 

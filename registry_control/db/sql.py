@@ -28,6 +28,7 @@ Scopes: TypeAlias = Collection[str]
 """Of the change log (`registry_control.common.changes`)."""
 DependsOn: TypeAlias = Callable[[Rows], Scopes | None]
 """Tells from the rows of a query which scopes they depend on; None if on more than scopes can tell."""
+Statement: TypeAlias = tuple[str, Sequence[Parameter]]
 QueryExecutor: TypeAlias = Callable[[str, Sequence[Parameter], DependsOn | None], Rows]
 
 _executor: ContextVar[QueryExecutor | None] = ContextVar("query_executor", default=None)
@@ -95,6 +96,18 @@ def row(
 ) -> tuple[Any, ...] | None:
     """The first row of one query, or None; see `rows`."""
     return next(iter(rows(sql, parameters, depends_on=depends_on)), None)
+
+
+def rows_of_each(*statements: Statement) -> list[Rows]:
+    """The rows of several statements of a transaction, which PostgreSQL gets in one round trip (ADR 27).
+
+    They run in this order and all of them: a statement cannot depend on the rows of an earlier one.
+    """
+    connection = _connection()
+    if not isinstance(connection, postgresql.DatabaseWrapper) or _is_instrumented(connection):
+        return [query_on_connection(sql, parameters) for sql, parameters in statements]
+    with connection.wrap_database_errors:
+        return connection.query_all(statements)
 
 
 def execute(sql: str, parameters: Sequence[Parameter]) -> None:

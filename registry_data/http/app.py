@@ -108,9 +108,8 @@ class App:
     async def _request(self, scope: Scope, receive: Receive) -> Request:
         incoming_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_context = self._context.start_request(incoming_id.decode("latin-1"))
-        version = None
-        if scope["method"] in _READS and await self._context.feed.catch_up():
-            version = self._context.tracker.version
+        is_current = await self._context.feed.catch_up()
+        version = self._context.tracker.version if is_current else None
         idle_time = self._context.config.idle_time
         return Request(scope, receive, idle_time=idle_time, context=request_context, version=version)
 

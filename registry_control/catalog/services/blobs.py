@@ -14,7 +14,15 @@ from registry_control.catalog.references import Cause
 from registry_control.catalog.services import images
 from registry_control.common.changes import EVERYTHING, record_change
 from registry_control.common.clock import now
-from registry_control.db.sql import id_parameter, row, rows, time_parameter
+from registry_control.db.sql import (
+    Rows,
+    Statement,
+    id_parameter,
+    row,
+    rows,
+    rows_of_each,
+    time_parameter,
+)
 from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
 
 logger = logging.getLogger(__name__)
@@ -64,8 +72,9 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
         ImageReadOnly: the image has been locked by an administrator since; nothing is recorded.
         UploadNotFound: the upload was cancelled or has expired; nothing is recorded.
     """
-    _close(session_id, image_id)
-    blob_id, is_new = _ensure(new)
+    image, closed, inserted = rows_of_each(*_close_statements(session_id, image_id), _insert_statement(new))
+    _check_closed(image_id, image, closed)
+    blob_id, is_new = _ensure(new, inserted)
     references.lease([blob_id], image_id=image_id)
     return is_new
 
@@ -78,30 +87,41 @@ def record_duplicate(*, session_id: UUID, image_id: UUID, blob_id: int) -> None:
         ImageNotFound, ImageReadOnly, UploadNotFound: see `record_upload`.
         BlobNotFound: garbage collection has deleted the blob since; nothing is recorded.
     """
-    _close(session_id, image_id)
-    if not rows(_SHARE, [blob_id]):
+    image, closed, shared = rows_of_each(*_close_statements(session_id, image_id), (_SHARE, [blob_id]))
+    _check_closed(image_id, image, closed)
+    if not shared:
         raise BlobNotFound
     references.lease([blob_id], image_id=image_id)
 
 
-def _close(session_id: UUID, image_id: UUID) -> None:
+def _close_statements(session_id: UUID, image_id: UUID) -> tuple[Statement, Statement]:
     """Lock the image's row and close the session, in the transaction that records the blob."""
-    images.lock_for_update(image_id)
-    if not rows(_CLOSE, [id_parameter(session_id), id_parameter(image_id)]):
+    return images.lock_statement(image_id), (_CLOSE, [id_parameter(session_id), id_parameter(image_id)])
+
+
+def _check_closed(image_id: UUID, image: Rows, closed: Rows) -> None:
+    """Check the rows of `_close_statements`; an error rolls the whole transaction back."""
+    images.locked(image_id, image)
+    if not closed:
         raise UploadNotFound
 
 
-def _ensure(new: NewBlob) -> tuple[int, bool]:
-    """Insert a blob unless its digest has one; returns the live blob's id and whether it was inserted.
+def _insert_statement(new: NewBlob) -> Statement:
+    return _INSERT, [new.digest, new.size, new.storage_key, time_parameter(now())]
 
-    The row of the live blob is locked. Repeats if garbage collection deletes the existing blob between the
-    two statements.
+
+def _ensure(new: NewBlob, inserted: Rows) -> tuple[int, bool]:
+    """The id of the live blob with a digest, and whether it is new; `inserted` are the rows of the INSERT.
+
+    The row of the live blob is locked. Inserts again if garbage collection has deleted the existing blob
+    meanwhile.
     """
     while True:
-        for (blob_id,) in rows(_INSERT, [new.digest, new.size, new.storage_key, time_parameter(now())]):
+        for (blob_id,) in inserted:
             return blob_id, True
         for (blob_id,) in rows(_SHARE_BY_DIGEST, [new.digest]):
             return blob_id, False
+        inserted = rows(*_insert_statement(new))
 
 
 def repair_missing_content(new: NewBlob, *, store: BlobStore) -> bool:

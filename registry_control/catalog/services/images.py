@@ -21,7 +21,16 @@ from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
 from registry_control.common.models import Status, not_deleting_sql
 from registry_control.common.signals import deletion_started
-from registry_control.db.sql import execute, id_parameter, row, rows, time_parameter, uuid_from_db
+from registry_control.db.sql import (
+    Rows,
+    Statement,
+    execute,
+    id_parameter,
+    row,
+    rows,
+    time_parameter,
+    uuid_from_db,
+)
 from registry_control.namespaces.locking import set_locked
 from registry_control.namespaces.policy import check_deletable, check_writable
 from registry_control.namespaces.selectors import may
@@ -131,19 +140,32 @@ def lock_for_update(image_id: UUID, *, even_read_only: bool = False) -> ImageFor
         ImageNotFound: the image or its namespace is deleted or being deleted.
         ImageReadOnly: the image or its namespace is locked by an administrator.
     """
-    found = row(_LOCK, [id_parameter(image_id)])
-    if found is None:
+    return locked(image_id, rows(*lock_statement(image_id)), even_read_only=even_read_only)
+
+
+def lock_statement(image_id: UUID) -> Statement:
+    """The statement of `lock_for_update`, to send it with others; `locked` converts and checks its rows."""
+    return _LOCK, [id_parameter(image_id)]
+
+
+def locked(image_id: UUID, found: Rows, *, even_read_only: bool = False) -> ImageForUpdate:
+    """Convert the rows of `lock_statement`.
+
+    Raises:
+        ImageNotFound, ImageReadOnly: as `lock_for_update`.
+    """
+    if not found:
         raise ImageNotFound
-    locked = _ImageRow(*found)
-    name = f"{locked.namespace}/{locked.name}"
-    if Status.LOCKED in (locked.namespace_status, locked.image_status) and not even_read_only:
+    image = _ImageRow(*found[0])
+    name = f"{image.namespace}/{image.name}"
+    if Status.LOCKED in (image.namespace_status, image.image_status) and not even_read_only:
         raise ImageReadOnly(name)
     return ImageForUpdate(
         id=image_id,
         name=name,
-        organization_id=uuid_from_db(locked.organization_id),
-        was_pushed=locked.pushed_at is not None,
-        accepts_sparse_indexes=bool(locked.accepts_sparse_indexes),
+        organization_id=uuid_from_db(image.organization_id),
+        was_pushed=image.pushed_at is not None,
+        accepts_sparse_indexes=bool(image.accepts_sparse_indexes),
     )
 
 

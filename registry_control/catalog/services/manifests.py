@@ -30,6 +30,7 @@ from registry_control.db.sql import (
     placeholders,
     row,
     rows,
+    rows_of_each,
     time_parameter,
 )
 from registry_control.namespaces.policy import check_deletable
@@ -162,23 +163,25 @@ def put(
         MissingContent: the manifest references digests that the image does not have.
         StoredAsAnotherType: the image has the manifest with another media type, which cannot change.
     """
-    image = images.lock_for_update(image_id)
+    locked, found = rows_of_each(
+        images.lock_statement(image_id), (_BY_DIGEST, [id_parameter(image_id), new.digest])
+    )
+    image = images.locked(image_id, locked)
     conditions.check(image_id, only_if)
-    found = row(_BY_DIGEST, [id_parameter(image_id), new.digest])
-    if found is None:
+    if not found:
         stored = _create(image, new, is_tagged=bool(tag_names))
         record(actor=actor, verb="manifest.push", target=image.target, digest=new.digest)
     else:
-        stored = _add_optional_blobs(image, _Found(*found), new)
+        stored = _add_optional_blobs(image, _Found(*found[0]), new)
     changes = [tags.set_tag(image, name, stored.id, new.digest, actor=actor) for name in tag_names]
     is_changed = any(change.is_change for change in changes)
-    if found is None or is_changed:
+    if not found or is_changed:
         record_change(image_scope(image_id))
         moved = [name for name, change in zip(tag_names, changes, strict=True) if change.is_change]
         content_pushed.send(sender=Manifest, image_id=image_id, digest=new.digest, tags=moved)
     if not image.was_pushed:
         record_change(repositories_scope(image.organization_id))
-    if found is None or is_changed or stored.grown != Growth() or not image.was_pushed:
+    if not found or is_changed or stored.grown != Growth() or not image.was_pushed:
         _update_image(image_id, stored, changes)
 
 

@@ -16,13 +16,16 @@ from registry_control.catalog.errors import TooManyUploads, UploadNotFound
 from registry_control.catalog.models import Blob, UploadSession
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
+from registry_control.common.models import writable_sql
 from registry_control.db.durability import unsynced_transaction
 from registry_control.db.sql import (
     Parameter,
+    Statement,
     execute,
     id_parameter,
     row,
     rows,
+    rows_of_each,
     time_from_db,
     time_parameter,
     uuid_from_db,
@@ -34,13 +37,13 @@ logger = logging.getLogger(__name__)
 MAX_STORAGE_ERRORS: Final = 3  # in a row, after which the storage is taken to be down
 
 # Inserts nothing if the image is being deleted or is locked.
-_INSERT: Final = """
+_INSERT: Final = f"""
 INSERT INTO catalog_uploadsession (id, image_id, user_id, application_id, created_at, expires_at,
                                    is_open, algorithm, hashed_size, hashed_digest)
 SELECT %s, i.id, %s, %s, %s, %s, TRUE, %s, 0, ''
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
-WHERE i.id = %s AND i.status NOT IN ('deleting', 'locked') AND n.status NOT IN ('deleting', 'locked')
+WHERE i.id = %s AND {writable_sql("i")} AND {writable_sql("n")}
 FOR UPDATE OF i RETURNING id
 """
 _CLOSE_EXPIRED: Final = """
@@ -96,21 +99,23 @@ def start(*, actor: Actor, image_id: UUID, algorithm: str) -> UUID:
         TooManyUploads: the principal has `MAX_UPLOADS` open sessions. Concurrent requests may exceed that by
             one each.
     """
-    _check_number(actor)
     session_id, moment = uuid4(), now()
+    insert = (
+        _INSERT,
+        [
+            id_parameter(session_id),
+            _id_of(actor, ActorKind.USER),
+            _id_of(actor, ActorKind.APPLICATION),
+            time_parameter(moment),
+            time_parameter(moment + settings.UPLOAD_LIFE),
+            algorithm,
+            id_parameter(image_id),
+        ],
+    )
     with unsynced_transaction():
-        inserted = rows(
-            _INSERT,
-            [
-                id_parameter(session_id),
-                _id_of(actor, ActorKind.USER),
-                _id_of(actor, ActorKind.APPLICATION),
-                time_parameter(moment),
-                time_parameter(moment + settings.UPLOAD_LIFE),
-                algorithm,
-                id_parameter(image_id),
-            ],
-        )
+        *counted, inserted = rows_of_each(*_count_statements(actor), insert)
+        if counted and counted[0][0][0] >= settings.MAX_UPLOADS:
+            raise TooManyUploads(settings.MAX_UPLOADS)
     if not inserted:
         raise images.not_writable(image_id)
     return session_id
@@ -121,17 +126,11 @@ def _id_of(actor: Actor, kind: ActorKind) -> Parameter:
     return id_parameter(UUID(actor.id)) if actor.kind is kind else None
 
 
-def _check_number(actor: Actor) -> None:
-    """The registry's own uploads (replication) are not limited.
-
-    Raises:
-        TooManyUploads: the actor has `MAX_UPLOADS` open uploads.
-    """
+def _count_statements(actor: Actor) -> list[Statement]:
+    """Count the actor's open uploads; the registry's own uploads (replication) are not limited."""
     if actor.kind not in _COUNT_OPEN:
-        return
-    found = row(_COUNT_OPEN[actor.kind], [_id_of(actor, actor.kind), settings.MAX_UPLOADS])
-    if found is not None and found[0] >= settings.MAX_UPLOADS:
-        raise TooManyUploads(settings.MAX_UPLOADS)
+        return []
+    return [(_COUNT_OPEN[actor.kind], [_id_of(actor, actor.kind), settings.MAX_UPLOADS])]
 
 
 def get(*, session_id: UUID, image_id: UUID) -> Session:

@@ -79,6 +79,14 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """
         return self._statements.run(self.connection, sql, parameters)
 
+    def query_all(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Rows]:
+        """Run several hand-written statements in one round trip, and return the rows of each.
+
+        Raises:
+            psycopg.Error: as `query`.
+        """
+        return self._statements.run_all(self.connection, statements)
+
     def execute(self, sql: str, parameters: Sequence[Any]) -> None:
         """Run a hand-written statement without rows. In a transaction it is only queued (ADR 27).
 

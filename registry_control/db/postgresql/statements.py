@@ -56,11 +56,21 @@ class StatementQueue:
         name = self._prepared.name(last.statement)
         begins = _begins(connection)
         if self._queued or begins or name is None:
-            result = self._send(connection, [*self._take_queue(), last], begins=begins)
+            *_, result = self._send(connection, [*self._take_queue(), last], begins=begins)
         else:
             result = connection.pgconn.exec_prepared(name, last.values, last.formats, pq.Format.BINARY)
             self._check(connection.pgconn, result)
         return rows_of(result, connection)
+
+    def run_all(self, connection: Connection, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[Rows]:
+        """Send the queue and then these statements together, and return the rows of each of them.
+
+        Raises:
+            psycopg.Error: as `run`.
+        """
+        bound = [bind(connection, sql, parameters) for sql, parameters in statements]
+        results = self._send(connection, [*self._take_queue(), *bound], begins=_begins(connection))
+        return [rows_of(result, connection) for result in results[-len(bound) :]]
 
     def flush(self, connection: Connection, *, commit: bool = False) -> None:
         """Send the queue; with `commit`, followed by COMMIT. An empty queue sends nothing.
@@ -82,13 +92,14 @@ class StatementQueue:
 
     def _send(
         self, connection: Connection, statements: Sequence[BoundStatement], *, begins: bool
-    ) -> pq.abc.PGresult:
-        """Send statements in one pipeline, wait for all results, and return the last one."""
+    ) -> list[pq.abc.PGresult]:
+        """Send statements in one pipeline, wait for all results, and return those of the statements."""
         pgconn = connection.pgconn
+        last: list[int] = []  # per statement: the position of its result, which follows that of a preparation
         pgconn.enter_pipeline_mode()
         try:
             for each in [_BEGIN, *statements] if begins else statements:
-                self._prepared.send(pgconn, each)
+                last.append((last[-1] if last else -1) + self._prepared.send(pgconn, each))
             pgconn.pipeline_sync()
             results = _results(pgconn)
         finally:
@@ -96,7 +107,7 @@ class StatementQueue:
                 pgconn.exit_pipeline_mode()
         for result in results:
             self._check(pgconn, result)
-        return results[-1]
+        return [results[position] for position in last[begins:]]
 
     def _check(self, pgconn: pq.abc.PGconn, result: pq.abc.PGresult) -> None:
         if result.status in SUCCESS:

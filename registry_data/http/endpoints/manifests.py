@@ -63,12 +63,16 @@ async def put(context: AppContext, request: Request, route: Route) -> Response:
     more_tags = _more_tags(request)
     caller = credentials(request)
     small = await request.body_at_once(_SMALL, _ARRIVAL_TIME)
-    if small is None:
-        await context.bridge.read(None, require_push, caller, repository)
-    payload = b"".join(small) if small is not None else await _payload(request)
+    pusher = await context.bridge.read(request.dependencies, require_push, caller, repository)
+    if small is not None:
+        payload = b"".join(small)
+    else:
+        payload = await _payload(request)
+        # Authorized again: the body may have taken minutes (invariant 5).
+        pusher = await context.bridge.read(None, require_push, caller, repository)
     pushed = await context.bridge.run(
         manifests.put,
-        await context.bridge.read(None, require_push, caller, repository),
+        pusher,
         reference,
         payload=payload,
         content_type=request.headers.get("content-type"),

@@ -36,7 +36,7 @@ async def start(context: AppContext, request: Request, route: Route) -> Response
         return _created(repository, Digest.parse(request.query["mount"]))
     algorithm = request.query.get("digest-algorithm") or (whole.algorithm if whole else CANONICAL)
     check_algorithm(algorithm)
-    pusher = await context.bridge.read(None, require_push, credentials(request), repository)
+    pusher = await context.bridge.read(request.dependencies, require_push, credentials(request), repository)
     session_id = await context.bridge.run(
         upload_sessions.start, pusher, algorithm=algorithm, store=context.store
     )
@@ -190,8 +190,10 @@ async def _find(
     *,
     has_started: bool = False,
 ) -> Upload:
+    """Find an open session. With `has_started`, after the body was read, no cached rows are used."""
     find = partial(upload_sessions.find, purpose=purpose, has_started=has_started)
-    return await context.bridge.read(None, find, credentials(request), repository, session_id)
+    dependencies = None if has_started else request.dependencies
+    return await context.bridge.read(dependencies, find, credentials(request), repository, session_id)
 
 
 async def _open(
