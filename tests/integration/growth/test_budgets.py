@@ -26,10 +26,10 @@ BUDGET: Final[Mapping[str, int | range]] = {
     # key, facts, image's row, tag, its deletion, change log; what the tag reaches, whether others reach it,
     # marks of manifest and links, bytes; image, audit
     "DELETE tag": 13,
-    "DELETE manifest": 22,
+    "DELETE manifest": 24,  # and the image's organization and the rows of the review queue
     "GET blob": 2,  # key, blob with all the facts
     "HEAD blob": 2,
-    "DELETE blob": 6,  # key, facts, image's row, links, lease, audit
+    "DELETE blob": 8,  # key, facts, image's row, links, lease, its organization, review queue, audit
     "POST upload": 4,  # key, facts, how many are under way, session
     "POST first upload of an image": 9,  # and namespace's row, image, its row, how many there are, audit
     "POST whole blob": 12,
