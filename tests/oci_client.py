@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,12 +25,14 @@ class OciClient:
 
     host: str
     secret: str | None
+    tls: ssl.SSLContext | None = None  # None: plain HTTP
     http: httpx.Client = field(init=False)
     tokens: dict[str, str] = field(default_factory=dict)
     renewed_at: dict[str, float] = field(default_factory=dict)  # by the monotonic clock
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=f"http://{self.host}", timeout=60)
+        scheme = "http" if self.tls is None else "https"
+        self.http = httpx.Client(base_url=f"{scheme}://{self.host}", timeout=60, verify=self.tls or True)
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +71,7 @@ class OciClient:
     def start_upload(self, repository: str, **params: str) -> str:
         answer = self.on(repository, "POST", "blobs/uploads/", params=params)
         assert answer.status_code == 202, answer.text
-        return answer.headers["location"].removeprefix(f"/v2/{repository}/")
+        return answer.headers["location"].partition(f"/v2/{repository}/")[2]
 
     def push_blob(self, repository: str, data: bytes) -> str:
         digest = digest_of(data)

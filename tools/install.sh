@@ -16,6 +16,7 @@ wrk              load generator for small requests
 podman           container engine without a daemon
 buildah          builds images
 containerd       image store for ctr; its own ctr is older
+mmdebstrap       makes the base of the images that the tests of deploy/ build
 '
 
 # Go programs: name, package, version.
@@ -36,10 +37,17 @@ cosign                 github.com/sigstore/cosign/v3/cmd/cosign                 
 # version.
 go_dependencies='
 notation               github.com/notaryproject/notation    cmd/notation          v1.3.2
+docker-compose         github.com/docker/compose/v2         cmd                   v2.40.3
 '
 
+# Debian packages of the root file system from which the tests of deploy/ build images, because they can pull none:
+# Python for the product, and PostgreSQL, Redis and nginx instead of their official images.
+image_packages='ca-certificates gettext-base nginx-light postgresql-15 python3 python3-venv redis-server'
+image_release='bookworm'
+
 # The tests look here (tests/services/tools.py). Debian packages install to their usual paths.
-bin="${STOWAGE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/stowage-tools}/bin"
+cache="${STOWAGE_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/stowage-tools}"
+bin="$cache/bin"
 log="$(mktemp)"
 built="$(mktemp -d)"
 trap 'rm -rf "$log" "$built"' EXIT
@@ -82,6 +90,20 @@ report() { # package, what happened
 
 go_version_of() { # of an installed program; nothing if it is not
     go version -m "$bin/$1" 2>/dev/null | awk '$1 == "mod" { print $3 }' || true
+}
+
+# Makes the root file system anew if another list of packages is wanted.
+install_image_base() {
+    local base="$cache/images/$image_release.tar" contents="$image_release $image_packages" done_what="was there"
+    if [ "$(cat "$base.contents" 2>/dev/null)" != "$contents" ]; then
+        mkdir -p "$cache/images"
+        rm -f "$base.contents"
+        quietly mmdebstrap --variant=minbase --include="${image_packages// /,}" "$image_release" "$built/base.tar"
+        mv "$built/base.tar" "$base"
+        echo "$contents" >"$base.contents"
+        done_what="made"
+    fi
+    echo "tools: base of images, $image_release: $done_what"
 }
 
 only=("$@")
@@ -131,6 +153,9 @@ for name in "${only[@]}"; do
     grep -q "^$name " <<<"$go_programs$go_dependencies" || fail "no Go program here is called $name"
 done
 mkdir -p "$bin"
-[ ${#only[@]} -gt 0 ] || install_debian_packages
+[ ${#only[@]} -gt 0 ] || {
+    install_debian_packages
+    install_image_base
+}
 install_go_programs
 install_go_dependencies
