@@ -108,8 +108,8 @@ class Installation:
         return OciClient(self.registry, None if anonymous else self.secret_key, self.tls)
 
     def stored_bytes(self) -> int:
-        """The size of everything that MinIO stores."""
-        return int(self.compose("exec", "-T", "minio", "du", "-sb", "/data").stdout.split()[0])
+        """The size of the objects in the bucket. MinIO frees the space of deleted ones some minutes later."""
+        return int(self.compose("exec", "-T", "minio", "du", "-sb", "/data/stowage").stdout.split()[0])
 
 
 def make_installation(name: str, folder: Path, docker: DockerClient, **settings: str) -> Installation:
