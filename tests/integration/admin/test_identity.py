@@ -68,7 +68,7 @@ def test_an_organization_without_namespaces_is_deleted_with_all_its_objects(
     # given the page that asks for confirmation
     organization = tenant.organization
     shown = pages.get(url(Organization, "delete", organization.pk)).content.decode()
-    for count in ("2 projects", "1 users", "1 applications", "1 api keys", "1 policies"):
+    for count in ("projects: 2", "users: 1", "applications: 1", "API keys: 1", "policies: 1"):
         assert count in shown
 
     # when it is confirmed
