@@ -34,6 +34,7 @@ from registry_data.storage.base import BlobStore, UploadId
 READ_ONLY: Final = PermissionSet.READ_ONLY
 PUSH: Final = PermissionSet.PUSH
 FULL_ACCESS: Final = PermissionSet.FULL_ACCESS
+OPERATOR: Final = PermissionSet.OPERATOR
 _numbers: Final = itertools.count(1)
 
 

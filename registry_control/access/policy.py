@@ -141,6 +141,15 @@ def _highest(rights: Iterable[Right]) -> Role:
     return max(roles, default=Role.NONE)
 
 
+def may_operate(principal: Principal, *, organization_operates: bool) -> bool:
+    """Whether the principal may see and start work that concerns the whole installation.
+
+    `organization_operates` says whether its organization operates the installation: elsewhere the permission
+    set has no effect, because any administrator of a tenant could grant it.
+    """
+    return organization_operates and Right(PermissionSet.OPERATOR, None) in principal.rights
+
+
 def facts_for(principal: Principal, namespace: NamespaceFacts | None, image: Visibility | None) -> Facts:
     """The input of `decide`.
 

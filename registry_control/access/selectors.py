@@ -6,10 +6,11 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from registry_control.access.errors import BadCredentials, Reason
-from registry_control.access.policy import Kind, Principal, Right
+from registry_control.access.policy import Kind, Principal, Right, may_operate
 from registry_control.common.changes import organization_scope
 from registry_control.common.clock import now
-from registry_control.db.sql import Rows, optional_time, optional_uuid, row, rows
+from registry_control.common.errors import PermissionsDenied
+from registry_control.db.sql import Rows, id_parameter, optional_time, optional_uuid, row, rows
 from registry_control.identity.credentials import secret_hmac
 
 _KEY: Final = """
@@ -80,6 +81,29 @@ def stored_hash_of(access_key: str) -> str | None:
         return None
     (stored,) = found
     return str(stored)
+
+
+_OPERATES: Final = """
+SELECT 1 FROM identity_organization WHERE id = %s AND operates_installation
+"""
+
+
+def operates(principal: Principal) -> bool:
+    """Whether the principal may see and start work that concerns the whole installation."""
+    if principal.organization_id is None:
+        return False
+    found = row(_OPERATES, [id_parameter(principal.organization_id)])
+    return may_operate(principal, organization_operates=found is not None)
+
+
+def require_operator(principal: Principal, action: str, resource: str) -> None:
+    """Check that a principal may operate the installation.
+
+    Raises:
+        PermissionsDenied: it may not.
+    """
+    if not operates(principal):
+        raise PermissionsDenied(action, resource)
 
 
 def _principal(sql: str, parameter: str) -> Principal:

@@ -7,6 +7,9 @@ from django.dispatch import Signal
 deletion_started: Final = Signal()
 """A namespace, image or tag was marked `deleting` in the current transaction; the sender is its model."""
 
+collection_requested: Final = Signal()
+"""A run of garbage collection was requested in the current transaction."""
+
 manifests_removed: Final = Signal()
 """The worker deleted `count` manifests of deleted images, and the current transaction ends after that."""
 

@@ -1,10 +1,22 @@
 """Administration pages of garbage collection: the review queue and the runs."""
 
-from django.contrib import admin
+from typing import Any
 
-from registry_control.administration.base import ReadOnlyAdmin, human_size, link_to
+from django.conf import settings
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Sum
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.views.decorators.http import require_POST
+
+from registry_control.administration.base import ReadOnlyAdmin, actor_of, human_size, link_to
 from registry_control.catalog.models import BlobReview
+from registry_control.common.clock import now
 from registry_control.gc.models import GcRun
+from registry_control.gc.selectors import queue
+from registry_control.gc.services import requested
 
 
 @admin.register(BlobReview)
@@ -51,6 +63,7 @@ class GcRunAdmin(ReadOnlyAdmin):
         "finished_at",
     )
     list_filter = ("kind", "status", "dry_run")
+    change_list_template = "admin/gc/gcrun/change_list.html"
     ordering = ("-started_at", "-pk")
     search_fields = ("id",)
 
@@ -58,3 +71,35 @@ class GcRunAdmin(ReadOnlyAdmin):
     def size_for_people(self, run: GcRun) -> str:
         """The size of the removed content."""
         return human_size(run.bytes)
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the action of the buttons `Run now` and `Dry run`."""
+        run = self.admin_site.admin_view(require_POST(self.run))
+        return [path("run/", run, name="gc_gcrun_run"), *super().get_urls()]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the queue and the sum of all runs above the list."""
+        shown = {
+            "queue": queue.summarize(grace=settings.GC_GRACE),
+            "removed": GcRun.objects.filter(dry_run=False).aggregate(
+                blobs=Coalesce(Sum("blobs"), 0), bytes=Coalesce(Sum("bytes"), 0)
+            ),
+            "now": now(),
+            "may_run": self.may_run(request),
+        }
+        return super().changelist_view(request, {**shown, **(extra_context or {})})
+
+    def run(self, request: HttpRequest) -> HttpResponse:
+        """Start a run; a worker advances it."""
+        if not self.may_run(request):
+            raise PermissionDenied
+        dry_run = "dry_run" in request.POST
+        run = requested.start_run(actor=actor_of(request), dry_run=dry_run)
+        self.message_user(request, f"The {'dry run' if dry_run else 'run'} {run.pk} was started.")
+        return HttpResponseRedirect(reverse("admin:gc_gcrun_changelist"))
+
+    def may_run(self, request: HttpRequest) -> bool:
+        """Whether the user has the permission to add runs."""
+        return bool(request.user.has_perm("gc.add_gcrun"))  # `has_add_permission` is False: there is no form

@@ -10,7 +10,7 @@ from registry_control.common.background import Queue, background_task
 from registry_control.common.clock import now
 from registry_control.common.store import blob_store
 from registry_control.gc.policy import Rules
-from registry_control.gc.services import runs
+from registry_control.gc.services import requested, runs
 from registry_control.gc.services.collector import collect_batch
 from registry_data.storage.base import Unavailable
 
@@ -35,6 +35,12 @@ def collect() -> bool:
     if batch.storage_is_down:
         raise Unavailable("the storage deletes nothing at present")
     return batch.claimed == _BATCH
+
+
+@background_task(name="gc.advance_runs", queue=Queue.FAST, every=timedelta(seconds=10))
+def advance_runs() -> bool:
+    """Advance the runs that the API or the administration requested."""
+    return requested.advance_runs(store=blob_store(), limit=_BATCH)
 
 
 @background_task(name="gc.close_runs", queue=Queue.FAST, every=timedelta(minutes=1))

@@ -16,6 +16,11 @@ class Organization(Timestamped):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=255)
+    operates_installation = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="The organization of the first start: its policies can grant ContainerRegistryOperator.",
+    )
 
     def __str__(self) -> str:
         return self.name

@@ -47,9 +47,12 @@ class IssuedKey:
 
 
 @transaction.atomic
-def create_organization(*, actor: Actor, name: str) -> Organization:
-    """Create a tenant with its default project, which has the organization's own id."""
-    organization = Organization.objects.create(name=name)
+def create_organization(*, actor: Actor, name: str, operates_installation: bool = False) -> Organization:
+    """Create a tenant with its default project, which has the organization's own id.
+
+    One organization operates the installation: the first start creates it.
+    """
+    organization = Organization.objects.create(name=name, operates_installation=operates_installation)
     Project.objects.create(pk=organization.pk, organization=organization, name=DEFAULT_PROJECT)
     record(
         actor=actor,

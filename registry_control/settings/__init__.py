@@ -222,6 +222,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "StatusEnum": "registry_control.common.models.Status",
         "ExecutionStatusEnum": "registry_control.replication.models.ExecutionStatus",
+        "GarbageRunStatusEnum": "registry_control.gc.models.GcRun.Status",
     },
 }
 

@@ -185,7 +185,7 @@ def create_accounts(
 
 def _insert_rows(first: FirstAccounts, control_url: str, registry_host: str) -> Credentials:
     password = first.admin_password or secrets.token_urlsafe(18)
-    organization = create_organization(actor=SYSTEM, name=first.organization)
+    organization = create_organization(actor=SYSTEM, name=first.organization, operates_installation=True)
     administrator = create_user(
         actor=SYSTEM,
         username=first.admin_username,
@@ -193,7 +193,8 @@ def _insert_rows(first: FirstAccounts, control_url: str, registry_host: str) -> 
         password=password,
         is_administrator=True,
     )
-    grant_policy(actor=SYSTEM, holder=administrator, permission_set=PermissionSet.FULL_ACCESS)
+    for permission_set in (PermissionSet.FULL_ACCESS, PermissionSet.OPERATOR):
+        grant_policy(actor=SYSTEM, holder=administrator, permission_set=permission_set)
     issued = create_api_key(
         actor=SYSTEM,
         holder=administrator,

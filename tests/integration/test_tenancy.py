@@ -44,12 +44,14 @@ def victim(tenants: Tenants) -> Victim:
         f"/registry/v1beta1/regions/fr-par/manifests?image_id={image_id}",
         headers={"X-Auth-Token": tenants.owner.secret or ""},
     )
+    run = tenants.control.post("/registry/v1beta1/regions/fr-par/gc/runs", json={"dry_run": True})
     ids = {
         **_replication(tenants, tenants.namespace_id(repository)),
         "namespace_id": tenants.namespace_id(repository),
         "image_id": image_id,
         "tag_id": tag_id,
         "manifest_id": manifests.json()["manifests"][0]["id"],
+        "run_id": run.json()["id"],
     }
     return Victim(repository, upload, digest_of(LAYER), manifest, ids)
 
@@ -191,9 +193,9 @@ ROUTES = sorted(set(api_routes()))
 
 
 def test_the_routes_with_an_id_are_found() -> None:
-    # a namespace, an image, its tags (in another region too), a tag, a manifest; of replication a target and
-    # its check, a rule and running it, an execution and cancelling it
-    assert len(ROUTES) == 12
+    # a namespace, an image, its tags (in another region too), a tag, a manifest; a run of garbage collection;
+    # of replication a target and its check, a rule and running it, an execution and cancelling it
+    assert len(ROUTES) == 13
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -211,7 +213,7 @@ def test_the_management_api_does_not_reveal_another_tenants_objects(
         )
         responses.append(seen(response, target))
     assert responses[0] == responses[1]
-    assert responses[0][0] in (404, 405)
+    assert responses[0][0] in ((403, 405) if "/gc/" in route else (404, 405))
 
 
 def test_lists_of_one_organization_contain_nothing_of_another(tenants: Tenants, victim: Victim) -> None:

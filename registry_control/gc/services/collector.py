@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import groupby
 from typing import Final, NamedTuple
-from uuid import UUID
 
 from django.db import transaction
 
@@ -71,22 +70,21 @@ class Batch:
         return bool(self.errors) and not self.removed
 
 
-def collect_batch(*, store: BlobStore, rules: Rules, limit: int, run_id: UUID | None = None) -> Batch:
+def collect_batch(*, store: BlobStore, rules: Rules, limit: int) -> Batch:
     """Review up to `limit` blobs of the queue, and delete those that can be collected.
 
     Args:
         store: the storage with the content.
         rules: with `ignore_grace`, failed deletions are repeated at once, too.
         limit: bounds the transactions.
-        run_id: the run that the removals are counted in; None for the collector's continuous work.
     """
     if not planner.is_due(rules):  # without the write lock of a transaction on SQLite
         return Batch()
     claim = _claim(rules, limit=limit)
     errors = _delete_content([each.key for each in claim.doomed], store)
-    removed = _remove([each for each in claim.doomed if each.key not in errors], run_id)
+    removed = _remove([each for each in claim.doomed if each.key not in errors])
     if errors:
-        _postpone([each for each in claim.doomed if each.key in errors], errors, run_id)
+        _postpone([each for each in claim.doomed if each.key in errors], errors)
     return Batch(claim.size, claim.kept, len(removed), sum(each.size for each in removed), errors)
 
 
@@ -137,7 +135,7 @@ def _delete_content(keys: Sequence[Key], store: BlobStore) -> Mapping[Key, Stora
 
 
 @transaction.atomic
-def _remove(gone: Sequence[Candidate], run_id: UUID | None) -> Sequence[Candidate]:
+def _remove(gone: Sequence[Candidate]) -> Sequence[Candidate]:
     """Step 3: delete the rows of blobs whose content is gone; returns those that no other worker deleted."""
     if not gone:
         return []
@@ -149,7 +147,7 @@ def _remove(gone: Sequence[Candidate], run_id: UUID | None) -> Sequence[Candidat
     events = [(Target("blob", each.id, each.digest, each.organization_id), _detail(each)) for each in removed]
     record_many(events, actor=SYSTEM, verb="blob.removed")
     if removed:
-        runs.count(run_id, blobs=len(removed), size=sum(each.size for each in removed))
+        runs.count(blobs=len(removed), size=sum(each.size for each in removed))
     return removed
 
 
@@ -158,7 +156,7 @@ def _detail(removed: Candidate) -> Detail:
 
 
 @transaction.atomic
-def _postpone(failed: Sequence[Candidate], errors: Mapping[Key, StorageError], run_id: UUID | None) -> None:
+def _postpone(failed: Sequence[Candidate], errors: Mapping[Key, StorageError]) -> None:
     """Set the time of the next attempt to delete content that the storage may still have (invariant 7)."""
     moment = now()
     for attempts, group in groupby(sorted(failed, key=_attempts), key=_attempts):
@@ -168,7 +166,7 @@ def _postpone(failed: Sequence[Candidate], errors: Mapping[Key, StorageError], r
         _apply(_POSTPONE, [each.id for each in found], retry_at, attempts + 1, text)
     for text in sorted({str(error) for error in errors.values()})[:_LOGGED_ERRORS]:
         logger.warning("content of unreferenced blobs cannot be deleted now: %s", text)
-        runs.add_error(run_id, text)
+        runs.add_error(text)
 
 
 def _attempts(candidate: Candidate) -> int:

@@ -50,19 +50,19 @@ def dry_run(*, ignore_grace: bool) -> Outcome:
 def collect(*, store: BlobStore, ignore_grace: bool) -> Outcome:
     """Finish pending deletions, end expired leases and delete all blobs that are due."""
     run = runs.start(actor=SYSTEM, kind=GcRun.Kind.COMMAND, dry_run=False)
-    errors = [*_finish_deletions(store, run)]
-    while deletion.remove_expired_leases(limit=_BATCH):
-        pass
-    errors += _collect_all(store, run, ignore_grace=ignore_grace)
+    with runs.counted_in(run.pk):
+        errors = [*_finish_deletions(store)]
+        while deletion.remove_expired_leases(limit=_BATCH):
+            pass
+        errors += _collect_all(store, ignore_grace=ignore_grace)
     finished = runs.finish(run.pk)
     return Outcome(
         finished.blobs, finished.bytes, finished.manifests, tuple(dict.fromkeys([*finished.errors, *errors]))
     )
 
 
-def _finish_deletions(store: BlobStore, run: GcRun) -> Iterator[str]:
+def _finish_deletions(store: BlobStore) -> Iterator[str]:
     """Remove the rows of deleted namespaces, images and tags, whichever process does it."""
-    before = manifests_being_deleted()
     stuck_at = time.monotonic() + _LONGEST_WAIT
     while deletions_pending():
         progress = False
@@ -78,16 +78,13 @@ def _finish_deletions(store: BlobStore, run: GcRun) -> Iterator[str]:
             break
         else:
             time.sleep(_PAUSE)
-    runs.count(run.pk, manifests=before - manifests_being_deleted())
 
 
-def _collect_all(store: BlobStore, run: GcRun, *, ignore_grace: bool) -> Iterator[str]:
+def _collect_all(store: BlobStore, *, ignore_grace: bool) -> Iterator[str]:
     """Delete blobs until none is due, also those that workers have claimed meanwhile."""
     stuck_at = time.monotonic() + _LONGEST_WAIT
     while True:
-        batch = collect_batch(
-            store=store, rules=rules(ignore_grace=ignore_grace), limit=_BATCH, run_id=run.pk
-        )
+        batch = collect_batch(store=store, rules=rules(ignore_grace=ignore_grace), limit=_BATCH)
         if batch.storage_is_down:
             yield from dict.fromkeys(map(str, batch.errors.values()))
             return

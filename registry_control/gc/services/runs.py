@@ -4,6 +4,9 @@ Removals are counted in the transaction that deletes the rows. This is the last 
 takes, so that several workers share the row of an hour without deadlocks.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Final
 from uuid import UUID, uuid4
@@ -34,9 +37,22 @@ ON CONFLICT (hour) DO UPDATE SET
 """
 
 
-def count(run_id: UUID | None, *, blobs: int = 0, size: int = 0, manifests: int = 0) -> None:
-    """Add removals of the current transaction to a run; None stands for the continuous work of this hour."""
-    moment = now()
+_run: Final = ContextVar[UUID | None]("run", default=None)
+
+
+@contextmanager
+def counted_in(run_id: UUID) -> Iterator[None]:
+    """Count what this thread removes in the body in a run, instead of in the continuous work of the hour."""
+    token = _run.set(run_id)
+    try:
+        yield
+    finally:
+        _run.reset(token)
+
+
+def count(*, blobs: int = 0, size: int = 0, manifests: int = 0) -> None:
+    """Add removals of the current transaction to the run of this thread, or to those of this hour."""
+    moment, run_id = now(), _run.get()
     if run_id is not None:
         execute(_ADD, [blobs, size, manifests, time_parameter(moment), id_parameter(run_id)])
         return
@@ -45,10 +61,11 @@ def count(run_id: UUID | None, *, blobs: int = 0, size: int = 0, manifests: int 
     execute(_ADD_TO_HOUR, [id_parameter(uuid4()), hour, hour, time_parameter(moment), *sums])
 
 
-def add_error(run_id: UUID | None, text: str) -> None:
-    """Add an error to a run, unless the run has it already."""
+def add_error(text: str) -> None:
+    """Add an error to the run of this thread, unless the run has it already."""
+    run_id = _run.get()
     if run_id is None:
-        count(None)  # creates the row of this hour
+        count()  # creates the row of this hour
         wanted = Q(hour=now().replace(minute=0, second=0, microsecond=0))
     else:
         wanted = Q(pk=run_id)

@@ -3,15 +3,18 @@
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any, Final
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from registry_control.common.store import blob_store
-from registry_control.gc.policy import Verdict
+from registry_control.gc.policy import Rules, Verdict
 from registry_control.gc.selectors import planner
 from registry_control.gc.selectors.candidates import Candidate
+from registry_control.gc.selectors.explanation import Viewer, explain
 from registry_control.gc.services import commands
 from registry_control.gc.services.commands import Outcome
 
@@ -31,11 +34,17 @@ class Command(BaseCommand):
             action="store_true",
             help="pass over the grace period; leases, running uploads and everything reachable stay",
         )
+        parser.add_argument(
+            "--explain", metavar="DIGEST", help="say why this content is kept, or when it goes"
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON document")
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run, and print what was removed and what waits."""
         ignore_grace = options["now"]
+        if options["explain"]:
+            self._explain(options["explain"], commands.rules(ignore_grace=ignore_grace), options["json"])
+            return
         if options["dry_run"]:
             outcome = commands.dry_run(ignore_grace=ignore_grace)
         else:
@@ -47,6 +56,17 @@ class Command(BaseCommand):
             self._print_text(outcome, waiting, options)
         if outcome.errors:
             raise CommandError("not everything was removed: " + "; ".join(outcome.errors))
+
+    def _explain(self, digest: str, rules: Rules, as_json: bool) -> None:
+        found = explain(digest, viewer=Viewer(None), rules=rules)
+        if as_json:
+            self.stdout.write(json.dumps({**asdict(found), "goes_at": _time(found.goes_at)}))
+            return
+        self.stdout.write(f"{found.digest}: {found.state}: {found.reason}")
+        for reference in found.kept_by:
+            self.stdout.write(f"kept by {reference}")
+        if found.goes_at is not None:
+            self.stdout.write(f"goes at {_time(found.goes_at)}")
 
     def _print_json(
         self, outcome: Outcome, waiting: Iterator[tuple[Candidate, Verdict]], *, dry_run: bool
@@ -89,6 +109,10 @@ def _waiting(candidate: Candidate, verdict: Verdict) -> dict[str, object]:
     return {
         "digest": candidate.digest,
         "bytes": candidate.size,
-        "until": None if verdict.goes_at is None else verdict.goes_at.isoformat(),
+        "until": _time(verdict.goes_at),
         "reason": verdict.reason,
     }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,87 @@
+"""The wire formats of garbage collection."""
+
+from typing import Any, Final
+
+from rest_framework import serializers
+
+from registry_control.gc.models import GcRun
+from registry_control.gc.selectors.explanation import Explanation, State
+from registry_control.rest.serializers import Flag, ListQuery, NoUnknown, Text
+from registry_data.oci.digest import Digest
+from registry_data.oci.errors import ProtocolError
+
+_ORDERS: Final = ("started_at_desc", "started_at_asc")
+
+
+class NoQuery(NoUnknown):
+    """No query parameters."""
+
+
+class RunQuery(NoUnknown, ListQuery):
+    """Order and page; by default the newest run comes first."""
+
+    order_by = serializers.ChoiceField(choices=_ORDERS, default=_ORDERS[0])
+
+
+class ExplainQuery(NoUnknown):
+    """The digest of a blob or a manifest."""
+
+    digest = Text()
+
+    def validate_digest(self, value: str) -> str:
+        """Reject what no content can have."""
+        try:
+            return str(Digest.parse(value))
+        except ProtocolError as error:
+            raise serializers.ValidationError(str(error)) from error
+
+
+class StartRunSerializer(NoUnknown):
+    """A dry run removes nothing and counts what a run would remove."""
+
+    dry_run = Flag(default=False)
+
+
+class QueueSerializer(serializers.Serializer[Any]):
+    """The unreferenced blobs that wait for their deletion."""
+
+    entries = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+    oldest_due_at = serializers.DateTimeField(allow_null=True)
+    stopped_by_breaker = serializers.BooleanField()
+
+
+class RunSerializer(serializers.Serializer[GcRun]):
+    """A run. The collector's continuous work is summed up as one run an hour."""
+
+    id = serializers.UUIDField()
+    kind = serializers.ChoiceField(choices=GcRun.Kind.choices)
+    status = serializers.ChoiceField(choices=GcRun.Status.choices)
+    dry_run = serializers.BooleanField()
+    started_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True)
+    blobs = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+    manifests = serializers.IntegerField(help_text="Of deleted images, removed in the background.")
+    # DRF removes declared fields from the class, whose property `errors` stays.
+    errors = serializers.ListField(child=serializers.CharField())  # type: ignore[assignment]
+
+
+class RunListSerializer(serializers.Serializer[Any]):
+    """A page of runs."""
+
+    runs = RunSerializer(many=True)
+    total_count = serializers.IntegerField(help_text="On all pages.")
+
+
+class ExplanationSerializer(serializers.Serializer[Explanation]):
+    """Why content is kept, or when it goes."""
+
+    digest = serializers.CharField()
+    state = serializers.ChoiceField(choices=[*State, "recycled"])
+    kept_by = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Tags, manifests and leases of images that the API key may see, and `images of others`.",
+    )
+    goes_at = serializers.DateTimeField(allow_null=True, help_text="Null: not as long as it is kept.")
+    reason = serializers.CharField()

@@ -1,0 +1,87 @@
+"""Runs that the API or the administration requests. A run is a row; workers advance it (invariant 8)."""
+
+from django.conf import settings
+from django.db import transaction
+
+from registry_control.access.policy import Principal
+from registry_control.access.selectors import require_operator
+from registry_control.access.services import actor_of
+from registry_control.audit.services import Actor
+from registry_control.catalog.selectors.holders import manifests_being_deleted
+from registry_control.catalog.services import deletion
+from registry_control.common.clock import now
+from registry_control.common.signals import collection_requested
+from registry_control.gc.models import GcRun
+from registry_control.gc.policy import Rules
+from registry_control.gc.selectors import planner
+from registry_control.gc.selectors.planner import BEGIN, Cursor
+from registry_control.gc.selectors.queue import RESOURCE
+from registry_control.gc.services import runs
+from registry_control.gc.services.collector import collect_batch
+from registry_data.storage.base import BlobStore
+
+
+@transaction.atomic
+def request_run(*, principal: Principal, dry_run: bool) -> GcRun:
+    """Start a run for a principal.
+
+    Raises:
+        PermissionsDenied: it may not operate the installation.
+    """
+    require_operator(principal, "write", RESOURCE)
+    return start_run(actor=actor_of(principal), dry_run=dry_run)
+
+
+@transaction.atomic
+def start_run(*, actor: Actor, dry_run: bool) -> GcRun:
+    """Start a run for an actor that has been authorized."""
+    run = runs.start(actor=actor, kind=GcRun.Kind.REQUESTED, dry_run=dry_run)
+    collection_requested.send(sender=GcRun)
+    return run
+
+
+def advance_runs(*, store: BlobStore, limit: int) -> bool:
+    """Advance the oldest requested run by one batch; returns whether there may be more to do.
+
+    Raises:
+        StorageError: the storage failed while deleted images were removed.
+    """
+    requested = GcRun.objects.filter(kind=GcRun.Kind.REQUESTED, status=GcRun.Status.RUNNING)
+    run = requested.order_by("started_at").first()
+    if run is None:
+        return False
+    if run.dry_run:
+        return _advance_dry_run(run, limit)
+    _advance(run, store, limit)
+    return True
+
+
+def _advance(run: GcRun, store: BlobStore, limit: int) -> None:
+    with runs.counted_in(run.pk):
+        if deletion.run_batch(store=store, limit=limit) or deletion.remove_expired_leases(limit=limit):
+            return
+        batch = collect_batch(store=store, rules=Rules(now(), settings.GC_GRACE), limit=limit)
+    if batch.claimed < limit or batch.storage_is_down:
+        runs.finish(run.pk)
+
+
+@transaction.atomic
+def _advance_dry_run(run: GcRun, limit: int) -> bool:
+    """Count the next part of the queue, by the rules of the time when the run was requested."""
+    locked = GcRun.objects.select_for_update(skip_locked=True).filter(pk=run.pk)
+    current = locked.filter(status=GcRun.Status.RUNNING).first()
+    if current is None:
+        return False  # another worker advances it
+    after = Cursor(current.cursor_since, current.cursor_blob) if current.cursor_since else BEGIN
+    page = planner.review(Rules(current.started_at, settings.GC_GRACE), after=after, limit=limit)
+    current.blobs += len(page.collectable)
+    current.bytes += sum(each.size for each in page.collectable)
+    current.updated_at = now()
+    if page.next is not None:
+        current.cursor_since, current.cursor_blob = page.next
+    else:
+        current.manifests = manifests_being_deleted()
+    current.save(update_fields=["blobs", "bytes", "manifests", "updated_at", "cursor_since", "cursor_blob"])
+    if page.next is None:
+        runs.finish(run.pk)
+    return True

@@ -1,0 +1,77 @@
+"""The administration page of garbage collection: figures of the queue, and the buttons that start a run."""
+
+import re
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+from registry_control.audit.models import AuditEvent
+from registry_control.gc.models import GcRun
+from registry_control.gc.services.requested import advance_runs
+from registry_control.identity.models import User
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import make_key, make_namespace, make_user, push_image
+from tests.integration.admin.forms import url
+from tests.integration.gc.steps import collect, delete_image
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+RUN = "/admin/gc/gcrun/run/"
+
+
+def staff(*permissions: str) -> Client:
+    user = make_user(password="correct horse battery")
+    User.objects.filter(pk=user.pk).update(is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(User.objects.get(pk=user.pk))
+    return client
+
+
+def text_of(client: Client) -> str:
+    page = client.get(url(GcRun, "changelist"))
+    assert page.status_code == 200
+    [shown] = re.findall(r'<p id="queue">(.*?)</p>', page.content.decode(), re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", "", shown).split()).replace("\xa0", " ")
+
+
+def test_the_page_shows_the_queue_and_what_was_removed(store: FilesystemStore) -> None:
+    client = staff("view_gcrun")
+    assert text_of(client).startswith(
+        "No unreferenced blob waits for its deletion. In all, 0 blobs of 0 bytes"
+    )
+    owner = make_key()
+    delete_image(push_image(owner, make_namespace(owner), layers=[b"x" * 2046], store=store), store)
+    assert "2 unreferenced blobs of 2.0 KB in the review queue, the oldest due at" in text_of(client)
+    assert collect(store).removed == 2
+    assert "In all, 2 blobs of 2.0 KB have been removed." in text_of(client)
+
+
+@pytest.mark.parametrize("button", ["run", "dry_run"])
+def test_a_button_starts_a_run_and_is_audited(store: FilesystemStore, button: str) -> None:
+    client = staff("view_gcrun", "add_gcrun")
+    assert 'id="run"' in client.get(url(GcRun, "changelist")).content.decode()
+    assert client.post(RUN, {button: "x"}).status_code == 302
+    run = GcRun.objects.get()
+    assert (run.kind, run.dry_run, run.status) == ("requested", button == "dry_run", "running")
+    event = AuditEvent.objects.get(verb="gcrun.start", target_id=str(run.pk))
+    assert event.actor_kind == "user"
+    assert event.detail == {"dry_run": button == "dry_run"}
+    while advance_runs(store=store, limit=10):
+        pass
+    run.refresh_from_db()
+    assert run.status == "succeeded"
+
+
+def test_only_a_permitted_user_starts_a_run_and_only_by_post() -> None:
+    viewer = staff("view_gcrun")
+    assert 'id="run"' not in viewer.get(url(GcRun, "changelist")).content.decode()
+    assert viewer.post(RUN, {"run": "x"}).status_code == 403
+    permitted = staff("view_gcrun", "add_gcrun")
+    assert permitted.get(RUN).status_code == 405
+    assert Client().post(RUN, {"run": "x"}).status_code == 302  # to the sign-in page
+    protected = Client(enforce_csrf_checks=True)
+    protected.force_login(User.objects.get(pk=permitted.session["_auth_user_id"]))
+    assert protected.post(RUN, {"run": "x"}).status_code == 403
+    assert not GcRun.objects.exists()

@@ -1,0 +1,217 @@
+"""The endpoints of garbage collection: who may call them, and what they return."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from registry_control.catalog.models import Blob, BlobLease, BlobReview
+from registry_control.catalog.services import manifests
+from registry_control.common.clock import now
+from registry_control.gc.models import GcRun
+from registry_control.gc.services.requested import advance_runs
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import (
+    FULL_ACCESS,
+    OPERATOR,
+    TestKey,
+    digest_of,
+    make_key,
+    make_manifest,
+    make_namespace,
+    make_project,
+    push_blob,
+    push_image,
+)
+from tests.integration.control.api import UNKNOWN_ID, Api, details
+from tests.integration.gc.steps import collect, delete_image, expire_leases
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BASE = "/registry/v1beta1/regions/fr-par/gc"
+
+
+def explain(key: TestKey, digest: str) -> dict[str, Any]:
+    response = Api(key).get(f"{BASE}/explain", digest=digest)
+    assert response.status == 200, response
+    body: dict[str, Any] = response.body
+    assert set(body) == {"digest", "state", "kept_by", "goes_at", "reason"}
+    return body
+
+
+OTHERS: dict[str, Callable[[TestKey], TestKey]] = {
+    "full access in the operating organization": lambda operator: make_key(
+        FULL_ACCESS, organization=operator.organization
+    ),
+    "the permission set in another organization": lambda _: make_key(FULL_ACCESS, OPERATOR),
+    "the permission set on one project": lambda operator: make_key(
+        OPERATOR, organization=operator.organization, project=make_project(operator.organization)
+    ),
+}
+
+
+@pytest.mark.parametrize("who", OTHERS)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/queue"), ("GET", "/runs"), ("POST", "/runs"), ("GET", f"/runs/{UNKNOWN_ID}")],
+)
+def test_only_operators_see_and_start_work_of_the_installation(
+    operator: TestKey, who: str, method: str, path: str
+) -> None:
+    body = {"dry_run": True} if method == "POST" else None
+    assert Api(None).call(method, BASE + path, body).status == 401
+    assert Api(OTHERS[who](operator)).call(method, BASE + path, body).status == 403
+    expected = 404 if UNKNOWN_ID in path else 200
+    assert Api(operator).call(method, BASE + path, body).status == expected
+
+
+def test_the_permission_set_of_operators_gives_no_right_on_a_namespace(operator: TestKey) -> None:
+    only = make_key(OPERATOR, organization=operator.organization)
+    namespace = make_namespace(operator)
+    assert Api(only).get(f"/namespaces/{namespace.pk}").status == 404
+    assert Api(only).get("/namespaces").body["total_count"] == 0
+
+
+def test_unknown_parameters_and_wrong_values_are_errors(operator: TestKey) -> None:
+    api = Api(operator)
+    for path in ("/queue", "/runs", f"/runs/{UNKNOWN_ID}"):
+        assert details(api.get(BASE + path, colour="red")) == {"colour": "format"}
+    assert details(api.get(f"{BASE}/explain")) == {"digest": "required"}
+    assert details(api.get(f"{BASE}/explain", digest="sha256:short")) == {"digest": "format"}
+    assert details(api.get(f"{BASE}/runs", order_by="size")) == {"order_by": "constraint"}
+    assert details(api.post(f"{BASE}/runs", dry_run="yes")) == {"dry_run": "format"}
+    assert details(api.post(f"{BASE}/runs", now=True)) == {"now": "format"}
+    assert api.get(f"{BASE}/runs/nonsense").status == 404
+
+
+def test_the_queue_counts_what_nothing_refers_to(operator: TestKey, store: FilesystemStore) -> None:
+    # given a deleted image whose base layer another image has
+    owner = make_key()
+    namespace = make_namespace(owner)
+    push_image(owner, namespace, "kept", layers=[b"base"])
+    doomed = push_image(owner, namespace, "doomed", layers=[b"base", b"own layer"], config=b"own config")
+    empty = {"entries": 0, "bytes": 0, "oldest_due_at": None, "stopped_by_breaker": False}
+    assert Api(operator).get(f"{BASE}/queue").body == empty
+    before = now()
+
+    # when the worker has removed it, then the queue has its own two blobs
+    delete_image(doomed, store)
+    found = Api(operator).get(f"{BASE}/queue").body
+    assert (found["entries"], found["bytes"]) == (2, len(b"own layer") + len(b"own config"))
+    assert found["oldest_due_at"] > before.isoformat()
+
+
+def test_runs_are_rows_that_workers_advance(operator: TestKey, store: FilesystemStore) -> None:
+    # given two unreferenced blobs that are due
+    owner = make_key()
+    doomed = push_image(owner, make_namespace(owner), layers=[b"own layer"], store=store)
+    delete_image(doomed, store)
+    BlobReview.objects.update(unreferenced_since=now().replace(year=2020))
+
+    # when a dry run is requested and workers advance it
+    api = Api(operator)
+    run = api.post(f"{BASE}/runs", dry_run=True).body
+    assert (run["status"], run["dry_run"], run["blobs"], run["finished_at"]) == ("running", True, 0, None)
+    while advance_runs(store=store, limit=1):
+        pass
+
+    # then it has counted them and removed nothing
+    done = api.get(f"{BASE}/runs/{run['id']}").body
+    assert (done["status"], done["blobs"], done["bytes"]) == ("succeeded", 2, doomed.size)
+    assert done["finished_at"] >= done["started_at"]
+    assert Blob.objects.count() == 2
+
+    # and a run removes them
+    run = api.post(f"{BASE}/runs").body
+    while advance_runs(store=store, limit=1):
+        pass
+    done = api.get(f"{BASE}/runs/{run['id']}").body
+    assert (done["status"], done["dry_run"], done["blobs"], done["errors"]) == ("succeeded", False, 2, [])
+    assert not Blob.objects.exists()
+    listed = api.get(f"{BASE}/runs").body
+    assert listed["total_count"] == len(listed["runs"])
+    assert listed["runs"][0]["id"] == run["id"]
+    assert set(listed["runs"][0]) >= {
+        *("id", "status", "dry_run", "started_at", "finished_at", "blobs", "bytes", "manifests", "errors")
+    }
+
+
+def test_continuous_work_is_one_run_an_hour(operator: TestKey, store: FilesystemStore) -> None:
+    owner = make_key()
+    namespace = make_namespace(owner)
+    for number in range(3):
+        pushed = push_image(
+            owner, namespace, f"image-{number}", layers=[bytes([number])], config=b"c%d" % number
+        )
+        delete_image(pushed, store)
+        assert collect(store).removed == 2
+    hours = GcRun.objects.filter(kind="continuous")
+    assert sum(run.blobs for run in hours) == 6
+    assert sum(run.manifests for run in hours) == 3
+    assert hours.count() <= 2  # the test may run over the end of an hour
+
+
+def test_explain_names_the_tags_and_leases_that_keep_content(store: FilesystemStore) -> None:
+    owner = make_key()
+    namespace = make_namespace(owner)
+    pushed = push_image(owner, namespace, tags=("a", "b"), layers=[b"layer"])
+    image = f"{namespace.name}/app"
+
+    # of a blob and of its manifest
+    layer = digest_of(b"layer")
+    for digest in (layer, pushed.digest):
+        found = explain(owner, digest)
+        assert (found["state"], found["goes_at"]) == ("kept", None)
+        assert set(found["kept_by"]) >= {f"tag a of image {image}", f"tag b of image {image}"}
+
+    # of a blob that only a lease keeps
+    uploaded = push_blob(owner, pushed.image_id, b"uploaded")
+    found = explain(owner, uploaded)
+    lease = BlobLease.objects.get(blob__digest=uploaded)
+    assert found["kept_by"] == [f"lease of image {image} until {lease.expires_at.isoformat()}"]
+    assert found["state"] == "kept"
+    assert found["goes_at"] is not None
+
+    # of content that nothing keeps any more
+    expire_leases()
+    found = explain(owner, uploaded)
+    assert (found["state"], found["kept_by"]) == ("waiting", [])
+    assert "lease expired" in found["reason"]
+    collect(store)
+    assert explain(owner, uploaded)["state"] == "unknown"
+
+
+def test_explain_finds_the_tag_of_an_index_and_untagged_manifests() -> None:
+    owner = make_key()
+    namespace = make_namespace(owner)
+    child = push_image(owner, namespace, tags=(), layers=[b"layer"])
+    image = f"{namespace.name}/app"
+    assert explain(owner, child.digest)["kept_by"] == [f"untagged manifest {child.digest} of image {image}"]
+    index = make_manifest(children=[child.digest])
+    manifests.put(actor=owner.actor, image_id=child.image_id, new=index, tag_names=["multi"])
+    assert explain(owner, child.digest)["kept_by"] == [f"tag multi of image {image}"]
+    assert f"tag multi of image {image}" in explain(owner, digest_of(b"layer"))["kept_by"]
+
+
+def test_explain_shows_only_what_the_caller_may_see(operator: TestKey, store: FilesystemStore) -> None:
+    # given a layer that two tenants have
+    owner, stranger, nobody = make_key(), make_key(), make_key()
+    mine = push_image(owner, make_namespace(owner), layers=[b"common"])
+    others = make_namespace(stranger)
+    push_image(stranger, others, layers=[b"common"])
+    layer = digest_of(b"common")
+
+    # then each sees its own names, whoever has nothing sees nothing, and the operator no names
+    found = explain(owner, layer)
+    assert found["kept_by"][-1] == "images of others"
+    assert others.name not in str(found)
+    assert explain(nobody, layer) | {"digest": ""} == explain(nobody, f"sha256:{uuid4().hex * 2}") | {
+        "digest": ""
+    }
+    assert explain(operator, layer)["kept_by"] == ["images of others"]
+
+    # and the owner whose reference ended still sees that others keep it
+    delete_image(mine, store)
+    assert explain(owner, layer)["kept_by"] == ["images of others"]
+    assert explain(owner, layer)["state"] == "kept"
