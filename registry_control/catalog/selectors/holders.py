@@ -86,6 +86,11 @@ def manifests_being_deleted() -> int:
     return Manifest.objects.filter(image__in=Image.objects.filter(deleting).values("pk")).count()
 
 
+def leases_have_expired() -> bool:
+    """Whether the worker has yet to delete an expired lease."""
+    return BlobLease.objects.filter(expires_at__lte=now()).exists()
+
+
 def idle_images(before: datetime) -> QuerySet[Image]:
     """Images created before a time that have no manifest yet, no upload session and no valid lease."""
     uploading = UploadSession.objects.filter(image=OuterRef("pk"))

@@ -20,7 +20,7 @@ from registry_control.audit.services import SYSTEM, record
 from registry_control.catalog import references
 from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.catalog.references import Cause
-from registry_control.catalog.selectors.holders import idle_images
+from registry_control.catalog.selectors.holders import idle_images, leases_have_expired
 from registry_control.catalog.services import images, manifests, uploads
 from registry_control.common.clock import now
 from registry_control.common.models import Status
@@ -122,10 +122,12 @@ def _delete_if_still_idle(idle: QuerySet[Image], pk: UUID) -> None:
         images.start_deletion(image, actor=SYSTEM)
 
 
-@transaction.atomic
 def remove_expired_leases(*, limit: int) -> int:
     """Delete up to `limit` leases whose time is over; a blob that nothing else references is garbage then."""
-    return references.release_expired_leases(limit=limit)
+    if not leases_have_expired():  # without the write lock of a transaction on SQLite
+        return 0
+    with transaction.atomic():
+        return references.release_expired_leases(limit=limit)
 
 
 @transaction.atomic
