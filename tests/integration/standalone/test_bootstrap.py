@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth import authenticate
 
 from registry_control.access.policy import Kind
-from registry_control.access.selectors import principal_by_secret
+from registry_control.access.selectors import operates, principal_by_secret
 from registry_control.audit.models import AuditEvent
 from registry_control.audit.services import SYSTEM
 from registry_control.identity.models import ApiKey, Organization, PolicyRule, Project, User
@@ -90,9 +90,11 @@ def test_the_first_start_creates_an_administrator_with_all_rights(tmp_path: Path
     assert administrator.is_staff
     principal = principal_by_secret(credentials.secret_key)
     assert (principal.kind, principal.id) == (Kind.USER, administrator.pk)
-    assert [(right.permission_set, right.project_id) for right in principal.rights] == [
-        ("ContainerRegistryFullAccess", None)
-    ]
+    assert {(right.permission_set, right.project_id) for right in principal.rights} == {
+        ("ContainerRegistryFullAccess", None),
+        ("ContainerRegistryOperator", None),
+    }
+    assert operates(principal)
     assert str(principal.organization_id) == credentials.organization_id == credentials.project_id
     assert Project.objects.get().organization.name == "default"
 
@@ -135,15 +137,15 @@ def test_a_start_that_is_interrupted_is_completed_by_the_next(
     # when it is started again
     credentials = started(CredentialsFile(tmp_path))
 
-    # then there is one row of each kind, the key works, and no draft is left
+    # then there is one row of each kind and two rules, the key works, and no draft is left
     assert works(credentials)
     assert rows() == {
         "Organization": 1,
         "Project": 1,
         "User": 1,
         "ApiKey": 1,
-        "PolicyRule": 1,
-        "AuditEvent": 5,
+        "PolicyRule": 2,
+        "AuditEvent": 7,
     }
     assert authenticate(username="admin", password=credentials.admin_password)
     assert [entry.name for entry in tmp_path.iterdir()] == ["credentials.json"]
