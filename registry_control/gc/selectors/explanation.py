@@ -193,7 +193,7 @@ def _tags_reaching(manifest: Manifest) -> list[str]:
         ids = [each.pk for each in level if each.pk not in examined][:_MOST_MANIFESTS]
         if not ids:
             break
-        examined.update(ids)
+        examined |= set(ids)
         names += (name for found in newest_tags_on(ids).values() for name in found)
         level = [*_parents(ids), *_subjects(level)]
     return _distinct(names)
