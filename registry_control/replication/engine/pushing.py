@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Final
 
 from registry_control.catalog.models import Image
+from registry_control.catalog.selectors.content import missing_children
 from registry_control.catalog.selectors.holders import StoredBlob
 from registry_control.catalog.selectors.linked import blob_of_image
 from registry_control.replication.engine import content, outcomes
@@ -214,6 +215,11 @@ def _put(
             image.destination, reference, media_type=row.media_type, payload=payload
         )
     except RemoteRefused as error:
-        if error.code in _LACKS_CONTENT:
-            raise LostContent(str(error)) from error
-        raise
+        if error.code not in _LACKS_CONTENT:
+            raise
+        if absent := missing_children(stored.pk, row.digest):
+            digests = ", ".join(digest for digest, _ in absent)
+            raise CannotReplicate(
+                f"{error}; the index {row.digest} lists manifests that the registry itself lacks: {digests}"
+            ) from error
+        raise LostContent(str(error)) from error

@@ -3,10 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+from registry_control.common.clock import now
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import claims, triggers
 from registry_control.replication.engine.run import run
-from registry_control.replication.models import Direction, Execution, Rule, Target
+from registry_control.replication.models import (
+    Direction,
+    Execution,
+    ExecutionBlob,
+    ExecutionImage,
+    Rule,
+    Target,
+)
 from registry_control.replication.services import rules, targets
 from registry_control.replication.services.rules import DEFAULT_DESTINATION, RuleFields
 from tests.factories import TestKey, unique
@@ -61,10 +69,16 @@ def run_rule(owner: TestKey, rule: Rule) -> Execution:
 
 def work_off() -> None:
     """Do all work that is due, as the worker's tasks do it."""
-    while triggers.start_due(limit=10) or triggers.start_pushed(limit=10):
-        pass
+    triggers.start_due(limit=10)
+    triggers.start_pushed(limit=10)
     while (work := claims.claim_next()) is not None:
         run(work)
+
+
+def end_waiting() -> None:
+    """Let all back-off be over."""
+    for model in (Execution, ExecutionImage, ExecutionBlob):
+        model.objects.update(next_attempt_at=now())
 
 
 def pushed_executions(rule: Rule) -> list[Execution]:
