@@ -1,11 +1,14 @@
 """Connections to targets, through the one client that refuses internal addresses."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
+from uuid import UUID
 
-from cachetools import LRUCache
 from django.conf import settings
 
 from registry_control.replication import credentials
@@ -14,11 +17,9 @@ from registry_control.replication.models import Target
 from registry_data.client.errors import EgressRefused, RemoteError
 from registry_data.client.registry import RemoteRegistry
 
-if TYPE_CHECKING:
-    from datetime import datetime
-    from uuid import UUID
+_Key: TypeAlias = tuple[UUID, datetime]  # of a target, and when it was changed
 
-_CACHED: Final = 16  # clients of one process
+_IDLE: Final = 8  # clients that a process keeps without using them
 _UNREADABLE: Final = (
     "the password of this target was encrypted with another REGISTRY_SECRET_KEY: enter it again"
 )
@@ -68,29 +69,49 @@ def connect(target: Target) -> RemoteRegistry:
     )
 
 
-class Registries:
-    """The clients of a worker process, so that its threads share connections and tokens.
+@dataclass(slots=True)
+class _Shared:
+    """A client, and how many threads use it."""
 
-    A target that was changed gets a new client. The one before is not closed, because threads may use it; its
-    connections end with it.
-    """
+    registry: RemoteRegistry
+    users: int = 0
+
+
+class Registries:
+    """The clients of a worker process, so that its threads share connections and tokens."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._cached: LRUCache[tuple[UUID, datetime], RemoteRegistry] = LRUCache(_CACHED)
+        self._shared: dict[_Key, _Shared] = {}  # the one that was used longest ago first
 
-    def of(self, target: Target) -> RemoteRegistry:
-        """The client of a target; thread-safe.
+    @contextmanager
+    def of(self, target: Target) -> Iterator[RemoteRegistry]:
+        """The client of a target, for the duration of the block; a target that was changed gets a new one.
 
         Raises:
             CredentialsUnreadable: the password was encrypted with another secret key.
         """
         key = (target.pk, target.updated_at)
         with self._lock:
-            found = self._cached.get(key)
-            if found is None:
-                found = self._cached[key] = connect(target)
-            return found
+            shared = self._shared.pop(key, None) or _Shared(connect(target))
+            self._shared[key] = shared
+            shared.users += 1
+        try:
+            yield shared.registry
+        finally:
+            with self._lock:
+                shared.users -= 1
+                self._close_idle(keep=_IDLE)
+
+    def close_idle(self) -> None:
+        """Close the clients that no thread uses."""
+        with self._lock:
+            self._close_idle(keep=0)
+
+    def _close_idle(self, *, keep: int) -> None:
+        idle = [key for key, shared in self._shared.items() if not shared.users]
+        for key in idle[: max(len(idle) - keep, 0)]:
+            self._shared.pop(key).registry.close()
 
 
 registries: Final = Registries()

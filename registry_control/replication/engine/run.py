@@ -1,6 +1,8 @@
 """Does one claimed piece of work, and records what became of it."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from django.db import InterfaceError, OperationalError
@@ -93,7 +95,11 @@ def _failed(work: Work, error: Exception) -> None:
 
 
 def _do(work: Work) -> None:
-    context = _context(work)
+    with _context(work) as context:
+        _do_in(context, work)
+
+
+def _do_in(context: Context, work: Work) -> None:
     direction = pushing if context.rule.direction == Direction.PUSH else pulling
     match work.item:
         case Execution():
@@ -110,7 +116,8 @@ def _do(work: Work) -> None:
                 raise
 
 
-def _context(work: Work) -> Context:
+@contextmanager
+def _context(work: Work) -> Iterator[Context]:
     """The rows and connections for a piece of work.
 
     Raises:
@@ -119,15 +126,16 @@ def _context(work: Work) -> Context:
     rule = Rule.objects.select_related("namespace", "target").get(pk=work.execution.rule_id)
     if rule.namespace is None or rule.target is None or rule.namespace.status == Status.DELETING:
         raise CannotReplicate("the rule or its namespace was deleted")
-    return Context(
-        work=work,
-        rule=rule,
-        namespace=rule.namespace,
-        target=rule.target,
-        registry=registries.of(rule.target),
-        store=blob_store(),
-        actor=actor_of_rule(rule),
-    )
+    with registries.of(rule.target) as registry:
+        yield Context(
+            work=work,
+            rule=rule,
+            namespace=rule.namespace,
+            target=rule.target,
+            registry=registry,
+            store=blob_store(),
+            actor=actor_of_rule(rule),
+        )
 
 
 def _sentence(error: Exception) -> str:

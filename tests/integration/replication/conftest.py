@@ -10,6 +10,7 @@ from django.test import override_settings
 from registry_control.common.store import blob_store
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.models import Target
+from registry_control.replication.remote import registries
 from registry_data.client.egress import EgressPolicy
 from registry_data.client.registry import RemoteRegistry
 from registry_data.storage.base import BlobStore
@@ -24,6 +25,7 @@ LOCAL = EgressPolicy.parse("127.0.0.0/8")
 def _local_targets() -> Iterator[None]:
     with override_settings(EGRESS=LOCAL):
         yield
+    registries.close_idle()
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,6 @@ def end_waiting() -> None:
         model.objects.update(next_attempt_at=now())
 
 
-def pushed_executions(rule: Rule) -> list[Execution]:
+def executions_of(rule: Rule) -> list[Execution]:
     """The executions of a rule, oldest first."""
     return list(Execution.objects.filter(rule=rule).order_by("created_at", "pk"))
