@@ -46,19 +46,22 @@ def plan(context: Context, image: ExecutionImage) -> None:
         raise CannotReplicate("the source no longer has it")
     rows = ImagePlan(context, image)
     stored = content.find_image(context.namespace.pk, image.destination)
-    waiting = deque([root.digest])
+    waiting = deque([(root.digest, "")])  # with the tag of cosign by which a manifest belongs to another
     fetched = {root.digest: (root.media_type, root.payload)}
     while waiting:
-        digest = waiting.popleft()
+        digest, tag = waiting.popleft()
         if str(digest) in rows:
             continue
         found = fetched.pop(digest, None) or _manifest(context, image, stored, digest)
         if found is None:
             continue  # the index is sparse; `copy_manifests` refuses it unless the namespace accepts it
         parsed = parse_manifest(found[1], found[0])
-        _add(rows, digest, found, parsed, is_stored=_is_stored(stored, digest))
-        waiting.extend(parsed.platforms)
-        waiting.extend(entry.digest for entry in context.registry.referrers(image.source, digest))
+        own = "" if tag == image.reference else tag
+        _add(rows, digest, found, parsed, tag=own, is_stored=_is_stored(stored, digest))
+        waiting.extend((child, "") for child in parsed.platforms)
+        waiting.extend((entry.digest, "") for entry in context.registry.referrers(image.source, digest))
+        if not tag:
+            waiting.extend(_tagged_by_cosign(context, image, digest))
     rows.finish(str(root.digest))
 
 
@@ -107,14 +110,9 @@ def copy_manifests(context: Context, image: ExecutionImage) -> None:
     rows = ExecutionManifest.objects.filter(image=image).order_by("position")
     for row in rows.iterator():
         context.check()
-        if row.payload is not None:
-            _store(context, image_id, row, bytes(row.payload), tags=())
-    root = rows.get(is_root=True)
-    payload = root.payload if root.payload is not None else content.payload_of(image_id, root.digest)
-    if payload is None:
-        raise CannotReplicate("it was deleted from the image while it was replicated")
-    tags = () if ":" in image.reference else (image.reference,)
-    _store(context, image_id, root, bytes(payload), tags=tags)
+        if row.payload is not None or row.tag:
+            _store(context, image_id, row, tag=row.tag)
+    _store(context, image_id, rows.get(is_root=True), tag="" if ":" in image.reference else image.reference)
 
 
 def _manifest(
@@ -129,12 +127,29 @@ def _manifest(
     return None if found is None else (found.media_type, found.payload)
 
 
+def _tagged_by_cosign(
+    context: Context, image: ExecutionImage, digest: Digest
+) -> Iterator[tuple[Digest, str]]:
+    """The signatures and attestations of a manifest that earlier versions of cosign tagged."""
+    for suffix in content.COSIGN_SUFFIXES:
+        tag = f"{digest.algorithm}-{digest.encoded}{suffix}"
+        found = context.registry.head_manifest(image.source, tag)
+        if found is not None:
+            yield found.digest, tag
+
+
 def _is_stored(stored: Image | None, digest: Digest) -> bool:
     return stored is not None and Manifest.objects.filter(image=stored, digest=str(digest)).exists()
 
 
 def _add(
-    rows: ImagePlan, digest: Digest, found: tuple[str, bytes], parsed: ParsedManifest, *, is_stored: bool
+    rows: ImagePlan,
+    digest: Digest,
+    found: tuple[str, bytes],
+    parsed: ParsedManifest,
+    *,
+    tag: str,
+    is_stored: bool,
 ) -> None:
     """Add a manifest; one that the image has needs neither its bytes nor its blobs."""
     node = Node(
@@ -143,7 +158,9 @@ def _add(
         str(parsed.subject.digest) if parsed.subject else "",
     )
     needed = () if is_stored else tuple(_blobs(parsed))
-    rows.add(node, media_type=parsed.media_type, payload=None if is_stored else found[1], blobs=needed)
+    rows.add(
+        node, media_type=parsed.media_type, payload=None if is_stored else found[1], tag=tag, blobs=needed
+    )
 
 
 def _blobs(parsed: ParsedManifest) -> Iterator[PlannedBlob]:
@@ -196,11 +213,13 @@ def _read(
             progress.give_way()
 
 
-def _store(
-    context: Context, image_id: UUID, row: ExecutionManifest, payload: bytes, *, tags: tuple[str, ...]
-) -> None:
-    verified = ingest.verify_payload(payload, Digest.parse(row.digest))
-    parsed = parse_manifest(payload, row.media_type)
+def _store(context: Context, image_id: UUID, row: ExecutionManifest, *, tag: str) -> None:
+    payload = row.payload if row.payload is not None else content.payload_of(image_id, row.digest)
+    if payload is None:
+        raise CannotReplicate("it was deleted from the image while it was replicated")
+    tags = (tag,) if tag else ()
+    verified = ingest.verify_payload(bytes(payload), Digest.parse(row.digest))
+    parsed = parse_manifest(bytes(payload), row.media_type)
     try:
         ingest.store_manifest(verified, parsed, actor=context.actor, image_id=image_id, tag_names=tags)
     except MissingContent as error:
