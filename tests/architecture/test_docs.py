@@ -98,7 +98,13 @@ def test_every_tested_client_is_on_the_clients_page() -> None:
         if driving.search(path.read_text())
     }
     rows = re.findall(r"^\| \[\w+\]\(\S+/(\S+)\)", (ROOT / "docs" / "clients.md").read_text(), re.MULTILINE)
-    of_several = {"test_versions.py", "test_error_messages.py", "test_refresh_tokens.py", "test_tls_proxy.py"}
+    of_several = {
+        "test_replication.py",
+        "test_versions.py",
+        "test_error_messages.py",
+        "test_refresh_tokens.py",
+        "test_tls_proxy.py",
+    }
     assert set(rows) == tests - of_several
 
 
