@@ -132,7 +132,7 @@ class _Relatives(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """The content that a manifest references: locked rows, and manifests that a sparse index may lack."""
+    """The content that a manifest references: children, blobs, and manifests that a sparse index may lack."""
 
     children: Sequence[int]
     blobs: Sequence[SharedBlob]
@@ -253,12 +253,12 @@ def _relatives(image_id: UUID, new: NewManifest) -> _Relatives:
 
 
 def _content(image: ImageForUpdate, new: NewManifest) -> _Content:
-    """Find and lock the rows of all content that a manifest references.
+    """Find all content that a manifest references, and share the rows of its blobs.
 
     Raises:
         MissingContent: the image lacks content that is not optional.
     """
-    children = _locked_children(image.id, new.children)
+    children = _children(image.id, new.children)
     # A blob with the digest of a child that is a manifest by its type could not be pulled as one (OCI 104).
     missing_manifests = new.platforms.keys() - children.keys()
     needed = new.blobs | (new.children - children.keys() - missing_manifests)
@@ -270,13 +270,15 @@ def _content(image: ImageForUpdate, new: NewManifest) -> _Content:
     return _Content(list(children.values()), shared, {digest: new.platforms[digest] for digest in missing})
 
 
-def _locked_children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
-    """Lock manifests of the image; returns their ids by digest."""
+def _children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
+    """The ids of manifests of a locked image by their digests.
+
+    Their rows need no lock: who deletes a manifest has locked its image's row before (invariant 11).
+    """
     if not digests:
         return {}
     wanted = sorted(digests)
-    sql = f"{_CHILDREN} {placeholders(wanted)} ORDER BY digest FOR UPDATE"
-    return dict(rows(sql, [id_parameter(image_id), *wanted]))
+    return dict(rows(f"{_CHILDREN} {placeholders(wanted)}", [id_parameter(image_id), *wanted]))
 
 
 def _insert(image_id: UUID, new: NewManifest, *, is_reachable: bool) -> int:
