@@ -38,7 +38,7 @@ class DockerClient:
         """
         done = subprocess.run(
             [str(self.program), *arguments],
-            env=self._environment(),
+            env={**os.environ, **self.environment()},
             input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
             timeout=_COMMAND_TIMEOUT,
@@ -54,9 +54,9 @@ class DockerClient:
             raise ServiceError(f"docker {' '.join(arguments)}: {text.returncode}\n{text.stdout}{text.stderr}")
         return text
 
-    def _environment(self) -> Mapping[str, str]:
+    def environment(self) -> Mapping[str, str]:
+        """The variables by which a docker program uses this engine and these credentials."""
         return {
-            **os.environ,
             "DOCKER_HOST": self.host,
             "DOCKER_CONFIG": str(self.config),
             # The engine's own builder: BuildKit needs a plugin that not every client has.
