@@ -103,6 +103,13 @@ class Registries:
                 shared.users -= 1
                 self._close_idle(keep=_IDLE)
 
+    def abort(self) -> None:
+        """Make all requests of this process fail that wait for a target."""
+        with self._lock:
+            shared = list(self._shared.values())
+        for each in shared:
+            each.registry.abort()
+
     def close_idle(self) -> None:
         """Close the clients that no thread uses."""
         with self._lock:

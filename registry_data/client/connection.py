@@ -123,6 +123,10 @@ class Connection:
         """Close all connections."""
         self.sender.close()
 
+    def abort(self) -> None:
+        """Make every request that other threads are waiting for fail at once."""
+        self.sender.abort()
+
     def _follow(
         self,
         stack: ExitStack,

@@ -5,10 +5,14 @@ connection goes to an address that was checked, so a name server cannot give ano
 rebinding). The name itself stays in the Host header and in TLS, where the certificate is checked against it.
 """
 
+import socket
 import ssl
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from threading import Lock
 from time import monotonic
 from typing import Any, Final
+from weakref import WeakSet
 
 import certifi
 import httpcore
@@ -34,11 +38,12 @@ class GuardedTransport(httpx.BaseTransport):
     """An HTTP/1.1 transport that connects to what the policy allows; no proxies."""
 
     def __init__(self, egress: EgressPolicy, *, insecure: bool) -> None:
+        self._streams = _Streams()
         self._pool = httpcore.ConnectionPool(
             ssl_context=_ssl_context(insecure=insecure),
             max_connections=None,  # the threads of the worker limit them
             keepalive_expiry=_KEEPALIVE,
-            network_backend=_GuardedBackend(egress),
+            network_backend=_GuardedBackend(egress, self._streams),
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -70,6 +75,10 @@ class GuardedTransport(httpx.BaseTransport):
         """Close all connections."""
         self._pool.close()
 
+    def abort(self) -> None:
+        """Make every request that other threads are waiting for fail at once."""
+        self._streams.shut_down()
+
 
 def allow_long_body(response: httpx.Response) -> None:
     """Let the body take as long as its sender keeps a minimum rate; call it before reading the body."""
@@ -89,9 +98,32 @@ class _Body(httpx.SyncByteStream):
         self._response.close()
 
 
+class _Streams:
+    """The open connections, for `abort`. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._open: WeakSet[httpcore.NetworkStream] = WeakSet()
+
+    def add(self, stream: httpcore.NetworkStream) -> None:
+        with self._lock:
+            self._open.add(stream)
+
+    def shut_down(self) -> None:
+        """Shut the sockets down: unlike closing them, this wakes threads that wait for them."""
+        with self._lock:
+            streams = list(self._open)
+        for stream in streams:
+            found = stream.get_extra_info("socket")
+            if isinstance(found, socket.socket):
+                with suppress(OSError):  # it was closed meanwhile
+                    found.shutdown(socket.SHUT_RDWR)
+
+
 class _GuardedBackend(httpcore.NetworkBackend):
-    def __init__(self, egress: EgressPolicy) -> None:
+    def __init__(self, egress: EgressPolicy, streams: _Streams) -> None:
         self._egress = egress
+        self._streams = streams
         self._sockets = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -111,7 +143,7 @@ class _GuardedBackend(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
             else:
-                return _PacedStream(stream)
+                return _PacedStream(stream, self._streams)
         raise failure
 
 
@@ -122,8 +154,10 @@ class _PacedStream(httpcore.NetworkStream):
     bodies after `allow_long_body`, may take longer, but at a minimum rate.
     """
 
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, streams: _Streams) -> None:
         self._stream = stream
+        self._streams = streams
+        streams.add(self)
         self._deadline: float | None = None  # of the response that is being read
         self._is_reading = False
         self._pace = _Pace()
@@ -169,7 +203,8 @@ class _PacedStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        return _PacedStream(self._stream.start_tls(ssl_context, server_hostname, timeout))
+        encrypted = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        return _PacedStream(encrypted, self._streams)
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - the type of the base class
         return self._stream.get_extra_info(info)

@@ -77,6 +77,10 @@ class RemoteRegistry:
         """Close all connections."""
         self._connection.close()
 
+    def abort(self) -> None:
+        """Make every request that other threads are waiting for fail at once, as RemoteUnavailable."""
+        self._connection.abort()
+
     def check(self) -> None:
         """Check that there is a registry which accepts the credentials."""
         with self._connection.request("GET", self._connection.url("/v2/"), follow=False) as response:

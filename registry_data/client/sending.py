@@ -39,6 +39,10 @@ class Sender:
         """Close all connections."""
         self._transport.close()
 
+    def abort(self) -> None:
+        """Make every request that other threads are waiting for fail at once."""
+        self._transport.abort()
+
     @contextmanager
     def send(
         self,

@@ -27,6 +27,7 @@ from registry_control.replication.models import (
     ExecutionImage,
     ExecutionStatus,
 )
+from registry_control.replication.remote import registries
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,14 @@ class Hold:
     renewed_at: float = field(default_factory=time.monotonic)
     is_over: bool = False  # cancelled, or lost to another worker
 
+    @property
+    def must_stop(self) -> bool:
+        """Whether the work must stop: cancelled, lost to another worker, or the process is being stopped."""
+        return self.is_over or is_stopping() or time.monotonic() - self.renewed_at > _SAFE
+
     def check(self) -> None:
         """Raise Interrupted if the work must stop. Cheap: called for each piece of a transfer."""
-        if self.is_over or is_stopping() or time.monotonic() - self.renewed_at > _SAFE:
+        if self.must_stop:
             raise Interrupted
 
 
@@ -97,6 +103,8 @@ class Keeper:
                     connections.close_all()
                     self._changed.wait()
                 holds = list(self._holds)
+            if is_stopping():
+                registries.abort()  # threads that transfer stop by themselves, but some wait for a target
             close_old_connections()
             try:
                 _stop_cancelled(holds)

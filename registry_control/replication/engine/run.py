@@ -74,6 +74,9 @@ def _succeeded(work: Work) -> None:
 
 
 def _failed(work: Work, error: Exception) -> None:
+    if work.hold.must_stop:  # perhaps the reason of the failure
+        outcomes.release(work)
+        return
     match error:
         case Interrupted():
             outcomes.release(work)
