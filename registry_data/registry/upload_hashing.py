@@ -5,7 +5,7 @@ bytes; after long requests the digest is also saved in the session's row, for ot
 matches the upload's end, the bytes are read from the storage again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,12 +45,11 @@ class UploadHashes:
             current = cached if hashed == offset else None
         return cls(upload_id, session, offset, current and current.copy(), current, offset)
 
-    def update(self, pieces: Sequence[bytes]) -> None:
-        """Hash the next pieces."""
+    def update(self, piece: bytes) -> None:
+        """Hash the next piece."""
         if self.current is not None:
-            for piece in pieces:
-                self.current.update(piece)
-                self.hashed += len(piece)
+            self.current.update(piece)
+            self.hashed += len(piece)
 
     def digest_of_hashed(self, algorithm: str) -> Digest | None:
         """The digest of all hashed bytes, whether they are written already or not."""

@@ -1,6 +1,6 @@
 """Use cases that append bytes to an upload and turn it into a blob (OCI 55-68, 72-79)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -44,26 +44,26 @@ class OpenUpload:
         """The digest of all bytes, or None if they must be read again (`rehash`)."""
         return self.hashes.digest_at(self.writer.offset, algorithm)
 
-    def hash(self, pieces: Sequence[bytes]) -> None:
-        """Hash the next pieces."""
-        self.hashes.update(pieces)
+    def hash(self, piece: bytes) -> None:
+        """Hash the next piece."""
+        self.hashes.update(piece)
 
-    def store(self, pieces: Sequence[bytes]) -> None:
-        """Write the next pieces.
+    def store(self, piece: bytes) -> None:
+        """Write the next piece.
 
         Raises:
             ProtocolError: the storage is full or does not respond.
         """
         with use_case():
-            self.write(pieces)
+            self.write(piece)
 
-    def write(self, pieces: Sequence[bytes]) -> None:
-        """Write the next pieces inside a use case of the caller.
+    def write(self, piece: bytes) -> None:
+        """Write the next piece inside a use case of the caller.
 
         Raises:
             StorageError: the storage is full or does not respond.
         """
-        for piece in pieces:
+        if piece:
             self.writer.write(piece)
 
 
@@ -210,7 +210,7 @@ def already_published(append: OpenUpload, claimed: Digest, *, store: BlobStore) 
         return store.published_as(append.upload.id) == ingest.published_key(append.upload.id, claimed)
 
 
-def append_small(pieces: Sequence[bytes], upload: Upload, *, at: int | None, store: BlobStore) -> int:
+def append_small(chunk: bytes, upload: Upload, *, at: int | None, store: BlobStore) -> int:
     """Append a chunk that has arrived completely, in one step. Returns the upload's size.
 
     Raises:
@@ -219,13 +219,13 @@ def append_small(pieces: Sequence[bytes], upload: Upload, *, at: int | None, sto
     with use_case():
         append = _open(upload, at=at, store=store, coming=0)
         with _abandon_on_error(append):
-            append.hash(pieces)
-            append.write(pieces)
+            append.hash(chunk)
+            append.write(chunk)
         return _save_progress(append)
 
 
 def finish_small(
-    pieces: Sequence[bytes], claimed: Digest, upload: Upload, *, at: int | None, store: BlobStore
+    chunk: bytes, claimed: Digest, upload: Upload, *, at: int | None, store: BlobStore
 ) -> OpenUpload | None:
     """Append a last chunk that has arrived completely, and turn the upload into a blob.
 
@@ -238,14 +238,14 @@ def finish_small(
         append, deduplicated = _open(upload, at=at, store=store, coming=0), False
         with _abandon_on_error(append):
             if not already_published(append, claimed, store=store):
-                append.hash(pieces)
+                append.hash(chunk)
                 deduplicated = append.hashes.digest_of_hashed(claimed.algorithm) == claimed
                 # Content that another image of the organization has is not even written (ADR 35).
                 if deduplicated and ingest.deduplicate(
                     _received(append, claimed, append.hashes.hashed), store=store
                 ):
                     return None
-                append.write(pieces)
+                append.write(chunk)
         if append.writer.offset > CHEAP_TO_REREAD and append.digest(claimed.algorithm) is None:
             return append
         _finish(append, claimed, store, skip_deduplication=deduplicated)

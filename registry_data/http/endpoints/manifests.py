@@ -65,7 +65,7 @@ async def put(context: AppContext, request: Request, route: Route) -> Response:
     small = await request.body_at_once(_SMALL, _ARRIVAL_TIME)
     pusher = await context.bridge.read(request.dependencies, require_push, caller, repository)
     if small is not None:
-        payload = b"".join(small)
+        payload = small
     else:
         payload = await _payload(request)
         # Authorized again: the body may have taken minutes (invariant 5).

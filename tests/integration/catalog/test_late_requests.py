@@ -91,7 +91,7 @@ def again(upload: Upload) -> Upload:
 def upload(start: Callable[[], Upload], store: BlobStore) -> Upload:
     """An upload with the content."""
     found = start()
-    append_small([CONTENT], found, at=0, store=store)
+    append_small(CONTENT, found, at=0, store=store)
     return found
 
 
@@ -105,20 +105,20 @@ def content_of(store: BlobStore) -> bytes:
 
 
 def append_more(upload: Upload, store: BlobStore) -> None:
-    append_small([b"more"], upload, at=None, store=store)
+    append_small(b"more", upload, at=None, store=store)
 
 
 def finish_with_more(upload: Upload, store: BlobStore) -> None:
     claimed = Digest("sha256", sha256(CONTENT + b"more").hexdigest())
-    finish_small([b"more"], claimed, upload, at=None, store=store)
+    finish_small(b"more", claimed, upload, at=None, store=store)
 
 
 def finish_with_less_than_claimed(upload: Upload, store: BlobStore) -> None:
-    finish_small([b"more"], Digest("sha256", sha256(b"other").hexdigest()), upload, at=None, store=store)
+    finish_small(b"more", Digest("sha256", sha256(b"other").hexdigest()), upload, at=None, store=store)
 
 
 def finish_under_another_algorithm(upload: Upload, store: BlobStore) -> None:
-    finish_small([], Digest("sha512", sha512(CONTENT).hexdigest()), upload, at=None, store=store)
+    finish_small(b"", Digest("sha512", sha512(CONTENT).hexdigest()), upload, at=None, store=store)
 
 
 @pytest.mark.oci(166, 167)
@@ -155,7 +155,7 @@ def test_a_closing_request_that_failed_after_its_body_was_stored_may_be_repeated
 ) -> None:
     if published:
         store.publish(upload.id, key_of(upload))
-    finish_small([CONTENT], DIGEST, upload, at=None, store=store)
+    finish_small(CONTENT, DIGEST, upload, at=None, store=store)
     assert Blob.objects.get().digest == str(DIGEST)
     assert content_of(store) == CONTENT
 
@@ -194,36 +194,36 @@ def test_invariant_1_a_truncated_upload_is_not_closed_with_its_former_digest(
     # given a whole body with a wrong digest, of an algorithm that was not computed during the upload
     upload, content = start(), os.urandom(9 * 1024 * 1024)
     append = open_upload(upload, at=0, store=store)
-    append.hash([content])
-    append.store([content])
+    append.hash(content)
+    append.store(content)
     with pytest.raises(ProtocolError):
         finish(append, Digest.of(b"other", "sha512"), store=store)
 
     # when it is closed with the correct digest and no body
     for algorithm in ("sha512", "sha256"):
         with pytest.raises(ProtocolError) as refused:
-            finish_small([], Digest.of(content, algorithm), upload, at=None, store=store)
+            finish_small(b"", Digest.of(content, algorithm), upload, at=None, store=store)
         assert refused.value.code is ErrorCode.DIGEST_INVALID
     assert not Blob.objects.exists()
 
     # then the whole body has to be sent again
-    finish_small([content], Digest.of(content), upload, at=0, store=store)
+    finish_small(content, Digest.of(content), upload, at=0, store=store)
     assert content_of(store) == content
 
 
 def test_content_that_is_pushed_again_repairs_a_blob_whose_bytes_are_missing(
     start: Callable[[], Upload], upload: Upload, store: BlobStore
 ) -> None:
-    finish_small([], DIGEST, upload, at=None, store=store)
+    finish_small(b"", DIGEST, upload, at=None, store=store)
     store.delete(Key(Blob.objects.get().storage_key))
-    finish_small([CONTENT], DIGEST, start(), at=0, store=store)
+    finish_small(CONTENT, DIGEST, start(), at=0, store=store)
     assert content_of(store) == CONTENT
 
 
 def test_content_that_is_pushed_again_is_discarded_if_the_blob_is_intact_or_cannot_be_checked(
     start: Callable[[], Upload], upload: Upload, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish_small([], DIGEST, upload, at=None, store=store)
+    finish_small(b"", DIGEST, upload, at=None, store=store)
     key = Blob.objects.get().storage_key
 
     def is_away(key: Key) -> int:
@@ -233,7 +233,7 @@ def test_content_that_is_pushed_again_is_discarded_if_the_blob_is_intact_or_cann
         other = start()
         with monkeypatch.context() as patched:
             patched.setattr(store, "size", sizes)
-            finish_small([CONTENT], DIGEST, other, at=0, store=store)
+            finish_small(CONTENT, DIGEST, other, at=0, store=store)
         assert Blob.objects.get().storage_key == key
         uploads.expire(store=store, limit=10)  # the worker deletes the copy
         with pytest.raises(NotStored):
@@ -241,18 +241,18 @@ def test_content_that_is_pushed_again_is_discarded_if_the_blob_is_intact_or_cann
 
 
 def close_at_once(upload: Upload, store: BlobStore) -> None:
-    finish_small([CONTENT], DIGEST, upload, at=0, store=store)
+    finish_small(CONTENT, DIGEST, upload, at=0, store=store)
 
 
 def close_after_a_chunk(upload: Upload, store: BlobStore) -> None:
-    append_small([CONTENT], upload, at=0, store=store)
-    finish_small([], DIGEST, again(upload), at=None, store=store)
+    append_small(CONTENT, upload, at=0, store=store)
+    finish_small(b"", DIGEST, again(upload), at=None, store=store)
 
 
 def close_a_stream(upload: Upload, store: BlobStore) -> None:
     append = open_upload(upload, at=0, store=store)
-    append.hash([CONTENT])
-    append.store([CONTENT])
+    append.hash(CONTENT)
+    append.store(CONTENT)
     finish(append, DIGEST, store=store)
 
 
@@ -358,7 +358,7 @@ def test_content_is_shared_only_if_its_bytes_were_sent(
 ) -> None:
     push_image(owner, namespace, "base", layers=[CONTENT], store=store)
     upload = start()
-    for sent in ([], [CONTENT[:-1]], [CONTENT, b"more"]):
+    for sent in (b"", CONTENT[:-1], CONTENT + b"more"):
         with pytest.raises(ProtocolError) as refused:
             finish_small(sent, DIGEST, upload, at=0, store=store)
         assert refused.value.code is ErrorCode.DIGEST_INVALID
@@ -390,7 +390,7 @@ def test_missing_or_truncated_bytes_of_an_image_are_repaired_by_a_push_to_anothe
 def test_bytes_that_were_published_for_a_closed_session_are_deleted(upload: Upload, store: BlobStore) -> None:
     uploads.close(session_id=upload.session.id)
     with pytest.raises(ProtocolError) as refused:
-        finish_small([], DIGEST, upload, at=None, store=store)
+        finish_small(b"", DIGEST, upload, at=None, store=store)
     assert refused.value.code is ErrorCode.BLOB_UPLOAD_UNKNOWN
     with pytest.raises(NotStored):
         store.size(key_of(upload))
@@ -401,7 +401,7 @@ def test_a_large_upload_is_hashed_again_once_and_the_digest_is_cached(
 ) -> None:
     # given a large upload hashed with one algorithm and closed with another one, with a wrong digest
     upload, content = start(), os.urandom(9 * 1024 * 1024)
-    append_small([content], upload, at=0, store=store)
+    append_small(content, upload, at=0, store=store)
     reads: list[object] = []
     read = store.read_upload
 
@@ -411,7 +411,7 @@ def test_a_large_upload_is_hashed_again_once_and_the_digest_is_cached(
 
     monkeypatch.setattr(store, "read_upload", counted)
     claims = [Digest.of(b"other", "sha512"), Digest.of(b"other"), Digest.of(content, "sha512")]
-    held = finish_small([], claims[0], again(upload), at=None, store=store)
+    held = finish_small(b"", claims[0], again(upload), at=None, store=store)
 
     # then the upload is returned, to be hashed in another process
     assert held is not None
@@ -422,8 +422,8 @@ def test_a_large_upload_is_hashed_again_once_and_the_digest_is_cached(
 
     # and no later attempt hashes it again
     with pytest.raises(ProtocolError):
-        finish_small([], claims[1], again(upload), at=None, store=store)
-    assert finish_small([], claims[2], again(upload), at=None, store=store) is None
+        finish_small(b"", claims[1], again(upload), at=None, store=store)
+    assert finish_small(b"", claims[2], again(upload), at=None, store=store) is None
     assert len(reads) == 1
     assert content_of(store) == content
 
@@ -442,7 +442,7 @@ def test_an_upload_that_cannot_be_hashed_again_remains_for_the_next_attempt(
     assert refused.value.code is ErrorCode.UNAVAILABLE
 
     # when the storage has them again
-    finish_small([], claimed, again(upload), at=None, store=store)
+    finish_small(b"", claimed, again(upload), at=None, store=store)
     assert content_of(store) == CONTENT
 
 
@@ -464,7 +464,7 @@ def test_invariant_5_a_key_revoked_while_an_upload_is_hashed_again_creates_no_bl
 ) -> None:
     # given a large upload that must be hashed again
     upload, content = start(), os.urandom(9 * 1024 * 1024)
-    append_small([content], upload, at=0, store=store)
+    append_small(content, upload, at=0, store=store)
     url = f"http://registry.test/v2/{namespace.name}/app/blobs/uploads/{upload.session.id}"
     claimed = {"digest": str(Digest.of(content + rest, "sha512"))}
 
@@ -500,7 +500,7 @@ def test_invariant_5_a_key_revoked_while_an_upload_is_hashed_again_creates_no_bl
     assert asyncio.run(scenario()).status_code == 401
     assert not Blob.objects.exists()
     # and the upload is as before the request, and need not be hashed a third time
-    assert finish_small([], Digest.of(content, "sha512"), again(upload), at=None, store=store) is None
+    assert finish_small(b"", Digest.of(content, "sha512"), again(upload), at=None, store=store) is None
     assert content_of(store) == content
 
 
@@ -528,7 +528,7 @@ def test_invariant_2_a_repeated_closing_request_renews_the_lease(
     owner: TestKey, namespace: Namespace, upload: Upload, store: BlobStore
 ) -> None:
     # given a blob whose lease expires soon
-    finish_small([], DIGEST, upload, at=None, store=store)
+    finish_small(b"", DIGEST, upload, at=None, store=store)
     BlobLease.objects.update(expires_at=now() + timedelta(seconds=20))
     credentials, repository = Credentials(secret=owner.secret), Repository(namespace.name, "app")
 
@@ -552,7 +552,7 @@ def test_an_image_locked_during_an_upload_is_refused_like_one_locked_before(
 
     # when it is closed, then the error is the same
     with pytest.raises(ProtocolError) as late:
-        finish_small([], DIGEST, upload, at=None, store=store)
+        finish_small(b"", DIGEST, upload, at=None, store=store)
     assert (late.value.status, late.value.errors) == (before.value.status, before.value.errors)
     assert late.value.errors[0].code is ErrorCode.DENIED
     assert not Blob.objects.exists()
@@ -561,6 +561,6 @@ def test_an_image_locked_during_an_upload_is_refused_like_one_locked_before(
 def test_a_head_of_a_locked_image_succeeds(
     owner: TestKey, namespace: Namespace, upload: Upload, store: BlobStore
 ) -> None:
-    finish_small([], DIGEST, upload, at=None, store=store)
+    finish_small(b"", DIGEST, upload, at=None, store=store)
     Image.objects.update(status=Status.LOCKED)
     renew_lease(Credentials(secret=owner.secret), Repository(namespace.name, "app"), DIGEST)
