@@ -4,15 +4,20 @@ import gzip
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import httpx
 import pytest
 
+from registry_data.client.egress import EgressPolicy
+from registry_data.client.registry import RemoteRegistry
+from registry_data.oci.digest import Digest
 from tests.clients.conftest import WRONG, tar
 from tests.clients.cutting import Line
 from tests.clients.programs import Program
@@ -47,7 +52,7 @@ class Peer:
 @pytest.fixture(scope="module")
 def here(backing: Backing) -> Iterator[Replicator]:
     """The product that replicates."""
-    with _running(backing, REGISTRY_EGRESS_ALLOW="127.0.0.1, 127.0.0.2") as running:
+    with _running(backing, REGISTRY_EGRESS_ALLOW="127.0.0.1, 127.0.0.2", REGISTRY_WORKER_BULK="3") as running:
         yield running
 
 
@@ -261,27 +266,31 @@ def _image_of(here: Replicator, namespace: Json) -> str:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_in_the_middle_of_a_large_layer(
+def test_a_killed_worker_is_replaced_in_the_middle_of_large_layers(
     here: Replicator, there: Replicator, tmp_path: Path
 ) -> None:
-    # given a layer of 300 MB that is on its way to two registries
+    # given a layer of 300 MB that is on its way to two registries, and from a third one
     namespace = here.namespace()
     digest = here.oci.push_image(f"{namespace['name']}/large", "1", LAYER)
+    into = here.namespace()
     with ExitStack() as cleanup:
+        v2, v3 = (cleanup.enter_context(running_registry(name, tmp_path / name)) for name in PEERS)
+        copy_to(v2, "mirror/large", LAYER)
         peers = [
             Peer("stowage", there.host, "anyone", there.oci.secret or "", there.namespace()["name"]),
-            Peer("v3", cleanup.enter_context(running_registry("distribution-registry", tmp_path / "peer"))),
+            Peer("distribution-registry", v3),
+            Peer("docker-registry", v2),
         ]
         lines = [cleanup.enter_context(Line(peer.host)) for peer in peers]
-        rules = [
-            here.rule(
-                "push",
-                here.target(line.host, username=peer.username, password=peer.password),
-                namespace,
-                destination=f"{peer.namespace}/copy",
-            )
+        targets = [
+            here.target(line.host, username=peer.username, password=peer.password)
             for line, peer in zip(lines, peers, strict=True)
         ]
+        rules = [
+            here.rule("push", target, namespace, destination=f"{peer.namespace}/large")
+            for target, peer in zip(targets[:2], peers[:2], strict=True)
+        ]
+        rules.append(here.rule("pull", targets[2], into, repositories=["mirror/large"], destination="large"))
         executions = [here.call("POST", f"rules/{rule['id']}/run") for rule in rules]
         wait_until(lambda: all(line.carried > len(LAYER) // 4 for line in lines))
 
@@ -289,12 +298,30 @@ def test_a_killed_worker_is_replaced_in_the_middle_of_a_large_layer(
         here.kill_worker()
 
         # then another one completes the executions within a minute
-        for peer, execution in zip(peers, executions, strict=True):
-            ended = here.ended(execution, timeout=60)
+        killed = time.monotonic()
+        for execution in executions:
+            ended = here.ended(execution, timeout=60 - (time.monotonic() - killed))
             assert (ended["status"], ended["errors"]) == ("succeeded", [])
-            manifest, layer = pull(peer, "copy", "manifests/1", f"blobs/{digest_of(LAYER)}")
+        own = Peer("here", here.host, "anyone", here.oci.secret or "", into["name"])
+        for peer in [*peers[:2], own]:
+            manifest, layer = pull(peer, "large", "manifests/1", f"blobs/{digest_of(LAYER)}")
             assert digest_of(manifest) == digest
             assert hashlib.sha256(layer).digest() == hashlib.sha256(LAYER).digest()
+
+
+def copy_to(host: str, repository: str, layer: bytes) -> None:
+    """Push the image that `OciClient.push_image` makes of a layer to another registry, as the tag 1."""
+    config = b'{"architecture":"amd64","os":"linux"}'
+    with RemoteRegistry(f"http://{host}", egress=EgressPolicy.parse("127.0.0.1")) as remote:
+        for data in (config, layer):
+            remote.upload_blob(repository, Digest.of(data), len(data), partial(_from, data))
+        payload = json.dumps(image_manifest(config, [layer])).encode()
+        remote.put_manifest(repository, "1", media_type=OCI_MANIFEST, payload=payload)
+
+
+def _from(data: bytes, start: int) -> Iterator[bytes]:
+    view = memoryview(data)
+    return (bytes(view[at : at + 1024 * 1024]) for at in range(start, len(view), 1024 * 1024))
 
 
 def pull(peer: Peer, image: str, *paths: str) -> list[bytes]:
