@@ -3,13 +3,15 @@
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 
@@ -19,6 +21,7 @@ from tests.services.disks import small_disk
 from tests.services.plugin import Backing
 from tests.services.processes import descendants, freeze
 from tests.services.redis import Redis, running_redis
+from tests.services.role import running_role, status_of
 from tests.services.stack import ROOT, STATE, Stack
 from tests.services.waiting import wait_until
 
@@ -278,3 +281,53 @@ def test_a_worker_without_up_stops_on_sigterm(make_stack: Callable[..., Stack]) 
     assert worker.returncode == 0
     assert time.monotonic() - began < 5
     assert not sign.exists()
+
+
+def test_a_worker_stops_while_a_target_of_replication_does_not_respond(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    # given a rule whose target accepts connections and never responds
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as roles:
+        stack = make_stack(REGISTRY_EGRESS_ALLOW="127.0.0.1").start()
+        namespace = api(stack, "POST", "/namespaces", name="mirrored")["id"]
+        target = replicate(
+            stack, "/targets", name="silent", url=f"http://127.0.0.1:{silent.getsockname()[1]}"
+        )
+        rule = replicate(
+            stack,
+            "/rules",
+            name="all",
+            direction="pull",
+            target_id=target["id"],
+            namespace_id=namespace,
+            repositories=["team/app"],
+        )
+        stack.stop()
+
+        # when its execution waits in a worker that runs alone, and the worker is stopped
+        for role in ("control", "worker"):
+            log = tmp_path / f"{role}.log"
+            worker = roles.enter_context(running_role(role, stack.environment, log=log))
+        wait_until(lambda: status_of(stack.control_address, "/readyz") == 200)
+        replicate(stack, f"/rules/{rule['id']}/run")
+        silent.settimeout(30)
+        connection, _ = silent.accept()
+        began = time.monotonic()
+        assert worker.stop(timeout=30) == 0
+
+        # then it ends within 10 seconds
+        assert time.monotonic() - began < 10
+        connection.close()
+
+
+def replicate(stack: Stack, path: str, **body: object) -> dict[str, object]:
+    """Send a POST to the replication API."""
+    response = httpx.post(
+        f"http://{stack.control_address}/replication/v1beta1/regions/fr-par{path}",
+        headers={"X-Auth-Token": stack.credentials.secret_key},
+        json=body or None,
+        timeout=30,
+    )
+    assert response.status_code == 200, response.text
+    found: dict[str, object] = response.json()
+    return found
