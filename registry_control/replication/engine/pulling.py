@@ -6,15 +6,16 @@ namespaces are: a target could otherwise name digests to get content that the ru
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
 from registry_control.catalog import ingest
-from registry_control.catalog.errors import MissingContent, UploadNotFound
+from registry_control.catalog.errors import DigestMismatch, MissingContent, UploadNotFound
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.holders import images_with
-from registry_control.catalog.services import blobs, images
+from registry_control.catalog.services import blobs, images, uploads
 from registry_control.common.clock import now
 from registry_control.replication.engine import content, outcomes
 from registry_control.replication.engine.work import (
@@ -27,6 +28,7 @@ from registry_control.replication.engine.work import (
 )
 from registry_control.replication.models import ExecutionBlob, ExecutionImage, ExecutionManifest
 from registry_control.replication.policy import Node
+from registry_data.client.errors import ContentMismatch
 from registry_data.oci.digest import Digest
 from registry_data.oci.manifest import Descriptor, ParsedManifest, parse_manifest
 from registry_data.storage.base import Key, StorageError
@@ -87,8 +89,10 @@ def copy_blob(context: Context, blob: ExecutionBlob) -> None:
 
     try:
         ingest.continue_blob(session_id, read, image_id=image_id, claimed=claimed, store=context.store)
-    except UploadNotFound:
-        outcomes.save_upload(context.work, "")
+    except (ContentMismatch, DigestMismatch, UploadNotFound):
+        outcomes.save_upload(context.work, "")  # the next attempt begins a new one
+        with suppress(UploadNotFound, StorageError):  # the worker removes the session otherwise
+            uploads.cancel(session_id=session_id, image_id=image_id, store=context.store)
         raise
     finally:
         for each in progress:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from registry_control.catalog import ingest
-from registry_control.catalog.errors import DigestMismatch, MissingContent
+from registry_control.catalog.errors import DigestMismatch, MissingContent, UploadNotFound
 from registry_control.catalog.models import Blob, BlobLease, Manifest, UploadSession
 from registry_control.catalog.services import images, uploads
 from registry_control.namespaces.models import Namespace
@@ -187,3 +187,38 @@ def test_invariant_3_a_manifest_with_a_missing_blob_is_not_recorded(
     # then nothing is recorded, and the error names the blobs
     assert set(raised.value.platforms) == set(pushed.blobs)
     assert not Manifest.objects.filter(image=image_id).exists()
+
+
+def test_a_stream_that_was_interrupted_continues_where_it_ended(
+    owner: TestKey, image_id: UUID, store: FilesystemStore
+) -> None:
+    # given an upload that broke after the first piece
+    session = ingest.start_blob(actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
+
+    def broken(at: int) -> Iterator[bytes]:
+        assert at == 0
+        yield PIECES[0]
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        ingest.continue_blob(session, broken, image_id=image_id, claimed=DIGEST, store=store)
+
+    # when it is continued, then only the rest is read
+    ingest.continue_blob(session, lambda at: [CONTENT[at:]], image_id=image_id, claimed=DIGEST, store=store)
+    blob = Blob.objects.get(digest=str(DIGEST))
+    assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
+    assert BlobLease.objects.filter(blob=blob, image=image_id).exists()
+    with pytest.raises(UploadNotFound):
+        ingest.continue_blob(session, lambda _: [], image_id=image_id, claimed=DIGEST, store=store)
+
+
+def test_a_continued_stream_with_another_digest_stores_nothing(
+    owner: TestKey, image_id: UUID, store: FilesystemStore, tmp_path: Path
+) -> None:
+    before = files(tmp_path)
+    session = ingest.start_blob(actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
+    with pytest.raises(DigestMismatch):
+        ingest.continue_blob(session, lambda _: [b"other"], image_id=image_id, claimed=DIGEST, store=store)
+    assert files(tmp_path) == before
+    assert not Blob.objects.exists()
+    assert not UploadSession.objects.exists()

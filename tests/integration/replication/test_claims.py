@@ -1,0 +1,224 @@
+"""Several threads and workers at once: each piece of work has one claim, and organizations take turns."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from registry_control.common.clock import now
+from registry_control.namespaces.models import Namespace
+from registry_control.replication.engine import claims, outcomes
+from registry_control.replication.engine.claims import Work, claim_next, others_wait, start_waiting
+from registry_control.replication.engine.run import run
+from registry_control.replication.models import (
+    Execution,
+    ExecutionBlob,
+    ExecutionImage,
+    ExecutionStatus,
+    ItemState,
+    Target,
+)
+from registry_control.replication.services import executions, rules
+from registry_data.storage.base import BlobStore
+from tests.factories import TestKey, make_key, make_namespace, push_image
+from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
+from tests.integration.replication.scene import make_rule, make_target, work_off
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def start(owner: TestKey, namespace: Namespace, target: Target) -> Execution:
+    rule = make_rule(owner, namespace, target)
+    return rules.run(principal=owner.principal, rule_id=rule.pk)
+
+
+@pytest.fixture
+def planned(owner: TestKey, namespace: Namespace, target: Target, store: BlobStore) -> Execution:
+    """An execution with six blobs to copy."""
+    push_image(owner, namespace, layers=[os.urandom(50) for _ in range(5)], store=store)
+    execution = start(owner, namespace, target)
+    for _ in range(2):  # the list of images, and the image
+        work = claim_next()
+        assert work is not None
+        run(work)
+    assert ExecutionBlob.objects.count() == 6
+    return execution
+
+
+def claimed(calls: int) -> list[Work]:
+    found = [claim_next() for _ in range(calls)]
+    return [work for work in found if work is not None]
+
+
+def test_each_piece_of_work_is_claimed_once(planned: Execution) -> None:
+    works = claimed(8)
+    assert [type(work.item) for work in works] == [ExecutionBlob] * 6
+    assert len({work.item.pk for work in works}) == 6
+
+
+@needs_postgresql
+def test_threads_that_claim_at_once_get_different_work(planned: Execution) -> None:
+    works = at_once(*[claim_next] * 4)
+    assert all(isinstance(work, Work) for work in works)
+    assert len({work.item.pk for work in works}) == 4
+
+
+@needs_postgresql
+def test_a_claim_does_not_wait_for_another_transaction(planned: Execution) -> None:
+    with open_transaction():
+        first = ExecutionBlob.objects.select_for_update().order_by("pk").first()
+        assert first is not None
+        work = Other(claim_next).end()
+        assert work.item.pk != first.pk
+
+
+def test_the_work_of_a_killed_worker_is_claimed_when_its_claim_has_ended(planned: Execution) -> None:
+    # given claims that nobody renews
+    lost = claimed(6)
+    assert claim_next() is None
+    ExecutionBlob.objects.update(claimed_until=now() - timedelta(seconds=1))
+
+    # then others get the work
+    taken = claimed(7)
+    assert {work.item.pk for work in taken} == {work.item.pk for work in lost}
+
+    # and the first ones record nothing any more
+    outcomes.done(lost[0])
+    outcomes.fail(lost[1], "too late")
+    outcomes.count_sent(lost[2], 10)
+    outcomes.retry(lost[3], "too late")
+    outcomes.release(lost[4])
+    planned.refresh_from_db()
+    assert (planned.errors, planned.trouble, planned.bytes_done) == ([], "", 0)
+    assert not ExecutionBlob.objects.exclude(state=ItemState.PENDING).exists()
+    assert ExecutionBlob.objects.filter(claimed_until__gt=now()).count() == 6
+
+
+def test_a_cancelled_execution_has_no_work(planned: Execution, owner: TestKey) -> None:
+    work = claim_next()
+    executions.cancel(principal=owner.principal, execution_id=planned.pk)
+    assert claim_next() is None
+    assert work is not None
+    run(work)
+    planned.refresh_from_db()
+    assert planned.status == ExecutionStatus.CANCELLED
+
+
+def test_executions_of_a_rule_run_one_after_the_other(
+    owner: TestKey, namespace: Namespace, target: Target, store: BlobStore
+) -> None:
+    # given an execution that runs, and another one of the same rule
+    push_image(owner, namespace, store=store)
+    first = start(owner, namespace, target)
+    start_waiting()
+    second = rules.run(principal=owner.principal, rule_id=first.rule_id)
+    assert second.pk != first.pk
+    start_waiting()
+    second.refresh_from_db()
+    assert second.status == ExecutionStatus.PENDING
+
+    # when all work is done, then both have run
+    work_off()
+    for execution in (first, second):
+        execution.refresh_from_db()
+        assert execution.status == ExecutionStatus.SUCCEEDED
+    assert first.finished_at is not None
+    assert second.started_at is not None
+    assert first.finished_at <= second.started_at
+
+
+@needs_postgresql
+def test_two_workers_start_one_execution_of_a_rule(
+    owner: TestKey, namespace: Namespace, target: Target
+) -> None:
+    first = start(owner, namespace, target)
+    Execution.objects.create(rule=first.rule, organization_id=first.organization_id, trigger="cron")
+    outcomes_of_starts = at_once(*[start_waiting] * 4)
+    assert outcomes_of_starts == [None] * 4
+    assert Execution.objects.filter(status=ExecutionStatus.RUNNING).count() == 1
+
+
+def test_organizations_take_turns(
+    owner: TestKey, namespace: Namespace, target: Target, store: BlobStore, peer: str
+) -> None:
+    # given a large execution of one organization, and a small one of another
+    for number in range(10):
+        push_image(owner, namespace, f"app{number}", store=store)
+    start(owner, namespace, target)
+    work = claim_next()
+    assert work is not None
+    run(work)
+    other = make_key()
+    home = make_namespace(other)
+    push_image(other, home, store=store)
+    small = start(other, home, make_target(other, f"http://{peer}"))
+
+    # when two threads claim work, then each organization has one
+    works = claimed(2)
+    assert {work.execution.organization_id for work in works} == {
+        owner.organization.pk,
+        other.organization.pk,
+    }
+    for work in works:
+        outcomes.release(work)
+
+    # and the small one is done long before the large one
+    while (work := claim_next()) is not None and small.status != ExecutionStatus.SUCCEEDED:
+        run(work)
+        small.refresh_from_db()
+    assert ExecutionImage.objects.filter(
+        execution__organization_id=owner.organization.pk, state=ItemState.PENDING
+    ).exists()
+
+
+def test_a_long_transfer_gives_way_only_to_organizations_that_have_work(
+    planned: Execution, store: BlobStore, peer: str
+) -> None:
+    work = claim_next()
+    assert work is not None
+    assert not others_wait(planned.organization_id)
+    other = make_key()
+    home = make_namespace(other)
+    push_image(other, home, store=store)
+    start(other, home, make_target(other, f"http://{peer}"))
+    start_waiting()
+    assert others_wait(planned.organization_id)
+    claims.claim_next()
+    assert not others_wait(planned.organization_id)
+
+
+def test_the_blob_of_two_repositories_is_sent_once_and_mounted(
+    owner: TestKey, namespace: Namespace, target: Target, store: BlobStore, run_until: Callable[[], None]
+) -> None:
+    # given two images with the same layer, both of which are planned
+    layer = os.urandom(1000)
+    for name in ("one", "two"):
+        push_image(owner, namespace, name, layers=(layer,), config=name.encode(), store=store)
+    execution = start(owner, namespace, target)
+    run_until()
+
+    # when a thread copies the layer of one, then no other thread gets the same one of the other
+    digests = [str(work.item) for work in claimed(10)]
+    assert len(digests) == len(set(digests))
+    assert ExecutionBlob.objects.filter(execution=execution).count() == 4
+
+
+@pytest.fixture
+def run_until() -> Callable[[], None]:
+    """Does all work but that on blobs."""
+
+    def work() -> None:
+        start_waiting()
+        for execution in Execution.objects.filter(status=ExecutionStatus.RUNNING):
+            found = claims.claim_next()
+            assert found is not None
+            run(found)
+            for _ in ExecutionImage.objects.filter(execution=execution):
+                ExecutionBlob.objects.update(next_attempt_at=now() + timedelta(hours=1))
+                image = claims.claim_next()
+                assert image is not None
+                run(image)
+        ExecutionBlob.objects.update(next_attempt_at=now())
+
+    return work
