@@ -12,7 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry_data.storage.base import BlobStore, Busy, HasPaths, Key, NotStored, UploadId, WrongOffset
+from registry_data.storage.base import (
+    BlobStore,
+    Busy,
+    DeletesMany,
+    HasPaths,
+    Key,
+    NotStored,
+    UploadId,
+    WrongOffset,
+)
 from registry_data.storage.keys import blob_key, parse_key
 
 
@@ -278,6 +287,27 @@ def test_two_uploads_of_the_same_content_have_different_keys(store: BlobStore) -
     first, second = stored(store, b"same"), stored(store, b"same")
     store.delete(first)
     assert b"".join(store.read(second)) == b"same"
+
+
+def test_many_keys_are_deleted_with_one_call_where_the_driver_can(store: BlobStore) -> None:
+    # given stored keys, one that is gone already, and one that stays
+    keys = [stored(store, b"content %d" % number) for number in range(5)]
+    kept = stored(store, b"content 0")
+    store.delete(keys[2])
+
+    # when they are deleted, twice
+    for _ in range(2):
+        if isinstance(store, DeletesMany):
+            assert store.delete_many(keys) == {}
+        else:
+            for key in keys:
+                store.delete(key)
+
+    # then they are gone, and the other one is not
+    for key in keys:
+        with pytest.raises(NotStored):
+            store.size(key)
+    assert b"".join(store.read(kept)) == b"content 0"
 
 
 @pytest.mark.parametrize("key", ["", "blobs/x", "../../etc/passwd", "blobs/sha256/ab/../../x", "/etc/passwd"])

@@ -26,6 +26,7 @@ from minio.versioningconfig import VersioningConfig
 from registry_data.storage.base import (
     BlobStore,
     Busy,
+    DeletesMany,
     Key,
     NotStored,
     SignsUrls,
@@ -609,6 +610,33 @@ def test_invariant_7_a_missing_bucket_is_unavailable_and_not_absent(server: S3Se
     ):
         with pytest.raises(Unavailable):
             call()
+
+
+def test_invariant_7_keys_of_a_missing_bucket_or_a_stopped_server_are_not_taken_for_deleted(
+    server: S3Server, tmp_path: Path
+) -> None:
+    keys = [blob_key("sha256", f"{number:064x}", uuid4().hex) for number in range(3)]
+    missing = open_store(server.url())
+    assert isinstance(missing, DeletesMany)
+    with running_minio(tmp_path / "minio") as other:
+        stopped = open_store(other.url())
+        stopped.check()
+    assert isinstance(stopped, DeletesMany)
+    for store in (missing, stopped):
+        errors = store.delete_many(keys)
+        assert set(errors) == set(keys)
+        assert {type(error) for error in errors.values()} == {Unavailable}
+
+
+def test_more_keys_than_one_request_takes_are_deleted(server: S3Server) -> None:
+    store = open_store(server.url())
+    store.check()
+    assert isinstance(store, DeletesMany)
+    last = publish(store, new_upload(store), b"content")
+    keys = [blob_key("sha256", f"{number:064x}", uuid4().hex) for number in range(1500)]
+    assert store.delete_many([*keys, last]) == {}
+    with pytest.raises(NotStored):
+        store.size(last)
 
 
 def test_invariant_7_a_stopped_or_hanging_server_is_unavailable_within_its_timeout(tmp_path: Path) -> None:
