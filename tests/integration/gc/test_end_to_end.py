@@ -21,8 +21,6 @@ pytestmark = pytest.mark.slow
 MakeStack = Callable[..., Stack]
 _SECONDS = {"REGISTRY_GC_GRACE": "2", "REGISTRY_LEASE": "5"}
 _PROMISED = 5 + 5 + 2 + 30  # seconds: lease, time for the response, grace period, and for the deletion
-    5 + 5 + 2 + 30
-)  # seconds: lease, time for the response, grace period, and until the bytes are gone
 
 
 def stored(stack: Stack) -> int:
