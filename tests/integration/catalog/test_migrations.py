@@ -47,3 +47,39 @@ def test_referrers_of_an_earlier_version_are_listed_unchanged(make_stack: Callab
     stack = make_stack()
     stack.manage("migrate")
     stack.manage("shell", "-c", _REFERRERS)
+
+
+# Leaves a blob without references, a leased one and a linked one; the queue of garbage collection is a table
+# of a later version than 0011.
+_UNREFERENCED = """
+from django.core.management import call_command
+from registry_control.catalog.models import Blob, BlobLease, BlobReview
+from tests.factories import make_key, make_namespace, push_blob, push_image
+
+owner = make_key()
+pushed = push_image(owner, make_namespace(owner), layers=[b"linked"])
+leased = push_blob(owner, pushed.image_id, b"leased")
+forgotten = [push_blob(owner, pushed.image_id, b"forgotten %d" % number) for number in range(7)]
+BlobLease.objects.exclude(blob__digest=leased).delete()
+
+call_command("migrate", "catalog", "0011", verbosity=0)
+call_command("migrate", "catalog", verbosity=0)
+assert set(BlobReview.objects.values_list("blob__digest", flat=True)) == set(forgotten)
+
+from importlib import import_module
+migration = import_module("registry_control.catalog.migrations.0013_queue_unreferenced_blobs")
+migration.BATCH = 2
+call_command("migrate", "catalog", "0012", verbosity=0)
+before = set(BlobReview.objects.values_list("blob_id", "unreferenced_since"))
+BlobReview.objects.filter(blob__digest__in=forgotten[3:]).delete()
+call_command("migrate", "catalog", verbosity=0)
+assert set(BlobReview.objects.values_list("blob__digest", flat=True)) == set(forgotten)
+assert len(before & set(BlobReview.objects.values_list("blob_id", "unreferenced_since"))) == 3
+"""
+
+
+def test_blobs_without_references_of_an_earlier_version_are_queued_for_garbage_collection(
+    make_stack: Callable[..., Stack],
+) -> None:
+    stack = make_stack()
+    stack.manage("shell", "-c", _UNREFERENCED)
