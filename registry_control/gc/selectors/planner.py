@@ -26,12 +26,13 @@ WHERE l.id > %s
        WHERE o.blob_id = l.blob_id AND (o.expires_at, o.id) > (l.expires_at, l.id) LIMIT 1) IS NULL
 ORDER BY l.id LIMIT %s
 """
+# CROSS JOIN fixes the join order in SQLite, which would otherwise read all blobs.
 _SUMMARY: Final = f"""
 SELECT count(*), COALESCE(SUM(found.size), 0), MIN(found.since), MIN(found.retry_at) FROM (
     SELECT b.size AS size, r.retry_at AS retry_at,
            CASE WHEN r.retry_at IS NULL THEN r.unreferenced_since END AS since
-    FROM catalog_blobreview r JOIN catalog_blob b ON b.id = r.blob_id
-    WHERE NOT ({LINKED}) AND {LEASED_UNTIL} IS NULL
+    FROM catalog_blobreview r CROSS JOIN catalog_blob b
+    WHERE b.id = r.blob_id AND NOT ({LINKED}) AND {LEASED_UNTIL} IS NULL
 ) found
 """  # noqa: S608
 _BATCH: Final = 500

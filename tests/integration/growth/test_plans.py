@@ -13,14 +13,19 @@ from bench.growth import tables
 from bench.growth.plans import is_explained, scans
 from bench.growth.tables import GIANT, giant_tag
 from registry_control.access import services as access
-from registry_control.catalog.models import BlobLease, Image, Tag, UploadSession
+from registry_control.catalog.models import Blob, BlobLease, BlobReview, Image, Tag, UploadSession
 from registry_control.catalog.selectors import content
 from registry_control.catalog.services import deletion, uploads
 from registry_control.common.clock import now
 from registry_control.common.models import Status
+from registry_control.gc.policy import Rules
+from registry_control.gc.selectors import explanation, planner
+from registry_control.gc.services.collector import collect_batch
 from registry_control.namespaces.models import Namespace
 from registry_data.storage.base import BlobStore
 from registry_data.storage.filesystem import FilesystemStore
+from registry_data.storage.keys import blob_key
+from tests.factories import make_key
 from tests.integration.growth.conftest import SIZE, Grown
 from tests.integration.growth.routes import ROUTES
 from tests.integration.growth.watched import Statement, Watched, recording
@@ -28,6 +33,7 @@ from tests.integration.growth.watched import Statement, Watched, recording
 pytestmark = pytest.mark.django_db
 
 _BIG: Final = 1000  # rows; a scan of fewer is as fast as an index
+_QUEUED: Final = 1500  # of each kind
 
 
 @pytest.fixture(scope="package")
@@ -92,8 +98,39 @@ def _let_expire(giant: Image) -> None:
     Image.objects.create(**place, name="never-pushed", created_at=long_ago)
 
 
+def _queue_much(giant: Image) -> None:
+    """Blobs of which some are referenced, some leased and some forgotten, in the review queue for a week."""
+    week_ago = now() - timedelta(days=7)
+    ids = list(Blob.objects.order_by("pk").values_list("pk", flat=True)[:_QUEUED])
+    BlobReview.objects.bulk_create(
+        [BlobReview(blob_id=pk, cause="manifest deleted", unreferenced_since=week_ago) for pk in ids],
+        ignore_conflicts=True,
+    )
+    new = [
+        Blob(
+            digest=f"sha256:{number:064x}",
+            size=1,
+            storage_key=blob_key("sha256", f"{number:064x}", "ab" * 16),
+        )
+        for number in range(_QUEUED)
+    ]
+    BlobReview.objects.bulk_create(
+        BlobReview(blob=blob, cause="manifest deleted", unreferenced_since=week_ago)
+        for blob in Blob.objects.bulk_create(new)
+    )
+
+
 def _nothing(giant: Image) -> None:
     """The usual case: there is nothing to do."""
+
+
+def _rules() -> Rules:
+    return Rules(now(), settings.GC_GRACE)
+
+
+def _explain(digest: str) -> explanation.Explanation:
+    principal = make_key().principal
+    return explanation.explain(digest, viewer=explanation.Viewer(principal), rules=_rules())
 
 
 TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
@@ -101,11 +138,14 @@ TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
     "expire uploads": lambda store: uploads.expire(store=store, limit=200),
     "remove images never pushed": lambda store: deletion.remove_never_pushed(limit=200),
     "expire leases": lambda store: deletion.remove_expired_leases(limit=200),
+    "collect": lambda store: collect_batch(store=store, rules=_rules(), limit=200),
+    "plan": lambda store: [*planner.pages(_rules()), *planner.waiting(_rules()), planner.summary()],
+    "explain": lambda store: [_explain(blob.digest) for blob in Blob.objects.order_by("pk")[:9]],
     "rotate signing keys": lambda store: access.rotate_signing_keys(),
 }
 
 
-@pytest.mark.parametrize("prepare", [_nothing, _delete_much, _let_expire])
+@pytest.mark.parametrize("prepare", [_nothing, _delete_much, _let_expire, _queue_much])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_scans_no_large_table(
     grown: Grown, big: frozenset[str], tmp_path: Path, task: str, prepare: Callable[[Image], None]
