@@ -31,8 +31,11 @@ class AppContext:
     # Limits the concurrent uploads that are rehashed: most storage threads are for running transfers.
     rehash_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
     upload_buffers: MemoryBudget = field(default_factory=lambda: MemoryBudget(64 * 1024 * 1024, most=PIECE))
-    # The HTTP server buffers up to five parts of a response that its client does not read.
-    download_buffers: MemoryBudget = field(default_factory=lambda: MemoryBudget(16 * 1024 * 1024, most=PIECE))
+    # For a client that does not read, about seven parts of a response are in memory, five of them in the HTTP
+    # server, and clients that came first have parts of a larger share.
+    download_buffers: MemoryBudget = field(
+        default_factory=lambda: MemoryBudget(8 * 1024 * 1024, most=PIECE // 2)
+    )
 
 
 @dataclass(slots=True)
