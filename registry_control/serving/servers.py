@@ -1,7 +1,8 @@
 """The two HTTP servers: Granian, with the control plane or the data plane as its application.
 
-On SIGTERM they accept no more connections, close the idle ones, and exit after the last transfer. The sender
-of the signal can limit that time with SIGKILL.
+On SIGTERM they accept no more connections, close the idle ones, and exit after the last transfer. The control
+plane, which has no long transfers, limits that time. For the data plane the sender of the signal can limit it
+with SIGKILL.
 """
 
 import logging
@@ -41,6 +42,8 @@ _Build: TypeAlias = Callable[[], _Application]
 _CONNECTIONS: Final = 10_000
 _OPEN_FILES: Final = 65_536
 _BACKLOG: Final = 1024
+# Requests to the control plane take milliseconds, unless the database hangs.
+_CONTROL_STOP_TIMEOUT: Final = 8  # seconds
 # Bytes of a body per message to Python. Each connection may occupy such a buffer, also with headers alone.
 _READ_AT_ONCE: Final = 256 * 1024
 # The size limit of a body without credentials at the control plane: sign-in forms and token requests.
@@ -58,6 +61,7 @@ class _Plane:
     preload: Callable[[], object]
     build: _Build
     workers: int
+    stop_timeout: int | None  # seconds from SIGTERM until its processes are killed
 
 
 def serve_control() -> None:
@@ -70,6 +74,7 @@ def serve_control() -> None:
             preload=_preload_control,
             build=_build_control,
             workers=1,
+            stop_timeout=_CONTROL_STOP_TIMEOUT,
         )
     )
 
@@ -84,6 +89,7 @@ def serve_data() -> None:
             preload=_preload_data,
             build=_build_data,
             workers=settings.DATA_WORKERS,
+            stop_timeout=None,
         )
     )
 
@@ -156,6 +162,7 @@ def _serve(plane: _Plane) -> None:
         backlog=_BACKLOG,
         backpressure=_CONNECTIONS,
         respawn_failed_workers=True,
+        workers_kill_timeout=plane.stop_timeout,
         # hyper waits this long for the headers of a request, counted from the previous response.
         http1_settings=HTTP1Settings(
             header_read_timeout=settings.KEEPALIVE * 1000, max_buffer_size=_READ_AT_ONCE
