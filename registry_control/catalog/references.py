@@ -33,10 +33,12 @@ from registry_control.db.sql import (
 _LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id, is_reachable) VALUES"
 _SKIP_EXISTING: Final = "ON CONFLICT (manifest_id, blob_id) DO NOTHING"
 _UNLINK: Final = "DELETE FROM catalog_bloblink WHERE manifest_id IN"
+# Writes only the links whose mark changes: an image may have millions of links.
 _COPY_MARKS: Final = """
-UPDATE catalog_bloblink
-SET is_reachable = (SELECT m.is_reachable FROM catalog_manifest m WHERE m.id = catalog_bloblink.manifest_id)
-WHERE image_id = %s
+UPDATE catalog_bloblink SET is_reachable = NOT is_reachable
+WHERE image_id = %s AND is_reachable <> (
+    SELECT m.is_reachable FROM catalog_manifest m WHERE m.id = catalog_bloblink.manifest_id
+)
 """
 _MARK: Final = "UPDATE catalog_bloblink SET is_reachable = %s WHERE manifest_id IN"
 _SUMS: Final = """
