@@ -5,6 +5,7 @@ referrers of a digest, and clients maintain it.
 """
 
 import json
+import re
 from typing import Any, Final
 
 from registry_data.client.connection import Connection
@@ -19,12 +20,18 @@ from registry_data.oci.media_types import OCI_INDEX
 
 _ENTRIES: Final = 100_000  # of one page
 _UNSUPPORTED: Final = frozenset({400, 404, 405, 406})
+_FALLBACK: Final = re.compile("(?:sha256|sha512)-[0-9a-f]{64}")
 _WRITES: Final = 5  # attempts to add an entry while other clients write the same tag
 
 
 def fallback_tag(digest: Digest) -> str:
     """Return the tag of the index that lists the referrers of a digest."""
     return f"{digest.algorithm}-{digest.encoded[:64]}"
+
+
+def is_fallback_tag(tag: str) -> bool:
+    """Return whether clients maintain a tag as the list of the referrers of a digest."""
+    return _FALLBACK.fullmatch(tag) is not None
 
 
 class Referrers:

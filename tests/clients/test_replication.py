@@ -208,6 +208,33 @@ def test_an_image_is_pushed_by_a_push_and_its_referrer_by_a_later_one(
     assert {found["trigger"] for found in here.executions(rule)} == {"push"}
 
 
+def test_a_target_without_the_referrers_api_lists_all_referrers(here: Replicator, tmp_path: Path) -> None:
+    # given two referrers, one of which a client such as notation has also listed under the fallback tag
+    namespace = here.namespace()
+    repository = f"{namespace['name']}/app"
+    manifest = push_image(here, repository, "1", b"content")
+    subject = descriptor(manifest, OCI_MANIFEST)
+    pushed = [push_artifact(here, repository, subject, word) for word in (b"one", b"two")]
+    entry = here.oci.on(repository, "GET", f"referrers/{subject['digest']}").json()["manifests"][:1]
+    fallback = str(subject["digest"]).replace(":", "-")
+    listed = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entry}
+    assert here.oci.put_manifest(repository, fallback, listed).status_code == 201
+
+    # when the image is replicated twice to a registry that needs the tag
+    with running_registry("docker-registry", tmp_path / "peer") as host:
+        rule = here.rule("push", here.target(host), namespace)
+        states = []
+        for _ in range(2):
+            assert here.run(rule)["status"] == "succeeded"
+            with RemoteRegistry(f"http://{host}", egress=EgressPolicy.parse("127.0.0.1")) as remote:
+                found = remote.referrers(repository, Digest.parse(subject["digest"]))
+                states.append(remote.get_manifest(repository, fallback))
+            assert {str(each.digest) for each in found} == set(pushed)
+
+    # then its list has both, and the second run changed nothing
+    assert states[0] == states[1]
+
+
 @pytest.mark.slow
 def test_a_schedule_pushes(here: Replicator, tmp_path: Path, crane: Program) -> None:
     namespace = here.namespace()

@@ -87,9 +87,9 @@ def tags_reaching(image: Image, digest: str, *, limit: int = 1000) -> list[str]:
     )
 
 
-def subject_of_cosign_tag(tag: str) -> str | None:
-    """The digest that a tag of cosign names; None for other tags."""
-    for suffix in COSIGN_SUFFIXES:
+def subject_of_tag(tag: str) -> str | None:
+    """The digest that a tag of cosign or a fallback tag names; None for other tags."""
+    for suffix in (*COSIGN_SUFFIXES, ""):
         algorithm, dash, encoded = tag.removesuffix(suffix).partition("-")
         if tag.endswith(suffix) and dash and algorithm == "sha256" and len(encoded) == 64:
             return f"{algorithm}:{encoded}"

@@ -14,6 +14,7 @@ from registry_control.replication.engine import outcomes
 from registry_control.replication.engine.work import Context
 from registry_control.replication.models import Direction, Execution, ExecutionImage, Rule
 from registry_control.replication.policy import is_glob, matches, matches_any, render
+from registry_data.client.referrers import is_fallback_tag
 from registry_data.oci.errors import ProtocolError
 from registry_data.oci.reference import check_writable_with, parse_repository
 
@@ -55,7 +56,10 @@ def _pushed(context: Context) -> Iterator[ExecutionImage]:
             tags = (
                 Tag.objects.filter(NOT_DELETING, image=image).order_by("name").values_list("name", flat=True)
             )
-            yield from _images(context, f"{namespace.name}/{image.name}", tags.iterator())
+            # Fallback tags are not copied: the client maintains those of targets that need them, and a copy
+            # would replace a list of all referrers by the one of the client that set the tag here.
+            kept = (tag for tag in tags.iterator() if not is_fallback_tag(tag))
+            yield from _images(context, f"{namespace.name}/{image.name}", kept)
 
 
 def _pulled(context: Context) -> Iterator[ExecutionImage]:

@@ -30,6 +30,7 @@ from registry_control.replication.models import (
 )
 from registry_control.replication.policy import matches, matches_any, next_time
 from registry_control.replication.services import executions
+from registry_data.client.referrers import is_fallback_tag
 
 KEPT: Final = timedelta(days=30)
 """How long a finished execution is kept, and what is known of a target's blobs."""
@@ -122,9 +123,9 @@ def _tag_of(rule: Rule, image: Image, event: PushEvent) -> str | None:
     A manifest with a subject belongs to the tags that reach the subject: one of them is replicated again, and
     the new referrer with it. A manifest without tag and subject is replicated when an index or tag follows.
     """
-    if event.tag and matches(rule.tags, event.tag):
+    if event.tag and matches(rule.tags, event.tag) and not is_fallback_tag(event.tag):
         return event.tag
-    subject = content.subject_of_cosign_tag(event.tag)
+    subject = content.subject_of_tag(event.tag)
     if not subject:
         pushed = Manifest.objects.filter(image=image, digest=event.digest)
         subject = pushed.values_list("subject_digest", flat=True).first()
