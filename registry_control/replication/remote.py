@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from registry_control.common.version import version
 from registry_control.replication import credentials
 from registry_control.replication.errors import ForbiddenAddress
 from registry_control.replication.models import Target
@@ -66,6 +67,7 @@ def connect(target: Target) -> RemoteRegistry:
         password=password,
         insecure=target.insecure,
         egress=settings.EGRESS,
+        user_agent=f"stowage/{version()}",
     )
 
 

@@ -7,16 +7,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
+from minio import Minio
 
 from registry_data.client.egress import EgressPolicy
-from registry_data.client.errors import RemoteDenied, RemoteRefused
+from registry_data.client.errors import EgressRefused, RemoteDenied, RemoteRefused
 from registry_data.client.registry import RemoteRegistry
 from registry_data.oci.digest import Digest
 from registry_data.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from tests.clients.cutting import Line
 from tests.oci_client import descriptor, image_manifest
+from tests.services.minio import S3Server
 from tests.services.registries import PEERS, running_registry
 from tests.tenants import Tenants
 
@@ -166,6 +169,36 @@ def test_a_manifest_whose_content_is_missing_is_refused(peer: Peer) -> None:
     with pytest.raises(RemoteRefused) as refused:
         peer.put("1", image_manifest(CONFIG, [b"missing"]))
     assert (refused.value.status, refused.value.code) == (400, "MANIFEST_BLOB_UNKNOWN")
+
+
+def test_downloads_are_redirected_to_the_storage(minio: S3Server, tmp_path: Path) -> None:
+    # given distribution on S3, which redirects to URLs that are signed for one method, at another origin
+    parts = urlsplit(minio.url())
+    bucket = parts.path.strip("/")
+    Minio(minio.endpoint, access_key=parts.username, secret_key=parts.password, secure=False).make_bucket(
+        bucket
+    )
+    storage = (
+        f"s3: {{regionendpoint: 'http://localhost:{minio.port}', region: us-east-1, bucket: {bucket}, "
+        f"accesskey: {parts.username}, secretkey: {parts.password}, secure: false, forcepathstyle: true}}"
+    )
+    data = os.urandom(3_000_000)
+    digest = Digest.of(data)
+    with (
+        running_registry("distribution-registry", tmp_path, storage=storage) as host,
+        RemoteRegistry(f"http://{host}", egress=EgressPolicy.parse("127.0.0.1, localhost")) as remote,
+    ):
+        # then a blob is uploaded, found and read, and a part of it
+        remote.upload_blob("team/app", digest, len(data), lambda at: [data[at:]])
+        assert remote.blob_size("team/app", digest) == len(data)
+        assert b"".join(remote.read_blob("team/app", digest, size=len(data))) == data
+        assert b"".join(remote.read_blob("team/app", digest, size=len(data), start=100)) == data[100:]
+
+        # and nothing is read if only the registry may be connected to
+        with RemoteRegistry(f"http://{host}", egress=EgressPolicy.parse(host)) as strict:
+            strict.check()
+            with pytest.raises(EgressRefused, match="localhost has a loopback address"):
+                list(strict.read_blob("team/app", digest, size=len(data)))
 
 
 @pytest.mark.parametrize("program", PEERS)

@@ -17,7 +17,7 @@ _SETTINGS: Final = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage:
-  filesystem: {{rootdirectory: {folder}/data}}
+  {storage}
   delete: {{enabled: true}}
 http: {{addr: "{host}"}}
 {auth}
@@ -27,7 +27,12 @@ _START_TIMEOUT: Final = 30.0  # seconds
 
 @contextmanager
 def running_registry(
-    program: str, folder: Path, *, htpasswd: str | None = None, host: str | None = None
+    program: str,
+    folder: Path,
+    *,
+    htpasswd: str | None = None,
+    host: str | None = None,
+    storage: str | None = None,
 ) -> Iterator[str]:
     """Run one of PEERS; yields its host:port.
 
@@ -36,15 +41,17 @@ def running_registry(
         folder: for its settings and content.
         htpasswd: the content of a password file (bcrypt); without it, everybody may push.
         host: where it listens; by default a free port.
+        storage: the line of its settings; by default content is in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     host = host or f"127.0.0.1:{free_port()}"
+    storage = storage or f"filesystem: {{rootdirectory: {folder}/data}}"
     auth = ""
     if htpasswd is not None:
         (folder / "htpasswd").write_text(htpasswd, encoding="utf-8")
         auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}"
     settings = folder / "config.yml"
-    settings.write_text(_SETTINGS.format(folder=folder, host=host, auth=auth), encoding="utf-8")
+    settings.write_text(_SETTINGS.format(storage=storage, host=host, auth=auth), encoding="utf-8")
     child = Child(
         [str(require_tool(program)), "serve", str(settings)],
         env={"PATH": "/usr/bin:/bin", "OTEL_TRACES_EXPORTER": "none"},  # version 3 traces by default
