@@ -20,6 +20,8 @@ from registry_data.client.registry import RemoteRegistry
 
 _Key: TypeAlias = tuple[UUID, datetime]  # of a target, and when it was changed
 
+_CHECK_TIMEOUT: Final = 10.0  # seconds
+_checks: Final = threading.BoundedSemaphore(2)
 _IDLE: Final = 8  # clients that a process keeps without using them
 _UNREADABLE: Final = (
     "the password of this target was encrypted with another REGISTRY_SECRET_KEY: enter it again"
@@ -127,10 +129,27 @@ registries: Final = Registries()
 
 
 def check(target: Target) -> Checked:
-    """Connect to a target and sign in."""
+    """Connect to a target and sign in; ends after ten seconds. A request waits for the result.
+
+    At most a few run at once in a process, so that slow targets cannot use up the threads of the API.
+    """
+    if not _checks.acquire(blocking=False):
+        return Checked(False, "other targets are being checked: try again in a moment")
+    try:
+        return _check(target)
+    finally:
+        _checks.release()
+
+
+def _check(target: Target) -> Checked:
     try:
         with connect(target) as registry:
-            registry.check()
+            timer = threading.Timer(_CHECK_TIMEOUT, registry.abort)
+            timer.start()
+            try:
+                registry.check()
+            finally:
+                timer.cancel()
     except RemoteError as error:
         return Checked(False, str(error))
     return Checked(True, f"{target.url} answers and accepts the credentials")

@@ -7,7 +7,6 @@ namespaces are: a target could otherwise name digests to get content that the ru
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
 from uuid import UUID
 
 from registry_control.catalog import ingest
@@ -19,6 +18,7 @@ from registry_control.catalog.services import blobs, images, uploads
 from registry_control.common.clock import now
 from registry_control.replication.engine import content, outcomes
 from registry_control.replication.engine.work import (
+    TURN,
     CannotReplicate,
     Context,
     ImagePlan,
@@ -32,8 +32,6 @@ from registry_data.client.errors import ContentMismatch
 from registry_data.oci.digest import Digest
 from registry_data.oci.manifest import Descriptor, ParsedManifest, parse_manifest
 from registry_data.storage.base import Key, StorageError
-
-_GIVE_WAY_EVERY: Final = 64 * 1024 * 1024  # bytes
 
 
 def plan(context: Context, image: ExecutionImage) -> None:
@@ -84,7 +82,7 @@ def copy_blob(context: Context, blob: ExecutionBlob) -> None:
     progress: list[Progress] = []
 
     def read(offset: int) -> Iterator[bytes]:
-        progress.append(Progress(context, offset=offset))
+        progress.append(Progress(context, offset=offset, turn=TURN))
         return _read(context, blob, claimed, progress[0], offset)
 
     try:
@@ -206,15 +204,8 @@ def _start(context: Context, image_id: UUID, claimed: Digest) -> UUID:
 def _read(
     context: Context, blob: ExecutionBlob, claimed: Digest, progress: Progress, offset: int
 ) -> Iterator[bytes]:
-    """The bytes of a blob at the source; other organizations may go first from time to time."""
-    pieces = context.registry.read_blob(blob.source, claimed, size=blob.size, start=offset)
-    since = 0
-    for piece in progress.counted(pieces):
-        yield piece
-        since += len(piece)
-        if since >= _GIVE_WAY_EVERY:
-            since = 0
-            progress.give_way()
+    """The bytes of a blob at the source, from an offset on."""
+    return progress.counted(context.registry.read_blob(blob.source, claimed, size=blob.size, start=offset))
 
 
 def _store(context: Context, image_id: UUID, row: ExecutionManifest, *, tag: str) -> None:

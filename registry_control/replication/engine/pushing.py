@@ -11,7 +11,10 @@ from registry_control.catalog.selectors.content import missing_children
 from registry_control.catalog.selectors.holders import StoredBlob
 from registry_control.catalog.selectors.linked import blob_of_image
 from registry_control.replication.engine import content, outcomes
+from registry_control.replication.engine.keeper import Interrupted
 from registry_control.replication.engine.work import (
+    LONGEST_TURN,
+    TURN,
     CannotReplicate,
     Context,
     ImagePlan,
@@ -26,7 +29,7 @@ from registry_data.storage.base import Key, NotStored
 
 _WHOLE: Final = 1024 * 1024  # bytes up to which a blob is sent with the request that completes the upload
 _FIRST_CHUNK: Final = 64 * 1024 * 1024  # bytes
-_SHORTEST_CHUNK: Final = 8 * 1024 * 1024
+_SHORTEST_CHUNK: Final = 1024 * 1024
 _LONGEST_CHUNK: Final = 512 * 1024 * 1024
 _CHUNK_TIME: Final = 10.0  # seconds that a chunk should take: then others may go first
 _PIECE: Final = 64 * 1024  # bytes between two checks whether the transfer was cancelled
@@ -119,7 +122,7 @@ def _send(context: Context, blob: ExecutionBlob, digest: Digest) -> None:
     if source is None:
         raise CannotReplicate("it was deleted from the image while it was replicated")
     upload = _resumed(context, blob) or _started(context, blob)
-    progress = Progress(context, offset=upload.offset)
+    progress = Progress(context, offset=upload.offset, turn=LONGEST_TURN)
     read = partial(_read, context, source, progress)
     if upload.offset == 0 and blob.size <= _WHOLE:
         upload.finish(digest, b"".join(read(0, blob.size)))
@@ -136,35 +139,50 @@ def _send_chunks(
 ) -> None:
     """Send the rest in chunks, after each of which another worker could continue.
 
-    A new session gets the first 64 MiB in one request, as docker sends a layer.
+    A new session gets the first 64 MiB in one request, as docker sends a layer; then the rate is known, and a
+    chunk takes about ten seconds. A chunk that takes more than a minute is interrupted if others wait: how
+    much of it the target keeps is up to the target, but the chunks of the next turn are shorter.
     """
-    length = _FIRST_CHUNK
+    length = int(json.loads(blob.upload or "{}").get("chunk", _FIRST_CHUNK))
     while upload.offset < blob.size:
         start, began = upload.offset, monotonic()
         size = min(max(length, upload.minimum_chunk), blob.size - start)
-        upload.append(partial(_read, context, source, progress, start, start + size), size)
+        try:
+            upload.append(partial(_read, context, source, progress, start, start + size), size)
+        except Interrupted:
+            _save(context, upload, chunk=_chunk(progress.offset - start, monotonic() - began))
+            raise
         if upload.offset <= start:
             raise RemoteUnavailable(f"{context.target.name} accepted no byte of {blob.digest} after {start}")
-        outcomes.save_upload(context.work, json.dumps(upload.state))
+        length = _chunk(upload.offset - start, monotonic() - began)
+        _save(context, upload, chunk=length)
         progress.move_to(upload.offset)
-        rate = (upload.offset - start) / max(monotonic() - began, 0.001)
-        length = int(min(max(rate * _CHUNK_TIME, _SHORTEST_CHUNK), _LONGEST_CHUNK))
         if upload.offset < blob.size:
-            progress.give_way()
+            progress.give_way(after=TURN)
+
+
+def _chunk(sent: int, seconds: float) -> int:
+    """The length of a chunk that takes ten seconds at the rate of the last one."""
+    return int(min(max(sent / max(seconds, 0.001) * _CHUNK_TIME, _SHORTEST_CHUNK), _LONGEST_CHUNK))
+
+
+def _save(context: Context, upload: RemoteUpload, *, chunk: int = _FIRST_CHUNK) -> None:
+    """Save what the next turn needs, which may be in another process."""
+    outcomes.save_upload(context.work, json.dumps({"state": upload.state, "chunk": chunk}))
 
 
 def _resumed(context: Context, blob: ExecutionBlob) -> RemoteUpload | None:
     """The upload that an earlier attempt began, if the target still knows it."""
     if not blob.upload:
         return None
-    upload = context.registry.resume_upload(json.loads(blob.upload))
+    upload = context.registry.resume_upload(json.loads(blob.upload)["state"])
     offset = upload.status()
     return upload if offset is not None and offset <= blob.size else None
 
 
 def _started(context: Context, blob: ExecutionBlob) -> RemoteUpload:
     upload = context.registry.start_upload(blob.destination)
-    outcomes.save_upload(context.work, json.dumps(upload.state))
+    _save(context, upload)
     return upload
 
 

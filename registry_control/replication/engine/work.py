@@ -29,7 +29,12 @@ from registry_data.storage.base import BlobStore
 
 _SAVE: Final = 1.0  # seconds between two updates of the progress
 TURN: Final = 15.0
-"""Seconds after which a transfer lets other organizations go first, if they wait."""
+"""Seconds after which a transfer lets other organizations go first, if they wait, where it can continue."""
+
+LONGEST_TURN: Final = 60.0
+"""Seconds after which it does so even if bytes must be sent again."""
+
+_LOOK: Final = 5.0  # seconds between two looks whether others wait
 
 
 class CannotReplicate(Exception):
@@ -70,13 +75,20 @@ class PlannedBlob:
 
 
 class Progress:
-    """Counts the bytes of one transfer and saves the sum about once a second."""
+    """Counts the bytes of one transfer, saves the sum about once a second, and ends its turn."""
 
-    def __init__(self, context: Context, *, offset: int) -> None:
-        """`offset` is the number of bytes that are at the destination already."""
+    def __init__(self, context: Context, *, offset: int, turn: float) -> None:
+        """Begin the turn of a transfer.
+
+        Args:
+            context: its work.
+            offset: how many bytes are at the destination already.
+            turn: seconds after which `counted` lets other organizations go first.
+        """
         self._context = context
-        self._offset = offset
-        self._began = self._saved_at = time.monotonic()
+        self.offset = offset
+        self._began = self._saved_at = self._looked_at = time.monotonic()
+        self._turn = turn
         outcomes.count_sent(context.work, offset)
 
     def counted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -84,24 +96,26 @@ class Progress:
         for piece in pieces:
             self._context.check()
             yield piece
-            self.move_to(self._offset + len(piece))
+            self.move_to(self.offset + len(piece))
+            self.give_way(after=self._turn)
 
     def move_to(self, offset: int) -> None:
         """The destination has this many bytes."""
-        self._offset = offset
+        self.offset = offset
         if time.monotonic() - self._saved_at >= _SAVE:
             self.save()
 
     def save(self) -> None:
         """Save the present number."""
-        outcomes.count_sent(self._context.work, self._offset)
+        outcomes.count_sent(self._context.work, self.offset)
         self._saved_at = time.monotonic()
 
-    def give_way(self) -> None:
-        """Raise Interrupted if this transfer has had its turn and other organizations wait."""
-        if time.monotonic() - self._began < TURN:
+    def give_way(self, *, after: float) -> None:
+        """Raise Interrupted if this transfer has taken so many seconds and other organizations wait."""
+        moment = time.monotonic()
+        if moment - self._began < after or moment - self._looked_at < _LOOK:
             return
-        self._began = time.monotonic()
+        self._looked_at = moment
         if claims.others_wait(self._context.work.execution.organization_id):
             raise Interrupted
 
