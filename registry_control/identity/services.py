@@ -339,6 +339,8 @@ def contents_of(organization: Organization) -> dict[str, int]:
         "applications": organization.applications.count(),
         "api_keys": ApiKey.objects.filter(default_project__organization=organization).count(),
         "policies": organization.policies.count(),
+        # Of an app above this one; a target with rules belongs to an organization with namespaces.
+        "replication_targets": organization.replication_targets.count(),
     }
 
 

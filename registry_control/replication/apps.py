@@ -2,8 +2,9 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from django.apps import AppConfig
+from django.db.models import Model
 
-from registry_control.common.signals import content_pushed, execution_started
+from registry_control.common.signals import content_pushed, deletion_started, execution_started
 
 
 class ReplicationConfig(AppConfig):
@@ -13,6 +14,7 @@ class ReplicationConfig(AppConfig):
     def ready(self) -> None:
         content_pushed.connect(_record_push, dispatch_uid="replication")
         execution_started.connect(_enqueue_advance, dispatch_uid="replication")
+        deletion_started.connect(_enqueue_clean_up, dispatch_uid="replication")
 
 
 def _record_push(image_id: UUID, digest: str, tags: Sequence[str], **_: object) -> None:
@@ -27,3 +29,12 @@ def _enqueue_advance(**_: object) -> None:
     from registry_control.replication.tasks import advance
 
     enqueue_on_commit(advance)
+
+
+def _enqueue_clean_up(sender: type[Model], **_: object) -> None:
+    """The rules of a namespace end with it."""
+    if sender._meta.model_name == "namespace":
+        from registry_control.common.background import enqueue_on_commit
+        from registry_control.replication.tasks import clean_up
+
+        enqueue_on_commit(clean_up)

@@ -81,7 +81,14 @@ def test_an_organization_without_namespaces_is_deleted_with_all_its_objects(
     with pytest.raises(BadCredentials):
         authenticate(secret=tenant.secret)
     event = AuditEvent.objects.get(verb="organization.delete", target_id=str(organization.pk))
-    assert event.detail == {"projects": 2, "users": 1, "applications": 1, "api_keys": 1, "policies": 1}
+    assert event.detail == {
+        "projects": 2,
+        "users": 1,
+        "applications": 1,
+        "api_keys": 1,
+        "policies": 1,
+        "replication_targets": 0,
+    }
 
 
 @pytest.mark.parametrize("way", ["page", "action"])

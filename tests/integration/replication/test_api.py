@@ -7,6 +7,10 @@ import pytest
 from django.test import override_settings
 
 from registry_control.audit.models import AuditEvent
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.services import deletion
+from registry_control.common.store import blob_store
+from registry_control.identity import services as identity
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.models import Execution, ExecutionStatus, Rule, Target
 from registry_control.replication.services import rules
@@ -335,3 +339,23 @@ def test_the_rules_of_a_deleted_namespace_are_gone(
     assert call(owner, "GET", f"/rules/{rule.pk}").status == 404
     assert rules.delete_without_namespace(limit=10) == 1
     assert call(owner, "DELETE", f"/targets/{target_id}").status == 200
+
+
+def test_an_organization_is_deleted_with_its_targets(owner: TestKey, target_id: str) -> None:
+    identity.delete_organization(actor=SYSTEM, organization=owner.organization)
+    assert not Target.objects.filter(pk=target_id).exists()
+    (event,) = AuditEvent.objects.filter(verb="organization.delete")
+    assert event.detail["replication_targets"] == 1
+
+
+def test_an_organization_whose_namespaces_are_deleted_can_be_deleted(
+    owner: TestKey, namespace: Namespace, body: dict[str, Any]
+) -> None:
+    call(owner, "POST", "/rules", body)
+    assert Api(owner).delete(f"/namespaces/{namespace.pk}").status == 200
+    while deletion.run_batch(store=blob_store(), limit=100):
+        pass
+    deletion.run_batch(store=blob_store(), limit=100)
+    rules.delete_without_namespace(limit=10)
+    identity.delete_organization(actor=SYSTEM, organization=owner.organization)
+    assert not Target.objects.exists()

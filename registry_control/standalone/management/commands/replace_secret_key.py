@@ -17,7 +17,8 @@ class Command(BaseCommand):
 
     help = (
         "Accept the current REGISTRY_SECRET_KEY for this database, which was set up with another one."
-        " Every API key, token and session that exists becomes invalid."
+        " Every API key, token and session that exists becomes invalid, and the passwords of replication"
+        " targets cannot be read any more."
     )
 
     def handle(self, *_: Any, **__: Any) -> None:
@@ -38,7 +39,10 @@ class Command(BaseCommand):
         with transaction.atomic():
             replace_secret_key()
             record(actor=SYSTEM, verb="installation.replace_secret_key", target=_INSTALLATION)
-        self.stderr.write("replaced; create new API keys with `manage.py create_key`")
+        self.stderr.write(
+            "replaced; create new API keys with `manage.py create_key`, and enter the passwords of"
+            " replication targets again"
+        )
 
 
 def _refuse_unconfirmed_file() -> None:
