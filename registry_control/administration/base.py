@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
 
 from django.contrib import admin, messages
@@ -55,6 +55,9 @@ def organization_id_of(row: models.Model) -> UUID | None:
     return found if isinstance(found, UUID) else None
 
 
+_ASSIGNED: Final = ("id", "created_at", "updated_at")
+
+
 class AuditedAdmin(_ModelAdmin):
     """Records one audit row for each change, in its transaction, with the administrator as the actor.
 
@@ -76,6 +79,11 @@ class AuditedAdmin(_ModelAdmin):
             return ("name", "pk")
         has_random_ids = "created_at" in names and not isinstance(self.opts.pk, models.AutoField)
         return ("-created_at", "-pk") if has_random_ids else ("-pk",)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """An empty form has no id and no times: the row does not have them yet."""
+        fields = super().get_fields(request, obj)
+        return fields if obj is not None else [name for name in fields if name not in _ASSIGNED]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Find a row; inside a transaction, lock it first, because it is about to be changed or deleted."""
@@ -276,7 +284,7 @@ class ServiceDeletedAdmin(AuditedAdmin):
         shown = [
             f"{row._meta.verbose_name}: {row}, with everything below it, in the background" for row in objs
         ]
-        return shown, {}, set(), []
+        return shown, {str(self.opts.verbose_name_plural): len(shown)}, set(), []
 
 
 def link_to(row: models.Model | None) -> str:

@@ -235,6 +235,13 @@ class TagAdmin(PushedAdmin):
         """The digest of its manifest."""
         return short(tag.manifest.digest)
 
+    def get_deleted_objects(
+        self, objs: Iterable[Model] | QuerySet[Any], request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
+        """List the tags; their manifests remain."""
+        shown = [f"tag: {row.image}:{row}; its manifest remains" for row in objs if isinstance(row, Tag)]
+        return shown, {"tags": len(shown)}, set(), []
+
 
 @admin.register(Manifest)
 class ManifestAdmin(PushedAdmin):
@@ -293,7 +300,8 @@ class ManifestAdmin(PushedAdmin):
         self, objs: Iterable[Model] | QuerySet[Any], request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
         """List the manifests; they and their tags are deleted at once."""
-        return [f"manifest: {row}, with its tags" for row in objs], {}, set(), []
+        shown = [f"manifest: {row}, with its tags" for row in objs]
+        return shown, {"manifests": len(shown)}, set(), []
 
     @admin.display(description="size", ordering="size")
     def size_for_people(self, manifest: Manifest) -> str:
@@ -352,7 +360,7 @@ class BlobAdmin(ReadOnlyAdmin):
 class BlobLinkAdmin(ReadOnlyAdmin):
     """References from manifests to blobs."""
 
-    list_display = ("id", "image", "manifest", "blob")
+    list_display = ("id", "image", "manifest_digest", "blob_digest")
     list_select_related = ("image__namespace", "manifest", "blob")
     search_fields = ("blob__digest__startswith", "manifest__digest__startswith")
 
@@ -361,14 +369,29 @@ class BlobLinkAdmin(ReadOnlyAdmin):
         found: QuerySet[BlobLink] = super().get_queryset(request)
         return found.defer("manifest__payload")
 
+    @admin.display(description="manifest")
+    def manifest_digest(self, link: BlobLink) -> str:
+        """The first characters of the manifest's digest."""
+        return short(link.manifest.digest)
+
+    @admin.display(description="blob")
+    def blob_digest(self, link: BlobLink) -> str:
+        """The first characters of the blob's digest."""
+        return short(link.blob.digest)
+
 
 @admin.register(BlobLease)
 class BlobLeaseAdmin(ReadOnlyAdmin):
     """Images that have a blob until a time, without a manifest that references it."""
 
-    list_display = ("id", "image", "blob", "expires_at")
+    list_display = ("id", "image", "blob_digest", "expires_at")
     list_select_related = ("image__namespace", "blob")
     search_fields = ("blob__digest__startswith", "image__name")
+
+    @admin.display(description="blob")
+    def blob_digest(self, lease: BlobLease) -> str:
+        """The first characters of the blob's digest."""
+        return short(lease.blob.digest)
 
 
 @admin.register(UploadSession)

@@ -134,6 +134,9 @@ class ManifestChild(models.Model):
         verbose_name_plural = "manifest children"
         constraints = [models.UniqueConstraint(fields=["parent", "child"], name="manifest_child_once")]
 
+    def __str__(self) -> str:
+        return f"child {self.child.digest}"
+
 
 class MissingChild(models.Model):
     """A sparse index lists a manifest that its image does not have; a push makes it a `ManifestChild`.
@@ -147,9 +150,12 @@ class MissingChild(models.Model):
     platform = models.CharField(max_length=128, blank=True, default="")
 
     class Meta:
-        verbose_name_plural = "awaited children"
+        verbose_name_plural = "missing children"
         constraints = [models.UniqueConstraint(fields=["parent", "digest"], name="missing_child_once")]
         indexes = [models.Index(fields=["image", "digest"], name="awaited_in_image")]
+
+    def __str__(self) -> str:
+        return f"missing child {self.digest}"
 
 
 class Tag(Timestamped):
@@ -220,6 +226,9 @@ class BlobLink(models.Model):
             models.Index(fields=["blob", "image"], name="blob_links_of_blob"),
         ]
 
+    def __str__(self) -> str:
+        return f"link to {self.blob.digest}"
+
 
 class BlobLease(models.Model):
     """An image has a blob until `expires_at`, even if no manifest references it (invariant 2)."""
@@ -230,6 +239,9 @@ class BlobLease(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["image", "blob"], name="blob_lease_once")]
+
+    def __str__(self) -> str:
+        return f"lease of {self.blob.digest}"
 
 
 class BlobReview(models.Model):
@@ -259,6 +271,9 @@ class BlobReview(models.Model):
                 fields=["retry_at"], condition=models.Q(retry_at__isnull=False), name="blobs_to_delete"
             ),
         ]
+
+    def __str__(self) -> str:
+        return f"review of {self.blob.digest}"
 
 
 class UploadSession(models.Model):

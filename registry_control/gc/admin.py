@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_POST
 
-from registry_control.administration.base import ReadOnlyAdmin, actor_of, human_size, link_to
+from registry_control.administration.base import ReadOnlyAdmin, actor_of, human_size, short
 from registry_control.catalog.models import BlobReview
 from registry_control.common.clock import now
 from registry_control.gc.models import GcRun
@@ -24,7 +24,7 @@ class BlobReviewAdmin(ReadOnlyAdmin):
     """Blobs that lost a reference, the longest unreferenced first."""
 
     list_display = (
-        "blob_link",
+        "blob_digest",
         "size_for_people",
         "cause",
         "unreferenced_since",
@@ -38,9 +38,9 @@ class BlobReviewAdmin(ReadOnlyAdmin):
     search_fields = ("blob__digest__startswith",)
 
     @admin.display(description="blob")
-    def blob_link(self, review: BlobReview) -> str:
-        """A link to the blob."""
-        return link_to(review.blob)
+    def blob_digest(self, review: BlobReview) -> str:
+        """The first characters of the blob's digest."""
+        return short(review.blob.digest)
 
     @admin.display(description="size")
     def size_for_people(self, review: BlobReview) -> str:

@@ -97,8 +97,11 @@ class OrganizationAdmin(IdentityAdmin):
         forbidden, protected = set(), []
         for organization in objs:
             contents = services.contents_of(organization)
-            counts.update({"organizations": 1, **contents})
-            parts = [f"{number} {name.replace('_', ' ')}" for name, number in contents.items()]
+            named = {
+                name.replace("api_", "API ").replace("_", " "): number for name, number in contents.items()
+            }
+            counts.update({"organizations": 1, **named})
+            parts = [f"{name}: {number}" for name, number in named.items()]
             shown += [f"organization: {organization}", parts]
             if not self.has_delete_permission(request, organization):
                 forbidden.add("superuser")
