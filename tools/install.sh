@@ -98,7 +98,9 @@ install_image_base() {
     if [ "$(cat "$base.contents" 2>/dev/null)" != "$contents" ]; then
         mkdir -p "$cache/images"
         rm -f "$base.contents"
-        quietly mmdebstrap --variant=minbase --include="${image_packages// /,}" "$image_release" "$built/base.tar"
+        quietly mmdebstrap --variant=minbase --include="${image_packages// /,}" \
+            --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+            --dpkgopt='path-exclude=/usr/share/locale/*' "$image_release" "$built/base.tar"
         mv "$built/base.tar" "$base"
         echo "$contents" >"$base.contents"
         done_what="made"

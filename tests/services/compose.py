@@ -109,7 +109,9 @@ class Installation:
 
     def stored_bytes(self) -> int:
         """The size of the objects in the bucket. MinIO frees the space of deleted ones some minutes later."""
-        return int(self.compose("exec", "-T", "minio", "du", "-sb", "/data/stowage").stdout.split()[0])
+        # du fails, and still counts, if a file is deleted meanwhile.
+        counted = self.compose("exec", "-T", "minio", "du", "-sb", "/data/stowage", check=False)
+        return int(counted.stdout.split()[0])
 
 
 def make_installation(name: str, folder: Path, docker: DockerClient, **settings: str) -> Installation:
