@@ -60,7 +60,7 @@ clients: venv-dev ## Run the tests that drive docker and other clients (first: m
 	$(call run_tests,sqlite,clients)
 	$(call run_serial_tests,sqlite,clients)
 
-production: venv-dev ## Install requirements.txt alone and run several nodes from it (first: make tools)
+production: venv-dev ## Run several nodes from requirements.txt alone, and deploy/compose (first: make tools)
 	$(PYTEST) -m production $(ARGS)
 
 conformance: venv-dev ## Install the official suite of the OCI specification (needs go) and run it, on disk and MinIO

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,8 +18,14 @@ from tests.tenants import REGION
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# The blob of a deleted image is deleted within seconds, and not after two days.
-SOON = {"REGISTRY_GC_GRACE": "1", "REGISTRY_LEASE": "1"}
+# The blob of a deleted image is deleted within seconds, and not after two days. Replication may connect to
+# the networks of containers.
+SETTINGS = {
+    "REGISTRY_GC_GRACE": "1",
+    "REGISTRY_LEASE": "1",
+    "REGISTRY_EGRESS_ALLOW": "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
+}
+REPLICATION = "/replication/v1beta1/regions/fr-par"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,7 @@ def engine(docker: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Do
 @pytest.fixture(scope="module")
 def installation(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     folder = tmp_path_factory.mktemp("one") / "deploy"
-    made = make_installation("one", folder, engine.client(), **SOON)
+    made = make_installation("one", folder, engine.client(), **SETTINGS)
     try:
         made.start()
         yield made
@@ -154,3 +161,67 @@ def test_clients_continue_when_a_data_node_and_a_worker_are_killed(installation:
     # and both start again
     installation.start()
     assert len(installation.compose("ps", "--quiet").stdout.split()) == 9
+
+
+@pytest.fixture
+def other(engine: DockerEngine, installation: Installation, tmp_path: Path) -> Iterator[Installation]:
+    """An installation that containers of the first one reach at the machine's address in their network."""
+    gateway = installation.gateway("egress")
+    settings = {"STOWAGE_BIND": "0.0.0.0", "STOWAGE_REGISTRY_NAME": gateway}
+    made = make_installation("two", tmp_path / "deploy", engine.client(), host=gateway, **settings)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.remove()
+
+
+def replicate(installation: Installation, rule: str) -> dict[str, Any]:
+    """Run a rule and return the execution at its end."""
+    run = installation.call("POST", f"{REPLICATION}/rules/{rule}/run")
+    assert run.status_code == 200, run.text
+    execution = f"{REPLICATION}/executions/{run.json()['id']}"
+    ends = ("succeeded", "failed", "cancelled")
+    wait_until(lambda: installation.call("GET", execution).json()["status"] in ends, timeout=120)
+    return dict(installation.call("GET", execution).json())
+
+
+def test_two_installations_replicate(installation: Installation, other: Installation) -> None:
+    # given an image here, and the other installation as a target
+    space = namespace(installation, "source")
+    namespace(other, "copies")
+    with installation.client() as client:
+        digest = client.push_image("source/app", "1", os.urandom(5_000_000))
+    target = installation.call(
+        "POST",
+        f"{REPLICATION}/targets",
+        name="other",
+        url=f"https://{other.registry}",
+        username="nologin",
+        password=other.secret_key,
+        insecure=True,  # its certificate is self-signed
+    )
+    assert target.status_code == 200, target.text
+    rule = installation.call(
+        "POST",
+        f"{REPLICATION}/rules",
+        name="copy",
+        direction="push",
+        target_id=target.json()["id"],
+        namespace_id=space,
+        repositories=["*"],
+        destination="copies/{image}",
+    )
+    assert rule.status_code == 200, rule.text
+
+    # when the rule runs, then the other one has the same image
+    execution = replicate(installation, rule.json()["id"])
+    assert (execution["status"], execution["images_done"]) == ("succeeded", 1), execution
+    with other.client() as client:
+        pulled = client.on("copies/app", "GET", "manifests/1")
+        assert pulled.headers["docker-content-digest"] == digest
+        assert (
+            client.on("copies/app", "GET", f"blobs/{pulled.json()['layers'][0]['digest']}").status_code == 200
+        )
+    # and a second run sends nothing
+    assert replicate(installation, rule.json()["id"])["bytes_done"] == 0

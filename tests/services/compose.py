@@ -30,13 +30,14 @@ class Installation:
     name: str
     folder: Path
     docker: DockerClient
+    host: str
     registry_port: int
     https_port: int
 
     @property
     def registry(self) -> str:
         """The registry's host as clients write it in image names."""
-        return f"localhost:{self.registry_port}"
+        return f"{self.host}:{self.registry_port}"
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `docker compose ARGUMENTS`.
@@ -107,6 +108,11 @@ class Installation:
         """An OCI client with the administrator's key, or without any."""
         return OciClient(self.registry, None if anonymous else self.secret_key, self.tls)
 
+    def gateway(self, network: str) -> str:
+        """The machine's address in a network of the installation."""
+        format_ = "{{(index .IPAM.Config 0).Gateway}}"
+        return self.docker("network", "inspect", "--format", format_, f"{self.name}_{network}").stdout.strip()
+
     def stored_bytes(self) -> int:
         """The size of the objects in the bucket. MinIO frees the space of deleted ones some minutes later."""
         # du fails, and still counts, if a file is deleted meanwhile.
@@ -114,10 +120,12 @@ class Installation:
         return int(counted.stdout.split()[0])
 
 
-def make_installation(name: str, folder: Path, docker: DockerClient, **settings: str) -> Installation:
+def make_installation(
+    name: str, folder: Path, docker: DockerClient, *, host: str = "localhost", **settings: str
+) -> Installation:
     """An installation that does not run yet: a copy of `.env.example` with other ports and these settings."""
     shutil.copytree(ROOT / "deploy", folder)
-    installation = Installation(name, folder, docker, free_port(), free_port())
+    installation = Installation(name, folder, docker, host, free_port(), free_port())
     environment = (folder / "compose" / ".env.example").read_text(encoding="utf-8")
     changed = {
         "STOWAGE_REGISTRY": installation.registry,
