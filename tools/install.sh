@@ -17,6 +17,7 @@ podman           container engine without a daemon
 buildah          builds images
 containerd       image store for ctr; its own ctr is older
 mmdebstrap       makes the base of the images that the tests of deploy/ build
+systemd          systemd-analyze checks units
 '
 
 # Go programs: name, package, version.
