@@ -18,11 +18,11 @@ from tests.tenants import REGION
 
 pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# The blob of a deleted image is deleted within seconds, and not after two days. Replication may connect to
+# Blobs of a deleted image are deleted within seconds, and not after a day. Replication may connect to
 # the networks of containers.
 SETTINGS = {
     "REGISTRY_GC_GRACE": "1",
-    "REGISTRY_LEASE": "1",
+    "REGISTRY_LEASE": "300",
     "REGISTRY_EGRESS_ALLOW": "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
 }
 REPLICATION = "/replication/v1beta1/regions/fr-par"
