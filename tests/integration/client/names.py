@@ -4,6 +4,7 @@ There, 198.41.0.4 is a public address of this machine. The name server answers t
 rebinding.test with it, and each further one with 127.0.0.1.
 """
 
+import fcntl
 import json
 import socket
 import struct
@@ -17,7 +18,18 @@ from registry_data.client.registry import RemoteRegistry
 from tests.services.scripted import Script, replying, running_script
 
 PUBLIC: Final = "198.41.0.4"
+_SIOCSIFFLAGS: Final = 0x8914  # netdevice(7)
+_SIOCSIFADDR: Final = 0x8916
+_IFF_UP: Final = 1
 _A: Final = 1  # the record type of IPv4 addresses
+
+
+def make_addresses() -> None:
+    """Start the loopback interface of a new network namespace, and give it the public address as well."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+        address = struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(PUBLIC))
+        fcntl.ioctl(control, _SIOCSIFADDR, struct.pack("16s16s8x", b"lo:1", address))
 
 
 def serve_names(queries: Counter[str]) -> None:
@@ -58,6 +70,7 @@ def hosts(script: Script) -> list[str]:
 
 
 def main() -> None:
+    make_addresses()
     queries: Counter[str] = Counter()
     threading.Thread(target=serve_names, args=(queries,), daemon=True).start()
     with running_script(PUBLIC) as public:

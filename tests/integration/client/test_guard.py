@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -176,7 +175,6 @@ def test_proxies_of_the_environment_are_not_used(
 
 
 _IN_NAMESPACE: Final = """
-ip link set lo up && ip addr add 198.41.0.4/32 dev lo &&
 printf '198.41.0.4 mixed.test\\n127.0.0.1 mixed.test\\n198.41.0.4 public.test\\n' > {folder}/hosts &&
 mount --bind {folder}/hosts /etc/hosts &&
 printf 'nameserver 127.0.0.1\\n' > {folder}/resolv.conf &&
@@ -191,12 +189,13 @@ def test_a_name_is_resolved_once_and_refused_if_any_address_is_internal(tmp_path
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "--net", "sh", "-ec", script],
         cwd=ROOT,
-        env=os.environ | {"PATH": "/usr/sbin:/sbin:" + os.environ.get("PATH", os.defpath)},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+    if done.stderr.startswith("unshare: "):
+        pytest.skip(f"needs namespaces: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "public.test": "200",
