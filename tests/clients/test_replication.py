@@ -235,6 +235,26 @@ def test_a_target_without_the_referrers_api_lists_all_referrers(here: Replicator
     assert states[0] == states[1]
 
 
+def test_transfers_continue_after_a_cut(here: Replicator, peer: Peer) -> None:
+    # given a large layer, and a connection that breaks in the middle of it
+    namespace, into = here.namespace(), here.namespace()
+    layer = os.urandom(30_000_000)
+    digest = here.oci.push_image(f"{namespace['name']}/app", "1", layer)
+    with Line(peer.host) as line:
+        target = here.target(line.host, username=peer.username, password=peer.password)
+        push = here.rule("push", target, namespace, destination=f"{peer.namespace}/cut")
+        pull_back = here.rule("pull", target, into, repositories=[f"{peer.namespace}/cut"], destination="app")
+
+        # when it is pushed and pulled back, then both continue or start again by themselves
+        for rule in (push, pull_back):
+            line.cut_after(len(layer) // 2)
+            done = here.run(rule)
+            assert (done["status"], done["errors"], line.cuts) == ("succeeded", [], 1)
+    own = Peer("here", here.host, "anyone", here.oci.secret or "", into["name"])
+    manifest, received = pull(own, "app", "manifests/1", f"blobs/{digest_of(layer)}")
+    assert (digest_of(manifest), received) == (digest, layer)
+
+
 @pytest.mark.slow
 def test_a_schedule_pushes(here: Replicator, tmp_path: Path, crane: Program) -> None:
     namespace = here.namespace()
