@@ -1,7 +1,6 @@
 """The background tasks of garbage collection."""
 
 from datetime import timedelta
-from threading import Lock
 from typing import Final
 
 from django.conf import settings
@@ -15,26 +14,20 @@ from registry_control.gc.services.collector import collect_batch
 from registry_data.storage.base import Unavailable
 
 _BATCH: Final = 200
+
+
 # One thread of a process collects at a time, so that a long queue leaves the other threads to other tasks.
-_collecting: Final = Lock()
-
-
-@background_task(name="gc.collect", queue=Queue.FAST, every=timedelta(seconds=3))
+@background_task(name="gc.collect", queue=Queue.FAST, every=timedelta(seconds=3), at_most=1)
 def collect() -> bool:
     """Delete blobs whose grace period is over.
 
     Raises:
         Unavailable: the storage failed for a whole batch; the next run tries again.
     """
-    if not _collecting.acquire(blocking=False):
-        return False
-    try:
-        batch = collect_batch(store=blob_store(), rules=Rules(now(), settings.GC_GRACE), limit=_BATCH)
-    finally:
-        _collecting.release()
+    batch = collect_batch(store=blob_store(), rules=Rules(now(), settings.GC_GRACE), limit=_BATCH)
     if batch.storage_is_down:
         raise Unavailable("the storage deletes nothing at present")
-    return batch.claimed == _BATCH
+    return batch.is_full
 
 
 @background_task(name="gc.advance_runs", queue=Queue.FAST, every=timedelta(seconds=10))

@@ -63,11 +63,12 @@ class Batch:
     removed: int = 0  # blobs
     bytes: int = 0
     errors: Mapping[Key, StorageError] = field(default_factory=dict)
+    is_full: bool = False  # whether there may be more rows to look at now
 
     @property
     def storage_is_down(self) -> bool:
-        """Whether the storage failed for every blob of the batch."""
-        return bool(self.errors) and not self.removed
+        """Whether the storage failed for every blob of the batch, and nothing else was done."""
+        return bool(self.errors) and not (self.removed or self.kept)
 
 
 def collect_batch(*, store: BlobStore, rules: Rules, limit: int) -> Batch:
@@ -85,7 +86,8 @@ def collect_batch(*, store: BlobStore, rules: Rules, limit: int) -> Batch:
     removed = _remove([each for each in claim.doomed if each.key not in errors])
     if errors:
         _postpone([each for each in claim.doomed if each.key in errors], errors)
-    return Batch(claim.size, claim.kept, len(removed), sum(each.size for each in removed), errors)
+    size = sum(each.size for each in removed)
+    return Batch(claim.size, claim.kept, len(removed), size, errors, is_full=claim.is_full)
 
 
 class _Claim(NamedTuple):
@@ -94,13 +96,20 @@ class _Claim(NamedTuple):
     size: int  # rows of the queue
     kept: int
     doomed: Sequence[Candidate]  # in state `deleting`
+    is_full: bool
 
 
 @transaction.atomic
 def _claim(rules: Rules, *, limit: int) -> _Claim:
-    """Step 1: mark the unreferenced blobs of a part of the queue, and claim those marked before."""
-    retries = _ids(_CLAIM_RETRIES, [time_parameter(rules.retries_before), limit])
+    """Step 1: mark the unreferenced blobs of a part of the queue, and claim those marked before.
+
+    These get half of the batch at most: content that the storage never deletes must not keep the rest of the
+    queue from being reviewed.
+    """
+    most_retries = (limit + 1) // 2
+    retries = _ids(_CLAIM_RETRIES, [time_parameter(rules.retries_before), most_retries])
     reviews = _ids(_CLAIM_REVIEWS, [time_parameter(rules.released_before), limit - len(retries)])
+    is_full = len(retries) == most_retries or len(retries) + len(reviews) == limit
     locked = _ids(f"{_LOCK_BLOBS} {placeholders(reviews)} {_IN_ORDER}", reviews) if reviews else []
     # Read after the locks: a transaction that held one may have added a reference.
     candidates = load([*retries, *locked])
@@ -109,7 +118,7 @@ def _claim(rules: Rules, *, limit: int) -> _Claim:
     _apply(_DROP, [each.id for each in candidates if actions[each.id] is Action.KEEP])
     _apply(_MARK, [each.id for each in candidates if actions[each.id] is Action.COLLECT])
     _apply(_RETRY_AT, [each.id for each in doomed], time_parameter(rules.now + _CLAIM))
-    return _Claim(len(retries) + len(reviews), len(candidates) - len(doomed), doomed)
+    return _Claim(len(retries) + len(reviews), len(candidates) - len(doomed), doomed, is_full)
 
 
 def _ids(sql: str, parameters: Sequence[Parameter]) -> list[int]:

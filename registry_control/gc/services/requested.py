@@ -61,7 +61,7 @@ def _advance(run: GcRun, store: BlobStore, limit: int) -> None:
         if deletion.run_batch(store=store, limit=limit) or deletion.remove_expired_leases(limit=limit):
             return
         batch = collect_batch(store=store, rules=Rules(now(), settings.GC_GRACE), limit=limit)
-    if batch.claimed < limit or batch.storage_is_down:
+    if not batch.is_full or batch.storage_is_down:
         runs.finish(run.pk)
 
 
