@@ -5,22 +5,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
+from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from registry_control.access.policy import Principal
 from registry_control.access.selectors import operates
-from registry_control.catalog.models import BlobLink, Image, Manifest, ManifestChild
+from registry_control.catalog.models import BlobLease, BlobLink, Image, Manifest, ManifestChild
 from registry_control.catalog.selectors.listing import newest_tags_on
-from registry_control.db.sql import optional_time, rows, uuid_from_db
-from registry_control.gc.policy import Action, Rules, judge
+from registry_control.db.sql import rows, uuid_from_db
+from registry_control.gc.policy import Action, Rules, Verdict, judge
 from registry_control.gc.selectors.candidates import Candidate, by_digest
-from registry_control.namespaces.selectors import may_see, visible_to
+from registry_control.namespaces.selectors import visible_to
 
 OTHERS: Final = "images of others"
 _MOST_MANIFESTS: Final = 100  # of one image that are examined
 _MOST_IMAGES: Final = 200
 _DEEPEST: Final = 5  # levels of indexes and subjects from a manifest to its tags
+_NO_BLOB: Final = 0  # an id that no blob has
 
 # Skips from one image to the next in the index, as `holders` of the catalogue does.
 _HOLDERS: Final = """
@@ -31,11 +33,10 @@ WITH RECURSIVE holder (image_id, number) AS (
             ORDER BY k.image_id LIMIT 1), h.number + 1
     FROM holder h WHERE h.image_id IS NOT NULL AND h.number < %s
 )
-SELECT h.image_id, NULL FROM holder h WHERE h.image_id IS NOT NULL
-UNION ALL
-SELECT found.image_id, found.expires_at FROM (
-    SELECT l.image_id, l.expires_at FROM catalog_bloblease l
-    WHERE l.blob_id = %s ORDER BY l.expires_at DESC LIMIT %s
+SELECT h.image_id FROM holder h WHERE h.image_id IS NOT NULL
+UNION
+SELECT found.image_id FROM (
+    SELECT l.image_id FROM catalog_bloblease l WHERE l.blob_id = %s ORDER BY l.expires_at DESC LIMIT %s
 ) found
 """
 
@@ -61,9 +62,10 @@ class Explanation:
 
 
 class _Holder(NamedTuple):
-    """An image that has a blob: by a manifest, or until a time by a lease."""
+    """An image that has a blob: by a manifest, by a lease until a time, or by both."""
 
     image: Image
+    is_linked: bool
     leased_until: datetime | None
 
 
@@ -77,10 +79,6 @@ class Viewer:
     def operates(self) -> bool:
         """Whether the viewer may know the state of content whose images it may not see."""
         return self.principal is None or operates(self.principal)
-
-    def may_see(self, image: Image) -> bool:
-        """Whether the viewer may know the image's name."""
-        return self.principal is None or may_see(self.principal, image.namespace)
 
     def images(self) -> QuerySet[Image]:
         """All images whose names the viewer may know."""
@@ -100,7 +98,11 @@ def explain(digest: str, *, viewer: Viewer, rules: Rules) -> Explanation:
         Manifest.objects.defer("payload").filter(digest=digest, image__in=viewer.images())[:_MOST_IMAGES]
     )
     kept_by = [reason for manifest in manifests for reason in _reached_by(manifest)]
-    explanations = [_explain_blob(each, viewer, rules) for each in by_digest(digest)]
+    blobs = by_digest(digest)
+    knows_all = viewer.operates
+    explanations = [_explain_blob(blob, viewer, rules, knows_all=knows_all) for blob in blobs]
+    if not blobs:
+        _seen(_NO_BLOB, viewer)  # the duration must not show what other tenants have (invariant 9)
     known = next((each for each in explanations if each is not None), None)
     if kept_by:
         kept_by += known.kept_by if known else ()
@@ -110,24 +112,25 @@ def explain(digest: str, *, viewer: Viewer, rules: Rules) -> Explanation:
     )
 
 
-def _explain_blob(blob: Candidate, viewer: Viewer, rules: Rules) -> Explanation | None:
+def _explain_blob(blob: Candidate, viewer: Viewer, rules: Rules, *, knows_all: bool) -> Explanation | None:
     """The state of a blob; None if the viewer may not know of it."""
-    holders = _holders(blob.id)
-    seen = [holder for holder in holders if viewer.may_see(holder.image)]
+    seen = _seen(blob.id, viewer)
     is_own = viewer.principal is not None and blob.organization_id == viewer.principal.organization_id
-    if not (seen or viewer.operates or (blob.organization_id is not None and is_own)):
+    if not (seen or knows_all or (blob.organization_id is not None and is_own)):
         return None
     verdict = judge(blob.facts, rules)
     kept_by = [reason for holder in seen for reason in _kept_by(holder, blob)]
-    if len(seen) < len(holders):
+    if _is_kept_by_others(blob.id, viewer):
         kept_by.append(OTHERS)
+        # The leases of others are theirs to know.
+        if not knows_all and verdict.action is Action.KEEP:
+            verdict = Verdict(Action.KEEP, "images have it, among them images of others")
     return Explanation(
         digest=blob.digest,
         state=_state(verdict.action),
         kept_by=_distinct(kept_by),
-        # The leases of others are theirs to know.
-        goes_at=verdict.goes_at if len(seen) == len(holders) or viewer.operates else None,
-        reason=_reason(blob, verdict.reason),
+        goes_at=verdict.goes_at,
+        reason=_reason(blob, verdict.reason, with_error=knows_all),
     )
 
 
@@ -141,39 +144,55 @@ def _state(action: Action) -> State:
             return State.WAITING
 
 
-def _reason(blob: Candidate, reason: str) -> str:
+def _reason(blob: Candidate, reason: str, *, with_error: bool) -> str:
+    """`with_error` adds what the storage said, which may name its hosts and folders."""
     parts = [reason]
     if blob.cause and not (blob.facts.is_linked or blob.facts.leased_until):
         parts.append(f"its last reference ended: {blob.cause}")
     if blob.attempts:
-        parts.append(
-            f"{blob.attempts} attempts to delete the content have failed, the last one with: {blob.error}"
-        )
+        parts.append(f"failed attempts to delete the content: {blob.attempts}")
+        if with_error:
+            parts.append(f"the last error was: {blob.error}")
     return "; ".join(parts)
 
 
-def _holders(blob_id: int) -> list[_Holder]:
-    """Some of the images that have a blob."""
+def _seen(blob_id: int, viewer: Viewer) -> list[_Holder]:
+    """Some of the viewer's images that have a blob.
+
+    The query visits the viewer's images, so that its duration does not depend on those of others.
+    """
+    if viewer.principal is None:
+        images = Image.objects.select_related("namespace").filter(pk__in=_images_of(blob_id))
+    else:
+        images = viewer.images()
+    links = BlobLink.objects.filter(image=OuterRef("pk"), blob=blob_id).values("pk")
+    leases = BlobLease.objects.filter(image=OuterRef("pk"), blob=blob_id).values("expires_at")
+    found = images.annotate(link=Subquery(links[:1]), leased_until=Subquery(leases[:1]))
+    holding = found.filter(Q(link__isnull=False) | Q(leased_until__isnull=False)).order_by("pk")
+    return [_Holder(image, image.link is not None, image.leased_until) for image in holding[:_MOST_IMAGES]]
+
+
+def _is_kept_by_others(blob_id: int, viewer: Viewer) -> bool:
+    """Whether one of the first images that have a blob is not the viewer's."""
+    holders = _images_of(blob_id)
+    own = viewer.images().filter(pk__in=holders)
+    return bool(holders - set(own.values_list("pk", flat=True)))
+
+
+def _images_of(blob_id: int) -> set[UUID]:
+    """The ids of some of the images that have a blob."""
     found = rows(_HOLDERS, [blob_id, blob_id, _MOST_IMAGES, blob_id, _MOST_IMAGES])
-    ids = [uuid_from_db(image_id) for image_id, _ in found]
-    images = Image.objects.select_related("namespace__project").in_bulk(ids)
-    return [
-        _Holder(images[image_id], optional_time(until))
-        for image_id, (_, until) in zip(ids, found, strict=True)
-        if image_id in images
-    ]
+    return {uuid_from_db(image_id) for (image_id,) in found}
 
 
 def _kept_by(holder: _Holder, blob: Candidate) -> Iterator[str]:
+    if holder.is_linked:
+        linked = BlobLink.objects.filter(image=holder.image, blob=blob.id).values_list("manifest", flat=True)
+        manifests = Manifest.objects.defer("payload").filter(pk__in=list(linked[:_MOST_MANIFESTS]))
+        for manifest in manifests:
+            yield from _reached_by(manifest, holder.image)
     if holder.leased_until is not None:
         yield f"lease of image {holder.image} until {holder.leased_until.isoformat()}"
-        return
-    links = BlobLink.objects.filter(image=holder.image, blob=blob.id)
-    linked = links.values("manifest")[:_MOST_MANIFESTS]
-    for manifest in Manifest.objects.defer("payload").filter(
-        pk__in=list(linked.values_list("manifest", flat=True))
-    ):
-        yield from _reached_by(manifest, holder.image)
 
 
 def _reached_by(manifest: Manifest, image: Image | None = None) -> list[str]:

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from registry_control.catalog.models import Blob, BlobLease, BlobReview
+from registry_control.catalog.models import Blob, BlobLease, BlobLink, BlobReview, Image, Manifest
 from registry_control.catalog.services import manifests
 from registry_control.common.clock import now
 from registry_control.gc.models import GcRun
 from registry_control.gc.services.requested import advance_runs
+from registry_data.storage.base import Key
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import (
     FULL_ACCESS,
@@ -215,3 +218,73 @@ def test_explain_shows_only_what_the_caller_may_see(operator: TestKey, store: Fi
     delete_image(mine, store)
     assert explain(owner, layer)["kept_by"] == ["images of others"]
     assert explain(owner, layer)["state"] == "kept"
+
+
+def test_invariant_9_explain_hides_by_content_and_by_work_what_others_have(store: FilesystemStore) -> None:
+    # given content of a tenant: listed, leased, and failing to be deleted
+    stranger, nobody = make_key(), make_key()
+    pushed = push_image(stranger, make_namespace(stranger), layers=[b"listed"], store=store)
+    leased = push_blob(stranger, pushed.image_id, b"leased", store=store)
+    failing = push_blob(stranger, pushed.image_id, b"failing", store=store)
+    Blob.objects.filter(digest=failing).update(state="deleting")
+    BlobReview.objects.create(
+        blob=Blob.objects.get(digest=failing), cause="", unreferenced_since=now(), retry_at=now()
+    )
+
+    # when another tenant asks for each and for content that does not exist
+    def asked(digest: str) -> tuple[dict[str, Any], int]:
+        with CaptureQueriesContext(connection) as captured:
+            body = explain(nobody, digest)
+        return body | {"digest": ""}, len(captured)
+
+    asked(digest_of(b"absent"))
+    absent = asked(digest_of(b"absent"))
+    for digest in (digest_of(b"listed"), leased, failing):
+        assert asked(digest) == absent
+
+    # and when its own image has the content too, then it does not learn about the leases of others
+    mine = push_image(nobody, make_namespace(nobody), layers=[b"leased"], store=store)
+    delete_image(mine, store)
+    found = explain(nobody, leased)
+    assert (found["state"], found["kept_by"], found["goes_at"]) == ("kept", ["images of others"], None)
+    lease = BlobLease.objects.get(blob__digest=leased)
+    assert str(lease.expires_at.year) not in found["reason"]
+
+
+def test_explain_finds_the_image_of_the_caller_among_any_number_of_others() -> None:
+    stranger, owner = make_key(), make_key()
+    others, mine = make_namespace(stranger), make_namespace(owner)
+    push_image(stranger, others, layers=[b"common"])
+    ids = [UUID(int=number) for number in range(1, 251)]
+    Image.objects.bulk_create(
+        Image(id=pk, namespace=others, organization_id=stranger.organization.pk, name=f"image-{pk}")
+        for pk in ids
+    )
+    manifests_of = {pk: Manifest(image_id=pk, digest="sha256:x", payload=b"", size=0) for pk in ids}
+    Manifest.objects.bulk_create(manifests_of.values())
+    blob = Blob.objects.get(digest=digest_of(b"common"))
+    BlobLink.objects.bulk_create(
+        BlobLink(image_id=pk, manifest=manifest, blob=blob) for pk, manifest in manifests_of.items()
+    )
+
+    push_image(owner, mine, "own", layers=[b"common"])
+
+    found = explain(owner, digest_of(b"common"))
+    assert found["kept_by"][0] == f"tag latest of image {mine.name}/own"
+    assert found["kept_by"][-1] == "images of others"
+
+
+def test_only_operators_read_what_the_storage_said(operator: TestKey, store: FilesystemStore) -> None:
+    owner = make_key()
+    pushed = push_image(owner, make_namespace(owner), layers=[b"layer"], store=store)
+    delete_image(pushed, store)
+    blob = Blob.objects.get(digest=digest_of(b"layer"))
+    path = store.path_of(Key(blob.storage_key))
+    path.unlink()
+    path.mkdir()
+    assert len(collect(store).errors) == 1
+
+    reason = explain(owner, blob.digest)["reason"]
+    assert "failed attempts to delete the content: 1" in reason
+    assert str(path) not in reason
+    assert str(path) in explain(operator, blob.digest)["reason"]
