@@ -265,6 +265,8 @@ class BlobReview(models.Model):
     error = models.CharField(max_length=255, blank=True, default="", help_text="Of the last failed attempt.")
 
     class Meta:
+        verbose_name = "blob in the review queue"
+        verbose_name_plural = "blobs in the review queue"
         indexes = [
             models.Index(fields=["unreferenced_since", "blob"], name="blobs_to_review"),
             models.Index(

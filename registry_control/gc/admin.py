@@ -23,15 +23,7 @@ from registry_control.gc.services import requested
 class BlobReviewAdmin(ReadOnlyAdmin):
     """Blobs that lost a reference, the longest unreferenced first."""
 
-    list_display = (
-        "blob_digest",
-        "size_for_people",
-        "cause",
-        "unreferenced_since",
-        "retry_at",
-        "attempts",
-        "error",
-    )
+    list_display = ("blob_digest", "size_for_people", "cause", "unreferenced_since", "retry_at", "attempts")
     list_filter = ("cause",)
     list_select_related = ("blob",)
     ordering = ("unreferenced_since", "pk")
@@ -52,17 +44,8 @@ class BlobReviewAdmin(ReadOnlyAdmin):
 class GcRunAdmin(ReadOnlyAdmin):
     """What garbage collection removed: by continuous work in each hour, and by runs that were requested."""
 
-    list_display = (
-        "started_at",
-        "kind",
-        "status",
-        "dry_run",
-        "blobs",
-        "size_for_people",
-        "manifests",
-        "finished_at",
-    )
-    list_filter = ("kind", "status", "dry_run")
+    list_display = ("started_at", "kind", "status", "dry_run", "blobs", "size_for_people", "manifests")
+    list_filter = ("kind", "status")
     change_list_template = "admin/gc/gcrun/change_list.html"
     ordering = ("-started_at", "-pk")
     search_fields = ("id",)

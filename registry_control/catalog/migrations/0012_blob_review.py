@@ -23,6 +23,8 @@ class Migration(migrations.Migration):
                 ('error', models.CharField(blank=True, default='', help_text='Of the last failed attempt.', max_length=255)),
             ],
             options={
+                'verbose_name': 'blob in the review queue',
+                'verbose_name_plural': 'blobs in the review queue',
                 'indexes': [models.Index(fields=['unreferenced_since', 'blob'], name='blobs_to_review'), models.Index(condition=models.Q(('retry_at__isnull', False)), fields=['retry_at'], name='blobs_to_delete')],
             },
         ),
