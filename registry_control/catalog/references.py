@@ -52,6 +52,10 @@ JOIN catalog_blob b ON b.id = linked.blob_id
 """
 _LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
 _RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
+_SHORTEN: Final = """
+UPDATE catalog_bloblease SET expires_at = %s
+WHERE image_id = %s AND expires_at > %s AND blob_id IN (SELECT id FROM catalog_blob WHERE digest IN
+"""
 _END_LEASE: Final = """
 DELETE FROM catalog_bloblease WHERE image_id = %s AND blob_id = %s RETURNING blob_id, image_id, expires_at
 """
@@ -203,6 +207,14 @@ def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = N
         time_parameter(until or now() + settings.BLOB_LEASE + ANSWER_TIME),
     )
     insert_many(_LEASE, ([image, blob_id, expires_at] for blob_id in blob_ids), conflict=_RENEW)
+
+
+def shorten_leases(digests: Collection[str], *, image_id: UUID) -> None:
+    """Let leases that are longer than a new one would be end with the time of a new one."""
+    if digests:
+        end = time_parameter(now() + settings.BLOB_LEASE + ANSWER_TIME)
+        sql = f"{_SHORTEN} {placeholders([*digests])})"
+        execute(sql, [end, id_parameter(image_id), end, *digests])
 
 
 def is_linked(blob_id: int, *, image_id: UUID) -> bool:

@@ -1,7 +1,9 @@
 """Recording uploaded blobs, leasing blobs to images, and deleting blobs from images."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -157,8 +159,10 @@ def _is_lost(stored: _StoredContent, new: NewBlob, store: BlobStore) -> bool:
 
 
 @transaction.atomic
-def promise(*, blob_id: int, image_id: UUID, even_read_only: bool = False) -> None:
-    """Lease a blob to an image, for a mount or for a HEAD that returns 200.
+def promise(
+    *, blob_id: int, image_id: UUID, even_read_only: bool = False, until: datetime | None = None
+) -> None:
+    """Lease a blob to an image, for a mount or for a HEAD that returns 200; by default for `BLOB_LEASE`.
 
     A client may skip the upload after such a HEAD, so it leases blobs of read-only images too.
 
@@ -171,7 +175,13 @@ def promise(*, blob_id: int, image_id: UUID, even_read_only: bool = False) -> No
     # The share lock prevents garbage collection from deleting the blob before this transaction commits.
     if not rows(_SHARE, [blob_id]):
         raise BlobNotFound
-    references.lease([blob_id], image_id=image_id)
+    references.lease([blob_id], image_id=image_id, until=until)
+
+
+@transaction.atomic
+def end_promises(digests: Collection[str], *, image_id: UUID) -> None:
+    """Let the leases of blobs to an image last no longer than if they were promised now."""
+    references.shorten_leases(digests, image_id=image_id)
 
 
 @transaction.atomic

@@ -7,7 +7,11 @@ namespaces are: a target could otherwise name digests to get content that the ru
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
+
+from django.conf import settings
 
 from registry_control.catalog import ingest
 from registry_control.catalog.errors import DigestMismatch, MissingContent, UploadNotFound
@@ -32,6 +36,10 @@ from registry_data.client.errors import ContentMismatch
 from registry_data.oci.digest import Digest
 from registry_data.oci.manifest import Descriptor, ParsedManifest, parse_manifest
 from registry_data.storage.base import Key, StorageError
+
+# How long a blob waits for the others of its image, with a short REGISTRY_LEASE as well. When the execution
+# has finished, `triggers.clean_up` shortens the leases.
+_HELD: Final = timedelta(hours=24)
 
 
 def plan(context: Context, image: ExecutionImage) -> None:
@@ -77,6 +85,14 @@ def copy_blob(context: Context, blob: ExecutionBlob) -> None:
     )
     if _lease(context, blob, image_id):
         return
+    _transfer(context, blob, image_id)
+    _, found = resolve.blob(context.namespace.name, blob.destination, blob.digest)
+    if found is None:
+        raise LostContent("the blob was deleted as soon as it was stored", [blob.digest])
+    blobs.promise(blob_id=found.id, image_id=image_id, until=now() + max(_HELD, settings.BLOB_LEASE))
+
+
+def _transfer(context: Context, blob: ExecutionBlob, image_id: UUID) -> None:
     claimed = Digest.parse(blob.digest)
     session_id = UUID(blob.upload) if blob.upload else _start(context, image_id, claimed)
     progress: list[Progress] = []
@@ -181,7 +197,7 @@ def _lease(context: Context, blob: ExecutionBlob, image_id: UUID) -> bool:
         holders = images_with(found.id, organization_id=context.work.execution.organization_id)
         if not any(namespace == context.namespace.name for namespace, _ in holders):
             return False
-    blobs.promise(blob_id=found.id, image_id=image_id)
+    blobs.promise(blob_id=found.id, image_id=image_id, until=now() + max(_HELD, settings.BLOB_LEASE))
     return True
 
 

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import Min
 
 from registry_control.catalog.models import Image, Manifest
-from registry_control.catalog.services import uploads
+from registry_control.catalog.services import blobs, uploads
 from registry_control.common.clock import now
 from registry_control.common.models import NOT_DELETING
 from registry_control.namespaces.models import Namespace
@@ -167,11 +167,25 @@ def _delete_details(limit: int) -> int:
 def _delete_blobs(finished: dict[str, bool], limit: int) -> int:
     unneeded = ExecutionBlob.objects.filter(needed_by__isnull=True, **finished)
     with transaction.atomic():
-        blobs = list(unneeded.select_related("execution__rule")[:limit])
-        for blob in blobs:
-            if blob.upload and blob.execution.rule.direction == Direction.PULL:
+        rows = list(unneeded.select_related("execution__rule")[:limit])
+        pulled = [blob for blob in rows if blob.execution.rule.direction == Direction.PULL]
+        for blob in pulled:
+            if blob.upload:
                 uploads.close(session_id=UUID(blob.upload))  # the worker deletes its bytes
-        return ExecutionBlob.objects.filter(pk__in=[blob.pk for blob in blobs]).delete()[0]
+        _end_leases(pulled)
+        return ExecutionBlob.objects.filter(pk__in=[blob.pk for blob in rows]).delete()[0]
+
+
+def _end_leases(pulled: Iterable[ExecutionBlob]) -> None:
+    """Let blobs go for which no manifest came; blobs with a manifest stay."""
+    by_image: dict[tuple[UUID | None, str], list[str]] = {}
+    for blob in pulled:
+        place = (blob.execution.rule.namespace_id, blob.destination)
+        by_image.setdefault(place, []).append(blob.digest)
+    for (namespace_id, name), digests in by_image.items():
+        image = content.find_image(namespace_id, name) if namespace_id else None
+        if image is not None:
+            blobs.end_promises(digests, image_id=image.pk)
 
 
 def _delete_old(limit: int) -> int:

@@ -1,14 +1,20 @@
 """Pulling images of a second registry."""
 
 import os
+from datetime import timedelta
 
 import pytest
+from django.test import override_settings
 
 from registry_control.audit.models import ActorKind, AuditEvent
-from registry_control.catalog.models import Image, Manifest, Tag
+from registry_control.catalog.models import BlobLease, Image, Manifest, Tag
+from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
-from registry_control.replication.models import Direction, ExecutionStatus, Target
+from registry_control.replication.engine import claims, triggers
+from registry_control.replication.engine.run import run
+from registry_control.replication.models import Direction, ExecutionBlob, ExecutionStatus, ItemState, Target
+from registry_control.replication.services import executions, rules
 from registry_data.client.registry import RemoteRegistry
 from registry_data.oci.digest import Digest
 from registry_data.storage.base import BlobStore, Key
@@ -163,3 +169,33 @@ def test_a_sparse_index_is_refused_unless_the_namespace_accepts_it(
     # and accepted where the namespace accepts such indexes
     Namespace.objects.filter(pk=namespace.pk).update(accepts_sparse_indexes=True)
     assert run_rule(owner, rule).status == ExecutionStatus.SUCCEEDED
+
+
+def test_blobs_wait_for_their_manifest_with_a_short_lease_too(
+    owner: TestKey,
+    namespace: Namespace,
+    target: Target,
+    remote: RemoteRegistry,
+    repository: str,
+    store: BlobStore,
+) -> None:
+    # given a lease of a second, and an execution that has copied all blobs
+    layer = os.urandom(1000)
+    push_remote(remote, repository, image_manifest(layer), layer, tag="v1")
+    rule = make_rule(owner, namespace, target, PULL, repositories=[repository])
+    with override_settings(BLOB_LEASE=timedelta(seconds=1)):
+        execution = rules.run(principal=owner.principal, rule_id=rule.pk)
+        while ExecutionBlob.objects.exclude(state=ItemState.DONE).exists() or not BlobLease.objects.exists():
+            work = claims.claim_next()
+            assert work is not None
+            run(work)
+
+        # then they are leased for hours
+        assert all(lease.expires_at > now() + timedelta(hours=23) for lease in BlobLease.objects.all())
+
+        # and when it is cancelled, then the leases end soon
+        executions.cancel(principal=owner.principal, execution_id=execution.pk)
+        while triggers.clean_up(limit=100):
+            pass
+        assert not ExecutionBlob.objects.exists()
+        assert all(lease.expires_at < now() + timedelta(hours=1) for lease in BlobLease.objects.all())
