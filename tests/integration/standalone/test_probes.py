@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -26,8 +26,9 @@ from tests.services.role import running_role, status_of
 from tests.services.stack import ROOT
 from tests.services.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
+SECONDS = 10.0  # a change is seen within two, and tests may share the machine
 _READY = {"database": "ok", "migrations": "ok", "secret_key": "ok", "storage": "ok"}
 
 
@@ -132,7 +133,7 @@ def test_migrations_that_are_missing_are_reported_until_they_are_applied(
         # given an empty database: both planes run, and are not ready
         assert planes.fail("migrations")
         planes.migrate()
-        wait_until(lambda: planes.are(200), timeout=5)
+        wait_until(lambda: planes.are(200), timeout=SECONDS)
         body = httpx.get(f"http://{planes.addresses[1]}/readyz", headers={"Host": "any host"}).json()
         assert body == {"status": "ok", "checks": _READY}
 
@@ -141,7 +142,7 @@ def test_migrations_that_are_missing_are_reported_until_they_are_applied(
             connection.execute(
                 "DELETE FROM django_migrations WHERE app = 'catalog' AND name = '0001_initial'"
             )
-        wait_until(lambda: planes.fail("migrations"), timeout=5)
+        wait_until(lambda: planes.fail("migrations"), timeout=SECONDS)
 
 
 @pytest.mark.parametrize("with_backends", [False, True], ids=["main process", "all processes"])
@@ -152,21 +153,21 @@ def test_a_database_that_hangs_makes_both_planes_unready_but_not_dead(
     planes = make_planes(tmp_path, REGISTRY_DATABASE_URL=postgres.create_database("registry"))
     planes.migrate()
     with planes.running():
-        wait_until(lambda: planes.are(200), timeout=5)
+        wait_until(lambda: planes.are(200), timeout=SECONDS)
 
         # when the database hangs, and requests occupy every thread
         processes = server_processes(tmp_path)
         with stopped(processes if with_backends else processes[:1]):
-            wait_until(lambda: planes.fail("database"), timeout=12)
+            wait_until(lambda: planes.fail("database"), timeout=20)
             close = [occupy(planes.addresses[0], "/registry/v1/regions/fr-par/namespaces", 8)]
             close += [occupy(planes.addresses[1], "/v2/a/b/manifests/c", 8)]
             started = time.monotonic()
             assert all(status_of(address, "/livez") == 200 for address in planes.addresses * 5)
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < SECONDS
             assert planes.fail("database")
 
         # then they are ready again within seconds
-        wait_until(lambda: planes.are(200), timeout=5)
+        wait_until(lambda: planes.are(200), timeout=SECONDS)
         for each in close:
             each()
 
@@ -175,10 +176,10 @@ def test_a_database_that_was_killed_is_reported(tmp_path: Path, postgres: Postgr
     planes = make_planes(tmp_path, REGISTRY_DATABASE_URL=postgres.create_database("registry"))
     planes.migrate()
     with planes.running():
-        wait_until(lambda: planes.are(200), timeout=5)
+        wait_until(lambda: planes.are(200), timeout=SECONDS)
         for pid in server_processes(tmp_path):
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: planes.fail("database"), timeout=5)
+        wait_until(lambda: planes.fail("database"), timeout=SECONDS)
         assert all(status_of(address, "/livez") == 200 for address in planes.addresses)
 
 
@@ -189,32 +190,32 @@ def test_a_bucket_that_hangs_or_is_gone_makes_both_planes_unready(tmp_path: Path
         planes = make_planes(tmp_path, REGISTRY_STORAGE_URL=minio.url("registry"))
         planes.migrate()
         with planes.running():
-            wait_until(lambda: planes.are(200), timeout=10)
+            wait_until(lambda: planes.are(200), timeout=SECONDS)
 
             # when it hangs, then they are not ready; and ready as soon as it goes on
             with stopped([minio.child.pid]):
-                wait_until(lambda: planes.fail("storage"), timeout=12)
+                wait_until(lambda: planes.fail("storage"), timeout=20)
                 assert all(status_of(address, "/livez") == 200 for address in planes.addresses)
-            wait_until(lambda: planes.are(200), timeout=5)
+            wait_until(lambda: planes.are(200), timeout=SECONDS)
 
             # and when it is killed and started again
             minio.child.kill()
             wait_until(lambda: planes.fail("storage"), timeout=10)
             with running_minio(tmp_path / "minio", port=minio.port):
-                wait_until(lambda: planes.are(200), timeout=5)
+                wait_until(lambda: planes.are(200), timeout=SECONDS)
 
 
 def test_a_storage_folder_that_is_gone_is_not_created_again(tmp_path: Path) -> None:
     planes = make_planes(tmp_path)
     planes.migrate()
     with planes.running():
-        wait_until(lambda: planes.are(200), timeout=5)
+        wait_until(lambda: planes.are(200), timeout=SECONDS)
         storage = tmp_path / "state" / "storage"
         storage.rename(tmp_path / "elsewhere")
-        wait_until(lambda: planes.fail("storage"), timeout=5)
+        wait_until(lambda: planes.fail("storage"), timeout=SECONDS)
         assert not storage.exists()
         (tmp_path / "elsewhere").rename(storage)
-        wait_until(lambda: planes.are(200), timeout=5)
+        wait_until(lambda: planes.are(200), timeout=SECONDS)
 
 
 def test_a_flood_of_probes_causes_one_query_a_second(tmp_path: Path, postgres: Postgres) -> None:
@@ -228,26 +229,16 @@ def test_a_flood_of_probes_causes_one_query_a_second(tmp_path: Path, postgres: P
     )
     planes.migrate()
     with planes.running(), psycopg.connect(url, autocommit=True) as observer:
-        wait_until(lambda: planes.are(200), timeout=5)
+        wait_until(lambda: planes.are(200), timeout=SECONDS)
 
-        # when 8 threads probe for 3 seconds
+        # when 8 threads probe both 15 times each
         sessions = "SELECT sessions FROM pg_stat_database WHERE datname = 'registry'"
         before, started = observer.execute(sessions).fetchone(), time.monotonic()
-        statuses: list[int] = []
-
-        def probe() -> None:
-            while time.monotonic() < started + 3:
-                statuses.extend(status_of(address, "/readyz") for address in planes.addresses)
-
-        threads = [threading.Thread(target=probe) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(8) as pool:
+            probed = list(pool.map(lambda address: status_of(address, "/readyz"), planes.addresses * 8 * 15))
 
         # then all were answered, from one new connection per second and process
-        assert len(statuses) > 50
-        assert set(statuses) == {200}
+        assert set(probed) == {200}
         after = observer.execute(sessions).fetchone()
         assert before is not None
         assert after is not None
