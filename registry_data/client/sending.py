@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -137,6 +138,12 @@ class Sender:
 
 
 def _unavailable(url: httpx.URL, error: Exception) -> RemoteUnavailable:
+    cause = error.args[0] if error.args else None  # of httpcore's exceptions, the one of the socket
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return RemoteUnavailable(
+            f"the certificate of {url.host} is not trusted ({cause.verify_message}): install its authority "
+            "on the workers, or set `insecure` for the target"
+        )
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()  # such as "connect timeout"
     detail = str(error)
     return RemoteUnavailable(f"{url.host} cannot be reached: {kind}{': ' + detail if detail else ''}")
