@@ -15,6 +15,7 @@ from registry_data.oci.reference import NAME_LIMIT
 
 MAX_REPOSITORIES: Final = 100  # names or globs of one rule
 GLOB_LENGTH: Final = 255
+MAX_IMAGES: Final = 1_000_000  # tags of one execution, so that a hostile source cannot fill the database
 MAX_ERRORS: Final = 20  # sentences that an execution keeps
 GIVE_UP: Final = timedelta(hours=1)
 """How long an image or blob is tried again after its first failure in a row."""

@@ -143,7 +143,9 @@ def _free_blobs(execution: Execution) -> QuerySet[ExecutionBlob]:
 @transaction.atomic
 def _claim(found: QuerySet[ItemT], execution: Execution) -> Work | None:
     moment = now()
-    item = found.select_for_update(skip_locked=True, of=("self",)).filter(_due(moment)).order_by("pk").first()
+    # In the order of the index: however many rows wait, one is read.
+    free = found.select_for_update(skip_locked=True, of=("self",)).filter(_due(moment))
+    item = free.order_by("next_attempt_at").first()
     if item is None:
         return None
     item.claimed_by, item.claimed_until = uuid4(), moment + CLAIM
@@ -160,7 +162,15 @@ def end_if_done(execution_id: UUID) -> None:
     if execution is None or execution.status != ExecutionStatus.RUNNING or not execution.is_planned:
         return
     own = ExecutionImage.objects.filter(execution=execution)
+    _fail_images_without_hope(execution)
     if own.filter(state__in=(ItemState.PENDING, ItemState.PLANNED)).exists():
         return
     failed = execution.errors or own.filter(state=ItemState.FAILED).exists()
     executions.end(execution, status=ExecutionStatus.FAILED if failed else ExecutionStatus.SUCCEEDED)
+
+
+def _fail_images_without_hope(execution: Execution) -> None:
+    """Fail images that need a blob which failed before they were planned; its error is recorded."""
+    failed = ExecutionBlob.objects.filter(execution=execution, state=ItemState.FAILED).values("pk")
+    needing = ExecutionImageBlob.objects.filter(blob__in=failed).values("image")
+    _images(execution, ItemState.PLANNED).filter(pk__in=needing).update(state=ItemState.FAILED)

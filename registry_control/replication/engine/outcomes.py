@@ -9,6 +9,7 @@ from django.db.models import F, QuerySet
 
 from registry_control.common.clock import now
 from registry_control.replication.engine.claims import Item, Work
+from registry_control.replication.engine.keeper import Interrupted
 from registry_control.replication.models import (
     Execution,
     ExecutionBlob,
@@ -22,6 +23,16 @@ from registry_control.replication.policy import GIVE_UP, retry_delay, with_error
 from registry_control.replication.services import executions
 
 _FREE = {"claimed_by": None, "claimed_until": None}
+
+
+def require_claim(work: Work) -> None:
+    """Lock the row of the item, so that its claim cannot end before the current transaction.
+
+    Raises:
+        Interrupted: another thread has claimed the work since.
+    """
+    if not _claimed(work).select_for_update(of=("self",)).exists():
+        raise Interrupted
 
 
 def release(work: Work) -> None:
@@ -51,7 +62,7 @@ def done(work: Work) -> None:
 def image_planned(work: Work) -> None:
     """All manifests and blobs of the image have rows."""
     with transaction.atomic():
-        _claimed(work).update(state=ItemState.PLANNED, **_FREE)
+        _claimed(work).update(state=ItemState.PLANNED, failures=0, failing_since=None, **_FREE)
 
 
 def fail(work: Work, sentence: str) -> None:
@@ -139,7 +150,8 @@ def remember(target_id: UUID, digest: str, repository: str) -> None:
 
 def forget(target_id: UUID, digest: str) -> None:
     """The repository no longer has the blob."""
-    TargetBlob.objects.filter(target=target_id, digest=digest).delete()
+    with transaction.atomic():
+        TargetBlob.objects.filter(target=target_id, digest=digest).delete()
 
 
 def save_upload(work: Work, upload: str) -> None:

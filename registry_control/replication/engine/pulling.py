@@ -29,6 +29,8 @@ from registry_control.replication.engine.work import (
     LostContent,
     PlannedBlob,
     Progress,
+    count_completed,
+    planned_manifests,
 )
 from registry_control.replication.models import ExecutionBlob, ExecutionImage, ExecutionManifest
 from registry_control.replication.policy import Node
@@ -40,13 +42,49 @@ from registry_data.storage.base import Key, StorageError
 # How long a blob waits for the others of its image, with a short REGISTRY_LEASE as well. When the execution
 # has finished, `triggers.clean_up` shortens the leases.
 _HELD: Final = timedelta(hours=24)
+_MANIFESTS: Final = 10_000  # of one image, with its children and referrers
+_PAYLOADS: Final = 128 * 1024 * 1024  # bytes of these manifests together
+
+
+class _Waiting:
+    """The manifests of an image that have been found and not read yet, each once, and no endless number.
+
+    A hostile source can answer that each manifest has yet another referrer.
+    """
+
+    def __init__(self) -> None:
+        self._found: set[Digest] = set()
+        self._waiting: deque[tuple[Digest, str]] = deque()
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, digest: Digest, tag: str = "") -> None:
+        """Add a manifest, with the tag of cosign by which it belongs to another one."""
+        if digest in self._found:
+            return
+        if len(self._found) == _MANIFESTS:
+            raise CannotReplicate(f"more than {_MANIFESTS} children and referrers belong to it at the source")
+        self._found.add(digest)
+        self._waiting.append((digest, tag))
+
+    def next(self) -> tuple[Digest, str]:
+        """Remove the one that was found first."""
+        return self._waiting.popleft()
+
+    def count(self, payload: bytes) -> None:
+        """Count the bytes of a manifest."""
+        self._bytes += len(payload)
+        if self._bytes > _PAYLOADS:
+            raise CannotReplicate(f"its manifests at the source have more than {_PAYLOADS} bytes")
 
 
 def plan(context: Context, image: ExecutionImage) -> None:
     """Insert the rows of an image's manifests and blobs, with the children and referrers at the source.
 
     Raises:
-        CannotReplicate: the source no longer has the tag.
+        CannotReplicate: the source no longer has the tag, or lists children and referrers without end.
         RemoteError: the source does not answer, or sends something else than a manifest.
     """
     root = context.registry.get_manifest(image.source, image.reference)
@@ -54,22 +92,25 @@ def plan(context: Context, image: ExecutionImage) -> None:
         raise CannotReplicate("the source no longer has it")
     rows = ImagePlan(context, image)
     stored = content.find_image(context.namespace.pk, image.destination)
-    waiting = deque([(root.digest, "")])  # with the tag of cosign by which a manifest belongs to another
+    waiting = _Waiting()
+    waiting.add(root.digest)
     fetched = {root.digest: (root.media_type, root.payload)}
     while waiting:
-        digest, tag = waiting.popleft()
-        if str(digest) in rows:
-            continue
+        digest, tag = waiting.next()
         found = fetched.pop(digest, None) or _manifest(context, image, stored, digest)
         if found is None:
             continue  # the index is sparse; `copy_manifests` refuses it unless the namespace accepts it
+        waiting.count(found[1])
         parsed = parse_manifest(found[1], found[0])
         own = "" if tag == image.reference else tag
         _add(rows, digest, found, parsed, tag=own, is_stored=_is_stored(stored, digest))
-        waiting.extend((child, "") for child in parsed.platforms)
-        waiting.extend((entry.digest, "") for entry in context.registry.referrers(image.source, digest))
+        for child in parsed.platforms:
+            waiting.add(child)
+        for entry in context.registry.referrers(image.source, digest):
+            waiting.add(entry.digest)
         if not tag:
-            waiting.extend(_tagged_by_cosign(context, image, digest))
+            for each, name in _tagged_by_cosign(context, image, digest):
+                waiting.add(each, name)
     rows.finish(str(root.digest))
 
 
@@ -84,6 +125,7 @@ def copy_blob(context: Context, blob: ExecutionBlob) -> None:
         actor=context.actor, namespace_id=context.namespace.pk, name=blob.destination
     )
     if _lease(context, blob, image_id):
+        count_completed(context, blob)
         return
     _transfer(context, blob, image_id)
     _, found = resolve.blob(context.namespace.name, blob.destination, blob.digest)
@@ -125,12 +167,12 @@ def copy_manifests(context: Context, image: ExecutionImage) -> None:
     image_id = images.get_or_create(
         actor=context.actor, namespace_id=context.namespace.pk, name=image.destination
     )
-    rows = ExecutionManifest.objects.filter(image=image).order_by("position")
-    for row in rows.iterator():
+    for row in planned_manifests(image):
         context.check()
         if row.payload is not None or row.tag:
             _store(context, image_id, row, tag=row.tag)
-    _store(context, image_id, rows.get(is_root=True), tag="" if ":" in image.reference else image.reference)
+    root = ExecutionManifest.objects.get(image=image, is_root=True)
+    _store(context, image_id, root, tag="" if ":" in image.reference else image.reference)
 
 
 def _manifest(

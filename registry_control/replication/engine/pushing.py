@@ -20,6 +20,8 @@ from registry_control.replication.engine.work import (
     ImagePlan,
     LostContent,
     Progress,
+    count_completed,
+    planned_manifests,
 )
 from registry_control.replication.models import ExecutionBlob, ExecutionImage, ExecutionManifest, TargetBlob
 from registry_data.client.errors import ContentMismatch, RemoteRefused, RemoteUnavailable
@@ -61,7 +63,9 @@ def copy_blob(context: Context, blob: ExecutionBlob) -> None:
         ContentMismatch: the target has other content afterwards.
     """
     digest = Digest.parse(blob.digest)
-    if not (_is_there(context, blob, digest) or _mount(context, blob, digest)):
+    if _is_there(context, blob, digest):
+        count_completed(context, blob)
+    elif not _mount(context, blob, digest):
         _send(context, blob, digest)
         if context.registry.blob_size(blob.destination, digest) != blob.size:
             raise ContentMismatch(
@@ -79,15 +83,14 @@ def copy_manifests(context: Context, image: ExecutionImage) -> None:
     """
     stored = _image(context, image)
     listed: dict[str, set[str]] = {}
-    rows = ExecutionManifest.objects.filter(image=image).order_by("position")
-    for row in rows.iterator():
+    for row in planned_manifests(image):
         context.check()
         if not _has_manifest(context, image, row, listed):
             _put(context, stored, image, row, reference=row.digest)
         if row.tag:
             _tag(context, stored, image, row, row.tag)
     if ":" not in image.reference:
-        root = rows.get(is_root=True)
+        root = ExecutionManifest.objects.get(image=image, is_root=True)
         _tag(context, stored, image, root, image.reference)
 
 
@@ -110,7 +113,10 @@ def _mount(context: Context, blob: ExecutionBlob, digest: Digest) -> bool:
     seen = TargetBlob.objects.filter(target=context.target, digest=blob.digest).first()
     if seen is None or seen.repository == blob.destination:
         return False
-    if context.registry.mount_blob(blob.destination, digest, source=seen.repository):
+    if (
+        context.registry.mount_blob(blob.destination, digest, source=seen.repository)
+        and context.registry.blob_size(blob.destination, digest) == blob.size
+    ):
         return True
     outcomes.forget(context.target.pk, blob.digest)
     return False
@@ -152,7 +158,7 @@ def _send_chunks(
         except Interrupted:
             _save(context, upload, chunk=_chunk(progress.offset - start, monotonic() - began))
             raise
-        if upload.offset <= start:
+        if not start < upload.offset <= blob.size:
             raise RemoteUnavailable(f"{context.target.name} accepted no byte of {blob.digest} after {start}")
         length = _chunk(upload.offset - start, monotonic() - began)
         _save(context, upload, chunk=length)

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
 
 from registry_control.audit.services import Actor
 from registry_control.namespaces.models import Namespace
@@ -25,9 +26,11 @@ from registry_control.replication.models import (
 )
 from registry_control.replication.policy import Node, copy_order
 from registry_data.client.registry import RemoteRegistry
+from registry_data.oci.document import INTEGER_LIMIT
 from registry_data.storage.base import BlobStore
 
 _SAVE: Final = 1.0  # seconds between two updates of the progress
+_BATCH: Final = 500  # rows of one transaction
 TURN: Final = 15.0
 """Seconds after which a transfer lets other organizations go first, if they wait, where it can continue."""
 
@@ -120,11 +123,18 @@ class Progress:
             raise Interrupted
 
 
+def count_completed(context: Context, blob: ExecutionBlob) -> None:
+    """Count a blob as sent that is there because its upload was completed by a worker that died then."""
+    if blob.upload:
+        outcomes.count_sent(context.work, blob.size)
+
+
 class ImagePlan:
     """Inserts the rows of one image: its manifests in the order of the copy, and its blobs.
 
     Rows are inserted as manifests are found, so that memory does not grow with their payloads. A plan that is
-    interrupted starts from the beginning; rows of blobs that exist stay.
+    interrupted starts from the beginning; rows of blobs that exist stay. Every transaction holds the claim: a
+    thread that has lost it adds nothing to the plan of its successor.
     """
 
     def __init__(self, context: Context, image: ExecutionImage) -> None:
@@ -132,8 +142,9 @@ class ImagePlan:
         self._image = image
         self._nodes: dict[str, Node] = {}
         self._rows: dict[str, int] = {}
-        ExecutionManifest.objects.filter(image=image).delete()
-        ExecutionImageBlob.objects.filter(image=image).delete()
+        with self._claimed():
+            ExecutionManifest.objects.filter(image=image).delete()
+            ExecutionImageBlob.objects.filter(image=image).delete()
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._nodes
@@ -149,50 +160,72 @@ class ImagePlan:
     ) -> None:
         """Add a manifest; `payload` None: the registry has it, and its blobs are given only if it is sent."""
         self._context.check()
-        row = ExecutionManifest.objects.create(
-            image=self._image,
-            position=-len(self._nodes) - 1,  # replaced by `finish`
-            digest=node.digest,
-            media_type=media_type,
-            subject_digest=node.subject,
-            tag=tag,
-            payload=payload,
-        )
+        with self._claimed():
+            row = ExecutionManifest.objects.create(
+                image=self._image,
+                position=-len(self._nodes) - 1,  # replaced by `finish`
+                digest=node.digest,
+                media_type=media_type,
+                subject_digest=node.subject,
+                tag=tag,
+                payload=payload,
+            )
         self._nodes[node.digest], self._rows[node.digest] = node, row.pk
-        needed = {blob.digest: blob for blob in blobs}
-        if needed:
-            insert_blobs(self._context.work.execution.pk, self._image, list(needed.values()))
+        needed = iter({blob.digest: blob for blob in blobs}.values())
+        while batch := list(islice(needed, _BATCH)):
+            with self._claimed():
+                _insert_blobs(self._context.work.execution.pk, self._image, batch)
 
     def finish(self, root: str) -> None:
         """Number the manifests, children and subjects first; `root` is the digest of the image itself."""
-        for position, digest in enumerate(copy_order(self._nodes)):
-            row = ExecutionManifest.objects.filter(pk=self._rows[digest])
-            row.update(position=position, is_root=digest == root)
+        numbered = enumerate(copy_order(self._nodes))
+        while batch := list(islice(numbered, _BATCH)):
+            with self._claimed():
+                for position, digest in batch:
+                    row = ExecutionManifest.objects.filter(pk=self._rows[digest])
+                    row.update(position=position, is_root=digest == root)
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        with transaction.atomic():
+            outcomes.require_claim(self._context.work)
+            yield
 
 
-def insert_blobs(execution_id: UUID, image: ExecutionImage, blobs: list[PlannedBlob]) -> None:
-    """Insert the blobs that an image needs; those that other images of the execution need exist already."""
-    with transaction.atomic():
-        known = ExecutionBlob.objects.filter(execution=execution_id, destination=image.destination)
-        digests = [blob.digest for blob in blobs]
-        # The execution's row is locked, so that of two images one inserts a blob and counts its bytes.
-        Execution.objects.select_for_update().filter(pk=execution_id).values_list("pk").first()
-        existing = set(known.filter(digest__in=digests).values_list("digest", flat=True))
-        new = [blob for blob in blobs if blob.digest not in existing]
-        ExecutionBlob.objects.bulk_create(
-            ExecutionBlob(
-                execution_id=execution_id,
-                source=image.source,
-                destination=image.destination,
-                digest=blob.digest,
-                size=blob.size,
-            )
-            for blob in new
+def planned_manifests(image: ExecutionImage) -> Iterator[ExecutionManifest]:
+    """The manifests of an image in the order of the copy, one at a time: each may have 4 MiB."""
+    rows = ExecutionManifest.objects.filter(image=image)
+    for pk in list(rows.order_by("position").values_list("pk", flat=True)):
+        yield rows.get(pk=pk)
+
+
+def _insert_blobs(execution_id: UUID, image: ExecutionImage, blobs: list[PlannedBlob]) -> None:
+    """Insert blobs that an image needs; those that other images of the execution need exist already.
+
+    Raises:
+        CannotReplicate: the manifests claim an impossible number of bytes.
+    """
+    # The execution's row is locked, so that of two images one inserts a blob and counts its bytes.
+    execution = Execution.objects.select_for_update().get(pk=execution_id)
+    known = ExecutionBlob.objects.filter(execution=execution, destination=image.destination)
+    digests = [blob.digest for blob in blobs]
+    existing = set(known.filter(digest__in=digests).values_list("digest", flat=True))
+    new = [blob for blob in blobs if blob.digest not in existing]
+    total = execution.bytes_total + sum(blob.size for blob in new)
+    if total > INTEGER_LIMIT:
+        raise CannotReplicate("its manifests claim more bytes than any registry has")
+    ExecutionBlob.objects.bulk_create(
+        ExecutionBlob(
+            execution=execution,
+            source=image.source,
+            destination=image.destination,
+            digest=blob.digest,
+            size=blob.size,
         )
-        ids = known.filter(digest__in=digests).values_list("pk", flat=True)
-        ExecutionImageBlob.objects.bulk_create(
-            (ExecutionImageBlob(image=image, blob_id=pk) for pk in ids), ignore_conflicts=True
-        )
-        Execution.objects.filter(pk=execution_id).update(
-            bytes_total=F("bytes_total") + sum(blob.size for blob in new)
-        )
+        for blob in new
+    )
+    ids = known.filter(digest__in=digests).values_list("pk", flat=True)
+    ExecutionImageBlob.objects.bulk_create(
+        (ExecutionImageBlob(image=image, blob_id=pk) for pk in ids), ignore_conflicts=True
+    )
+    Execution.objects.filter(pk=execution_id).update(bytes_total=total)
