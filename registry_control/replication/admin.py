@@ -41,6 +41,13 @@ class TargetForm(OptimisticForm):
         help_text="Stored encrypted. Empty: the present one stays, unless the URL changes.",
     )
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # It is no column of the row, so it has no initial value that another administrator could change.
+        self._shown = tuple(name for name in self._shown if name != "password")
+        if "password" in self.fields:
+            self.fields["password"].show_hidden_initial = False
+
     def clean_url(self) -> str:
         """Check the form of the URL, and that its address may be connected to."""
         url: str = self.cleaned_data["url"]
@@ -274,7 +281,7 @@ def _locked(queryset: QuerySet[Rule]) -> QuerySet[Rule]:
 class ExecutionAdmin(ReadOnlyAdmin):
     """The progress and errors of executions; the action cancels them."""
 
-    list_display = ("id", "of_rule", "trigger", "status", "progress", "sent", "created_at", "finished_at")
+    list_display = ("number", "of_rule", "trigger", "status", "progress", "sent", "created_at", "finished_at")
     list_filter = ("status", "trigger")
     list_select_related = ("rule",)
     search_fields = ("id", "rule__name", "rule__id")
@@ -292,6 +299,11 @@ class ExecutionAdmin(ReadOnlyAdmin):
         "finished_at",
     )
     actions = ("cancel",)
+
+    @admin.display(description="execution")
+    def number(self, execution: Execution) -> str:
+        """The beginning of its id, which fits a column."""
+        return str(execution.pk)[:8]
 
     @admin.display(description="rule", ordering="rule__name")
     def of_rule(self, execution: Execution) -> str:
