@@ -128,7 +128,8 @@ class TargetAdmin(AuditedAdmin):
     ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
         """List the targets; rules that use one forbid its deletion."""
         protected = [f"rule: {rule}" for rule in Rule.objects.filter(target__in=objs)]
-        return [f"target: {target}" for target in objs], {}, set(), protected
+        shown = [f"target: {target}" for target in objs]
+        return shown, {"targets": len(shown)}, set(), protected
 
 
 class RuleForm(OptimisticForm):
@@ -270,7 +271,8 @@ class RuleAdmin(AuditedAdmin):
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
         """List the rules; the worker deletes their executions."""
-        return [f"rule: {rule}, with its executions" for rule in objs], {}, set(), []
+        shown = [f"rule: {rule}, with its executions" for rule in objs]
+        return shown, {"rules": len(shown)}, set(), []
 
 
 def _locked(queryset: QuerySet[Rule]) -> QuerySet[Rule]:

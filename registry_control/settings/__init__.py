@@ -207,7 +207,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Stowage registry API",
-    "DESCRIPTION": "Namespaces, images, tags and their privacy policies.",
+    "DESCRIPTION": "Namespaces, images, tags and their privacy policies; garbage collection; replication.",
     "VERSION": version(),
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
