@@ -63,7 +63,7 @@ def test_cached_and_uncached_pulls_are_logged_alike(stack: Stack, tenants: Tenan
     assert all(0 <= float(line["ms"]) < 60_000 for line in fields)
     # and the same principal is in all of them
     (principal,) = {line["principal"] for line in fields}
-    assert re.fullmatch(r"(user|application):[0-9a-f]{32}", principal)
+    assert re.fullmatch(r"(user|application):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", principal)
 
 
 def test_the_management_api_is_logged_with_its_principal(stack: Stack, tenants: Tenants) -> None:
@@ -73,7 +73,7 @@ def test_the_management_api_is_logged_with_its_principal(stack: Stack, tenants: 
     (fields,) = lines_of(stack, headers["X-Request-Id"])
     assert (fields["method"], fields["path"], fields["status"]) == ("GET", f"{REGION}/namespaces", "200")
     assert fields["bytes"] == str(len(response.content))
-    assert re.fullmatch(r"(user|application):[0-9a-f]{32}", fields["principal"])
+    assert re.fullmatch(r"(user|application):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", fields["principal"])
 
 
 @pytest.mark.parametrize(
