@@ -218,9 +218,8 @@ class Uploads:
                 self._connection.expect(response, {202}, f"a mount of the blob {digest}")
                 upload = self._opened(repository, response)
         except (RemoteDenied, RemoteRefused):
-            return (
-                False  # perhaps the user may not read the source; an upload shows whether this may be written
-            )
+            # Perhaps the user may not read the source. An upload shows whether the target may be written.
+            return False
         upload.cancel()
         return False
 
