@@ -50,22 +50,29 @@ class Exchange(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.received = Received(self.command, self.path, headers, self._body(headers))
-        self.server.script.requests.append(self.received)
         try:
+            self.received = Received(self.command, self.path, headers, self._body(headers))
+            self.server.script.requests.append(self.received)
             self.server.script.answer(self)
         except ConnectionError:
             self.close_connection = True
 
     def _body(self, headers: dict[str, str]) -> bytes:
         if headers.get("transfer-encoding") != "chunked":
-            return self.rfile.read(int(headers.get("content-length", "0")))
+            return self._read(int(headers.get("content-length", "0")))
         body = bytearray()
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
+        while size := int(self.rfile.readline() or b"0", 16):
+            body += self._read(size)
             self.rfile.readline()
         self.rfile.readline()
         return bytes(body)
+
+    def _read(self, size: int) -> bytes:
+        """Read so many bytes; raise ConnectionError if the client has cut the connection before."""
+        found = self.rfile.read(size)
+        if len(found) < size:
+            raise ConnectionError("the request is incomplete")
+        return found
 
     do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = _answer  # noqa: N815
 
