@@ -9,7 +9,8 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 
 from registry_control.administration.base import (
     AuditedAdmin,
@@ -64,7 +65,7 @@ class TargetAdmin(AuditedAdmin):
     """Other registries; the action connects to them and signs in."""
 
     form = TargetForm
-    list_display = ("name", "url", "username", "organization", "rules", "insecure", "created_at")
+    list_display = ("name", "url", "username", "organization", "rules", "tls", "created_at")
     list_filter = ("organization",)
     list_select_related = ("organization",)
     search_fields = ("name", "url", "id")
@@ -81,6 +82,13 @@ class TargetAdmin(AuditedAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Target | None = None) -> tuple[str, ...]:
         """A target cannot change its organization: its rules belong to that."""
         return ("id", "organization", "created_at", "updated_at") if obj else ()
+
+    @admin.display(description="TLS", ordering="insecure")
+    def tls(self, target: Target) -> str:
+        """Whether its certificate is verified."""
+        if target.url.startswith("http://"):
+            return "none"
+        return "not verified" if target.insecure else "verified"
 
     @admin.display(description="rules")
     def rules(self, target: Target) -> str:
@@ -327,8 +335,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
     def problems(self, execution: Execution) -> str:
         """The errors, one on each line."""
         shown = execution.shown_errors
-        lines = format_html_join("", "<li>{}</li>", ((sentence,) for sentence in shown))
-        return format_html("<ul>{}</ul>", lines) if shown else "-"
+        return format_html_join(mark_safe("<br>"), "{}", ((sentence,) for sentence in shown)) or "-"
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Whether the administrator may cancel: the permission to change executions."""

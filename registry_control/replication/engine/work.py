@@ -90,7 +90,8 @@ class Progress:
         """
         self._context = context
         self.offset = offset
-        self._began = self._saved_at = self._looked_at = time.monotonic()
+        self._began = self._saved_at = time.monotonic()
+        self._looked_at = self._began - _LOOK
         self._turn = turn
         outcomes.count_sent(context.work, offset)
 

@@ -10,7 +10,9 @@ from registry_control.common.clock import now
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import claims, outcomes
 from registry_control.replication.engine.claims import Work, claim_next, others_wait, start_waiting
+from registry_control.replication.engine.keeper import Interrupted
 from registry_control.replication.engine.run import run
+from registry_control.replication.engine.work import Context, Progress
 from registry_control.replication.models import (
     Execution,
     ExecutionBlob,
@@ -19,7 +21,9 @@ from registry_control.replication.models import (
     ItemState,
     Target,
 )
+from registry_control.replication.remote import registries
 from registry_control.replication.services import executions, rules
+from registry_control.replication.services.rules import actor_of_rule
 from registry_data.storage.base import BlobStore
 from tests.factories import TestKey, make_key, make_namespace, push_image
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
@@ -186,6 +190,33 @@ def test_a_long_transfer_gives_way_only_to_organizations_that_have_work(
     assert others_wait(planned.organization_id)
     claims.claim_next()
     assert not others_wait(planned.organization_id)
+
+
+def test_a_transfer_whose_turn_is_over_is_interrupted_for_others(
+    planned: Execution, store: BlobStore, peer: str, target: Target, namespace: Namespace
+) -> None:
+    # given a transfer that has had its turn
+    work = claim_next()
+    assert work is not None
+
+    def sent(turn: float) -> list[bytes]:
+        with registries.of(target) as registry:
+            rule = work.execution.rule
+            context = Context(work, rule, namespace, target, registry, store, actor_of_rule(rule))
+            return list(Progress(context, offset=0, turn=turn).counted([b"a", b"b"]))
+
+    # then it goes on as long as nobody waits
+    assert sent(turn=0) == [b"a", b"b"]
+
+    # and gives way to another organization
+    other = make_key()
+    home = make_namespace(other)
+    push_image(other, home, store=store)
+    start(other, home, make_target(other, f"http://{peer}"))
+    start_waiting()
+    assert sent(turn=60) == [b"a", b"b"]
+    with pytest.raises(Interrupted):
+        sent(turn=0)
 
 
 def test_the_blob_of_two_repositories_is_sent_once_and_mounted(
