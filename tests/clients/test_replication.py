@@ -313,6 +313,7 @@ def _image_of(here: Replicator, namespace: Json) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # with the start of two products
 def test_a_killed_worker_is_replaced_in_the_middle_of_large_layers(
     here: Replicator, there: Replicator, tmp_path: Path
 ) -> None:
