@@ -19,6 +19,7 @@ from registry_data.oci.manifest import Descriptor, ParsedManifest
 from registry_data.oci.media_types import OCI_INDEX
 
 _ENTRIES: Final = 100_000  # of one page
+_LIST: Final = 64 * 1024 * 1024  # bytes of all pages
 _UNSUPPORTED: Final = frozenset({400, 404, 405, 406})
 _FALLBACK: Final = re.compile("(?:sha256|sha512)-[0-9a-f]{64}")
 _WRITES: Final = 5  # attempts to add an entry while other clients write the same tag
@@ -81,9 +82,15 @@ class Referrers:
         url = self._connection.url(f"/v2/{repository}/referrers/{digest}")
         scopes = (f"repository:{repository}:pull",)
         listed: list[Descriptor] | None = None
+        read = 0
         for page in pages(
             self._connection, url, scopes=scopes, what=f"the referrers of {digest}", absent=_UNSUPPORTED
         ):
+            read += len(page)
+            if read > _LIST:
+                raise RemoteRefused(
+                    f"{self._connection.host} sent more than {_LIST} bytes of referrers of {digest}"
+                )
             try:
                 entries = _descriptors(page)
             except ProtocolError as error:

@@ -14,6 +14,7 @@ from registry_data.client.blobs import Blobs
 from registry_data.client.connection import Connection
 from registry_data.client.egress import EgressPolicy
 from registry_data.client.errors import RemoteRefused
+from registry_data.client.headers import resolve_location
 from registry_data.client.lists import PAGE_SIZE, names, pages
 from registry_data.client.manifests import Manifests, RemoteManifest
 from registry_data.client.referrers import Referrers
@@ -85,7 +86,7 @@ class RemoteRegistry:
         """Check that there is a registry which accepts the credentials."""
         with self._connection.request("GET", self._connection.url("/v2/"), follow=False) as response:
             if location := response.headers.get("location"):
-                origin = response.url.join(location).copy_with(raw_path=b"/")
+                origin = resolve_location(response.url, location).copy_with(raw_path=b"/")
                 raise RemoteRefused(
                     f"{self._connection.host} redirects to {origin}: use its URL", status=response.status_code
                 )

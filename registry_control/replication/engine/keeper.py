@@ -78,7 +78,7 @@ class Keeper:
         """Renew a claim until the end of the block."""
         with self._changed:
             self._holds.append(hold)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 thread = threading.Thread(target=self._run, name="replication claims", daemon=True)
                 thread.start()
                 self._thread = thread

@@ -226,7 +226,8 @@ def _add(
 def _blobs(parsed: ParsedManifest) -> Iterator[PlannedBlob]:
     """Config, layers and the blobs that an index lists; no foreign layers, which are elsewhere."""
     listed: list[Descriptor] = [*parsed.layers, *([parsed.config] if parsed.config else [])]
-    listed += [child for child in parsed.manifests if child.digest not in parsed.platforms]
+    platforms = parsed.platforms  # computed at each access
+    listed += [child for child in parsed.manifests if child.digest not in platforms]
     return (PlannedBlob(str(each.digest), each.size) for each in listed if not each.is_foreign)
 
 
@@ -276,7 +277,8 @@ def _store(context: Context, image_id: UUID, row: ExecutionManifest, *, tag: str
     try:
         ingest.store_manifest(verified, parsed, actor=context.actor, image_id=image_id, tag_names=tags)
     except MissingContent as error:
-        manifests = [digest for digest in error.platforms if Digest.parse(digest) in parsed.platforms]
+        platforms = parsed.platforms  # computed at each access
+        manifests = [digest for digest in error.platforms if Digest.parse(digest) in platforms]
         if manifests:
             raise CannotReplicate(
                 f"the index {row.digest} lists manifests that the source does not have"

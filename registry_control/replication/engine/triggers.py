@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Min
+from django.db.models import Exists, Min, OuterRef
 
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.services import blobs, uploads
@@ -204,4 +204,6 @@ def _delete_rules(limit: int) -> int:
         empty = Rule.objects.filter(deleted_at__isnull=False, executions__isnull=True)
         pks = list(empty.values_list("pk", flat=True)[:limit])
         PushEvent.objects.filter(rule__in=pks).delete()
+        # Pushes that committed after the deletion of their rule.
+        PushEvent.objects.filter(~Exists(Rule.objects.filter(pk=OuterRef("rule")))).delete()
         return Rule.objects.filter(pk__in=pks).delete()[0]

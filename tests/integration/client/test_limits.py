@@ -82,6 +82,18 @@ def test_pages_without_end_are_refused(registry: Script, remote: RemoteRegistry)
     assert len(registry.requests) == 2000
 
 
+def test_referrers_without_end_are_refused(registry: Script, remote: RemoteRegistry) -> None:
+    numbers = itertools.count()
+    entry = {"mediaType": "a/b", "digest": str(DIGEST), "size": 1, "annotations": {"a": "b" * 4_000_000}}
+    page = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+    registry.on("GET", lambda exchange: exchange.reply(
+        200, page, Link=f'<?page={next(numbers)}>; rel="next"'
+    ))  # fmt: skip
+    with pytest.raises(RemoteRefused, match="bytes of referrers"):
+        remote.referrers("a/b", DIGEST)
+    assert len(registry.requests) < 20
+
+
 def test_pages_in_a_circle_are_refused(registry: Script, remote: RemoteRegistry) -> None:
     registry.on(
         "GET .*last", replying(200, b'{"tags": ["2"]}', Link='</v2/a/b/tags/list?n=1000>; rel="next"')

@@ -163,6 +163,15 @@ def test_a_check_names_the_url_to_which_a_registry_redirects(
         remote.check()
 
 
+@pytest.mark.parametrize("location", ["http://[", "http://a:b/", "//", "ftp://x", "https://x:99999999/"])
+def test_a_check_with_a_malformed_redirect_is_refused(
+    registry: Script, remote: RemoteRegistry, location: str
+) -> None:
+    registry.on("GET /v2/", replying(302, Location=location))
+    with pytest.raises(RemoteRefused):
+        remote.check()
+
+
 @pytest.mark.parametrize(
     "url", ["registry.example", "ftp://x", "https://", "https://u:p@x", "https://x/v2", "http://a:b"]
 )
@@ -416,7 +425,10 @@ def test_what_the_source_of_the_bytes_raises_ends_the_upload(
 
     with pytest.raises(Cancelled):
         remote.upload_blob("a/b", DIGEST, len(BLOB), open_at)
-    assert len(registry.requests) == 1
+    # The server may have seen the beginning of a chunk; the upload was neither repeated nor completed.
+    assert [line for line in registry.lines() if not line.startswith("PATCH")] == [
+        "POST /v2/a/b/blobs/uploads/"
+    ]
 
 
 def test_a_manifest_that_is_not_there_after_the_put_is_a_mismatch(
