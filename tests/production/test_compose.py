@@ -16,7 +16,7 @@ from tests.services.images import build_images
 from tests.services.waiting import wait_until
 from tests.tenants import REGION
 
-pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # Blobs of a deleted image are deleted within seconds, and not after a day. Replication may connect to
 # the networks of containers.

@@ -19,8 +19,8 @@ from tests.services.ports import free_port
 from tests.services.stack import ROOT
 from tests.services.tools import require_tool
 
-_START_TIMEOUT: Final = 300  # seconds
-_COMMAND_TIMEOUT: Final = 600.0  # seconds
+_START_TIMEOUT: Final = 600  # seconds
+_COMMAND_TIMEOUT: Final = 700.0  # seconds
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tests.services.tools import missing, require_tool
 
 _START_TIMEOUT: Final = 60.0  # seconds
 _STOP_TIMEOUT: Final = 30.0  # seconds
-_COMMAND_TIMEOUT: Final = 300.0  # seconds
+_COMMAND_TIMEOUT: Final = 600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
