@@ -1,5 +1,6 @@
 """The background tasks of garbage collection."""
 
+import logging
 from datetime import timedelta
 from typing import Final
 
@@ -13,6 +14,8 @@ from registry_control.gc.services import requested, runs
 from registry_control.gc.services.collector import collect_batch
 from registry_data.storage.base import Unavailable
 
+logger = logging.getLogger(__name__)
+
 _BATCH: Final = 200
 
 
@@ -25,6 +28,8 @@ def collect() -> bool:
         Unavailable: the storage failed for a whole batch; the next run tries again.
     """
     batch = collect_batch(store=blob_store(), rules=Rules(now(), settings.GC_GRACE), limit=_BATCH)
+    if batch.removed:
+        logger.info("garbage collection deleted %d blobs of %d bytes", batch.removed, batch.bytes)
     if batch.storage_is_down:
         raise Unavailable("the storage deletes nothing at present")
     return batch.is_full

@@ -51,6 +51,9 @@ _DROP: Final = "DELETE FROM catalog_blobreview WHERE blob_id IN"
 _MARK: Final = "UPDATE catalog_blob SET state = 'deleting' WHERE id IN"
 _RETRY_AT: Final = "UPDATE catalog_blobreview SET retry_at = %s WHERE blob_id IN"
 _DELETE: Final = "DELETE FROM catalog_blob WHERE id IN"
+# Rows that another worker is removing at this moment are left to it: waiting for them could deadlock.
+_HOLD: Final = "SELECT blob_id FROM catalog_blobreview WHERE retry_at IS NOT NULL AND blob_id IN"
+_SKIP_LOCKED: Final = "ORDER BY blob_id FOR UPDATE SKIP LOCKED"
 _POSTPONE: Final = "UPDATE catalog_blobreview SET retry_at = %s, attempts = %s, error = %s WHERE blob_id IN"
 
 
@@ -167,7 +170,9 @@ def _detail(removed: Candidate) -> Detail:
 @transaction.atomic
 def _postpone(failed: Sequence[Candidate], errors: Mapping[Key, StorageError]) -> None:
     """Set the time of the next attempt to delete content that the storage may still have (invariant 7)."""
-    moment = now()
+    moment, ids = now(), [each.id for each in failed]
+    held = set(_ids(f"{_HOLD} {placeholders(ids)} {_SKIP_LOCKED}", ids))
+    failed = [each for each in failed if each.id in held]
     for attempts, group in groupby(sorted(failed, key=_attempts), key=_attempts):
         found = list(group)
         text = str(errors[found[0].key])[:_MAX_ERROR]

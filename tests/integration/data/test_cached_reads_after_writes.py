@@ -17,7 +17,8 @@ from django.test import Client
 
 from registry_control.access.services import rotate_signing_keys
 from registry_control.audit.services import SYSTEM
-from registry_control.catalog.services import deletion, images, manifests, tags, uploads
+from registry_control.catalog.models import Blob
+from registry_control.catalog.services import blobs, deletion, images, manifests, tags, uploads
 from registry_control.common.models import Change
 from registry_control.common.store import blob_store
 from registry_control.identity import services as identity
@@ -41,6 +42,7 @@ from tests.factories import (
     unique,
 )
 from tests.integration.admin.forms import fields, url
+from tests.integration.gc.steps import collect
 from tests.integration.growth.watched import request
 
 if TYPE_CHECKING:
@@ -166,8 +168,18 @@ NO_CHANGES: Final[dict[str, Write]] = {
     "the same push again": lambda w: push_image(w.owner, w.namespace, "app", tags=("latest", "old")),
     "new namespace": lambda w: make_namespace(w.owner),
     "expired leases": lambda w: deletion.remove_expired_leases(limit=100),
+    "garbage collection": lambda w: _collect_a_blob(w),
     "signing key": lambda w: rotate_signing_keys(),
 }
+
+
+def _collect_a_blob(world: World) -> None:
+    digest = push_blob(world.owner, world.app.image_id, b"unused")
+    pk = Blob.objects.get(digest=digest).pk
+    blobs.remove(actor=world.owner.actor, image_id=world.app.image_id, blob_id=pk, digest=digest)
+    store = blob_store()
+    store.check()
+    assert collect(store).removed == 1
 
 
 def _take_over(world: World) -> None:
