@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from cronsim import CronSim, CronSimError
 
 from registry_control.common.errors import InvalidArgument
+from registry_data.client.connection import parse_base
 from registry_data.oci.reference import NAME_LIMIT
 
 MAX_REPOSITORIES: Final = 100  # names or globs of one rule
@@ -43,6 +44,7 @@ def check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         port = parts.port
+        parse_base(url.rstrip("/"))
     except ValueError:
         parts, port = urlsplit(""), None
     is_plain = f"{parts.scheme}://{parts.netloc}" == url.rstrip("/")

@@ -41,7 +41,7 @@ class Connection:
         Raises:
             ValueError: the URL is not `https://host[:port]` or `http://host[:port]`.
         """
-        self.base: Final = _base(url)
+        self.base: Final = parse_base(url)
         self.sender: Final = Sender(egress, insecure=insecure, user_agent=user_agent)
         self._auth = Authenticator(self.base, credentials, self.sender)
 
@@ -155,10 +155,15 @@ def _without_authorization(headers: Mapping[str, str]) -> Mapping[str, str]:
     return {name: value for name, value in headers.items() if name != "Authorization"}
 
 
-def _base(url: str) -> httpx.URL:
+def parse_base(url: str) -> httpx.URL:
+    """Return the URL of a registry.
+
+    Raises:
+        ValueError: it is not `https://host[:port]` or `http://host[:port]`.
+    """
     try:
         parsed = httpx.URL(url)
-        _ = parsed.port, parsed.raw_host
+        _ = parsed.port, parsed.host, parsed.raw_host
     except (httpx.InvalidURL, ValueError, UnicodeError) as error:
         raise ValueError(f"{url!r} is not a URL") from error
     is_bare = parsed.raw_path in (b"", b"/") and not parsed.userinfo and not parsed.fragment

@@ -77,7 +77,7 @@ def resolve_location(base: httpx.URL, location: str) -> httpx.URL:
         raise RemoteRefused(f"{base.host} sent no usable Location header")
     try:
         url = base.join(location)
-        _ = url.port, url.raw_host
+        _ = url.port, url.host, url.raw_host
     except (httpx.InvalidURL, ValueError, UnicodeError) as error:
         raise RemoteRefused(f"{base.host} sent a malformed Location header") from error
     if url.scheme not in _DEFAULT_PORTS or not url.host:

@@ -163,7 +163,10 @@ def test_a_check_names_the_url_to_which_a_registry_redirects(
         remote.check()
 
 
-@pytest.mark.parametrize("location", ["http://[", "http://a:b/", "//", "ftp://x", "https://x:99999999/"])
+@pytest.mark.parametrize(
+    "location",
+    ["http://[", "http://a:b/", "http://xn--a/", "http://256.1.1.1/", "//", "ftp://x", "https://x:99999999/"],
+)
 def test_a_check_with_a_malformed_redirect_is_refused(
     registry: Script, remote: RemoteRegistry, location: str
 ) -> None:

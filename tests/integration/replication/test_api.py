@@ -96,6 +96,8 @@ def test_a_new_url_without_a_password_removes_the_password(owner: TestKey, targe
         "https://",
         "https://[::1",
         "https://host:99999",
+        "http://256.1.1.1",
+        "https://xn--a",
     ],
 )
 def test_malformed_urls_are_refused(owner: TestKey, url: str) -> None:

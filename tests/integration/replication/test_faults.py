@@ -6,6 +6,7 @@ import os
 from uuid import uuid4
 
 import pytest
+from django.db import transaction
 
 from registry_control.catalog.models import Blob, Tag
 from registry_control.common.clock import now
@@ -129,7 +130,7 @@ def test_a_thread_that_lost_its_claim_adds_nothing_to_the_plan_of_another(
     planned = [row.pk for row in planned_manifests(image)]
 
     # when the first one wakes up, then the plan stays as it is
-    with pytest.raises(Interrupted):
+    with transaction.atomic(), pytest.raises(Interrupted):
         outcomes.require_claim(late)
     run(late)
     assert [row.pk for row in planned_manifests(image)] == planned
