@@ -51,7 +51,11 @@ FROM (
 JOIN catalog_blob b ON b.id = linked.blob_id
 """
 _LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
-_RENEW: Final = "ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at"
+# A node whose clock is behind, or a shorter `REGISTRY_LEASE`, does not shorten what was promised before.
+_RENEW: Final = """
+ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at
+WHERE catalog_bloblease.expires_at < excluded.expires_at
+"""
 _SHORTEN: Final = """
 UPDATE catalog_bloblease SET expires_at = %s
 WHERE image_id = %s AND expires_at > %s AND blob_id IN (SELECT id FROM catalog_blob WHERE digest IN
@@ -197,6 +201,8 @@ def recount(image_id: UUID) -> Sizes:
 
 def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:
     """Lease blobs to an image until a time (default: for `BLOB_LEASE`), or renew the lease (invariant 2).
+
+    A lease that ends later stays as it is.
 
     The default is longer by the time that the response may take.
 

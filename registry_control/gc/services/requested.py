@@ -18,7 +18,7 @@ from registry_control.gc.selectors.planner import BEGIN, Cursor
 from registry_control.gc.selectors.queue import RESOURCE
 from registry_control.gc.services import runs
 from registry_control.gc.services.collector import collect_batch
-from registry_data.storage.base import BlobStore
+from registry_data.storage.base import BlobStore, StorageError
 
 
 @transaction.atomic
@@ -43,8 +43,7 @@ def start_run(*, actor: Actor, dry_run: bool) -> GcRun:
 def advance_runs(*, store: BlobStore, limit: int) -> bool:
     """Advance the oldest requested run by one batch; returns whether there may be more to do.
 
-    Raises:
-        StorageError: the storage failed while deleted images were removed.
+    A run ends when the storage fails: what is left is due to the continuous work.
     """
     requested = GcRun.objects.filter(kind=GcRun.Kind.REQUESTED, status=GcRun.Status.RUNNING)
     run = requested.order_by("started_at").first()
@@ -58,11 +57,16 @@ def advance_runs(*, store: BlobStore, limit: int) -> bool:
 
 def _advance(run: GcRun, store: BlobStore, limit: int) -> None:
     with runs.counted_in(run.pk):
-        if deletion.run_batch(store=store, limit=limit) or deletion.remove_expired_leases(limit=limit):
-            return
-        batch = collect_batch(store=store, rules=Rules(now(), settings.GC_GRACE), limit=limit)
-    if not batch.is_full or batch.storage_is_down:
-        runs.finish(run.pk)
+        try:
+            if deletion.run_batch(store=store, limit=limit) or deletion.remove_expired_leases(limit=limit):
+                return
+            batch = collect_batch(store=store, rules=Rules(now(), settings.GC_GRACE), limit=limit)
+        except StorageError as error:
+            runs.add_error(str(error))
+        else:
+            if batch.is_full and not batch.storage_is_down:
+                return
+    runs.finish(run.pk)
 
 
 @transaction.atomic

@@ -61,6 +61,7 @@ def count(*, blobs: int = 0, size: int = 0, manifests: int = 0) -> None:
     execute(_ADD_TO_HOUR, [id_parameter(uuid4()), hour, hour, time_parameter(moment), *sums])
 
 
+@transaction.atomic
 def add_error(text: str) -> None:
     """Add an error to the run of this thread, unless the run has it already."""
     run_id = _run.get()

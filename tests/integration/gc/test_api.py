@@ -1,6 +1,7 @@
 """The endpoints of garbage collection: who may call them, and what they return."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -9,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from registry_control.catalog.models import Blob, BlobLease, BlobLink, BlobReview, Image, Manifest
-from registry_control.catalog.services import manifests
+from registry_control.catalog.services import images, manifests, uploads
 from registry_control.common.clock import now
 from registry_control.gc.models import GcRun
 from registry_control.gc.services.requested import advance_runs
@@ -288,3 +289,23 @@ def test_only_operators_read_what_the_storage_said(operator: TestKey, store: Fil
     assert "failed attempts to delete the content: 1" in reason
     assert str(path) not in reason
     assert str(path) in explain(operator, blob.digest)["reason"]
+
+
+def test_a_run_during_which_the_storage_fails_ends_as_failed(
+    operator: TestKey, store: FilesystemStore, tmp_path: Path
+) -> None:
+    # given a deleted image with an upload, and a disk that is not mounted
+    owner = make_key()
+    pushed = push_image(owner, make_namespace(owner), store=store)
+    uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
+    images.delete(principal=owner.principal, image_id=pushed.image_id)
+    (tmp_path / "blobs").rename(tmp_path / "elsewhere")
+
+    run = Api(operator).post(f"{BASE}/runs").body
+    while advance_runs(store=store, limit=10):
+        pass
+
+    done = Api(operator).get(f"{BASE}/runs/{run['id']}").body
+    assert done["status"] == "failed"
+    assert len(done["errors"]) == 1
+    assert done["finished_at"] is not None

@@ -315,3 +315,13 @@ def test_a_release_never_moves_a_row_of_the_queue_to_an_earlier_time(
     delete_image(image, store)  # links end now, the leases ended before
     released = BlobReview.objects.get(blob__digest=digest_of(b"layer")).unreferenced_since
     assert now() - released < timedelta(minutes=1)
+
+
+def test_invariant_2_a_promise_is_not_shortened_by_a_later_one(owner: TestKey, pushed: Pushed) -> None:
+    # given a lease by a node whose clock is ahead, or with a longer `REGISTRY_LEASE`
+    digest = push_blob(owner, pushed.image_id, b"uploaded")
+    lease, ahead = BlobLease.objects.get(blob__digest=digest), now() + timedelta(days=30)
+    BlobLease.objects.update(expires_at=ahead)
+    blobs.promise(blob_id=lease.blob_id, image_id=pushed.image_id)
+    lease.refresh_from_db()
+    assert lease.expires_at == ahead
