@@ -14,12 +14,12 @@ from uuid import UUID
 
 from registry_control.audit.services import Actor
 from registry_control.catalog.errors import BlobNotFound, CatalogError, DigestMismatch, UploadNotFound
-from registry_control.catalog.selectors.holders import StoredBlob, find_blob_in_organization
+from registry_control.catalog.selectors.holders import StoredBlob, find_blob
 from registry_control.catalog.services import blobs, manifests, uploads
 from registry_data.oci.digest import CANONICAL, Digest, Hashers
 from registry_data.oci.manifest import ParsedManifest
 from registry_data.oci.preconditions import Preconditions
-from registry_data.storage.base import BlobStore, Key, StorageError, UploadId, UploadWriter
+from registry_data.storage.base import BlobStore, Key, NotStored, StorageError, UploadId, UploadWriter
 from registry_data.storage.keys import blob_key
 
 
@@ -128,12 +128,23 @@ def _receive(
     return ReceivedBlob(session_id, image_id, writer, hashers.digest(algorithm), writer.offset)
 
 
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """What `deduplicate` found out about the content of an upload."""
+
+    is_leased: bool = False
+    """Whether an existing blob was leased to the image instead, which ended the upload."""
+
+    lost: Key | None = None
+    """The key of an existing blob whose bytes the storage is known to have lost (ADR 34)."""
+
+
 def store_blob(
-    received: ReceivedBlob, claimed: Digest, *, store: BlobStore, skip_deduplication: bool = False
+    received: ReceivedBlob, claimed: Digest, *, store: BlobStore, duplicate: Duplicate | None = None
 ) -> None:
     """Turn a completely written upload into a blob of its image, and close the upload in every case.
 
-    Pass `skip_deduplication` if `deduplicate` was called before and returned False.
+    Pass as `duplicate` what `deduplicate` returned, if it was called before.
 
     Raises:
         DigestMismatch: the content has another digest; the session stays open.
@@ -144,26 +155,34 @@ def store_blob(
     try:
         if received.digest != claimed:
             raise DigestMismatch(expected=str(claimed), actual=str(received.digest))
-        if skip_deduplication or not deduplicate(received, store=store):
-            _publish(received, store)
+        duplicate = duplicate or deduplicate(received, store=store)
+        if not duplicate.is_leased:
+            _publish(received, store, replaces=duplicate.lost)
     finally:
         received.writer.close()
 
 
-def deduplicate(received: ReceivedBlob, *, store: BlobStore) -> bool:
+def deduplicate(received: ReceivedBlob, *, store: BlobStore) -> Duplicate:
     """Lease an existing blob with the same content to the image, instead of storing it again (ADR 35).
 
-    The bytes need not be written yet. Only blobs of the same organization are considered: the duration of an
-    upload must not reveal what other tenants have. Returns whether there was one, which ends the upload.
+    The bytes need not be written yet. Only blobs of the same organization are leased: the duration of an
+    upload must not reveal what other tenants have.
 
     Raises:
         ImageNotFound, ImageReadOnly, UploadNotFound, StorageError: as `store_blob`.
     """
-    if received.writer.is_published:
-        return False
-    blob = find_blob_in_organization(str(received.digest), image_id=received.image_id)
-    if blob is None or blob.size != received.size or not _has_content(blob, store):
-        return False
+    found = find_blob(str(received.digest), image_id=received.image_id)
+    if found is None:
+        return Duplicate()
+    blob = found.stored
+    has_content = blob.size == received.size and _has_content(blob, store)
+    if has_content and found.is_in_organization and not received.writer.is_published:
+        return Duplicate(is_leased=_lease_instead(received, blob, store))
+    return Duplicate(lost=Key(blob.storage_key) if has_content is False else None)
+
+
+def _lease_instead(received: ReceivedBlob, blob: StoredBlob, store: BlobStore) -> bool:
+    """Lease a blob and end the upload; False if garbage collection has deleted the blob since."""
     try:
         blobs.record_duplicate(session_id=received.session_id, image_id=received.image_id, blob_id=blob.id)
     except BlobNotFound:
@@ -173,16 +192,18 @@ def deduplicate(received: ReceivedBlob, *, store: BlobStore) -> bool:
     return True
 
 
-def _has_content(blob: StoredBlob, store: BlobStore) -> bool:
-    """Whether the storage is known to have all bytes of a blob; if not, the upload replaces them (ADR 34)."""
+def _has_content(blob: StoredBlob, store: BlobStore) -> bool | None:
+    """Whether the storage has all bytes of a blob; None if it does not respond."""
     try:
         return store.size(Key(blob.storage_key)) == blob.size
-    except StorageError:
+    except NotStored:
         return False
+    except StorageError:
+        return None
 
 
-def _publish(received: ReceivedBlob, store: BlobStore) -> None:
-    """Publish the upload and record it as a blob.
+def _publish(received: ReceivedBlob, store: BlobStore, *, replaces: Key | None) -> None:
+    """Publish the upload and record it as a blob, or as the bytes of an existing one that has lost its own.
 
     If the registry has the content already, the worker deletes this copy with the closed session. Deleting it
     here would reveal by the duration that another organization has the content (ADR 35).
@@ -191,12 +212,16 @@ def _publish(received: ReceivedBlob, store: BlobStore) -> None:
     store.publish(received.upload_id, key)
     new = blobs.NewBlob(str(received.digest), received.size, key)
     try:
-        is_new = blobs.record_upload(session_id=received.session_id, image_id=received.image_id, new=new)
+        is_used = blobs.record_upload(
+            session_id=received.session_id, image_id=received.image_id, new=new, replaces=replaces
+        )
     except UploadNotFound:
         # The request that closed the session may have looked for the key before it was published.
         uploads.remove_unless_named(key, store=store)
         raise
-    if is_new or blobs.repair_missing_content(new, store=store):
+    if is_used:
+        if replaces is not None:
+            store.delete(replaces)  # remains of another length
         store.discard(received.upload_id, published=key)
 
 

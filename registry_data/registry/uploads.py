@@ -159,12 +159,12 @@ def finish(append: OpenUpload, claimed: Digest, *, store: BlobStore) -> None:
 
 
 def _finish(
-    append: OpenUpload, claimed: Digest, store: BlobStore, *, skip_deduplication: bool = False
+    append: OpenUpload, claimed: Digest, store: BlobStore, *, duplicate: ingest.Duplicate | None = None
 ) -> None:
     try:
         append = _verified(append, claimed, store)
         received = _received(append, claimed, append.writer.offset)
-        ingest.store_blob(received, claimed, store=store, skip_deduplication=skip_deduplication)
+        ingest.store_blob(received, claimed, store=store, duplicate=duplicate)
     finally:
         append.writer.close()
 
@@ -235,20 +235,19 @@ def finish_small(
         ProtocolError, UploadMoved: as `open_upload` and `finish`; nothing of the chunk is kept.
     """
     with use_case():
-        append, deduplicated = _open(upload, at=at, store=store, coming=0), False
+        append, duplicate = _open(upload, at=at, store=store, coming=0), None
         with _abandon_on_error(append):
             if not already_published(append, claimed, store=store):
                 append.hash(chunk)
-                deduplicated = append.hashes.digest_of_hashed(claimed.algorithm) == claimed
-                # Content that another image of the organization has is not even written (ADR 35).
-                if deduplicated and ingest.deduplicate(
-                    _received(append, claimed, append.hashes.hashed), store=store
-                ):
-                    return None
+                if append.hashes.digest_of_hashed(claimed.algorithm) == claimed:
+                    received = _received(append, claimed, append.hashes.hashed)
+                    duplicate = ingest.deduplicate(received, store=store)
+                    if duplicate.is_leased:
+                        return None  # content that the organization has is not even written (ADR 35)
                 append.write(chunk)
         if append.writer.offset > CHEAP_TO_REREAD and append.digest(claimed.algorithm) is None:
             return append
-        _finish(append, claimed, store, skip_deduplication=deduplicated)
+        _finish(append, claimed, store, duplicate=duplicate)
         return None
 
 

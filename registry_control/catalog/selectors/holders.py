@@ -38,15 +38,15 @@ ORDER BY h.number LIMIT 20
 
 # Examines 20 images in index order. If all of them belong to other organizations, the uploaded bytes are
 # stored like those of an unknown blob.
-_NEAR: Final = """
-SELECT b.id, b.size, b.storage_key FROM catalog_blob b
-WHERE b.digest = %s AND b.state = 'live' AND EXISTS (
+_LIVE: Final = """
+SELECT b.id, b.size, b.storage_key, EXISTS (
     SELECT 1
     FROM (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = b.id ORDER BY k.image_id LIMIT 20) h
     CROSS JOIN catalog_image i
     CROSS JOIN catalog_image here
     WHERE i.id = h.image_id AND here.id = %s AND i.organization_id = here.organization_id
 )
+FROM catalog_blob b WHERE b.digest = %s AND b.state = 'live'
 """
 
 
@@ -59,10 +59,21 @@ class StoredBlob:
     storage_key: str
 
 
-def find_blob_in_organization(digest: str, *, image_id: UUID) -> StoredBlob | None:
-    """The blob of a digest, if one of the first images that link it is of the same organization."""
-    found = row(_NEAR, [digest, id_parameter(image_id)])
-    return None if found is None else StoredBlob(*found)
+@dataclass(frozen=True, slots=True)
+class LiveBlob:
+    """A live blob, and whether one of the first images that link it is of a given image's organization."""
+
+    stored: StoredBlob
+    is_in_organization: bool
+
+
+def find_blob(digest: str, *, image_id: UUID) -> LiveBlob | None:
+    """The live blob of a digest, if the registry has one, seen from an image."""
+    found = row(_LIVE, [id_parameter(image_id), digest])
+    if found is None:
+        return None
+    blob_id, size, storage_key, is_in_organization = found
+    return LiveBlob(StoredBlob(blob_id, size, storage_key), bool(is_in_organization))
 
 
 def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]:

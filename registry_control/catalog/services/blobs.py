@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from django.db import transaction
@@ -20,12 +20,11 @@ from registry_control.db.sql import (
     Rows,
     Statement,
     id_parameter,
-    row,
     rows,
     rows_of_each,
     time_parameter,
 )
-from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
+from registry_data.storage.base import Key
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,6 @@ INSERT INTO catalog_blob (digest, size, storage_key, state, created_at) VALUES (
 ON CONFLICT (digest) WHERE state = 'live' DO NOTHING RETURNING id
 """
 _SHARE_BY_DIGEST: Final = "SELECT id FROM catalog_blob WHERE digest = %s AND state = 'live' FOR SHARE"
-_CONTENT: Final = "SELECT size, storage_key FROM catalog_blob WHERE digest = %s AND state = 'live'"
 _REPLACE: Final = """
 UPDATE catalog_blob SET size = %s, storage_key = %s
 WHERE digest = %s AND state = 'live' AND storage_key = %s RETURNING id
@@ -54,20 +52,14 @@ class NewBlob:
     storage_key: str
 
 
-class _StoredContent(NamedTuple):
-    """A row of `_CONTENT`: the size and storage key that a live blob has in the database."""
-
-    size: int  # bytes
-    key: str
-
-
 @transaction.atomic
-def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
+def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob, replaces: Key | None = None) -> bool:
     """Record an upload's bytes as a blob, lease it to the image, and close the session.
 
     The row of the closed session stays until the worker has deleted the upload's remaining files, so that
-    they are found even if this process dies. Returns False if the registry has the blob already; the bytes
-    are then a copy, which the worker deletes too.
+    they are found even if this process dies. Returns whether the blob has these bytes. If the registry has
+    the blob already, they are a copy, which the worker deletes too, unless the existing blob has its bytes
+    under the key `replaces`, which the storage is known to have lost: then the blob gets these (ADR 34).
 
     Raises:
         ImageNotFound: the image has been deleted since the upload started; nothing is recorded.
@@ -76,9 +68,21 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob) -> bool:
     """
     image, closed, inserted = rows_of_each(*_close_statements(session_id, image_id), _insert_statement(new))
     _check_closed(image_id, image, closed)
-    blob_id, is_new = _ensure(new, inserted)
+    # In the transaction that closes the session: from its commit on, the worker deletes bytes of the session
+    # that no blob has.
+    repaired = _replace(new, replaces) if replaces is not None and not inserted else []
+    blob_id, is_new = _ensure(new, [*inserted, *repaired])
     references.lease([blob_id], image_id=image_id)
     return is_new
+
+
+def _replace(new: NewBlob, lost: Key) -> Rows:
+    """Point the live blob to new bytes if it still has the key `lost`; returns its row then."""
+    replaced = rows(_REPLACE, [new.size, new.storage_key, new.digest, lost])
+    if replaced:
+        record_change(EVERYTHING)  # any number of images may have the blob
+        logger.warning("the stored bytes of %s were lost; an upload has replaced them", new.digest)
+    return replaced
 
 
 @transaction.atomic
@@ -113,7 +117,7 @@ def _insert_statement(new: NewBlob) -> Statement:
 
 
 def _ensure(new: NewBlob, inserted: Rows) -> tuple[int, bool]:
-    """The id of the live blob with a digest, and whether it is new; `inserted` are the rows of the INSERT.
+    """The id of the live blob with a digest, and whether it has the new bytes, as the rows `inserted` do.
 
     The row of the live blob is locked. Inserts again if garbage collection has deleted the existing blob
     meanwhile.
@@ -124,38 +128,6 @@ def _ensure(new: NewBlob, inserted: Rows) -> tuple[int, bool]:
         for (blob_id,) in rows(_SHARE_BY_DIGEST, [new.digest]):
             return blob_id, False
         inserted = rows(*_insert_statement(new))
-
-
-def repair_missing_content(new: NewBlob, *, store: BlobStore) -> bool:
-    """Point a live blob to newly uploaded bytes if its stored bytes are missing or have a wrong length.
-
-    Pushing an image again thus repairs content that was lost in the storage. Returns whether it did.
-
-    Raises:
-        StorageError: the remains of the old bytes cannot be deleted.
-    """
-    found = row(_CONTENT, [new.digest])
-    if found is None:
-        return False
-    stored = _StoredContent(*found)
-    if not _is_lost(stored, new, store):
-        return False
-    with transaction.atomic():
-        if not rows(_REPLACE, [new.size, new.storage_key, new.digest, stored.key]):
-            return False  # a concurrent upload has repaired it
-        record_change(EVERYTHING)  # any number of images may have the blob
-    logger.warning("the stored bytes of %s were lost; an upload has replaced them", new.digest)
-    store.delete(Key(stored.key))
-    return True
-
-
-def _is_lost(stored: _StoredContent, new: NewBlob, store: BlobStore) -> bool:
-    try:
-        return stored.size != new.size or store.size(Key(stored.key)) != new.size
-    except NotStored:
-        return True
-    except StorageError:
-        return False  # unknown: the storage does not answer
 
 
 @transaction.atomic

@@ -3,11 +3,12 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256, sha512
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import httpx
@@ -42,7 +43,7 @@ from registry_data.registry.uploads import (
     rollback,
 )
 from registry_data.scoped_cache import ChangeTracker
-from registry_data.storage.base import BlobStore, Key, NotStored, Unavailable, UploadId
+from registry_data.storage.base import BlobStore, Key, NotStored, StorageError, Unavailable, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from registry_data.storage.s3.address import Address
@@ -216,6 +217,24 @@ def test_content_that_is_pushed_again_repairs_a_blob_whose_bytes_are_missing(
 ) -> None:
     finish_small(b"", DIGEST, upload, at=None, store=store)
     store.delete(Key(Blob.objects.get().storage_key))
+    finish_small(CONTENT, DIGEST, start(), at=0, store=store)
+    assert content_of(store) == CONTENT
+
+
+def test_bytes_that_repair_a_blob_survive_a_worker_that_runs_when_the_upload_is_recorded(
+    start: Callable[[], Upload], upload: Upload, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish_small(b"", DIGEST, upload, at=None, store=store)
+    store.delete(Key(Blob.objects.get().storage_key))
+    record = blobs.record_upload
+
+    def record_beside_a_worker(**arguments: Any) -> bool:
+        is_used = record(**arguments)
+        with suppress(StorageError):  # on S3, a session whose writer still has it open is left
+            uploads.expire(store=store, limit=10)
+        return is_used
+
+    monkeypatch.setattr(blobs, "record_upload", record_beside_a_worker)
     finish_small(CONTENT, DIGEST, start(), at=0, store=store)
     assert content_of(store) == CONTENT
 
