@@ -51,7 +51,8 @@ FROM (
 JOIN catalog_blob b ON b.id = linked.blob_id
 """
 _LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
-# A node whose clock is behind, or a shorter `REGISTRY_LEASE`, does not shorten what was promised before.
+# Nothing shortens what was promised before: no slow clock, no lower `REGISTRY_LEASE`, no HEAD of a blob that
+# replication has leased for a day.
 _RENEW: Final = """
 ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at
 WHERE catalog_bloblease.expires_at < excluded.expires_at
