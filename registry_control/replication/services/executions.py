@@ -65,7 +65,8 @@ def end(execution: Execution, *, status: ExecutionStatus) -> None:
     """Set the final status of an execution whose row is locked."""
     execution.status = status
     execution.finished_at = now()
-    execution.save(update_fields=["status", "finished_at", "errors"])
+    execution.trouble = ""  # nothing is tried again
+    execution.save(update_fields=["status", "finished_at", "errors", "trouble"])
 
 
 def audit_target(execution: Execution) -> AuditTarget:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.conf import settings
 from django.test import override_settings
 
 from registry_control.common.store import blob_store
@@ -18,7 +17,16 @@ from tests.factories import TestKey, make_key, make_namespace
 from tests.integration.replication.scene import make_target
 from tests.services.registries import running_registry
 
+_HERE = Path(__file__).parent
 LOCAL = EgressPolicy.parse("127.0.0.0/8")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a registry of another project, which `make tools` installs."""
+    for item in items:
+        if "peer" in getattr(item, "fixturenames", ()) and item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.clients)
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +70,3 @@ def namespace(owner: TestKey) -> Namespace:
 @pytest.fixture
 def target(owner: TestKey, peer: str) -> Target:
     return make_target(owner, f"http://{peer}")
-
-
-@pytest.fixture
-def database_path() -> Path:
-    return Path(settings.STATE_DIR)

@@ -77,7 +77,9 @@ def test_a_claim_does_not_wait_for_another_transaction(planned: Execution) -> No
         assert work.item.pk != first.pk
 
 
-def test_the_work_of_a_killed_worker_is_claimed_when_its_claim_has_ended(planned: Execution) -> None:
+def test_invariant_8_the_work_of_a_killed_worker_is_claimed_when_its_claim_has_ended(
+    planned: Execution,
+) -> None:
     # given claims that nobody renews
     lost = claimed(6)
     assert claim_next() is None

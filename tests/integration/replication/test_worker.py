@@ -83,12 +83,11 @@ def test_a_cancelled_execution_stops_sending_within_a_second(product: Stack) -> 
     assert call(product, "GET", f"/executions/{execution}")["status"] == "cancelled"
 
 
-@pytest.mark.parametrize("rate", [0, 1_000_000], ids=["hangs", "slow"])
-def test_a_stop_of_the_worker_does_not_wait_for_a_target(make_stack: Callable[..., Stack], rate: int) -> None:
-    # given an execution that sends a large layer to a target that is slow or hangs
+def test_a_stop_of_the_worker_does_not_wait_for_a_target(make_stack: Callable[..., Stack]) -> None:
+    # given an execution that sends a large layer to a target that hangs
     stack = make_stack(REGISTRY_EGRESS_ALLOW="127.0.0.0/8").start()
     push(stack, "stopped/app", os.urandom(LAYER))
-    with running_slow_registry(rate=rate) as slow:
+    with running_slow_registry(rate=0) as slow:
         rule = make_rule(stack, "stopped", f"http://{slow.host}")
         execution = call(stack, "POST", f"/rules/{rule}/run")["id"]
         wait_until(lambda: slow.open > 0, timeout=30)
