@@ -13,7 +13,9 @@ from registry_data.client.errors import RemoteRefused, RemoteUnavailable
 from registry_data.client.headers import next_page, resolve_location
 
 PAGE_SIZE: Final = 1000
-_PAGE_BYTES: Final = 4 * 1024 * 1024
+NAMES_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes of a page of names. Older registries send all tags in one page: 100,000 commit ids have 4.3 MB."""
+
 _PAGES: Final = 2000
 _LIST_TIMEOUT: Final = 600.0  # seconds of waiting for all pages of a list
 
@@ -24,11 +26,13 @@ def pages(
     *,
     scopes: Sequence[str],
     what: str,
+    limit: int,
     absent: Container[int] = (HTTPStatus.NOT_FOUND,),
 ) -> Iterator[bytes]:
     """Yield the body of each page; nothing if the list does not exist, which a status in `absent` says.
 
     Raises:
+        RemoteRefused: a page has more than `limit` bytes.
         RemoteRefused: the links lead in a circle, to another host, or to more than 2000 pages.
         RemoteUnavailable: all pages together take more than ten minutes.
         RemoteError: a page cannot be read.
@@ -44,7 +48,7 @@ def pages(
             if response.status_code in absent:
                 return
             connection.expect(response, {200}, what)
-            body = connection.body(response, limit=_PAGE_BYTES)
+            body = connection.body(response, limit=limit)
             link = next_page(response.headers.get_list("link"))
         waited += monotonic() - started
         yield body

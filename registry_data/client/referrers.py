@@ -15,7 +15,7 @@ from registry_data.client.manifests import Manifests
 from registry_data.oci.digest import Digest
 from registry_data.oci.document import invalid, read_document
 from registry_data.oci.errors import ProtocolError
-from registry_data.oci.manifest import Descriptor, ParsedManifest
+from registry_data.oci.manifest import MANIFEST_SIZE_LIMIT, Descriptor, ParsedManifest
 from registry_data.oci.media_types import OCI_INDEX
 
 _ENTRIES: Final = 100_000  # of one page
@@ -84,7 +84,12 @@ class Referrers:
         listed: list[Descriptor] | None = None
         read = 0
         for page in pages(
-            self._connection, url, scopes=scopes, what=f"the referrers of {digest}", absent=_UNSUPPORTED
+            self._connection,
+            url,
+            scopes=scopes,
+            what=f"the referrers of {digest}",
+            limit=MANIFEST_SIZE_LIMIT,
+            absent=_UNSUPPORTED,
         ):
             read += len(page)
             if read > _LIST:

@@ -15,7 +15,7 @@ from registry_data.client.connection import Connection
 from registry_data.client.egress import EgressPolicy
 from registry_data.client.errors import RemoteRefused
 from registry_data.client.headers import resolve_location
-from registry_data.client.lists import PAGE_SIZE, names, pages
+from registry_data.client.lists import NAMES_LIMIT, PAGE_SIZE, names, pages
 from registry_data.client.manifests import Manifests, RemoteManifest
 from registry_data.client.referrers import Referrers
 from registry_data.client.uploads import OpenAt, RemoteUpload, Uploads
@@ -95,7 +95,9 @@ class RemoteRegistry:
     def catalog(self) -> Iterator[str]:
         """Yield the names of the repositories that the registry lists; many list none, or refuse."""
         url = self._connection.url(f"/v2/_catalog?n={PAGE_SIZE}")
-        for page in pages(self._connection, url, scopes=_CATALOG_SCOPE, what="the list of repositories"):
+        for page in pages(
+            self._connection, url, scopes=_CATALOG_SCOPE, what="the list of repositories", limit=NAMES_LIMIT
+        ):
             yield from filter(_is_name, names(page, "repositories", self._connection.host))
 
     def tags(self, repository: str) -> Iterator[str]:
@@ -103,7 +105,9 @@ class RemoteRegistry:
         name = self._name(repository)
         url = self._connection.url(f"/v2/{name}/tags/list?n={PAGE_SIZE}")
         scopes = (f"repository:{name}:pull",)
-        for page in pages(self._connection, url, scopes=scopes, what=f"the tags of {repository}"):
+        for page in pages(
+            self._connection, url, scopes=scopes, what=f"the tags of {repository}", limit=NAMES_LIMIT
+        ):
             yield from filter(_is_tag, names(page, "tags", self._connection.host))
 
     def head_manifest(self, repository: str, reference: str | Digest) -> Descriptor | None:
