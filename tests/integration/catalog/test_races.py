@@ -39,6 +39,7 @@ from registry_control.common.models import Status
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.preconditions import Preconditions
+from registry_data.storage.base import Key
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from tests.factories import Pushed, TestKey, digest_of, make_manifest, make_namespace, push_blob, push_image
@@ -262,6 +263,29 @@ def test_two_concurrent_uploads_of_the_same_content_store_one_blob(owner: TestKe
     assert sorted(results) == [False, False, False, True]
     assert Blob.objects.filter(digest=digest).count() == 1
     assert BlobLease.objects.filter(image=image_id).count() == 1
+
+
+def test_invariant_11_uploads_that_repair_one_blob_at_once_do_not_deadlock(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    # given a blob whose bytes are lost, and uploads of them to several images
+    digest = push_blob(owner, image_id, b"lost")
+    lost = Key(Blob.objects.get(digest=digest).storage_key)
+    targets = [
+        images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name=f"app-{number}")
+        for number in range(4)
+    ]
+
+    def repair(target: UUID) -> bool:
+        session = uploads.start(actor=owner.actor, image_id=target, algorithm="sha256")
+        new = blobs.NewBlob(digest, 4, blob_key("sha256", digest.removeprefix("sha256:"), session.hex))
+        return blobs.record_upload(session_id=session, image_id=target, new=new, replaces=lost)
+
+    # then each gets a lease of the one blob, which has the bytes of one of them
+    results = at_once(*(lambda target=target: repair(target) for target in targets))
+    assert sorted(results) == [False, False, False, True]
+    assert Blob.objects.get(digest=digest).storage_key != lost
+    assert BlobLease.objects.filter(image__in=targets).count() == 4
 
 
 def uploaded(digest: str, owner: TestKey, image_id: UUID) -> bool:
