@@ -8,7 +8,12 @@ from bench.soak.collector import SETTINGS, soak_collector
 from tests.production.conftest import Installation
 from tests.services.stack import Stack
 
-pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.production,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("nodes"),
+]
 
 
 def test_nothing_promised_is_lost_in_three_minutes_of_pushes_deletions_and_killed_workers(

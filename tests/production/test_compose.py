@@ -16,7 +16,12 @@ from tests.services.images import build_images
 from tests.services.waiting import wait_until
 from tests.tenants import REGION
 
-pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.production,
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.xdist_group("docker"),
+]
 
 # Blobs of a deleted image are deleted within seconds, and not after a day. Replication may connect to
 # the networks of containers.

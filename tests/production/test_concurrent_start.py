@@ -10,7 +10,12 @@ from tests.services.nodes import credentials_of, started_together
 from tests.services.stack import Stack
 from tests.services.waiting import wait_until
 
-pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.production,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("nodes"),
+]
 
 
 def test_three_nodes_push_pull_and_delete_and_one_is_killed(make_node: Callable[[], Stack]) -> None:

@@ -13,7 +13,12 @@ from tests.services.stack import Credentials, Stack
 from tests.services.waiting import wait_until
 from tests.tenants import REGION
 
-pytestmark = [pytest.mark.production, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.production,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("docker"),
+]
 
 MakeNode = Callable[[], Stack]
 
