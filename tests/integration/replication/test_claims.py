@@ -31,10 +31,18 @@ from tests.integration.replication.scene import make_rule, make_target, work_off
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+NOWHERE = "http://127.0.0.1:9"
+
 
 def start(owner: TestKey, namespace: Namespace, target: Target) -> Execution:
     rule = make_rule(owner, namespace, target)
     return rules.run(principal=owner.principal, rule_id=rule.pk)
+
+
+@pytest.fixture
+def target(owner: TestKey) -> Target:
+    """To list images and to plan them, a push does not connect to its target."""
+    return make_target(owner, NOWHERE)
 
 
 @pytest.fixture
@@ -115,7 +123,6 @@ def test_executions_of_a_rule_run_one_after_the_other(
     owner: TestKey, namespace: Namespace, target: Target, store: BlobStore
 ) -> None:
     # given an execution that runs, and another one of the same rule
-    push_image(owner, namespace, store=store)
     first = start(owner, namespace, target)
     start_waiting()
     second = rules.run(principal=owner.principal, rule_id=first.rule_id)
@@ -146,7 +153,7 @@ def test_two_workers_start_one_execution_of_a_rule(
 
 
 def test_organizations_take_turns(
-    owner: TestKey, namespace: Namespace, target: Target, store: BlobStore, peer: str
+    owner: TestKey, namespace: Namespace, target: Target, store: BlobStore
 ) -> None:
     # given a large execution of one organization, and a small one of another
     for number in range(10):
@@ -156,9 +163,7 @@ def test_organizations_take_turns(
     assert work is not None
     run(work)
     other = make_key()
-    home = make_namespace(other)
-    push_image(other, home, store=store)
-    small = start(other, home, make_target(other, f"http://{peer}"))
+    small = start(other, make_namespace(other), make_target(other, NOWHERE))
 
     # when two threads claim work, then each organization has one
     works = claimed(2)
@@ -179,7 +184,7 @@ def test_organizations_take_turns(
 
 
 def test_a_long_transfer_gives_way_only_to_organizations_that_have_work(
-    planned: Execution, store: BlobStore, peer: str
+    planned: Execution, store: BlobStore
 ) -> None:
     work = claim_next()
     assert work is not None
@@ -187,7 +192,7 @@ def test_a_long_transfer_gives_way_only_to_organizations_that_have_work(
     other = make_key()
     home = make_namespace(other)
     push_image(other, home, store=store)
-    start(other, home, make_target(other, f"http://{peer}"))
+    start(other, home, make_target(other, NOWHERE))
     start_waiting()
     assert others_wait(planned.organization_id)
     claims.claim_next()
@@ -195,7 +200,7 @@ def test_a_long_transfer_gives_way_only_to_organizations_that_have_work(
 
 
 def test_a_transfer_whose_turn_is_over_is_interrupted_for_others(
-    planned: Execution, store: BlobStore, peer: str, target: Target, namespace: Namespace
+    planned: Execution, store: BlobStore, target: Target, namespace: Namespace
 ) -> None:
     # given a transfer that has had its turn
     work = claim_next()
@@ -214,7 +219,7 @@ def test_a_transfer_whose_turn_is_over_is_interrupted_for_others(
     other = make_key()
     home = make_namespace(other)
     push_image(other, home, store=store)
-    start(other, home, make_target(other, f"http://{peer}"))
+    start(other, home, make_target(other, NOWHERE))
     start_waiting()
     assert sent(turn=60) == [b"a", b"b"]
     with pytest.raises(Interrupted):
