@@ -110,6 +110,12 @@ def test_explain_names_every_image(owner: TestKey, namespace: Namespace, stored:
     assert "unknown" in gc("--explain", digest_of(b"nothing"))
 
 
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_explain_of_what_is_no_digest_is_an_error(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError, match="not a digest"):
+        gc("--explain", "latest", *arguments)
+
+
 def test_the_list_of_waiting_blobs_without_json_is_short(
     owner: TestKey, namespace: Namespace, stored: BlobStore
 ) -> None:

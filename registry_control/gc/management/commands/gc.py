@@ -17,6 +17,8 @@ from registry_control.gc.selectors.candidates import Candidate
 from registry_control.gc.selectors.explanation import Viewer, explain
 from registry_control.gc.services import commands
 from registry_control.gc.services.commands import Outcome
+from registry_data.oci.digest import Digest
+from registry_data.oci.errors import ProtocolError
 
 _SHOWN: Final = 20  # waiting blobs, without --json
 
@@ -58,6 +60,10 @@ class Command(BaseCommand):
             raise CommandError("not everything was removed: " + "; ".join(outcome.errors))
 
     def _explain(self, digest: str, rules: Rules, as_json: bool) -> None:
+        try:
+            Digest.parse(digest)
+        except ProtocolError as error:
+            raise CommandError(str(error)) from error
         found = explain(digest, viewer=Viewer(None), rules=rules)
         if as_json:
             self.stdout.write(json.dumps({**asdict(found), "goes_at": _time(found.goes_at)}))
