@@ -161,14 +161,19 @@ def save_upload(work: Work, upload: str) -> None:
 
 
 def count_sent(work: Work, sent: int) -> None:
-    """Set how many bytes of a blob have been sent; the execution's sum follows."""
+    """Set how many bytes of a blob have been sent, if no earlier attempt came further.
+
+    The execution's sum follows. Progress ends a row of failures: a transfer of many hours may fail from time
+    to time. Bytes that are sent again are no progress.
+    """
+    ended = {"failures": 0, "failing_since": None}
     with transaction.atomic():
         blob = _claimed(work).select_for_update().first()
-        if blob is not None and blob.sent != sent:
+        if blob is not None and sent > blob.sent:
             Execution.objects.filter(pk=work.execution.pk).update(
-                bytes_done=F("bytes_done") + sent - blob.sent
+                bytes_done=F("bytes_done") + sent - blob.sent, trouble="", **ended
             )
-            ExecutionBlob.objects.filter(pk=blob.pk).update(sent=sent)
+            ExecutionBlob.objects.filter(pk=blob.pk).update(sent=sent, **ended)
 
 
 def add_error(work: Work, sentence: str) -> None:

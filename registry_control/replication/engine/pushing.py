@@ -158,8 +158,11 @@ def _send_chunks(
         except Interrupted:
             _save(context, upload, chunk=_chunk(progress.offset - start, monotonic() - began))
             raise
-        if not start < upload.offset <= blob.size:
-            raise RemoteUnavailable(f"{context.target.name} accepted no byte of {blob.digest} after {start}")
+        if upload.offset != start + size:
+            _save(context, upload, chunk=length)
+            raise RemoteUnavailable(
+                f"{context.target.name} is at byte {upload.offset} of {blob.digest} instead of {start + size}"
+            )
         length = _chunk(upload.offset - start, monotonic() - began)
         _save(context, upload, chunk=length)
         progress.move_to(upload.offset)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -177,3 +178,41 @@ def test_events_of_rules_that_are_gone_are_deleted() -> None:
     PushEvent.objects.create(rule_id=uuid4(), image_id=uuid4(), digest="sha256:" + "0" * 64)
     triggers.clean_up(limit=100)
     assert not PushEvent.objects.exists()
+
+
+def test_progress_of_a_long_transfer_ends_a_row_of_failures(
+    owner: TestKey, namespace: Namespace, target: Target, store: BlobStore
+) -> None:
+    # given a blob that failed hours ago and has been transferred in part since
+    layer = os.urandom(100_000)
+    push_image(owner, namespace, layers=(layer,), tags=("v1",), store=store)
+    execution = rules.run(principal=owner.principal, rule_id=make_rule(owner, namespace, target).pk)
+    for _ in range(2):  # the list of images, and the image
+        work = claims.claim_next()
+        assert work is not None
+        run(work)
+    long_ago = now() - timedelta(hours=3)
+    ExecutionBlob.objects.update(failures=5, failing_since=long_ago)
+    type(execution).objects.update(failures=2, failing_since=long_ago)
+    work = claims.claim_next()
+    assert work is not None
+    assert isinstance(work.item, ExecutionBlob)
+    outcomes.count_sent(work, 10)
+
+    # when it fails again, then it is tried again
+    outcomes.retry(work, "no answer")
+    blob = ExecutionBlob.objects.get(pk=work.item.pk)
+    execution.refresh_from_db()
+    assert (blob.state, blob.failures, execution.status) == (ItemState.PENDING, 1, ExecutionStatus.RUNNING)
+
+    # and bytes that are sent again are no progress
+    ExecutionBlob.objects.update(next_attempt_at=now(), failing_since=long_ago)
+    type(execution).objects.update(next_attempt_at=now())
+    while (again := claims.claim_next()) is not None and again.item.pk != blob.pk:
+        pass
+    assert again is not None
+    outcomes.count_sent(again, 5)
+    outcomes.retry(again, "no answer")
+    blob.refresh_from_db()
+    execution.refresh_from_db()
+    assert (blob.state, execution.bytes_done) == (ItemState.FAILED, 10)
