@@ -11,7 +11,8 @@ _BATCH: Final = 200
 _IMAGES: Final = 10  # recounted in one batch; an image of a million manifests takes a minute
 
 
-@background_task(name="catalog.finish_deletions", queue=Queue.FAST, every=timedelta(seconds=10))
+# This and `expire_uploads` call the storage: `at_most` keeps threads free while it does not respond.
+@background_task(name="catalog.finish_deletions", queue=Queue.FAST, every=timedelta(seconds=10), at_most=2)
 def finish_deletions() -> bool:
     """Remove the rows and uploads of namespaces, images and tags that are marked `deleting`."""
     return deletion.run_batch(store=blob_store(), limit=_BATCH)
@@ -23,7 +24,7 @@ def recount_images() -> bool:
     return reachability.recount_stale(limit=_IMAGES) == _IMAGES
 
 
-@background_task(name="catalog.expire_uploads", queue=Queue.FAST, every=timedelta(seconds=10))
+@background_task(name="catalog.expire_uploads", queue=Queue.FAST, every=timedelta(seconds=10), at_most=1)
 def expire_uploads() -> bool:
     """Discard expired uploads, and what closed ones left in the storage, such as copies (ADR 35)."""
     return uploads.expire(store=blob_store(), limit=_BATCH) == _BATCH

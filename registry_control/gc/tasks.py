@@ -35,7 +35,7 @@ def collect() -> bool:
     return batch.is_full
 
 
-@background_task(name="gc.advance_runs", queue=Queue.FAST, every=timedelta(seconds=10))
+@background_task(name="gc.advance_runs", queue=Queue.FAST, every=timedelta(seconds=10), at_most=1)
 def advance_runs() -> bool:
     """Advance the runs that the API or the administration requested."""
     return requested.advance_runs(store=blob_store(), limit=_BATCH)
