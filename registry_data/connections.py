@@ -57,6 +57,10 @@ class Connections:
         self._can_list = True
         self._listing: asyncio.Future[None] | None = None
 
+    def is_admitted(self, client: tuple[str, str]) -> bool:
+        """Whether the last listing has the connection from this address and port among the first ones."""
+        return self._is_admitted(_name(client[0]), str(client[1]))
+
     async def admits(self, client: tuple[str, str]) -> bool:
         """Whether a request on the connection from this address and port may be served."""
         name, port = _name(client[0]), str(client[1])

@@ -58,6 +58,8 @@ class ChangeTracker:
 
     def is_unchanged(self, scopes: Collection[str], *, since: int) -> bool:
         """Whether none of these scopes has changed after version `since`, as far as that is known."""
+        if since == self.version:
+            return True
         return since >= self._known_since and all(self._changed.get(scope, 0) <= since for scope in scopes)
 
 

@@ -31,6 +31,7 @@ def access_log_hook(log: AccessLog) -> ResponseHook:
 
     def write(exchange: Exchange) -> None:
         request = exchange.request
+        user_agent = request.raw_values(b"user-agent")
         is_read = request.method in ("GET", "HEAD")
         log.record(
             client=request.client_address,
@@ -41,7 +42,7 @@ def access_log_hook(log: AccessLog) -> ResponseHook:
             seconds=exchange.seconds,
             request_id=request.context.request_id,
             principal=request.context.principal,
-            user_agent=request.headers.get("user-agent", ""),
+            user_agent=user_agent[0].decode("latin-1") if user_agent else "",
             cache=("hit" if exchange.from_cache else "miss") if is_read else "",
         )
 

@@ -88,16 +88,33 @@ class App:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            admitted = self._connections is None or await self._connections.admits(scope["client"])
+            admitted = (
+                self._connections is None
+                or self._connections.is_admitted(scope["client"])
+                or await self._connections.admits(scope["client"])
+            )
             scope = client_scope(scope, self._context.config.trusted_proxies)
             await self._serve(scope, receive, send, admitted=admitted)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, *, admitted: bool) -> None:
         began = time.perf_counter()
-        exchange = Exchange(await self._request(scope, receive))
+        request_context = self._context.start_request(_incoming_id(scope))
+        is_current = await self._context.feed.catch_up()
+        request = Request(
+            scope,
+            receive,
+            idle_time=self._context.config.idle_time,
+            context=request_context,
+            version=self._context.tracker.version if is_current else None,
+        )
+        exchange = Exchange(request)
+        key = key_of(scope) if admitted and is_current else None
         try:
-            if admitted:
-                await self._exchange(exchange, key_of(scope), send)
+            # A cached response is sent from here: each further coroutine is a noticeable part of its cost.
+            if key is not None and (cached := self._cached(key, request)) is not None:
+                await send_cached(cached, exchange, send)
+            elif admitted:
+                await self._exchange(exchange, key, send)
             else:
                 await send_response(to_response(_too_many_connections()), exchange, self._context, send)
         finally:
@@ -105,22 +122,8 @@ class App:
             for hook in self._context.on_response:
                 hook(exchange)
 
-    async def _request(self, scope: Scope, receive: Receive) -> Request:
-        incoming_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_context = self._context.start_request(incoming_id.decode("latin-1"))
-        is_current = await self._context.feed.catch_up()
-        version = self._context.tracker.version if is_current else None
-        idle_time = self._context.config.idle_time
-        return Request(scope, receive, idle_time=idle_time, context=request_context, version=version)
-
     async def _exchange(self, exchange: Exchange, key: Key | None, send: Send) -> None:
         request = exchange.request
-        if request.dependencies.version is None:
-            key = None
-        cached = None if key is None else self._cached(key, request)
-        if cached is not None:
-            await send_cached(cached, exchange, send)
-            return
         response = _with_origin(await self._response(request), self._context.config.public_origin)
         if key is not None:
             self._cache.put(key, request, response)
@@ -186,6 +189,14 @@ class App:
                 return
 
 
+def _incoming_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            incoming_id: bytes = value
+            return incoming_id.decode("latin-1")
+    return None
+
+
 def _with_origin(response: Response, origin: str | None) -> Response:
     """Make Location absolute where an origin is configured; a relative one follows the client's own URL."""
     location = response.headers.get("location", "")
@@ -219,9 +230,10 @@ def _find(request: Request) -> Route:
     if request.target_size > _TARGET:
         message = f"path and query are longer than {_TARGET} bytes"
         raise ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.REQUEST_URI_TOO_LONG)
-    if sum(len(name) + len(value) for name, value in request.headers.raw) > _HEADERS:
+    if request.headers_size > _HEADERS:
         raise _headers_too_large()
-    if request.headers.get("transfer-encoding", "chunked").lower() != "chunked":
+    encodings = request.raw_values(b"transfer-encoding")
+    if encodings and encodings[0].lower() != b"chunked":
         message = "the only transfer encoding that is supported is chunked"
         raise ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.NOT_IMPLEMENTED)
     found = route(request.path)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from registry_data.http.app_context import AppContext, Exchange
 from registry_data.http.messages import FileBody, Response
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 async def send_cached(cached: CachedResponse, exchange: Exchange, send: Send) -> None:
     """Send a cached response."""
     exchange.from_cache = True
-    await _start(cached.status, cached.headers, exchange, send)
+    await send(_start(cached.status, cached.headers, exchange))
     exchange.sent = len(cached.body["body"])
     await send(cached.body)
 
@@ -25,7 +25,7 @@ async def send_cached(cached: CachedResponse, exchange: Exchange, send: Send) ->
 async def send_response(response: Response, exchange: Exchange, context: AppContext, send: Send) -> None:
     """Send a response: its headers, then bytes, a file or pieces."""
     request = exchange.request
-    await _start(response.status, response.raw_headers(), exchange, send)
+    await send(_start(response.status, response.raw_headers(), exchange))
     if request.method == "HEAD":
         await send({"type": "http.response.body", "body": b""})
     elif isinstance(response.body, bytes):
@@ -39,10 +39,11 @@ async def send_response(response: Response, exchange: Exchange, context: AppCont
         await _send_pieces(exchange, response.body, context, send)
 
 
-async def _start(status: int, headers: list[tuple[bytes, bytes]], exchange: Exchange, send: Send) -> None:
+def _start(status: int, headers: list[tuple[bytes, bytes]], exchange: Exchange) -> Message:
+    """The message that begins a response; its status is noted for the access log."""
     exchange.status = status
     request_id = (b"x-request-id", exchange.request.context.request_id.encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, request_id]})
+    return {"type": "http.response.start", "status": status, "headers": [*headers, request_id]}
 
 
 async def _send_pieces(exchange: Exchange, pieces: Iterator[bytes], context: AppContext, send: Send) -> None:
