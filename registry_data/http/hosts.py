@@ -33,15 +33,16 @@ def check_host(request: Request) -> None:
     Raises:
         ProtocolError: 400.
     """
-    first, *more = request.headers.getlist("host") or [""]
+    first, *more = request.raw_values(b"host") or [b""]
     if more:
         raise _bad_request("the request has several Host headers: send one")
     if not first:  # the server adds an empty header if there is none
         if request.http_version == "1.1":
             raise _bad_request("the request has no Host header: send one with the registry's host")
-    elif not is_host(first.encode("latin-1")):
+    elif not is_host(first):
         raise _bad_request(
-            f"the Host header {shown(first)} is not a valid host: send it as <name> or <name>:<port>"
+            f"the Host header {shown(first.decode('latin-1'))} is not a valid host: "
+            "send it as <name> or <name>:<port>"
         )
 
 

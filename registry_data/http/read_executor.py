@@ -24,6 +24,7 @@ _CAPACITY: Final = 32 * 1024 * 1024  # bytes
 _ROW: Final = 2048  # bytes, approximate size in memory
 _MOST_ROWS: Final = 20  # of a cached query
 _LONGEST: Final = 1024  # characters of a string in a cached row or a parameter
+_CONTENT: Final = (bytes, dict)  # types of values that are not cached
 
 
 class ReadExecutor(Protocol):
@@ -71,14 +72,20 @@ class _RowCache:
         dependencies.add(scopes)
         if scopes is None or dependencies.version is None or len(rows) > _MOST_ROWS:
             return
-        if all(map(_is_small, parameters)) and all(_is_small(value) for row in rows for value in row):
+        if _are_small(parameters) and all(map(_are_small, rows)):
             size = _ROW * (1 + len(rows))
             key = (sql, tuple(parameters))
             self._cache.put(key, (rows, scopes), since=dependencies.version, scopes=scopes, size=size)
 
 
-def _is_small(value: object) -> bool:
-    return len(value) <= _LONGEST if isinstance(value, str) else not isinstance(value, bytes | dict)
+def _are_small(values: Sequence[Any]) -> bool:
+    for value in values:
+        if isinstance(value, str):
+            if len(value) > _LONGEST:
+                return False
+        elif isinstance(value, _CONTENT):
+            return False
+    return True
 
 
 class _Contexts:

@@ -7,7 +7,7 @@ from itertools import starmap
 from sqlite3 import SQLITE_FULL
 from typing import Final
 
-from django.db import InterfaceError, close_old_connections
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, connections
 from django.db.utils import OperationalError
 from psycopg.errors import DiskFull, LockNotAvailable, ReadOnlySqlTransaction
 
@@ -43,8 +43,9 @@ def use_case() -> Iterator[None]:
     Raises:
         ProtocolError: instead of every error of the catalogue, the database and the storage.
     """
-    # Closes the connection if the previous use case had an error on it; costs nothing otherwise.
-    close_old_connections()
+    # Closes the connection if the previous use case had an error on it. There is one database, so this is
+    # close_old_connections() without its search, which costs a noticeable part of a read.
+    connections[DEFAULT_DB_ALIAS].close_if_unusable_or_obsolete()
     try:
         yield
     except catalog.MissingContent as error:
