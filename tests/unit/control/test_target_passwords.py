@@ -18,7 +18,7 @@ def _forget_keys() -> Iterator[None]:
     derived_key.cache_clear()
 
 
-@pytest.mark.parametrize("password", ["", "a", "päss wörd", "x" * 4096])
+@pytest.mark.parametrize("password", ["", "a password", "päss wörd", "x" * 4096])
 def test_a_password_is_read_as_it_was_written(password: str) -> None:
     sealed = seal(password, target_id=TARGET)
     assert unseal(sealed, target_id=TARGET) == password
