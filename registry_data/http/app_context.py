@@ -34,7 +34,7 @@ class AppContext:
     # For a client that does not read, about seven parts of a response are in memory, five of them in the HTTP
     # server, and clients that came first have parts of a larger share.
     download_buffers: MemoryBudget = field(
-        default_factory=lambda: MemoryBudget(8 * 1024 * 1024, most=PIECE // 2)
+        default_factory=lambda: MemoryBudget(4 * 1024 * 1024, most=PIECE // 2)
     )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_LEAST: Final = 64 * 1024  # bytes
+LEAST: Final = 64 * 1024
+"""Bytes that every transfer may use, however many there are."""
 
 
 class MemoryBudget:
@@ -20,6 +21,6 @@ class MemoryBudget:
         """Yield a function that returns how many bytes this transfer may use at the moment."""
         self._leases += 1
         try:
-            yield lambda: max(_LEAST, min(self._most, self._budget // self._leases))
+            yield lambda: max(LEAST, min(self._most, self._budget // self._leases))
         finally:
             self._leases -= 1

@@ -3,15 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from starlette.types import Message, Send
 
 from registry_data.http.app_context import AppContext, Exchange
+from registry_data.http.memory_budget import LEAST
 from registry_data.http.messages import FileBody, Response
 from registry_data.http.response_cache import CachedResponse
 from registry_data.storage.base import SizedReader
 
 logger = logging.getLogger(__name__)
+
+# Of a client that reads nothing, the server and this process buffer so many parts, and wait then.
+_BUFFERED_PARTS: Final = 8
 
 
 async def send_cached(cached: CachedResponse, exchange: Exchange, send: Send) -> None:
@@ -49,13 +54,17 @@ def _start(status: int, headers: list[tuple[bytes, bytes]], exchange: Exchange) 
 async def _send_pieces(exchange: Exchange, pieces: Iterator[bytes], context: AppContext, send: Send) -> None:
     """Read and send until the end or until the client disconnects, which the server's `send` does not report.
 
-    The server buffers several parts of a body for a client that does not read, so the size of a part
-    decreases with the number of downloads.
+    The server buffers several parts of a body for a client that does not read. So the first parts are small,
+    and the size of the others decreases with the number of downloads.
     """
-    request = exchange.request
+    request, parts = exchange.request, 0
     disconnected = asyncio.ensure_future(request.disconnected())
     try:
-        with context.download_buffers.lease() as size:
+        with context.download_buffers.lease() as share:
+
+            def size() -> int:
+                return LEAST if parts < _BUFFERED_PARTS else share()
+
             while (piece := await context.bridge.run_bytes(_next, pieces, size())) != b"":
                 for part in _parts(piece, size):
                     if disconnected.done() or not await _send_part(part, send, context.config.idle_time):
@@ -66,6 +75,7 @@ async def _send_pieces(exchange: Exchange, pieces: Iterator[bytes], context: App
                         )
                         return
                     exchange.sent += len(part)
+                    parts += 1
         await send({"type": "http.response.body", "body": b""})
     finally:
         disconnected.cancel()
