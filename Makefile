@@ -61,7 +61,7 @@ clients: venv-dev ## Run the tests that drive docker and other clients (first: m
 	$(call run_serial_tests,sqlite,clients)
 
 production: venv-dev ## Run several nodes from requirements.txt alone, and deploy/compose (first: make tools)
-	$(PYTEST) -n $(WORKERS) --dist loadgroup -m production $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadgroup -m production tests/production $(ARGS)
 
 conformance: venv-dev ## Install the official suite of the OCI specification (needs go) and run it, on disk and MinIO
 	@tools/install.sh conformance minio
