@@ -123,8 +123,9 @@ def check_number(stack: Stack, plane: str) -> None:
         for connection in connections:
             connection.sendall(GET)
             statuses.append(response_of(connection)[0])
-        assert statuses.count(200) == 20
-        assert statuses.count(503) == 10
+        # The list of connections may be a moment old (ADR 40).
+        assert 20 <= statuses.count(200) <= 22
+        assert statuses.count(200) + statuses.count(503) == 30
     # and new connections are served when those are closed
     deadline = time.monotonic() + 10
     while (status := exchange(stack, plane, GET)[0]) != 200 and time.monotonic() < deadline:
