@@ -10,6 +10,9 @@ from uuid import uuid4
 import httpx
 import pytest
 from django.conf import settings
+from django.core.management.color import Style
+from django.core.management.commands import flush
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
 
 from tests import groups
@@ -22,6 +25,7 @@ from tests.services.stack import STATE, Stack
 from tests.tenants import Tenants
 
 _SHOWN: Final = 6_000  # characters
+_KEPT: Final = ("auth_permission", "django_content_type")  # rows of the migrations; no test changes them
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
@@ -58,6 +62,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def _cheap_password_hasher() -> Iterator[None]:
     """In this process only: a running product hashes as in production. Argon2 would take 0.1 s per user."""
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _flush_keeps_permissions() -> Iterator[None]:
+    """Django's flush after each transactional test would delete all permissions and create them again."""
+
+    def own_tables(style: Style, connection: BaseDatabaseWrapper, **options: bool) -> list[str]:
+        names = connection.introspection.django_table_names(only_existing=True, include_views=False)
+        return connection.ops.sql_flush(style, [name for name in names if name not in _KEPT], **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flush, "sql_flush", own_tables)
+        patch.setattr(flush, "emit_post_migrate_signal", lambda *_: None)
         yield
 
 
