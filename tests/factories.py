@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -194,12 +194,20 @@ def push_blob(pusher: TestKey, image_id: UUID, content: bytes, *, store: BlobSto
     """Upload a blob; returns its digest. Without `store`, only the catalogue knows it."""
     digest = Digest.of(content)
     if store is not None:
-        ingest.receive_blob([content], actor=pusher.actor, image_id=image_id, claimed=digest, store=store)
+        receive_blob([content], actor=pusher.actor, image_id=image_id, claimed=digest, store=store)
         return str(digest)
     session = uploads.start(actor=pusher.actor, image_id=image_id, algorithm=digest.algorithm)
     new = blobs.NewBlob(str(digest), len(content), ingest.published_key(UploadId(session.hex), digest))
     blobs.record_upload(session_id=session, image_id=image_id, new=new)
     return str(digest)
+
+
+def receive_blob(
+    pieces: Iterable[bytes], *, actor: Actor, image_id: UUID, claimed: Digest, store: BlobStore
+) -> None:
+    """Bring a blob into the catalogue as a replication does, without an interruption."""
+    session_id = ingest.start_blob(actor=actor, image_id=image_id, claimed=claimed, store=store)
+    ingest.continue_blob(session_id, lambda _: pieces, image_id=image_id, claimed=claimed, store=store)
 
 
 def digest_of(content: bytes) -> str:

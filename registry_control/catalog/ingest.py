@@ -39,26 +39,6 @@ class ReceivedBlob:
         return UploadId(self.session_id.hex)
 
 
-def receive_blob(
-    pieces: Iterable[bytes], *, actor: Actor, image_id: UUID, claimed: Digest, store: BlobStore
-) -> None:
-    """Store a blob from a stream in an upload session; if this fails, the session is cancelled.
-
-    Raises:
-        DigestMismatch: the digest of the stream is not `claimed`.
-        ImageNotFound, ImageReadOnly, TooManyUploads: the image or the actor cannot have another upload.
-        StorageError: the storage is full or does not respond.
-    """
-    session_id = uploads.start(actor=actor, image_id=image_id, algorithm=claimed.algorithm)
-    try:
-        store.create_upload(UploadId(session_id.hex))
-        store_blob(_receive(pieces, session_id, image_id, claimed.algorithm, store), claimed, store=store)
-    except BaseException:
-        with suppress(CatalogError, StorageError):  # the worker removes the session otherwise
-            uploads.cancel(session_id=session_id, image_id=image_id, store=store)
-        raise
-
-
 def start_blob(*, actor: Actor, image_id: UUID, claimed: Digest, store: BlobStore) -> UUID:
     """Open an upload session for `continue_blob`, which any process can call; returns its id.
 
@@ -111,21 +91,6 @@ def continue_blob(
         with suppress(CatalogError, StorageError):  # the worker removes the session otherwise
             uploads.cancel(session_id=session_id, image_id=image_id, store=store)
         raise
-
-
-def _receive(
-    pieces: Iterable[bytes], session_id: UUID, image_id: UUID, algorithm: str, store: BlobStore
-) -> ReceivedBlob:
-    hashers = Hashers([algorithm])
-    writer = store.open_upload(UploadId(session_id.hex), at=0)
-    try:
-        for piece in pieces:
-            hashers.update(piece)
-            writer.write(piece)
-    except BaseException:
-        writer.abandon()
-        raise
-    return ReceivedBlob(session_id, image_id, writer, hashers.digest(algorithm), writer.offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from registry_data.oci.digest import ALGORITHMS, Digest
 from registry_data.oci.manifest import parse_manifest
 from registry_data.storage.base import Key, UploadId
 from registry_data.storage.filesystem import FilesystemStore
-from tests.factories import TestKey, make_key, make_namespace, push_image
+from tests.factories import TestKey, make_key, make_namespace, push_image, receive_blob
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,7 +46,7 @@ def test_a_stream_becomes_a_blob_of_the_image(
 ) -> None:
     digest = Digest.of(CONTENT, algorithm)
 
-    ingest.receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=digest, store=store)
+    receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=digest, store=store)
 
     blob = Blob.objects.get(digest=str(digest))
     assert (blob.size, b"".join(store.read(Key(blob.storage_key)))) == (len(CONTENT), CONTENT)
@@ -60,27 +60,40 @@ def test_a_stream_with_another_digest_stores_nothing(
     before = files(tmp_path)
 
     with pytest.raises(DigestMismatch, match=f"digest is {DIGEST}, not {Digest.of(b'')}"):
-        ingest.receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=Digest.of(b""), store=store)
+        receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=Digest.of(b""), store=store)
 
     assert files(tmp_path) == before
     assert not Blob.objects.exists()
     assert not UploadSession.objects.exists()
 
 
-def test_a_stream_that_fails_stores_nothing(
-    owner: TestKey, image_id: UUID, store: FilesystemStore, tmp_path: Path
+def test_a_stream_that_fails_is_continued_where_it_ended(
+    owner: TestKey, image_id: UUID, store: FilesystemStore
 ) -> None:
-    def broken() -> Iterator[bytes]:
+    def broken(_: int) -> Iterator[bytes]:
         yield PIECES[0]
         raise ConnectionResetError
 
-    before = files(tmp_path)
-
+    # given a stream that fails after its first piece
+    session_id = ingest.start_blob(actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
     with pytest.raises(ConnectionResetError):
-        ingest.receive_blob(broken(), actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
+        ingest.continue_blob(session_id, broken, image_id=image_id, claimed=DIGEST, store=store)
+    assert not Blob.objects.exists()
 
-    assert files(tmp_path) == before
-    assert not UploadSession.objects.exists()
+    # when another one continues the session
+    offsets = []
+
+    def rest(offset: int) -> Iterator[bytes]:
+        offsets.append(offset)
+        yield CONTENT[offset:]
+
+    ingest.continue_blob(session_id, rest, image_id=image_id, claimed=DIGEST, store=store)
+
+    # then it begins behind the first piece, and the blob is whole
+    assert offsets == [len(PIECES[0])]
+    blob = Blob.objects.get(digest=str(DIGEST))
+    assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
+    assert not UploadSession.objects.filter(is_open=True).exists()
 
 
 @pytest.mark.parametrize("tenant", ["own", "other"])
@@ -93,7 +106,7 @@ def test_identical_content_is_stored_once(
     before = files(tmp_path)
 
     # when the content is received for another image
-    ingest.receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
+    receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
 
     # then both images reference the one blob, and the worker deletes the second copy
     blob = Blob.objects.get(digest=str(DIGEST))
@@ -140,9 +153,7 @@ def test_invariant_9_content_of_another_tenant_needs_as_many_storage_calls_as_ne
     calls = []
     for content in (CONTENT, b"new content"):
         store.calls.clear()
-        ingest.receive_blob(
-            [content], actor=owner.actor, image_id=image_id, claimed=Digest.of(content), store=store
-        )
+        receive_blob([content], actor=owner.actor, image_id=image_id, claimed=Digest.of(content), store=store)
         calls.append(list(store.calls))
 
     # then neither needs more storage calls than the other, and none deletes bytes
@@ -155,7 +166,7 @@ def test_invariant_4_a_blob_whose_bytes_are_missing_is_replaced_by_the_stream(
     push_image(owner, namespace, "base", layers=[CONTENT], store=store)
     store.delete(Key(Blob.objects.get(digest=str(DIGEST)).storage_key))
 
-    ingest.receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
+    receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
 
     blob = Blob.objects.get(digest=str(DIGEST))
     assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
