@@ -71,6 +71,7 @@ class ImageAdmin(PushedAdmin):
         "size_for_people",
         "status",
         "pushed_at",
+        "last_pulled_at",
     )
     list_filter = ("visibility", "namespace__is_public", "status")
     list_select_related = ("namespace",)
@@ -90,6 +91,7 @@ class ImageAdmin(PushedAdmin):
         "created_at",
         "updated_at",
         "pushed_at",
+        "last_pulled_at",
     )
     readonly_fields = tuple(name for name in fields if name != "visibility")
     actions = ("make_public", "make_private", "inherit", "lock", "unlock")
@@ -201,7 +203,7 @@ class TagAdmin(PushedAdmin):
 
     start_deletion = staticmethod(tags.start_deletion)
     lock_order = ("image_id", "pk")
-    list_display = ("name", "image", "digest", "status", "created_at", "updated_at")
+    list_display = ("name", "image", "digest", "status", "created_at", "updated_at", "last_pulled_at")
     list_filter = ("status",)
     list_select_related = ("image__namespace", "manifest")
     search_fields = ("name", "id", "image__name", "manifest__digest")
@@ -258,6 +260,7 @@ class ManifestAdmin(PushedAdmin):
         "artifact_type",
         "size_for_people",
         "created_at",
+        "last_pulled_at",
     )
     list_filter = ("is_reachable", "media_type")
     list_select_related = ("image__namespace",)

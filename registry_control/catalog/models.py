@@ -47,6 +47,9 @@ class Image(Lockable):
         default=0, editable=False, help_text="Number of its tags in every status."
     )
     pushed_at = models.DateTimeField(null=True, editable=False)
+    last_pulled_at = models.DateTimeField(
+        null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."
+    )
 
     class Meta:
         constraints = [
@@ -88,6 +91,9 @@ class Manifest(models.Model):
         default=False, help_text="From a tag: by itself, as a child of an index, or as a referrer."
     )
     created_at = models.DateTimeField(default=timezone.now)
+    last_pulled_at = models.DateTimeField(
+        null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["image", "digest"], name="manifest_digest_in_image")]
@@ -166,6 +172,9 @@ class Tag(Timestamped):
     name = ByteOrderedField(max_length=128)
     manifest = models.ForeignKey(Manifest, models.PROTECT, related_name="tags")
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
+    last_pulled_at = models.DateTimeField(
+        null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."
+    )
 
     class Meta:
         constraints = [

@@ -11,12 +11,14 @@ from registry_control.catalog.selectors.listing import TAGS_SHOWN
 from registry_control.common.models import Status
 from registry_control.rest.serializers import Id, ListQuery, Text, order_field
 
+_LAST_PULLED: Final = "Exact to an hour; null if it was never pulled since the registry records pulls."
+
 # What clients send that have nothing to say: the first value of their type.
 UNSET: Final = "visibility_unknown"
 
 
 class ImageSerializer(serializers.Serializer[Image]):
-    """An image as clients see it: always all twelve keys."""
+    """An image as clients see it: always all thirteen keys."""
 
     id = serializers.UUIDField()
     name = serializers.CharField(help_text="All that follows the namespace; it may have slashes.")
@@ -32,6 +34,7 @@ class ImageSerializer(serializers.Serializer[Image]):
     )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
+    last_pulled_at = serializers.DateTimeField(allow_null=True, help_text=_LAST_PULLED)
     tags = serializers.SerializerMethodField(help_text="Names of its newest 100 tags, in byte order.")
     tags_total = serializers.SerializerMethodField(
         help_text="How many tags it has; above 100, those whose deletion is under way count for some seconds."
@@ -49,7 +52,7 @@ class ImageSerializer(serializers.Serializer[Image]):
 
 
 class TagSerializer(serializers.Serializer[Tag]):
-    """A tag as clients see it: always all seven keys."""
+    """A tag as clients see it: always all eight keys."""
 
     id = serializers.UUIDField()
     name = serializers.CharField()
@@ -58,10 +61,11 @@ class TagSerializer(serializers.Serializer[Tag]):
     digest = serializers.CharField(help_text="Of the manifest; other tags may have the same.")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
+    last_pulled_at = serializers.DateTimeField(allow_null=True, help_text=_LAST_PULLED)
 
 
 class ManifestSerializer(serializers.Serializer[Manifest]):
-    """A manifest as clients see it: always all ten keys."""
+    """A manifest as clients see it: always all eleven keys."""
 
     id = serializers.SerializerMethodField(help_text="For this API only: clients of OCI know the digest.")
     image_id = serializers.UUIDField()
@@ -75,6 +79,7 @@ class ManifestSerializer(serializers.Serializer[Manifest]):
     )
     tags = serializers.SerializerMethodField(help_text="Names of its newest 100 tags, in byte order.")
     created_at = serializers.DateTimeField()
+    last_pulled_at = serializers.DateTimeField(allow_null=True, help_text=_LAST_PULLED)
 
     def get_id(self, manifest: Manifest) -> UUID:
         """The number of the row in the form of all other ids."""

@@ -13,7 +13,7 @@ from tests.integration.control.api import UNKNOWN_ID, Api, details
 pytestmark = pytest.mark.django_db
 
 
-def test_an_image_has_twelve_fields_of_the_documented_types(
+def test_an_image_has_thirteen_fields_of_the_documented_types(
     api: Api, namespace: Namespace, pushed: Pushed
 ) -> None:
     body = api.get(f"/images/{pushed.image_id}").body
@@ -30,6 +30,7 @@ def test_an_image_has_twelve_fields_of_the_documented_types(
         "untagged_size": 0,
         "tags": ["a", "b"],
         "tags_total": 2,
+        "last_pulled_at": None,
     }
 
 

@@ -64,7 +64,7 @@ def test_a_list_contains_tagged_and_untagged_manifests(api: Manifests, pushes: l
     ]
     assert set(found[0]) == {
         *("id", "image_id", "digest", "media_type", "artifact_type", "subject_digest"),
-        *("size", "is_reachable", "tags", "created_at"),
+        *("size", "is_reachable", "tags", "created_at", "last_pulled_at"),
     }
     assert api.list(image_id=image_id, is_reachable="false")["total_count"] == 2
     assert api.list(image_id=image_id, digest=pushes[1].digest)["total_count"] == 1

@@ -11,7 +11,7 @@ from tests.integration.control.api import Api
 pytestmark = pytest.mark.django_db
 
 
-def test_a_tag_has_seven_fields(api: Api, pushed: Pushed) -> None:
+def test_a_tag_has_eight_fields(api: Api, pushed: Pushed) -> None:
     tag = pushed.tag("a")
     body = api.get(f"/tags/{tag.pk}").body
     times = body.pop("created_at"), body.pop("updated_at")
@@ -22,6 +22,7 @@ def test_a_tag_has_seven_fields(api: Api, pushed: Pushed) -> None:
         "image_id": str(pushed.image_id),
         "status": "ready",
         "digest": pushed.digest,
+        "last_pulled_at": None,
     }
 
 
