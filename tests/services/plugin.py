@@ -120,6 +120,10 @@ class Backing:
         return _TEMPLATE if self.postgres else str(file)
 
 
+# The tests start hundreds of processes. Without cached bytecode each compiles all sources again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 BACKING: Final = pytest.StashKey[Backing]()
 _CLEANUP: Final = pytest.StashKey[ExitStack]()
 
