@@ -9,14 +9,15 @@ MINUTES ?= 10
 WORKERS ?= 2
 
 # Tests in parallel (first argument: the database, second: the selection). Tests marked `serial` measure time or
-# memory, so they run alone, last. With ARGS a selection may be empty (exit code 5), which is no failure then.
+# memory, so they run alone, last, and are in one folder, because collecting all tests takes long. With ARGS a selection may be empty (exit code 5), which is no failure then.
 define run_tests
 	TEST_DATABASE=$(1) $(PYTEST) -n $(WORKERS) -m "not serial and $(2)" $(ARGS) || [ $$? -eq $(EMPTY_IS_FINE) ]
 endef
 define run_serial_tests
-	TEST_DATABASE=$(1) $(PYTEST) -m "serial and $(2)" $(ARGS) || [ $$? -eq $(EMPTY_IS_FINE) ]
+	TEST_DATABASE=$(1) $(PYTEST) $(SERIAL_TESTS) -m "serial and $(2)" $(ARGS) || [ $$? -eq $(EMPTY_IS_FINE) ]
 endef
 PYTEST := $(BIN)/pytest --durations=10
+SERIAL_TESTS := $(if $(ARGS),,tests/integration/data)
 EMPTY_IS_FINE := $(if $(ARGS),5,0)
 OF_THE_PRODUCT := not clients and not production
 
@@ -62,7 +63,6 @@ check: venv-dev ## Check style, types, imports, migrations and the API descripti
 
 clients: venv-dev ## Run the tests that drive docker and other clients (first: make tools)
 	$(call run_tests,sqlite,clients)
-	$(call run_serial_tests,sqlite,clients)
 
 production: venv-dev ## Run several nodes from requirements.txt alone, and deploy/compose (first: make tools)
 	$(PYTEST) -n $(WORKERS) --dist loadgroup -m production tests/production $(ARGS)

@@ -4,6 +4,7 @@
   SQLite includes it, and the run on PostgreSQL selects `not database_independent`. So no test can be in no
   group: what is not recognised runs twice.
 - `only_on("postgresql")` names the one database of a test; the other run does not select it.
+- `serial` tests are in SERIAL_FOLDER, and none of them is a test with other programs: `make test` runs them.
 - A test that takes more than SLOW seconds needs the marker `slow`. Time in which the machine had more work
   than processors does not count, so that a loaded machine fails no test.
 """
@@ -14,6 +15,7 @@ from typing import Final
 
 import pytest
 
+SERIAL_FOLDER: Final = Path(__file__).parent / "integration" / "data"  # SERIAL_TESTS in the Makefile
 SLOW: Final = 30.0  # seconds
 OVERLOADED: Final = pytest.StashKey[float]()  # the seconds of a test that do not count
 
@@ -36,18 +38,25 @@ def select(items: Iterable[pytest.Item], *, database: str) -> tuple[list[pytest.
     """Mark the tests that use no database; return the tests of this run and those of the other database.
 
     Raises:
-        pytest.UsageError: a test names one database and uses none: no run would select it.
+        pytest.UsageError: a test names one database and uses none, or is marked serial where none may be: no
+            run would select it.
     """
     kept: list[pytest.Item] = []
     deselected: list[pytest.Item] = []
     for item in items:
         only_on = item.get_closest_marker("only_on")
+        if item.get_closest_marker("serial") and not _may_be_serial(item):
+            raise pytest.UsageError(f"{item.nodeid} is marked serial: no target of the Makefile would run it")
         if not uses_database(item):
             if only_on:
                 raise pytest.UsageError(f"{item.nodeid} is marked only_on, but uses no database")
             item.add_marker(pytest.mark.database_independent)
         (kept if only_on is None or database in only_on.args else deselected).append(item)
     return kept, deselected
+
+
+def _may_be_serial(item: pytest.Item) -> bool:
+    return item.path.is_relative_to(SERIAL_FOLDER) and item.get_closest_marker("clients") is None
 
 
 def uses_database(item: pytest.Item) -> bool:

@@ -95,6 +95,7 @@ def test_slow_clients_do_not_block_others(tenants: Tenants) -> None:
     asyncio.run(slowly())
 
 
+@pytest.mark.only_on("sqlite")
 def test_300_downloads_that_are_not_read_cost_less_than_300_mib(stack: Stack, tenants: Tenants) -> None:
     # given a layer that is requested by range, so that the server does not send it by file path
     owner, name = tenants.owner, tenants.repository()
@@ -122,6 +123,7 @@ def test_300_downloads_that_are_not_read_cost_less_than_300_mib(stack: Stack, te
         asyncio.run(slowly())
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize(("part", "parts"), [(64 * KIB, 24), (1, 3000)])
 def test_200_slow_uploads_cost_less_than_300_mib(
     stack: Stack, tenants: Tenants, part: int, parts: int
@@ -161,6 +163,7 @@ WRONG_KEY = b"X-Auth-Token: 00000000-0000-4000-8000-000000000000\r\n"
 WRONG_PASSWORD = b"Authorization: Basic eDp5\r\n"
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize(
     ("plane", "head", "size"),
     [
