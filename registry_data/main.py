@@ -40,7 +40,9 @@ def build_context() -> "AppContext":
     from registry_data.http.access_log import access_log_hook
     from registry_data.http.app_context import AppContext
     from registry_data.http.bridge import Bridge
+    from registry_data.http.pulls import pulls_hook
     from registry_data.rates import Rates
+    from registry_data.registry.pulls import PullRecorder
     from registry_data.scoped_cache import ChangeTracker
 
     config = Config(
@@ -63,7 +65,7 @@ def build_context() -> "AppContext":
     bridge = Bridge(
         database_threads=config.database_threads, storage_threads=config.storage_threads, reads=reads
     )
-    access_log = open_access_log(settings.ACCESS_LOG)
+    access_log, pulls = open_access_log(settings.ACCESS_LOG), PullRecorder()
     return AppContext(
         config,
         bridge,
@@ -72,8 +74,8 @@ def build_context() -> "AppContext":
         tracker,
         start_request=request_context.start,
         rates=Rates(settings.STATE_DIR / "rates") if config.limits_rates else None,
-        on_response=(access_log_hook(access_log),) if access_log else (),
-        on_shutdown=(access_log.close,) if access_log else (),
+        on_response=(pulls_hook(pulls), *([access_log_hook(access_log)] if access_log else ())),
+        on_shutdown=(pulls.close, *([access_log.close] if access_log else ())),
     )
 
 

@@ -137,6 +137,7 @@ class App:
         if cached is None or count_request(self._context, request, cached.principal):
             return None
         request.route, request.context.principal = cached.route, cached.principal
+        request.pull = cached.pull
         return cached
 
     async def _response(self, request: Request) -> Response:

@@ -43,7 +43,7 @@ class Exchange:
     """A request and its response, cached or not, as response hooks receive it when the response has ended.
 
     `request.route` has the kind of resource and the repository, or is None if the request was rejected before
-    routing; `request.context` has the request id and the principal.
+    routing; `request.context` has the request id and the principal; `request.pull` names what was pulled.
     """
 
     request: Request

@@ -15,6 +15,7 @@ from registry_data.scoped_cache import Dependencies
 
 if TYPE_CHECKING:
     from registry_data.http.routes import Route
+    from registry_data.registry.pulls import Pull
 
 # On every response (OCI 11); old container engines require it.
 API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
@@ -100,6 +101,7 @@ class Request:
         self.context = context
         self.dependencies = Dependencies(version)
         self.route: Route | None = None  # None before routing
+        self.pull: Pull | None = None  # set if the response counts as a pull of a manifest
         self._headers: Headers | None = None
         # No endpoint uses the body of a GET or HEAD request, so their headers are not examined.
         self._ended = self.method not in ("GET", "HEAD") and self._has_no_body()

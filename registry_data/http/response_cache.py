@@ -13,6 +13,7 @@ from starlette.types import Message, Scope
 from registry_data.http.hosts import is_host
 from registry_data.http.messages import Request, Response
 from registry_data.http.routes import Route
+from registry_data.registry.pulls import Pull
 from registry_data.scoped_cache import ChangeTracker, ScopedCache
 
 Key: TypeAlias = tuple[str, str, bytes, bytes]
@@ -29,7 +30,7 @@ _CONDITIONS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """A response as ASGI messages, with the route for the access log and the principal for rate limits."""
+    """A response as ASGI messages, with what the access log, rate limits and last-pulled times need."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -37,6 +38,7 @@ class CachedResponse:
     expires_at: float  # seconds since the epoch
     route: Route
     principal: str  # empty for an anonymous caller
+    pull: Pull | None
 
 
 def key_of(scope: Scope) -> Key | None:
@@ -94,6 +96,7 @@ class ResponseCache:
             expires_at=response.cacheable_until,
             route=request.route,
             principal=request.context.principal,
+            pull=request.pull,
         )
         self._cache.put(
             key,

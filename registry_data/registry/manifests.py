@@ -9,6 +9,7 @@ from registry_control.access.policy import Action
 from registry_control.catalog import ingest
 from registry_control.catalog.selectors import content, resolve
 from registry_control.catalog.services import manifests, tags
+from registry_control.catalog.services.pulls import Pull
 from registry_control.common.lru_cache import LruCache, size_of_bytes
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
@@ -45,6 +46,7 @@ class StoredManifest:
     size: int  # bytes
     payload: bytes | None
     cacheable_until: float
+    pull: Pull
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def get(
             size=manifest.size,
             payload=_payloads.get(manifest.digest) if with_payload else b"",
             cacheable_until=caller.ends_at,
+            pull=Pull(record.image_id, manifest.id, manifest.tag_id),
         )
         if found.payload is None and found.size <= INLINE_LIMIT:
             return replace(found, payload=_payload(found))

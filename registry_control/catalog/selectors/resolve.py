@@ -25,7 +25,7 @@ JOIN identity_project p ON p.id = n.project_id
 LEFT JOIN catalog_image i ON i.namespace_id = n.id AND i.name = %s AND {not_deleting_sql("i")}
 """
 _NAMESPACE: Final = f" WHERE n.name = %s AND {not_deleting_sql('n')}"
-_MANIFEST_COLUMNS: Final = ", m.id, m.digest, m.media_type, m.size"
+_MANIFEST_COLUMNS: Final = ", m.id, m.digest, m.media_type, m.size, "
 _BLOB_COLUMNS: Final = """,
        b.id, b.size, b.storage_key, l.expires_at,
        EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.image_id = i.id AND k.blob_id = b.id)
@@ -34,6 +34,7 @@ _BY_NAME: Final = _REPOSITORY_COLUMNS + _REPOSITORY + _NAMESPACE
 _MANIFEST_BY_TAG: Final = (
     _REPOSITORY_COLUMNS
     + _MANIFEST_COLUMNS
+    + "t.id"
     + _REPOSITORY
     + f"""
 LEFT JOIN catalog_tag t ON t.image_id = i.id AND t.name = %s AND {not_deleting_sql("t")}
@@ -44,6 +45,7 @@ LEFT JOIN catalog_manifest m ON m.id = t.manifest_id
 _MANIFEST_BY_DIGEST: Final = (
     _REPOSITORY_COLUMNS
     + _MANIFEST_COLUMNS
+    + "NULL"
     + _REPOSITORY
     + "LEFT JOIN catalog_manifest m ON m.image_id = i.id AND m.digest = %s"
     + _NAMESPACE
@@ -76,12 +78,13 @@ class RepositoryRecord:
 
 @dataclass(frozen=True, slots=True)
 class ManifestRecord:
-    """A manifest without its bytes."""
+    """A manifest without its bytes; `tag_id` is that of the tag it was found by, or None."""
 
     id: int
     digest: str
     media_type: str
     size: int  # bytes
+    tag_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +150,20 @@ class _RepositoryRow:
 
 @dataclass(slots=True)
 class _ManifestRow(_RepositoryRow):
-    """A row with `_MANIFEST_COLUMNS` too, which are NULL together."""
+    """A row with `_MANIFEST_COLUMNS` and the id of a tag too, which are NULL together or but for the tag."""
 
     manifest_id: int | None
     digest: str
     media_type: str
     size: int
+    tag_id: UUID | str | None
 
     def manifest(self) -> ManifestRecord | None:
         """Convert the manifest's columns; None if the image has no such manifest."""
         if self.manifest_id is None:
             return None
-        return ManifestRecord(self.manifest_id, self.digest, self.media_type, self.size)
+        tag_id = optional_uuid(self.tag_id)
+        return ManifestRecord(self.manifest_id, self.digest, self.media_type, self.size, tag_id)
 
 
 @dataclass(slots=True)

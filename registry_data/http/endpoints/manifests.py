@@ -29,7 +29,10 @@ REVALIDATE: Final = "private, no-cache"
 
 
 async def get(context: AppContext, request: Request, route: Route) -> Response:
-    """Send a manifest exactly as it was pushed; Accept is ignored (OCI 30-36)."""
+    """Send a manifest exactly as it was pushed; Accept is ignored (OCI 30-36).
+
+    A HEAD, or a 304, counts as a pull too: clients that have the content send nothing else (ADR 61).
+    """
     repository, reference = parse_repository(route.name), reference_to_read(route)
     with_payload = request.method == "GET"
     find = partial(manifests.get, credentials(request), repository, reference, with_payload=with_payload)
@@ -39,6 +42,7 @@ async def get(context: AppContext, request: Request, route: Route) -> Response:
         request.dependencies.add(None)
         found = await _with_payload(context, await context.bridge.read(None, find))
     check_match(request, found.digest)
+    request.pull = found.pull
     headers = {
         "docker-content-digest": found.digest,
         "etag": f'"{found.digest}"',

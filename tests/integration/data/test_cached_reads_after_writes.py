@@ -1,13 +1,10 @@
 """After every write service, a data plane with caches sends the same responses as one without."""
 
-import asyncio
 import json
-import threading
-from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -26,8 +23,6 @@ from registry_control.identity.models import ApiKey, Application, Policy
 from registry_control.identity.permission_sets import PermissionSet
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
-from registry_data.http.app import App
-from registry_data.main import build_context
 from registry_data.oci.media_types import OCI_MANIFEST
 from tests.factories import (
     READ_ONLY,
@@ -42,11 +37,9 @@ from tests.factories import (
     unique,
 )
 from tests.integration.admin.forms import fields, url
+from tests.integration.data.plane import Plane, basic
 from tests.integration.gc.steps import collect
 from tests.integration.growth.watched import request
-
-if TYPE_CHECKING:
-    from registry_data.http.app_context import Exchange
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -188,54 +181,6 @@ def _take_over(world: World) -> None:
     push_image(world.stranger, again, "app")
 
 
-class Plane:
-    """A data plane with its caches, in this process."""
-
-    def __init__(self) -> None:
-        self._runner = asyncio.Runner()
-        self._exchanges: list[Exchange] = []
-        self._context = replace(build_context(), on_response=(self._exchanges.append,))
-        self._runner.run(self._connect())
-        transport = httpx.ASGITransport(App(self._context))
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://registry.test")
-
-    async def _connect(self) -> None:
-        """Wait until the change log can be read; before that, nothing is cached."""
-        for _ in range(1500):
-            if await self._context.feed.catch_up():
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError("the change log cannot be read")
-
-    def get(self, method: str, path: str, headers: dict[str, str]) -> tuple[httpx.Response, bool]:
-        """The response, and whether it came from the cache."""
-        response = self._runner.run(self._client.request(method, path, headers=headers))
-        return response, self._exchanges[-1].from_cache
-
-    def close(self) -> None:
-        self._runner.run(self._client.aclose())
-        self._runner.run(self._close_threads())
-        self._context.bridge.close()
-        self._runner.run(self._close_feed())
-        self._runner.close()
-
-    async def _close_threads(self) -> None:
-        """Close the connection of every thread: all of them are busy with it at the same time."""
-        number = self._context.config.database_threads
-        barrier = threading.Barrier(number)
-
-        def close_mine() -> None:
-            barrier.wait(timeout=30)
-            connection.close()
-
-        await asyncio.gather(*(self._context.bridge.run(close_mine) for _ in range(number)))
-
-    async def _close_feed(self) -> None:
-        self._context.feed.close()
-        if connection.vendor == "sqlite":
-            connection.close()  # the one of the event loop, on which reads ran
-
-
 @pytest.fixture
 def plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
     if connection.vendor == "sqlite":
@@ -261,12 +206,8 @@ def reads(world: World) -> list[tuple[str, str, dict[str, str]]]:
         ("GET", "/v2/_catalog"),
     ]
     callers = (world.owner, world.reader, world.without_rights, world.stranger)
-    credentials: list[dict[str, str]] = [{}, *(_basic(key.secret) for key in callers)]
+    credentials: list[dict[str, str]] = [{}, *(basic(key.secret) for key in callers)]
     return [(method, path, headers) for method, path in paths for headers in credentials]
-
-
-def _basic(secret: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + b64encode(f"x:{secret}".encode()).decode()}
 
 
 def _shown(response: httpx.Response) -> tuple[int, bytes, str]:

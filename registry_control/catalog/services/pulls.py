@@ -1,0 +1,147 @@
+"""Records when images, manifests and tags were last pulled (ADR 61).
+
+The times change no response of the data plane and are no change of the content: recording them adds nothing
+to the change log or the audit log, and leaves `updated_at` as it is.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any, Final, NamedTuple, TypeAlias
+from uuid import UUID
+
+from django.db import transaction
+
+from registry_control.db.sql import (
+    id_parameter,
+    optional_time,
+    placeholders,
+    rows,
+    time_from_db,
+    time_parameter,
+    uuid_from_db,
+)
+
+FRESH: Final = timedelta(minutes=55)
+"""A stored time stays if it is less old than this at the time of a pull: the API promises one hour."""
+
+_TOLERANCE: Final = timedelta(minutes=1)
+"""A stored time further in the future comes from a wrong clock; the next pull replaces it."""
+
+# The clock of the database, which all nodes share.
+_CLOCK: Final = "SELECT CURRENT_TIMESTAMP"
+_STORED: Final = "SELECT id, last_pulled_at FROM {table} WHERE id IN {ids}"
+# Rows that another transaction has locked are skipped: a transaction that never waits for a row takes part in
+# no deadlock, neither with pushes and recounts nor with the same statement of another process.
+_SET: Final = """
+UPDATE {table} SET last_pulled_at = %s WHERE id IN (
+    SELECT id FROM {table} WHERE id IN {ids}
+    AND (last_pulled_at IS NULL OR last_pulled_at < %s OR last_pulled_at > %s)
+    FOR NO KEY UPDATE SKIP LOCKED
+) RETURNING id
+"""
+
+_RowId: TypeAlias = UUID | int
+
+
+class Pull(NamedTuple):
+    """The rows that a pull concerns; `tag_id` is None if the client asked for a digest."""
+
+    image_id: UUID
+    manifest_id: int
+    tag_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The outcome of a batch. Each of its pulls is in one of the two."""
+
+    fresh_for: Mapping[Pull, float]
+    """For so many seconds from now on, further pulls of the same rows need not be recorded."""
+
+    locked: Collection[Pull]
+    """Another transaction had locked a row of these: they must be recorded again."""
+
+
+def record(ages: Mapping[Pull, float]) -> Recorded:
+    """Record pulls that happened so many seconds ago, in one short transaction.
+
+    The rows of one minute get the time of the latest pull among them, so that one statement sets many rows.
+    A row is written only if its time is older than the pull by `FRESH` or more, or in the future: only from
+    there it goes backwards.
+    """
+    clock = time_from_db(rows(_CLOCK, [])[0][0])
+    tags = _Table("catalog_tag", ((pull.tag_id, age) for pull, age in ages.items() if pull.tag_id), clock)
+    manifests = _Table("catalog_manifest", ((pull.manifest_id, age) for pull, age in ages.items()), clock)
+    images = _Table("catalog_image", ((pull.image_id, age) for pull, age in ages.items()), clock)
+    tables = [table for table in (tags, manifests, images) if table.due]  # images last: pushes lock these
+    if tables:
+        with transaction.atomic():
+            for table in tables:
+                table.write()
+    due = tags.due.keys() | manifests.due.keys() | images.due.keys()
+    stored = tags.stored | manifests.stored | images.stored
+    return Recorded(
+        fresh_for={pull: _fresh_for(pull, stored, clock) for pull in ages if due.isdisjoint(pull)},
+        locked=[pull for pull in ages if not due.isdisjoint(pull)],
+    )
+
+
+class _Table:
+    """The rows of one table that were pulled.
+
+    `stored` has the stored times of those that exist, `due` the new times of those that are to be written.
+    """
+
+    def __init__(self, name: str, pulled: Iterable[tuple[_RowId, float]], clock: datetime) -> None:
+        """Read the stored times, without locks."""
+        ages: dict[_RowId, float] = {}
+        for row_id, age in pulled:
+            ages[row_id] = min(age, ages.get(row_id, age))
+        self._name, self._clock = name, clock
+        self.stored = _stored_times(name, list(ages))
+        self.due: dict[_RowId, datetime] = {}
+        for row_id, stored in self.stored.items():
+            at = clock - timedelta(seconds=ages[row_id])
+            if stored is None or stored < at - FRESH or stored > clock + _TOLERANCE:
+                self.due[row_id] = at
+
+    def write(self) -> None:
+        """Write the times that are due; those of rows that another transaction has locked remain due."""
+        in_order = sorted(self.due, key=self.due.__getitem__)
+        for _, group in groupby(in_order, key=lambda row_id: _minute(self.due[row_id])):
+            of_minute = list(group)
+            at, ids = self.due[of_minute[-1]], list(map(_parameter, of_minute))
+            bounds = [time_parameter(at - FRESH), time_parameter(self._clock + _TOLERANCE)]
+            sql = _SET.format(table=self._name, ids=placeholders(ids))
+            for (row_id,) in rows(sql, [time_parameter(at), *ids, *bounds]):
+                self.stored[_row_id(row_id)] = at
+                del self.due[_row_id(row_id)]
+
+
+def _stored_times(table: str, ids: Collection[_RowId]) -> dict[_RowId, datetime | None]:
+    if not ids:
+        return {}
+    parameters = list(map(_parameter, ids))
+    found = rows(_STORED.format(table=table, ids=placeholders(parameters)), parameters)
+    return {_row_id(row_id): optional_time(at) for row_id, at in found}
+
+
+def _fresh_for(pull: Pull, stored: Mapping[_RowId, datetime | None], clock: datetime) -> float:
+    """Seconds until the oldest time of the pull's rows is no longer fresh; a row may have been deleted."""
+    times = [stored.get(row_id) for row_id in pull if row_id is not None]
+    oldest = min((at for at in times if at is not None), default=clock)
+    return (min(oldest, clock) + FRESH - clock).total_seconds()
+
+
+def _minute(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+def _parameter(row_id: _RowId) -> Any:  # noqa: ANN401 - as registry_control.db.sql declares parameters
+    return id_parameter(row_id) if isinstance(row_id, UUID) else row_id
+
+
+def _row_id(value: str | UUID | int) -> _RowId:
+    return value if isinstance(value, int) else uuid_from_db(value)
