@@ -4,7 +4,7 @@ Docker Hub, docker-registry, distribution, Harbor, zot, GitLab, GHCR, ECR, Quay 
 they leave out and in how they authenticate; the modules below handle that.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
@@ -18,7 +18,7 @@ from registry_data.client.headers import resolve_location
 from registry_data.client.lists import NAMES_LIMIT, PAGE_SIZE, names, pages
 from registry_data.client.manifests import Manifests, RemoteManifest
 from registry_data.client.referrers import Referrers
-from registry_data.client.uploads import OpenAt, RemoteUpload, Uploads
+from registry_data.client.uploads import RemoteUpload, Uploads
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ProtocolError
 from registry_data.oci.manifest import Descriptor, parse_manifest
@@ -64,7 +64,7 @@ class RemoteRegistry:
         self._manifests = Manifests(self._connection)
         self._referrers = Referrers(self._connection, self._manifests)
         self._blobs = Blobs(self._connection)
-        self._uploads = Uploads(self._connection, self._blobs)
+        self._uploads = Uploads(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -172,31 +172,6 @@ class RemoteRegistry:
     def resume_upload(self, state: Mapping[str, str | int]) -> RemoteUpload:
         """Create a session from the `state` of another process; `status` asks for its offset."""
         return RemoteUpload.resumed(self._connection, state)
-
-    def upload_blob(
-        self,
-        repository: str,
-        digest: Digest,
-        size: int,
-        open_at: OpenAt,
-        *,
-        upload: RemoteUpload | None = None,
-        on_start: Callable[[RemoteUpload], None] | None = None,
-    ) -> None:
-        """Upload a blob, and continue or restart after failures.
-
-        Args:
-            repository: the target.
-            digest: the blob's.
-            size: its size in bytes.
-            open_at: produces its bytes from an offset on; what it raises ends the upload.
-            upload: a session to resume.
-            on_start: called with each new session, to store its `state`.
-
-        Raises:
-            ContentMismatch: the registry computed another digest.
-        """
-        self._uploads.upload(self._name(repository), digest, size, open_at, upload=upload, on_start=on_start)
 
     def _name(self, repository: str) -> str:
         return self._connection.full_name(check_name(repository))

@@ -1,38 +1,28 @@
 """Uploads blobs to another registry, in sessions that another process can resume."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Final, Self, TypeAlias
+from typing import Final, Self
 from urllib.parse import quote
 
 import httpx
 
-from registry_data.client.blobs import Blobs
 from registry_data.client.connection import Connection, Content
 from registry_data.client.errors import (
     ContentMismatch,
     RemoteDenied,
     RemoteError,
     RemoteRefused,
-    RemoteUnavailable,
     UploadLost,
 )
 from registry_data.client.headers import resolve_location
-from registry_data.client.retries import Retries
 from registry_data.client.sending import ANSWER_TIMEOUT
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ProtocolError
 from registry_data.oci.ranges import parse_content_range
 
-# Produces the bytes of a blob from an offset on; it may be called several times.
-OpenAt: TypeAlias = Callable[[int], Iterable[bytes]]
-
-_MONOLITHIC: Final = (
-    1024 * 1024
-)  # bytes up to which a blob is sent with the request that completes the upload
 _FINISH_TIMEOUT: Final = (
     900.0  # seconds: some registries copy the blob within their storage before they answer
 )
@@ -194,9 +184,8 @@ class RemoteUpload:
 class Uploads:
     """Uploads to one registry. Thread-safe."""
 
-    def __init__(self, connection: Connection, blobs: Blobs) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._blobs = blobs
 
     def start(self, repository: str) -> RemoteUpload:
         """Open an upload session."""
@@ -223,52 +212,6 @@ class Uploads:
         upload.cancel()
         return False
 
-    def upload(
-        self,
-        repository: str,
-        digest: Digest,
-        size: int,
-        open_at: OpenAt,
-        *,
-        upload: RemoteUpload | None = None,
-        on_start: Callable[[RemoteUpload], None] | None = None,
-    ) -> None:
-        """Upload a blob, and continue or restart after failures.
-
-        Args:
-            repository: the target.
-            digest: the blob's.
-            size: its size in bytes.
-            open_at: produces its bytes; an exception that it raises ends the upload and is not caught.
-            upload: a session to resume, perhaps of another process.
-            on_start: called with each new session, to store its `state`.
-
-        Raises:
-            ContentMismatch: the registry computed another digest.
-            RemoteUnavailable: several attempts in a row stored nothing.
-            RemoteError: any other failure.
-        """
-        retries = Retries()
-        while True:
-            try:
-                upload = self._usable(upload, size)
-                if upload is None:
-                    upload = self.start(repository)
-                    if on_start is not None:
-                        on_start(upload)
-                _complete(upload, digest, size, open_at)
-                return
-            except RemoteUnavailable as error:
-                retries.pause(error, at=0 if upload is None else upload.offset)
-            # The response to the last request may have been lost.
-            if self._blobs.size(repository, digest) == size:
-                return
-
-    def _usable(self, upload: RemoteUpload | None, size: int) -> RemoteUpload | None:
-        if upload is None or upload.status() is None or upload.offset > size:
-            return None
-        return upload
-
     def _post(
         self, repository: str, query: str, scopes: Sequence[str]
     ) -> AbstractContextManager[httpx.Response]:
@@ -289,19 +232,6 @@ class Uploads:
 def push_scopes(repository: str) -> tuple[str]:
     """Return the token scope of a push."""
     return (f"repository:{repository}:pull,push",)
-
-
-def _complete(upload: RemoteUpload, digest: Digest, size: int, open_at: OpenAt) -> None:
-    if upload.offset == 0 and size <= _MONOLITHIC:
-        upload.finish(digest, lambda: open_at(0), size)
-        return
-    while upload.offset < size:
-        start = upload.offset
-        # One request for all that is left, as docker does: every registry accepts that.
-        upload.append(partial(open_at, start), size - start)
-        if upload.offset <= start:
-            raise RemoteUnavailable(f"{digest} cannot be continued after {start} bytes")
-    upload.finish(digest)
 
 
 def _stored(header: str | None, default: int) -> int:

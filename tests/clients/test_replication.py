@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +25,7 @@ from tests.oci_client import OCI_INDEX, OCI_MANIFEST, descriptor, digest_of, ima
 from tests.services.plugin import Backing
 from tests.services.ports import free_port
 from tests.services.registries import PEERS, running_registry
+from tests.services.remote import send_blob
 from tests.services.scripted import replying, running_script
 from tests.services.stack import STATE, Stack
 from tests.services.waiting import wait_until
@@ -362,14 +362,9 @@ def copy_to(host: str, repository: str, layer: bytes) -> None:
     config = b'{"architecture":"amd64","os":"linux"}'
     with RemoteRegistry(f"http://{host}", egress=EgressPolicy.parse("127.0.0.1")) as remote:
         for data in (config, layer):
-            remote.upload_blob(repository, Digest.of(data), len(data), partial(_from, data))
+            send_blob(remote, repository, data)
         payload = json.dumps(image_manifest(config, [layer])).encode()
         remote.put_manifest(repository, "1", media_type=OCI_MANIFEST, payload=payload)
-
-
-def _from(data: bytes, start: int) -> Iterator[bytes]:
-    view = memoryview(data)
-    return (bytes(view[at : at + 1024 * 1024]) for at in range(start, len(view), 1024 * 1024))
 
 
 def pull(peer: Peer, image: str, *paths: str) -> list[bytes]:

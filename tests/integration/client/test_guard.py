@@ -14,6 +14,7 @@ from registry_data.client.egress import EgressPolicy
 from registry_data.client.errors import EgressRefused, RemoteDenied, RemoteRefused
 from registry_data.client.registry import RemoteRegistry
 from registry_data.oci.digest import Digest
+from tests.services.remote import send_blob
 from tests.services.scripted import Exchange, Script, replying
 
 BLOB: Final = b"content"
@@ -88,7 +89,7 @@ def test_an_upload_location_at_an_internal_address_is_refused(
 ) -> None:
     registry.on("POST", replying(202, Location=f"http://{internal.host}/upload"))
     with pytest.raises(EgressRefused):
-        remote.upload_blob("a/b", DIGEST, len(BLOB), lambda at: [BLOB[at:]])
+        send_blob(remote, "a/b", BLOB)
     upload = remote.start_upload("a/b")
     with pytest.raises(EgressRefused):
         upload.append(BLOB)
@@ -148,7 +149,7 @@ def test_another_origin_gets_no_credentials(registry: Script, storage: Script, c
     storage.on("PUT", replying(201))
     remote = connect(username="u", password="p")
     assert b"".join(remote.read_blob("a/b", DIGEST, size=len(BLOB))) == BLOB
-    remote.upload_blob("a/b", DIGEST, len(BLOB), lambda at: [BLOB[at:]])
+    remote.start_upload("a/b").finish(DIGEST, BLOB)
     assert storage.lines() == ["GET /blob?signature=1", f"PUT /upload?signature=1&digest={DIGEST}"]
     assert [request.headers.get("authorization") for request in storage.requests] == [None, None]
     assert registry.requests[-1].headers["authorization"] == "Basic " + base64.b64encode(b"u:p").decode()

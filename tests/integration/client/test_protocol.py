@@ -23,6 +23,7 @@ from registry_data.oci.errors import ProtocolError
 from registry_data.oci.manifest import Descriptor
 from registry_data.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from tests.services.certificates import make_certificates
+from tests.services.remote import finish_upload
 from tests.services.scripted import Exchange, Script, replying, running_script
 
 BLOB: Final = bytes(range(256)) * 10_000
@@ -260,12 +261,11 @@ def test_the_size_of_a_blob_whose_head_is_redirected(
 
 
 class Uploads:
-    """Upload sessions of a scripted registry; `cut_after` cuts the first PATCH after so many bytes."""
+    """Upload sessions of a scripted registry."""
 
-    def __init__(self, registry: Script, *, cut_after: int | None = None) -> None:
+    def __init__(self, registry: Script) -> None:
         self.stored = b""
         self.started = 0
-        self.cut_after = cut_after
         registry.on("POST", self._start)
         registry.on("GET /session", lambda exchange: self._reply(exchange, 204))
         registry.on("PATCH /session", self._append)
@@ -281,13 +281,9 @@ class Uploads:
         first = exchange.received.headers.get("content-range", f"{len(self.stored)}-").partition("-")[0]
         if int(first) != len(self.stored):
             self._reply(exchange, 416)
-        elif self.cut_after is None:
+        else:
             self.stored += body
             self._reply(exchange, 202)
-        else:
-            self.stored += body[: self.cut_after]
-            self.cut_after = None
-            exchange.cut()  # no response
 
     def _finish(self, exchange: Exchange) -> None:
         self.stored += exchange.received.body
@@ -298,48 +294,16 @@ class Uploads:
         exchange.reply(status, Location=location, Range=f"0-{max(0, len(self.stored) - 1)}")
 
 
-def test_an_upload_continues_after_a_cut(registry: Script, remote: RemoteRegistry) -> None:
-    uploads = Uploads(registry, cut_after=1_000_000)
-    opened: list[int] = []
-
-    def open_at(start: int) -> list[bytes]:
-        opened.append(start)
-        return [BLOB[start:]]
-
-    remote.upload_blob("a/b", DIGEST, len(BLOB), open_at)
-    assert (uploads.started, uploads.stored == BLOB, opened) == (1, True, [0, 1_000_000])
-
-
 def test_another_process_resumes_an_upload(registry: Script, connect: Connect) -> None:
     uploads = Uploads(registry)
     first = connect().start_upload("a/b")
     first.append(BLOB[:700])
     state = json.loads(json.dumps(first.state))
-    remote = connect()
-    remote.upload_blob("a/b", DIGEST, len(BLOB), lambda at: [BLOB[at:]], upload=remote.resume_upload(state))
+    resumed = connect().resume_upload(state)
+    assert resumed.status() == 700
+    finish_upload(resumed, BLOB)
     assert (uploads.started, uploads.stored == BLOB) == (1, True)
     assert "PATCH /session?offset=700" in registry.lines()
-
-
-def test_an_upload_that_is_gone_starts_again(registry: Script, connect: Connect) -> None:
-    remote = connect()
-    uploads = Uploads(registry)
-    state: dict[str, str | int] = {
-        "repository": "a/b",
-        "location": f"http://{registry.host}/gone",
-        "offset": 5,
-        "minimum_chunk": 0,
-    }
-    sessions: list[dict[str, str | int]] = []
-    remote.upload_blob(
-        "a/b",
-        DIGEST,
-        len(BLOB),
-        lambda at: [BLOB[at:]],
-        upload=remote.resume_upload(state),
-        on_start=lambda upload: sessions.append(upload.state),
-    )
-    assert (uploads.started, uploads.stored == BLOB, len(sessions)) == (1, True, 1)
 
 
 @pytest.mark.parametrize(
@@ -352,10 +316,10 @@ def test_an_upload_that_is_gone_starts_again(registry: Script, connect: Connect)
         (416, ""),
     ],
 )
-def test_an_upload_that_ends_in_between_is_lost_and_starts_again(
+def test_an_upload_that_ends_in_between_is_lost(
     registry: Script, remote: RemoteRegistry, status: int, code: str
 ) -> None:
-    uploads = Uploads(registry)
+    Uploads(registry)
     body = json.dumps({"errors": [{"code": code, "message": "gone"}]} if code else {}).encode()
     upload = remote.start_upload("a/b")
     upload.append(BLOB[:10])
@@ -365,8 +329,6 @@ def test_an_upload_that_ends_in_between_is_lost_and_starts_again(
         upload.append(BLOB[10:])
     with pytest.raises(UploadLost):
         upload.finish(DIGEST)
-    remote.upload_blob("a/b", DIGEST, len(BLOB), lambda at: [BLOB[at:]], upload=upload)
-    assert (uploads.started, uploads.stored == BLOB) == (2, True)
 
 
 def test_a_chunk_at_another_offset_is_not_stored(registry: Script, remote: RemoteRegistry) -> None:
@@ -380,58 +342,13 @@ def test_a_chunk_at_another_offset_is_not_stored(registry: Script, remote: Remot
     assert (upload.offset, upload.status(), uploads.stored) == (8, 8, b"12345678")
 
 
-def test_a_lost_response_to_the_last_request_is_no_failure(registry: Script, remote: RemoteRegistry) -> None:
-    Uploads(registry)
-    registry.on("PUT", lambda exchange: exchange.cut())
-    registry.on("HEAD", replying(200, BLOB))
-    remote.upload_blob("a/b", DIGEST, len(BLOB), lambda at: [BLOB[at:]])
-    assert [line.split()[0] for line in registry.lines()] == ["POST", "PATCH", "PUT", "HEAD"]
-
-
-def test_an_upload_that_stores_nothing_ends(registry: Script, remote: RemoteRegistry) -> None:
-    Uploads(registry)
-    registry.on("PATCH", replying(500))
-    with pytest.raises(RemoteUnavailable, match="answered 500"):
-        remote.upload_blob("a/b", DIGEST, len(BLOB), lambda at: [BLOB[at:]])
-    assert len([line for line in registry.lines() if line.startswith("PATCH")]) == 4
-
-
-def test_a_registry_that_asks_for_more_time_is_left_to_the_caller(
-    registry: Script, remote: RemoteRegistry
-) -> None:
-    registry.on("POST", replying(429, Retry_After="30"))
-    with pytest.raises(RemoteUnavailable) as failed:
-        remote.upload_blob("a/b", DIGEST, len(BLOB), lambda at: [BLOB[at:]])
-    assert (failed.value.retry_after, len(registry.requests)) == (30, 1)
-
-
 def test_another_digest_at_the_registry_is_a_mismatch(registry: Script, remote: RemoteRegistry) -> None:
     Uploads(registry)
     with pytest.raises(ContentMismatch):
-        remote.upload_blob("a/b", DIGEST, len(BLOB), lambda at: [bytes(len(BLOB) - at)])
+        remote.start_upload("a/b").finish(DIGEST, bytes(len(BLOB)))
     registry.on("PUT", replying(400, b'{"errors":[{"code":"DIGEST_INVALID","message":"no"}]}'))
     with pytest.raises(ContentMismatch, match="DIGEST_INVALID"):
-        remote.upload_blob("a/b", Digest.of(b"x"), 1, lambda at: [b"y"])
-
-
-def test_what_the_source_of_the_bytes_raises_ends_the_upload(
-    registry: Script, remote: RemoteRegistry
-) -> None:
-    Uploads(registry)
-
-    class Cancelled(Exception):
-        pass
-
-    def open_at(start: int) -> Any:
-        yield BLOB[:1000]
-        raise Cancelled
-
-    with pytest.raises(Cancelled):
-        remote.upload_blob("a/b", DIGEST, len(BLOB), open_at)
-    # The server may have seen the beginning of a chunk; the upload was neither repeated nor completed.
-    assert [line for line in registry.lines() if not line.startswith("PATCH")] == [
-        "POST /v2/a/b/blobs/uploads/"
-    ]
+        remote.start_upload("a/b").finish(Digest.of(b"x"), b"y")
 
 
 def test_a_manifest_that_is_not_there_after_the_put_is_a_mismatch(

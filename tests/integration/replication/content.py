@@ -13,6 +13,7 @@ from registry_data.oci.manifest import parse_manifest
 from registry_data.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from registry_data.storage.base import BlobStore
 from tests.factories import TestKey, push_blob
+from tests.services.remote import send_blob
 
 CONFIG = b"{}"
 
@@ -68,7 +69,7 @@ def push_remote(
 ) -> str:
     """Push to another registry."""
     for layer in (CONFIG, *layers):
-        remote.upload_blob(repository, Digest.of(layer), len(layer), lambda at, layer=layer: [layer[at:]])  # type: ignore[misc]
+        send_blob(remote, repository, layer)
     digest = Digest.of(manifest)
     remote.put_manifest(repository, tag or digest, media_type=media_type(manifest), payload=manifest)
     return str(digest)
