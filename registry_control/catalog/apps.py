@@ -1,6 +1,11 @@
+from typing import TYPE_CHECKING
+
 from django.apps import AppConfig
 
-from registry_control.common.signals import deletion_started
+from registry_control.common.signals import deletion_started, namespace_deletion_requested
+
+if TYPE_CHECKING:
+    from registry_control.namespaces.models import Namespace
 
 
 class CatalogConfig(AppConfig):
@@ -9,6 +14,7 @@ class CatalogConfig(AppConfig):
 
     def ready(self) -> None:
         deletion_started.connect(_enqueue_deletions, dispatch_uid="catalog")
+        namespace_deletion_requested.connect(_check_protected_tags, dispatch_uid="catalog")
 
 
 def _enqueue_deletions(**_: object) -> None:
@@ -17,3 +23,10 @@ def _enqueue_deletions(**_: object) -> None:
     from registry_control.common.background import enqueue_on_commit
 
     enqueue_on_commit(finish_deletions)
+
+
+def _check_protected_tags(*, namespace: "Namespace", **_: object) -> None:
+    # Imported late: models need all apps to be loaded.
+    from registry_control.catalog.services.protection import check_tags_of_namespace
+
+    check_tags_of_namespace(namespace)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from registry_control.common.errors import PermissionsDenied
+
 
 class CatalogError(Exception):
     """Base class of these errors."""
@@ -21,6 +23,34 @@ class ImageReadOnly(CatalogError):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
+
+
+class TagProtected(CatalogError, PermissionsDenied):
+    """A tag can be neither moved nor deleted, because a protected glob of its namespace matches it.
+
+    Args:
+        action: of the request that is refused: `write` or `delete`.
+        image: NAMESPACE/IMAGE of the tag.
+        tag: the name.
+        rule: the glob.
+    """
+
+    def __init__(self, action: str, *, image: str, tag: str, rule: str) -> None:
+        PermissionsDenied.__init__(self, action, "registry_tag")
+        self.image, self.tag, self.rule = image, tag, rule
+        self.message = (
+            f'tag {tag} of {image} is protected by the rule "{rule}" of its namespace and can be neither '
+            "moved nor deleted: use another tag, or change protected_tags or protected_except in the "
+            "retention of the namespace"
+        )
+
+    def __str__(self) -> str:
+        return self.message
+
+    def fields(self) -> dict[str, object]:
+        """The action, the resource, and what protects it."""
+        detail = {"action": self.action, "resource": self.resource}
+        return {"details": [{**detail, "image": self.image, "tag": self.tag, "rule": self.rule}]}
 
 
 class DigestMismatch(CatalogError):

@@ -7,6 +7,12 @@ from django.dispatch import Signal
 deletion_started: Final = Signal()
 """A namespace, image or tag was marked `deleting` in the current transaction; the sender is its model."""
 
+namespace_deletion_requested: Final = Signal()
+"""A namespace, whose row is locked, is about to be marked `deleting`; a receiver raises an error to refuse.
+
+Argument: `namespace`.
+"""
+
 collection_requested: Final = Signal()
 """A run of garbage collection was requested in the current transaction."""
 

@@ -169,6 +169,11 @@ def json_parameter(value: Mapping[str, object]) -> str | Jsonb:
     return json.dumps(value) if _on_sqlite() else Jsonb(value)
 
 
+def json_from_db(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """The value of a JSON column that contains an object or a list."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 _parsed: Final = lru_cache(maxsize=10_000)(UUID)  # a pull parses eight, most of them repeatedly
 
 

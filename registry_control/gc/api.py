@@ -12,23 +12,28 @@ from registry_control.access.authentication import principal_of
 from registry_control.common.clock import now
 from registry_control.gc.policy import Rules
 from registry_control.gc.selectors import explanation, queue
+from registry_control.gc.selectors import retention as retentions
 from registry_control.gc.serializers import (
     ExplainQuery,
     ExplanationSerializer,
     NoQuery,
     QueueSerializer,
+    RetentionSerializer,
     RunListSerializer,
     RunQuery,
     RunSerializer,
     StartRunSerializer,
 )
-from registry_control.gc.services import requested
-from registry_control.rest.openapi import id_parameter, operation
+from registry_control.gc.services import requested, retention
+from registry_control.rest.identifiers import id_of
+from registry_control.rest.openapi import UPDATE_ERRORS, id_parameter, operation
 from registry_control.rest.serializers import validated
 from registry_control.rest.views import ResourceView
 
 _TAG: Final = "garbage collection"
+_RETENTION: Final = "retention"
 _RUN_ID: Final = id_parameter("run_id")
+_NAMESPACE_ID: Final = id_parameter("namespace_id")
 _ERRORS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN)
 
 
@@ -105,3 +110,47 @@ class Explain(APIView):
         viewer = explanation.Viewer(principal_of(request))
         found = explanation.explain(query["digest"], viewer=viewer, rules=Rules(now(), settings.GC_GRACE))
         return Response(ExplanationSerializer(found).data)
+
+
+class RetentionDetail(APIView):
+    """The retention rules and protected tags of one namespace."""
+
+    @operation(
+        "GetRetention",
+        tag=_RETENTION,
+        response=RetentionSerializer,
+        parameters=[_NAMESPACE_ID],
+        errors=[*_ERRORS, HTTPStatus.NOT_FOUND],
+    )
+    def get(self, request: Request, region: str, namespace_id: str) -> Response:
+        """Show the retention of a namespace; without one, it is disabled and empty."""
+        validated(NoQuery, request.query_params)
+        namespace = retentions.administered(
+            principal_of(request), id_of("namespace", namespace_id), action="read"
+        )
+        return Response(retentions.policy_of(namespace.pk).as_json())
+
+    @operation(
+        "SetRetention",
+        tag=_RETENTION,
+        body=RetentionSerializer,
+        example={
+            "enabled": True,
+            "rules": [{"images": "*", "tags": "pr-*", "keep_newest": 5, "keep_days_since_pulled": 14}],
+            "untagged_days": 30,
+            "protected_tags": ["v*"],
+            "protected_except": ["v*-rc*"],
+        },
+        response=RetentionSerializer,
+        parameters=[_NAMESPACE_ID],
+        errors=UPDATE_ERRORS,
+    )
+    def put(self, request: Request, region: str, namespace_id: str) -> Response:
+        """Replace the retention of a namespace; it is enforced within a minute and then every hour."""
+        validated(NoQuery, request.query_params)
+        policy = retention.put(
+            principal=principal_of(request),
+            namespace_id=id_of("namespace", namespace_id),
+            document=request.data,
+        )
+        return Response(policy.as_json())

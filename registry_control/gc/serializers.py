@@ -85,3 +85,41 @@ class ExplanationSerializer(serializers.Serializer[Explanation]):
     )
     goes_at = serializers.DateTimeField(allow_null=True, help_text="Null: not as long as it is kept.")
     reason = serializers.CharField()
+
+
+class RetentionRuleSerializer(serializers.Serializer[Any]):
+    """A rule for the tags that its globs match; a tag is kept if one of the three keeps holds it."""
+
+    images = serializers.CharField(help_text="A glob of * and ?; * matches slashes too.")
+    tags = serializers.CharField(help_text="A glob of * and ?.")
+    keep_newest = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        min_value=1,
+        help_text="The newest of the image that the rule matches.",
+    )
+    keep_days_since_tagged = serializers.IntegerField(required=False, allow_null=True, min_value=1)
+    keep_days_since_pulled = serializers.IntegerField(
+        required=False, allow_null=True, min_value=1, help_text="Until the first pull, the push counts."
+    )
+
+
+class RetentionSerializer(serializers.Serializer[Any]):
+    """The retention of a namespace. The first rule whose globs match a tag decides about it."""
+
+    enabled = serializers.BooleanField(required=False, help_text="Default: true.")
+    rules = RetentionRuleSerializer(many=True, required=False, help_text="At most 100.")
+    untagged_days = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        min_value=1,
+        help_text="Untagged manifests not pulled for that long are removed; null: never.",
+    )
+    protected_tags = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="Globs of tags that can be neither moved nor deleted, even if `enabled` is false.",
+    )
+    protected_except = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Globs of tags that are not protected."
+    )

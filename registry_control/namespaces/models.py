@@ -4,6 +4,7 @@ import uuid
 
 from django.conf import settings
 from django.db import models
+from django.utils import timezone
 
 from registry_control.common.models import NOT_DELETING, Lockable
 from registry_control.db.fields import ByteOrderedField
@@ -51,3 +52,31 @@ class Namespace(Lockable):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Retention(models.Model):
+    """The retention rules of a namespace and its protected tags; without a row it has none.
+
+    `rules` and the lists are as the API shows them. Protection holds whether or not the rules are enabled.
+    """
+
+    namespace = models.OneToOneField(Namespace, models.CASCADE, related_name="retention", primary_key=True)
+    enabled = models.BooleanField(default=False, help_text="Whether the worker removes what the rules say.")
+    rules = models.JSONField(default=list, blank=True)
+    untagged_days = models.BigIntegerField(
+        null=True, blank=True, help_text="Untagged manifests not pulled for that long are removed."
+    )
+    protected_tags = models.JSONField(
+        default=list, blank=True, help_text="Globs of tags that can be neither moved nor deleted."
+    )
+    protected_except = models.JSONField(
+        default=list, blank=True, help_text="Globs of tags that are not protected."
+    )
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = "retention"
+        verbose_name_plural = "retention"
+
+    def __str__(self) -> str:
+        return f"retention of {self.namespace}"

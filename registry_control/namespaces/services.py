@@ -16,7 +16,7 @@ from registry_control.common.changes import namespace_scope, record_change, repo
 from registry_control.common.clock import now
 from registry_control.common.errors import AlreadyExists, InvalidArgument, PermissionsDenied
 from registry_control.common.models import Status
-from registry_control.common.signals import deletion_started
+from registry_control.common.signals import deletion_started, namespace_deletion_requested
 from registry_control.identity.models import Application, Project, User
 from registry_control.namespaces import selectors
 from registry_control.namespaces.locking import set_locked
@@ -179,7 +179,8 @@ def delete(*, principal: Principal, namespace_id: UUID) -> Namespace:
 
     Raises:
         NotFound: there is no such namespace, or the principal may not know of it.
-        PermissionsDenied: the principal may see the namespace and not delete it.
+        PermissionsDenied: the principal may see the namespace and not delete it, or an image of it has a
+            protected tag.
         Locked: the namespace is locked by an administrator.
     """
     namespace = _for_change(principal, namespace_id, "delete")
@@ -189,8 +190,13 @@ def delete(*, principal: Principal, namespace_id: UUID) -> Namespace:
 
 
 def start_deletion(namespace: Namespace, *, actor: Actor) -> None:
-    """Mark a namespace, whose row is locked, as deleting, and notify the worker. Idempotent."""
+    """Mark a namespace, whose row is locked, as deleting, and notify the worker. Idempotent.
+
+    Raises:
+        PermissionsDenied: an image of it has a protected tag.
+    """
     if namespace.status != Status.DELETING:
+        namespace_deletion_requested.send(sender=Namespace, namespace=namespace)
         namespace.status = Status.DELETING
         namespace.updated_at = now()
         namespace.save(update_fields=["status", "updated_at"])

@@ -1,8 +1,8 @@
-"""Rules without I/O: addresses, globs, templates, schedules, the order of a copy, and back-off."""
+"""Rules without I/O: addresses, templates, schedules, the order of a copy, and back-off."""
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from cronsim import CronSim, CronSimError
 
 from registry_control.common.errors import InvalidArgument
+from registry_control.common.globs import is_glob
 from registry_data.client.connection import parse_base
 from registry_data.oci.reference import NAME_LIMIT
 
@@ -55,39 +56,6 @@ def check_url(url: str) -> None:
         or port == 0
     ):
         raise InvalidArgument("url", "write it as https://HOST[:PORT] or http://HOST[:PORT], without a path")
-
-
-def is_glob(text: str) -> bool:
-    """Whether a text has wildcards, so that it may stand for several names."""
-    return "*" in text or "?" in text
-
-
-def matches(glob: str, text: str) -> bool:
-    """Whether a glob matches a whole text: `*` is any characters, slashes too, `?` is one.
-
-    Only the last `*` is ever tried again, so the time is at most the product of both lengths, which are
-    limited; a regular expression could need exponential time.
-    """
-    at = position = 0
-    star, resume = -1, 0
-    while position < len(text):
-        if at < len(glob) and glob[at] == "*":
-            star, resume = at, position
-            at += 1
-        elif at < len(glob) and glob[at] in ("?", text[position]):
-            at += 1
-            position += 1
-        elif star >= 0:
-            resume += 1
-            at, position = star + 1, resume
-        else:
-            return False
-    return all(rest == "*" for rest in glob[at:])
-
-
-def matches_any(globs: Iterable[str], text: str) -> bool:
-    """Whether one of the globs matches the text."""
-    return any(matches(glob, text) for glob in globs)
 
 
 def check_repositories(repositories: Sequence[str]) -> None:

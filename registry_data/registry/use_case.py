@@ -57,20 +57,29 @@ def use_case() -> Iterator[None]:
     except catalog.ConditionUnmet as error:
         # The code must not be one after which clients retry (OCI 143).
         raise ProtocolError(ErrorCode.DENIED, str(error), status=HTTPStatus.PRECONDITION_FAILED) from error
-    except catalog.ImageReadOnly as error:
-        raise read_only_error(error.name) from error
-    except catalog.StoredAsAnotherType as error:
-        raise _stored_as_another_type(error.media_type) from error
-    except catalog.TooManyUploads as error:
-        raise _too_many_uploads(error.limit) from error
     except catalog.CatalogError as error:
-        code, message = _CATALOG[type(error)]
-        headers = {"Allow": "GET, HEAD"} if isinstance(error, catalog.BlobInUse) else None
-        raise ProtocolError(code, message, headers=headers) from error
+        raise _catalog_error(error) from error
     except (OperationalError, InterfaceError) as error:
         raise _database_error(error) from error
     except storage.StorageError as error:
         raise _storage_error(error) from error
+
+
+def _catalog_error(error: catalog.CatalogError) -> ProtocolError:
+    match error:
+        case catalog.ImageReadOnly():
+            return read_only_error(error.name)
+        case catalog.TagProtected():
+            # Clients show the message of this code and do not retry.
+            return ProtocolError(ErrorCode.DENIED, str(error), tag=error.tag, rule=error.rule)
+        case catalog.StoredAsAnotherType():
+            return _stored_as_another_type(error.media_type)
+        case catalog.TooManyUploads():
+            return _too_many_uploads(error.limit)
+        case _:
+            code, message = _CATALOG[type(error)]
+            headers = {"Allow": "GET, HEAD"} if isinstance(error, catalog.BlobInUse) else None
+            return ProtocolError(code, message, headers=headers)
 
 
 def unavailable(message: str) -> ProtocolError:

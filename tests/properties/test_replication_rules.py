@@ -1,8 +1,5 @@
-"""Pure rules of replication: globs, templates, the order of a copy, back-off, lists of errors."""
+"""Pure rules of replication: templates, the order of a copy, back-off, lists of errors."""
 
-import fnmatch
-import re
-import time
 from contextlib import suppress
 
 import pytest
@@ -10,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_control.common.errors import InvalidArgument
+from registry_control.common.globs import is_glob
 from registry_control.replication.policy import (
     MAX_ERRORS,
     Node,
@@ -18,8 +16,6 @@ from registry_control.replication.policy import (
     check_repositories,
     check_url,
     copy_order,
-    is_glob,
-    matches,
     render,
     retry_delay,
     with_error,
@@ -28,26 +24,7 @@ from registry_data.oci.errors import ProtocolError
 from registry_data.oci.reference import check_name
 
 TEXTS = st.text(alphabet="ab/.", max_size=12)
-GLOBS = st.text(alphabet="ab/.*?", max_size=12)
 DIGESTS = st.sampled_from([f"sha256:{number}" for number in range(8)])
-
-
-@given(GLOBS, TEXTS)
-def test_a_glob_matches_like_the_regular_expression_of_it(glob: str, text: str) -> None:
-    assert matches(glob, text) == bool(re.fullmatch(fnmatch.translate(glob), text))
-
-
-@given(TEXTS)
-def test_a_text_matches_itself_and_everything_matches_a_star(text: str) -> None:
-    assert matches(text, text)
-    assert matches("*", text)
-    assert is_glob(text) is False
-
-
-def test_a_costly_glob_is_fast() -> None:
-    began = time.monotonic()
-    assert not matches("*a" * 100 + "b", "a" * 255)
-    assert time.monotonic() - began < 1
 
 
 @given(

@@ -16,6 +16,7 @@ from registry_control.audit.services import SYSTEM, Actor, Target, record
 from registry_control.catalog.errors import ImageNotFound, ImageReadOnly, NamespaceNotFound
 from registry_control.catalog.models import Image
 from registry_control.catalog.selectors.listing import get_visible_image
+from registry_control.catalog.services import protection
 from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import now
 from registry_control.common.errors import PermissionsDenied
@@ -222,6 +223,7 @@ def delete(*, principal: Principal, image_id: UUID) -> Image:
         NotFound: there is no such image, or the principal may not know of it.
         PermissionsDenied: the principal may see the image and not delete it.
         Locked: the image or its namespace is locked by an administrator.
+        TagProtected: the namespace protects one of its tags.
     """
     image = get_visible_image(principal, image_id, lock=True)
     if not may(principal, Action.DELETE, image.namespace):
@@ -259,8 +261,15 @@ def _set_locked(image: Image, *, is_locked: bool, actor: Actor) -> bool:
 
 
 def start_deletion(image: Image, *, actor: Actor) -> None:
-    """Mark an image, whose row is locked, as deleting; the worker deletes its contents. Idempotent."""
+    """Mark an image, whose row is locked, as deleting; the worker deletes its contents. Idempotent.
+
+    Raises:
+        TagProtected: the namespace protects one of its tags. The worker, which deletes the images of a
+            deleted namespace, is not refused: that namespace had no protected tag.
+    """
     if image.status != Status.DELETING:
+        if actor != SYSTEM:
+            protection.check_tags_of_image(image)
         image.status = Status.DELETING
         image.updated_at = now()
         image.save(update_fields=["status", "updated_at"])

@@ -16,7 +16,7 @@ from registry_control.catalog.errors import ManifestNotFound, MissingContent, St
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.references import Cause, SharedBlob
 from registry_control.catalog.selectors.listing import get_visible_manifest
-from registry_control.catalog.services import conditions, images, reachability, sparse, tags
+from registry_control.catalog.services import conditions, images, protection, reachability, sparse, tags
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.catalog.services.tags import TagChange
 from registry_control.common.changes import image_scope, record_change, repositories_scope
@@ -162,6 +162,7 @@ def put(
         ConditionUnmet: a precondition of the request does not hold.
         MissingContent: the manifest references digests that the image does not have.
         StoredAsAnotherType: the image has the manifest with another media type, which cannot change.
+        TagProtected: a tag points to another manifest, and the namespace protects it.
     """
     locked, found = rows_of_each(
         images.lock_statement(image_id), (_BY_DIGEST, [id_parameter(image_id), new.digest])
@@ -309,6 +310,7 @@ def delete(*, actor: Actor, image_id: UUID, digest: str, only_if: Preconditions 
         ImageNotFound, ManifestNotFound: there is no such image or manifest.
         ImageReadOnly: the image or its namespace is locked by an administrator.
         ConditionUnmet: a precondition of the request does not hold.
+        TagProtected: the namespace protects a tag on it.
     """
     image = images.get_for_update(image_id)
     manifest = Manifest.objects.select_for_update().filter(image=image, digest=digest).first()
@@ -326,6 +328,7 @@ def delete_visible(*, principal: Principal, manifest_id: UUID) -> Manifest:
         NotFound: there is no such manifest, or the principal may not know of it.
         PermissionsDenied: the principal may see the manifest and not delete it.
         Locked: the image or its namespace is locked by an administrator.
+        TagProtected: the namespace protects a tag on it.
     """
     manifest = get_visible_manifest(principal, manifest_id, lock=True)
     image = manifest.image
@@ -346,7 +349,11 @@ def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
     """Delete a manifest of a locked image with its tags.
 
     Blobs that only this manifest links stay leased to the image, so that a client may push it again.
+
+    Raises:
+        TagProtected: the namespace protects one of the tags.
     """
+    protection.check_tags_of_manifest(image, manifest.pk)
     moved = reachability.update(image.pk, [manifest.pk], deleted=manifest.pk)
     own = references.linked_only_by(manifest.pk)
     references.lease((blob.id for blob in own), image_id=image.pk)

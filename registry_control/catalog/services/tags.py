@@ -14,9 +14,8 @@ from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.catalog.errors import TagNotFound
 from registry_control.catalog.models import Image, Tag
-from registry_control.catalog.selectors.content import tag_row
 from registry_control.catalog.selectors.listing import get_visible_tag
-from registry_control.catalog.services import conditions, images, reachability
+from registry_control.catalog.services import conditions, images, protection, reachability
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.common.changes import image_scope, record_change
 from registry_control.common.clock import now
@@ -47,14 +46,27 @@ class TagChange(NamedTuple):
         return self.is_new or self.moved_from is not None
 
 
+class DoomedTag(NamedTuple):
+    """A tag to delete."""
+
+    id: UUID | str  # as the database returns it, or as the ORM does
+    name: str
+    manifest_id: int
+
+
 def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, actor: Actor) -> TagChange:
     """Create a tag, or move it to another manifest; of concurrent pushes, the last to commit wins.
 
     A tag that moves keeps its id and `created_at`. The caller adds a new tag to `tag_rows` of the image.
+
+    Raises:
+        TagProtected: the tag points to another manifest, and the namespace protects it.
     """
-    existing = tag_row(image.id, name)
+    existing = protection.existing_tag(image.id, name)
     if existing is not None and existing.manifest_id == manifest_id:
         return TagChange()
+    if existing is not None:
+        protection.check_tag(name, image=image.name, by=existing.protection, action="write")
     moment = time_parameter(now())
     if existing is None:
         image_id = id_parameter(image.id)
@@ -73,21 +85,31 @@ def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | N
         ImageNotFound, TagNotFound: there is no such image or tag.
         ImageReadOnly: the image or its namespace is locked by an administrator.
         ConditionUnmet: a precondition of the request does not hold.
+        TagProtected: the namespace protects the tag.
     """
     image = images.get_for_update(image_id)
-    existing = tag_row(image_id, name)
+    existing = protection.existing_tag(image_id, name)
     if existing is None:
         raise TagNotFound
     conditions.check(image_id, only_if)
-    Tag.objects.filter(pk=existing.id).delete()
-    record_change(image_scope(image_id))
-    moved = reachability.update(image_id, [existing.manifest_id])
-    Image.objects.filter(pk=image_id).update(
+    protection.check_tag(name, image=str(image), by=existing.protection, action="delete")
+    untag_locked(image, DoomedTag(existing.id, name, existing.manifest_id), actor=actor)
+
+
+def untag_locked(image: Image, tag: DoomedTag, *, actor: Actor, **detail: int) -> None:
+    """Delete a tag of a locked image at once; `detail` is for the audit row.
+
+    The caller has checked that the tag is not protected.
+    """
+    Tag.objects.filter(pk=tag.id).delete()
+    record_change(image_scope(image.pk))
+    moved = reachability.update(image.pk, [tag.manifest_id])
+    Image.objects.filter(pk=image.pk).update(
         **reachability.changed_sizes(size=moved, untagged_size=-moved),
         tag_rows=F("tag_rows") - 1,
         updated_at=now(),
     )
-    record(actor=actor, verb="tag.delete", target=images.target_of(image), tag=name)
+    record(actor=actor, verb="tag.delete", target=images.target_of(image), tag=tag.name, **detail)
 
 
 @transaction.atomic
@@ -98,6 +120,7 @@ def delete(*, principal: Principal, tag_id: UUID) -> Tag:
         NotFound: there is no such tag, or the principal may not know of it.
         PermissionsDenied: the principal may see the tag and not delete it.
         Locked: the tag's image or its namespace is locked by an administrator.
+        TagProtected: the namespace protects the tag.
     """
     image_id = get_visible_tag(principal, tag_id).image_id
     # Lock the image's row first, as every push does (invariant 11).
@@ -113,8 +136,14 @@ def delete(*, principal: Principal, tag_id: UUID) -> Tag:
 
 
 def start_deletion(tag: Tag, *, actor: Actor) -> None:
-    """Mark a tag, whose row is locked, as deleting; the worker deletes the row. Idempotent."""
+    """Mark a tag, whose row is locked, as deleting; the worker deletes the row. Idempotent.
+
+    Raises:
+        TagProtected: the namespace protects the tag.
+    """
     if tag.status != Status.DELETING:
+        by = protection.of_image(tag.image_id)
+        protection.check_tag(tag.name, image=str(tag.image), by=by, action="delete")
         tag.status = Status.DELETING
         tag.updated_at = now()
         tag.save(update_fields=["status", "updated_at"])

@@ -9,12 +9,13 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from registry_control.catalog.models import Image, Tag
+from registry_control.common.globs import is_glob, matches, matches_any
 from registry_control.common.models import NOT_DELETING
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import outcomes
 from registry_control.replication.engine.work import CannotReplicate, Context
 from registry_control.replication.models import Direction, Execution, ExecutionImage, Rule
-from registry_control.replication.policy import MAX_IMAGES, is_glob, matches, matches_any, render
+from registry_control.replication.policy import MAX_IMAGES, render
 from registry_data.client.referrers import is_fallback_tag
 from registry_data.oci.errors import ProtocolError
 from registry_data.oci.reference import check_writable_with, parse_repository

@@ -11,6 +11,7 @@ from django.db.models import Exists, Min, OuterRef
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.services import blobs, uploads
 from registry_control.common.clock import now
+from registry_control.common.globs import matches, matches_any
 from registry_control.common.models import NOT_DELETING
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import content
@@ -28,7 +29,7 @@ from registry_control.replication.models import (
     TargetBlob,
     Trigger,
 )
-from registry_control.replication.policy import matches, matches_any, next_time
+from registry_control.replication.policy import next_time
 from registry_control.replication.services import executions
 from registry_data.client.referrers import is_fallback_tag
 

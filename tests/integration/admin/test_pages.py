@@ -35,7 +35,7 @@ from registry_control.common.store import blob_store
 from registry_control.gc.models import GcRun
 from registry_control.gc.services import runs
 from registry_control.identity.models import ApiKey, Organization, Policy, PolicyRule, Project, User
-from registry_control.namespaces.models import Namespace
+from registry_control.namespaces.models import Namespace, Retention
 from registry_control.replication.models import (
     Execution,
     ExecutionBlob,
@@ -74,7 +74,7 @@ REPLICATION_WORK = {
     TargetBlob,
 }
 COORDINATION = {Change, Installation, LeaderLease, WorkerHeartbeat, SignInCounter}
-WITHOUT_PAGES = {PolicyRule, Referrer, TargetBlob, *COORDINATION, *REPLICATION_WORK}
+WITHOUT_PAGES = {PolicyRule, Referrer, Retention, TargetBlob, *COORDINATION, *REPLICATION_WORK}
 MODELS = [model for model in OURS if model not in WITHOUT_PAGES]
 READ_ONLY = {
     Execution,

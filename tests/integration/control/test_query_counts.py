@@ -17,16 +17,16 @@ BUDGET = {
     "POST /namespaces": 5,  # key, project, insert, audit, usage
     "GET /namespaces/{n}": 2,
     "PATCH /namespaces/{n}": 5,  # key, row, update, change log, audit
-    "DELETE /namespaces/{n}": 5,
+    "DELETE /namespaces/{n}": 6,  # and protected tags
     "GET /images": 5,  # key, counts per namespace, images without pushes, page, names of tags
     "GET /images/{i}": 3,
     "PATCH /images/{i}": 6,  # key, row, update, change log, audit, names of tags
-    "DELETE /images/{i}": 6,
+    "DELETE /images/{i}": 7,
     "GET /images/{i}/tags": 3,  # key, image with the number of its tags, page
     "GET /tags/{t}": 2,
-    # key, tag, image's row, tag's row, update, change log; what the tag reaches, whether something else does,
-    # marks of manifest and links, bytes; image, audit
-    "DELETE /tags/{t}": 13,
+    # key, tag, image's row, tag's row, protected tags, update, change log; what the tag reaches, whether
+    # something else does, marks of manifest and links, bytes; image, audit
+    "DELETE /tags/{t}": 14,
 }
 BODIES: dict[str, Callable[[], dict[str, object]]] = {
     "POST /namespaces": lambda: {"name": unique("new")},

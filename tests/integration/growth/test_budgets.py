@@ -26,7 +26,7 @@ BUDGET: Final[Mapping[str, int | range]] = {
     # key, facts, image's row, tag, its deletion, change log; what the tag reaches, whether others reach it,
     # marks of manifest and links, bytes; image, audit
     "DELETE tag": 13,
-    "DELETE manifest": 24,  # and the image's organization and the rows of the review queue
+    "DELETE manifest": 25,  # and protected tags, the image's organization and the rows of the review queue
     "GET blob": 2,  # key, blob with all the facts
     "HEAD blob": 2,
     "DELETE blob": 8,  # key, facts, image's row, links, lease, its organization, review queue, audit

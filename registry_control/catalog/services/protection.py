@@ -1,0 +1,139 @@
+"""Refuses to move or delete protected tags (ADR 62).
+
+The caller has locked the image's row, so that no other transaction changes its tags. The globs are read after
+that lock: a push that waited for it sees rules that were stored meanwhile.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from registry_control.catalog.errors import TagProtected
+from registry_control.catalog.models import Image
+from registry_control.common.models import not_deleting_sql
+from registry_control.db.sql import id_parameter, json_from_db, row, rows, uuid_from_db
+from registry_control.namespaces.models import Namespace
+from registry_control.namespaces.protection import UNPROTECTED, Protection, protection
+
+_TAG: Final = f"""
+SELECT t.id, t.manifest_id, r.protected_tags, r.protected_except
+FROM catalog_tag t
+JOIN catalog_image i ON i.id = t.image_id
+LEFT JOIN namespaces_retention r ON r.namespace_id = i.namespace_id
+WHERE t.image_id = %s AND t.name = %s AND {not_deleting_sql("t")}
+"""
+_OF_IMAGE: Final = """
+SELECT r.protected_tags, r.protected_except FROM catalog_image i
+JOIN namespaces_retention r ON r.namespace_id = i.namespace_id
+WHERE i.id = %s
+"""
+_OF_NAMESPACE: Final = """
+SELECT protected_tags, protected_except FROM namespaces_retention WHERE namespace_id = %s
+"""
+_NAMES_ON: Final = f"""
+SELECT name, name FROM catalog_tag
+WHERE manifest_id = %s AND {not_deleting_sql()} AND name > %s ORDER BY name LIMIT %s
+"""
+_NAMES_IN: Final = f"""
+SELECT name, name FROM catalog_tag
+WHERE image_id = %s AND {not_deleting_sql()} AND name > %s ORDER BY name LIMIT %s
+"""
+_IMAGES: Final = f"""
+SELECT id, name FROM catalog_image
+WHERE namespace_id = %s AND {not_deleting_sql()} AND name > %s ORDER BY name LIMIT %s
+"""
+_PAGE: Final = 1000  # names that are read at a time
+
+
+class ExistingTag(NamedTuple):
+    """A tag that is not being deleted, and what may protect it."""
+
+    id: UUID | str  # as the database returns it
+    manifest_id: int
+    protection: Protection
+
+
+def existing_tag(image_id: UUID, name: str) -> ExistingTag | None:
+    """A tag of an image with the protection of its namespace; None if there is no such tag."""
+    found = row(_TAG, [id_parameter(image_id), name])
+    return None if found is None else ExistingTag(found[0], found[1], _protection(found[2:]))
+
+
+def of_image(image_id: UUID) -> Protection:
+    """The protection of the tags of an image."""
+    return _protection(row(_OF_IMAGE, [id_parameter(image_id)]))
+
+
+def check_tag(name: str, *, image: str, by: Protection, action: str) -> None:
+    """Refuse to change a protected tag.
+
+    Raises:
+        TagProtected: it is protected.
+    """
+    rule = by.rule_for(name)
+    if rule is not None:
+        raise TagProtected(action, image=image, tag=name, rule=rule)
+
+
+def check_tags_of_manifest(image: Image, manifest_id: int) -> None:
+    """Refuse to delete a manifest that a protected tag points to.
+
+    Raises:
+        TagProtected: one of its tags is protected.
+    """
+    by = of_image(image.pk)
+    if by:
+        _check(_names(_NAMES_ON, manifest_id), image=str(image), by=by)
+
+
+def check_tags_of_image(image: Image) -> None:
+    """Refuse to delete an image that has a protected tag.
+
+    Raises:
+        TagProtected: one of its tags is protected.
+    """
+    by = of_image(image.pk)
+    if by:
+        _check(_names(_NAMES_IN, id_parameter(image.pk)), image=str(image), by=by)
+
+
+def check_tags_of_namespace(namespace: Namespace) -> None:
+    """Refuse to delete a namespace of which an image has a protected tag.
+
+    Only the namespace's row is locked: a tag that is created at the same moment may be missed.
+
+    Raises:
+        TagProtected: a tag is protected.
+    """
+    by = _protection(row(_OF_NAMESPACE, [id_parameter(namespace.pk)]))
+    if not by:
+        return
+    for image_id, name in _pages(_IMAGES, id_parameter(namespace.pk)):
+        names = _names(_NAMES_IN, id_parameter(uuid_from_db(image_id)))
+        _check(names, image=f"{namespace.name}/{name}", by=by)
+
+
+def _check(names: Iterator[str], *, image: str, by: Protection) -> None:
+    for name in names:
+        check_tag(name, image=image, by=by, action="delete")
+
+
+def _names(sql: str, of: Any) -> Iterator[str]:  # noqa: ANN401 - a parameter of a statement
+    return (name for _, name in _pages(sql, of))
+
+
+def _pages(sql: str, of: Any) -> Iterator[tuple[Any, str]]:  # noqa: ANN401
+    """All rows of a query of two columns, of which the last is the name that they are ordered by."""
+    after = ""
+    while found := rows(sql, [of, after, _PAGE]):
+        yield from ((each[0], each[1]) for each in found)
+        if len(found) < _PAGE:
+            return
+        after = found[-1][1]
+
+
+def _protection(globs: tuple[Any, ...] | None) -> Protection:
+    if globs is None or globs[0] is None:
+        return UNPROTECTED
+    tags, exceptions = (json_from_db(each) for each in globs)
+    return protection(tuple(tags), tuple(exceptions))

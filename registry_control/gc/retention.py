@@ -1,0 +1,277 @@
+"""Retention: which tags and untagged manifests the rules of a namespace keep. Pure functions (ADR 62).
+
+The first rule whose globs match an image and a tag decides about the tag. It is kept if one of the rule's
+keeps holds it, and removed otherwise; a tag that no rule matches is kept, and so is a protected tag.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeAlias
+
+from registry_control.common.errors import InvalidArgument
+from registry_control.common.globs import Globs
+from registry_control.namespaces.protection import Protection
+
+MAX_RULES: Final = 100
+MAX_GLOBS: Final = 100  # of protected tags, and of exceptions
+GLOB_LENGTH: Final = 255
+MAX_NUMBER: Final = 2**31 - 1
+ACCURACY: Final = timedelta(hours=1)
+"""How much later than recorded the last pull may have been."""
+
+_IMAGE_GLOB: Final = re.compile(r"[a-z0-9._/*?-]+")
+_TAG_GLOB: Final = re.compile(r"[A-Za-z0-9._*?-]+")
+_DAY: Final = 24 * 60 * 60  # seconds
+_RULE_FIELDS: Final = ("images", "tags", "keep_newest", "keep_days_since_tagged", "keep_days_since_pulled")
+_POLICY_FIELDS: Final = ("enabled", "rules", "untagged_days", "protected_tags", "protected_except")
+
+Json: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule for the tags that its globs match; None for a keep that it does not have."""
+
+    images: str
+    tags: str
+    keep_newest: int | None = None
+    keep_days_since_tagged: int | None = None
+    keep_days_since_pulled: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The retention of a namespace."""
+
+    enabled: bool = False
+    rules: tuple[Rule, ...] = ()
+    untagged_days: int | None = None
+    protected_tags: tuple[str, ...] = ()
+    protected_except: tuple[str, ...] = ()
+
+    @property
+    def removes(self) -> bool:
+        """Whether anything is to be enforced."""
+        return self.enabled and bool(self.rules or self.untagged_days)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as the API shows them."""
+        return {
+            "enabled": self.enabled,
+            "rules": [{name: getattr(rule, name) for name in _RULE_FIELDS} for rule in self.rules],
+            "untagged_days": self.untagged_days,
+            "protected_tags": list(self.protected_tags),
+            "protected_except": list(self.protected_except),
+        }
+
+
+NOTHING: Final = Policy()
+"""The retention of a namespace for which none was set."""
+
+
+def parse(document: object) -> Policy:
+    """Read a retention as a client sends it. What is absent has no effect; `enabled` is true by default.
+
+    Raises:
+        InvalidArgument: for the first field that is unknown or malformed.
+    """
+    fields = _fields(document, "body", _POLICY_FIELDS)
+    rules = _list(fields.get("rules", []), "rules", MAX_RULES)
+    return Policy(
+        enabled=_flag(fields.get("enabled", True), "enabled"),
+        rules=tuple(_rule(rule, f"rules[{number}]") for number, rule in enumerate(rules)),
+        untagged_days=_number(fields.get("untagged_days"), "untagged_days"),
+        protected_tags=_globs(fields.get("protected_tags", []), "protected_tags"),
+        protected_except=_globs(fields.get("protected_except", []), "protected_except"),
+    )
+
+
+def _rule(document: object, where: str) -> Rule:
+    fields = _fields(document, where, _RULE_FIELDS)
+    for name in ("images", "tags"):
+        if name not in fields:
+            raise InvalidArgument(f"{where}.{name}", "write a glob, such as *", reason="required")
+    return Rule(
+        images=_glob(fields["images"], f"{where}.images", _IMAGE_GLOB),
+        tags=_glob(fields["tags"], f"{where}.tags", _TAG_GLOB),
+        **{name: _number(fields.get(name), f"{where}.{name}") for name in _RULE_FIELDS[2:]},
+    )
+
+
+def _fields(document: object, where: str, known: Sequence[str]) -> Json:
+    if not isinstance(document, Mapping):
+        raise InvalidArgument(where, "write a JSON object")
+    prefix = "" if where == "body" else f"{where}."
+    for name in document:
+        if name not in known:
+            raise InvalidArgument(
+                f"{prefix}{str(name)[:80]}",
+                f"there is no such field; the fields are {', '.join(known)}",
+                reason="unknown",
+            )
+    return document
+
+
+def _list(value: object, where: str, limit: int) -> Sequence[object]:
+    if not isinstance(value, list):
+        raise InvalidArgument(where, "write a list")
+    if len(value) > limit:
+        raise InvalidArgument(where, f"write at most {limit}", reason="constraint")
+    return value
+
+
+def _globs(value: object, where: str) -> tuple[str, ...]:
+    listed = _list(value, where, MAX_GLOBS)
+    return tuple(_glob(glob, f"{where}[{number}]", _TAG_GLOB) for number, glob in enumerate(listed))
+
+
+def _glob(value: object, where: str, form: re.Pattern[str]) -> str:
+    if not isinstance(value, str) or not form.fullmatch(value):
+        allowed = (
+            "lower-case letters, digits and . _ - /" if form is _IMAGE_GLOB else "letters, digits and . _ -"
+        )
+        raise InvalidArgument(where, f"write a glob of {allowed}, in which * is any text and ? one character")
+    if len(value) > GLOB_LENGTH:
+        raise InvalidArgument(where, f"write at most {GLOB_LENGTH} characters", reason="constraint")
+    return value
+
+
+def _flag(value: object, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidArgument(where, "write true or false")
+    return value
+
+
+def _number(value: object, where: str) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidArgument(where, "write a whole number or null")
+    if not 1 <= value <= MAX_NUMBER:
+        raise InvalidArgument(where, f"write a number from 1 to {MAX_NUMBER}, or null", reason="constraint")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What a decision about a tag depends on, besides the other tags of its image."""
+
+    name: str
+    tagged_at: datetime  # when it last got its manifest
+    pulled_at: datetime | None  # None: never since pulls are recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a tag is kept, why, and the number of the rule that decided (1 for the first), if any."""
+
+    keep: bool
+    reason: str
+    rule: int | None = None
+
+
+class ImageRules:
+    """The rules of a policy for one image, compiled."""
+
+    def __init__(self, policy: Policy, image: str, *, now: datetime, pulls_since: datetime | None) -> None:
+        """Choose the rules whose globs match the image.
+
+        Args:
+            policy: the retention of the namespace.
+            image: its name without the namespace.
+            now: the time of the decisions.
+            pulls_since: when the registry began to record pulls, if tags may be older than that.
+        """
+        self._rules = {
+            number: (rule, Globs([rule.tags]))
+            for number, rule in enumerate(policy.rules, start=1)
+            if Globs([rule.images]).first(image) is not None
+        }
+        self._protection = Protection(policy.protected_tags, policy.protected_except)
+        self._now = now
+        self._pulls_since = pulls_since
+
+    def __bool__(self) -> bool:
+        """Whether a rule may match a tag of the image."""
+        return bool(self._rules)
+
+    def rule_for(self, tag: str) -> int | None:
+        """The number of the first rule that matches a tag."""
+        return next(
+            (number for number, (_, globs) in self._rules.items() if globs.first(tag) is not None), None
+        )
+
+    def limits(self) -> dict[int, int]:
+        """How many of the newest tags each rule keeps, of the rules that do."""
+        return {
+            number: rule.keep_newest
+            for number, (rule, _) in self._rules.items()
+            if rule.keep_newest is not None
+        }
+
+    def decide(self, tag: Tag, *, number: int | None, is_newest: bool) -> Decision:
+        """Decide about a tag.
+
+        Args:
+            tag: its facts.
+            number: the result of `rule_for`.
+            is_newest: whether it is among the newest tags that the rule decides about and keeps.
+        """
+        if (protected := self._protection.rule_for(tag.name)) is not None:
+            return Decision(True, f'protected by "{protected}"', number)
+        if number is None:
+            return Decision(True, "no rule matches it")
+        rule, _ = self._rules[number]
+        if held := next(self._held_by(rule, tag, is_newest=is_newest), None):
+            return Decision(True, f"rule {number} keeps it: {held}", number)
+        return Decision(False, f"rule {number} does not keep it{self._missed(rule, tag)}", number)
+
+    def _held_by(self, rule: Rule, tag: Tag, *, is_newest: bool) -> Iterator[str]:
+        """The keeps of a rule that hold a tag."""
+        if rule.keep_newest is not None and is_newest:
+            yield f"it is among the newest {rule.keep_newest}"
+        if rule.keep_days_since_tagged is not None and not is_over(
+            tag.tagged_at, rule.keep_days_since_tagged, self._now
+        ):
+            yield f"it was tagged in the last {_days(rule.keep_days_since_tagged)}"
+        if rule.keep_days_since_pulled is not None and not is_over(
+            self._used_at(tag), rule.keep_days_since_pulled, self._now
+        ):
+            yield f"it was pulled or pushed in the last {_days(rule.keep_days_since_pulled)}"
+
+    def _used_at(self, tag: Tag) -> datetime:
+        return last_use(tag.tagged_at, tag.pulled_at, pulls_since=self._pulls_since)
+
+    def _missed(self, rule: Rule, tag: Tag) -> str:
+        missed = []
+        if rule.keep_newest is not None:
+            missed.append(f"it is not among the newest {rule.keep_newest}")
+        if rule.keep_days_since_tagged is not None:
+            missed.append(f"it was tagged at {tag.tagged_at:%Y-%m-%d %H:%M} UTC")
+        if rule.keep_days_since_pulled is not None:
+            pulled = f"last at {tag.pulled_at:%Y-%m-%d %H:%M} UTC" if tag.pulled_at else "never"
+            missed.append(f"it was pulled {pulled}")
+        return f": {', and '.join(missed)}" if missed else ", nor any other tag that it matches"
+
+
+def last_use(pushed_at: datetime, pulled_at: datetime | None, *, pulls_since: datetime | None) -> datetime:
+    """The latest time at which a tag or manifest may have been used.
+
+    A pull is recorded within an hour. Without a recorded pull the time of the push counts: content that was
+    pushed a minute ago has not been pulled yet. Content that is older than the records of pulls counts as
+    used until these began.
+    """
+    if pulled_at is not None:
+        return max(pushed_at, pulled_at + ACCURACY)
+    return max(pushed_at, pulls_since) if pulls_since is not None else pushed_at
+
+
+def is_over(since: datetime, days: int, now: datetime) -> bool:
+    """Whether a number of days has passed."""
+    return (now - since).total_seconds() >= days * _DAY
+
+
+def _days(number: int) -> str:
+    return "day" if number == 1 else f"{number} days"
