@@ -185,8 +185,6 @@ def _publish(received: ReceivedBlob, store: BlobStore, *, replaces: Key | None) 
         uploads.remove_unless_named(key, store=store)
         raise
     if is_used:
-        if replaces is not None:
-            store.delete(replaces)  # remains of another length
         store.discard(received.upload_id, published=key)
 
 

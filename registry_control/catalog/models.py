@@ -4,9 +4,11 @@ The bytes of blobs are in the blob store, under opaque keys; these rows decide w
 """
 
 import uuid
+from typing import Final
 
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from registry_control.access.policy import Visibility
@@ -194,13 +196,32 @@ class Tag(Timestamped):
         return self.name
 
 
+_NOT_DELETING_BLOB: Final = ~models.Q(state="deleting")
+CURRENT_BLOB: Final = "NOT (state = 'deleting')"
+"""`_NOT_DELETING_BLOB` as SQL: each digest has one such row at most, and all its links belong to that row."""
+
+
+def live_sql(table: str) -> str:
+    """The condition that a blob can be read and linked, on the row of a table that is named by its alias.
+
+    SQLite uses the index of current blobs only if the query has the index's condition literally.
+    """
+    return f"NOT ({table}.state = 'deleting') AND {table}.state = 'live'"
+
+
 class Blob(models.Model):
     """Content and its key in the blob store. A storage key is never written twice (invariant 1)."""
 
     class State(models.TextChoices):
-        """A blob in state `deleting` cannot be read or linked; its digest can be uploaded again."""
+        """Only a live blob can be read and linked; the digest of every other one can be uploaded again.
+
+        The upload heals a damaged or missing blob: its row gets the new bytes, so that the links of its
+        manifests stay (ADR 64). Beside a blob that is being deleted it becomes another row.
+        """
 
         LIVE = "live"
+        DAMAGED = "damaged"
+        MISSING = "missing"
         DELETING = "deleting"
 
     digest = models.CharField(max_length=DIGEST_LENGTH)
@@ -208,11 +229,22 @@ class Blob(models.Model):
     storage_key = models.CharField(max_length=255, unique=True)
     state = models.CharField(max_length=16, choices=State.choices, default=State.LIVE)
     created_at = models.DateTimeField(default=timezone.now)
+    verified_at = models.DateTimeField(
+        null=True, help_text="When the stored content was hashed last; null: not since its upload."
+    )
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["digest"], condition=models.Q(state="live"), name="blob_digest_live"
+                fields=["digest"], condition=_NOT_DELETING_BLOB, name="blob_digest_current"
+            )
+        ]
+        indexes = [
+            models.Index(
+                Coalesce("verified_at", "created_at"),
+                "id",
+                condition=models.Q(state="live"),
+                name="blobs_to_verify",
             )
         ]
 

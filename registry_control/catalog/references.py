@@ -15,6 +15,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from registry_control.catalog.models import live_sql
 from registry_control.catalog.selectors.resolve import ANSWER_TIME
 from registry_control.common.clock import now
 from registry_control.db.sql import (
@@ -99,6 +100,18 @@ ON CONFLICT (blob_id) DO UPDATE SET organization_id = excluded.organization_id, 
                                     unreferenced_since = excluded.unreferenced_since
 WHERE catalog_blobreview.unreferenced_since < excluded.unreferenced_since
 """
+_ADD_DELETING: Final = """
+INSERT INTO catalog_blob (digest, size, storage_key, state, created_at)
+VALUES (%s, %s, %s, 'deleting', %s) RETURNING id
+"""
+_DELETE_NOW: Final = """
+INSERT INTO catalog_blobreview (blob_id, cause, unreferenced_since, retry_at, attempts, error)
+VALUES (%s, %s, %s, %s, 0, '')
+"""
+_BROKEN: Final = """
+SELECT b.digest FROM catalog_bloblink k JOIN catalog_blob b ON b.id = k.blob_id
+WHERE k.manifest_id = %s AND b.state IN ('damaged', 'missing') ORDER BY b.digest
+"""
 _ORGANIZATIONS: Final = "SELECT id, organization_id FROM catalog_image WHERE id IN"
 _LINKED_ONLY_BY: Final = """
 SELECT b.id, b.size FROM catalog_bloblink k JOIN catalog_blob b ON b.id = k.blob_id
@@ -118,6 +131,7 @@ class Cause(Enum):
     IMAGE_DELETED = "image deleted"
     BLOB_DELETED = "blob deleted"
     LEASE_EXPIRED = "lease expired"
+    CONTENT_REPLACED = "content replaced"
 
 
 class _Release(NamedTuple):
@@ -146,7 +160,7 @@ def share_blobs(digests: Collection[str], *, image_id: UUID) -> list[SharedBlob]
     # Only placeholders and constants are interpolated.
     sql = f"""
         SELECT b.id, b.digest, b.size, {_LINKED_REACHABLY} FROM catalog_blob b
-        WHERE b.digest IN {placeholders([*digests])} AND b.state = 'live' AND ({_LINKED} OR {_LEASED})
+        WHERE b.digest IN {placeholders([*digests])} AND {live_sql("b")} AND ({_LINKED} OR {_LEASED})
         ORDER BY b.digest FOR SHARE OF b
     """  # noqa: S608
     found = rows(sql, [image, *digests, image, image, time_parameter(now())])
@@ -236,6 +250,19 @@ class OwnBlob(NamedTuple):
     size: int  # bytes
 
 
+def lists_broken_sql(manifest: str) -> str:
+    """Whether a manifest links damaged or missing blobs, on the row of a table that is named by its alias."""
+    return f"""(
+        SELECT k.id FROM catalog_bloblink k JOIN catalog_blob b ON b.id = k.blob_id
+        WHERE k.manifest_id = {manifest}.id AND b.state IN ('damaged', 'missing') LIMIT 1
+    ) IS NOT NULL"""  # noqa: S608
+
+
+def broken_blobs(manifest_id: int) -> list[str]:
+    """The digests of the damaged and missing blobs that a manifest links."""
+    return [digest for (digest,) in rows(_BROKEN, [manifest_id])]
+
+
 def linked_only_by(manifest_id: int) -> list[OwnBlob]:
     """The blobs that a manifest links and no other one of its image, by digest."""
     return [OwnBlob(*found) for found in rows(_LINKED_ONLY_BY, [manifest_id])]
@@ -263,6 +290,13 @@ def release_leases_of_image(image_id: UUID, *, limit: int) -> int:
 def release_expired_leases(*, limit: int) -> int:
     """Delete up to `limit` expired leases, the oldest first; returns how many."""
     return _end_leases(_END_EXPIRED_LEASES, [time_parameter(now()), limit], Cause.LEASE_EXPIRED)
+
+
+def discard_content(digest: str, *, size: int, key: str) -> None:
+    """Let garbage collection delete what is left under a storage key that a blob no longer has."""
+    moment = time_parameter(now())
+    for (blob_id,) in rows(_ADD_DELETING, [digest, size, key, moment]):
+        execute(_DELETE_NOW, [blob_id, Cause.CONTENT_REPLACED.value, moment, moment])
 
 
 def _end_leases(sql: str, parameters: Sequence[Parameter], cause: Cause) -> int:

@@ -25,5 +25,8 @@ content_pushed: Final = Signal()
 Arguments: `image_id`, `digest` of the manifest, and `tags`: the names of the tags that were created or moved.
 """
 
+content_healed: Final = Signal()
+"""A push replaced the content of the damaged or missing blob `blob_id`; the sender is the model of blobs."""
+
 execution_started: Final = Signal()
 """An execution of a replication rule was created in the current transaction; the sender is its model."""

@@ -48,6 +48,9 @@ FIRST_ACCOUNTS = ENVIRONMENT.first_accounts
 BLOB_LEASE = timedelta(seconds=ENVIRONMENT.lease)
 # How long a blob without references is kept before garbage collection deletes it.
 GC_GRACE = timedelta(seconds=ENVIRONMENT.gc_grace)
+# Zero: never.
+SCRUB_PERIOD = timedelta(seconds=ENVIRONMENT.scrub_period)
+RECONCILE_PERIOD = timedelta(seconds=ENVIRONMENT.reconcile_period)
 # How long an upload may be idle before the worker deletes it (OCI 76).
 UPLOAD_LIFE = timedelta(hours=48)
 TOKEN_LIFE = timedelta(minutes=5)
@@ -67,6 +70,7 @@ INSTALLED_APPS = [
     "registry_control.standalone",
     "registry_control.serving",
     "registry_control.gc",
+    "registry_control.integrity",
     "registry_control.replication",
     "registry_control.catalog",
     "registry_control.namespaces",

@@ -109,6 +109,8 @@ class Environment:
     first_accounts: FirstAccounts
     gc_grace: int  # seconds
     lease: int  # seconds
+    scrub_period: int  # seconds, 0 means never
+    reconcile_period: int  # seconds, 0 means never
 
     @classmethod
     def load(cls, variables: Mapping[str, str]) -> Self:
@@ -158,6 +160,8 @@ class Environment:
             first_accounts=_first_accounts(read),
             gc_grace=read.number("GC_GRACE", 86_400, at_least=0),
             lease=read.number("LEASE", 86_400, at_least=1),
+            scrub_period=read.number("SCRUB_PERIOD", 2_592_000, at_least=0),
+            reconcile_period=read.number("RECONCILE_PERIOD", 604_800, at_least=0),
             # Last, so that no key is generated if a value is invalid.
             secret_key=(key := _secret_key(read, state_dir)).text,
             key_file=key.file,

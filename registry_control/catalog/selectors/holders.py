@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from registry_control.catalog.models import BlobLease, Image, Manifest, Tag, UploadSession
+from registry_control.catalog.models import BlobLease, Image, Manifest, Tag, UploadSession, live_sql
 from registry_control.common.clock import now
 from registry_control.common.models import NOT_DELETING, Status
 from registry_control.db.sql import id_parameter, row, rows
@@ -35,10 +35,24 @@ CROSS JOIN identity_project p
 WHERE i.id = h.image_id AND n.id = i.namespace_id AND p.id = n.project_id AND p.organization_id = %s
 ORDER BY h.number LIMIT 20
 """
+_LINKED_ANYWHERE: Final = """
+WITH RECURSIVE holder (image_id, number) AS (
+    SELECT (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = %s ORDER BY k.image_id LIMIT 1), 1
+    UNION ALL
+    SELECT (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = %s AND k.image_id > h.image_id
+            ORDER BY k.image_id LIMIT 1), h.number + 1
+    FROM holder h WHERE h.image_id IS NOT NULL AND h.number < %s
+)
+SELECT n.name, i.name
+FROM holder h
+CROSS JOIN catalog_image i
+CROSS JOIN namespaces_namespace n
+WHERE i.id = h.image_id AND n.id = i.namespace_id
+"""
 
 # Examines 20 images in index order. If all of them belong to other organizations, the uploaded bytes are
 # stored like those of an unknown blob.
-_LIVE: Final = """
+_LIVE: Final = f"""
 SELECT b.id, b.size, b.storage_key, EXISTS (
     SELECT 1
     FROM (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = b.id ORDER BY k.image_id LIMIT 20) h
@@ -46,7 +60,7 @@ SELECT b.id, b.size, b.storage_key, EXISTS (
     CROSS JOIN catalog_image here
     WHERE i.id = h.image_id AND here.id = %s AND i.organization_id = here.organization_id
 )
-FROM catalog_blob b WHERE b.digest = %s AND b.state = 'live'
+FROM catalog_blob b WHERE b.digest = %s AND {live_sql("b")}
 """
 
 
@@ -84,6 +98,14 @@ def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]
         pk__in=some, image__namespace__project__organization=organization_id
     ).values_list("image__namespace__name", "image__name")
     return list(dict.fromkeys([*((namespace, name) for namespace, name in linked), *leases[:_MAX_IMAGES]]))
+
+
+def names_of_images_with(blob_id: int, *, limit: int = 200) -> list[str]:
+    """The names of some of the images of all organizations that have a blob, for operators."""
+    linked = rows(_LINKED_ANYWHERE, [blob_id, blob_id, limit])
+    leases = BlobLease.objects.filter(blob=blob_id).values_list("image__namespace__name", "image__name")
+    names = [*((namespace, name) for namespace, name in linked), *leases[:limit]]
+    return sorted({f"{namespace}/{name}" for namespace, name in names})[:limit]
 
 
 def deletions_pending() -> bool:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from registry_control.access.policy import NamespaceFacts, Visibility
 from registry_control.access.services import RepositoryFacts
+from registry_control.catalog.models import live_sql
 from registry_control.common.changes import image_scope, namespace_scope
 from registry_control.common.models import Status, not_deleting_sql
 from registry_control.db.sql import Rows, optional_time, optional_uuid, row, uuid_from_db
@@ -54,8 +55,8 @@ _BLOB: Final = (
     _REPOSITORY_COLUMNS
     + _BLOB_COLUMNS
     + _REPOSITORY
-    + """
-LEFT JOIN catalog_blob b ON b.digest = %s AND b.state = 'live'
+    + f"""
+LEFT JOIN catalog_blob b ON b.digest = %s AND {live_sql("b")}
 LEFT JOIN catalog_bloblease l ON l.image_id = i.id AND l.blob_id = b.id
 """
     + _NAMESPACE

@@ -9,16 +9,19 @@ from uuid import UUID
 
 from django.db import transaction
 
-from registry_control.audit.services import Actor, record
+from registry_control.audit.services import SYSTEM, Actor, Target, record
 from registry_control.catalog import references
 from registry_control.catalog.errors import BlobInUse, BlobNotFound, UploadNotFound
+from registry_control.catalog.models import CURRENT_BLOB, Blob, live_sql
 from registry_control.catalog.references import Cause
 from registry_control.catalog.services import images
 from registry_control.common.changes import EVERYTHING, record_change
 from registry_control.common.clock import now
+from registry_control.common.signals import content_healed
 from registry_control.db.sql import (
     Rows,
     Statement,
+    execute,
     id_parameter,
     rows,
     rows_of_each,
@@ -33,12 +36,18 @@ UPDATE catalog_uploadsession SET is_open = FALSE WHERE id = %s AND image_id = %s
 """
 _INSERT: Final = """
 INSERT INTO catalog_blob (digest, size, storage_key, state, created_at) VALUES (%s, %s, %s, 'live', %s)
-ON CONFLICT (digest) WHERE state = 'live' DO NOTHING RETURNING id
+ON CONFLICT (digest) WHERE NOT (state = 'deleting') DO NOTHING RETURNING id
 """
-_SHARE_BY_DIGEST: Final = "SELECT id FROM catalog_blob WHERE digest = %s AND state = 'live' FOR SHARE"
+# `storage_key <> ''` is true of every row.
+_SHARE_BY_DIGEST: Final = f"""
+SELECT b.id FROM catalog_blob b WHERE b.digest = %s AND {live_sql("b")} AND b.storage_key <> %s FOR SHARE
+"""
+_LOCK_BROKEN: Final = f"""
+SELECT id, size, storage_key, state FROM catalog_blob
+WHERE digest = %s AND {CURRENT_BLOB} AND (state <> 'live' OR storage_key = %s) FOR UPDATE
+"""
 _REPLACE: Final = """
-UPDATE catalog_blob SET size = %s, storage_key = %s
-WHERE digest = %s AND state = 'live' AND storage_key = %s RETURNING id
+UPDATE catalog_blob SET size = %s, storage_key = %s, state = 'live', verified_at = %s WHERE id = %s
 """
 _SHARE: Final = "SELECT id FROM catalog_blob WHERE id = %s AND state = 'live' FOR SHARE"
 
@@ -58,8 +67,9 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob, replaces: K
 
     The row of the closed session stays until the worker has deleted the upload's remaining files, so that
     they are found even if this process dies. Returns whether the blob has these bytes. If the registry has
-    the blob already, they are a copy, which the worker deletes too, unless the existing blob has its bytes
-    under the key `replaces`, which the storage is known to have lost: then the blob gets these (ADR 34).
+    the blob already, they are a copy, which the worker deletes too, unless the existing blob is damaged or
+    missing (ADR 64), or has its bytes under the key `replaces`, which the storage is known to have lost
+    (ADR 34): then the blob gets these.
 
     Raises:
         ImageNotFound: the image has been deleted since the upload started; nothing is recorded.
@@ -70,19 +80,33 @@ def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob, replaces: K
     _check_closed(image_id, image, closed)
     # In the transaction that closes the session: from its commit on, the worker deletes bytes of the session
     # that no blob has.
-    repaired = _replace(new, replaces) if replaces is not None and not inserted else []
-    blob_id, is_new = _ensure(new, [*inserted, *repaired])
+    blob_id, is_new = _ensure(new, inserted, lost=replaces)
     references.lease([blob_id], image_id=image_id)
     return is_new
 
 
-def _replace(new: NewBlob, lost: Key) -> Rows:
-    """Point the live blob to new bytes if it still has the key `lost`; returns its row then."""
-    replaced = rows(_REPLACE, [new.size, new.storage_key, new.digest, lost])
-    if replaced:
+def _heal(new: NewBlob, lost: Key | None) -> int | None:
+    """Give new bytes to the current blob of their digest if it is broken; returns its id then.
+
+    It is broken if it was found damaged or missing, or if its bytes are under the key `lost`. All its links
+    and leases stay. Garbage collection deletes what is left of the old bytes.
+    """
+    for blob_id, size, key, state in rows(_LOCK_BROKEN, [new.digest, lost or ""]):
+        execute(_REPLACE, [new.size, new.storage_key, time_parameter(now()), blob_id])
+        references.discard_content(new.digest, size=size, key=key)
         record_change(EVERYTHING)  # any number of images may have the blob
-        logger.warning("the stored bytes of %s were lost; an upload has replaced them", new.digest)
-    return replaced
+        found_as = Blob.State.MISSING if state == Blob.State.LIVE else state
+        record(
+            actor=SYSTEM,
+            verb="blob.healed",
+            target=Target("blob", blob_id, new.digest, None),
+            state=found_as,
+            storage_key=new.storage_key,
+        )
+        content_healed.send(sender=Blob, blob_id=blob_id)
+        logger.warning("the content of %s was %s; an upload has replaced it", new.digest, found_as)
+        return int(blob_id)
+    return None
 
 
 @transaction.atomic
@@ -116,7 +140,7 @@ def _insert_statement(new: NewBlob) -> Statement:
     return _INSERT, [new.digest, new.size, new.storage_key, time_parameter(now())]
 
 
-def _ensure(new: NewBlob, inserted: Rows) -> tuple[int, bool]:
+def _ensure(new: NewBlob, inserted: Rows, *, lost: Key | None) -> tuple[int, bool]:
     """The id of the live blob with a digest, and whether it has the new bytes, as the rows `inserted` do.
 
     The row of the live blob is locked. Inserts again if garbage collection has deleted the existing blob
@@ -125,8 +149,10 @@ def _ensure(new: NewBlob, inserted: Rows) -> tuple[int, bool]:
     while True:
         for (blob_id,) in inserted:
             return blob_id, True
-        for (blob_id,) in rows(_SHARE_BY_DIGEST, [new.digest]):
+        for (blob_id,) in rows(_SHARE_BY_DIGEST, [new.digest, lost or ""]):
             return blob_id, False
+        if (healed := _heal(new, lost)) is not None:
+            return healed, True
         inserted = rows(*_insert_statement(new))
 
 

@@ -59,8 +59,9 @@ class NewManifest:
     optional_blobs: frozenset[str] = frozenset()
 
 
-_BY_DIGEST: Final = """
-SELECT id, media_type, is_reachable FROM catalog_manifest WHERE image_id = %s AND digest = %s
+_BY_DIGEST: Final = f"""
+SELECT m.id, m.media_type, m.is_reachable, {references.lists_broken_sql("m")} FROM catalog_manifest m
+WHERE m.image_id = %s AND m.digest = %s
 """
 _CHILDREN: Final = "SELECT digest, id FROM catalog_manifest WHERE image_id = %s AND digest IN"
 _INSERT: Final = """
@@ -120,6 +121,7 @@ class _Found(NamedTuple):
     id: int
     media_type: str
     is_reachable: bool
+    lists_broken: bool  # blobs that are damaged or missing
 
 
 class _Relatives(NamedTuple):
@@ -219,9 +221,14 @@ def _add_optional_blobs(image: ImageForUpdate, found: _Found, new: NewManifest) 
 
     Raises:
         StoredAsAnotherType: the image has the manifest with another media type.
+        MissingContent: blobs of it are damaged or missing (ADR 64).
     """
     if found.media_type != new.media_type:
         raise StoredAsAnotherType(found.media_type)
+    if found.lists_broken:
+        needed = new.blobs | new.children
+        if broken := [digest for digest in references.broken_blobs(found.id) if digest in needed]:
+            raise MissingContent(dict.fromkeys(broken, ""))
     shared = references.share_blobs(sorted(new.optional_blobs), image_id=image.id)
     grown = _link(image.id, found.id, shared, is_reachable=bool(found.is_reachable))
     return _Stored(found.id, bool(found.is_reachable), changes_others=False, grown=grown)

@@ -62,8 +62,8 @@ def load(blob_ids: Sequence[int]) -> list[Candidate]:
 
 
 def by_digest(digest: str) -> list[Candidate]:
-    """The live blob of a digest and those that are being deleted, the live one first."""
-    found = rows(f"{_FACTS} WHERE b.digest = %s AND b.state = 'live'", [digest])
+    """The current blob of a digest and those that are being deleted, the current one first."""
+    found = rows(f"{_FACTS} WHERE b.digest = %s AND NOT (b.state = 'deleting')", [digest])
     found += rows(_BEING_DELETED, [digest])
     return [_candidate(*each) for each in found]
 

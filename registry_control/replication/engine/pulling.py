@@ -16,6 +16,7 @@ from django.conf import settings
 from registry_control.catalog import ingest
 from registry_control.catalog.errors import DigestMismatch, MissingContent, UploadNotFound
 from registry_control.catalog.models import Image, Manifest
+from registry_control.catalog.references import broken_blobs
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.holders import images_with
 from registry_control.catalog.services import blobs, images, uploads
@@ -199,7 +200,11 @@ def _tagged_by_cosign(
 
 
 def _is_stored(stored: Image | None, digest: Digest) -> bool:
-    return stored is not None and Manifest.objects.filter(image=stored, digest=str(digest)).exists()
+    """Whether an image has a manifest with all its blobs; damaged and missing ones are transferred again."""
+    if stored is None:
+        return False
+    found = Manifest.objects.filter(image=stored, digest=str(digest)).values_list("pk", flat=True).first()
+    return found is not None and not broken_blobs(found)
 
 
 def _add(

@@ -102,7 +102,7 @@ def key_of(upload: Upload) -> Key:
 
 def content_of(store: BlobStore) -> bytes:
     """The bytes to which the row of the one blob refers."""
-    return b"".join(store.read(Key(Blob.objects.get().storage_key)))
+    return b"".join(store.read(Key(Blob.objects.get(state="live").storage_key)))
 
 
 def append_more(upload: Upload, store: BlobStore) -> None:

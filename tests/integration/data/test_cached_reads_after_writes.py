@@ -21,6 +21,8 @@ from registry_control.common.store import blob_store
 from registry_control.identity import services as identity
 from registry_control.identity.models import ApiKey, Application, Policy
 from registry_control.identity.permission_sets import PermissionSet
+from registry_control.integrity.policy import Content, Finding
+from registry_control.integrity.services import faults
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.media_types import OCI_MANIFEST
@@ -137,6 +139,8 @@ WRITES: Final[dict[str, Write]] = {
         actor=SYSTEM, holder=w.without_rights.holder, permission_set=PermissionSet.READ_ONLY
     ),
     "sparse indexes": lambda w: call_command("sparse_indexes", w.namespace.name, "accept"),
+    "damaged content": lambda w: _quarantine(w),
+    "healed content": lambda w: _heal(w),
     "admin: namespace private": lambda w: w.act(w.namespace, "make_private"),
     "admin: image private": lambda w: w.act(w.app.image, "make_private"),
     "admin: application inactive": lambda w: w.post(w.application, is_active=None),
@@ -173,6 +177,17 @@ def _collect_a_blob(world: World) -> None:
     store = blob_store()
     store.check()
     assert collect(store).removed == 1
+
+
+def _quarantine(world: World) -> Blob:
+    blob = Blob.objects.get(digest=world.app.blobs[1])
+    assert faults.settle(blob.pk, key=blob.storage_key, finding=Finding(Content.DAMAGED, "other bytes"))
+    return blob
+
+
+def _heal(world: World) -> None:
+    _quarantine(world)
+    push_blob(world.owner, world.app.image_id, b"a layer")
 
 
 def _take_over(world: World) -> None:

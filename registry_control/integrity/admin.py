@@ -1,0 +1,79 @@
+"""Administration pages of damaged and missing content."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+
+from registry_control.administration.base import ReadOnlyAdmin, human_size, short
+from registry_control.catalog.selectors.holders import names_of_images_with
+from registry_control.integrity.models import BlobCheck, BlobFault
+from registry_control.integrity.selectors import report
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+
+class _IsHealed(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The states of a finding."""
+        return [("quarantined", "quarantined"), ("healed", "healed")]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[BlobFault]") -> "QuerySet[BlobFault]":
+        """Filter by the chosen state."""
+        if self.value() in ("quarantined", "healed"):
+            return queryset.filter(healed_at__isnull=self.value() == "quarantined")
+        return queryset
+
+
+@admin.register(BlobFault)
+class BlobFaultAdmin(ReadOnlyAdmin):
+    """Blobs whose content was found damaged or missing, the newest finding first."""
+
+    list_display = ("blob_digest", "kind", "size_for_people", "detail", "found_at", "healed_at")
+    list_filter = ("kind", _IsHealed)
+    change_list_template = "admin/integrity/blobfault/change_list.html"
+    ordering = ("-found_at", "-pk")
+    search_fields = ("digest__startswith",)
+    readonly_fields = ("images",)
+
+    @admin.display(description="blob")
+    def blob_digest(self, fault: BlobFault) -> str:
+        """The first characters of the digest."""
+        return short(fault.digest)
+
+    @admin.display(description="size")
+    def size_for_people(self, fault: BlobFault) -> str:
+        """The size that the content should have."""
+        return human_size(fault.size)
+
+    @admin.display(description="images")
+    def images(self, fault: BlobFault) -> str:
+        """The images that have the blob."""
+        return ", ".join(names_of_images_with(fault.blob_id)) or "none"
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show above the list how much content was verified."""
+        period = settings.SCRUB_PERIOD
+        shown = {
+            "is_on": bool(period),
+            "days": round(period.total_seconds() / 86_400, 1),
+            "covered": f"{report.covered(period) * 100:.1f} %" if period else "",
+            "open": BlobFault.objects.filter(healed_at__isnull=True).count(),
+            "errors": report.errors(),
+        }
+        return super().changelist_view(request, {**shown, **(extra_context or {})})
+
+
+@admin.register(BlobCheck)
+class BlobCheckAdmin(ReadOnlyAdmin):
+    """Blobs whose content is looked at again, the next one first."""
+
+    list_display = ("blob_id", "reason", "due_at", "attempts", "created_at")
+    ordering = ("due_at", "pk")

@@ -1,0 +1,20 @@
+from django.apps import AppConfig
+
+from registry_control.common.signals import content_healed
+
+
+class IntegrityConfig(AppConfig):
+    name = "registry_control.integrity"
+    label = "integrity"
+    verbose_name = "Integrity of content"
+
+    def ready(self) -> None:
+        content_healed.connect(_close_fault, dispatch_uid="integrity")
+
+
+def _close_fault(*, blob_id: int, **_: object) -> None:
+    from registry_control.integrity.services import (
+        faults,  # Imported late: models need all apps to be loaded.
+    )
+
+    faults.close(blob_id)

@@ -1,0 +1,71 @@
+"""`manage.py scrub`: verifies stored content now, in this process."""
+
+import json
+from argparse import ArgumentParser
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from registry_control.common.store import blob_store
+from registry_control.integrity.policy import MIB
+from registry_control.integrity.selectors.report import Fault, Report, State, full_report
+from registry_control.integrity.services import commands
+from registry_control.integrity.services.commands import Outcome
+from registry_data.oci.digest import Digest
+from registry_data.oci.errors import ProtocolError
+
+
+class Command(BaseCommand):
+    """Damaged and missing blobs get 404 until they are pushed again. Workers may run beside it."""
+
+    help = "Read stored content, compare it with its digest, and quarantine damaged and missing blobs."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("digests", nargs="*", metavar="DIGEST", help="only these; by default all content")
+        parser.add_argument("--rate", type=int, default=0, metavar="MIB", help="MiB per second at most")
+        parser.add_argument(
+            "--accept-losses",
+            action="store_true",
+            help="let content be found missing even if it is most of all content",
+        )
+        parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Read, confirm, and print what is damaged or missing."""
+        digests = [self._parse(digest) for digest in options["digests"]]
+        if digests:
+            outcome = commands.scrub_some(digests, blob_store())
+        else:
+            outcome = commands.scrub_all(
+                blob_store(),
+                bytes_per_second=options["rate"] * MIB or None,
+                accept_losses=options["accept_losses"],
+            )
+        report = full_report(period=settings.SCRUB_PERIOD)
+        if options["json"]:
+            self.stdout.write(json.dumps({**asdict(outcome), **asdict(report)}, default=str))
+        else:
+            self._print(outcome, report)
+        if outcome.errors:
+            raise CommandError("not all content was verified: " + "; ".join(outcome.errors))
+
+    def _parse(self, digest: str) -> str:
+        try:
+            return str(Digest.parse(digest))
+        except ProtocolError as error:
+            raise CommandError(str(error)) from error
+
+    def _print(self, outcome: Outcome, report: Report) -> None:
+        self.stdout.write(f"read {outcome.blobs} blobs of {outcome.bytes} bytes")
+        for kind, faults in (("damaged", report.damaged), ("missing", report.missing)):
+            quarantined = [fault for fault in faults if fault.state is State.QUARANTINED]
+            self.stdout.write(f"{kind}: {len(quarantined)}")
+            for fault in quarantined:
+                self._print_fault(fault)
+
+    def _print_fault(self, fault: Fault) -> None:
+        images = ", ".join(fault.images) or "no image"
+        self.stdout.write(f"  {fault.digest}: {fault.detail}; of {images}; push it again to heal it")

@@ -1,0 +1,107 @@
+"""What scrubbing and reconciling have found, for operators of the installation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from registry_control.access.policy import Principal
+from registry_control.access.selectors import require_operator
+from registry_control.catalog.selectors.holders import names_of_images_with
+from registry_control.common.clock import now
+from registry_control.db.sql import row, time_parameter
+from registry_control.integrity.models import BlobCheck, BlobFault, Job
+from registry_control.integrity.selectors.due import totals
+
+RESOURCE: Final = "registry_gc"
+_MOST: Final = 500  # findings of one kind
+_COUNTED_EVERY: Final = timedelta(hours=1)
+_DEFAULT_PERIOD: Final = timedelta(days=30)  # that coverage is told of while scrubbing is off
+_UNCOVERED: Final = """
+SELECT COALESCE(SUM(size), 0) FROM catalog_blob
+WHERE state = 'live' AND COALESCE(verified_at, created_at) <= %s
+"""
+
+
+class State(StrEnum):
+    """States of a finding, as the API names them."""
+
+    QUARANTINED = "quarantined"
+    HEALED = "healed"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A finding, and the images that have the blob."""
+
+    digest: str
+    images: Sequence[str]
+    found_at: datetime
+    state: State
+    detail: str
+    healed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The state of the stored content as a whole."""
+
+    period: int  # seconds, 0 if scrubbing is off
+    covered: float  # share of bytes
+    damaged: Sequence[Fault]
+    missing: Sequence[Fault]
+    waiting: int  # blobs to look at again, the quarantined ones included
+    errors: Sequence[str]
+
+
+def report(principal: Principal, *, period: timedelta) -> Report:
+    """The findings.
+
+    Raises:
+        PermissionsDenied: the principal may not operate the installation.
+    """
+    require_operator(principal, "read", RESOURCE)
+    return full_report(period=period)
+
+
+def full_report(*, period: timedelta) -> Report:
+    """The findings, for a caller that has been authorized."""
+    return Report(
+        period=int(period.total_seconds()),
+        covered=covered(period or _DEFAULT_PERIOD),
+        damaged=_faults(BlobFault.Kind.DAMAGED),
+        missing=_faults(BlobFault.Kind.MISSING),
+        waiting=BlobCheck.objects.count(),
+        errors=errors(),
+    )
+
+
+def errors() -> list[str]:
+    """The errors of the last slices of background work."""
+    return [f"{job.name}: {job.error}" for job in Job.objects.exclude(error="").order_by("name")]
+
+
+def covered(period: timedelta) -> float:
+    """The share of bytes that were hashed within the period, at their upload or by scrubbing."""
+    moment = now()
+    found = row(_UNCOVERED, [time_parameter(moment - period)])
+    uncovered = int(found[0]) if found else 0
+    if not uncovered:
+        return 1.0
+    counted = Job.objects.filter(pk=Job.Name.SCRUB, counted_at__gt=moment - _COUNTED_EVERY).first()
+    size = counted.total_bytes if counted else totals().bytes
+    return round(1 - uncovered / max(size, uncovered), 4)
+
+
+def _faults(kind: BlobFault.Kind) -> list[Fault]:
+    """The open findings first, then the healed ones, the newest of each first."""
+    found = BlobFault.objects.filter(kind=kind).order_by("-found_at", "-pk")
+    both = [*found.filter(healed_at__isnull=True)[:_MOST], *found.filter(healed_at__isnull=False)[:_MOST]]
+    return [_fault(each) for each in both[:_MOST]]
+
+
+def _fault(found: BlobFault) -> Fault:
+    state = State.QUARANTINED if found.healed_at is None else State.HEALED
+    images = names_of_images_with(found.blob_id)
+    return Fault(found.digest, images, found.found_at, state, found.detail, found.healed_at)

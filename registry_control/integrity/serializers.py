@@ -1,0 +1,37 @@
+"""The wire formats of scrubbing."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from registry_control.integrity.selectors.report import Report, State
+from registry_control.rest.serializers import NoUnknown
+
+
+class NoParameters(NoUnknown):
+    """No query parameters."""
+
+
+class FaultSerializer(serializers.Serializer[Any]):
+    """Content that was found damaged or missing. Requests for a quarantined blob get 404."""
+
+    digest = serializers.CharField()
+    images = serializers.ListField(child=serializers.CharField(), help_text="Names, 200 at most.")
+    found_at = serializers.DateTimeField()
+    state = serializers.ChoiceField(choices=[*State])
+    detail = serializers.CharField(help_text="What was found.")
+    healed_at = serializers.DateTimeField(allow_null=True)
+
+
+class ScrubSerializer(serializers.Serializer[Report]):
+    """The state of the stored content as a whole."""
+
+    period = serializers.IntegerField(help_text="Seconds within which all content is read; 0: never.")
+    covered = serializers.FloatField(help_text="Share of the bytes that were hashed within the period.")
+    damaged = FaultSerializer(many=True)
+    missing = FaultSerializer(many=True)
+    waiting = serializers.IntegerField(
+        help_text="Blobs that are looked at again: first findings to confirm, and quarantined ones."
+    )
+    # DRF removes declared fields from the class, whose property `errors` stays.
+    errors = serializers.ListField(child=serializers.CharField())  # type: ignore[assignment]

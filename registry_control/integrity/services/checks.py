@@ -1,0 +1,133 @@
+"""The queue of blobs to look at again, and what follows from a second look.
+
+One look never changes a blob: a storage may answer wrongly for a moment. Scrubbing, reconciling and failed
+downloads only insert rows here. A later look at the whole content confirms the finding or refutes it. Rows of
+quarantined blobs stay, at growing intervals: content that an operator restores is found without a push.
+"""
+
+import logging
+from datetime import timedelta
+from typing import Final
+
+from registry_control.common.clock import now
+from registry_control.db.sql import execute, time_parameter
+from registry_control.integrity.models import BlobCheck, Job
+from registry_control.integrity.policy import (
+    CONFIRM_AFTER,
+    FEWEST_SUSPICIOUS,
+    SLOWEST,
+    Content,
+    Finding,
+    recheck_after,
+    retry_after,
+)
+from registry_control.integrity.selectors.due import StoredBlob, blob_with_id, random_blobs
+from registry_control.integrity.services import faults, jobs
+from registry_control.integrity.services.reading import Interrupted, Pace, glance, look
+from registry_data.storage.base import BlobStore
+
+logger = logging.getLogger(__name__)
+
+_BATCH: Final = 50
+_SAMPLE: Final = 20  # blobs that are looked at before many are found missing
+_LONGEST: Final = 255  # characters of a reason
+_CHECK_SPEED: Final = 8 * SLOWEST  # bytes per second of one look
+WRONG_STORE: Final = (
+    "most content seems to be missing, so nothing was marked: check that the storage is the right one and"
+    " completely mounted; if the content is lost, run `manage.py scrub --accept-losses`"
+)
+# A row for another key is about content that the blob no longer has.
+_ADD: Final = """
+INSERT INTO integrity_blobcheck (blob_id, storage_key, reason, due_at, attempts, created_at)
+VALUES (%s, %s, %s, %s, 0, %s)
+ON CONFLICT (blob_id) DO UPDATE SET storage_key = excluded.storage_key, reason = excluded.reason,
+    due_at = excluded.due_at, attempts = 0, created_at = excluded.created_at
+WHERE integrity_blobcheck.storage_key <> excluded.storage_key
+"""
+
+
+def add(blob: StoredBlob, finding: Finding) -> None:
+    """Look at a blob again, after a first look that did not find its content whole."""
+    moment = now()
+    after = CONFIRM_AFTER if finding.content is Content.MISSING else timedelta(0)
+    due = time_parameter(moment + after)
+    execute(_ADD, [blob.id, blob.key, finding.detail[:_LONGEST], due, time_parameter(moment)])
+
+
+def work(store: BlobStore, *, accept_losses: bool = False) -> bool:
+    """Take the second look at blobs that are due; returns whether there may be more.
+
+    Unless `accept_losses` is set, no blob is found missing while most of the content seems to be.
+    """
+    with jobs.held(Job.Name.CHECKS) as job:
+        if job is None:
+            return False
+        due = list(BlobCheck.objects.filter(due_at__lte=now()).order_by("due_at")[:_BATCH])
+        faults.close_of_deleted(limit=_BATCH)
+        try:
+            _check(due, store, job, accept_losses=accept_losses)
+        except Interrupted:
+            return False
+        return len(due) == _BATCH
+
+
+def _check(due: list[BlobCheck], store: BlobStore, job: jobs.Held, *, accept_losses: bool) -> None:
+    missing: list[tuple[BlobCheck, StoredBlob, Finding]] = []
+    for check in due:
+        blob = blob_with_id(check.blob_id)
+        if blob is None or blob.key != check.storage_key:
+            _forget(check)  # deleted, or healed by an upload
+            continue
+        finding = _second_look(blob, store, job)
+        if finding.content is Content.MISSING:
+            missing.append((check, blob, finding))
+        else:
+            _settle(check, blob, finding)
+    is_trusted = accept_losses or _is_trusted(store, missing=len(missing))
+    job.save(error="" if is_trusted else WRONG_STORE)
+    for check, blob, finding in missing:
+        _settle(check, blob, finding if is_trusted else Finding(Content.UNKNOWN, WRONG_STORE))
+    if not is_trusted:
+        logger.error("%s", WRONG_STORE)
+
+
+def _second_look(blob: StoredBlob, store: BlobStore, job: jobs.Held) -> Finding:
+    """Content of another size needs not be read to be found damaged again."""
+    finding = glance(store, key=blob.key, size=blob.size)
+    if finding.content is Content.WHOLE:
+        pace = Pace(_CHECK_SPEED, job.renew)
+        finding = look(store, key=blob.key, digest=blob.digest, size=blob.size, pace=pace)
+    job.renew()
+    return finding
+
+
+def _settle(check: BlobCheck, blob: StoredBlob, finding: Finding) -> None:
+    faults.settle(blob.id, key=blob.key, finding=finding)
+    if finding.content is Content.WHOLE:
+        _forget(check)
+        return
+    attempts = check.attempts + 1
+    is_unknown = finding.content is Content.UNKNOWN
+    after = retry_after(attempts) if is_unknown else recheck_after(attempts)
+    if is_unknown:
+        logger.warning("the content of the blob %s cannot be read now: %s", blob.digest, finding.detail)
+    moment = now()
+    BlobCheck.objects.filter(pk=check.pk, storage_key=check.storage_key).update(
+        attempts=attempts,
+        reason=finding.detail[:_LONGEST],
+        due_at=moment + after,
+        failed_at=moment if is_unknown else None,
+    )
+
+
+def _forget(check: BlobCheck) -> None:
+    BlobCheck.objects.filter(pk=check.pk, storage_key=check.storage_key).delete()
+
+
+def _is_trusted(store: BlobStore, *, missing: int) -> bool:
+    """Whether the storage has most content: if many blobs are missing, it may be the wrong storage."""
+    if missing < FEWEST_SUSPICIOUS:
+        return True
+    sample = random_blobs(_SAMPLE)
+    present = sum(glance(store, key=each.key, size=each.size).content is Content.WHOLE for each in sample)
+    return present * 2 >= len(sample) > 0

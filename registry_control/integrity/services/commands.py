@@ -1,0 +1,75 @@
+"""Scrubbing in the calling process, for `manage.py scrub`. Workers may run beside it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from registry_control.common.clock import now
+from registry_control.integrity.models import BlobCheck
+from registry_control.integrity.policy import CONFIRM_AFTER
+from registry_control.integrity.selectors.due import (
+    BEGIN,
+    Position,
+    StoredBlob,
+    blob_with_digest,
+    longest_unverified,
+)
+from registry_control.integrity.services import checks, scrub
+from registry_control.integrity.services.reading import Pace
+from registry_data.storage.base import BlobStore
+
+_BATCH: Final = 100
+_PAUSE: Final = 0.5  # seconds between two attempts to take second looks, which a worker may be taking
+_LONGEST_WAIT: Final = 600.0  # seconds for all second looks
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run has read, and errors of the storage."""
+
+    blobs: int
+    bytes: int
+    errors: Sequence[str]
+
+
+def scrub_all(store: BlobStore, *, bytes_per_second: int | None, accept_losses: bool) -> Outcome:
+    """Read all content, the longest unverified first, and confirm what seems to be wrong."""
+    began, after, blobs, size = now(), BEGIN, 0, 0
+    errors: list[str] = []
+    pace = Pace(bytes_per_second, lambda: True)
+    BlobCheck.objects.update(due_at=began)
+    while found := longest_unverified(until=began, after=after, limit=_BATCH):
+        if error := scrub.read(found, store, pace):
+            errors.append(error)
+            break
+        after = Position(found[-1].verified_at, found[-1].id)
+        blobs += len(found)
+        size += sum(each.size for each in found)
+    return Outcome(blobs, size, [*errors, *confirm(store, accept_losses=accept_losses)])
+
+
+def scrub_some(digests: Sequence[str], store: BlobStore) -> Outcome:
+    """Read the content of some digests. Those that no blob has are errors."""
+    blobs: list[StoredBlob] = []
+    errors: list[str] = []
+    for digest in digests:
+        blob = blob_with_digest(digest)
+        if blob is None:
+            errors.append(f"the registry has no blob {digest}")
+        else:
+            blobs.append(blob)
+    BlobCheck.objects.filter(pk__in=[blob.id for blob in blobs]).update(due_at=now())
+    errors += filter(None, [scrub.read(blobs, store, Pace(None, lambda: True))])
+    return Outcome(len(blobs), sum(blob.size for blob in blobs), [*errors, *confirm(store)])
+
+
+def confirm(store: BlobStore, *, accept_losses: bool = False) -> Sequence[str]:
+    """Take the second looks that are due within seconds; returns the errors of those that failed."""
+    until, deadline = now() + 2 * CONFIRM_AFTER, time.monotonic() + _LONGEST_WAIT
+    began = now()
+    while BlobCheck.objects.filter(due_at__lte=until).exists() and time.monotonic() < deadline:
+        if not checks.work(store, accept_losses=accept_losses):
+            time.sleep(_PAUSE)
+    failed = BlobCheck.objects.filter(failed_at__gte=began)
+    return list(dict.fromkeys(failed.values_list("reason", flat=True)[:20]))

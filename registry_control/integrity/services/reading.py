@@ -1,0 +1,78 @@
+"""Looks at the stored content of a blob."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from registry_control.integrity.policy import Content, Finding
+from registry_data.oci.digest import Digest, Hashers
+from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
+
+_TICK: Final = 5.0  # seconds between two calls of `alive`
+
+
+class Interrupted(Exception):
+    """The process is being stopped, or another worker has taken the work over."""
+
+
+class Pace:
+    """Limits the bytes per second of a reader, and asks every few seconds whether it may go on."""
+
+    def __init__(self, bytes_per_second: int | None, alive: Callable[[], bool]) -> None:
+        """None means no limit."""
+        self._rate, self._alive = bytes_per_second, alive
+        self._began = self._asked = time.monotonic()
+        self._read = 0
+
+    def count(self, size: int) -> None:
+        """Wait until the bytes read so far are within the limit.
+
+        Raises:
+            Interrupted: the reader has to stop.
+        """
+        self._read += size
+        moment = time.monotonic()
+        if moment - self._asked > _TICK:
+            self._asked = moment
+            if not self._alive():
+                raise Interrupted
+        if self._rate is not None:
+            time.sleep(max(0.0, min(self._began + self._read / self._rate - moment, _TICK)))
+
+
+def look(store: BlobStore, *, key: str, digest: str, size: int, pace: Pace) -> Finding:
+    """Read the whole content under a key, and compare its size and digest.
+
+    Raises:
+        Interrupted: the reader has to stop; nothing was found out.
+    """
+    expected = Digest.parse(digest)
+    hashers, read = Hashers([expected.algorithm]), 0
+    try:
+        for piece in store.read(Key(key)):
+            hashers.update(piece)
+            read += len(piece)
+            pace.count(len(piece))
+    except NotStored:
+        return Finding(Content.MISSING, "the storage has no content under its key")
+    except StorageError as error:
+        return Finding(Content.UNKNOWN, str(error))
+    if read != size:
+        return Finding(Content.DAMAGED, f"the content has {read} bytes instead of {size}")
+    actual = hashers.digest(expected.algorithm)
+    if actual != expected:
+        return Finding(Content.DAMAGED, f"the digest of the content is {actual}")
+    return Finding(Content.WHOLE)
+
+
+def glance(store: BlobStore, *, key: str, size: int) -> Finding:
+    """Ask the storage only for the size of the content under a key."""
+    try:
+        found = store.size(Key(key))
+    except NotStored:
+        return Finding(Content.MISSING, "the storage has no content under its key")
+    except StorageError as error:
+        return Finding(Content.UNKNOWN, str(error))
+    if found != size:
+        return Finding(Content.DAMAGED, f"the content has {found} bytes instead of {size}")
+    return Finding(Content.WHOLE)

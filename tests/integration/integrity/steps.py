@@ -1,0 +1,62 @@
+"""Short names for what the tests of scrubbing and reconciling do."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from registry_control.catalog.models import Blob
+from registry_control.common.clock import now
+from registry_control.integrity.models import BlobCheck
+from registry_control.integrity.services import checks, scrub
+from registry_data.storage.base import BlobStore, Key
+from registry_data.storage.filesystem import FilesystemStore
+
+PERIOD = timedelta(days=30)
+
+
+def current(digest: str) -> Blob:
+    """The row of a digest that its links belong to."""
+    return Blob.objects.exclude(state=Blob.State.DELETING).get(digest=digest)
+
+
+def change(store: FilesystemStore, digest: str) -> None:
+    """Flip a bit of the stored content."""
+    path = store.path_of(Key(current(digest).storage_key))
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(store: FilesystemStore, digest: str) -> None:
+    """Cut the last byte off the stored content."""
+    path = store.path_of(Key(current(digest).storage_key))
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def remove(store: FilesystemStore, digest: str) -> None:
+    """Delete the stored content."""
+    store.path_of(Key(current(digest).storage_key)).unlink()
+
+
+DAMAGES: dict[str, Callable[[FilesystemStore, str], None]] = {
+    "changed": change,
+    "truncated": truncate,
+    "removed": remove,
+}
+
+
+def age(**gap: float) -> None:
+    """Let the content of all blobs be verified last before so long."""
+    Blob.objects.update(verified_at=now() - timedelta(**gap))
+
+
+def scrub_all(store: BlobStore) -> None:
+    """Read everything once, and take the second looks."""
+    age(days=29)
+    scrub.work(store, period=PERIOD)
+    second_looks(store)
+
+
+def second_looks(store: BlobStore) -> None:
+    """Take all second looks now."""
+    BlobCheck.objects.update(due_at=now())
+    checks.work(store)

@@ -1,0 +1,208 @@
+"""Content that was damaged on the disk is found, taken out of service, and healed by the next push."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from registry_control.audit.models import AuditEvent
+from registry_control.catalog.errors import BlobNotFound, MissingContent
+from registry_control.catalog.models import Blob, BlobLink
+from registry_control.catalog.services import blobs, manifests
+from registry_control.common.clock import now
+from registry_control.gc.services.collector import collect_batch
+from registry_control.integrity.models import BlobCheck, BlobFault, Job
+from registry_control.integrity.selectors.report import covered
+from registry_control.integrity.services import checks, scrub
+from registry_data.storage.base import Key, Unavailable
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import Pushed, TestKey, digest_of, make_manifest, push_blob
+from tests.integration.gc.steps import is_stored, rules
+from tests.integration.integrity.conftest import LAYER
+from tests.integration.integrity.steps import (
+    DAMAGES,
+    PERIOD,
+    age,
+    change,
+    current,
+    remove,
+    scrub_all,
+    second_looks,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def states() -> dict[str, str]:
+    return dict(Blob.objects.values_list("digest", "state"))
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damaged_content_is_quarantined_and_healed_by_the_next_upload(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore, how: str
+) -> None:
+    # given a blob whose content is not what was pushed
+    damaged = digest_of(LAYER)
+    before = current(damaged)
+    DAMAGES[how](store, damaged)
+
+    # when it is scrubbed, then one look changes nothing
+    age(days=29)
+    scrub.work(store, period=PERIOD)
+    assert set(states().values()) == {"live"}
+    assert [check.blob_id for check in BlobCheck.objects.all()] == [before.pk]
+
+    # and the second one takes this blob out of service
+    second_looks(store)
+    expected = "missing" if how == "removed" else "damaged"
+    assert states() == dict.fromkeys(pushed.blobs, "live") | {damaged: expected}
+    fault = BlobFault.objects.get()
+    assert (fault.digest, fault.kind, fault.healed_at) == (damaged, expected, None)
+    assert AuditEvent.objects.filter(verb=f"blob.{expected}", target_name=damaged).count() == 1
+    with pytest.raises(BlobNotFound):
+        blobs.promise(blob_id=before.pk, image_id=pushed.image_id)
+    with pytest.raises(MissingContent):
+        manifests.put(actor=owner.actor, image_id=pushed.image_id, new=make_manifest([damaged]), tag_names=())
+
+    # when it is pushed again, to whatever image, then the same row has the content, and the links stay
+    push_blob(owner, pushed.image_id, LAYER, store=store)
+    healed = current(damaged)
+    assert (healed.pk, healed.state) == (before.pk, "live")
+    assert b"".join(store.read(Key(healed.storage_key))) == LAYER
+    assert BlobLink.objects.filter(blob=healed, image=pushed.image_id).exists()
+    assert BlobFault.objects.get().healed_at is not None
+    assert AuditEvent.objects.filter(verb="blob.healed", target_name=damaged).count() == 1
+
+    # and the old bytes go through the collector
+    assert healed.storage_key != before.storage_key
+    assert collect_batch(store=store, rules=rules(timedelta(0)), limit=10).removed == 1
+    assert not is_stored(store, before.storage_key)
+    assert is_stored(store, healed.storage_key)
+    second_looks(store)
+    assert not BlobCheck.objects.exists()
+    assert set(states().values()) == {"live"}
+
+
+def test_a_manifest_that_is_pushed_again_names_its_damaged_blobs(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore
+) -> None:
+    layers = [digest_of(LAYER), digest_of(b"another layer")]
+    new = make_manifest(layers)
+    manifests.put(actor=owner.actor, image_id=pushed.image_id, new=new, tag_names=["again"])
+    change(store, layers[0])
+    scrub_all(store)
+    with pytest.raises(MissingContent) as refused:
+        manifests.put(actor=owner.actor, image_id=pushed.image_id, new=new, tag_names=["again"])
+    assert set(refused.value.platforms) == {layers[0]}
+    push_blob(owner, pushed.image_id, LAYER, store=store)
+    manifests.put(actor=owner.actor, image_id=pushed.image_id, new=new, tag_names=["again"])
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_content_that_an_operator_restores_is_in_service_again(
+    pushed: Pushed, store: FilesystemStore, how: str
+) -> None:
+    damaged = digest_of(LAYER)
+    DAMAGES[how](store, damaged)
+    scrub_all(store)
+    assert current(damaged).state != "live"
+    store.path_of(Key(current(damaged).storage_key)).write_bytes(LAYER)
+    second_looks(store)
+    assert current(damaged).state == "live"
+    assert BlobFault.objects.get().healed_at is not None
+    assert not BlobCheck.objects.exists()
+
+
+class FailingStore(FilesystemStore):
+    """A disk with read errors, during the call or in the middle of the content."""
+
+    during_call = False
+
+    def read(self, key: Key, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        if self.during_call:
+            raise Unavailable("Input/output error")
+        return self._broken(key)
+
+    def _broken(self, key: Key) -> Iterator[bytes]:
+        yield next(iter(super().read(key)))[:3]
+        raise Unavailable("Input/output error")
+
+
+@pytest.mark.parametrize("during_call", [True, False])
+def test_invariant_7_a_read_error_marks_nothing(
+    pushed: Pushed, store: FilesystemStore, during_call: bool
+) -> None:
+    failing = FailingStore(store._root)  # noqa: SLF001
+    failing.during_call = during_call
+    for _ in range(3):
+        scrub_all(failing)
+    assert set(states().values()) == {"live"}
+    assert Job.objects.get(pk="scrub").error == "Input/output error"
+    assert {check.reason for check in BlobCheck.objects.all()} == {"Input/output error"}
+    assert all(check.due_at > now() for check in BlobCheck.objects.all())
+
+    # and when the storage works again, the blobs are verified and nothing is left
+    scrub_all(store)
+    assert not BlobCheck.objects.exists()
+    assert Job.objects.get(pk="scrub").error == ""
+    assert covered(PERIOD) == 1.0
+
+
+def test_an_error_that_is_gone_at_the_second_look_marks_nothing(
+    pushed: Pushed, store: FilesystemStore
+) -> None:
+    path = store.path_of(Key(current(digest_of(LAYER)).storage_key))
+    path.rename(path.with_suffix(".away"))
+    age(days=29)
+    scrub.work(store, period=PERIOD)
+    assert BlobCheck.objects.get().due_at > now()
+    assert checks.work(store) is False  # not before some seconds have passed
+    path.with_suffix(".away").rename(path)
+    second_looks(store)
+    assert set(states().values()) == {"live"}
+    assert not BlobCheck.objects.exists()
+
+
+def test_content_is_read_again_when_half_of_the_period_is_over(
+    pushed: Pushed, store: FilesystemStore
+) -> None:
+    change(store, digest_of(LAYER))
+    scrub.work(store, period=PERIOD)  # just uploaded
+    age(days=14)
+    scrub.work(store, period=PERIOD)
+    assert not BlobCheck.objects.exists()
+    age(days=31)
+    assert covered(PERIOD) == 0.0
+    scrub.work(store, period=PERIOD)
+    assert BlobCheck.objects.count() == 1
+    assert 0.0 < covered(PERIOD) < 1.0
+    second_looks(store)
+    assert covered(PERIOD) == 1.0  # a damaged blob was looked at, too
+
+
+def test_most_content_missing_at_once_is_taken_for_the_wrong_store(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore
+) -> None:
+    digests = [push_blob(owner, pushed.image_id, b"layer %d" % number, store=store) for number in range(20)]
+    for digest in digests:
+        remove(store, digest)
+    scrub_all(store)
+    assert set(states().values()) == {"live"}
+    assert Job.objects.get(pk="checks").error.startswith("most content seems to be missing")
+
+    # but an operator who knows that the content is lost can let the next pushes heal it
+    BlobCheck.objects.update(due_at=now())
+    checks.work(store, accept_losses=True)
+    assert sorted(states().values()) == ["live"] * 3 + ["missing"] * 20
+
+
+def test_a_finding_ends_when_garbage_collection_deletes_the_blob(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore
+) -> None:
+    digest = push_blob(owner, pushed.image_id, b"unused", store=store)
+    change(store, digest)
+    scrub_all(store)
+    Blob.objects.filter(digest=digest).update(state=Blob.State.DELETING)
+    second_looks(store)
+    assert BlobFault.objects.get().healed_at is not None
+    assert not BlobCheck.objects.exists()
