@@ -17,8 +17,9 @@ Every driver guarantees (tests/contracts/test_blob_store.py checks each one):
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import NewType, Protocol, runtime_checkable
+from typing import NamedTuple, NewType, Protocol, runtime_checkable
 
 Key = NewType("Key", str)
 UploadId = NewType("UploadId", str)
@@ -63,6 +64,38 @@ class InsufficientStorage(StorageError):
 
 class Unavailable(StorageError):
     """The backend failed. The same call may succeed later."""
+
+
+class Kind(StrEnum):
+    """What a stored object is, as its name tells."""
+
+    CONTENT = "content"
+    """The bytes of a blob, or of an upload that may become one."""
+
+    UPLOAD = "upload"
+    """A part of an upload."""
+
+    UNFINISHED = "unfinished"
+    """A multipart upload of S3 that was neither completed nor aborted."""
+
+    FOREIGN = "foreign"
+    """Not of this registry; a folder stands for everything in it."""
+
+
+class StoredObject(NamedTuple):
+    """An object or file, as a listing returns it."""
+
+    kind: Kind
+    name: str  # in the bucket, or relative to the root
+    upload: str  # the id of the upload that it came with; empty if it is foreign
+    size: int  # bytes; 0 if that is not known
+
+
+class Page(NamedTuple):
+    """A part of a listing, and the cursor at which the next one begins; None at the end."""
+
+    objects: Sequence[StoredObject]
+    next: str | None
 
 
 class UploadWriter(Protocol):
@@ -212,6 +245,26 @@ class BlobStore(Protocol):
 
     def delete(self, key: Key) -> None:
         """Delete a key. Idempotent."""
+        ...
+
+    def list_objects(self, cursor: str, *, limit: int) -> Page:
+        """About `limit` objects of the storage; the first page has the cursor "".
+
+        The memory needed does not depend on the number of objects. An object that exists during the whole
+        listing is on one of its pages.
+
+        Raises:
+            Unavailable: the backend failed; the same call may succeed later.
+        """
+        ...
+
+    def remove_object(self, kind: Kind, name: str) -> None:
+        """Delete an object that a listing returned. Idempotent. The caller knows that nothing refers to it.
+
+        Raises:
+            ValueError: it is foreign, or its name has not the form of its kind.
+            Busy: a writer has the upload open. Retry later.
+        """
         ...
 
 

@@ -22,13 +22,16 @@ from registry_data.storage.base import (
     Busy,
     InsufficientStorage,
     Key,
+    Kind,
     NotStored,
+    Page,
     StorageError,
     Unavailable,
     UploadId,
     WrongOffset,
 )
 from registry_data.storage.disk import open_for_sync, start_writeback, sync_folder
+from registry_data.storage.folder_listing import page_of_folder, upload_of
 from registry_data.storage.free_space import FreeSpace
 from registry_data.storage.keys import blob_key, check_generation, check_key, check_upload
 
@@ -165,6 +168,25 @@ class FilesystemStore:
         """Remove the file's name; a process that has the file open can read it to its end."""
         with suppress(NotStored), self.translate_errors():
             self.path_of(key).unlink()
+
+    def list_objects(self, cursor: str, *, limit: int) -> Page:
+        """Read the folders for uploads and blobs; the cursor is the name of the last file."""
+        self.check_exists()
+        try:
+            return page_of_folder(self._root, cursor, limit=limit)
+        except OSError as error:
+            raise Unavailable(str(error)) from error
+
+    def remove_object(self, kind: Kind, name: str) -> None:
+        """Remove a file's name; other names of the same file stay."""
+        if kind is Kind.CONTENT:
+            self.delete(check_key(Key(name)))
+            return
+        if kind is not Kind.UPLOAD:
+            raise ValueError(f"not an object of this registry: {name!r}")
+        upload_of(name)
+        with suppress(NotStored), self.translate_errors():
+            (self._root / name).unlink()
 
     def path_of(self, key: Key) -> Path:
         """Where a key's bytes are."""

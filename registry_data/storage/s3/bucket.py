@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from itertools import islice
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 from weakref import finalize
@@ -261,6 +262,24 @@ class Bucket:
                     self._client._abort_multipart_upload(self.name, name, multipart)  # noqa: SLF001
             except NotStored:
                 continue
+
+    def list_objects(self, *, after: str, limit: int) -> list[tuple[str, int]]:
+        """Names and sizes of up to `limit` objects whose names follow `after`, in order."""
+        with translate_errors():
+            listed = self._client.list_objects(self.name, recursive=True, start_after=after or None)
+            return [(str(found.object_name), found.size or 0) for found in islice(listed, limit)]
+
+    def list_multiparts(self, *, after: str, limit: int) -> tuple[list[str], str | None]:
+        """Names of multipart uploads after a marker, and the marker of the next page; None at the end.
+
+        MinIO returns none here, because it lists only those of a given name; it aborts old ones itself.
+        """
+        with translate_errors():
+            listed = self._client._list_multipart_uploads(  # noqa: SLF001
+                self.name, key_marker=after or None, max_uploads=limit
+            )
+        names = [str(upload.object_name) for upload in listed.uploads]
+        return names, listed.next_key_marker if listed.is_truncated and names else None
 
     def _send(
         self,

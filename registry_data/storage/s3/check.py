@@ -17,7 +17,7 @@ from registry_data.storage.s3.process_identity import is_known_dead, this_proces
 logger = logging.getLogger(__name__)
 
 _OLD_UPLOADS: Final = 7  # days after which an upload is not expected to be continued
-_PROBES: Final = "check/"
+PROBES: Final = "check/"
 _LONGEST_CHECK: Final = timedelta(hours=1)  # longer than all its requests with all retries
 
 
@@ -41,7 +41,7 @@ def prepare(bucket: Bucket) -> None:
 
 def _require_conditional_writes(bucket: Bucket) -> None:
     """Two writers of one upload are excluded by these alone: a store that ignores them would lose bytes."""
-    name = f"{_PROBES}{uuid4().hex}"
+    name = f"{PROBES}{uuid4().hex}"
     body = this_process().encode()
     etag = bucket.put(name, body, only_new=True)
     try:
@@ -62,7 +62,7 @@ def _require_conditional_writes(bucket: Bucket) -> None:
 def _remove_old_probes(bucket: Bucket) -> None:
     """Delete probes of processes killed during their check. Without the right to list, they remain."""
     with suppress(StorageError), translate_errors():
-        for found in bucket.client.list_objects(bucket.name, prefix=_PROBES):
+        for found in bucket.client.list_objects(bucket.name, prefix=PROBES):
             name = str(found.object_name)
             with suppress(NotStored):
                 probe = bucket.get(name)

@@ -9,13 +9,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-from registry_data.storage.base import Busy, Key, NotStored, StorageError, Unavailable, UploadId, WrongOffset
+from registry_data.storage.base import (
+    Busy,
+    Key,
+    Kind,
+    NotStored,
+    Page,
+    StorageError,
+    Unavailable,
+    UploadId,
+    WrongOffset,
+)
 from registry_data.storage.free_space import FreeSpace
 from registry_data.storage.keys import check_generation, check_key, parse_key
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.bucket import Bucket, Changed
 from registry_data.storage.s3.check import prepare
 from registry_data.storage.s3.lease import Lease, LeaseRenewal, Snapshot
+from registry_data.storage.s3.listing import page_of_bucket, upload_of
 from registry_data.storage.s3.reading import ReaderPool, ResumableReader
 from registry_data.storage.s3.spool import translate_errors
 from registry_data.storage.s3.state import ObjectNames, State, blob_object, part_size
@@ -169,6 +180,20 @@ class S3Store:
         names = {_object(key): key for key in keys}
         errors = self._bucket.delete_many([*names])
         return {names[name]: error for name, error in errors.items()}
+
+    def list_objects(self, cursor: str, *, limit: int) -> Page:
+        """List the bucket, then its multipart uploads."""
+        return page_of_bucket(self._bucket, cursor, limit=limit)
+
+    def remove_object(self, kind: Kind, name: str) -> None:
+        """Delete an object, with the rest of its upload if it is the state of one, or abort its parts."""
+        upload = UploadId(upload_of(kind, name))
+        if kind is Kind.UNFINISHED:
+            self._bucket.abort_multiparts(name)
+            return
+        if kind is Kind.UPLOAD:
+            self.discard(upload)
+        self._bucket.delete(name)
 
     @property
     def _process(self) -> _Process:

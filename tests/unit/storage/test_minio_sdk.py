@@ -17,7 +17,7 @@ USED: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "_upload_part_copy": (("bucket_name", "object_name", "upload_id", "part_number", "headers"), ()),
     "_list_parts": (("bucket_name", "object_name", "upload_id"), ("part_number_marker",)),
     "_complete_multipart_upload": (("bucket_name", "object_name", "upload_id", "parts"), ()),
-    "_list_multipart_uploads": (("bucket_name",), ("prefix",)),
+    "_list_multipart_uploads": (("bucket_name",), ("prefix", "key_marker", "max_uploads")),
     "_abort_multipart_upload": (("bucket_name", "object_name", "upload_id"), ()),
 }
 
