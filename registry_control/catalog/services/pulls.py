@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db import transaction
 
 from registry_control.db.sql import (
+    Rows,
     id_parameter,
     optional_time,
     placeholders,
@@ -29,9 +30,11 @@ FRESH: Final = timedelta(minutes=55)
 _TOLERANCE: Final = timedelta(minutes=1)
 """A stored time further in the future comes from a wrong clock; the next pull replaces it."""
 
+_LARGE: Final = 64 * 1024  # bytes of a manifest; SQLite rewrites all of a row to set a column
+
 # The clock of the database, which all nodes share.
 _CLOCK: Final = "SELECT CURRENT_TIMESTAMP"
-_STORED: Final = "SELECT id, last_pulled_at FROM {table} WHERE id IN {ids}"
+_STORED: Final = "SELECT id, last_pulled_at, {size} FROM {table} WHERE id IN {ids}"
 # Rows that another transaction has locked are skipped: a transaction that never waits for a row takes part in
 # no deadlock, neither with pushes and recounts nor with the same statement of another process.
 _SET: Final = """
@@ -65,7 +68,7 @@ class Recorded:
 
 
 def record(ages: Mapping[Pull, float]) -> Recorded:
-    """Record pulls that happened so many seconds ago, in one short transaction.
+    """Record pulls that happened so many seconds ago: in one short transaction, large manifests in others.
 
     The rows of one minute get the time of the latest pull among them, so that one statement sets many rows.
     A row is written only if its time is older than the pull by `FRESH` or more, or in the future: only from
@@ -73,13 +76,10 @@ def record(ages: Mapping[Pull, float]) -> Recorded:
     """
     clock = time_from_db(rows(_CLOCK, [])[0][0])
     tags = _Table("catalog_tag", ((pull.tag_id, age) for pull, age in ages.items() if pull.tag_id), clock)
-    manifests = _Table("catalog_manifest", ((pull.manifest_id, age) for pull, age in ages.items()), clock)
+    pulled_manifests = ((pull.manifest_id, age) for pull, age in ages.items())
+    manifests = _Table("catalog_manifest", pulled_manifests, clock, size="size")
     images = _Table("catalog_image", ((pull.image_id, age) for pull, age in ages.items()), clock)
-    tables = [table for table in (tags, manifests, images) if table.due]  # images last: pushes lock these
-    if tables:
-        with transaction.atomic():
-            for table in tables:
-                table.write()
+    _write([tags, manifests, images])  # images last, because pushes lock these
     due = tags.due.keys() | manifests.due.keys() | images.due.keys()
     stored = tags.stored | manifests.stored | images.stored
     return Recorded(
@@ -88,28 +88,48 @@ def record(ages: Mapping[Pull, float]) -> Recorded:
     )
 
 
+def _write(tables: Collection["_Table"]) -> None:
+    together = [(table, ids) for table in tables if (ids := table.due.keys() - table.large)]
+    alone = [(table, row_id) for table in tables for row_id in table.due.keys() & table.large]
+    if together:
+        with transaction.atomic():
+            for table, ids in together:
+                table.write(ids)
+    for table, row_id in alone:
+        with transaction.atomic():
+            table.write([row_id])
+
+
 class _Table:
     """The rows of one table that were pulled.
 
     `stored` has the stored times of those that exist, `due` the new times of those that are to be written.
+    Those in `large` are written alone.
     """
 
-    def __init__(self, name: str, pulled: Iterable[tuple[_RowId, float]], clock: datetime) -> None:
-        """Read the stored times, without locks."""
+    def __init__(
+        self, name: str, pulled: Iterable[tuple[_RowId, float]], clock: datetime, *, size: str = "0"
+    ) -> None:
+        """Read the stored times, without locks. `size` is an SQL expression for the bytes of a row."""
         ages: dict[_RowId, float] = {}
         for row_id, age in pulled:
             ages[row_id] = min(age, ages.get(row_id, age))
         self._name, self._clock = name, clock
-        self.stored = _stored_times(name, list(ages))
+        self.stored: dict[_RowId, datetime | None] = {}
         self.due: dict[_RowId, datetime] = {}
-        for row_id, stored in self.stored.items():
+        self.large: set[_RowId] = set()
+        for value, time, size_of_row in _read(name, size, ages):
+            row_id, stored = _row_id(value), optional_time(time)
             at = clock - timedelta(seconds=ages[row_id])
+            self.stored[row_id] = stored
             if stored is None or stored < at - FRESH or stored > clock + _TOLERANCE:
                 self.due[row_id] = at
+            if size_of_row > _LARGE:
+                self.large.add(row_id)
 
-    def write(self) -> None:
-        """Write the times that are due; those of rows that another transaction has locked remain due."""
-        in_order = sorted(self.due, key=self.due.__getitem__)
+    def write(self, row_ids: Iterable[_RowId]) -> None:
+        """Write the times of some rows that are due; rows that another transaction has locked remain due."""
+        in_order = sorted(row_ids, key=self.due.__getitem__)
         for _, group in groupby(in_order, key=lambda row_id: _minute(self.due[row_id])):
             of_minute = list(group)
             at, ids = self.due[of_minute[-1]], list(map(_parameter, of_minute))
@@ -120,12 +140,11 @@ class _Table:
                 del self.due[_row_id(row_id)]
 
 
-def _stored_times(table: str, ids: Collection[_RowId]) -> dict[_RowId, datetime | None]:
-    if not ids:
-        return {}
+def _read(table: str, size: str, ids: Collection[_RowId]) -> Rows:
     parameters = list(map(_parameter, ids))
-    found = rows(_STORED.format(table=table, ids=placeholders(parameters)), parameters)
-    return {_row_id(row_id): optional_time(at) for row_id, at in found}
+    if not parameters:
+        return []
+    return rows(_STORED.format(table=table, size=size, ids=placeholders(parameters)), parameters)
 
 
 def _fresh_for(pull: Pull, stored: Mapping[_RowId, datetime | None], clock: datetime) -> float:

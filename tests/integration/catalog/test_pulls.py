@@ -133,6 +133,16 @@ def test_the_number_of_statements_does_not_depend_on_the_number_of_pulls(
         record(dict.fromkeys(pulls, 0.0))
 
 
+def test_large_manifests_are_written_too(owner: TestKey, namespace: Namespace, pushed: Pushed) -> None:
+    # given a manifest that is so large that it has a transaction to itself: SQLite rewrites its whole row
+    other = push_image(owner, namespace, "other")
+    Manifest.objects.filter(digest=other.digest).update(size=70_000)
+    pulls = {pull_of(pushed, "a"): 0.0, pull_of(other, "latest"): 0.0}
+    assert record(pulls).fresh_for.keys() == pulls.keys()
+    assert None not in last_pulled(pushed, "a")
+    assert None not in last_pulled(other, "latest")
+
+
 @needs_postgresql
 @pytest.mark.parametrize("model", [Image, Manifest, Tag])
 def test_rows_that_another_transaction_has_locked_are_left_for_later(

@@ -1,0 +1,1 @@
+"""What recording last-pulled times costs (ADR 61)."""
