@@ -20,7 +20,7 @@ from registry_control.catalog.api import (
 )
 from registry_control.catalog.selectors.resolve import repository_facts
 from registry_control.catalog.serializers import ImageQuery, TagQuery
-from registry_control.gc.api import Explain, Queue, RetentionDetail, RunDetail, RunList
+from registry_control.gc.api import Explain, Queue, RetentionDetail, RetentionPreview, RunDetail, RunList
 from registry_control.integrity.api import Scrub
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
 from registry_control.namespaces.serializers import NamespaceQuery
@@ -60,6 +60,7 @@ _REGISTRY_V1BETA1 = [
     path("gc/runs/<str:run_id>", RunDetail.as_view()),
     path("gc/explain", Explain.as_view()),
     path("namespaces/<str:namespace_id>/retention", RetentionDetail.as_view()),
+    path("namespaces/<str:namespace_id>/retention/preview", RetentionPreview.as_view()),
     path("gc/scrub", Scrub.as_view()),
     path("manifests", ManifestList.as_view()),
     path("manifests/<str:manifest_id>", ManifestDetail.as_view()),

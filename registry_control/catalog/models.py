@@ -93,13 +93,23 @@ class Manifest(models.Model):
         default=False, help_text="From a tag: by itself, as a child of an index, or as a referrer."
     )
     created_at = models.DateTimeField(default=timezone.now)
+    untagged_at = models.DateTimeField(
+        null=True, editable=False, help_text="When the last tag that reached it was moved or deleted."
+    )
     last_pulled_at = models.DateTimeField(
         null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."
     )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["image", "digest"], name="manifest_digest_in_image")]
-        indexes = [models.Index(fields=["image", "created_at", "id"], name="manifests_of_image")]
+        indexes = [
+            models.Index(fields=["image", "created_at", "id"], name="manifests_of_image"),
+            models.Index(
+                fields=["image", "created_at", "id"],
+                condition=models.Q(is_reachable=False),
+                name="untagged_manifests",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.digest

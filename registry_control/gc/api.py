@@ -1,9 +1,12 @@
 """The REST API of garbage collection; selectors and services make all decisions."""
 
+import json
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Final
 
 from django.conf import settings
+from django.http import StreamingHttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -11,13 +14,16 @@ from rest_framework.views import APIView
 from registry_control.access.authentication import principal_of
 from registry_control.common.clock import now
 from registry_control.gc.policy import Rules
+from registry_control.gc.retention import parse
 from registry_control.gc.selectors import explanation, queue
 from registry_control.gc.selectors import retention as retentions
+from registry_control.gc.selectors.preview import Preview
 from registry_control.gc.serializers import (
     ExplainQuery,
     ExplanationSerializer,
     NoQuery,
     QueueSerializer,
+    RetentionPreviewSerializer,
     RetentionSerializer,
     RunListSerializer,
     RunQuery,
@@ -32,6 +38,7 @@ from registry_control.rest.views import ResourceView
 
 _TAG: Final = "garbage collection"
 _RETENTION: Final = "retention"
+_PIECE: Final = 64 * 1024  # characters of a preview that are sent at a time
 _RUN_ID: Final = id_parameter("run_id")
 _NAMESPACE_ID: Final = id_parameter("namespace_id")
 _ERRORS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN)
@@ -154,3 +161,42 @@ class RetentionDetail(APIView):
             document=request.data,
         )
         return Response(policy.as_json())
+
+
+class RetentionPreview(APIView):
+    """What a retention would remove."""
+
+    @operation(
+        "PreviewRetention",
+        tag=_RETENTION,
+        body=RetentionSerializer,
+        response=RetentionPreviewSerializer,
+        parameters=[_NAMESPACE_ID],
+        errors=[*_ERRORS, HTTPStatus.NOT_FOUND],
+    )
+    def post(self, request: Request, region: str, namespace_id: str) -> StreamingHttpResponse:
+        """Show what an enforcement would remove now, by the rules in the body, or else by those that stand.
+
+        Changes nothing. `enabled` does not matter.
+        """
+        validated(NoQuery, request.query_params)
+        namespace = retentions.administered(
+            principal_of(request), id_of("namespace", namespace_id), action="read"
+        )
+        policy = parse(request.data) if request.data != {} else retentions.policy_of(namespace.pk)
+        return StreamingHttpResponse(_stream(Preview(namespace, policy)), content_type="application/json")
+
+
+def _stream(preview: Preview) -> Iterator[bytes]:
+    """The JSON of a preview in pieces, because a namespace may have millions of tags."""
+    pieces, length = ['{"tags": ['], 0
+    for number, each in enumerate(preview.tags()):
+        action = "keep" if each.keep else "remove"
+        shown = {"image": each.image, "tag": each.tag, "digest": each.digest, "action": action}
+        pieces.append((", " if number else "") + json.dumps({**shown, "reason": each.reason}))
+        length += len(pieces[-1])
+        if length >= _PIECE:
+            yield "".join(pieces).encode()
+            pieces, length = [], 0
+    pieces.append(f'], "manifests": {preview.manifests}, "bytes": {preview.bytes}}}')
+    yield "".join(pieces).encode()

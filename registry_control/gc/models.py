@@ -1,10 +1,12 @@
-"""Runs of garbage collection. The review queue itself is `catalog.models.BlobReview`."""
+"""Runs of garbage collection and of retention. The review queue itself is `catalog.models.BlobReview`."""
 
 import uuid
 
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+
+from registry_control.namespaces.models import Namespace
 
 
 class GcRun(models.Model):
@@ -53,3 +55,29 @@ class GcRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} run of {self.started_at:%Y-%m-%d %H:%M}"
+
+
+class RetentionRun(models.Model):
+    """The enforcement of a namespace's retention: the present pass over its images, or the last one.
+
+    Workers work on a pass in slices of some seconds. `cursor` is where the next slice begins.
+    """
+
+    namespace = models.OneToOneField(
+        Namespace, models.CASCADE, related_name="retention_run", primary_key=True
+    )
+    due_at = models.DateTimeField(db_index=True, help_text="When the next pass, or the next slice, is due.")
+    claim = models.UUIDField(null=True, editable=False, help_text="Of the worker that works on a slice.")
+    claimed_until = models.DateTimeField(null=True)
+    cursor = models.JSONField(default=dict, blank=True)
+    started_at = models.DateTimeField(null=True, help_text="Of the present or the last pass.")
+    finished_at = models.DateTimeField(null=True, help_text="Empty while a pass is under way.")
+    tags = models.BigIntegerField(default=0, help_text="Removed by the pass.")
+    manifests = models.BigIntegerField(default=0, help_text="Removed by the pass.")
+    skipped = models.JSONField(default=list, blank=True, help_text="What it could not work on, and why.")
+
+    class Meta:
+        verbose_name = "retention run"
+
+    def __str__(self) -> str:
+        return f"retention of {self.namespace}"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from heapq import heappush, heappushpop
 from typing import Any, Final, TypeAlias
 
 from registry_control.common.errors import InvalidArgument
@@ -275,3 +276,57 @@ def is_over(since: datetime, days: int, now: datetime) -> bool:
 
 def _days(number: int) -> str:
     return "day" if number == 1 else f"{number} days"
+
+
+class Newest:
+    """The newest tags of an image for each rule that keeps a number of them; memory for that number only."""
+
+    def __init__(self, limits: Mapping[int, int]) -> None:
+        """Take the result of `ImageRules.limits`."""
+        self._limits = limits
+        self._heaps: dict[int, list[tuple[datetime, str]]] = {number: [] for number in limits}
+
+    def add(self, number: int | None, tag: Tag) -> None:
+        """Count a tag that a rule decides about; of tags of one time, the last by name is the newest."""
+        if number is None or number not in self._limits:
+            return
+        heap, entry = self._heaps[number], (tag.tagged_at, tag.name)
+        if len(heap) < self._limits[number]:
+            heappush(heap, entry)
+        else:
+            heappushpop(heap, entry)
+
+    def chosen(self) -> dict[int, frozenset[str]]:
+        """The names of the tags that each rule keeps, once all tags were added."""
+        return {number: frozenset(name for _, name in heap) for number, heap in self._heaps.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Untagged:
+    """A manifest that may be removed, or that keeps others, with what it depends on."""
+
+    is_kept: bool  # a tag reaches it
+    is_over: bool  # it was not used for the number of days
+    parents: tuple[int, ...] = ()  # indexes that list it
+    subject: int | None = None  # if the image has it
+
+
+def removable(manifests: Mapping[int, Untagged]) -> set[int]:
+    """The manifests that go, of a set that contains every parent and subject of its members.
+
+    A manifest is kept by being used, by an index that is kept, and by a subject that is kept. One with a
+    subject goes with it, however new it is. What is in a cycle and is kept by nothing outside of it goes.
+    """
+    dependents: dict[int, list[int]] = {}
+    for id_, manifest in manifests.items():
+        for holder in (*manifest.parents, *(() if manifest.subject is None else (manifest.subject,))):
+            dependents.setdefault(holder, []).append(id_)
+    waiting = [
+        id_ for id_, each in manifests.items() if each.is_kept or (not each.is_over and each.subject is None)
+    ]
+    kept = set(waiting)
+    while waiting:
+        new = [id_ for id_ in dependents.get(waiting.pop(), ()) if id_ not in kept]
+        kept.update(new)
+        waiting += new
+    return manifests.keys() - kept

@@ -123,3 +123,21 @@ class RetentionSerializer(serializers.Serializer[Any]):
     protected_except = serializers.ListField(
         child=serializers.CharField(), required=False, help_text="Globs of tags that are not protected."
     )
+
+
+class PreviewedTagSerializer(serializers.Serializer[Any]):
+    """What the rules decide about a tag."""
+
+    image = serializers.CharField()
+    tag = serializers.CharField()
+    digest = serializers.CharField()
+    action = serializers.ChoiceField(choices=["keep", "remove"])
+    reason = serializers.CharField()
+
+
+class RetentionPreviewSerializer(serializers.Serializer[Any]):
+    """What an enforcement at this moment would remove."""
+
+    tags = PreviewedTagSerializer(many=True, help_text="All tags of the namespace, by image and name.")
+    manifests = serializers.IntegerField(help_text="Untagged manifests that would be removed.")
+    bytes = serializers.IntegerField(help_text="Bytes of the blobs that only these link in their images.")

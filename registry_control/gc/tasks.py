@@ -10,13 +10,14 @@ from registry_control.common.background import Queue, background_task
 from registry_control.common.clock import now
 from registry_control.common.store import blob_store
 from registry_control.gc.policy import Rules
-from registry_control.gc.services import requested, runs
+from registry_control.gc.services import enforcement, requested, runs
 from registry_control.gc.services.collector import collect_batch
 from registry_data.storage.base import Unavailable
 
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 200
+_SLICE: Final = 10.0  # seconds of work on one namespace, before others get their turn
 
 
 # One thread of a process collects at a time, so that a long queue leaves the other threads to other tasks.
@@ -39,6 +40,12 @@ def collect() -> bool:
 def advance_runs() -> bool:
     """Advance the runs that the API or the administration requested."""
     return requested.advance_runs(store=blob_store(), limit=_BATCH)
+
+
+@background_task(name="gc.enforce_retention", queue=Queue.BULK, every=timedelta(seconds=15), at_most=1)
+def enforce_retention() -> bool:
+    """Remove the tags and untagged manifests that the rules of namespaces do not keep."""
+    return enforcement.enforce(seconds=_SLICE)
 
 
 @background_task(name="gc.close_runs", queue=Queue.FAST, every=timedelta(minutes=1))

@@ -37,6 +37,12 @@ class Namespace(Lockable):
         help_text="Number of its images in every status, including images without a push.",
     )
 
+    pulls_recorded_from = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="When the registry began to record pulls, for namespaces that are older than that.",
+    )
+
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["name"], condition=NOT_DELETING, name="namespace_name_unique"),

@@ -193,10 +193,10 @@ ROUTES = sorted(set(api_routes()))
 
 
 def test_the_routes_with_an_id_are_found() -> None:
-    # a namespace and its retention, an image, its tags (in another region too), a tag, a manifest; a run of
-    # garbage collection; of replication a target and its check, a rule and running it, an execution and
-    # cancelling it
-    assert len(ROUTES) == 14
+    # a namespace, its retention and the preview of one, an image, its tags (in another region too), a tag, a
+    # manifest; a run of garbage collection; of replication a target and its check, a rule and running it, an
+    # execution and cancelling it
+    assert len(ROUTES) == 15
 
 
 @pytest.mark.parametrize("route", ROUTES)

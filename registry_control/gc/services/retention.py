@@ -1,6 +1,8 @@
 """Storing the retention of a namespace."""
 
 import json
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from django.db import transaction
@@ -9,11 +11,15 @@ from registry_control.access.policy import Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.common.clock import now
+from registry_control.gc.models import RetentionRun
 from registry_control.gc.retention import Policy, parse
 from registry_control.gc.selectors import retention as selectors
 from registry_control.namespaces.models import Namespace, Retention
 from registry_control.namespaces.policy import check_writable
 from registry_control.namespaces.services import target_of
+
+INTERVAL: Final = timedelta(hours=1)
+"""From the beginning of one pass over a namespace to the next."""
 
 
 @transaction.atomic
@@ -39,6 +45,7 @@ def store(namespace: Namespace, policy: Policy, *, actor: Actor) -> None:
     moment = now()
     fields = policy.as_json()
     Retention.objects.update_or_create(namespace=namespace, defaults={**fields, "updated_at": moment})
+    _plan(namespace, policy)
     record(
         actor=actor,
         verb="namespace.retention",
@@ -48,4 +55,15 @@ def store(namespace: Namespace, policy: Policy, *, actor: Actor) -> None:
         untagged_days=policy.untagged_days,
         protected_tags=" ".join(policy.protected_tags),
         protected_except=" ".join(policy.protected_except),
+    )
+
+
+def _plan(namespace: Namespace, policy: Policy) -> None:
+    """Let a new pass begin at once; a worker in the middle of one loses its claim."""
+    if not policy.removes:
+        RetentionRun.objects.filter(namespace=namespace).delete()
+        return
+    RetentionRun.objects.update_or_create(
+        namespace=namespace,
+        defaults={"due_at": now(), "claim": None, "claimed_until": None, "started_at": None, "cursor": {}},
     )

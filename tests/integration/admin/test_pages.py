@@ -32,7 +32,7 @@ from registry_control.catalog.models import (
 from registry_control.catalog.services import blobs, deletion, uploads
 from registry_control.common.models import Change, Status
 from registry_control.common.store import blob_store
-from registry_control.gc.models import GcRun
+from registry_control.gc.models import GcRun, RetentionRun
 from registry_control.gc.services import runs
 from registry_control.identity.models import ApiKey, Organization, Policy, PolicyRule, Project, User
 from registry_control.integrity.models import BlobCheck, BlobFault, Job
@@ -78,7 +78,7 @@ REPLICATION_WORK = {
     TargetBlob,
 }
 COORDINATION = {Change, Installation, Job, LeaderLease, WorkerHeartbeat, SignInCounter}
-WITHOUT_PAGES = {PolicyRule, Referrer, Retention, TargetBlob, *COORDINATION, *REPLICATION_WORK}
+WITHOUT_PAGES = {PolicyRule, Referrer, Retention, RetentionRun, TargetBlob, *COORDINATION, *REPLICATION_WORK}
 MODELS = [model for model in OURS if model not in WITHOUT_PAGES]
 READ_ONLY = {
     Execution,

@@ -58,7 +58,8 @@ class Api:
         raw = body if isinstance(body, bytes | str) else b"" if body is None else json.dumps(body)
         whole = REGION + path if path.startswith(("/namespaces", "/images", "/tags")) else path
         received = self._client.generic(method, whole, raw, content_type, headers={**own, **sent})
-        parsed = json.loads(received.content) if received.content else None
+        content = b"".join(received)  # some are streamed
+        parsed = json.loads(content) if content else None
         return Response(received.status_code, dict(received.headers), parsed)
 
 

@@ -1,0 +1,257 @@
+"""What retention decides about the tags and untagged manifests of an image, in pages of bounded size.
+
+One planner: the preview shows these decisions, and the enforcement makes them again under the image's lock.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from registry_control.common.models import not_deleting_sql
+from registry_control.db.sql import (
+    id_parameter,
+    optional_time,
+    placeholders,
+    rows,
+    time_from_db,
+    time_parameter,
+    uuid_from_db,
+)
+from registry_control.gc.retention import (
+    Decision,
+    ImageRules,
+    Newest,
+    Tag,
+    Untagged,
+    is_over,
+    last_use,
+    removable,
+)
+
+PAGE: Final = 1000
+
+_TAG: Final = "SELECT t.id, t.name, t.manifest_id, t.updated_at, t.last_pulled_at FROM catalog_tag t WHERE"
+_TAGS: Final = f"""
+{_TAG} t.image_id = %s AND {not_deleting_sql("t")} AND t.name > %s ORDER BY t.name LIMIT %s
+"""
+_TAGS_BY_ID: Final = f"{_TAG} {not_deleting_sql('t')} AND t.id IN"
+_DIGESTS: Final = "SELECT id, digest FROM catalog_manifest WHERE id IN"
+_NAMED: Final = f"""
+SELECT COUNT(*) FROM catalog_tag WHERE image_id = %s AND {not_deleting_sql()} AND name IN
+"""  # noqa: S608
+_IMAGES: Final = f"""
+SELECT id, name, status, size_is_stale FROM catalog_image
+WHERE namespace_id = %s AND {not_deleting_sql()} AND pushed_at IS NOT NULL AND name > %s
+ORDER BY name LIMIT %s
+"""  # noqa: S608
+_UNTAGGED: Final = """
+SELECT id, created_at FROM catalog_manifest
+WHERE image_id = %s AND NOT is_reachable AND (created_at, id) > (%s, %s) ORDER BY created_at, id LIMIT %s
+"""
+_BY_ID: Final = """
+SELECT m.id, m.id, m.is_reachable, m.created_at, m.untagged_at, m.last_pulled_at FROM catalog_manifest m
+WHERE m.id IN
+"""
+_PARENTS: Final = """
+SELECT c.child_id, p.id, p.is_reachable, p.created_at, p.untagged_at, p.last_pulled_at
+FROM catalog_manifestchild c
+JOIN catalog_manifest p ON p.id = c.parent_id
+WHERE c.child_id IN
+"""
+_SUBJECTS: Final = """
+SELECT m.id, s.id, s.is_reachable, s.created_at, s.untagged_at, s.last_pulled_at
+FROM catalog_manifest m
+JOIN catalog_manifest s ON s.image_id = m.image_id AND s.digest = m.subject_digest
+WHERE m.id IN
+"""
+_REFERRERS: Final = """
+SELECT r.manifest_id FROM catalog_manifest s
+JOIN catalog_referrer r ON r.image_id = s.image_id AND r.subject_digest = s.digest
+JOIN catalog_manifest m ON m.id = r.manifest_id AND NOT m.is_reachable
+WHERE s.id IN {ids} ORDER BY r.manifest_id LIMIT 100
+"""
+_AT_ONCE: Final = 500  # ids in one statement
+
+
+class ImageRow(NamedTuple):
+    """An image of a namespace to which something was pushed."""
+
+    id: UUID
+    name: str
+    status: str
+    is_stale: bool  # the worker has not evaluated yet what its tags reach
+
+
+@dataclass(frozen=True, slots=True)
+class TagRow:
+    """A tag with its facts."""
+
+    id: UUID
+    manifest_id: int
+    tag: Tag
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """How long untagged manifests are kept, and the time of the decision."""
+
+    untagged: int
+    now: datetime
+    pulls_since: datetime | None
+
+
+class Position(NamedTuple):
+    """A position in the list of the untagged manifests of an image, the oldest first."""
+
+    created_at: datetime
+    id: int
+
+
+BEGIN: Final = Position(datetime(1970, 1, 1, tzinfo=UTC), 0)
+
+
+def images_of(namespace_id: UUID, *, after: str = "") -> Iterator[ImageRow]:
+    """The images of a namespace in the order of their names, after a name."""
+    while found := rows(_IMAGES, [id_parameter(namespace_id), after, PAGE]):
+        for image_id, name, status, is_stale in found:
+            yield ImageRow(uuid_from_db(image_id), name, status, bool(is_stale))
+        after = found[-1][1]
+
+
+def tag_pages(image_id: UUID, *, after: str = "") -> Iterator[list[TagRow]]:
+    """The tags of an image in the order of their names, after a name."""
+    while found := rows(_TAGS, [id_parameter(image_id), after, PAGE]):
+        page = list(map(_tag_row, found))
+        yield page
+        after = page[-1].tag.name
+
+
+def newest_tags(image_id: UUID, rules: ImageRules) -> dict[int, frozenset[str]]:
+    """The names of the newest tags that each rule keeps by their number."""
+    newest = Newest(rules.limits())
+    if rules.limits():
+        for page in tag_pages(image_id):
+            for row in page:
+                newest.add(rules.rule_for(row.tag.name), row.tag)
+    return newest.chosen()
+
+
+def decide(rules: ImageRules, row: TagRow, newest: Mapping[int, frozenset[str]]) -> Decision:
+    """Decide about a tag; `newest` is the result of `newest_tags`."""
+    number = rules.rule_for(row.tag.name)
+    is_newest = number is not None and row.tag.name in newest.get(number, ())
+    return rules.decide(row.tag, number=number, is_newest=is_newest)
+
+
+def tags_by_id(ids: Sequence[UUID]) -> list[TagRow]:
+    """The tags of these ids that still exist."""
+    wanted = [id_parameter(tag_id) for tag_id in ids]
+    return (
+        [_tag_row(each) for each in rows(f"{_TAGS_BY_ID} {placeholders(wanted)}", wanted)] if wanted else []
+    )
+
+
+def have_all(image_id: UUID, names: Collection[str]) -> bool:
+    """Whether an image still has all tags of these names."""
+    wanted, image = sorted(names), id_parameter(image_id)
+    for part in _parts(wanted):
+        ((number,),) = rows(f"{_NAMED} {placeholders(part)}", [image, *part])
+        if number < len(part):
+            return False
+    return True
+
+
+def digests_of(manifest_ids: Collection[int]) -> dict[int, str]:
+    """The digests of manifests by their ids."""
+    found: dict[int, str] = {}
+    for part in _parts(sorted(manifest_ids)):
+        found |= dict[int, str](rows(f"{_DIGESTS} {placeholders(part)}", part))
+    return found
+
+
+def untagged_pages(image_id: UUID, *, after: Position = BEGIN) -> Iterator[tuple[list[int], Position]]:
+    """The ids of the manifests of an image that no tag reaches, with the position after each page."""
+    while found := rows(
+        _UNTAGGED, [id_parameter(image_id), time_parameter(after.created_at), after.id, _AT_ONCE]
+    ):
+        last_id, last_created_at = found[-1]
+        after = Position(time_from_db(last_created_at), last_id)
+        yield [id_ for id_, _ in found], after
+
+
+def doomed(ids: Collection[int], days: Days) -> list[int]:
+    """Those of the manifests that go now, in ascending order.
+
+    Loads them with all indexes and subjects from which they can be reached.
+    """
+    facts, waiting = dict[int, _Facts](), set(ids)
+    parents, subjects = dict[int, list[int]](), dict[int, int]()
+    _add(facts, _select(_BY_ID, waiting))
+    while waiting:
+        level = _select(_PARENTS, waiting)
+        for child, parent in ((each[0], each[1]) for each in level):
+            parents.setdefault(child, []).append(parent)
+        of_subjects = _select(_SUBJECTS, waiting)
+        subjects |= {each[0]: each[1] for each in of_subjects}
+        waiting = {each[1] for each in (*level, *of_subjects)} - facts.keys()
+        _add(facts, [*level, *of_subjects])
+    going = removable(
+        {
+            id_: Untagged(
+                is_kept=each.is_reachable,
+                is_over=is_over(each.used_at(days), days.untagged, days.now),
+                parents=tuple(parents.get(id_, ())),
+                subject=subjects.get(id_),
+            )
+            for id_, each in facts.items()
+        }
+    )
+    return sorted(going.intersection(ids))
+
+
+def without_parents(ids: Collection[int]) -> list[int]:
+    """Those of the manifests that no index of the image lists any more, in ascending order."""
+    return sorted(set(ids) - {child for child, *_ in _select(_PARENTS, set(ids))})
+
+
+def referrers_of(ids: Collection[int]) -> set[int]:
+    """Up to 100 untagged manifests, or a multiple of that, of which one of these is the subject."""
+    found = set[int]()
+    for part in _parts(sorted(ids)):
+        found |= {id_ for (id_,) in rows(_REFERRERS.replace("{ids}", placeholders(part)), part)}
+    return found
+
+
+class _Facts(NamedTuple):
+    is_reachable: bool
+    created_at: datetime
+    untagged_at: datetime | None
+    pulled_at: datetime | None
+
+    def used_at(self, days: Days) -> datetime:
+        since = max(self.created_at, self.untagged_at or self.created_at)
+        return last_use(since, self.pulled_at, pulls_since=days.pulls_since)
+
+
+def _add(facts: dict[int, _Facts], found: Collection[tuple[Any, ...]]) -> None:
+    for _, id_, is_reachable, created_at, untagged_at, pulled_at in found:
+        times = (time_from_db(created_at), optional_time(untagged_at), optional_time(pulled_at))
+        facts[id_] = _Facts(bool(is_reachable), *times)
+
+
+def _select(sql: str, ids: Collection[int]) -> list[tuple[Any, ...]]:
+    return [each for part in _parts(sorted(ids)) for each in rows(f"{sql} {placeholders(part)}", part)]
+
+
+def _parts(values: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(values), _AT_ONCE):
+        yield values[start : start + _AT_ONCE]
+
+
+def _tag_row(found: tuple[Any, ...]) -> TagRow:
+    tag_id, name, manifest_id, tagged_at, pulled_at = found
+    return TagRow(
+        uuid_from_db(tag_id), manifest_id, Tag(name, time_from_db(tagged_at), optional_time(pulled_at))
+    )

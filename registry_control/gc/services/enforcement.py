@@ -1,0 +1,358 @@
+"""Enforces the retention of namespaces (ADR 62).
+
+A pass over the images of a namespace begins when its retention is stored, and then every hour. Workers take
+it in slices of some seconds, claimed by the row of the pass, so that no namespace keeps the others waiting.
+A killed worker's claim ends after some minutes; another one then repeats its slice: what was removed is gone,
+and the rest is decided again.
+
+Every removal is a transaction of its own over a few rows. It shares the row of the retention, so that a `PUT`
+waits for it and nothing is removed by old rules afterwards; it locks the image's row, and decides again: a
+push, a pull or a deletion since the plan was made is taken into account.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import uuid4
+
+from django.db import OperationalError, transaction
+from django.db.models import Q, QuerySet
+from psycopg.errors import LockNotAvailable
+
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.errors import ImageNotFound, ImageReadOnly
+from registry_control.catalog.models import Manifest
+from registry_control.catalog.services import images, manifests, tags
+from registry_control.common.background import is_stopping
+from registry_control.common.clock import now
+from registry_control.common.models import Status
+from registry_control.gc.models import RetentionRun
+from registry_control.gc.retention import ImageRules, Policy
+from registry_control.gc.selectors import retained
+from registry_control.gc.selectors.retained import Days, ImageRow, Position, TagRow
+from registry_control.gc.selectors.retention import policy_in
+from registry_control.gc.services.retention import INTERVAL
+from registry_control.namespaces.models import Namespace, Retention
+
+logger = logging.getLogger(__name__)
+
+_CLAIM: Final = timedelta(minutes=5)
+_TAGS_AT_ONCE: Final = 50  # in one transaction
+_MANIFESTS_AT_ONCE: Final = 20
+_MAX_SKIPPED: Final = 20  # sentences in the report of a pass
+
+
+class _Superseded(Exception):
+    """The retention was changed, or another worker has the claim: this slice ends."""
+
+
+@dataclass
+class _Slice:
+    """The work on a pass by one worker until `ends_at` (monotonic)."""
+
+    run: RetentionRun
+    namespace: Namespace
+    policy: Policy
+    stored_at: datetime  # of the policy
+    ends_at: float
+    tags: int = 0
+    manifests: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    def must_end(self) -> bool:
+        return is_stopping() or time.monotonic() > self.ends_at
+
+    def rules_for(self, image: str) -> ImageRules:
+        return ImageRules(self.policy, image, now=now(), pulls_since=self.namespace.pulls_recorded_from)
+
+    def skip(self, sentence: str) -> None:
+        logger.warning("retention of %s: %s", self.namespace, sentence)
+        if sentence not in self.skipped and len(self.skipped) < _MAX_SKIPPED:
+            self.skipped.append(sentence)
+
+
+def enforce(*, seconds: float) -> bool:
+    """Work on the pass that is due for the longest time, for some seconds. Returns whether one was due."""
+    run = _claim()
+    if run is None:
+        return False
+    slice_ = _begin(run, seconds)
+    if slice_ is None:
+        _own(run).delete()
+        return True
+    try:
+        is_over = _work(slice_)
+    except _Superseded:
+        _own(run).update(claim=None, claimed_until=None)
+        return True
+    if is_over:
+        _finish(run, slice_)
+    else:
+        _pause(run, slice_)
+    return True
+
+
+def _due() -> Q:
+    """Passes and slices that are due. One that is due later than in an hour was planned by a wrong clock."""
+    moment = now()
+    is_due = Q(due_at__lte=moment) | Q(due_at__gt=moment + 2 * INTERVAL)
+    is_claimed = Q(claimed_until__gt=moment, claimed_until__lte=moment + 2 * _CLAIM)
+    return is_due & (Q(claimed_until__isnull=True) | ~is_claimed)
+
+
+def _claim() -> RetentionRun | None:
+    """Claim the pass that is due for the longest time, and begin a new one if the last is finished."""
+    if not RetentionRun.objects.filter(_due()).exists():  # without the write lock of a transaction on SQLite
+        return None
+    with transaction.atomic():
+        found = RetentionRun.objects.select_for_update(skip_locked=True).filter(_due())
+        run = found.order_by("due_at", "pk").first()
+        if run is None:
+            return None
+        run.claim, run.claimed_until = uuid4(), now() + _CLAIM
+        if run.started_at is None or run.finished_at is not None:
+            run.started_at, run.finished_at = now(), None
+            run.tags, run.manifests, run.skipped, run.cursor = 0, 0, [], {}
+        run.save()
+        return run
+
+
+def _begin(run: RetentionRun, seconds: float) -> _Slice | None:
+    """None if there is nothing to enforce."""
+    row = Retention.objects.select_related("namespace__project").filter(pk=run.pk).first()
+    if row is None or row.namespace.status == Status.DELETING:
+        return None
+    policy = policy_in(row)
+    if not policy.removes:
+        return None
+    return _Slice(run, row.namespace, policy, row.updated_at, time.monotonic() + seconds)
+
+
+def _finish(run: RetentionRun, slice_: _Slice) -> None:
+    """End the pass; the next one is due an hour after this one began."""
+    moment = now()
+    due_at = max(moment, min(run.started_at or moment, moment) + INTERVAL)
+    _save(run, slice_, cursor={}, due_at=due_at, finished_at=moment)
+    if run.tags or run.manifests or run.skipped:
+        logger.info(
+            "retention of %s removed %d tags and %d manifests", slice_.namespace, run.tags, run.manifests
+        )
+
+
+def _pause(run: RetentionRun, slice_: _Slice) -> None:
+    """Give the pass back, behind all others that are due."""
+    _save(run, slice_, cursor=run.cursor, due_at=now(), finished_at=None)
+
+
+def _save(
+    run: RetentionRun,
+    slice_: _Slice,
+    *,
+    cursor: dict[str, str],
+    due_at: datetime,
+    finished_at: datetime | None,
+) -> None:
+    run.tags += slice_.tags
+    run.manifests += slice_.manifests
+    run.skipped = [*dict.fromkeys([*run.skipped, *slice_.skipped])][:_MAX_SKIPPED]
+    _own(run).update(
+        claim=None,
+        claimed_until=None,
+        cursor=cursor,
+        due_at=due_at,
+        finished_at=finished_at,
+        tags=run.tags,
+        manifests=run.manifests,
+        skipped=run.skipped,
+    )
+
+
+def _own(run: RetentionRun) -> QuerySet[RetentionRun]:
+    """The row, as long as this worker has the claim."""
+    return RetentionRun.objects.filter(pk=run.pk, claim=run.claim)
+
+
+def _work(slice_: _Slice) -> bool:
+    """Work on the images from the cursor on; whether the last one is done.
+
+    Raises:
+        _Superseded: the retention was changed.
+    """
+    cursor = slice_.run.cursor
+    if slice_.namespace.status == Status.LOCKED:
+        slice_.skip(f"{slice_.namespace} is locked by an administrator")
+        return True
+    for image in retained.images_of(slice_.namespace.pk, after=cursor.get("done", "")):
+        at = cursor if cursor.get("image") == image.name else {}
+        step = _work_on(slice_, image, at)
+        if step:
+            slice_.run.cursor = {**cursor, "image": image.name, **step}
+            return False
+        cursor = {"done": image.name}
+        if slice_.must_end():
+            slice_.run.cursor = cursor
+            return False
+    return True
+
+
+def _work_on(slice_: _Slice, image: ImageRow, cursor: dict[str, str]) -> dict[str, str]:
+    """Work on an image from a cursor on; where to continue, empty at the end."""
+    name = f"{slice_.namespace.name}/{image.name}"
+    if image.status == Status.LOCKED:
+        slice_.skip(f"{name} is locked by an administrator")
+        return {}
+    try:
+        if "manifest" not in cursor and (step := _remove_tags(slice_, image, after=cursor.get("tag", ""))):
+            return step
+        return _remove_untagged(slice_, image, after=_position(cursor))
+    except ImageReadOnly:
+        slice_.skip(f"{name} is locked by an administrator")
+    except ImageNotFound:
+        pass  # it was deleted meanwhile
+    except OperationalError as error:
+        if not isinstance(error.__cause__, LockNotAvailable):
+            raise
+        slice_.skip(f"{name} was in use for too long, and is left for the next pass")
+    return {}
+
+
+def _remove_tags(slice_: _Slice, image: ImageRow, *, after: str) -> dict[str, str]:
+    """Remove the tags of an image that the rules do not keep; where to continue, empty at the end."""
+    rules = slice_.rules_for(image.name)
+    if not rules:
+        return {}
+    began = time.monotonic()
+    newest = retained.newest_tags(image.id, rules)
+    slice_.ends_at += time.monotonic() - began  # for a giant image, planning may take longer than a slice
+    for page in retained.tag_pages(image.id, after=after):
+        going = [row for row in page if not retained.decide(rules, row, newest).keep]
+        for batch in _batches(going, _TAGS_AT_ONCE):
+            if not _remove_batch(slice_, image, batch, newest):
+                # A newest tag was deleted: others take its place. The next pass decides about this batch.
+                newest = retained.newest_tags(image.id, rules)
+            if slice_.must_end():
+                return {"tag": after}
+        after = page[-1].tag.name
+        if slice_.must_end():
+            return {"tag": after}
+    return {}
+
+
+@transaction.atomic
+def _remove_batch(
+    slice_: _Slice, row: ImageRow, batch: Sequence[TagRow], newest: dict[int, frozenset[str]]
+) -> bool:
+    """Remove tags unless something has changed; False if one of the newest tags of a rule is gone."""
+    _require_policy(slice_)
+    image = images.get_for_update(row.id)
+    rules = slice_.rules_for(row.name)
+    planned = {each.id: each for each in batch}
+    concerned = {rules.rule_for(each.tag.name) for each in batch}
+    if not all(retained.have_all(row.id, names) for number, names in newest.items() if number in concerned):
+        return False
+    for current in retained.tags_by_id(list(planned)):
+        decision = retained.decide(rules, current, newest)
+        is_moved = current.tag.tagged_at != planned[current.id].tag.tagged_at
+        if decision.keep or is_moved or decision.rule is None:
+            continue
+        doomed = tags.DoomedTag(current.id, current.tag.name, current.manifest_id)
+        tags.untag_locked(image, doomed, actor=SYSTEM, rule=decision.rule)
+        slice_.tags += 1
+    return True
+
+
+def _remove_untagged(slice_: _Slice, image: ImageRow, *, after: Position) -> dict[str, str]:
+    """Remove the untagged manifests of an image whose time is over; where to continue, empty at the end.
+
+    An index goes before its children, which the next round finds without a parent.
+    """
+    if slice_.policy.untagged_days is None:
+        return {}
+    if image.is_stale:
+        slice_.skip(f"{slice_.namespace.name}/{image.name} is being recounted, and is left for the next pass")
+        return {}
+    while True:
+        removed = 0
+        for page, position in retained.untagged_pages(image.id, after=after):
+            for manifest_id in retained.without_parents(retained.doomed(page, _days(slice_))):
+                removed += _remove_manifest(slice_, image, manifest_id)
+                if slice_.must_end():
+                    return {"manifest": _encoded(after)}
+            after = position
+            if slice_.must_end():
+                return {"manifest": _encoded(after)}
+        if not removed:
+            return {}
+        after = retained.BEGIN
+
+
+def _remove_manifest(slice_: _Slice, row: ImageRow, manifest_id: int) -> int:
+    """Remove a manifest with its referrers, some in each transaction; returns how many."""
+    removed = 0
+    while number := _remove_some(slice_, row, manifest_id):
+        removed += number
+    slice_.manifests += removed
+    return removed
+
+
+@transaction.atomic
+def _remove_some(slice_: _Slice, row: ImageRow, manifest_id: int) -> int:
+    """Remove some referrers of a manifest, or the last ones and the manifest; returns how many."""
+    _require_policy(slice_)
+    image = images.get_for_update(row.id)
+    if image.size_is_stale or not retained.doomed([manifest_id], _days(slice_)):
+        return 0
+    order = _with_referrers(manifest_id, _days(slice_))
+    found = Manifest.objects.defer("payload").select_for_update().filter(pk__in=order, image=image)
+    by_id = {each.pk: each for each in found.order_by("digest")}
+    removed = 0
+    for pk in order:
+        if pk in by_id:
+            manifests.delete_locked(image, by_id[pk], actor=SYSTEM)
+            removed += 1
+    return removed
+
+
+def _with_referrers(manifest_id: int, days: Days) -> list[int]:
+    """The referrers that go with a manifest, each after its own, then the manifest; some, if many."""
+    order, level = [manifest_id], {manifest_id}
+    while level and len(order) <= _MANIFESTS_AT_ONCE:
+        found = retained.referrers_of(level) - set(order)
+        level = set(retained.without_parents(retained.doomed(found, days)))
+        order += sorted(level)
+    return order[::-1][:_MANIFESTS_AT_ONCE]
+
+
+def _require_policy(slice_: _Slice) -> None:
+    """Share the row of the retention until the transaction ends.
+
+    Raises:
+        _Superseded: it was changed or deleted since the slice began.
+    """
+    same = Retention.objects.filter(pk=slice_.namespace.pk, updated_at=slice_.stored_at)
+    if not same.select_for_update().exists():
+        raise _Superseded
+
+
+def _days(slice_: _Slice) -> Days:
+    return Days(slice_.policy.untagged_days or 0, now(), slice_.namespace.pulls_recorded_from)
+
+
+def _batches(found: Sequence[TagRow], size: int) -> Iterator[Sequence[TagRow]]:
+    for start in range(0, len(found), size):
+        yield found[start : start + size]
+
+
+def _encoded(position: Position) -> str:
+    return f"{position.created_at.isoformat()} {position.id}"
+
+
+def _position(cursor: dict[str, str]) -> Position:
+    """The position that a cursor has, or the beginning."""
+    if "manifest" not in cursor:
+        return retained.BEGIN
+    created_at, _, manifest_id = cursor["manifest"].partition(" ")
+    return Position(datetime.fromisoformat(created_at), int(manifest_id))
