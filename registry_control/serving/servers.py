@@ -26,7 +26,7 @@ from registry_control.serving.granian_server import GranianServer
 from registry_control.serving.parent_death import end_with_parent
 from registry_control.serving.probes import Probes
 from registry_control.serving.process import reset_signals_after_fork
-from registry_control.serving.process_tuning import freeze_objects, keep_freed_memory
+from registry_control.serving.process_tuning import freeze_objects, keep_freed_memory, rare_collections
 from registry_control.serving.request_log import RequestLog
 from registry_control.serving.wsgi import WsgiInThreads, reject_connection
 from registry_control.settings.environment import Address, ConfigurationError
@@ -147,7 +147,8 @@ def _connections(address: Address, variable: str, *, processes: int) -> Connecti
 def _serve(plane: _Plane) -> None:
     check_addresses({plane.variable: plane.address})
     _check_rates_file()
-    plane.preload()
+    with rare_collections():
+        plane.preload()
     _raise_open_file_limit()
     keep_freed_memory()
     freeze_objects()

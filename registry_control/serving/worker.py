@@ -15,7 +15,7 @@ from registry_control.serving import broker
 from registry_control.serving.consumer import consume
 from registry_control.serving.pid_file import PidFile
 from registry_control.serving.process import fork
-from registry_control.serving.process_tuning import freeze_objects
+from registry_control.serving.process_tuning import freeze_objects, rare_collections
 from registry_control.serving.signals import Signals
 from registry_control.serving.supervised import SupervisedProcess
 from registry_control.serving.supervision import supervise
@@ -32,7 +32,8 @@ def run_worker() -> int:
     broker.make_folder()
     # Django's checks would import both HTTP planes.
     os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
-    app.loader.import_default_modules()  # Before the forks, which then share its memory.
+    with rare_collections():
+        app.loader.import_default_modules()  # Before the forks, which then share its memory.
     freeze_objects()
     ready = PidFile("worker")
     ready.remove()

@@ -35,6 +35,7 @@ from registry_control.identity.models import Organization, User
 from registry_control.identity.permission_sets import PermissionSet
 from registry_control.identity.services import create_api_key, create_organization, create_user, grant_policy
 from registry_control.serving.dependencies import check_database
+from registry_control.serving.process_tuning import rare_collections
 from registry_control.serving.readiness import CheckFailed
 from registry_control.serving.secret_key import check_secret_key, record_secret_key
 from registry_control.settings.environment import ConfigurationError, FirstAccounts
@@ -99,7 +100,8 @@ def _migrate() -> None:
     _refuse_newer(loader)
     # Also without pending migrations: it creates content types and permissions that a killed start left out.
     # Django's command, because this process already holds the lock.
-    call_command(migrate.Command(), interactive=False, verbosity=0)
+    with rare_collections():
+        call_command(migrate.Command(), interactive=False, verbosity=0)
     connection.close()  # It has no timeouts, which later statements need.
 
 

@@ -27,6 +27,7 @@ class Command(BaseCommand):
     """Also finishes pending deletions of namespaces, images and tags. Workers may run beside it."""
 
     help = "Delete the content of blobs that nothing refers to and whose grace period is over."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""

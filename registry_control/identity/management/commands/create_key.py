@@ -20,6 +20,7 @@ class Command(BaseCommand):
     """Also creates the organization and the application if they do not exist."""
 
     help = "Create an API key for an application and print it as JSON. The secret key cannot be shown again."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""

@@ -14,6 +14,7 @@ class Command(BaseCommand):
     """Also revokes the tokens that were issued for the key."""
 
     help = "Delete an API key by its access key; it and its tokens are invalid immediately."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the argument."""

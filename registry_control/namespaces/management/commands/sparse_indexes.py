@@ -18,6 +18,7 @@ class Command(BaseCommand):
     """For mirrors that copy only some platforms of an image."""
 
     help = "Accept or refuse (the default) indexes that list manifests which the image does not have."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""

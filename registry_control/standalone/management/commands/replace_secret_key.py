@@ -20,6 +20,7 @@ class Command(BaseCommand):
         " Every API key, token and session that exists becomes invalid, and the passwords of replication"
         " targets cannot be read any more."
     )
+    requires_system_checks = ()
 
     def handle(self, *_: Any, **__: Any) -> None:
         """Replace the recorded key.
