@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -76,6 +77,14 @@ def _flush_keeps_permissions() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flush, "sql_flush", own_tables)
         patch.setattr(flush, "emit_post_migrate_signal", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_tls_context() -> Iterator[None]:
+    """Each `httpx.get` would read all certificates of the system, which takes 20 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context))
         yield
 
 

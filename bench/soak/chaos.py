@@ -12,7 +12,7 @@ from bench.soak.record import Record
 from tests.services.processes import descendants, resident_bytes
 from tests.services.stack import Stack
 
-_PAUSE: Final = (1.0, 5.0)  # seconds between two disruptions, at least and at most
+PAUSES: Final = (1.0, 5.0)  # seconds between two disruptions, at least and at most
 _RESTARTS: Final = 0.08  # share of the disruptions that affect the whole product
 _ROLES: Final = 0.08  # share that affect one of its three processes with all its children
 _STOPPED: Final = 1.0  # seconds in which the product is stopped, at most
@@ -28,10 +28,10 @@ class Chaos:
         self.peak_memory = 0
         """The highest memory of the data processes that was observed, in bytes."""
 
-    def run(self, seconds: float, stop: threading.Event) -> None:
+    def run(self, seconds: float, stop: threading.Event, *, pauses: tuple[float, float] = PAUSES) -> None:
         """Cause disruptions for this long, or until `stop` is set."""
         deadline = time.monotonic() + seconds
-        while not stop.wait(min(self._chance.uniform(*_PAUSE), max(0.0, deadline - time.monotonic()))):
+        while not stop.wait(min(self._chance.uniform(*pauses), max(0.0, deadline - time.monotonic()))):
             if time.monotonic() >= deadline:
                 return
             self.peak_memory = max(self.peak_memory, data_memory(self._stack))

@@ -26,12 +26,19 @@ SETTINGS: Final = {"REGISTRY_GC_GRACE": str(GRACE), "REGISTRY_LEASE": str(LEASE)
 
 _CUTS: Final = 0.02  # share of the requests whose connection is cut
 _REPOSITORIES: Final = 3  # that the clients of one organization share
-_BETWEEN_KILLS: Final = 10.0  # seconds
+_BETWEEN_KILLS: Final = 10.0  # seconds, unless the caller says otherwise
 _COLLECTED: Final = 90.0  # seconds after which nothing unreferenced may be left
 
 
-def soak_collector(nodes: Sequence[Stack], *, clients: int, seconds: float, seed: int) -> Record:
-    """Push, mount, pull and delete on the first node while a worker of one of the nodes is killed every 10 s.
+def soak_collector(
+    nodes: Sequence[Stack],
+    *,
+    clients: int,
+    seconds: float,
+    seed: int,
+    between_kills: float = _BETWEEN_KILLS,
+) -> Record:
+    """Push, mount, pull and delete on the first node while a worker of one of the nodes is killed at times.
 
     The result contains all failures; the nodes still run.
     """
@@ -47,7 +54,7 @@ def soak_collector(nodes: Sequence[Stack], *, clients: int, seconds: float, seed
         threads.append(threading.Thread(target=client.run, daemon=True))
     for thread in threads:
         thread.start()
-    _kill_workers(nodes, chance, total, seconds)
+    _kill_workers(nodes, chance, total, seconds, between_kills)
     stop_clients(threads, stop, total)
     for tenant in tenants:
         tenant.verify()
@@ -101,10 +108,12 @@ def _second_organization(stack: Stack) -> str:
     return secret
 
 
-def _kill_workers(nodes: Sequence[Stack], chance: random.Random, record: Record, seconds: float) -> None:
+def _kill_workers(
+    nodes: Sequence[Stack], chance: random.Random, record: Record, seconds: float, between_kills: float
+) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        time.sleep(min(_BETWEEN_KILLS, left))
+        time.sleep(min(between_kills, left))
         processes = [pid for node in nodes for pid in worker_processes(node)]
         if processes:
             with suppress(ProcessLookupError):

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Final
 from urllib.request import Request, urlopen
 
-from bench.soak.chaos import Chaos, data_memory
+from bench.soak.chaos import PAUSES, Chaos, data_memory
 from bench.soak.client import Client
 from bench.soak.connection import Connection
 from bench.soak.record import Record
@@ -26,15 +26,18 @@ _END: Final = 120.0  # seconds in which the last request of each client must end
 _CLEANUP: Final = 120.0  # seconds in which the worker must have completed all tasks
 
 
-def soak(stack: Stack, *, clients: int, seconds: float, seed: int) -> Record:
+def soak(
+    stack: Stack, *, clients: int, seconds: float, seed: int, pauses: tuple[float, float] = PAUSES
+) -> Record:
     """Run clients and disruptions for this long, then verify what was acknowledged and what remains.
 
-    The result contains all failures; the product still runs.
+    The pauses between disruptions have `pauses` seconds, at least and at most. The result contains all
+    failures; the product still runs.
     """
     record, chance = Record(), random.Random(seed)
     _create_namespace(stack)
     memory_before = data_memory(stack)
-    most = _run_clients(stack, record, chance, clients=clients, seconds=seconds)
+    most = _run_clients(stack, record, chance, clients=clients, seconds=seconds, pauses=pauses)
     Chaos(stack, chance, record).restart(gracefully=False)
     credentials = stack.credentials
     Verifier(lambda: steady(credentials.registry_host, credentials.secret_key), record).run(_REPOSITORIES)
@@ -50,7 +53,15 @@ def soak(stack: Stack, *, clients: int, seconds: float, seed: int) -> Record:
     return record
 
 
-def _run_clients(stack: Stack, record: Record, chance: random.Random, *, clients: int, seconds: float) -> int:
+def _run_clients(
+    stack: Stack,
+    record: Record,
+    chance: random.Random,
+    *,
+    clients: int,
+    seconds: float,
+    pauses: tuple[float, float],
+) -> int:
     """Return the highest memory of the data processes that was observed, in bytes."""
     credentials, stop = stack.credentials, threading.Event()
     workers = []
@@ -62,7 +73,7 @@ def _run_clients(stack: Stack, record: Record, chance: random.Random, *, clients
         workers[-1].start()
     chaos = Chaos(stack, chance, record)
     try:
-        chaos.run(seconds, stop)
+        chaos.run(seconds, stop, pauses=pauses)
     except ServiceError as error:
         record.failed(f"the product itself: {error}")
         if not stack.is_running:

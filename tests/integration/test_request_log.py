@@ -185,6 +185,7 @@ def test_concurrent_requests_have_separate_ids(stack: Stack, tenants: Tenants) -
     assert sorted(printed.split()[1:]) == sorted(f"{number}=t{number}" for number in range(24))
 
 
+@pytest.mark.only_on("sqlite")
 def test_json_lines_and_no_lines(make_stack: Callable[..., Stack]) -> None:
     with make_stack(REGISTRY_ACCESS_LOG="json") as stack:
         host = stack.credentials.registry_host

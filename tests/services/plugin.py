@@ -7,6 +7,7 @@ With pytest-xdist each worker process has a folder and servers of its own, so th
 process that only distributes tests starts no server.
 """
 
+import gc
 import itertools
 import os
 import secrets
@@ -120,6 +121,10 @@ class Backing:
         return _TEMPLATE if self.postgres else str(file)
 
 
+# Collection creates a million objects that stay; `pytest_collection_finish` ends this.
+_GC_THRESHOLD: Final = gc.get_threshold()
+gc.set_threshold(100_000, *_GC_THRESHOLD[1:])
+
 # The tests start hundreds of processes. Without cached bytecode each compiles all sources again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -140,6 +145,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
         del os.environ[name]  # The settings of the user who runs the tests must not change them.
     os.environ.update(backing.environment())
     yield
+
+
+def pytest_collection_finish() -> None:
+    """Exclude modules and collected tests from garbage collections, which visit them again and again."""
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLD)
 
 
 @pytest.hookimpl(trylast=True)  # after the fixtures of the session are torn down

@@ -23,6 +23,7 @@ MIB = 1024 * 1024
 MakeStack = Callable[..., Stack]
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.oci(16)
 def test_invalid_keys_count_against_one_limit_per_address_on_both_planes(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_RATE_LIMIT_ANONYMOUS="20").start()
@@ -43,6 +44,7 @@ def test_invalid_keys_count_against_one_limit_per_address_on_both_planes(make_st
     assert httpx.get(namespaces, headers={"X-Auth-Token": credentials.secret_key}).status_code == 200
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.oci(16)
 def test_a_rate_limited_caller_gets_429_with_retry_after(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_RATE_LIMIT="60", REGISTRY_RATE_LIMIT_ANONYMOUS="20").start()
@@ -103,6 +105,7 @@ def test_the_number_of_open_uploads_of_a_caller_is_limited(make_stack: MakeStack
         owner.push_blob(name, b"and another")
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_stalled_body_times_out_and_its_received_bytes_are_stored(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_IDLE_TIMEOUT="2").start()
     with pushing(stack) as (owner, name), ExitStack() as cleanup:
@@ -140,6 +143,7 @@ def test_a_stalled_body_times_out_and_its_received_bytes_are_stored(make_stack: 
         assert rest.status_code == 201, rest.text
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.oci(4)
 def test_a_response_that_needs_no_body_does_not_wait_for_a_stalled_one(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_IDLE_TIMEOUT="1").start()
@@ -175,6 +179,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.oci(175)
 def test_pushes_are_rejected_before_the_disk_is_full_and_succeed_with_free_space(
     make_stack: MakeStack, disk: Path
@@ -218,6 +223,7 @@ def test_pushes_are_rejected_before_the_disk_is_full_and_succeed_with_free_space
         assert owner.on(name, "DELETE", "manifests/1").status_code == 202
 
 
+@pytest.mark.only_on("sqlite")
 def test_too_many_or_endless_headers_are_rejected(tenants: Tenants) -> None:
     # when there are too many headers, or one without an end
     with Wire(tenants.owner.host, None) as wire:

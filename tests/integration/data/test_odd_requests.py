@@ -154,6 +154,7 @@ def test_a_catalog_scope_without_actions_grants_nothing(tenants: Tenants) -> Non
     assert "insufficient_scope" in rejected.headers["www-authenticate"]
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.oci(159)
 def test_a_token_with_the_maximum_of_scopes_is_valid(tenants: Tenants) -> None:
     namespace = tenants.namespace()["name"]
@@ -203,6 +204,7 @@ def cut_post(host: str, token: str, name: str) -> None:
         time.sleep(0.3)
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.oci(17, 141)
 @pytest.mark.parametrize("fault", ["gone", "short"])
 def test_invariant_7_a_blob_whose_file_cannot_be_read_is_503_and_not_404(
@@ -223,6 +225,7 @@ def test_invariant_7_a_blob_whose_file_cannot_be_read_is_503_and_not_404(
         assert "retry-after" in rejected.headers
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.oci(48)
 def test_a_blob_is_not_read_further_after_its_client_disconnected(make_stack: MakeStack) -> None:
     stack = make_stack().start()

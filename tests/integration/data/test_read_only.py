@@ -1,14 +1,15 @@
 """A registry in read-only mode (OCI 145)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.oci_client import OciClient, image_manifest
-from tests.services.stack import Stack
+from tests.services.plugin import Backing
+from tests.services.stack import STATE, Stack
 from tests.tenants import pushing
 
-pytestmark = pytest.mark.oci(145)
+pytestmark = [pytest.mark.oci(145), pytest.mark.only_on("sqlite")]  # no SQL
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +17,14 @@ def unknown() -> str:
     return f"sha256:{'0' * 64}"
 
 
-@pytest.fixture
-def repository(make_stack: Callable[..., Stack]) -> Iterator[tuple[OciClient, str, str, str]]:
+@pytest.fixture(scope="module")
+def repository(
+    tmp_path_factory: pytest.TempPathFactory, backing: Backing
+) -> Iterator[tuple[OciClient, str, str, str]]:
     """A read-only registry with an image and an open upload: client, repository, digest, upload."""
-    stack = make_stack().start()
-    with pushing(stack) as (client, name):
+    folder = tmp_path_factory.mktemp("read-only")
+    stack = Stack(folder, environment=backing.migrated_environment(folder / STATE))
+    with stack, pushing(stack) as (client, name):
         digest = client.push_image(name, "1", b"a layer")
         upload = client.start_upload(name)
         stack.environment["REGISTRY_READ_ONLY"] = "on"

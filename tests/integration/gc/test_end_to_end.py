@@ -100,6 +100,7 @@ def test_the_bytes_of_a_deleted_image_are_gone_within_30_seconds_and_shared_laye
         assert row(stack, "SELECT sum(blobs), sum(manifests) FROM gc_gcrun") == (3, 1)
 
 
+@pytest.mark.only_on("sqlite")
 def test_a_deleted_manifest_answers_404_and_its_blobs_are_promised_for_a_lease(make_stack: MakeStack) -> None:
     with team(make_stack(**_SECONDS)) as oci:
         # given an image whose blobs a client has just been told to exist
@@ -149,6 +150,7 @@ def _attempts(stack: Stack) -> int:
     return int(str(row(stack, "SELECT COALESCE(MAX(attempts), 0) FROM catalog_blobreview")[0]))
 
 
+@pytest.mark.only_on("sqlite")
 def test_the_command_removes_a_deleted_image_at_once_whatever_the_grace_period(
     make_stack: MakeStack,
 ) -> None:

@@ -15,7 +15,7 @@ from tests.services.plugin import Backing
 from tests.services.stack import STATE, Stack
 from tests.services.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.only_on("postgresql")]
 
 BASE = "/replication/v1beta1/regions/fr-par"
 LAYER = 60_000_000  # bytes

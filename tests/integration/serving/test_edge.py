@@ -17,6 +17,7 @@ from tests.services.ports import free_port
 from tests.services.stack import Stack
 from tests.tenants import pushing
 
+pytestmark = pytest.mark.only_on("sqlite")  # HTTP, no SQL
 MakeStack = Callable[..., Stack]
 PLANES = ("REGISTRY_CONTROL_ADDR", "REGISTRY_DATA_ADDR")
 GET = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

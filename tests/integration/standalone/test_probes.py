@@ -59,18 +59,23 @@ class Planes:
         )
 
     def are(self, status: int) -> bool:
-        return all(status_of(address, "/readyz") == status for address in self.addresses)
+        return self._all(lambda address: status_of(address, "/readyz") == status)
 
     def fail(self, check: str) -> bool:
         """Whether both planes name exactly this check as failed, within 10 seconds."""
-        for address in self.addresses:
+
+        def fails(address: str) -> bool:
             response = httpx.get(f"http://{address}/readyz", timeout=10)
             checks = response.json()["checks"]
-            if response.status_code != 503 or [name for name in checks if checks[name] == "failed"] != [
-                check
-            ]:
-                return False
-        return True
+            failed = [name for name in checks if checks[name] == "failed"]
+            return response.status_code == 503 and failed == [check]
+
+        return self._all(fails)
+
+    def _all(self, holds: Callable[[str], bool]) -> bool:
+        # At once: a response may take as long as the time-out of a check.
+        with ThreadPoolExecutor(2) as pool:
+            return all(pool.map(holds, self.addresses))
 
 
 def make_planes(folder: Path, **settings: str) -> Planes:
@@ -87,16 +92,34 @@ def make_planes(folder: Path, **settings: str) -> Planes:
     return Planes(environment, folder)
 
 
+@dataclass(frozen=True)
+class Database:
+    """A migrated database on a server that a test may stop, but not kill."""
+
+    url: str
+    folder: Path
+
+    @property
+    def processes(self) -> list[int]:
+        """The main process of the server first."""
+        main = int((self.folder / "data" / "postmaster.pid").read_text(encoding="ascii").split()[0])
+        return [main, *descendants(main)]
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Path]]:
+    """A server with a migrated database, `template`."""
+    folder = tmp_path_factory.mktemp("postgres") / "server"
+    with running_postgres(folder) as server:
+        make_planes(folder, REGISTRY_DATABASE_URL=server.create_database("template")).migrate()
+        yield server, folder
+
+
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[Postgres]:
-    """A server that a test may stop."""
-    with running_postgres(tmp_path / "postgres") as server:
-        yield server
-
-
-def server_processes(folder: Path) -> list[int]:
-    main = int((folder / "postgres" / "data" / "postmaster.pid").read_text(encoding="ascii").split()[0])
-    return [main, *descendants(main)]
+def database(postgres: tuple[Postgres, Path]) -> Database:
+    server, folder = postgres
+    name = f"registry_{uuid4().hex}"
+    return Database(server.create_database(name, template="template"), folder)
 
 
 @contextmanager
@@ -125,12 +148,12 @@ def occupy(address: str, path: str, count: int) -> Callable[[], None]:
     return close
 
 
-def test_migrations_that_are_missing_are_reported_until_they_are_applied(
-    tmp_path: Path, postgres: Postgres
-) -> None:
-    planes = make_planes(tmp_path, REGISTRY_DATABASE_URL=postgres.create_database("registry"))
-    with planes.running():
-        # given an empty database: both planes run, and are not ready
+def test_missing_migrations_and_a_killed_database_are_reported(tmp_path: Path) -> None:
+    with running_postgres(tmp_path / "postgres") as server, ExitStack() as roles:
+        # given an empty database: both planes run, and are not ready until it is migrated
+        database = Database(server.create_database("registry"), tmp_path / "postgres")
+        planes = make_planes(tmp_path, REGISTRY_DATABASE_URL=database.url)
+        roles.enter_context(planes.running())
         assert planes.fail("migrations")
         planes.migrate()
         wait_until(lambda: planes.are(200), timeout=SECONDS)
@@ -138,25 +161,30 @@ def test_migrations_that_are_missing_are_reported_until_they_are_applied(
         assert body == {"status": "ok", "checks": _READY}
 
         # when one migration is missing, then that is reported
-        with psycopg.connect(planes.environment["REGISTRY_DATABASE_URL"], autocommit=True) as connection:
+        with psycopg.connect(database.url, autocommit=True) as connection:
             connection.execute(
                 "DELETE FROM django_migrations WHERE app = 'catalog' AND name = '0001_initial'"
             )
         wait_until(lambda: planes.fail("migrations"), timeout=SECONDS)
 
+        # and when the database is killed, that is
+        for pid in database.processes:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: planes.fail("database"), timeout=SECONDS)
+        assert all(status_of(address, "/livez") == 200 for address in planes.addresses)
+
 
 @pytest.mark.parametrize("with_backends", [False, True], ids=["main process", "all processes"])
 def test_a_database_that_hangs_makes_both_planes_unready_but_not_dead(
-    tmp_path: Path, postgres: Postgres, *, with_backends: bool
+    tmp_path: Path, database: Database, *, with_backends: bool
 ) -> None:
     # given two planes that are ready
-    planes = make_planes(tmp_path, REGISTRY_DATABASE_URL=postgres.create_database("registry"))
-    planes.migrate()
+    planes = make_planes(tmp_path, REGISTRY_DATABASE_URL=database.url)
     with planes.running():
         wait_until(lambda: planes.are(200), timeout=SECONDS)
 
         # when the database hangs, and requests occupy every thread
-        processes = server_processes(tmp_path)
+        processes = database.processes
         with stopped(processes if with_backends else processes[:1]):
             wait_until(lambda: planes.fail("database"), timeout=20)
             close = [occupy(planes.addresses[0], "/registry/v1/regions/fr-par/namespaces", 8)]
@@ -170,17 +198,6 @@ def test_a_database_that_hangs_makes_both_planes_unready_but_not_dead(
         wait_until(lambda: planes.are(200), timeout=SECONDS)
         for each in close:
             each()
-
-
-def test_a_database_that_was_killed_is_reported(tmp_path: Path, postgres: Postgres) -> None:
-    planes = make_planes(tmp_path, REGISTRY_DATABASE_URL=postgres.create_database("registry"))
-    planes.migrate()
-    with planes.running():
-        wait_until(lambda: planes.are(200), timeout=SECONDS)
-        for pid in server_processes(tmp_path):
-            os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: planes.fail("database"), timeout=SECONDS)
-        assert all(status_of(address, "/livez") == 200 for address in planes.addresses)
 
 
 @pytest.mark.clients
@@ -218,21 +235,19 @@ def test_a_storage_folder_that_is_gone_is_not_created_again(tmp_path: Path) -> N
         wait_until(lambda: planes.are(200), timeout=SECONDS)
 
 
-def test_a_flood_of_probes_causes_one_query_a_second(tmp_path: Path, postgres: Postgres) -> None:
+def test_a_flood_of_probes_causes_one_query_a_second(tmp_path: Path, database: Database) -> None:
     # given planes that are ready, with limits that the flood exceeds
-    url = postgres.create_database("registry")
     planes = make_planes(
         tmp_path,
-        REGISTRY_DATABASE_URL=url,
+        REGISTRY_DATABASE_URL=database.url,
         REGISTRY_RATE_LIMIT_ANONYMOUS="1",
         REGISTRY_CONNECTIONS_PER_ADDRESS="2",
     )
-    planes.migrate()
-    with planes.running(), psycopg.connect(url, autocommit=True) as observer:
+    with planes.running(), psycopg.connect(database.url, autocommit=True) as observer:
         wait_until(lambda: planes.are(200), timeout=SECONDS)
 
         # when 8 threads probe both 15 times each
-        sessions = "SELECT sessions FROM pg_stat_database WHERE datname = 'registry'"
+        sessions = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
         before, started = observer.execute(sessions).fetchone(), time.monotonic()
         with ThreadPoolExecutor(8) as pool:
             probed = list(pool.map(lambda address: status_of(address, "/readyz"), planes.addresses * 8 * 15))

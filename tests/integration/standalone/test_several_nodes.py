@@ -1,7 +1,6 @@
 """Several nodes on one PostgreSQL, one Redis and one storage: concurrent starts and the loss of one node."""
 
-from collections.abc import Callable, Iterator
-from itertools import count as counter
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -11,36 +10,21 @@ from tests.integration.standalone.product import REGION, count
 from tests.oci_client import OciClient
 from tests.services.nodes import credentials_of, started_together
 from tests.services.plugin import Backing
-from tests.services.postgres import Postgres, running_postgres
-from tests.services.redis import Redis
 from tests.services.stack import Stack
 from tests.services.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.only_on("postgresql")]
+MakeNodes = Callable[[dict[str, str]], list[Stack]]
 
 NODES = 3
 
-_numbers = counter()
-
-
-@pytest.fixture(scope="module")
-def postgres(backing: Backing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A PostgreSQL server, also in a run on SQLite."""
-    if backing.postgres is not None:
-        yield backing.postgres
-        return
-    with running_postgres(tmp_path_factory.mktemp("postgres") / "data") as server:
-        yield server
-
 
 @pytest.fixture
-def make_nodes(postgres: Postgres, redis: Redis, tmp_path: Path) -> Callable[[], list[Stack]]:
-    """Create nodes of one installation with an empty database; they are not started."""
+def make_nodes(tmp_path: Path) -> MakeNodes:
+    """Create nodes of one installation, which share these servers; they are not started."""
 
-    def make() -> list[Stack]:
-        shared = {
-            "REGISTRY_DATABASE_URL": postgres.create_database(f"nodes_{next(_numbers)}"),
-            "REGISTRY_REDIS_URL": redis.spare(),
+    def make(servers: dict[str, str]) -> list[Stack]:
+        shared = servers | {
             "REGISTRY_STORAGE_URL": f"file://{tmp_path}/blobs",
             "REGISTRY_SECRET_KEY": "a key that all nodes of this installation share",
         }
@@ -50,10 +34,10 @@ def make_nodes(postgres: Postgres, redis: Redis, tmp_path: Path) -> Callable[[],
 
 
 def test_nodes_that_start_concurrently_on_an_empty_database_all_serve(
-    make_nodes: Callable[[], list[Stack]],
+    make_nodes: MakeNodes, backing: Backing
 ) -> None:
     # given nodes that start in the same second on an empty database
-    nodes = make_nodes()
+    nodes = make_nodes(backing.fresh_environment())
     with started_together(nodes):
         # then one of them has created the first credentials
         credentials = credentials_of(nodes)
@@ -78,11 +62,10 @@ def test_nodes_that_start_concurrently_on_an_empty_database_all_serve(
 
 
 def test_nodes_that_start_concurrently_on_an_older_database_all_serve(
-    make_nodes: Callable[[], list[Stack]],
+    make_nodes: MakeNodes, backing: Backing, tmp_path: Path
 ) -> None:
     # given a database of a release without rows of workers
-    nodes = make_nodes()
-    nodes[0].manage("migrate")
+    nodes = make_nodes(backing.migrated_environment(tmp_path))
     nodes[0].manage("migrate", "serving", "zero")
 
     # when all nodes are started, then they serve, and one has created the first credentials
@@ -91,9 +74,11 @@ def test_nodes_that_start_concurrently_on_an_older_database_all_serve(
         assert count(nodes[0], "serving_installation") == 1
 
 
-def test_a_node_with_another_secret_key_is_refused(make_nodes: Callable[[], list[Stack]]) -> None:
+def test_a_node_with_another_secret_key_is_refused(
+    make_nodes: MakeNodes, backing: Backing, tmp_path: Path
+) -> None:
     # given a running node
-    first, second, _ = make_nodes()
+    first, second, _ = make_nodes(backing.migrated_environment(tmp_path))
     with first:
         # when another one is started with another key, as a whole or as one role
         second.environment.pop("REGISTRY_SECRET_KEY")

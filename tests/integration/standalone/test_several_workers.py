@@ -16,7 +16,7 @@ from tests.services.redis import Redis
 from tests.services.stack import ROOT, Stack
 from tests.services.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.only_on("postgresql")]  # as every installation of several nodes
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from tests.services.processes import is_alive, wait_until_gone
 from tests.services.stack import STATE, Stack
 from tests.services.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.only_on("sqlite")]  # processes and signals, no SQL
 
 LAYER = os.urandom(64_000_000)
 

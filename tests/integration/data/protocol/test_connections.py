@@ -11,6 +11,7 @@ from tests.integration.data.protocol.wire import Wire
 from tests.oci_client import OCI_MANIFEST, digest_of, image_manifest
 from tests.tenants import LAYER, Tenants
 
+pytestmark = pytest.mark.only_on("sqlite")  # HTTP, no SQL
 MIB = 1024 * 1024
 Connect = Callable[..., Wire]
 

@@ -246,6 +246,7 @@ def test_a_health_check_needs_no_host(wire: Connect, hosts: list[str]) -> None:
         assert connection.reply().status == 200
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.oci(14, 163)
 def test_urls_are_those_of_the_public_host_if_it_is_set(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_PUBLIC_HOST="registry.example:5000", REGISTRY_PUBLIC_SCHEME="https").start()
@@ -262,6 +263,7 @@ def test_urls_are_those_of_the_public_host_if_it_is_set(make_stack: MakeStack) -
     )
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.oci(14, 163)
 def test_without_a_public_host_urls_follow_the_client_and_trusted_proxies(make_stack: MakeStack) -> None:
     # given a scheme alone, which changes no URL, and a proxy on 127.0.0.1
@@ -277,6 +279,7 @@ def test_without_a_public_host_urls_follow_the_client_and_trusted_proxies(make_s
         assert response.headers["WWW-Authenticate"] == f'Bearer realm="{origin}/token",service="registry"'
 
 
+@pytest.mark.only_on("sqlite")
 @pytest.mark.oci(163)
 def test_forwarded_headers_of_untrusted_clients_are_ignored(make_stack: MakeStack) -> None:
     address = make_stack(REGISTRY_TRUSTED_PROXIES="192.0.2.0/24").start().environment["REGISTRY_DATA_ADDR"]
