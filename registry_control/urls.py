@@ -24,6 +24,7 @@ from registry_control.gc.api import Explain, Queue, RetentionDetail, RetentionPr
 from registry_control.integrity.api import Scrub
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
 from registry_control.namespaces.serializers import NamespaceQuery
+from registry_control.recycling.api import EntryDetail, EntryList, EntryRestore
 from registry_control.replication.api import (
     ExecutionCancel,
     ExecutionDetail,
@@ -62,6 +63,9 @@ _REGISTRY_V1BETA1 = [
     path("namespaces/<str:namespace_id>/retention", RetentionDetail.as_view()),
     path("namespaces/<str:namespace_id>/retention/preview", RetentionPreview.as_view()),
     path("gc/scrub", Scrub.as_view()),
+    path("recycle-bin", EntryList.as_view()),
+    path("recycle-bin/<str:entry_id>", EntryDetail.as_view()),
+    path("recycle-bin/<str:entry_id>/restore", EntryRestore.as_view()),
     path("manifests", ManifestList.as_view()),
     path("manifests/<str:manifest_id>", ManifestDetail.as_view()),
 ]

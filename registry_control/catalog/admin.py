@@ -5,7 +5,7 @@ can be deleted, and all other rows are read-only.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.contrib import admin, messages
@@ -35,10 +35,18 @@ from registry_control.catalog.models import (
     UploadSession,
 )
 from registry_control.catalog.services import images, manifests, tags
-from registry_control.common.models import NOT_DELETING, Status
+from registry_control.common.models import DELETED, NOT_DELETING, Status
 
 if TYPE_CHECKING:
     from django.forms import ModelForm
+
+
+_RECYCLED: Final = Q(status=Status.RECYCLED) | Q(namespace__status=Status.RECYCLED)
+
+
+def _recycled() -> QuerySet[Image]:
+    """The images in the recycle bin, which has a page of its own."""
+    return Image.objects.filter(_RECYCLED)
 
 
 def _reference(term: str) -> tuple[str, str, str]:
@@ -97,9 +105,9 @@ class ImageAdmin(PushedAdmin):
     actions = ("make_public", "make_private", "inherit", "lock", "unlock")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Image]:
-        """Add the number of tags."""
-        found: QuerySet[Image] = super().get_queryset(request)
-        return found.annotate(tags_there=Count("tags", filter=~Q(tags__status=Status.DELETING)))
+        """Add the number of tags; the recycle bin has a page of its own."""
+        found: QuerySet[Image] = super().get_queryset(request).exclude(_RECYCLED)
+        return found.annotate(tags_there=Count("tags", filter=~Q(tags__status__in=DELETED)))
 
     def has_change_permission(self, request: HttpRequest, obj: Image | None = None) -> bool:
         """False while the image or its namespace is being deleted."""
@@ -130,7 +138,7 @@ class ImageAdmin(PushedAdmin):
     @admin.display(description="pull command")
     def pull_command(self, image: Image) -> str:
         """The docker command for the tag that was pushed last."""
-        newest = image.tags.exclude(status=Status.DELETING).order_by("-updated_at").first()
+        newest = image.tags.filter(NOT_DELETING).order_by("-updated_at").first()
         tag = f":{newest.name}" if newest else ""
         return format_html("<code>docker pull {}/{}{}</code>", settings.PUBLIC_HOST, image, tag)
 
@@ -221,7 +229,7 @@ class TagAdmin(PushedAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tag]:
         """Do not load the manifests' payloads."""
         found: QuerySet[Tag] = super().get_queryset(request)
-        return found.defer("manifest__payload")
+        return found.exclude(image__in=_recycled()).defer("manifest__payload")
 
     def lock_row(self, row: Any) -> bool:
         """Lock the image's row first, as every push does (invariant 11)."""
@@ -272,9 +280,13 @@ class ManifestAdmin(PushedAdmin):
         found: QuerySet[Manifest] = super().get_queryset(request)
         there = Tag.objects.filter(NOT_DELETING, manifest=OuterRef("pk"))
         count = there.order_by().values("manifest").annotate(number=Count("pk")).values("number")
-        return found.defer("payload").annotate(
-            newest_tag=Subquery(there.order_by("-created_at").values("name")[:1]),
-            tags_there=Subquery(count),
+        return (
+            found.exclude(image__in=_recycled())
+            .defer("payload")
+            .annotate(
+                newest_tag=Subquery(there.order_by("-created_at").values("name")[:1]),
+                tags_there=Subquery(count),
+            )
         )
 
     @admin.display(description="digest", ordering="digest")

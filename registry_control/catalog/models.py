@@ -23,7 +23,8 @@ DIGEST_LENGTH = len("sha512:") + 128
 class Image(Lockable):
     """A repository; `name` is the repository name without the namespace, and may contain slashes.
 
-    The first upload creates the row; it is visible from the first manifest on (`pushed_at`).
+    The first upload creates the row; it is visible from the first manifest on (`pushed_at`). In the recycle
+    bin it has no `pushed_at`, so that no list shows it; the entry of the bin keeps the time.
     `organization_id` repeats that of the namespace's project.
     """
 

@@ -8,8 +8,7 @@ from rest_framework import serializers
 from registry_control.access.policy import Visibility
 from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.catalog.selectors.listing import TAGS_SHOWN
-from registry_control.common.models import Status
-from registry_control.rest.serializers import Id, ListQuery, Text, order_field
+from registry_control.rest.serializers import Id, ListQuery, StatusField, Text, order_field
 
 _LAST_PULLED: Final = "Exact to an hour; null if it was never pulled since the registry records pulls."
 
@@ -23,7 +22,7 @@ class ImageSerializer(serializers.Serializer[Image]):
     id = serializers.UUIDField()
     name = serializers.CharField(help_text="All that follows the namespace; it may have slashes.")
     namespace_id = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=Status.choices)
+    status = StatusField()
     status_message = serializers.CharField()
     visibility = serializers.ChoiceField(choices=[policy.value for policy in Visibility])
     size = serializers.IntegerField(
@@ -57,7 +56,7 @@ class TagSerializer(serializers.Serializer[Tag]):
     id = serializers.UUIDField()
     name = serializers.CharField()
     image_id = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=Status.choices)
+    status = StatusField()
     digest = serializers.CharField(help_text="Of the manifest; other tags may have the same.")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()

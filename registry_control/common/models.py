@@ -1,5 +1,7 @@
 """Fields and states shared by several models, and the change log."""
 
+from typing import Final
+
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -16,16 +18,24 @@ class Timestamped(models.Model):
 
 
 class Status(models.TextChoices):
-    """States of a namespace, image or tag, as named by the v1 API."""
+    """States of a namespace, image or tag, as named by the v1 API, which shows `recycled` as `deleting`."""
 
     READY = "ready"
     DELETING = "deleting"
     ERROR = "error"
     LOCKED = "locked"
+    RECYCLED = "recycled"
+    """A namespace or image in the recycle bin: for every request but those of the bin it is deleted."""
 
 
-# Names of rows that are being deleted can be reused: unique constraints apply to all other rows.
-NOT_DELETING = ~Q(status=Status.DELETING)
+SHOWN_STATUSES: Final = [choice for choice in Status.choices if choice[0] != Status.RECYCLED]
+"""Choices of the API."""
+
+DELETED: Final = (Status.DELETING, Status.RECYCLED)
+
+# Names of deleted rows can be reused: unique constraints apply to all other rows.
+NOT_DELETING = ~Q(status__in=DELETED)
+_DELETED: Final = ", ".join(f"'{status.value}'" for status in DELETED)
 
 
 def not_deleting_sql(table: str = "") -> str:
@@ -34,12 +44,12 @@ def not_deleting_sql(table: str = "") -> str:
     SQLite uses a partial index only if the query has the index's condition literally, not as a parameter.
     """
     column = f"{table}.status" if table else "status"
-    return f"NOT ({column} = '{Status.DELETING.value}')"
+    return f"NOT ({column} IN ({_DELETED}))"
 
 
 def writable_sql(table: str) -> str:
-    """The condition that a row is neither being deleted nor locked, on the status column of a table."""
-    return f"{table}.status NOT IN ('{Status.DELETING.value}', '{Status.LOCKED.value}')"
+    """The condition that a row is neither deleted nor locked, on the status column of a table."""
+    return f"{table}.status NOT IN ({_DELETED}, '{Status.LOCKED.value}')"
 
 
 class Lockable(Timestamped):

@@ -13,6 +13,9 @@ namespace_deletion_requested: Final = Signal()
 Argument: `namespace`.
 """
 
+recycled: Final = Signal()
+"""A deletion left an entry in the recycle bin, in the current transaction; the sender is its model."""
+
 collection_requested: Final = Signal()
 """A run of garbage collection was requested in the current transaction."""
 

@@ -18,6 +18,9 @@ class Action(StrEnum):
     KEEP = "keep"
     """The blob has a reference, or was not released: its row leaves the review queue."""
 
+    RECYCLED = "recycled"
+    """Only deleted images in the recycle bin have the blob."""
+
     WAIT = "wait"
     """The blob has no reference, and its grace period is not over."""
 
@@ -37,11 +40,12 @@ class Facts:
     leased_until: datetime | None  # the end of its last lease, which may be over
     unreferenced_since: datetime | None  # from the review queue; None if it is not in there
     retry_at: datetime | None = None  # the next attempt to delete the content
+    recycled_until: datetime | None = None  # when the recycle bin, which alone links it, lets go of it
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The time of the decision, the grace period, and whether to pass over the grace period."""
+    """The time of the decision, the grace period, and whether to pass over that and the recycle bin."""
 
     now: datetime
     grace: timedelta
@@ -75,16 +79,25 @@ def judge(facts: Facts, rules: Rules) -> Verdict:
     """
     if facts.is_deleting:
         return Verdict(Action.DELETE, "its content is being deleted", facts.retry_at or rules.now)
-    if facts.is_linked:
+    if facts.is_linked and facts.recycled_until is None:
         return Verdict(Action.KEEP, "a manifest lists it")
     if facts.leased_until is not None:
         return Verdict(Action.KEEP, _lease_reason(facts.leased_until), facts.leased_until + rules.grace)
+    if facts.recycled_until is not None:
+        return _judge_recycled(facts.recycled_until, rules)
     if facts.unreferenced_since is None:
         return Verdict(Action.KEEP, "it is not in the review queue")
     due = facts.unreferenced_since + rules.grace
     if facts.unreferenced_since <= rules.released_before:
         return Verdict(Action.COLLECT, "nothing refers to it and its grace period is over", due)
     return Verdict(Action.WAIT, f"nothing refers to it; its grace period lasts until {due.isoformat()}", due)
+
+
+def _judge_recycled(until: datetime, rules: Rules) -> Verdict:
+    if rules.ignore_grace:
+        return Verdict(Action.COLLECT, "only the recycle bin has it, which is emptied", rules.now)
+    reason = f"only the recycle bin has it, until {until.isoformat()}; its grace period comes after that"
+    return Verdict(Action.RECYCLED, reason, until + rules.grace)
 
 
 def _lease_reason(until: datetime) -> str:

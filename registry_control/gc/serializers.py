@@ -78,7 +78,7 @@ class ExplanationSerializer(serializers.Serializer[Explanation]):
     """Why content is kept, or when it goes."""
 
     digest = serializers.CharField()
-    state = serializers.ChoiceField(choices=[*State, "recycled"])
+    state = serializers.ChoiceField(choices=[*State])
     kept_by = serializers.ListField(
         child=serializers.CharField(),
         help_text="Tags, manifests and leases of images that the API key may see, and `images of others`.",

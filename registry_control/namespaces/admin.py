@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from registry_control.administration.base import ServiceDeletedAdmin, actor_of, human_size
 from registry_control.administration.forms import OptimisticForm
 from registry_control.common.errors import InvalidArgument
-from registry_control.common.models import Status
+from registry_control.common.models import NOT_DELETING, Status
 from registry_control.namespaces import services
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.policy import check_name
@@ -29,7 +29,7 @@ class NamespaceForm(OptimisticForm):
             check_name(name)
         except InvalidArgument as error:
             raise ValidationError(error.help_message) from error
-        if Namespace.objects.filter(name=name).exclude(status=Status.DELETING).exists():
+        if Namespace.objects.filter(NOT_DELETING, name=name).exists():
             raise ValidationError(
                 "A namespace of that name exists already; names are unique in the registry."
             )
@@ -62,10 +62,10 @@ class NamespaceAdmin(ServiceDeletedAdmin):
     actions = ("make_public", "make_private", "lock", "unlock")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Namespace]:
-        """Add the number and total size of its images."""
+        """Add the number and total size of its images; the recycle bin has a page of its own."""
         pushed = Q(images__pushed_at__isnull=False)
         found: QuerySet[Namespace] = super().get_queryset(request)
-        return found.annotate(
+        return found.exclude(status=Status.RECYCLED).annotate(
             image_count=Count("images", filter=pushed), total=Sum("images__size", filter=pushed)
         )
 
@@ -158,7 +158,7 @@ class NamespaceAdmin(ServiceDeletedAdmin):
         self._set_locked(request, queryset, is_locked=False)
 
     def _set_public(self, request: HttpRequest, queryset: QuerySet[Namespace], *, is_public: bool) -> None:
-        for namespace in _locked(queryset).exclude(is_public=is_public).exclude(status=Status.DELETING):
+        for namespace in _locked(queryset).filter(NOT_DELETING).exclude(is_public=is_public):
             services.change(namespace, actor=actor_of(request), is_public=is_public)
             messages.info(request, f"Now {'public' if is_public else 'private'}: {namespace}")
 

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from registry_control.common.models import NOT_DELETING, Lockable
+from registry_control.common.models import NOT_DELETING, Lockable, Status
 from registry_control.db.fields import ByteOrderedField
 from registry_control.identity.models import Application, Project
 
@@ -86,3 +86,53 @@ class Retention(models.Model):
 
     def __str__(self) -> str:
         return f"retention of {self.namespace}"
+
+
+class RecycleBinEntry(models.Model):
+    """A deletion that can be undone until `expires_at`: of a namespace, or of something in one (ADR 60).
+
+    What was deleted keeps its rows, with everything below them. `organization_id` repeats that of the
+    namespace's project.
+    """
+
+    class Kind(models.TextChoices):
+        """What was deleted."""
+
+        TAG = "tag"
+        MANIFEST = "manifest"
+        IMAGE = "image"
+        NAMESPACE = "namespace"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    name = models.CharField(
+        max_length=512, help_text="NAMESPACE, NAMESPACE/IMAGE, NAMESPACE/IMAGE:TAG or NAMESPACE/IMAGE@DIGEST"
+    )
+    namespace = models.ForeignKey(Namespace, models.PROTECT, related_name="recycled", db_index=False)
+    organization_id = models.UUIDField(editable=False)
+    object_id = models.UUIDField(help_text="Of what was deleted, as the API names it.")
+    image_id = models.UUIDField(null=True, db_index=True, help_text="Of the image, or of what was in it.")
+    row_id = models.UUIDField(
+        null=True, db_index=True, help_text="Of the namespace or image in status `recycled` that keeps it."
+    )
+    size = models.BigIntegerField(default=0, help_text="Bytes that no size counts any more.")
+    deleted_at = models.DateTimeField(default=timezone.now)
+    deleted_by = models.CharField(max_length=255, help_text="The name of the actor.")
+    expires_at = models.DateTimeField(db_index=True)
+    is_settled = models.BooleanField(
+        default=False, help_text="Whether the worker has ended the leases and uploads of what was deleted."
+    )
+    former_status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
+    pushed_at = models.DateTimeField(null=True, help_text="Of the image: hidden images have none.")
+
+    class Meta:
+        verbose_name = "recycle bin entry"
+        verbose_name_plural = "recycle bin entries"
+        indexes = [
+            models.Index(fields=["namespace", "deleted_at", "id"], name="recycled_of_namespace"),
+            models.Index(fields=["organization_id", "size"], name="recycled_of_organization"),
+            models.Index(fields=["id"], condition=models.Q(is_settled=False), name="recycled_to_settle"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -32,8 +32,8 @@ def check_writable(resource: str, resource_id: object, status: str) -> None:
         TransientState: the resource is being deleted.
         Locked: the resource is locked by an administrator.
     """
-    if status == "deleting":
-        raise TransientState(resource, resource_id, status)
+    if status in ("deleting", "recycled"):
+        raise TransientState(resource, resource_id, "deleting")
     check_deletable(resource, resource_id, status)
 
 

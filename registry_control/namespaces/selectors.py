@@ -1,6 +1,6 @@
 """Queries for namespaces that a principal may see; the API finds namespaces only through this module."""
 
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
@@ -17,12 +17,12 @@ from registry_control.access.policy import (
     role_of,
 )
 from registry_control.common.errors import NotFound
-from registry_control.common.models import Status
+from registry_control.common.models import DELETED, Status
 from registry_control.namespaces.models import Namespace
 
 # Counted images were pushed to and are not being deleted. The catalogue app, which depends on this one,
 # defines `images`.
-_COUNTED: Final = Q(images__pushed_at__isnull=False) & ~Q(images__status=Status.DELETING)
+_COUNTED: Final = Q(images__pushed_at__isnull=False) & ~Q(images__status__in=DELETED)
 
 
 def facts_of(namespace: Namespace) -> NamespaceFacts:
@@ -45,24 +45,59 @@ def may_see(principal: Principal, namespace: Namespace) -> bool:
     return role_of(principal, facts_of(namespace)) is not Role.NONE
 
 
-def _places(principal: Principal) -> set[UUID | None]:
-    """The projects on which the principal has a role; None stands for all projects of its organization."""
-    return {right.project_id for right in principal.rights if right.permission_set in ROLE_OF_PERMISSION_SET}
+def _places(principal: Principal, role: Role) -> set[UUID | None]:
+    """The projects on which the principal has at least this role; None: all projects of its organization."""
+    return {
+        right.project_id
+        for right in principal.rights
+        if ROLE_OF_PERMISSION_SET.get(right.permission_set, Role.NONE) >= role
+    }
 
 
 def sees_all(principal: Principal) -> bool:
     """Whether the principal has a role on every project of its organization."""
-    return None in _places(principal)
+    return None in _places(principal, Role.READER)
 
 
 def visible_to(principal: Principal) -> QuerySet[Namespace]:
-    """Every namespace on which the principal has any role; the same rule as `policy.role_of`."""
-    projects = _places(principal) - {None}
-    mine = Q(owner_user=principal.id) | Q(owner_application=principal.id) | Q(project__in=projects)
-    of_organization = Namespace.objects.select_related("project").filter(
+    """Every namespace on which the principal has any role; the same rule as `policy.role_of`.
+
+    Without those in the recycle bin.
+    """
+    return known_to(principal).exclude(status=Status.RECYCLED)
+
+
+def known_to(principal: Principal) -> QuerySet[Namespace]:
+    """Every namespace on which the principal has any role, also those in the recycle bin."""
+    return _with_role(principal, Role.READER)
+
+
+def administered_by(principal: Principal) -> QuerySet[Namespace]:
+    """Every namespace that the principal may administer, also those in the recycle bin."""
+    return _with_role(principal, Role.ADMIN)
+
+
+def _with_role(principal: Principal, role: Role) -> QuerySet[Namespace]:
+    projects = _places(principal, role)
+    found = Namespace.objects.select_related("project").filter(
         project__organization=principal.organization_id
     )
-    return of_organization if sees_all(principal) else of_organization.filter(mine)
+    if None in projects:
+        return found
+    return found.filter(
+        Q(owner_user=principal.id) | Q(owner_application=principal.id) | Q(project__in=projects)
+    )
+
+
+def any_recycled(organization_id: UUID | None) -> bool:
+    """Whether namespaces of the organization are in the recycle bin."""
+    return Namespace.objects.filter(status=Status.RECYCLED, project__organization=organization_id).exists()
+
+
+def bytes_of(namespace: Namespace) -> int:
+    """The size of all content of a namespace that is not in the recycle bin, tagged or not."""
+    found: Any = with_usage(Namespace.objects.filter(pk=namespace.pk)).get()
+    return int(found.size + found.untagged_size)
 
 
 def listed(
@@ -91,12 +126,12 @@ def get_visible(principal: Principal, namespace_id: UUID, *, lock: bool = False)
     """One namespace with its usage, also while it is being deleted; `lock` locks its row.
 
     Raises:
-        NotFound: there is no such namespace, or the principal may not know of it.
+        NotFound: there is no such namespace, it is in the recycle bin, or the principal may not know of it.
     """
     found = with_usage(Namespace.objects.select_related("project").filter(pk=namespace_id))
     if lock:
         found = found.select_for_update(of=("self",))
     namespace = found.first()
-    if namespace is None or not may_see(principal, namespace):
+    if namespace is None or namespace.status == Status.RECYCLED or not may_see(principal, namespace):
         raise NotFound("namespace", namespace_id)
     return namespace

@@ -5,10 +5,9 @@ from typing import Any, Final
 from django.conf import settings
 from rest_framework import serializers
 
-from registry_control.common.models import Status
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.policy import NAME_RULE
-from registry_control.rest.serializers import Flag, Id, ListQuery, Text, order_field
+from registry_control.rest.serializers import Flag, Id, ListQuery, StatusField, Text, order_field
 
 DESCRIPTION_LENGTH: Final = 4096  # characters
 
@@ -21,7 +20,7 @@ class NamespaceSerializer(serializers.Serializer[Namespace]):
     description = serializers.CharField()
     organization_id = serializers.UUIDField(source="project.organization_id")
     project_id = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=Status.choices)
+    status = StatusField()
     status_message = serializers.CharField()
     endpoint = serializers.SerializerMethodField(help_text="What names of images begin with.")
     is_public = serializers.BooleanField(help_text="Whether anyone may pull its images that inherit.")

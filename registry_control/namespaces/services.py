@@ -15,12 +15,12 @@ from registry_control.audit.services import Actor, Target, record
 from registry_control.common.changes import namespace_scope, record_change, repositories_scope
 from registry_control.common.clock import now
 from registry_control.common.errors import AlreadyExists, InvalidArgument, PermissionsDenied
-from registry_control.common.models import Status
+from registry_control.common.models import DELETED, Status
 from registry_control.common.signals import deletion_started, namespace_deletion_requested
 from registry_control.identity.models import Application, Project, User
-from registry_control.namespaces import selectors
+from registry_control.namespaces import recycling, selectors
 from registry_control.namespaces.locking import set_locked
-from registry_control.namespaces.models import Namespace
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_control.namespaces.policy import check_deletable, check_name, check_writable
 
 
@@ -173,7 +173,7 @@ def _recorded(changes: Mapping[str, str | bool | User | Application | None]) -> 
 
 @transaction.atomic
 def delete(*, principal: Principal, namespace_id: UUID) -> Namespace:
-    """Delete a namespace: its name can be reused at once, and the worker deletes its contents.
+    """Delete a namespace: its name can be reused at once. The recycle bin keeps it, or the worker deletes it.
 
     Idempotent while the namespace is being deleted.
 
@@ -190,18 +190,65 @@ def delete(*, principal: Principal, namespace_id: UUID) -> Namespace:
 
 
 def start_deletion(namespace: Namespace, *, actor: Actor) -> None:
-    """Mark a namespace, whose row is locked, as deleting, and notify the worker. Idempotent.
+    """Move a namespace, whose row is locked, to the recycle bin, or without one mark it as deleting.
+
+    Idempotent.
 
     Raises:
         PermissionsDenied: an image of it has a protected tag.
     """
-    if namespace.status != Status.DELETING:
-        namespace_deletion_requested.send(sender=Namespace, namespace=namespace)
-        namespace.status = Status.DELETING
-        namespace.updated_at = now()
-        namespace.save(update_fields=["status", "updated_at"])
-        _record_change(namespace)
-        record(actor=actor, verb="namespace.delete", target=target_of(namespace))
+    if namespace.status in DELETED:
+        return
+    namespace_deletion_requested.send(sender=Namespace, namespace=namespace)
+    record(actor=actor, verb="namespace.delete", target=target_of(namespace))
+    if recycling.is_on():
+        _recycle(namespace, actor)
+    else:
+        mark_deleting(namespace)
+
+
+def _recycle(namespace: Namespace, actor: Actor) -> None:
+    recycling.keep(
+        RecycleBinEntry.Kind.NAMESPACE,
+        namespace=namespace,
+        name=namespace.name,
+        object_id=namespace.pk,
+        row_id=namespace.pk,
+        size=selectors.bytes_of(namespace),
+        actor=actor,
+        former_status=namespace.status,
+    )
+    namespace.status = Status.RECYCLED
+    namespace.save(update_fields=["status"])
+    _record_change(namespace)
+
+
+def restore(namespace: Namespace, entry: RecycleBinEntry, *, name: str | None, actor: Actor) -> None:
+    """Take a namespace out of the recycle bin, under another name if one is given. Both rows are locked.
+
+    Raises:
+        InvalidArgument: the name is not a valid namespace name.
+        AlreadyExists: the registry has a namespace of that name.
+    """
+    if name is not None:
+        check_name(name)
+        namespace.name = name
+    namespace.status = entry.former_status
+    try:
+        with transaction.atomic():
+            namespace.save(update_fields=["name", "status"])
+    except IntegrityError as error:
+        raise AlreadyExists("namespace", namespace.name, recycling.TAKEN) from error
+    _record_change(namespace)
+    record(actor=actor, verb="namespace.restore", target=target_of(namespace))
+
+
+def mark_deleting(namespace: Namespace) -> None:
+    """Mark a namespace, whose row is locked, as deleting, and notify the worker."""
+    namespace.status = Status.DELETING
+    namespace.updated_at = now()
+    namespace.save(update_fields=["status", "updated_at"])
+    _record_change(namespace)
     deletion_started.send(sender=Namespace)
 
 

@@ -9,14 +9,14 @@ from django.db.models import Q, QuerySet
 
 from registry_control.access.policy import Action, Principal, Role, role_on_project
 from registry_control.common.errors import NotFound, PermissionsDenied
-from registry_control.common.models import Status
+from registry_control.common.models import DELETED, Status
 from registry_control.identity.permission_sets import PermissionSet
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.selectors import get_visible, may, may_see, visible_to
 from registry_control.replication.models import Execution, Rule, Target
 
 _NAMESPACE = "namespace__project"
-LIVE_RULE = Q(deleted_at__isnull=True, namespace__isnull=False) & ~Q(namespace__status=Status.DELETING)
+LIVE_RULE = Q(deleted_at__isnull=True, namespace__isnull=False) & ~Q(namespace__status__in=DELETED)
 """A rule that exists for users; the worker deletes the rows of the others."""
 
 

@@ -8,7 +8,13 @@ from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+)
 from rest_framework.serializers import Serializer
 
 from registry_control.rest.serializers import (
@@ -91,7 +97,7 @@ def operation(
     operation_id: str,
     *,
     tag: str,
-    response: type[Serializer[Any]],
+    response: type[Serializer[Any]] | PolymorphicProxySerializer,
     errors: Iterable[HTTPStatus] = (),
     body: type[Serializer[Any]] | None = None,
     parameters: Iterable[OpenApiParameter | type[Serializer[Any]]] = (),

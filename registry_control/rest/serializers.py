@@ -9,6 +9,7 @@ from uuid import UUID
 
 from rest_framework import serializers
 
+from registry_control.common.models import SHOWN_STATUSES, Status
 from registry_control.rest.identifiers import parse_id
 
 PAGE_SIZE: Final = 20
@@ -46,6 +47,19 @@ class Id(serializers.UUIDField):
 def _fail(field: serializers.Field[Any, Any, Any, Any], key: str, **values: object) -> Never:
     field.fail(key, **values)
     raise AssertionError  # `fail` always raises, but is not annotated with Never
+
+
+class StatusField(serializers.ChoiceField):
+    """A status as the v1 API names it: what is in the recycle bin is deleted."""
+
+    def __init__(self, **options: Any) -> None:
+        """Offer the statuses that the API shows."""
+        super().__init__(choices=SHOWN_STATUSES, **options)
+
+    def to_representation(self, value: str) -> str:
+        """Show `recycled` as `deleting`."""
+        shown: str = super().to_representation(Status.DELETING if value == Status.RECYCLED else value)
+        return shown
 
 
 class ListQuery(serializers.Serializer[Any]):

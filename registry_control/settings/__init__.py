@@ -48,6 +48,8 @@ FIRST_ACCOUNTS = ENVIRONMENT.first_accounts
 BLOB_LEASE = timedelta(seconds=ENVIRONMENT.lease)
 # How long a blob without references is kept before garbage collection deletes it.
 GC_GRACE = timedelta(seconds=ENVIRONMENT.gc_grace)
+# How long what was deleted can be restored; the grace period of its blobs comes after that. 0: not at all.
+RECYCLE_BIN = timedelta(seconds=ENVIRONMENT.recycle_bin)
 # Zero: never.
 SCRUB_PERIOD = timedelta(seconds=ENVIRONMENT.scrub_period)
 RECONCILE_PERIOD = timedelta(seconds=ENVIRONMENT.reconcile_period)
@@ -72,6 +74,7 @@ INSTALLED_APPS = [
     "registry_control.gc",
     "registry_control.integrity",
     "registry_control.replication",
+    "registry_control.recycling",
     "registry_control.catalog",
     "registry_control.namespaces",
     "registry_control.access",
@@ -224,8 +227,10 @@ SPECTACULAR_SETTINGS = {
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     # Names of choices that several serializers have under one field name.
     "ENUM_NAME_OVERRIDES": {
-        "StatusEnum": "registry_control.common.models.Status",
+        "StatusEnum": "registry_control.common.models.SHOWN_STATUSES",
         "ExecutionStatusEnum": "registry_control.replication.models.ExecutionStatus",
+        "KindEnum": "registry_control.gc.models.GcRun.Kind",
+        "RecycledKindEnum": "registry_control.namespaces.models.RecycleBinEntry.Kind",
         "GarbageRunStatusEnum": "registry_control.gc.models.GcRun.Status",
     },
 }

@@ -108,6 +108,7 @@ class Environment:
     storage_threads: int
     first_accounts: FirstAccounts
     gc_grace: int  # seconds
+    recycle_bin: int  # seconds, 0 means off
     lease: int  # seconds
     scrub_period: int  # seconds, 0 means never
     reconcile_period: int  # seconds, 0 means never
@@ -160,6 +161,7 @@ class Environment:
             first_accounts=_first_accounts(read),
             gc_grace=read.number("GC_GRACE", 86_400, at_least=0),
             lease=read.number("LEASE", 86_400, at_least=1),
+            recycle_bin=read.number("RECYCLE_BIN", 604_800, at_least=0),
             scrub_period=read.number("SCRUB_PERIOD", 2_592_000, at_least=0),
             reconcile_period=read.number("RECONCILE_PERIOD", 604_800, at_least=0),
             # Last, so that no key is generated if a value is invalid.

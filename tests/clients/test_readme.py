@@ -27,7 +27,7 @@ def commands(heading: str) -> str:
 
 def test_the_tour_and_the_mirror(docker: DockerEngine, tmp_path: Path) -> None:
     # given a registry as `make run` starts it, with other ports and folders than the README's
-    with Stack(tmp_path / "product") as stack:
+    with Stack(tmp_path / "product", environment={"REGISTRY_RECYCLE_BIN": "604800"}) as stack:
         script = commands("A tour in five minutes") + commands("A mirror in two minutes")
         for printed, used in {
             "/tmp/": f"{tmp_path}/",  # first: the other values contain it

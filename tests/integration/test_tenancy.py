@@ -52,6 +52,8 @@ def victim(tenants: Tenants) -> Victim:
         "tag_id": tag_id,
         "manifest_id": manifests.json()["manifests"][0]["id"],
         "run_id": run.json()["id"],
+        # This product has no recycle bin: tests/integration/gc/test_recycle_bin.py has an entry of others.
+        "entry_id": str(uuid4()),
     }
     return Victim(repository, upload, digest_of(LAYER), manifest, ids)
 
@@ -193,10 +195,10 @@ ROUTES = sorted(set(api_routes()))
 
 
 def test_the_routes_with_an_id_are_found() -> None:
-    # a namespace, its retention and the preview of one, an image, its tags (in another region too), a tag, a
-    # manifest; a run of garbage collection; of replication a target and its check, a rule and running it, an
-    # execution and cancelling it
-    assert len(ROUTES) == 15
+    # a namespace, its retention and the preview, an image, its tags (in another region too), a tag, a
+    # manifest; a run of garbage collection; an entry of the recycle bin and its restore; of replication a
+    # target and its check, a rule and running it, an execution and cancelling it
+    assert len(ROUTES) == 17
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -47,6 +47,7 @@ class Backing:
             "REGISTRY_STATE_DIR": str(self.folder / "state"),
             "REGISTRY_SECRET_KEY": secrets.token_urlsafe(48),
             "REGISTRY_DATABASE_URL": f"sqlite:///{self.folder}/registry.sqlite3",
+            "REGISTRY_RECYCLE_BIN": "0",  # tests of the recycle bin switch it on
         }
         if self.postgres:
             variables["REGISTRY_DATABASE_URL"] = self.postgres.url("registry")

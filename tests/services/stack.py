@@ -64,6 +64,7 @@ class Stack:
             "REGISTRY_STATE_DIR": str(self.state_dir),
             "REGISTRY_CONTROL_ADDR": f"127.0.0.1:{free_port()}",
             "REGISTRY_DATA_ADDR": f"127.0.0.1:{free_port()}",
+            "REGISTRY_RECYCLE_BIN": "0",  # tests of the recycle bin switch it on
             **(environment or {}),
         }
         self._printed = folder / "up.out"

@@ -10,7 +10,7 @@ from django.db.models.functions import Concat
 from registry_control.access.policy import Principal
 from registry_control.catalog.models import Image, Manifest, MissingChild
 from registry_control.common.changes import image_scope, organization_scope, repositories_scope
-from registry_control.common.models import Status, not_deleting_sql
+from registry_control.common.models import NOT_DELETING, not_deleting_sql
 from registry_control.db.fields import ByteOrderedField
 from registry_control.db.sql import DependsOn, Rows, id_parameter, row, rows
 from registry_control.namespaces.selectors import visible_to
@@ -126,7 +126,7 @@ def repository_names(principal: Principal, *, after: str, limit: int) -> list[st
     depends on its length and not on the number of images.
     """
     begin = after[: after.find("/") + 1] or after
-    there = visible_to(principal).exclude(status=Status.DELETING).annotate(path=_PATH).order_by("path")
+    there = visible_to(principal).filter(NOT_DELETING).annotate(path=_PATH).order_by("path")
     names: list[str] = []
     left = _paths(there.filter(path__gte=begin))
     at_once = 1  # the page may begin in the middle of the first namespace
@@ -157,7 +157,7 @@ def _names_in(namespaces: list[UUID], *, after: str, limit: int) -> list[str]:
     """Full names of the pushed images of some namespaces, in byte order; `after` is an image name."""
     pushed = Image.objects.filter(namespace__in=namespaces, name__gt=after, pushed_at__isnull=False)
     prefix = Concat("namespace__name", Value("/"), output_field=ByteOrderedField())
-    found = pushed.exclude(status=Status.DELETING).order_by(prefix, "name")
+    found = pushed.filter(NOT_DELETING).order_by(prefix, "name")
     return [f"{namespace}/{name}" for namespace, name in found.values_list("namespace__name", "name")[:limit]]
 
 

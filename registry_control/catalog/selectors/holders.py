@@ -9,7 +9,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from registry_control.catalog.models import BlobLease, Image, Manifest, Tag, UploadSession, live_sql
 from registry_control.common.clock import now
-from registry_control.common.models import NOT_DELETING, Status
+from registry_control.common.models import DELETED, NOT_DELETING, Status, not_deleting_sql
 from registry_control.db.sql import id_parameter, row, rows
 from registry_control.namespaces.models import Namespace
 
@@ -19,7 +19,7 @@ _MAX_IMAGES: Final = 20
 # Skips from one image to the next in the index, however many manifests of an image link the blob, and stops
 # after 200 images: nearly every image of a registry may have the same base layer. CROSS JOIN fixes the join
 # order in SQLite, which would otherwise read all images of the organization.
-_LINKED: Final = """
+_LINKED: Final = f"""
 WITH RECURSIVE holder (image_id, number) AS (
     SELECT (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = %s ORDER BY k.image_id LIMIT 1), 1
     UNION ALL
@@ -33,6 +33,7 @@ CROSS JOIN catalog_image i
 CROSS JOIN namespaces_namespace n
 CROSS JOIN identity_project p
 WHERE i.id = h.image_id AND n.id = i.namespace_id AND p.id = n.project_id AND p.organization_id = %s
+AND {not_deleting_sql("i")} AND {not_deleting_sql("n")}
 ORDER BY h.number LIMIT 20
 """
 _LINKED_ANYWHERE: Final = """
@@ -95,7 +96,9 @@ def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]
     linked = rows(_LINKED, [blob_id, blob_id, id_parameter(organization_id)])
     some = BlobLease.objects.filter(blob=blob_id, expires_at__gt=now()).values("pk")[: _MAX_IMAGES * 10]
     leases = BlobLease.objects.filter(
-        pk__in=some, image__namespace__project__organization=organization_id
+        pk__in=some,
+        image__namespace__project__organization=organization_id,
+        image__in=Image.objects.filter(NOT_DELETING, ~Q(namespace__status__in=DELETED)),
     ).values_list("image__namespace__name", "image__name")
     return list(dict.fromkeys([*((namespace, name) for namespace, name in linked), *leases[:_MAX_IMAGES]]))
 

@@ -1,7 +1,7 @@
 """Queries for the images, tags and manifests that a principal may see in the management API.
 
 The API finds them only through this module. An image is visible from its first manifest on, and until the
-worker has deleted its row.
+worker has deleted its row or it is in the recycle bin, where it has no `pushed_at`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from django.db.models import F, QuerySet, Sum
 from registry_control.access.policy import Principal
 from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.common.errors import NotFound
-from registry_control.common.models import not_deleting_sql
+from registry_control.common.models import Status, not_deleting_sql
 from registry_control.db.sql import id_parameter, rows, uuid_from_db
 from registry_control.namespaces import selectors as namespaces
 from registry_control.namespaces.models import Namespace
@@ -59,10 +59,14 @@ class ImageFilter:
         return namespaces.visible_to(principal).filter(**given)
 
     def is_all_of(self, principal: Principal) -> bool:
-        """Whether the filter and the principal's rights include all namespaces of its organization."""
+        """Whether the filter and the principal's rights include all namespaces of its organization.
+
+        Without a namespace in the recycle bin, whose images keep their status.
+        """
         narrower = (self.namespace_id, self.project_id) != (None, None)
         own = self.organization_id in (None, principal.organization_id)
-        return namespaces.sees_all(principal) and own and not narrower
+        whole = namespaces.sees_all(principal) and own and not narrower
+        return whole and not namespaces.any_recycled(principal.organization_id)
 
 
 def images_visible_to(principal: Principal, wanted: ImageFilter) -> QuerySet[Image]:
@@ -102,9 +106,15 @@ def get_visible_image(principal: Principal, image_id: UUID, *, lock: bool = Fals
     if lock:
         found = found.select_for_update(of=("self",))
     image = found.first()
-    if image is None or not namespaces.may_see(principal, image.namespace):
+    if image is None or not _may_see(principal, image):
         raise NotFound("image", image_id)
     return image
+
+
+def _may_see(principal: Principal, image: Image) -> bool:
+    """Whether the principal may know of an image, which is not in the recycle bin, nor is its namespace."""
+    is_recycled = Status.RECYCLED in (image.status, image.namespace.status)
+    return not is_recycled and namespaces.may_see(principal, image.namespace)
 
 
 def tags_of(image: Image, *, name: str | None) -> tuple[QuerySet[Tag], int | None]:
@@ -123,7 +133,7 @@ def get_visible_tag(principal: Principal, tag_id: UUID, *, lock: bool = False) -
     if lock:
         found = found.select_for_update(of=("self",))
     tag = found.first()
-    if tag is None or not namespaces.may_see(principal, tag.image.namespace):
+    if tag is None or not _may_see(principal, tag.image):
         raise NotFound("tag", tag_id)
     return tag
 
@@ -161,7 +171,7 @@ def get_visible_manifest(principal: Principal, manifest_id: UUID, *, lock: bool 
     if lock:
         found = found.select_for_update(of=("self",))
     manifest = found.first()
-    if manifest is None or not namespaces.may_see(principal, manifest.image.namespace):
+    if manifest is None or not _may_see(principal, manifest.image):
         raise NotFound("manifest", manifest_id)
     return manifest
 

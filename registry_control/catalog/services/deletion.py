@@ -26,6 +26,7 @@ from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.common.signals import manifests_removed
 from registry_control.db.sql import execute, id_parameter, placeholders, rows
+from registry_control.namespaces import recycling
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.services import target_of
 from registry_data.storage.base import BlobStore, StorageError
@@ -52,7 +53,7 @@ def run_batch(*, store: BlobStore, limit: int) -> bool:
 
 
 @contextmanager
-def _skip_locked() -> Iterator[None]:
+def skip_locked() -> Iterator[None]:
     """Leave the body for the next batch when another transaction has locked rows that it needs."""
     try:
         yield
@@ -71,7 +72,7 @@ def _delete_images(store: BlobStore, limit: int) -> tuple[bool, list[StorageErro
     for pk in _deleting(Image.objects.all(), limit):
         progress = False
         try:
-            with _skip_locked():
+            with skip_locked():
                 progress = _delete_image_batch(pk, store=store, limit=limit)
         except StorageError as error:
             errors.append(error)
@@ -94,7 +95,7 @@ def _delete_namespaces(limit: int) -> bool:
     """Run a batch for each namespace; whether that leaves more to do."""
     more = False
     for pk in _deleting(Namespace.objects.all(), limit):
-        with _skip_locked():
+        with skip_locked():
             more |= _delete_namespace_batch(pk, limit=limit)
     return more
 
@@ -107,7 +108,7 @@ def remove_never_pushed(*, limit: int) -> int:
     before = now() - settings.UPLOAD_LIFE
     examined = 0
     for pk in list(idle_images(before).values_list("pk", flat=True)[:limit]):
-        with _skip_locked():
+        with skip_locked():
             _delete_if_still_idle(idle_images(before), pk)
             examined += 1
     return examined
@@ -119,7 +120,7 @@ def _delete_if_still_idle(idle: QuerySet[Image], pk: UUID) -> None:
     image = locked.filter(pk=pk).first()
     # Checked again under the lock: a push that held it before may have left a session or a lease.
     if image is not None and idle.filter(pk=pk).exists():
-        images.start_deletion(image, actor=SYSTEM)
+        images.remove(image, actor=SYSTEM)
 
 
 def remove_expired_leases(*, limit: int) -> int:
@@ -144,7 +145,7 @@ def _delete_tags(limit: int) -> int:
         of_images.setdefault(image_id, []).append(pk)
     deleted = 0
     for image_id, pks in of_images.items():
-        with _skip_locked():
+        with skip_locked():
             _delete_tags_of_image(image_id, pks)
             deleted += len(pks)
     return deleted
@@ -221,7 +222,10 @@ def _delete_image(pk: UUID) -> None:
 
 @transaction.atomic
 def _delete_namespace_batch(pk: UUID, *, limit: int) -> bool:
-    """Start the deletion of a batch of a namespace's images, or delete the namespace when none are left."""
+    """Start the deletion of a batch of a namespace's images, or delete the namespace when none are left.
+
+    Entries of the recycle bin go after the images that they keep.
+    """
     found = Namespace.objects.select_for_update(of=("self",)).select_related("project")
     namespace = found.filter(pk=pk, status=Status.DELETING).first()
     if namespace is None:
@@ -230,9 +234,11 @@ def _delete_namespace_batch(pk: UUID, *, limit: int) -> bool:
     remaining = list(left.filter(namespace=pk).order_by("pk")[:limit])
     started = [image for image in remaining if image.status != Status.DELETING]
     for image in started:
-        images.start_deletion(image, actor=SYSTEM)
+        images.remove(image, actor=SYSTEM)
     if remaining:
         return bool(started)  # the batches of the other images say whether there is more to do
+    if recycling.forget_some_in(pk, limit=limit):
+        return True
     record(actor=SYSTEM, verb="namespace.removed", target=target_of(namespace))
     namespace.delete()
     return False

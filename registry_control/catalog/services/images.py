@@ -12,15 +12,15 @@ from django.db import transaction
 
 from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
-from registry_control.audit.services import SYSTEM, Actor, Target, record
+from registry_control.audit.services import Actor, Target, record
 from registry_control.catalog.errors import ImageNotFound, ImageReadOnly, NamespaceNotFound
 from registry_control.catalog.models import Image
 from registry_control.catalog.selectors.listing import get_visible_image
 from registry_control.catalog.services import protection
 from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import now
-from registry_control.common.errors import PermissionsDenied
-from registry_control.common.models import Status, not_deleting_sql
+from registry_control.common.errors import AlreadyExists, PermissionsDenied
+from registry_control.common.models import DELETED, NOT_DELETING, Status, not_deleting_sql
 from registry_control.common.signals import deletion_started
 from registry_control.db.sql import (
     Rows,
@@ -32,7 +32,9 @@ from registry_control.db.sql import (
     time_parameter,
     uuid_from_db,
 )
+from registry_control.namespaces import recycling
 from registry_control.namespaces.locking import set_locked
+from registry_control.namespaces.models import RecycleBinEntry
 from registry_control.namespaces.policy import check_deletable, check_writable
 from registry_control.namespaces.selectors import may
 
@@ -185,8 +187,8 @@ def get_for_update(image_id: UUID) -> Image:
         ImageReadOnly: the image or its namespace is locked by an administrator.
     """
     found = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
-    image = found.filter(pk=image_id).exclude(status=Status.DELETING).first()
-    if image is None or image.namespace.status == Status.DELETING:
+    image = found.filter(NOT_DELETING, pk=image_id).first()
+    if image is None or image.namespace.status in DELETED:
         raise ImageNotFound
     if Status.LOCKED in (image.status, image.namespace.status):
         raise ImageReadOnly(str(image))
@@ -215,7 +217,7 @@ def update(*, principal: Principal, image_id: UUID, visibility: str | None) -> I
 
 @transaction.atomic
 def delete(*, principal: Principal, image_id: UUID) -> Image:
-    """Delete an image: its name can be reused at once, and the worker deletes its contents.
+    """Delete an image: its name can be reused at once. The recycle bin keeps it, or the worker deletes it.
 
     Idempotent while the image is being deleted.
 
@@ -261,22 +263,83 @@ def _set_locked(image: Image, *, is_locked: bool, actor: Actor) -> bool:
 
 
 def start_deletion(image: Image, *, actor: Actor) -> None:
-    """Mark an image, whose row is locked, as deleting; the worker deletes its contents. Idempotent.
+    """Move an image, whose row is locked, to the recycle bin, or without one mark it as deleting.
+
+    An image to which nothing was ever pushed leaves nothing to restore. Idempotent.
 
     Raises:
-        TagProtected: the namespace protects one of its tags. The worker, which deletes the images of a
-            deleted namespace, is not refused: that namespace had no protected tag.
+        TagProtected: the namespace protects one of its tags.
+    """
+    if image.status in DELETED:
+        return
+    protection.check_tags_of_image(image)
+    if recycling.is_on() and image.pushed_at is not None:
+        record(actor=actor, verb="image.delete", target=target_of(image))
+        _recycle(image, actor)
+    else:
+        remove(image, actor=actor)
+        deletion_started.send(sender=Image)
+
+
+def remove(image: Image, *, actor: Actor) -> None:
+    """Mark an image, whose row is locked, as deleting, past the recycle bin. Idempotent.
+
+    The worker deletes its contents, and continues with them without a signal.
     """
     if image.status != Status.DELETING:
-        if actor != SYSTEM:
-            protection.check_tags_of_image(image)
-        image.status = Status.DELETING
-        image.updated_at = now()
-        image.save(update_fields=["status", "updated_at"])
-        record_change(image_scope(image.pk), repositories_scope(image.organization_id))
+        mark_deleting(image)
         record(actor=actor, verb="image.delete", target=target_of(image))
-    if actor != SYSTEM:  # the worker, which deletes a namespace's images, continues without a signal
-        deletion_started.send(sender=Image)
+
+
+def mark_deleting(image: Image) -> None:
+    """Mark an image, whose row is locked, as deleting; it leaves the recycle bin if it is in it."""
+    if image.status == Status.RECYCLED:
+        recycling.forget(image.pk)
+    image.status = Status.DELETING
+    image.updated_at = now()
+    image.save(update_fields=["status", "updated_at"])
+    _record_change(image)
+
+
+def _recycle(image: Image, actor: Actor) -> None:
+    recycling.keep(
+        RecycleBinEntry.Kind.IMAGE,
+        namespace=image.namespace,
+        name=str(image),
+        object_id=image.pk,
+        image_id=image.pk,
+        row_id=image.pk,
+        size=image.size + image.untagged_size,
+        actor=actor,
+        former_status=image.status,
+        pushed_at=image.pushed_at,
+    )
+    image.status = Status.RECYCLED
+    image.pushed_at = None
+    image.save(update_fields=["status", "pushed_at"])
+    _record_change(image)
+
+
+def restore(image: Image, entry: RecycleBinEntry, *, name: str | None, actor: Actor) -> None:
+    """Take an image out of the recycle bin, under another name if one is given.
+
+    The rows of its namespace, which is not deleted, of the image and of the entry are locked: no image is
+    created in the namespace meanwhile.
+
+    Raises:
+        AlreadyExists: the namespace has an image of that name.
+    """
+    image.name = name or image.name
+    if Image.objects.filter(NOT_DELETING, namespace=image.namespace_id, name=image.name).exists():
+        raise AlreadyExists("image", str(image), recycling.TAKEN)
+    image.status, image.pushed_at = entry.former_status, entry.pushed_at
+    image.save(update_fields=["name", "status", "pushed_at"])
+    _record_change(image)
+    record(actor=actor, verb="image.restore", target=target_of(image))
+
+
+def _record_change(image: Image) -> None:
+    record_change(image_scope(image.pk), repositories_scope(image.organization_id))
 
 
 def target_of(image: Image) -> Target:

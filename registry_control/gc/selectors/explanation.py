@@ -1,7 +1,7 @@
 """Why content is kept, or when it goes, as far as the caller may know."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -13,10 +13,12 @@ from registry_control.access.policy import Principal
 from registry_control.access.selectors import operates
 from registry_control.catalog.models import BlobLease, BlobLink, Image, Manifest, ManifestChild
 from registry_control.catalog.selectors.listing import newest_tags_on
+from registry_control.catalog.selectors.recycled import only_recycled, recycled_until
+from registry_control.common.models import Status
 from registry_control.db.sql import rows, uuid_from_db
 from registry_control.gc.policy import Action, Rules, Verdict, judge
 from registry_control.gc.selectors.candidates import Candidate, by_digest
-from registry_control.namespaces.selectors import visible_to
+from registry_control.namespaces.selectors import known_to
 
 OTHERS: Final = "images of others"
 _MOST_MANIFESTS: Final = 100  # of one image that are examined
@@ -45,6 +47,7 @@ class State(StrEnum):
     """States of content, as the API names them."""
 
     KEPT = "kept"
+    RECYCLED = "recycled"
     WAITING = "waiting"
     DELETING = "deleting"
     UNKNOWN = "unknown"
@@ -81,11 +84,11 @@ class Viewer:
         return self.principal is None or operates(self.principal)
 
     def images(self) -> QuerySet[Image]:
-        """All images whose names the viewer may know."""
+        """All images whose names the viewer may know, also those in the recycle bin."""
         found = Image.objects.select_related("namespace__project")
         if self.principal is None:
             return found
-        return found.filter(namespace__in=visible_to(self.principal).values("pk"))
+        return found.filter(namespace__in=known_to(self.principal).order_by().values("pk"))
 
 
 def explain(digest: str, *, viewer: Viewer, rules: Rules) -> Explanation:
@@ -97,7 +100,8 @@ def explain(digest: str, *, viewer: Viewer, rules: Rules) -> Explanation:
     manifests = list(
         Manifest.objects.defer("payload").filter(digest=digest, image__in=viewer.images())[:_MOST_IMAGES]
     )
-    kept_by = [reason for manifest in manifests for reason in _reached_by(manifest)]
+    kept = [manifest for manifest in manifests if not _is_recycled(manifest.image)]
+    kept_by = [reason for manifest in kept for reason in _reached_by(manifest)]
     blobs = by_digest(digest)
     knows_all = viewer.operates
     explanations = [_explain_blob(blob, viewer, rules, knows_all=knows_all) for blob in blobs]
@@ -107,9 +111,27 @@ def explain(digest: str, *, viewer: Viewer, rules: Rules) -> Explanation:
     if kept_by:
         kept_by += known.kept_by if known else ()
         return Explanation(digest, State.KEPT, _distinct(kept_by), None, "an image has this manifest")
+    if manifests:
+        return _explain_recycled(digest, [manifest.image for manifest in manifests], rules)
     return known or Explanation(
         digest, State.UNKNOWN, (), None, "there is no such content, or none that you may know of"
     )
+
+
+def _explain_recycled(digest: str, images: Sequence[Image], rules: Rules) -> Explanation:
+    """The state of a manifest that only images in the recycle bin have."""
+    ends = [until for image in images if (until := recycled_until(image)) is not None]
+    goes_at = max(ends) + rules.grace if ends else None
+    kept_by = _distinct([_recycled(image) for image in images])
+    return Explanation(digest, State.RECYCLED, kept_by, goes_at, "it is in the recycle bin")
+
+
+def _recycled(image: Image) -> str:
+    return f"recycle bin: image {image}"
+
+
+def _is_recycled(image: Image) -> bool:
+    return Status.RECYCLED in (image.status, image.namespace.status)
 
 
 def _explain_blob(blob: Candidate, viewer: Viewer, rules: Rules, *, knows_all: bool) -> Explanation | None:
@@ -118,12 +140,14 @@ def _explain_blob(blob: Candidate, viewer: Viewer, rules: Rules, *, knows_all: b
     is_own = viewer.principal is not None and blob.organization_id == viewer.principal.organization_id
     if not (seen or knows_all or (blob.organization_id is not None and is_own)):
         return None
-    verdict = judge(blob.facts, rules)
+    in_bin = only_recycled([blob.id]).get(blob.id)
+    facts = replace(blob.facts, recycled_until=in_bin.until) if in_bin else blob.facts
+    verdict = judge(facts, rules)
     kept_by = [reason for holder in seen for reason in _kept_by(holder, blob)]
     if _is_kept_by_others(blob.id, viewer):
         kept_by.append(OTHERS)
         # The leases of others are theirs to know.
-        if not knows_all and verdict.action is Action.KEEP:
+        if not knows_all and verdict.action in (Action.KEEP, Action.RECYCLED):
             verdict = Verdict(Action.KEEP, "images have it, among them images of others")
     return Explanation(
         digest=blob.digest,
@@ -138,6 +162,8 @@ def _state(action: Action) -> State:
     match action:
         case Action.KEEP:
             return State.KEPT
+        case Action.RECYCLED:
+            return State.RECYCLED
         case Action.DELETE:
             return State.DELETING
         case Action.WAIT | Action.COLLECT:
@@ -186,7 +212,9 @@ def _images_of(blob_id: int) -> set[UUID]:
 
 
 def _kept_by(holder: _Holder, blob: Candidate) -> Iterator[str]:
-    if holder.is_linked:
+    if holder.is_linked and _is_recycled(holder.image):
+        yield _recycled(holder.image)
+    elif holder.is_linked:
         linked = BlobLink.objects.filter(image=holder.image, blob=blob.id).values_list("manifest", flat=True)
         manifests = Manifest.objects.defer("payload").filter(pk__in=list(linked[:_MOST_MANIFESTS]))
         for manifest in manifests:

@@ -1,10 +1,11 @@
 """The plan of garbage collection: what a run removes, and what waits, read in bounded pages."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from registry_control.catalog.selectors.recycled import recycled_blobs
 from registry_control.db.sql import optional_time, row, rows, time_from_db, time_parameter
 from registry_control.gc.policy import Action, Rules, Verdict, judge
 from registry_control.gc.selectors.candidates import LEASED_UNTIL, LINKED, Candidate, load
@@ -97,9 +98,10 @@ def pages(rules: Rules) -> Iterator[Page]:
 
 
 def waiting(rules: Rules) -> Iterator[tuple[Candidate, Verdict]]:
-    """All blobs that only a grace period or a lease keeps."""
+    """All blobs that only a grace period, a lease or the recycle bin keeps."""
     for page in pages(rules):
         yield from (each for each in page.verdicts if each[1].action is Action.WAIT)
+    yield from (each for each in recycled(rules) if each[1].action is Action.RECYCLED)
     after = 0
     while found := rows(_LEASES, [after, _BATCH]):
         after = found[-1][0]
@@ -107,6 +109,14 @@ def waiting(rules: Rules) -> Iterator[tuple[Candidate, Verdict]]:
             verdict = judge(candidate.facts, rules)
             if verdict.action is Action.KEEP and verdict.goes_at is not None:
                 yield candidate, verdict
+
+
+def recycled(rules: Rules) -> Iterator[tuple[Candidate, Verdict]]:
+    """All blobs that only the recycle bin keeps."""
+    for page in recycled_blobs():
+        for candidate in load([*page]):
+            facts = replace(candidate.facts, recycled_until=page[candidate.id].until)
+            yield candidate, judge(facts, rules)
 
 
 def summary() -> QueueSummary:

@@ -9,13 +9,15 @@ from django.conf import settings
 
 from registry_control.audit.services import SYSTEM
 from registry_control.catalog.selectors.holders import deletions_pending, manifests_being_deleted
+from registry_control.catalog.selectors.recycled import recycled_manifests
 from registry_control.catalog.services import deletion
 from registry_control.common.clock import now
 from registry_control.gc.models import GcRun
-from registry_control.gc.policy import Rules
+from registry_control.gc.policy import Action, Rules
 from registry_control.gc.selectors import planner
 from registry_control.gc.services import runs
 from registry_control.gc.services.collector import collect_batch
+from registry_control.recycling.services import emptying
 from registry_data.storage.base import BlobStore, StorageError
 
 _BATCH: Final = 200
@@ -41,16 +43,28 @@ def rules(*, ignore_grace: bool) -> Rules:
 def dry_run(*, ignore_grace: bool) -> Outcome:
     """Compute what `collect` would remove now. Changes nothing."""
     blobs = size = 0
-    for page in planner.pages(rules(ignore_grace=ignore_grace)):
+    current = rules(ignore_grace=ignore_grace)
+    for page in planner.pages(current):
         blobs += len(page.collectable)
         size += sum(each.size for each in page.collectable)
-    return Outcome(blobs, size, manifests_being_deleted())
+    if not ignore_grace:
+        return Outcome(blobs, size, manifests_being_deleted())
+    for candidate, verdict in planner.recycled(current):
+        if verdict.action is Action.COLLECT:
+            blobs += 1
+            size += candidate.size
+    return Outcome(blobs, size, manifests_being_deleted() + recycled_manifests())
 
 
 def collect(*, store: BlobStore, ignore_grace: bool) -> Outcome:
-    """Finish pending deletions, end expired leases and delete all blobs that are due."""
+    """Finish pending deletions, end expired leases and delete all blobs that are due.
+
+    `ignore_grace` also empties the recycle bin first.
+    """
     run = runs.start(actor=SYSTEM, kind=GcRun.Kind.COMMAND, dry_run=False)
     with runs.counted_in(run.pk):
+        while ignore_grace and emptying.empty(limit=_BATCH):
+            pass
         errors = [*_finish_deletions(store)]
         while deletion.remove_expired_leases(limit=_BATCH):
             pass

@@ -15,7 +15,7 @@ from registry_control.catalog.errors import (
     NamespaceNotFound,
     UploadNotFound,
 )
-from registry_control.common.models import Status
+from registry_control.common.models import DELETED
 from registry_control.common.store import blob_store
 from registry_control.replication.engine import outcomes, pulling, pushing
 from registry_control.replication.engine.claims import Work, end_if_done
@@ -127,7 +127,7 @@ def _context(work: Work) -> Iterator[Context]:
         CannotReplicate: the rule was deleted, or its namespace.
     """
     rule = Rule.objects.select_related("namespace", "target").get(pk=work.execution.rule_id)
-    if rule.namespace is None or rule.target is None or rule.namespace.status == Status.DELETING:
+    if rule.namespace is None or rule.target is None or rule.namespace.status in DELETED:
         raise CannotReplicate("the rule or its namespace was deleted")
     with registries.of(rule.target) as registry:
         yield Context(

@@ -39,7 +39,8 @@ from registry_control.integrity.models import BlobCheck, BlobFault, Job
 from registry_control.integrity.policy import Content, Finding
 from registry_control.integrity.selectors.due import blob_with_digest
 from registry_control.integrity.services import checks, faults
-from registry_control.namespaces.models import Namespace, Retention
+from registry_control.namespaces import recycling
+from registry_control.namespaces.models import Namespace, RecycleBinEntry, Retention
 from registry_control.replication.models import (
     Execution,
     ExecutionBlob,
@@ -93,6 +94,7 @@ READ_ONLY = {
     ManifestChild,
     UploadSession,
     AuditEvent,
+    RecycleBinEntry,
 }
 
 
@@ -120,13 +122,22 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
     faults.settle(broken.id, key=broken.key, finding=Finding(Content.DAMAGED, "other bytes"))
     checks.add(broken, Finding(Content.DAMAGED, "other bytes"))
     rotate_signing_keys()
+    recycling.keep(
+        RecycleBinEntry.Kind.IMAGE,
+        namespace=namespace,
+        name="deleted/image",
+        object_id=uuid4(),
+        row_id=None,
+        size=0,
+        actor=owner.actor,
+    )
     rules.run(principal=owner.principal, rule_id=make_rule(owner, namespace, make_target(owner, URL)).pk)
     return pushed
 
 
 def test_every_model_is_registered() -> None:
     admin.autodiscover()  # as the first request would do
-    assert len(MODELS) == 25
+    assert len(MODELS) == 26
     assert [model for model in MODELS if not admin.site.is_registered(model)] == []
 
 

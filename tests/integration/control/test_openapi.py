@@ -34,11 +34,13 @@ OPERATIONS = {
     *(f"{verb}ReplicationExecution" for verb in ("Get", "Cancel")),
     *(f"ListReplication{kind}" for kind in ("Targets", "Rules", "Executions")),
     *("GetGarbageQueue", "ListGarbageRuns", "CreateGarbageRun", "GetGarbageRun", "ExplainGarbage"),
+    *("ListRecycleBin", "GetRecycleBinEntry", "PurgeRecycleBinEntry", "RestoreRecycleBinEntry"),
 }
 WITHOUT_404 = {
     *("ListNamespaces", "CreateNamespace", "ListImages", "CreateReplicationTarget"),
     *(f"ListReplication{kind}" for kind in ("Targets", "Rules", "Executions")),
     *("GetGarbageQueue", "ListGarbageRuns", "CreateGarbageRun", "ExplainGarbage"),
+    "ListRecycleBin",
 }
 
 

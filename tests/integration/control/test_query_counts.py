@@ -18,7 +18,8 @@ BUDGET = {
     "GET /namespaces/{n}": 2,
     "PATCH /namespaces/{n}": 5,  # key, row, update, change log, audit
     "DELETE /namespaces/{n}": 6,  # and protected tags
-    "GET /images": 5,  # key, counts per namespace, images without pushes, page, names of tags
+    # key, whether namespaces are in the recycle bin,
+    "GET /images": 6,  # counts per namespace, images without pushes, page, names of tags
     "GET /images/{i}": 3,
     "PATCH /images/{i}": 6,  # key, row, update, change log, audit, names of tags
     "DELETE /images/{i}": 7,

@@ -35,7 +35,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--now",
             action="store_true",
-            help="pass over the grace period; leases, running uploads and everything reachable stay",
+            help="empty the recycle bin and pass over the grace period;"
+            " leases, running uploads and everything reachable stay",
         )
         parser.add_argument(
             "--explain", metavar="DIGEST", help="say why this content is kept, or when it goes"
@@ -97,7 +98,7 @@ class Command(BaseCommand):
         if options["now"]:
             grace = int(settings.GC_GRACE.total_seconds())
             self.stdout.write(
-                f"--now passes over the grace period of {grace} s;"
+                f"--now empties the recycle bin and passes over the grace period of {grace} s;"
                 " it keeps leased blobs, running uploads and everything that a manifest lists"
             )
         verb = "would remove" if options["dry_run"] else "removed"

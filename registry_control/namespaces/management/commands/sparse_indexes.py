@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from registry_control.audit.services import SYSTEM
-from registry_control.common.models import Status
+from registry_control.common.models import NOT_DELETING
 from registry_control.namespaces import services
 from registry_control.namespaces.models import Namespace
 
@@ -29,7 +29,7 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **options: Any) -> None:
         """Set it; it applies from the next push on."""
         found = Namespace.objects.select_for_update(of=("self",)).select_related("project")
-        there = found.exclude(status=Status.DELETING)
+        there = found.filter(NOT_DELETING)
         namespace = there.filter(name=options["namespace"]).first()
         if namespace is None:
             raise CommandError(f"there is no namespace {options['namespace']}")

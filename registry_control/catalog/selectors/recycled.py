@@ -1,0 +1,96 @@
+"""Queries for the contents of the recycle bin."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import chain
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from django.db.models import Max, Q, QuerySet
+
+from registry_control.catalog.models import BlobLease, BlobLink, Image, Manifest, UploadSession
+from registry_control.common.models import DELETED, Status, not_deleting_sql
+from registry_control.db.sql import placeholders, rows, time_from_db, uuid_from_db
+from registry_control.namespaces.models import RecycleBinEntry
+
+_PAGE: Final = 500  # blobs
+
+# CROSS JOIN fixes the join order in SQLite.
+_LIVE_LINK: Final = f"""
+SELECT k.id FROM catalog_bloblink k CROSS JOIN catalog_image i CROSS JOIN namespaces_namespace n
+WHERE k.blob_id = b.id AND i.id = k.image_id AND n.id = i.namespace_id
+AND {not_deleting_sql("i")} AND {not_deleting_sql("n")} LIMIT 1
+"""
+_ENTRIES: Final = """
+FROM catalog_bloblink k CROSS JOIN catalog_image i CROSS JOIN namespaces_recyclebinentry e
+WHERE k.blob_id = b.id AND i.id = k.image_id AND e.row_id IN (i.id, i.namespace_id)
+"""
+# Only constants are interpolated, and below placeholders.
+_ONLY_RECYCLED: Final = f"""
+SELECT b.id, (SELECT MAX(e.expires_at) {_ENTRIES}), (SELECT i.id {_ENTRIES} ORDER BY i.id LIMIT 1)
+FROM catalog_blob b WHERE ({_LIVE_LINK}) IS NULL AND b.id IN
+"""
+
+
+class Recycled(NamedTuple):
+    """A blob that only images in the recycle bin link."""
+
+    until: datetime  # when the last of them leaves the bin
+    image_id: UUID  # the first of them
+
+
+def only_recycled(blob_ids: Sequence[int]) -> dict[int, Recycled]:
+    """Those of some blobs that only images in the recycle bin link."""
+    if not blob_ids:
+        return {}
+    found = rows(f"{_ONLY_RECYCLED} {placeholders(blob_ids)}", blob_ids)
+    return {
+        blob_id: Recycled(time_from_db(until), uuid_from_db(image_id))
+        for blob_id, until, image_id in found
+        if until is not None
+    }
+
+
+def recycled_images() -> QuerySet[Image]:
+    """The images in the recycle bin, by themselves or with their namespace."""
+    with_namespace = Q(namespace__status=Status.RECYCLED) & ~Q(status__in=DELETED)
+    return Image.objects.filter(Q(status=Status.RECYCLED) | with_namespace)
+
+
+def recycled_blobs() -> Iterator[dict[int, Recycled]]:
+    """All blobs that only images in the recycle bin link, each once, in pages."""
+    for image_id in recycled_images().values_list("pk", flat=True).iterator():
+        after = 0
+        while page := _linked_by(image_id, after):
+            after = page[-1]
+            yield {
+                blob_id: found
+                for blob_id, found in only_recycled(page).items()
+                if found.image_id == image_id  # the others come with their own first image
+            }
+
+
+def _linked_by(image_id: UUID, after: int) -> list[int]:
+    """The next blobs that an image links, in the order of their ids."""
+    links = BlobLink.objects.filter(image=image_id, blob__gt=after).order_by("blob")
+    return list(links.values_list("blob", flat=True).distinct()[:_PAGE])
+
+
+def recycled_manifests() -> int:
+    """The number of manifests in the recycle bin."""
+    return Manifest.objects.filter(image__in=recycled_images().values("pk")).count()
+
+
+def recycled_until(image: Image) -> datetime | None:
+    """When an image leaves the recycle bin for good; None if neither it nor its namespace is in it."""
+    of_image = RecycleBinEntry.objects.filter(row_id__in=[image.pk, image.namespace_id])
+    until: datetime | None = of_image.aggregate(until=Max("expires_at"))["until"]
+    return until
+
+
+def image_with_promises(namespace_id: UUID) -> UUID | None:
+    """An image of a namespace that has leases or open uploads; None if there is none."""
+    leases = BlobLease.objects.filter(image__namespace=namespace_id).values_list("image", flat=True)
+    uploads = UploadSession.objects.filter(image__namespace=namespace_id, is_open=True)
+    # Not `first`, which would order the rows.
+    return next(chain(leases[:1], uploads.values_list("image", flat=True)[:1]), None)

@@ -1,0 +1,119 @@
+"""The REST API of the recycle bin; selectors and services make all decisions."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from drf_spectacular.utils import PolymorphicProxySerializer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from registry_control.access.authentication import principal_of
+from registry_control.access.policy import Principal
+from registry_control.catalog.selectors import listing
+from registry_control.catalog.serializers import ImageSerializer
+from registry_control.namespaces.models import RecycleBinEntry
+from registry_control.namespaces.selectors import get_visible
+from registry_control.namespaces.serializers import NamespaceSerializer
+from registry_control.recycling import selectors
+from registry_control.recycling.serializers import (
+    EntryListSerializer,
+    EntryQuery,
+    EntrySerializer,
+    RestoreSerializer,
+)
+from registry_control.recycling.services import emptying, restoring
+from registry_control.rest.identifiers import id_of
+from registry_control.rest.openapi import GET_ERRORS, UPDATE_ERRORS, id_parameter, operation
+from registry_control.rest.pagination import page_of
+from registry_control.rest.serializers import validated
+
+_TAG: Final = "recycle bin"
+_ID: Final = id_parameter("entry_id")
+_RESTORED: Final = PolymorphicProxySerializer(
+    component_name="Restored",
+    serializers=[NamespaceSerializer, ImageSerializer],
+    resource_type_field_name=None,
+)
+
+
+class EntryList(APIView):
+    """The recycle bin."""
+
+    @operation(
+        "ListRecycleBin",
+        tag=_TAG,
+        response=EntryListSerializer,
+        parameters=[EntryQuery],
+        errors=[HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN],
+    )
+    def get(self, request: Request, region: str) -> Response:
+        """List what was deleted in the namespaces that the API key may administer, and can be restored."""
+        query = validated(EntryQuery, request.query_params)
+        found = selectors.entries_of(principal_of(request), namespace_id=query.get("namespace_id"))
+        page, total = page_of(found, query=query)
+        return Response(EntryListSerializer({"entries": page, "total_count": total}).data)
+
+
+class EntryDetail(APIView):
+    """One entry by its id."""
+
+    @operation(
+        "GetRecycleBinEntry",
+        tag=_TAG,
+        response=EntrySerializer,
+        parameters=[_ID],
+        errors=[*GET_ERRORS, HTTPStatus.FORBIDDEN],
+    )
+    def get(self, request: Request, region: str, entry_id: str) -> Response:
+        """Show an entry."""
+        wanted = id_of(selectors.RESOURCE, entry_id)
+        return Response(
+            EntrySerializer(selectors.get_entry(principal_of(request), wanted, action="read")).data
+        )
+
+    @operation(
+        "PurgeRecycleBinEntry",
+        tag=_TAG,
+        response=EntrySerializer,
+        parameters=[_ID],
+        errors=[*GET_ERRORS, HTTPStatus.FORBIDDEN],
+    )
+    def delete(self, request: Request, region: str, entry_id: str) -> Response:
+        """Delete for good what an entry keeps: the grace period of its content begins."""
+        wanted = id_of(selectors.RESOURCE, entry_id)
+        return Response(
+            EntrySerializer(emptying.purge(principal=principal_of(request), entry_id=wanted)).data
+        )
+
+
+class EntryRestore(APIView):
+    """The restore of one entry."""
+
+    @operation(
+        "RestoreRecycleBinEntry",
+        tag=_TAG,
+        body=RestoreSerializer,
+        example={"name": None},
+        response=_RESTORED,
+        parameters=[_ID],
+        errors=UPDATE_ERRORS,
+    )
+    def post(self, request: Request, region: str, entry_id: str) -> Response:
+        """Restore what was deleted, with the same id; 409 if its name is taken and no other is given."""
+        body = validated(RestoreSerializer, request.data)
+        wanted = id_of(selectors.RESOURCE, entry_id)
+        principal = principal_of(request)
+        entry = restoring.restore(principal=principal, entry_id=wanted, name=body["name"])
+        return Response(_restored(principal, entry))
+
+
+def _restored(principal: Principal, entry: RecycleBinEntry) -> dict[str, Any]:
+    """What the entry has kept, as the other routes of the API show it."""
+    match entry.kind:
+        case RecycleBinEntry.Kind.NAMESPACE:
+            return NamespaceSerializer(get_visible(principal, entry.object_id)).data
+        case _:
+            image = listing.get_visible_image(principal, entry.object_id)
+            tags = listing.newest_tags_of([image.pk])
+            return ImageSerializer(image, context={"newest_tags": tags}).data

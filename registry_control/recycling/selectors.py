@@ -1,0 +1,49 @@
+"""Queries for the recycle bin."""
+
+from typing import Final
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from registry_control.access.policy import Action, Principal
+from registry_control.common.errors import NotFound, PermissionsDenied
+from registry_control.common.models import Status
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_control.namespaces.selectors import administered_by, may, may_see
+
+RESOURCE: Final = "entry"
+PERMISSION: Final = "registry_recycle_bin"
+
+
+def entries_of(principal: Principal, *, namespace_id: UUID | None) -> QuerySet[RecycleBinEntry]:
+    """The entries of all namespaces that the principal may administer, or of one of them.
+
+    Raises:
+        PermissionsDenied: the principal may see that namespace and not administer it.
+    """
+    if namespace_id is not None:
+        namespace = Namespace.objects.select_related("project").filter(pk=namespace_id).first()
+        if namespace is not None and may_see(principal, namespace):
+            _require_administration(principal, namespace, "read")
+    there = administered_by(principal).exclude(status=Status.DELETING)
+    found = RecycleBinEntry.objects.filter(namespace__in=there.order_by().values("pk"))
+    return found if namespace_id is None else found.filter(namespace=namespace_id)
+
+
+def get_entry(principal: Principal, entry_id: UUID, *, action: str) -> RecycleBinEntry:
+    """One entry of a namespace that the principal may administer.
+
+    Raises:
+        NotFound: there is no such entry, or the principal may not know of it.
+        PermissionsDenied: the principal may see its namespace and not administer it.
+    """
+    entry = RecycleBinEntry.objects.select_related("namespace__project").filter(pk=entry_id).first()
+    if entry is None or entry.namespace.status == Status.DELETING or not may_see(principal, entry.namespace):
+        raise NotFound(RESOURCE, entry_id)
+    _require_administration(principal, entry.namespace, action)
+    return entry
+
+
+def _require_administration(principal: Principal, namespace: Namespace, action: str) -> None:
+    if not may(principal, Action.ADMINISTER, namespace):
+        raise PermissionsDenied(action, PERMISSION)

@@ -1,0 +1,136 @@
+"""Takes entries out of the recycle bin for good, and ends what deleted images had promised.
+
+What leaves the bin gets the status `deleting`; the worker deletes its rows, and then the grace period of its
+blobs begins.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from uuid import UUID
+
+from django.db import transaction
+
+from registry_control.access.policy import Principal
+from registry_control.access.services import actor_of
+from registry_control.audit.services import SYSTEM, Actor, Target, record
+from registry_control.catalog import references
+from registry_control.catalog.models import Image, UploadSession
+from registry_control.catalog.selectors.recycled import image_with_promises
+from registry_control.catalog.services import images
+from registry_control.catalog.services.deletion import skip_locked
+from registry_control.common.clock import now
+from registry_control.common.errors import NotFound
+from registry_control.common.signals import deletion_started
+from registry_control.namespaces import services as namespaces
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_control.recycling.selectors import get_entry
+from registry_control.recycling.services.locks import Locked, lock
+
+Kind = RecycleBinEntry.Kind
+
+
+@transaction.atomic
+def purge(*, principal: Principal, entry_id: UUID) -> RecycleBinEntry:
+    """Delete for good what an entry keeps; returns the entry.
+
+    Raises:
+        NotFound: there is no such entry, or the principal may not know of it.
+        PermissionsDenied: the principal may see its namespace and not administer it.
+    """
+    get_entry(principal, entry_id, action="delete")
+    return purge_entry(entry_id, actor=actor_of(principal))
+
+
+@transaction.atomic
+def purge_entry(entry_id: UUID, *, actor: Actor) -> RecycleBinEntry:
+    """Delete for good, for an actor that has been authorized.
+
+    Raises:
+        NotFound: there is no such entry any more.
+    """
+    locked = lock(entry_id)
+    _purge(locked, actor=actor, verb="purge")
+    return locked.entry
+
+
+def expire(*, limit: int) -> bool:
+    """Delete for good what up to `limit` expired entries keep; whether there may be more to do."""
+    expired = RecycleBinEntry.objects.filter(expires_at__lte=now()).order_by("expires_at")
+    found = list(expired.values_list("pk", flat=True)[:limit])
+    done = sum(_try(_expire, entry_id) for entry_id in found)
+    return len(found) == limit and done > 0
+
+
+def empty(*, limit: int) -> int:
+    """Delete for good what up to `limit` entries keep, expired or not; returns how many entries."""
+    found = RecycleBinEntry.objects.order_by("deleted_at").values_list("pk", flat=True)[:limit]
+    return sum(_try(_empty, entry_id) for entry_id in list(found))
+
+
+def _try(step: Callable[[UUID], None], entry_id: UUID) -> bool:
+    """Run a step for one entry; False if the entry was restored or purged meanwhile, or rows are locked."""
+    done = False
+    with skip_locked(), suppress(NotFound):
+        step(entry_id)
+        done = True
+    return done
+
+
+@transaction.atomic
+def _expire(entry_id: UUID) -> None:
+    _purge(lock(entry_id), actor=SYSTEM, verb="expire")
+
+
+@transaction.atomic
+def _empty(entry_id: UUID) -> None:
+    _purge(lock(entry_id), actor=SYSTEM, verb="purge")
+
+
+def _purge(locked: Locked, *, actor: Actor, verb: str) -> None:
+    entry = locked.entry
+    target = Target(entry.kind, entry.object_id, entry.name, entry.organization_id)
+    record(actor=actor, verb=f"{entry.kind}.{verb}", target=target)
+    RecycleBinEntry.objects.filter(pk=entry.pk).delete()
+    if entry.kind == Kind.NAMESPACE:
+        namespaces.mark_deleting(locked.namespace)
+    elif locked.keeper is not None:
+        images.mark_deleting(locked.keeper)
+        deletion_started.send(sender=Image)
+
+
+def settle(*, entries: int, limit: int) -> bool:
+    """End up to `limit` leases and uploads each of some entries; whether there may be more to do.
+
+    A promise belongs to its image: it ends with the deletion of the image, whether or not that is restored.
+    """
+    unsettled = RecycleBinEntry.objects.filter(is_settled=False).order_by("pk")
+    found = list(unsettled.values_list("pk", flat=True)[:entries])
+    settled = [_try(lambda pk: _settle(pk, limit), entry_id) for entry_id in found]
+    return any(settled)
+
+
+@transaction.atomic
+def _settle(entry_id: UUID, limit: int) -> None:
+    """Run a batch for one entry, which is settled when nothing is left to end."""
+    locked = lock(entry_id)
+    if locked.entry.kind == Kind.NAMESPACE:
+        ended = _end_promises_in(locked.namespace, limit)
+    else:
+        ended = locked.keeper is not None and _end_promises_of(locked.keeper, limit)
+    if not ended:
+        RecycleBinEntry.objects.filter(pk=entry_id).update(is_settled=True)
+
+
+def _end_promises_in(namespace: Namespace, limit: int) -> bool:
+    """End promises of some images of a namespace in the bin; whether there were any."""
+    image_id = image_with_promises(namespace.pk)
+    if image_id is None:
+        return False
+    return _end_promises_of(Image.objects.select_for_update().get(pk=image_id), limit)
+
+
+def _end_promises_of(image: Image, limit: int) -> bool:
+    """End up to `limit` leases and uploads each of an image in the bin; whether there were any."""
+    open_uploads = UploadSession.objects.filter(image=image, is_open=True).values_list("pk", flat=True)
+    closed = UploadSession.objects.filter(pk__in=list(open_uploads[:limit])).update(is_open=False)
+    return references.release_leases_of_image(image.pk, limit=limit) + closed > 0

@@ -1,0 +1,310 @@
+"""The recycle bin: what deletions leave in it, restoring, purging and expiry."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import transaction
+from django.test import override_settings
+
+from registry_control.audit.models import AuditEvent
+from registry_control.catalog.errors import ImageNotFound
+from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, UploadSession
+from registry_control.catalog.selectors import resolve
+from registry_control.catalog.services import blobs, deletion, images, uploads
+from registry_control.common.clock import now
+from registry_control.common.store import blob_store
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_control.recycling.services import emptying
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import READ_ONLY, TestKey, digest_of, make_key, make_namespace, push_blob, push_image
+from tests.integration.control.api import UNKNOWN_ID, Api
+from tests.integration.gc.steps import collect, queued
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+V1BETA1 = "/registry/v1beta1/regions/fr-par"
+BIN = f"{V1BETA1}/recycle-bin"
+PERIOD = timedelta(days=7)
+
+
+@pytest.fixture(autouse=True)
+def _recycle_bin() -> Iterator[None]:
+    with override_settings(RECYCLE_BIN=PERIOD):
+        yield
+
+
+@pytest.fixture
+def owner() -> TestKey:
+    return make_key()
+
+
+def entry_id(key: TestKey) -> str:
+    """The id of the only entry."""
+    body = Api(key).get(BIN).body
+    assert body["total_count"] == 1, body
+    found: str = body["entries"][0]["id"]
+    return found
+
+
+def restore(key: TestKey, name: str | None = None) -> int:
+    """Restore the only entry; the status."""
+    return Api(key).post(f"{BIN}/{entry_id(key)}/restore", name=name).status
+
+
+def finish(store: FilesystemStore) -> None:
+    """Let the worker do all that it has to do."""
+    while emptying.settle(entries=10, limit=100):
+        pass
+    while emptying.expire(limit=100):
+        pass
+    while deletion.run_batch(store=store, limit=100):
+        pass
+
+
+def expire() -> None:
+    """Let the time of all entries be over."""
+    RecycleBinEntry.objects.update(expires_at=now())
+
+
+def test_a_deleted_image_is_gone_and_has_an_entry_until_it_is_restored_as_it_was(owner: TestKey) -> None:
+    api, namespace = Api(owner), make_namespace(owner)
+    pushed = push_image(owner, namespace, "team/app", tags=("v1", "v2"))
+    before = api.get(f"/images/{pushed.image_id}").body
+    deleted = api.delete(f"/images/{pushed.image_id}")
+    assert (deleted.status, deleted.body["status"]) == (200, "deleting")
+
+    assert api.get(f"/images/{pushed.image_id}").status == 404
+    assert api.get(f"/tags/{pushed.tag('v1').pk}").status == 404
+    assert api.get("/images").body == {"images": [], "total_count": 0}
+    assert api.get(f"/namespaces/{namespace.pk}").body["size"] == 0
+    assert resolve.repository(namespace.name, "team/app").image_id is None
+    (entry,) = api.get(BIN).body["entries"]
+    assert {name: entry[name] for name in ("kind", "name", "namespace_id", "deleted_by", "size")} == {
+        "kind": "image",
+        "name": f"{namespace.name}/team/app",
+        "namespace_id": str(namespace.pk),
+        "deleted_by": owner.actor.name,
+        "size": pushed.size,
+    }
+
+    restored = api.call("POST", f"{BIN}/{entry['id']}/restore")  # without a body
+    assert (restored.status, restored.body) == (200, before)
+    assert api.get(f"/images/{pushed.image_id}").body == before
+    assert api.get(f"/tags/{pushed.tag('v1').pk}").body["name"] == "v1"
+    assert resolve.manifest_by_tag(namespace.name, "team/app", "v2")[1] is not None
+    assert api.get(BIN).body == {"entries": [], "total_count": 0}
+    verbs = AuditEvent.objects.filter(target_id=str(pushed.image_id)).order_by("pk")
+    assert list(verbs.values_list("verb", flat=True))[-2:] == ["image.delete", "image.restore"]
+
+
+def test_a_deleted_namespace_comes_back_with_its_images(owner: TestKey) -> None:
+    api, namespace = Api(owner), make_namespace(owner, is_public=True)
+    pushed = push_image(owner, namespace)
+    before = api.get(f"/namespaces/{namespace.pk}").body
+    assert api.delete(f"/namespaces/{namespace.pk}").body["status"] == "deleting"
+
+    assert api.get(f"/namespaces/{namespace.pk}").status == 404
+    assert api.get(f"/images/{pushed.image_id}").status == 404
+    for path in ("/namespaces", "/images"):
+        assert api.get(path).body["total_count"] == 0
+        assert api.get(path, organization_id=str(owner.organization.pk)).body["total_count"] == 0
+    assert api.get("/images", name="app").body["total_count"] == 0
+    assert resolve.repository(namespace.name, "app") is resolve.UNKNOWN
+    (entry,) = api.get(BIN, namespace_id=str(namespace.pk)).body["entries"]
+    assert (entry["kind"], entry["name"], entry["size"]) == ("namespace", namespace.name, pushed.size)
+
+    restored = api.post(f"{BIN}/{entry['id']}/restore")
+    assert (restored.status, restored.body) == (200, before)
+    assert [image["id"] for image in api.get("/images").body["images"]] == [str(pushed.image_id)]
+    assert resolve.manifest_by_tag(namespace.name, "app", "latest")[1] is not None
+
+
+def test_a_taken_name_is_a_conflict_with_a_way_out(owner: TestKey) -> None:
+    api, namespace = Api(owner), make_namespace(owner)
+    old = push_image(owner, namespace, "app")
+    api.delete(f"/images/{old.image_id}")
+    new = push_image(owner, namespace, "app", layers=[b"another"])
+    refused = api.post(f"{BIN}/{entry_id(owner)}/restore")
+    assert (refused.status, refused.body["type"]) == (409, "already_exists")
+    assert "`name`" in refused.body["help_message"]
+    assert restore(owner, "UPPER") == 400
+    assert restore(owner, f"{namespace.name}/old/app") == 200
+    assert api.get(f"/images/{old.image_id}").body["name"] == "old/app"
+    assert api.get(f"/images/{new.image_id}").body["name"] == "app"
+
+    api.delete(f"/namespaces/{namespace.pk}")
+    taken = make_namespace(owner, namespace.name)
+    assert restore(owner) == 409
+    assert restore(owner, "x") == 400
+    assert restore(owner, f"{namespace.name}-2") == 200
+    assert api.get(f"/namespaces/{namespace.pk}").body["name"] == f"{namespace.name}-2"
+    assert api.get(f"/namespaces/{taken.pk}").body["name"] == namespace.name
+
+
+def test_an_image_of_a_namespace_in_the_bin_waits_for_it(owner: TestKey) -> None:
+    api, namespace = Api(owner), make_namespace(owner)
+    pushed = push_image(owner, namespace)
+    api.delete(f"/images/{pushed.image_id}")
+    api.delete(f"/namespaces/{namespace.pk}")
+    of_image, of_namespace = api.get(BIN, order_by="deleted_at_asc").body["entries"]
+    refused = api.post(f"{BIN}/{of_image['id']}/restore")
+    assert (refused.status, refused.body["type"]) == (409, "precondition_failed")
+    assert "restore the namespace first" in refused.body["message"]
+    assert api.post(f"{BIN}/{of_namespace['id']}/restore").status == 200
+    assert api.post(f"{BIN}/{of_image['id']}/restore").status == 200
+
+
+def test_a_locked_namespace_takes_nothing_back(owner: TestKey) -> None:
+    api, namespace = Api(owner), make_namespace(owner)
+    pushed = push_image(owner, namespace)
+    api.delete(f"/images/{pushed.image_id}")
+    Namespace.objects.filter(pk=namespace.pk).update(status="locked")
+    assert restore(owner) == 423
+    assert Api(owner).delete(f"{BIN}/{entry_id(owner)}").status == 200
+
+
+def test_what_was_promised_ends_with_the_deletion(owner: TestKey, store: FilesystemStore) -> None:
+    namespace = make_namespace(owner)
+    pushed = push_image(owner, namespace)
+    leased = push_blob(owner, pushed.image_id, b"never linked", store=store)
+    session = uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
+    Api(owner).delete(f"/images/{pushed.image_id}")
+    finish(store)
+    assert not BlobLease.objects.exists()
+    assert not UploadSession.objects.filter(pk=session, is_open=True).exists()
+    assert leased in queued()
+    found = BlobLink.objects.first()
+    assert found is not None
+    with pytest.raises(ImageNotFound):
+        blobs.promise(blob_id=found.blob_id, image_id=pushed.image_id)
+    assert restore(owner) == 200
+
+
+@pytest.mark.parametrize("how", ["expired", "purged"])
+@pytest.mark.parametrize("what", ["image", "namespace"])
+def test_what_leaves_the_bin_is_deleted_and_then_collected(
+    owner: TestKey, store: FilesystemStore, what: str, how: str
+) -> None:
+    api, namespace = Api(owner), make_namespace(owner)
+    pushed = push_image(owner, namespace, store=store)
+    path = f"/images/{pushed.image_id}" if what == "image" else f"/namespaces/{namespace.pk}"
+    api.delete(path)
+    finish(store)
+    assert collect(store).removed == 0  # the links in the bin keep the blobs
+    if how == "purged":
+        purged = api.delete(f"{BIN}/{entry_id(owner)}")
+        assert (purged.status, purged.body["kind"]) == (200, what)
+    else:
+        expire()
+    finish(store)
+    assert not Image.objects.exists()
+    assert not RecycleBinEntry.objects.exists()
+    assert Namespace.objects.exists() == (what == "image")
+    assert collect(store).removed == len(pushed.blobs)
+
+
+def test_a_namespace_that_goes_for_good_takes_the_entries_in_it_along(
+    owner: TestKey, store: FilesystemStore
+) -> None:
+    api, namespace = Api(owner), make_namespace(owner)
+    api.delete(f"/images/{push_image(owner, namespace).image_id}")
+    api.delete(f"/namespaces/{namespace.pk}")
+    of_namespace = RecycleBinEntry.objects.get(kind="namespace")
+    assert api.delete(f"{BIN}/{of_namespace.pk}").status == 200
+    assert api.get(BIN).body["total_count"] == 0
+    finish(store)
+    for model in (RecycleBinEntry, Namespace, Image):
+        assert not model._default_manager.exists()
+
+
+def test_only_administrators_of_the_namespace_see_and_use_its_bin(owner: TestKey) -> None:
+    namespace = make_namespace(owner)
+    Api(owner).delete(f"/images/{push_image(owner, namespace).image_id}")
+    path = f"{BIN}/{entry_id(owner)}"
+    stranger = make_key()
+    for key, expected in ((stranger, 404), (make_key(READ_ONLY, organization=owner.organization), 403)):
+        assert Api(key).get(BIN).body["total_count"] == 0
+        assert Api(key).get(path).status == expected
+        assert Api(key).post(f"{path}/restore").status == expected
+        assert Api(key).delete(path).status == expected
+    foreign = Api(stranger).get(BIN, namespace_id=str(namespace.pk))
+    assert foreign.body == Api(stranger).get(BIN, namespace_id=UNKNOWN_ID).body
+    reader = make_key(READ_ONLY, organization=owner.organization)
+    assert Api(reader).get(BIN, namespace_id=str(namespace.pk)).status == 403
+    assert Api(None).get(BIN).status == 401
+    assert Api(owner).get(f"{BIN}/{UNKNOWN_ID}").status == 404
+    assert Api(owner).post(f"{BIN}/nonsense/restore").status == 404
+    assert Api(owner).get(BIN, nonsense=1).status == 400
+    assert Api(owner).post(f"{path}/restore", nonsense=1).status == 400
+
+
+def test_a_deletion_without_a_bin_is_final(owner: TestKey, store: FilesystemStore) -> None:
+    namespace = make_namespace(owner)
+    with override_settings(RECYCLE_BIN=timedelta(0)):
+        Api(owner).delete(f"/images/{push_image(owner, namespace).image_id}")
+    assert not RecycleBinEntry.objects.exists()
+    finish(store)
+    assert not Image.objects.exists()
+
+
+def test_an_image_without_a_push_leaves_nothing_in_the_bin(owner: TestKey) -> None:
+    namespace = make_namespace(owner)
+    image_id = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
+    with transaction.atomic():
+        images.start_deletion(images.get_for_update(image_id), actor=owner.actor)
+    assert not RecycleBinEntry.objects.exists()
+
+
+def test_explain_says_what_the_bin_keeps_and_until_when(owner: TestKey) -> None:
+    api, namespace = Api(owner), make_namespace(owner)
+    pushed = push_image(owner, namespace)
+    other = push_image(make_key(), make_namespace(make_key()), layers=[b"of another tenant"])
+    BlobLease.objects.all().delete()
+    for path in (f"/images/{pushed.image_id}", f"/namespaces/{namespace.pk}"):
+        api.delete(path)
+        latest = RecycleBinEntry.objects.latest("expires_at")
+        for digest in (pushed.digest, pushed.blobs[1]):
+            found = api.get(f"{V1BETA1}/gc/explain", digest=digest).body
+            assert (found["state"], found["kept_by"]) == (
+                "recycled",
+                [f"recycle bin: image {namespace.name}/app"],
+            )
+            assert datetime.fromisoformat(found["goes_at"]) == latest.expires_at + settings.GC_GRACE
+    api.post(f"{BIN}/{RecycleBinEntry.objects.get(kind='namespace').pk}/restore")
+    assert restore(owner) == 200
+    assert api.get(f"{V1BETA1}/gc/explain", digest=pushed.blobs[1]).body["state"] == "kept"
+    assert api.get(f"{V1BETA1}/gc/explain", digest=other.digest).body["state"] == "unknown"
+
+
+def gc(*options: str) -> dict[str, Any]:
+    output = StringIO()
+    call_command("gc", "--json", *options, stdout=output)
+    found: dict[str, Any] = json.loads(output.getvalue())
+    return found
+
+
+def test_gc_now_empties_the_bin_and_a_dry_run_counts_it(owner: TestKey, store: FilesystemStore) -> None:
+    api, namespace, shared = Api(owner), make_namespace(owner), b"a shared layer"
+    kept = push_image(owner, namespace, "kept", layers=[shared])
+    for name in ("a", "b"):
+        api.delete(f"/images/{push_image(owner, namespace, name, layers=[shared, b'own']).image_id}")
+    blob_store().check()
+    finish(store)
+    BlobLease.objects.all().delete()
+    own = digest_of(b"own")
+    waiting = gc()["waiting"]
+    assert [(each["digest"], each["bytes"]) for each in waiting] == [(own, 3)]
+    assert "recycle bin" in waiting[0]["reason"]
+    dry = gc("--dry-run")
+    assert (dry["blobs"], dry["manifests"]) == (0, 0)
+    dry = gc("--dry-run", "--now")
+    assert (dry["blobs"], dry["bytes"], dry["manifests"], dry["waiting"]) == (1, 3, 2, [])
+    assert gc("--now")["manifests"] == 2
+    assert not Blob.objects.filter(digest=own).exists()
+    assert set(Image.objects.values_list("pk", flat=True)) == {kept.image_id}
