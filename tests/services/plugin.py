@@ -7,7 +7,9 @@ With pytest-xdist each worker process has a folder and servers of its own, so th
 process that only distributes tests starts no server.
 """
 
+import fcntl
 import gc
+import hashlib
 import itertools
 import os
 import secrets
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +32,8 @@ from tests.services.redis import Redis, running_redis
 
 _ROOT: Final = Path(__file__).parents[2]
 _TEMPLATE: Final = "template"
+_KEPT: Final = _ROOT / ".venv" / "migrated"
+_KEPT_FILES: Final = 20
 
 
 @dataclass(frozen=True)
@@ -98,16 +102,23 @@ class Backing:
 
     @cached_property
     def _template(self) -> str:
-        """A database on which `manage.py migrate` ran once: a file (SQLite) or a name (PostgreSQL)."""
+        """A migrated database of this process: a file (SQLite) or a name (PostgreSQL)."""
         folder = self.folder / _TEMPLATE
         folder.mkdir()
+        if self.postgres:
+            self._migrate(folder, self.postgres.create_database(_TEMPLATE))
+            return _TEMPLATE
         file = folder / "registry.sqlite3"
-        environment = self.environment() | {
-            "REGISTRY_STATE_DIR": str(folder),
-            "REGISTRY_DATABASE_URL": (
-                self.postgres.create_database(_TEMPLATE) if self.postgres else f"sqlite:///{file}"
-            ),
-        }
+        with _kept_database() as kept:
+            if not kept.exists():
+                self._migrate(folder, f"sqlite:///{file}")
+                shutil.copyfile(file, draft := kept.with_suffix(".draft"))
+                draft.rename(kept)
+            shutil.copyfile(kept, file)
+        return str(file)
+
+    def _migrate(self, folder: Path, url: str) -> None:
+        environment = self.environment() | {"REGISTRY_STATE_DIR": str(folder), "REGISTRY_DATABASE_URL": url}
         done = subprocess.run(
             [sys.executable, "manage.py", "migrate", "--verbosity=0"],
             cwd=_ROOT,
@@ -119,10 +130,25 @@ class Backing:
         )
         if done.returncode:
             raise ServiceError(f"manage.py migrate ended with {done.returncode}\n{done.stdout}{done.stderr}")
-        return _TEMPLATE if self.postgres else str(file)
 
 
-# Collection creates a million objects that stay; `pytest_collection_finish` ends this.
+@contextmanager
+def _kept_database() -> Iterator[Path]:
+    """A file for the migrated SQLite database of exactly this code, locked; it may not exist yet.
+
+    The migrations take seconds of CPU, and each process of each run would need them.
+    """
+    state = hashlib.sha256((_ROOT / "requirements.txt").read_bytes())
+    for source in sorted((_ROOT / "registry_control").rglob("*.py")):
+        state.update(f"{source.relative_to(_ROOT)}\n".encode() + source.read_bytes())
+    _KEPT.mkdir(parents=True, exist_ok=True)
+    with (_KEPT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for old in sorted(_KEPT.glob("*.sqlite3"), key=lambda file: file.stat().st_mtime)[:-_KEPT_FILES]:
+            old.unlink()
+        yield _KEPT / f"{state.hexdigest()}.sqlite3"
+
+
 _GC_THRESHOLD: Final = gc.get_threshold()
 gc.set_threshold(100_000, *_GC_THRESHOLD[1:])
 

@@ -15,7 +15,7 @@ def wait_until(condition: Callable[[], bool], *, timeout: float = 30) -> None:
     deadline = time.monotonic() + timeout
     while not _holds(condition):
         assert time.monotonic() < deadline, f"not true within {timeout:g} s"
-        time.sleep(0.02)
+        time.sleep(0.05)  # Many conditions open a connection.
 
 
 def _holds(condition: Callable[[], bool]) -> bool:
