@@ -20,7 +20,8 @@ from registry_control.catalog.api import (
 )
 from registry_control.catalog.selectors.resolve import repository_facts
 from registry_control.catalog.serializers import ImageQuery, TagQuery
-from registry_control.gc.api import Explain, Queue, RetentionDetail, RetentionPreview, RunDetail, RunList
+from registry_control.gc.api import Explain, Queue, RunDetail, RunList
+from registry_control.gc.retention_api import RetentionDetail, RetentionPreview
 from registry_control.integrity.api import Scrub
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
 from registry_control.namespaces.serializers import NamespaceQuery

@@ -14,6 +14,7 @@ from django.views.decorators.http import require_POST
 from registry_control.administration.base import ReadOnlyAdmin, actor_of, human_size, short
 from registry_control.catalog.models import BlobReview
 from registry_control.common.clock import now
+from registry_control.gc import retention_admin  # noqa: F401 - registers its pages
 from registry_control.gc.models import GcRun
 from registry_control.gc.selectors import queue
 from registry_control.gc.services import requested

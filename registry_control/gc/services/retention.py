@@ -40,11 +40,13 @@ def put(*, principal: Principal, namespace_id: UUID, document: object) -> Policy
     return policy
 
 
-def store(namespace: Namespace, policy: Policy, *, actor: Actor) -> None:
+def store(namespace: Namespace, policy: Policy, *, actor: Actor) -> Retention:
     """Store the retention of a namespace whose row is locked, for an actor who may do that."""
     moment = now()
     fields = policy.as_json()
-    Retention.objects.update_or_create(namespace=namespace, defaults={**fields, "updated_at": moment})
+    row, _ = Retention.objects.update_or_create(
+        namespace=namespace, defaults={**fields, "updated_at": moment}
+    )
     _plan(namespace, policy)
     record(
         actor=actor,
@@ -56,6 +58,7 @@ def store(namespace: Namespace, policy: Policy, *, actor: Actor) -> None:
         protected_tags=" ".join(policy.protected_tags),
         protected_except=" ".join(policy.protected_except),
     )
+    return row
 
 
 def _plan(namespace: Namespace, policy: Policy) -> None:

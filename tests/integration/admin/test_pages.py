@@ -33,14 +33,15 @@ from registry_control.catalog.services import blobs, deletion, uploads
 from registry_control.common.models import Change, Status
 from registry_control.common.store import blob_store
 from registry_control.gc.models import GcRun, RetentionRun
-from registry_control.gc.services import runs
+from registry_control.gc.retention import parse
+from registry_control.gc.services import retention, runs
 from registry_control.identity.models import ApiKey, Organization, Policy, PolicyRule, Project, User
 from registry_control.integrity.models import BlobCheck, BlobFault, Job
 from registry_control.integrity.policy import Content, Finding
 from registry_control.integrity.selectors.due import blob_with_digest
 from registry_control.integrity.services import checks, faults
 from registry_control.namespaces import recycling
-from registry_control.namespaces.models import Namespace, RecycleBinEntry, Retention
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_control.replication.models import (
     Execution,
     ExecutionBlob,
@@ -79,7 +80,7 @@ REPLICATION_WORK = {
     TargetBlob,
 }
 COORDINATION = {Change, Installation, Job, LeaderLease, WorkerHeartbeat, SignInCounter}
-WITHOUT_PAGES = {PolicyRule, Referrer, Retention, RetentionRun, TargetBlob, *COORDINATION, *REPLICATION_WORK}
+WITHOUT_PAGES = {PolicyRule, Referrer, TargetBlob, *COORDINATION, *REPLICATION_WORK}
 MODELS = [model for model in OURS if model not in WITHOUT_PAGES]
 READ_ONLY = {
     Execution,
@@ -89,6 +90,7 @@ READ_ONLY = {
     BlobFault,
     BlobReview,
     GcRun,
+    RetentionRun,
     BlobLease,
     BlobLink,
     ManifestChild,
@@ -116,6 +118,7 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
         blob_id=Blob.objects.get(digest=leased).pk,
         digest=leased,
     )
+    retention.store(namespace, parse({"untagged_days": 9}), actor=owner.actor)
     runs.start(actor=owner.actor, kind=GcRun.Kind.REQUESTED, dry_run=True)
     broken = blob_with_digest(push_blob(owner, pushed.image_id, b"broken"))
     assert broken is not None
@@ -137,7 +140,7 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
 
 def test_every_model_is_registered() -> None:
     admin.autodiscover()  # as the first request would do
-    assert len(MODELS) == 26
+    assert len(MODELS) == 28
     assert [model for model in MODELS if not admin.site.is_registered(model)] == []
 
 
