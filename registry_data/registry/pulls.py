@@ -15,7 +15,8 @@ from registry_control.catalog.services.pulls import Recorded
 logger = logging.getLogger(__name__)
 
 CAPACITY: Final = 32_768
-"""Different pulls that wait to be recorded, which take about 15 MB; further ones are dropped and counted."""
+"""Different pulls that wait to be recorded; further ones are dropped and counted. As many that were recorded
+are remembered. Both together take about 27 MB."""
 
 _INTERVAL: Final = 5.0  # seconds between two flushes: kill -9 loses the pulls of so long at most
 _LONGEST: Final = 300.0  # seconds after which a failed flush is repeated
