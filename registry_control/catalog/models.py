@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from registry_control.access.policy import Visibility
 from registry_control.common.models import NOT_DELETING, Lockable, Status, Timestamped
-from registry_control.db.fields import ByteOrderedField
+from registry_control.db.fields import ByteOrderedField, Last32
 from registry_control.identity.models import Application
 from registry_control.namespaces.models import Namespace
 
@@ -256,7 +256,8 @@ class Blob(models.Model):
                 "id",
                 condition=models.Q(state="live"),
                 name="blobs_to_verify",
-            )
+            ),
+            models.Index(Last32("storage_key"), name="blobs_by_generation"),
         ]
 
     def __str__(self) -> str:

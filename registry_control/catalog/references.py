@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 
 from registry_control.catalog.models import live_sql
 from registry_control.catalog.selectors.resolve import ANSWER_TIME
@@ -112,6 +113,19 @@ _BROKEN: Final = """
 SELECT b.digest FROM catalog_bloblink k JOIN catalog_blob b ON b.id = k.blob_id
 WHERE k.manifest_id = %s AND b.state IN ('damaged', 'missing') ORDER BY b.digest
 """
+# The first statement runs without a transaction, and finds nothing unless a row was lost.
+_FORGOTTEN: Final = """
+SELECT b.id, b.state FROM catalog_blob b
+WHERE b.id > %s AND b.id <= %s
+  AND (SELECT r.blob_id FROM catalog_blobreview r WHERE r.blob_id = b.id) IS NULL
+  AND (b.state = 'deleting'
+       OR ((SELECT k.id FROM catalog_bloblink k WHERE k.blob_id = b.id LIMIT 1) IS NULL
+           AND (SELECT l.id FROM catalog_bloblease l WHERE l.blob_id = b.id LIMIT 1) IS NULL))
+"""
+_IN_ORDER: Final = "ORDER BY b.digest, b.id FOR UPDATE OF b SKIP LOCKED"
+_QUEUE_FORGOTTEN: Final = """
+INSERT INTO catalog_blobreview (blob_id, cause, unreferenced_since, retry_at, attempts, error) VALUES
+"""
 _ORGANIZATIONS: Final = "SELECT id, organization_id FROM catalog_image WHERE id IN"
 _LINKED_ONLY_BY: Final = """
 SELECT b.id, b.size FROM catalog_bloblink k JOIN catalog_blob b ON b.id = k.blob_id
@@ -132,6 +146,7 @@ class Cause(Enum):
     BLOB_DELETED = "blob deleted"
     LEASE_EXPIRED = "lease expired"
     CONTENT_REPLACED = "content replaced"
+    FORGOTTEN = "queue row was missing"
 
 
 class _Release(NamedTuple):
@@ -297,6 +312,25 @@ def discard_content(digest: str, *, size: int, key: str) -> None:
     moment = time_parameter(now())
     for (blob_id,) in rows(_ADD_DELETING, [digest, size, key, moment]):
         execute(_DELETE_NOW, [blob_id, Cause.CONTENT_REPLACED.value, moment, moment])
+
+
+def queue_forgotten(*, after: int, until: int) -> int:
+    """Queue the blobs of a range of ids that have no reference and no row in the queue; returns how many.
+
+    A bug or an administrator may have removed that row. The grace period begins now.
+    """
+    if not rows(_FORGOTTEN, [after, until]):
+        return 0
+    with transaction.atomic():
+        moment = time_parameter(now())
+        # Locked, so that no transaction adds a reference or deletes the blob until the row is written.
+        found = rows(f"{_FORGOTTEN} {_IN_ORDER}", [after, until])
+        entries = [
+            [blob_id, Cause.FORGOTTEN.value, moment, moment if state == "deleting" else None, 0, ""]
+            for blob_id, state in sorted(found)
+        ]
+        insert_many(_QUEUE_FORGOTTEN, entries, conflict="ON CONFLICT (blob_id) DO NOTHING")
+    return len(found)
 
 
 def _end_leases(sql: str, parameters: Sequence[Parameter], cause: Cause) -> int:

@@ -23,3 +23,10 @@ class ByteOrderedField(_Text):
         if connection.vendor == "postgresql":
             parameters["collation"] = "C"
         return parameters
+
+
+class Last32(models.Func):
+    """The last 32 characters of a text, in the same SQL on both databases."""
+
+    template = "substr(%(expressions)s, length(%(expressions)s) - 31)"
+    output_field = models.CharField()

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 from registry_control.administration.base import ReadOnlyAdmin, human_size, short
 from registry_control.catalog.selectors.holders import names_of_images_with
-from registry_control.integrity.models import BlobCheck, BlobFault
+from registry_control.integrity.models import BlobCheck, BlobFault, UnknownObject
 from registry_control.integrity.selectors import report
 
 if TYPE_CHECKING:
@@ -67,8 +67,24 @@ class BlobFaultAdmin(ReadOnlyAdmin):
             "covered": f"{report.covered(period) * 100:.1f} %" if period else "",
             "open": BlobFault.objects.filter(healed_at__isnull=True).count(),
             "errors": report.errors(),
+            "reconciled": report.reconciled(),
         }
         return super().changelist_view(request, {**shown, **(extra_context or {})})
+
+
+@admin.register(UnknownObject)
+class UnknownObjectAdmin(ReadOnlyAdmin):
+    """Objects of the storage that no row knows, the ones that go first at the top."""
+
+    list_display = ("name", "kind", "size_for_people", "first_seen_at", "attempts", "error")
+    list_filter = ("kind",)
+    ordering = ("first_seen_at", "pk")
+    search_fields = ("upload__exact",)
+
+    @admin.display(description="size", ordering="size")
+    def size_for_people(self, found: UnknownObject) -> str:
+        """The size of the object."""
+        return human_size(found.size)
 
 
 @admin.register(BlobCheck)

@@ -7,6 +7,7 @@ from django.db import models
 from django.utils import timezone
 
 from registry_control.catalog.models import DIGEST_LENGTH, Blob
+from registry_data.storage.base import Kind
 
 
 class Job(models.Model):
@@ -27,6 +28,32 @@ class Job(models.Model):
     total_blobs = models.BigIntegerField(default=0)
     total_bytes = models.BigIntegerField(default=0)
     error = models.CharField(max_length=255, blank=True, default="", help_text="Of the last slice.")
+    retry_at = models.DateTimeField(null=True, help_text="After an error: when the next slice is due.")
+    phase = models.CharField(max_length=16, blank=True, default="", help_text="Of a pass of reconciling.")
+    cursor = models.TextField(blank=True, default="", help_text="How far that phase has come.")
+    started_at = models.DateTimeField(null=True, help_text="When the last pass of reconciling began.")
+    finished_at = models.DateTimeField(null=True, help_text="When it ended; null while it runs.")
+    counts = models.JSONField(default=dict, blank=True, help_text="What the last pass has seen so far.")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class UnknownObject(models.Model):
+    """An object of the storage that no row knows. It is removed if that is so for a grace period."""
+
+    name = models.CharField(max_length=255)
+    kind = models.CharField(max_length=16, choices=[(kind.value, kind.value) for kind in Kind])
+    upload = models.CharField(max_length=32, help_text="The upload that it came with.")
+    size = models.BigIntegerField()
+    first_seen_at = models.DateTimeField(default=timezone.now)
+    retry_at = models.DateTimeField(null=True, help_text="After a failed removal: when the next one is due.")
+    attempts = models.IntegerField(default=0)
+    error = models.CharField(max_length=255, blank=True, default="", help_text="Of the last attempt.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["name", "kind"], name="unknown_object_once")]
+        indexes = [models.Index(fields=["first_seen_at", "id"], name="unknown_objects_by_time")]
 
     def __str__(self) -> str:
         return self.name

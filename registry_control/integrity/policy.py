@@ -19,6 +19,13 @@ CONFIRM_AFTER: Final = timedelta(seconds=10)
 FEWEST_SUSPICIOUS: Final = 10
 """Fewer missing objects than these are plausible, whatever their share is."""
 
+SLOWEST_LOOKS: Final = 50
+"""Rows and objects per second that are compared at least, and"""
+FASTEST_LOOKS: Final = 2000
+"""at most."""
+LATER: Final = timedelta(minutes=5)
+"""Time until a pass goes on that stopped because the storage or the database is likely the wrong one."""
+
 _FIRST_RETRY: Final = timedelta(seconds=30)
 _LAST_RETRY: Final = timedelta(hours=1)
 _LAST_RECHECK: Final = timedelta(days=1)
@@ -69,6 +76,13 @@ def is_suspicious(*, missing: int, examined: int) -> bool:
     For example a disk that is not mounted, or another bucket.
     """
     return missing >= FEWEST_SUSPICIOUS and missing * 2 > examined
+
+
+def looks(*, number: int, period: timedelta, since_last: timedelta) -> int:
+    """The rows or objects to compare now, so that so many are compared twice within the period."""
+    needed = 2 * HEADROOM * number / max(period.total_seconds(), 1)
+    gap = min(max(since_last, timedelta(seconds=1)), LONGEST_GAP)
+    return int(min(max(needed, SLOWEST_LOOKS), FASTEST_LOOKS) * gap.total_seconds())
 
 
 def retry_after(attempts: int) -> timedelta:

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from registry_control.integrity.selectors.report import Report, State
+from registry_control.integrity.selectors.report import Reconciled, Report, State
 from registry_control.rest.serializers import NoUnknown
 
 
@@ -23,6 +23,19 @@ class FaultSerializer(serializers.Serializer[Any]):
     healed_at = serializers.DateTimeField(allow_null=True)
 
 
+class ReconciledSerializer(serializers.Serializer[Reconciled]):
+    """The last comparison of database and storage."""
+
+    period = serializers.IntegerField(help_text="Seconds between two comparisons; 0: never.")
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True, help_text="Null while it runs.")
+    unknown_objects = serializers.IntegerField(
+        help_text="Objects that no row knows; each is removed a grace period after it was seen first."
+    )
+    unknown_bytes = serializers.IntegerField()
+    foreign_objects = serializers.IntegerField(help_text="Files of other programs, which stay.")
+
+
 class ScrubSerializer(serializers.Serializer[Report]):
     """The state of the stored content as a whole."""
 
@@ -33,5 +46,6 @@ class ScrubSerializer(serializers.Serializer[Report]):
     waiting = serializers.IntegerField(
         help_text="Blobs that are looked at again: first findings to confirm, and quarantined ones."
     )
+    reconcile = ReconciledSerializer()
     # DRF removes declared fields from the class, whose property `errors` stays.
     errors = serializers.ListField(child=serializers.CharField())  # type: ignore[assignment]

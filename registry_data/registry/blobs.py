@@ -11,12 +11,14 @@ from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs
 from registry_control.common.clock import now
 from registry_control.common.lru_cache import LruCache, size_of_bytes
+from registry_control.integrity.services import suspects
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
 from registry_data.registry.authorization import Credentials, identify, is_allowed, require, scope_of
-from registry_data.registry.use_case import unavailable, use_case
+from registry_data.registry.use_case import RETRY_AFTER, use_case
 from registry_data.storage.base import BlobStore, Key, NotStored
+from registry_data.storage.keys import parse_key
 
 SMALL_BLOB: Final = 64 * 1024  # bytes; a blob of at most this size is cached and sent from memory
 _recent: Final = LruCache[str, bytes](32 * 1024 * 1024, size_of_bytes)
@@ -86,35 +88,55 @@ def unknown(digest: Digest) -> ProtocolError:
     )
 
 
+class BrokenContent(ProtocolError):
+    """The content of a blob seems to be missing or damaged: `report` it.
+
+    503 and not 404: the catalogue has the blob, and one look at the storage proves nothing (invariant 7).
+    """
+
+    def __init__(self, reason: str, *, is_missing: bool = False) -> None:
+        super().__init__(
+            ErrorCode.UNAVAILABLE, "the content of the blob cannot be read at present", headers=RETRY_AFTER
+        )
+        self.reason = reason
+        self.is_missing = is_missing
+
+
+def report(key: Key, error: BrokenContent) -> None:
+    """Let a worker look again at content that could not be sent."""
+    with use_case():
+        suspects.report(key, error.reason, is_missing=error.is_missing)
+
+
 def read(store: BlobStore, key: Key, *, start: int, stop: int) -> Iterator[bytes]:
     """Read the bytes of a blob in pieces.
 
     Raises:
-        ProtocolError: UNAVAILABLE if they cannot be read. Not 404 if they are missing: the catalogue has the
-        blob
-            (invariant 7).
+        BrokenContent: the storage says that it has none.
+        ProtocolError: UNAVAILABLE if the storage does not respond.
     """
     with use_case():
         try:
             return store.read(key, start=start, stop=stop)
         except NotStored as error:
-            raise unavailable("the content of the blob cannot be read at present") from error
+            raise BrokenContent("a download found no content", is_missing=True) from error
 
 
 def check_readable(store: BlobStore, blob: StoredBlob) -> None:
     """Check that a blob's file exists and is complete, before the HTTP server sends it by its path.
 
     Raises:
-        ProtocolError: UNAVAILABLE if it cannot be read or has another length (invariant 7).
+        BrokenContent: it does not exist or has another length.
+        ProtocolError: UNAVAILABLE if the storage does not respond.
     """
     with use_case():
         read(store, blob.key, start=0, stop=0)
         try:
-            whole = store.size(blob.key) == blob.size
-        except NotStored:
-            whole = False
-        if not whole:
-            raise unavailable("the content of the blob cannot be read at present")
+            size = store.size(blob.key)
+        except NotStored as error:
+            raise BrokenContent("a download found no content", is_missing=True) from error
+        if size != blob.size:
+            raise BrokenContent(f"a download found {size} bytes instead of {blob.size}")
 
 
 def recent(key: Key) -> bytes | None:
@@ -123,15 +145,17 @@ def recent(key: Key) -> bytes | None:
 
 
 def read_small(store: BlobStore, blob: StoredBlob) -> bytes:
-    """Read a small blob and cache it.
+    """Read a small blob, verify it and cache it.
 
     Raises:
-        ProtocolError: UNAVAILABLE if it cannot be read or has another length.
+        BrokenContent: it does not exist, or has another length or digest.
+        ProtocolError: UNAVAILABLE if the storage does not respond.
     """
     with use_case():
         content = b"".join(read(store, blob.key, start=0, stop=blob.size))
-        if len(content) != blob.size:
-            raise unavailable("the content of the blob cannot be read at present")
+        expected = Digest.parse(parse_key(blob.key)[0])
+        if len(content) != blob.size or Digest.of(content, expected.algorithm) != expected:
+            raise BrokenContent("a download found other content")
     _recent.put(blob.key, content)
     return content
 

@@ -281,6 +281,19 @@ class DeletesMany(Protocol):
 
 
 @runtime_checkable
+class ReadsPastCache(Protocol):
+    """Optional: content can be read from the medium itself, which is what has to be verified."""
+
+    def read_past_cache(self, key: Key) -> Iterator[bytes]:
+        """All bytes, not from a cache of the operating system, and without leaving them in it.
+
+        Raises:
+            NotStored: as `read`.
+        """
+        ...
+
+
+@runtime_checkable
 class SignsUrls(Protocol):
     """Optional: clients may read from the object store directly, and the server redirects them."""
 

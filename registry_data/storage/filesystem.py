@@ -164,6 +164,12 @@ class FilesystemStore:
         """Open the file now, read it later."""
         return self._pieces(self.path_of(key), start, stop)
 
+    def read_past_cache(self, key: Key) -> Iterator[bytes]:
+        """Drop the file from the page cache before it is read, and each piece after it (posix_fadvise(2))."""
+        reader = self._pieces(self.path_of(key), 0, None)
+        reader.drop_cached()
+        return reader
+
     def delete(self, key: Key) -> None:
         """Remove the file's name; a process that has the file open can read it to its end."""
         with suppress(NotStored), self.translate_errors():
@@ -219,7 +225,7 @@ class FilesystemStore:
             if algorithm in _ALGORITHMS
         ]
 
-    def _pieces(self, path: Path, start: int, stop: int | None) -> Iterator[bytes]:
+    def _pieces(self, path: Path, start: int, stop: int | None) -> "_FileReader":
         with self.translate_errors():
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             end = os.fstat(descriptor).st_size if stop is None else stop
@@ -291,6 +297,13 @@ class _FileReader:
         self._store, self._descriptor, self._offset, self._stop = store, descriptor, start, stop
         self._close = finalize(self, os.close, descriptor)  # at the first call only
         self.piece_size = PIECE
+        self._drops_cache = False
+
+    def drop_cached(self) -> None:
+        """Read from the disk, and leave nothing in the page cache. Pages that are not yet written stay."""
+        self._drops_cache = True
+        with self._store.translate_errors():
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def __iter__(self) -> "_FileReader":
         return self
@@ -305,7 +318,10 @@ class _FileReader:
 
     def _read(self) -> bytes:
         with self._store.translate_errors():
-            return os.pread(self._descriptor, min(self.piece_size, self._stop - self._offset), self._offset)
+            piece = os.pread(self._descriptor, min(self.piece_size, self._stop - self._offset), self._offset)
+            if self._drops_cache:
+                os.posix_fadvise(self._descriptor, self._offset, len(piece), os.POSIX_FADV_DONTNEED)
+            return piece
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -50,6 +50,7 @@ class Candidate:
     cause: str
     attempts: int
     error: str
+    is_broken: bool  # its content was found damaged or missing
     facts: Facts
 
 
@@ -91,4 +92,15 @@ def _candidate(
         retry_at=optional_time(retry_at),
     )
     owner = optional_uuid(organization_id)
-    return Candidate(blob_id, digest, size, Key(key), owner, cause or "", attempts or 0, error or "", facts)
+    return Candidate(
+        id=blob_id,
+        digest=digest,
+        size=size,
+        key=Key(key),
+        organization_id=owner,
+        cause=cause or "",
+        attempts=attempts or 0,
+        error=error or "",
+        is_broken=state in ("damaged", "missing"),
+        facts=facts,
+    )

@@ -175,6 +175,8 @@ def _reason(blob: Candidate, reason: str, *, with_error: bool) -> str:
     parts = [reason]
     if blob.cause and not (blob.facts.is_linked or blob.facts.leased_until):
         parts.append(f"its last reference ended: {blob.cause}")
+    if blob.is_broken:
+        parts.append("its content is damaged or missing: the next push of it heals it")
     if blob.attempts:
         parts.append(f"failed attempts to delete the content: {blob.attempts}")
         if with_error:

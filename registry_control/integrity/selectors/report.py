@@ -6,12 +6,16 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from django.conf import settings
+from django.db.models import Count, Sum
+from django.db.models.functions import Coalesce
+
 from registry_control.access.policy import Principal
 from registry_control.access.selectors import require_operator
 from registry_control.catalog.selectors.holders import names_of_images_with
 from registry_control.common.clock import now
 from registry_control.db.sql import row, time_parameter
-from registry_control.integrity.models import BlobCheck, BlobFault, Job
+from registry_control.integrity.models import BlobCheck, BlobFault, Job, UnknownObject
 from registry_control.integrity.selectors.due import totals
 
 RESOURCE: Final = "registry_gc"
@@ -44,6 +48,18 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconciled:
+    """The last comparison of database and storage, and the objects that no row knows."""
+
+    period: int  # seconds, 0 if it is off
+    started_at: datetime | None
+    finished_at: datetime | None  # None while it runs
+    unknown_objects: int
+    unknown_bytes: int
+    foreign_objects: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The state of the stored content as a whole."""
 
@@ -52,6 +68,7 @@ class Report:
     damaged: Sequence[Fault]
     missing: Sequence[Fault]
     waiting: int  # blobs to look at again, the quarantined ones included
+    reconcile: Reconciled
     errors: Sequence[str]
 
 
@@ -73,7 +90,22 @@ def full_report(*, period: timedelta) -> Report:
         damaged=_faults(BlobFault.Kind.DAMAGED),
         missing=_faults(BlobFault.Kind.MISSING),
         waiting=BlobCheck.objects.count(),
+        reconcile=reconciled(),
         errors=errors(),
+    )
+
+
+def reconciled() -> Reconciled:
+    """The state of reconciling."""
+    job = Job.objects.filter(pk=Job.Name.RECONCILE).first() or Job()
+    left = UnknownObject.objects.aggregate(number=Count("pk"), size=Coalesce(Sum("size"), 0))
+    return Reconciled(
+        period=int(settings.RECONCILE_PERIOD.total_seconds()),
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        unknown_objects=left["number"],
+        unknown_bytes=left["size"],
+        foreign_objects=job.counts.get("foreign", 0),
     )
 
 

@@ -1,8 +1,10 @@
-"""Scrubbing in the calling process, for `manage.py scrub`. Workers may run beside it."""
+"""Scrubbing and reconciling in the calling process, for `manage.py`. Workers may run beside it."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from registry_control.common.clock import now
@@ -15,11 +17,14 @@ from registry_control.integrity.selectors.due import (
     blob_with_digest,
     longest_unverified,
 )
-from registry_control.integrity.services import checks, scrub
+from registry_control.integrity.selectors.report import reconciled
+from registry_control.integrity.services import checks, reconcile, scrub, unknown
 from registry_control.integrity.services.reading import Pace
 from registry_data.storage.base import BlobStore
 
 _BATCH: Final = 100
+_SLICE: Final = 500
+_SHOWN: Final = 20
 _PAUSE: Final = 0.5  # seconds between two attempts to take second looks, which a worker may be taking
 _LONGEST_WAIT: Final = 600.0  # seconds for all second looks
 
@@ -62,6 +67,55 @@ def scrub_some(digests: Sequence[str], store: BlobStore) -> Outcome:
     BlobCheck.objects.filter(pk__in=[blob.id for blob in blobs]).update(due_at=now())
     errors += filter(None, [scrub.read(blobs, store, Pace(None, lambda: True))])
     return Outcome(len(blobs), sum(blob.size for blob in blobs), [*errors, *confirm(store)])
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a pass of reconciling has seen and done."""
+
+    rows: int
+    objects: int
+    queued: int  # blobs without references that garbage collection had lost sight of
+    removed: int  # unknown objects
+    unknown: int  # that wait for the end of their grace period
+    unknown_bytes: int
+    foreign: int
+    foreign_names: Sequence[str]  # some of them
+    errors: Sequence[str]
+
+
+def reconcile_all(
+    store: BlobStore, *, grace: timedelta, accept_losses: bool = False, remove_unknown: bool = False
+) -> Comparison:
+    """Compare all rows and objects now, confirm what seems to be lost, and remove what is due."""
+    counts, names, errors = Counter[str](), list[str](), list[str]()
+    for phase in (reconcile.ROWS, reconcile.OBJECTS):
+        cursor: str | None = ""
+        while cursor is not None:
+            done = reconcile.compare(store, phase, cursor, limit=_SLICE, accept_losses=accept_losses)
+            counts.update(done.counts)
+            names += done.foreign
+            cursor = done.next
+            if done.error:
+                errors.append(done.error)
+                break
+    errors += confirm(store, accept_losses=accept_losses)
+    removal = unknown.Removal()
+    if not errors:
+        removal = unknown.remove_due(store, grace=grace, even_most=remove_unknown)
+        errors += filter(None, [removal.error])
+    left = reconciled()
+    return Comparison(
+        rows=counts["rows"],
+        objects=counts["objects"],
+        queued=counts["queued"],
+        removed=removal.objects,
+        unknown=left.unknown_objects,
+        unknown_bytes=left.unknown_bytes,
+        foreign=counts["foreign"],
+        foreign_names=names[:_SHOWN],
+        errors=list(dict.fromkeys(errors)),
+    )
 
 
 def confirm(store: BlobStore, *, accept_losses: bool = False) -> Sequence[str]:

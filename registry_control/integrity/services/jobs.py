@@ -8,11 +8,17 @@ from uuid import uuid4
 
 from django.db import transaction
 from django.db.models import Q
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now
 
 from registry_control.integrity.models import Job
 
 _LEASE: Final = timedelta(seconds=60)
+
+
+def lease_end() -> CombinedExpression:
+    """The time until which a job is leased from now on, by the clock of the database."""
+    return Now() + _LEASE
 
 
 class Held:
@@ -23,7 +29,7 @@ class Held:
 
     def renew(self) -> bool:
         """Extend the lease; False if another worker has taken the job over meanwhile."""
-        return self._update(leased_until=Now() + _LEASE)
+        return self._update(leased_until=lease_end())
 
     def save(self, **changes: Any) -> bool:
         """Save progress, unless another worker has taken the job over."""
@@ -55,6 +61,6 @@ def _acquire(name: Job.Name) -> Job | None:
     free = Q(leased_until__isnull=True) | Q(leased_until__lte=Now())
     with transaction.atomic():
         # One statement: PostgreSQL checks the condition again after it has waited for the row's lock.
-        if not Job.objects.filter(free, pk=name).update(owner=token, leased_until=Now() + _LEASE):
+        if not Job.objects.filter(free, pk=name).update(owner=token, leased_until=lease_end()):
             return None
     return Job.objects.get(pk=name)

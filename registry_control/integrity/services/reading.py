@@ -1,12 +1,12 @@
 """Looks at the stored content of a blob."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from registry_control.integrity.policy import Content, Finding
 from registry_data.oci.digest import Digest, Hashers
-from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
+from registry_data.storage.base import BlobStore, Key, NotStored, ReadsPastCache, StorageError
 
 _TICK: Final = 5.0  # seconds between two calls of `alive`
 
@@ -49,7 +49,7 @@ def look(store: BlobStore, *, key: str, digest: str, size: int, pace: Pace) -> F
     expected = Digest.parse(digest)
     hashers, read = Hashers([expected.algorithm]), 0
     try:
-        for piece in store.read(Key(key)):
+        for piece in _pieces(store, Key(key)):
             hashers.update(piece)
             read += len(piece)
             pace.count(len(piece))
@@ -63,6 +63,10 @@ def look(store: BlobStore, *, key: str, digest: str, size: int, pace: Pace) -> F
     if actual != expected:
         return Finding(Content.DAMAGED, f"the digest of the content is {actual}")
     return Finding(Content.WHOLE)
+
+
+def _pieces(store: BlobStore, key: Key) -> Iterator[bytes]:
+    return store.read_past_cache(key) if isinstance(store, ReadsPastCache) else store.read(key)
 
 
 def glance(store: BlobStore, *, key: str, size: int) -> Finding:

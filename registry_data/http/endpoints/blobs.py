@@ -45,7 +45,12 @@ async def get(context: AppContext, request: Request, route: Route) -> Response:
     if request.method == "HEAD":
         headers["content-length"] = str(found.size)
         return Response(HTTPStatus.OK, headers, cacheable_until=found.cacheable_until)
-    return await _content(context, request, str(digest), found, headers)
+    try:
+        return await _content(context, request, str(digest), found, headers)
+    except blobs.BrokenContent as error:
+        if not context.config.read_only:
+            await context.bridge.run(blobs.report, found.key, error)
+        raise
 
 
 async def _content(

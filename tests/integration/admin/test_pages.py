@@ -36,7 +36,7 @@ from registry_control.gc.models import GcRun, RetentionRun
 from registry_control.gc.retention import parse
 from registry_control.gc.services import retention, runs
 from registry_control.identity.models import ApiKey, Organization, Policy, PolicyRule, Project, User
-from registry_control.integrity.models import BlobCheck, BlobFault, Job
+from registry_control.integrity.models import BlobCheck, BlobFault, Job, UnknownObject
 from registry_control.integrity.policy import Content, Finding
 from registry_control.integrity.selectors.due import blob_with_digest
 from registry_control.integrity.services import checks, faults
@@ -88,6 +88,7 @@ READ_ONLY = {
     Blob,
     BlobCheck,
     BlobFault,
+    UnknownObject,
     BlobReview,
     GcRun,
     RetentionRun,
@@ -123,6 +124,7 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
     broken = blob_with_digest(push_blob(owner, pushed.image_id, b"broken"))
     assert broken is not None
     faults.settle(broken.id, key=broken.key, finding=Finding(Content.DAMAGED, "other bytes"))
+    UnknownObject.objects.create(name="blobs/x", kind="content", upload="0" * 32, size=1)
     checks.add(broken, Finding(Content.DAMAGED, "other bytes"))
     rotate_signing_keys()
     recycling.keep(

@@ -21,8 +21,11 @@ from registry_control.common.models import Status
 from registry_control.gc.policy import Rules
 from registry_control.gc.selectors import explanation, planner
 from registry_control.gc.services.collector import collect_batch
+from registry_control.integrity.models import BlobCheck, Job
+from registry_control.integrity.selectors import comparison, report
+from registry_control.integrity.services import checks, reconcile, scrub, unknown
 from registry_control.namespaces.models import Namespace
-from registry_data.storage.base import BlobStore
+from registry_data.storage.base import BlobStore, Kind, StoredObject
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
 from tests.factories import make_key
@@ -133,6 +136,21 @@ def _explain(digest: str) -> explanation.Explanation:
     return explanation.explain(digest, viewer=explanation.Viewer(principal), rules=_rules())
 
 
+def _scrub(store: BlobStore) -> None:
+    Job.objects.create(name=Job.Name.SCRUB, counted_at=now(), total_blobs=1, total_bytes=1)
+    scrub.work(store, period=timedelta(minutes=1))
+    BlobCheck.objects.update(due_at=now())
+    checks.work(store)
+    report.full_report(period=timedelta(days=30))
+
+
+def _compare(store: BlobStore) -> None:
+    reconcile.compare(store, reconcile.ROWS, "", limit=500, accept_losses=True)
+    names = [f"{number:032x}" for number in range(500)]
+    comparison.unknown([StoredObject(kind, name, name, 1) for kind in Kind for name in names])
+    unknown.remove_due(store, grace=timedelta(days=1))
+
+
 TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
     "finish deletions": lambda store: deletion.run_batch(store=store, limit=200),
     "expire uploads": lambda store: uploads.expire(store=store, limit=200),
@@ -141,6 +159,8 @@ TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
     "collect": lambda store: collect_batch(store=store, rules=_rules(), limit=200),
     "plan": lambda store: [*planner.pages(_rules()), *planner.waiting(_rules()), planner.summary()],
     "explain": lambda store: [_explain(blob.digest) for blob in Blob.objects.order_by("pk")[:9]],
+    "scrub": _scrub,
+    "reconcile": _compare,
     "rotate signing keys": lambda store: access.rotate_signing_keys(),
 }
 

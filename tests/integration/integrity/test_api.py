@@ -35,6 +35,14 @@ def test_only_operators_read_the_findings(owner: TestKey, operator: TestKey) -> 
         "damaged": [],
         "missing": [],
         "waiting": 0,
+        "reconcile": {
+            "period": settings.RECONCILE_PERIOD.total_seconds(),
+            "started_at": None,
+            "finished_at": None,
+            "unknown_objects": 0,
+            "unknown_bytes": 0,
+            "foreign_objects": 0,
+        },
         "errors": [],
     }
 

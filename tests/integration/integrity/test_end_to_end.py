@@ -120,6 +120,27 @@ def test_damaged_content_answers_404_until_it_is_pushed_again(stack: Stack) -> N
         assert {fault["state"] for fault in scrub(stack)["damaged"]} == {"healed"}
 
 
+def test_a_download_that_finds_broken_content_sends_none_of_it_and_has_it_checked(
+    make_stack: MakeStack,
+) -> None:
+    stack = make_stack(REGISTRY_SCRUB_PERIOD="0", REGISTRY_RECONCILE_PERIOD="0")
+    with team(stack) as oci:
+        changed, cut, gone = os.urandom(1000), os.urandom(300_000), os.urandom(300_000)
+        oci.push_image("team/app", "latest", changed, cut, gone)
+        overwrite(stack, digest_of(changed), changed[::-1])
+        overwrite(stack, digest_of(cut), cut[:-1])
+        overwrite(stack, digest_of(gone), None)
+        paths = [f"blobs/{digest_of(layer)}" for layer in (changed, cut, gone)]
+        for path in paths:
+            assert oci.on("team/app", "GET", path).status_code == 503
+            assert oci.on("team/app", "HEAD", path).status_code == 200
+        for path in paths:
+            wait_until(partial(is_absent, oci, path), timeout=40)
+        oci.push_image("team/app", "latest", changed, cut, gone)
+        for layer, path in zip((changed, cut, gone), paths, strict=True):
+            assert oci.on("team/app", "GET", path).content == layer
+
+
 def test_the_worker_scrubs_within_the_period(make_stack: MakeStack) -> None:
     stack = make_stack(REGISTRY_SCRUB_PERIOD="6")
     with team(stack) as oci:

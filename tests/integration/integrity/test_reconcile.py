@@ -1,0 +1,359 @@
+"""Database and storage are compared in both directions; only what is certainly garbage is removed."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from registry_control.audit.models import AuditEvent
+from registry_control.catalog import ingest
+from registry_control.catalog.models import Blob, BlobReview, UploadSession
+from registry_control.catalog.services import uploads
+from registry_control.common.clock import now
+from registry_control.common.store import blob_store
+from registry_control.integrity.models import BlobCheck, Job, UnknownObject
+from registry_control.integrity.services import checks, reconcile, unknown
+from registry_data.oci.digest import Digest
+from registry_data.storage.base import BlobStore, Key, Page, Unavailable, UploadId
+from registry_data.storage.factory import open_store
+from registry_data.storage.filesystem import FilesystemStore
+from registry_data.storage.keys import blob_key
+from tests.factories import Pushed, TestKey, digest_of, push_blob, push_image
+from tests.integration.gc.steps import expire_leases, is_stored, queued
+from tests.integration.integrity.conftest import LAYER
+from tests.integration.integrity.steps import DAMAGES, current, remove, second_looks
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+WEEK = timedelta(days=7)
+GRACE = timedelta(days=1)
+
+
+def work(store: BlobStore, *, until_finished: bool = True) -> Job:
+    """Go on with a pass, or begin one; by default to its end."""
+    for _ in range(100):
+        reconcile.work(store, period=WEEK, grace=GRACE)
+        job = Job.objects.get(pk="reconcile")
+        if not until_finished or job.finished_at is not None or job.error:
+            return job
+    raise AssertionError("the pass does not end")
+
+
+def pass_again(store: BlobStore) -> Job:
+    Job.objects.filter(pk="reconcile").update(started_at=now() - WEEK, retry_at=None)
+    return work(store)
+
+
+def orphan(store: BlobStore, content: bytes) -> Key:
+    """Content whose blob and session no row knows any more."""
+    upload = UploadId(uuid4().hex)
+    store.create_upload(upload)
+    writer = store.open_upload(upload, at=0)
+    writer.write(content)
+    writer.close()
+    key = blob_key("sha256", digest_of(content).removeprefix("sha256:"), upload)
+    store.publish(upload, key)
+    store.discard(upload, published=key)
+    return key
+
+
+def first_seen(**ago: float) -> None:
+    UnknownObject.objects.update(first_seen_at=now() - timedelta(**ago))
+
+
+def test_unknown_objects_are_removed_after_the_grace_period_since_they_were_seen(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore
+) -> None:
+    # given content and an upload that no row knows, an open upload, and a file of somebody else
+    lost = orphan(store, b"nobody knows it")
+    forgotten = UploadId(uuid4().hex)
+    store.create_upload(forgotten)
+    session = uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
+    store.create_upload(UploadId(session.hex))
+    foreign = store._root / "blobs" / "readme.txt"  # noqa: SLF001
+    foreign.write_text("keep me")
+
+    # when a pass sees them, then they are recorded and stay
+    job = work(store)
+    assert (job.counts["unknown"], job.counts["foreign"], job.counts["foreign_names"]) == (
+        2,
+        1,
+        ["blobs/readme.txt"],
+    )
+    assert {each.upload for each in UnknownObject.objects.all()} == {lost.rpartition(".")[2], forgotten}
+    first_seen(hours=23)
+    work(store, until_finished=False)
+    assert is_stored(store, lost)
+
+    # and they go when the grace period is over, without another pass
+    first_seen(hours=25)
+    work(store, until_finished=False)
+    assert not is_stored(store, lost)
+    assert not UnknownObject.objects.exists()
+    assert AuditEvent.objects.filter(verb="object.removed").count() == 2
+    assert store.upload_size(UploadId(session.hex)) == 0
+    assert foreign.read_text() == "keep me"
+    for digest in pushed.blobs:
+        assert is_stored(store, current(digest).storage_key)
+
+
+def test_an_object_that_became_known_is_kept(owner: TestKey, pushed: Pushed, store: FilesystemStore) -> None:
+    key = orphan(store, b"found again")
+    work(store)
+    Blob.objects.create(digest=digest_of(b"found again"), size=11, storage_key=key)
+    first_seen(days=2)
+    work(store, until_finished=False)
+    assert is_stored(store, key)
+    assert not UnknownObject.objects.exists()
+
+
+class ListingDuring(FilesystemStore):
+    """Calls a function between a listing and the queries that follow it."""
+
+    def then(self) -> None:
+        """Replaced by the test."""
+
+    def list_objects(self, cursor: str, *, limit: int) -> Page:
+        page = super().list_objects(cursor, limit=limit)
+        self.then()
+        return page
+
+
+@pytest.mark.parametrize("moment", ["published", "recorded", "forgotten"])
+def test_invariant_1_an_upload_that_becomes_a_blob_during_the_listing_is_never_unknown(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(100)
+    claimed = Digest.of(content)
+    session = ingest.start_blob(actor=owner.actor, image_id=pushed.image_id, claimed=claimed, store=store)
+    during = ListingDuring(store._root)  # noqa: SLF001
+
+    def finish() -> None:
+        monkeypatch.setattr(during, "then", lambda: None)
+        if moment == "published":
+            writer = store.open_upload(UploadId(session.hex), at=0)
+            writer.write(content)
+            writer.close()
+            store.publish(UploadId(session.hex), ingest.published_key(UploadId(session.hex), claimed))
+            return
+        ingest.continue_blob(
+            session, lambda _: [content], image_id=pushed.image_id, claimed=claimed, store=store
+        )
+        if moment == "forgotten":
+            uploads.expire(store=store, limit=10)
+            assert not UploadSession.objects.exists()
+
+    monkeypatch.setattr(during, "then", finish)
+    work(during)
+    # a part of the upload that was deleted meanwhile may be recorded; its removal does nothing
+    first_seen(days=2)
+    work(store, until_finished=False)
+    if moment == "published":
+        ingest.continue_blob(session, lambda _: [], image_id=pushed.image_id, claimed=claimed, store=store)
+    assert b"".join(store.read(Key(current(str(claimed)).storage_key))) == content
+    assert not UnknownObject.objects.exists()
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_blobs_whose_content_is_lost_are_found(pushed: Pushed, store: FilesystemStore, how: str) -> None:
+    DAMAGES[how](store, digest_of(LAYER))
+    job = work(store)
+    second_looks(store)
+    expected = {"changed": "live", "truncated": "damaged", "removed": "missing"}  # a size says no more
+    assert current(digest_of(LAYER)).state == expected[how]
+    assert job.counts["rows"] == 3
+
+
+class Flaky(FilesystemStore):
+    """A storage that fails at one of its calls."""
+
+    calls = 0
+    fails_at = 1
+
+    def size(self, key: Key) -> int:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise Unavailable("no answer")
+        return super().size(key)
+
+    def list_objects(self, cursor: str, *, limit: int) -> Page:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise Unavailable("no answer")
+        return super().list_objects(cursor, limit=limit)
+
+
+def test_invariant_7_an_error_of_the_storage_stops_the_slice_and_the_pass_goes_on_from_there(
+    pushed: Pushed, store: FilesystemStore
+) -> None:
+    flaky = Flaky(store._root)  # noqa: SLF001
+    orphan(store, b"unknown")
+    for _ in ("the second row", "the third row", "the listing"):
+        flaky.calls, flaky.fails_at = 0, 2
+        job = work(flaky)
+        assert job.error == "no answer"
+        assert job.finished_at is None
+        work(flaky)  # not before some seconds have passed
+        assert Job.objects.get(pk="reconcile").error == "no answer"
+        Job.objects.update(retry_at=None)
+    flaky.fails_at = 0
+    job = work(flaky)
+    assert (job.error, job.counts["rows"], job.counts["unknown"]) == ("", 3, 1)
+    assert not BlobCheck.objects.exists()
+    assert {blob.state for blob in Blob.objects.all()} == {"live"}
+
+
+def test_a_store_without_most_content_marks_nothing_until_an_operator_says_so(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore, tmp_path: Path
+) -> None:
+    for number in range(12):
+        push_blob(owner, pushed.image_id, b"layer %d" % number, store=store)
+    empty = FilesystemStore(tmp_path / "another disk")
+    empty.check()
+    job = work(empty)
+    assert job.error == checks.WRONG_STORE[:255]
+    assert not BlobCheck.objects.exists()
+    done = reconcile.compare(empty, reconcile.ROWS, "", limit=100, accept_losses=True)
+    assert done.counts["suspects"] == 15
+
+
+def test_a_database_that_knows_little_of_the_storage_removes_nothing_until_an_operator_says_so(
+    store: FilesystemStore,
+) -> None:
+    keys = [orphan(store, b"content %d" % number) for number in range(25)]
+    work(store)
+    first_seen(days=2)
+    job = work(store, until_finished=False)
+    assert job.error == unknown.WRONG_DATABASE[:255]
+    assert all(is_stored(store, key) for key in keys)
+    assert unknown.remove_due(store, grace=GRACE, even_most=True).objects == 25
+    assert not any(is_stored(store, key) for key in keys)
+
+
+def test_a_failed_removal_is_repeated_later(pushed: Pushed, store: FilesystemStore) -> None:
+    class Stuck(FilesystemStore):
+        def delete(self, key: Key) -> None:
+            raise Unavailable("read-only file system")
+
+    key = orphan(store, b"stuck")
+    work(store)
+    first_seen(days=2)
+    job = work(Stuck(store._root), until_finished=False)  # noqa: SLF001
+    assert job.error == "read-only file system"
+    found = UnknownObject.objects.get()
+    assert (found.attempts, found.error) == (1, "read-only file system")
+    UnknownObject.objects.update(retry_at=now())
+    Job.objects.update(retry_at=None)
+    work(store, until_finished=False)
+    assert not is_stored(store, key)
+
+
+def test_blobs_that_garbage_collection_lost_sight_of_are_queued(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore
+) -> None:
+    # given a blob without references and one that was being deleted, without rows in the queue
+    forgotten = push_blob(owner, pushed.image_id, b"forgotten", store=store)
+    leased = push_blob(owner, pushed.image_id, b"leased", store=store)
+    half = push_blob(owner, pushed.image_id, b"half deleted", store=store)
+    expire_leases()
+    push_blob(owner, pushed.image_id, b"leased", store=store)
+    BlobReview.objects.all().delete()
+    Blob.objects.filter(digest=half).update(state="deleting")
+
+    assert work(store).counts["queued"] == 2
+    assert queued() == {forgotten, half}
+    assert BlobReview.objects.get(blob__digest=half).retry_at is not None
+    assert BlobReview.objects.get(blob__digest=forgotten).retry_at is None
+    assert leased not in queued()
+    assert pass_again(store).counts["queued"] == 0
+
+
+def test_a_pass_begins_when_the_period_is_over_and_any_worker_continues_it(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore
+) -> None:
+    first = work(store)
+    work(store, until_finished=False)
+    assert Job.objects.get(pk="reconcile").started_at == first.started_at
+    # a worker that was killed in a slice holds the lease until it has expired
+    Job.objects.update(leased_until=now() + timedelta(seconds=50), started_at=now() - WEEK)
+    reconcile.work(store, period=WEEK, grace=GRACE)
+    assert Job.objects.get(pk="reconcile").finished_at == first.finished_at
+    Job.objects.update(leased_until=now() - timedelta(seconds=1))
+    assert work(store).started_at != first.started_at
+
+
+@pytest.fixture
+def s3(request: pytest.FixtureRequest) -> BlobStore:
+    made = open_store(request.getfixturevalue("minio").url())
+    made.check()
+    return made
+
+
+@pytest.mark.clients
+def test_the_objects_of_a_bucket_are_compared_too(owner: TestKey, namespace: Any, s3: BlobStore) -> None:
+    pushed = push_image(owner, namespace, layers=[LAYER, os.urandom(9_000_000)], store=s3)
+    session = uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
+    s3.create_upload(UploadId(session.hex))
+    lost = orphan(s3, b"nobody knows it")
+    s3.delete(Key(current(digest_of(LAYER)).storage_key))
+    job = work(s3)
+    assert (job.counts["rows"], job.counts["unknown"], job.counts["suspects"]) == (3, 1, 1)
+    second_looks(s3)
+    assert current(digest_of(LAYER)).state == "missing"
+    first_seen(days=2)
+    work(s3, until_finished=False)
+    assert not is_stored(s3, lost)
+    assert is_stored(s3, current(pushed.blobs[2]).storage_key)
+    assert s3.upload_size(UploadId(session.hex)) == 0
+
+
+@pytest.fixture
+def configured(owner: TestKey, namespace: Any) -> Iterator[Pushed]:
+    """An image in the storage of the commands."""
+    store = blob_store()
+    store.check()
+    yield push_image(owner, namespace, layers=[LAYER, b"another layer"], store=store)
+    assert isinstance(store, FilesystemStore)
+    for path in store._root.glob("blobs/*/*/*"):  # noqa: SLF001
+        path.unlink()
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    out = StringIO()
+    call_command("reconcile", "--json", *arguments, stdout=out)
+    found: dict[str, Any] = json.loads(out.getvalue())
+    return found
+
+
+def test_the_command_finds_confirms_and_removes_in_one_run(configured: Pushed) -> None:
+    store = blob_store()
+    assert isinstance(store, FilesystemStore)
+    assert run()["quarantined"] == []
+    remove(store, digest_of(LAYER))
+    key = orphan(store, b"garbage")
+    found = run()
+    assert found["quarantined"] == [digest_of(LAYER)]
+    assert (found["rows"], found["unknown"], found["removed"], found["errors"]) == (3, 1, 0, [])
+    first_seen(days=2)
+    assert run()["removed"] == 1
+    assert not is_stored(store, key)
+
+
+def test_the_command_fails_if_the_storage_does(configured: Pushed) -> None:
+    store = blob_store()
+    assert isinstance(store, FilesystemStore)
+    root = store._root  # noqa: SLF001
+    (root / "uploads").rename(root / "elsewhere")
+    try:
+        with pytest.raises(CommandError, match="not everything was compared"):
+            run()
+    finally:
+        (root / "elsewhere").rename(root / "uploads")
+    assert {blob.state for blob in Blob.objects.all()} == {"live"}
