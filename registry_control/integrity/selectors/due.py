@@ -12,6 +12,7 @@ _BY_AGE: Final = "COALESCE(verified_at, created_at)"
 _OLDEST: Final = f"""
 SELECT id, digest, size, storage_key, {_BY_AGE} FROM catalog_blob
 WHERE state = 'live' AND ({_BY_AGE}, id) > (%s, %s) AND {_BY_AGE} <= %s
+  AND (SELECT c.blob_id FROM integrity_blobcheck c WHERE c.blob_id = catalog_blob.id) IS NULL
 ORDER BY {_BY_AGE}, id LIMIT %s
 """  # noqa: S608 - only a constant is interpolated
 _TOTALS: Final = "SELECT count(*), COALESCE(SUM(size), 0) FROM catalog_blob WHERE NOT (state = 'deleting')"
@@ -23,7 +24,7 @@ _BY_DIGEST: Final = """
 SELECT id, digest, size, storage_key, COALESCE(verified_at, created_at) FROM catalog_blob
 WHERE digest = %s AND NOT (state = 'deleting')
 """
-_ID_RANGE: Final = "SELECT MIN(id), MAX(id) FROM catalog_blob"
+_ID_RANGE: Final = "SELECT (SELECT MIN(id) FROM catalog_blob), (SELECT MAX(id) FROM catalog_blob)"
 _NEXT: Final = """
 SELECT id, digest, size, storage_key, COALESCE(verified_at, created_at) FROM catalog_blob
 WHERE id >= %s AND state = 'live' ORDER BY id LIMIT 1
@@ -51,7 +52,10 @@ BEGIN: Final = Position(datetime(1970, 1, 1, tzinfo=UTC), 0)
 
 
 def longest_unverified(*, until: datetime, after: Position = BEGIN, limit: int) -> Sequence[StoredBlob]:
-    """Live blobs that were hashed last at a time up to `until`, the longest unverified first."""
+    """Live blobs that were hashed last at a time up to `until`, the longest unverified first.
+
+    Without those that wait for a second look: a few that cannot be read would stop all others.
+    """
     parameters = [time_parameter(after.verified_at), after.blob_id, time_parameter(until), limit]
     return [_blob(each) for each in rows(_OLDEST, parameters)]
 

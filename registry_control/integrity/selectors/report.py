@@ -20,6 +20,7 @@ from registry_control.integrity.selectors.due import totals
 
 RESOURCE: Final = "registry_gc"
 _MOST: Final = 500  # findings of one kind
+_REASONS: Final = 10
 _COUNTED_EVERY: Final = timedelta(hours=1)
 _DEFAULT_PERIOD: Final = timedelta(days=30)  # that coverage is told of while scrubbing is off
 _UNCOVERED: Final = """
@@ -110,8 +111,11 @@ def reconciled() -> Reconciled:
 
 
 def errors() -> list[str]:
-    """The errors of the last slices of background work."""
-    return [f"{job.name}: {job.error}" for job in Job.objects.exclude(error="").order_by("name")]
+    """The errors of the last slices of background work, and of blobs that cannot be read."""
+    of_jobs = [f"{job.name}: {job.error}" for job in Job.objects.exclude(error="").order_by("name")]
+    unreadable = BlobCheck.objects.filter(failed_at__isnull=False)
+    of_blobs = unreadable.values_list("reason").annotate(number=Count("pk")).order_by("-number")[:_REASONS]
+    return of_jobs + [f"{number} blobs cannot be read: {reason}" for reason, number in of_blobs]
 
 
 def covered(period: timedelta) -> float:

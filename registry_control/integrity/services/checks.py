@@ -29,6 +29,7 @@ from registry_data.storage.base import BlobStore
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 50
+_MAX_FAILURES: Final = 3  # in a row, after which the storage is taken to be down
 _SAMPLE: Final = 20  # blobs that are looked at before many are found missing
 _LONGEST: Final = 255  # characters of a reason
 _CHECK_SPEED: Final = 8 * SLOWEST  # bytes per second of one look
@@ -67,20 +68,25 @@ def work(store: BlobStore, *, accept_losses: bool = False) -> bool:
         due = list(BlobCheck.objects.filter(due_at__lte=now()).order_by("due_at")[:_BATCH])
         faults.close_of_deleted(limit=_BATCH)
         try:
-            _check(due, store, job, accept_losses=accept_losses)
+            responds = _check(due, store, job, accept_losses=accept_losses)
         except Interrupted:
             return False
-        return len(due) == _BATCH
+        return responds and len(due) == _BATCH
 
 
-def _check(due: list[BlobCheck], store: BlobStore, job: jobs.Held, *, accept_losses: bool) -> None:
+def _check(due: list[BlobCheck], store: BlobStore, job: jobs.Held, *, accept_losses: bool) -> bool:
+    """Look at the content of some blobs; returns False if the storage is down, and the rest stays due."""
     missing: list[tuple[BlobCheck, StoredBlob, Finding]] = []
+    failures = 0
     for check in due:
+        if failures == _MAX_FAILURES:
+            break
         blob = blob_with_id(check.blob_id)
         if blob is None or blob.key != check.storage_key:
             _forget(check)  # deleted, or healed by an upload
             continue
         finding = _second_look(blob, store, job)
+        failures = failures + 1 if finding.content is Content.UNKNOWN else 0
         if finding.content is Content.MISSING:
             missing.append((check, blob, finding))
         else:
@@ -91,6 +97,7 @@ def _check(due: list[BlobCheck], store: BlobStore, job: jobs.Held, *, accept_los
         _settle(check, blob, finding if is_trusted else Finding(Content.UNKNOWN, WRONG_STORE))
     if not is_trusted:
         logger.error("%s", WRONG_STORE)
+    return failures < _MAX_FAILURES
 
 
 def _second_look(blob: StoredBlob, store: BlobStore, job: jobs.Held) -> Finding:

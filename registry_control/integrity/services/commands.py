@@ -42,16 +42,18 @@ def scrub_all(store: BlobStore, *, bytes_per_second: int | None, accept_losses: 
     """Read all content, the longest unverified first, and confirm what seems to be wrong."""
     began, after, blobs, size = now(), BEGIN, 0, 0
     errors: list[str] = []
-    pace = Pace(bytes_per_second, lambda: True)
-    BlobCheck.objects.update(due_at=began)
+    pace = Pace(bytes_per_second)
+    BlobCheck.objects.filter(attempts__gt=0).update(due_at=began)
     while found := longest_unverified(until=began, after=after, limit=_BATCH):
-        if error := scrub.read(found, store, pace):
-            errors.append(error)
+        result = scrub.read(found, store, pace)
+        errors += filter(None, [result.error])
+        if result.is_down:
             break
         after = Position(found[-1].verified_at, found[-1].id)
         blobs += len(found)
         size += sum(each.size for each in found)
-    return Outcome(blobs, size, [*errors, *confirm(store, accept_losses=accept_losses)])
+    errors += confirm(store, accept_losses=accept_losses)
+    return Outcome(blobs, size, list(dict.fromkeys(errors)))
 
 
 def scrub_some(digests: Sequence[str], store: BlobStore) -> Outcome:
@@ -64,9 +66,11 @@ def scrub_some(digests: Sequence[str], store: BlobStore) -> Outcome:
             errors.append(f"the registry has no blob {digest}")
         else:
             blobs.append(blob)
-    BlobCheck.objects.filter(pk__in=[blob.id for blob in blobs]).update(due_at=now())
-    errors += filter(None, [scrub.read(blobs, store, Pace(None, lambda: True))])
-    return Outcome(len(blobs), sum(blob.size for blob in blobs), [*errors, *confirm(store)])
+    seen_before = BlobCheck.objects.filter(pk__in=[blob.id for blob in blobs], attempts__gt=0)
+    seen_before.update(due_at=now())
+    errors += filter(None, [scrub.read(blobs, store, Pace(None)).error])
+    errors += confirm(store)
+    return Outcome(len(blobs), sum(blob.size for blob in blobs), list(dict.fromkeys(errors)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from registry_control.common.background import is_stopping
 from registry_control.integrity.policy import Content, Finding
 from registry_data.oci.digest import Digest, Hashers
 from registry_data.storage.base import BlobStore, Key, NotStored, ReadsPastCache, StorageError
 
-_TICK: Final = 5.0  # seconds between two calls of `alive`
+_TICK: Final = 5.0  # seconds between two renewals
+_LONGEST_PAUSE: Final = 1.0  # seconds; a stop of the worker waits for it
 
 
 class Interrupted(Exception):
@@ -16,11 +18,11 @@ class Interrupted(Exception):
 
 
 class Pace:
-    """Limits the bytes per second of a reader, and asks every few seconds whether it may go on."""
+    """Limits the bytes per second of a reader, and renews its lease every few seconds."""
 
-    def __init__(self, bytes_per_second: int | None, alive: Callable[[], bool]) -> None:
-        """None means no limit."""
-        self._rate, self._alive = bytes_per_second, alive
+    def __init__(self, bytes_per_second: int | None, renew: Callable[[], bool] | None = None) -> None:
+        """None means no limit, and no lease."""
+        self._rate, self._renew = bytes_per_second, renew
         self._began = self._asked = time.monotonic()
         self._read = 0
 
@@ -34,10 +36,12 @@ class Pace:
         moment = time.monotonic()
         if moment - self._asked > _TICK:
             self._asked = moment
-            if not self._alive():
+            if self._renew is not None and not self._renew():
                 raise Interrupted
+        if is_stopping():
+            raise Interrupted
         if self._rate is not None:
-            time.sleep(max(0.0, min(self._began + self._read / self._rate - moment, _TICK)))
+            time.sleep(max(0.0, min(self._began + self._read / self._rate - moment, _LONGEST_PAUSE)))
 
 
 def look(store: BlobStore, *, key: str, digest: str, size: int, pace: Pace) -> Finding:

@@ -8,12 +8,11 @@ than one slice.
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
-from registry_control.common.background import is_stopping
 from registry_control.common.clock import now
 from registry_control.integrity.models import Job
-from registry_control.integrity.policy import HEADROOM, Content, budget, cost, rate
+from registry_control.integrity.policy import HEADROOM, Content, budget, cost, rate, retry_after
 from registry_control.integrity.selectors.due import StoredBlob, longest_unverified, totals
 from registry_control.integrity.services import checks, faults, jobs
 from registry_control.integrity.services.reading import Interrupted, Pace, look
@@ -32,9 +31,12 @@ _MAX_FAILURES: Final = 3  # in a row, after which the storage is taken to be dow
 def work(store: BlobStore, *, period: timedelta) -> None:
     """Read the next slice, if there is content that was not read for half of the period."""
     if not longest_unverified(until=now() - period / HEADROOM, limit=1):
+        failed = Job.objects.filter(pk=Job.Name.SCRUB).exclude(error="")
+        if failed.exists():  # what cannot be read has rows in the queue of second looks
+            failed.update(error="")
         return
     with jobs.held(Job.Name.SCRUB) as job:
-        if job is not None:
+        if job is not None and (job.job.retry_at is None or job.job.retry_at <= now()):
             _read_slice(store, job, period)
 
 
@@ -50,12 +52,21 @@ def _read_slice(store: BlobStore, job: jobs.Held, period: timedelta) -> None:
         left -= cost(blob.size)
         if left <= 0:
             break
-    pace = Pace(speed * _BURST, lambda: not is_stopping() and job.renew())
-    job.save(error=read(due, store, pace)[:_MAX_ERROR])
+    pace = Pace(speed * _BURST, job.renew)
+    result = read(due, store, pace)
+    retry_at = now() + retry_after(1) if result.is_down else None
+    job.save(error=result.error[:_MAX_ERROR], retry_at=retry_at)
 
 
-def read(blobs: Sequence[StoredBlob], store: BlobStore, pace: Pace) -> str:
-    """Read blobs, and record what was found; returns the storage's last error, or an empty text.
+class Result(NamedTuple):
+    """The storage's last error, or an empty text, and whether it failed too often to go on."""
+
+    error: str
+    is_down: bool
+
+
+def read(blobs: Sequence[StoredBlob], store: BlobStore, pace: Pace) -> Result:
+    """Read blobs, and record what was found.
 
     A blob that cannot be read is looked at again later, and does not stop the others, unless several in a row
     cannot: then the storage is taken to be down.
@@ -82,7 +93,7 @@ def read(blobs: Sequence[StoredBlob], store: BlobStore, pace: Pace) -> str:
         logger.info("scrubbing was interrupted, and continues with the next slice")
     finally:
         faults.verified(whole)
-    return error
+    return Result(error, failures == _MAX_FAILURES)
 
 
 def _totals(job: jobs.Held, period: timedelta, moment: datetime) -> Job:

@@ -126,7 +126,7 @@ def _send(context: Context, blob: ExecutionBlob, digest: Digest) -> None:
     stored = content.find_image(context.namespace.pk, blob.source.partition("/")[2])
     source = None if stored is None else blob_of_image(stored.pk, blob.digest)
     if source is None:
-        raise CannotReplicate("it was deleted from the image while it was replicated")
+        raise CannotReplicate("it was deleted from the image, or its content is damaged or missing")
     upload = _resumed(context, blob) or _started(context, blob)
     progress = Progress(context, offset=upload.offset, turn=LONGEST_TURN)
     read = partial(_read, context, source, progress)

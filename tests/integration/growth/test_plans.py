@@ -22,7 +22,7 @@ from registry_control.gc.policy import Rules
 from registry_control.gc.selectors import explanation, planner
 from registry_control.gc.services.collector import collect_batch
 from registry_control.integrity.models import BlobCheck, Job
-from registry_control.integrity.selectors import comparison, report
+from registry_control.integrity.selectors import comparison
 from registry_control.integrity.services import checks, reconcile, scrub, unknown
 from registry_control.namespaces.models import Namespace
 from registry_data.storage.base import BlobStore, Kind, StoredObject
@@ -141,7 +141,6 @@ def _scrub(store: BlobStore) -> None:
     scrub.work(store, period=timedelta(minutes=1))
     BlobCheck.objects.update(due_at=now())
     checks.work(store)
-    report.full_report(period=timedelta(days=30))
 
 
 def _compare(store: BlobStore) -> None:

@@ -12,7 +12,7 @@ from registry_control.catalog.services import blobs, manifests
 from registry_control.common.clock import now
 from registry_control.gc.services.collector import collect_batch
 from registry_control.integrity.models import BlobCheck, BlobFault, Job
-from registry_control.integrity.selectors.report import covered
+from registry_control.integrity.selectors.report import covered, errors
 from registry_control.integrity.services import checks, scrub
 from registry_data.storage.base import Key, Unavailable
 from registry_data.storage.filesystem import FilesystemStore
@@ -128,6 +128,21 @@ class FailingStore(FilesystemStore):
         raise Unavailable("Input/output error")
 
 
+def test_content_that_cannot_be_read_does_not_stop_the_rest(pushed: Pushed, store: FilesystemStore) -> None:
+    class Partly(FilesystemStore):
+        def read_past_cache(self, key: Key) -> Iterator[bytes]:
+            if key == current(pushed.blobs[0]).storage_key:
+                raise Unavailable("Input/output error")
+            return super().read_past_cache(key)
+
+    partly = Partly(store._root)  # noqa: SLF001
+    change(store, digest_of(LAYER))
+    for _ in range(2):
+        scrub_all(partly)
+    assert current(digest_of(LAYER)).state == "damaged"
+    assert covered(PERIOD) == pytest.approx(1.0, abs=0.1)
+
+
 @pytest.mark.parametrize("during_call", [True, False])
 def test_invariant_7_a_read_error_marks_nothing(
     pushed: Pushed, store: FilesystemStore, during_call: bool
@@ -137,14 +152,17 @@ def test_invariant_7_a_read_error_marks_nothing(
     for _ in range(3):
         scrub_all(failing)
     assert set(states().values()) == {"live"}
-    assert Job.objects.get(pk="scrub").error == "Input/output error"
+    assert Job.objects.get(pk="scrub").retry_at is not None
+    Job.objects.update(retry_at=None)
     assert {check.reason for check in BlobCheck.objects.all()} == {"Input/output error"}
     assert all(check.due_at > now() for check in BlobCheck.objects.all())
+    assert "3 blobs cannot be read: Input/output error" in errors()
 
     # and when the storage works again, the blobs are verified and nothing is left
     scrub_all(store)
     assert not BlobCheck.objects.exists()
-    assert Job.objects.get(pk="scrub").error == ""
+    scrub.work(store, period=PERIOD)
+    assert errors() == []
     assert covered(PERIOD) == 1.0
 
 

@@ -10,6 +10,8 @@ from registry_control.audit.models import ActorKind, AuditEvent
 from registry_control.catalog.models import BlobLease, Image, Manifest, Tag
 from registry_control.common.clock import now
 from registry_control.common.models import Status
+from registry_control.integrity.policy import Content, Finding
+from registry_control.integrity.services import faults
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import claims, triggers
 from registry_control.replication.engine.run import run
@@ -66,6 +68,30 @@ def test_an_image_arrives_and_a_second_run_transfers_nothing(
     # and a second run transfers nothing
     second = run_rule(owner, rule)
     assert (second.status, second.bytes_done) == (ExecutionStatus.SUCCEEDED, 0)
+
+
+def test_damaged_content_is_transferred_again(
+    owner: TestKey,
+    namespace: Namespace,
+    target: Target,
+    remote: RemoteRegistry,
+    store: BlobStore,
+    repository: str,
+) -> None:
+    # given a pulled image, one of whose layers was found damaged
+    layer, other = os.urandom(3000), os.urandom(2000)
+    push_remote(remote, repository, image_manifest(layer, other), layer, other, tag="v1")
+    rule = make_rule(owner, namespace, target, PULL, repositories=[repository])
+    run_rule(owner, rule)
+    blob = Image.objects.get(namespace=namespace).blob_links.get(blob__size=len(layer)).blob
+    assert faults.settle(blob.pk, key=blob.storage_key, finding=Finding(Content.DAMAGED, "other bytes"))
+
+    # when the rule runs again, then that layer alone is transferred, and the image is whole
+    again = run_rule(owner, rule)
+    assert (again.status, again.bytes_done) == (ExecutionStatus.SUCCEEDED, len(layer))
+    blob.refresh_from_db()
+    assert blob.state == "live"
+    assert b"".join(store.read(Key(blob.storage_key))) == layer
 
 
 def test_an_index_with_signatures_arrives(
