@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('catalog', '0017_content_states'),
+        ('catalog', '0019_recycle_bin'),
     ]
 
     operations = [
