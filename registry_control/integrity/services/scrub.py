@@ -21,7 +21,7 @@ from registry_data.storage.base import BlobStore
 logger = logging.getLogger(__name__)
 
 _MOST_BLOBS: Final = 200  # of one slice
-_STORED_EVERY: Final = 20  # results that are written in one transaction
+_STORED_EVERY: Final = 50  # results that are written in one transaction
 _COUNTED_EVERY: Final = timedelta(hours=1)
 _BURST: Final = 4  # a slice is read so many times faster than the rate
 _MAX_ERROR: Final = 255
