@@ -31,7 +31,7 @@ def further_worker(stack: Stack, state_dir: Path) -> Iterator[subprocess.Popen[b
     command = [sys.executable, "manage.py", "serve", "worker"]
     with subprocess.Popen(command, cwd=ROOT, env=stack.environment | shared) as worker:
         try:
-            wait_until((state_dir / "run" / "worker.pid").exists)
+            wait_until((state_dir / "run" / "worker.pid").exists, timeout=60)
             yield worker
         finally:
             worker.terminate()
