@@ -1,0 +1,266 @@
+"""Runs operations in steps, so that others run in between, and kills them or fails their storage at any step.
+
+An operation stops before and after each transaction and each call of the storage. It is a greenlet, so that
+all operations of a test run in one thread, share its database connection and stop where the test says: one
+seed is one order of events. Between two steps an operation holds no lock of the database, because it does not
+stop inside of a transaction.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar, cast
+
+import pytest
+from django.db import connection, transaction
+from greenlet import getcurrent, greenlet
+
+from registry_control.common import clock
+from registry_data.storage.base import (
+    BlobStore,
+    DeletesMany,
+    Key,
+    StorageError,
+    Unavailable,
+    UploadId,
+    UploadWriter,
+)
+
+_T = TypeVar("_T")
+_STORAGE: Final = "storage"
+_DATABASE: Final = "database"
+
+
+class Killed(BaseException):
+    """The process of an operation was killed at this line."""
+
+
+@dataclass
+class Operation:
+    """A call that runs in steps: `advance` it until it `is_over`, or `kill` it after the first step."""
+
+    call: Callable[[], Any]
+    result: Any = None
+    error: BaseException | None = None
+    is_dead: bool = False
+    committed_at: datetime | None = None
+    """When its last transaction was committed."""
+
+    on_commit: Callable[[], None] = lambda: None
+    _stopped_at: str = ""
+    _greenlet: greenlet = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._greenlet = _Step(self)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has returned or raised, or was killed."""
+        return self._greenlet.dead
+
+    @property
+    def calls_storage(self) -> bool:
+        """Whether it has stopped before or after a call of the storage."""
+        return not self.is_over and self._stopped_at == _STORAGE
+
+    def advance(self, steps: int = 1) -> None:
+        """Run to the next point, several times, at most to the end."""
+        for _ in range(steps):
+            if not self.is_over:
+                self._greenlet.switch()
+
+    def finish(self) -> None:
+        """Run to the end."""
+        while not self.is_over:
+            self._greenlet.switch()
+
+    def kill(self) -> None:
+        """End it here, as kill -9 does: no handler of the code under test changes anything any more."""
+        self.is_dead = True
+        with connection.execute_wrapper(_refuse):
+            while not self.is_over:  # a handler may suppress the exception
+                self._greenlet.throw(Killed)
+
+    def fail_storage(self) -> None:
+        """Let the call of the storage fail: before it was done, or after, as if its response were lost."""
+        self._greenlet.throw(Unavailable("injected by the test"))
+
+    def run(self) -> None:
+        try:
+            self.result = self.call()
+        except Killed:
+            pass
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            self.error = error
+
+    def stop(self, where: str) -> None:
+        """Called by the operation's own code at each point."""
+        if self.is_dead:
+            raise Killed
+        self._stopped_at = where
+        assert self._greenlet.parent is not None
+        self._greenlet.parent.switch()
+
+
+class _Step(greenlet):
+    def __init__(self, operation: Operation) -> None:
+        super().__init__()
+        self.operation: Final = operation
+
+    def run(self) -> None:
+        self.operation.run()
+
+
+def _refuse(*_: object) -> None:
+    raise Killed
+
+
+def _current() -> Operation | None:
+    here = getcurrent()
+    return here.operation if isinstance(here, _Step) else None
+
+
+def stop_here(where: str) -> None:
+    """A point at which the operation of this greenlet stops; outside of one it does nothing."""
+    operation = _current()
+    if operation is not None:
+        operation.stop(where)
+
+
+@contextmanager
+def stops_at_transactions() -> Iterator[None]:
+    """Let operations stop before each transaction and after its commit."""
+    enter, leave = transaction.Atomic.__enter__, transaction.Atomic.__exit__
+
+    def stop_and_enter(self: transaction.Atomic) -> None:
+        if not connection.in_atomic_block:
+            stop_here(_DATABASE)
+        enter(self)
+
+    def leave_and_stop(self: transaction.Atomic, kind: Any, error: Any, traceback: Any) -> None:
+        leave(self, kind, error, traceback)
+        operation = _current()
+        if operation is not None and kind is None and not connection.in_atomic_block:
+            operation.committed_at = clock.now()
+            operation.on_commit()
+            operation.stop(_DATABASE)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transaction.Atomic, "__enter__", stop_and_enter)
+        patch.setattr(transaction.Atomic, "__exit__", leave_and_stop)
+        yield
+
+
+class SteppedStore:
+    """A storage driver with a point before and after each call that changes something or looks for it."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def create_upload(self, upload: UploadId) -> None:
+        self._between(lambda: self._store.create_upload(upload))
+
+    def open_upload(self, upload: UploadId, *, at: int | None) -> UploadWriter:
+        stop_here(_STORAGE)
+        writer = _SteppedWriter(self._store.open_upload(upload, at=at))
+        try:
+            stop_here(_STORAGE)
+        except BaseException:
+            writer.close()  # what the end of a process does, too
+            raise
+        return writer
+
+    def publish(self, upload: UploadId, key: Key) -> None:
+        self._between(lambda: self._store.publish(upload, key))
+
+    def published_as(self, upload: UploadId) -> Key | None:
+        return self._between(lambda: self._store.published_as(upload))
+
+    def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
+        self._between(lambda: self._store.discard(upload, published=published, held=held))
+
+    def size(self, key: Key) -> int:
+        return self._between(lambda: self._store.size(key))
+
+    def delete(self, key: Key) -> None:
+        self._between(lambda: self._store.delete(key))
+
+    def _between(self, call: Callable[[], _T]) -> _T:
+        stop_here(_STORAGE)
+        result = call()
+        stop_here(_STORAGE)
+        return result
+
+
+class SteppedBulkStore(SteppedStore):
+    """A driver that deletes many keys in one request."""
+
+    def delete_many(self, keys: Sequence[Key]) -> Mapping[Key, StorageError]:
+        assert isinstance(self._store, DeletesMany)
+        try:
+            stop_here(_STORAGE)
+            errors = self._store.delete_many(keys)
+            stop_here(_STORAGE)
+        except Unavailable as error:  # this method raises none
+            return dict.fromkeys(keys, error)
+        return errors
+
+
+class _SteppedWriter:
+    """A writer that a killed operation only closes: the end of a process releases the upload, too."""
+
+    def __init__(self, writer: UploadWriter) -> None:
+        self._writer = writer
+
+    @property
+    def offset(self) -> int:
+        return self._writer.offset
+
+    @property
+    def is_published(self) -> bool:
+        return self._writer.is_published
+
+    def write(self, piece: bytes) -> None:
+        stop_here(_STORAGE)
+        self._writer.write(piece)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def abandon(self) -> None:
+        operation = _current()
+        if operation is not None and operation.is_dead:
+            self._writer.close()
+        else:
+            self._writer.abandon()
+
+
+def stepped(store: BlobStore) -> BlobStore:
+    """A store with points around each call."""
+    return cast("BlobStore", (SteppedBulkStore if isinstance(store, DeletesMany) else SteppedStore)(store))
+
+
+class Clock:
+    """The clock of the product in this process, which only the test moves."""
+
+    def __init__(self) -> None:
+        self.moment = datetime.now(UTC)
+
+    def now(self, _: object = None) -> datetime:
+        return self.moment
+
+    def advance(self, by: timedelta) -> None:
+        self.moment += by
+
+
+@contextmanager
+def clock_of_the_test() -> Iterator[Clock]:
+    """Replace the system's clock below `registry_control.common.clock`."""
+    made = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "datetime", made)
+        yield made

@@ -1,0 +1,659 @@
+"""The whole life cycle of content in any order of events, with kills and faults of the storage at any step.
+
+Hypothesis chooses requests, background tasks, the steps at which others come in between, kills, storage
+errors and passing time. After each of them, everything acknowledged and not deleted must be readable. At the
+end, once every lease and period is over, database and storage must contain exactly that, and nothing else.
+
+LIFE_CYCLE_EXAMPLES=5000 runs that many random examples instead of the same few.
+"""
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final, cast
+from uuid import UUID
+
+import pytest
+from django.core.management import call_command
+from django.test import override_settings
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from registry_control.catalog import ingest
+from registry_control.catalog.errors import CatalogError, UploadNotFound
+from registry_control.catalog.models import (
+    Blob,
+    BlobLease,
+    BlobLink,
+    BlobReview,
+    Image,
+    Manifest,
+    Tag,
+    UploadSession,
+)
+from registry_control.catalog.services import deletion, images, reachability, tags, uploads
+from registry_control.common.models import NOT_DELETING, not_deleting_sql
+from registry_control.db.sql import Rows, rows, time_parameter
+from registry_data.oci.digest import Digest
+from registry_data.oci.errors import ProtocolError
+from registry_data.oci.media_types import OCI_INDEX, OCI_MANIFEST
+from registry_data.oci.reference import Repository, parse_tag
+from registry_data.registry import blobs, manifests, mounts, upload_sessions
+from registry_data.registry import uploads as upload_use_cases
+from registry_data.registry.authorization import Credentials, require_push
+from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import TestKey, digest_of, make_key, make_namespace
+from tests.integration.gc.life_cycle import ImageModel, ManifestModel
+from tests.integration.gc.stepping import Clock, Operation, clock_of_the_test, stepped, stops_at_transactions
+from tests.integration.gc.steps import GRACE, collect
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LEASE: Final = timedelta(hours=4)
+UPLOAD_LIFE: Final = timedelta(hours=6)
+PROMISED: Final = 0.75  # share of a lease (invariant 2)
+ALL_PERIODS: Final = LEASE + UPLOAD_LIFE + GRACE + timedelta(hours=1)
+
+CONTENTS: Final = {digest_of(content): content for content in (b"0", b"one", b"number two", b"three" * 50)}
+TAGS: Final = ("latest", "v1")
+REPOSITORIES: Final = (0, 1, 2)
+"""Two of one namespace, and one of another organization."""
+
+# Not the product's queries, so that these cannot hide what is missing; and fast.
+_IMAGES: Final = f"""
+SELECT i.id, n.name, i.name FROM catalog_image i JOIN namespaces_namespace n ON n.id = i.namespace_id
+WHERE {not_deleting_sql("i")}
+"""
+_MANIFESTS: Final = "SELECT image_id, digest, payload FROM catalog_manifest"
+_TAGS: Final = f"""
+SELECT t.image_id, t.name, m.digest FROM catalog_tag t JOIN catalog_manifest m ON m.id = t.manifest_id
+WHERE {not_deleting_sql("t")}
+"""
+_REFERENCES: Final = """
+SELECT k.image_id, b.digest, b.storage_key FROM catalog_bloblink k JOIN catalog_blob b ON b.id = k.blob_id
+WHERE b.state = 'live'
+UNION
+SELECT l.image_id, b.digest, b.storage_key FROM catalog_bloblease l JOIN catalog_blob b ON b.id = l.blob_id
+WHERE b.state = 'live' AND l.expires_at > %s
+"""
+_LINKS: Final = """
+SELECT k.image_id, m.digest, b.digest FROM catalog_bloblink k
+JOIN catalog_manifest m ON m.id = k.manifest_id JOIN catalog_blob b ON b.id = k.blob_id
+"""
+_SIZES: Final = "SELECT id, size, untagged_size FROM catalog_image"
+_FORGOTTEN: Final = """
+SELECT b.digest FROM catalog_blob b WHERE b.state = 'live'
+AND NOT EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.blob_id = b.id)
+AND NOT EXISTS (SELECT 1 FROM catalog_bloblease l WHERE l.blob_id = b.id)
+AND NOT EXISTS (SELECT 1 FROM catalog_blobreview r WHERE r.blob_id = b.id)
+"""
+
+_EXAMPLES: Final = os.environ.get("LIFE_CYCLE_EXAMPLES")
+_ROUNDS: Final = 30  # in which the background tasks must have nothing left to do
+
+repositories = st.sampled_from(REPOSITORIES)
+digests = st.sampled_from(sorted(CONTENTS))
+lists_of_digests = st.lists(digests, min_size=1, max_size=3, unique=True)
+tag_names = st.sampled_from(TAGS)
+steps = st.integers(1, 8) | st.just(1000)  # 1000: to the end
+
+
+@dataclass
+class Request:
+    """An operation under way, and what its outcome depends on."""
+
+    operation: Operation
+    repository: int | None = None  # None for background tasks
+    digest: str = ""
+    epoch: tuple[int, int] = (0, 0)  # of the promise, when the operation committed last
+    began: datetime | None = None
+    must_succeed: bool = False
+    """While nothing ends it: no fault, no deletion, no time that passes."""
+
+    storage_failed: bool = False
+    session: list[UUID] = field(default_factory=list)
+    """The upload session of a replication, which another worker continues after a kill."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A storage that a test can list and clear."""
+
+    store: BlobStore
+    names: Callable[[], Collection[str]]
+    clear: Callable[[], None]
+
+
+class LifeCycle(RuleBasedStateMachine):
+    """The product and its model."""
+
+    def __init__(self, clock: Clock, place: Place) -> None:
+        super().__init__()
+        self.clock, self.place, self.store = clock, place, stepped(place.store)
+        if Image.objects.exists() or Blob.objects.exists():  # left by an example that has failed
+            call_command("flush", interactive=False)
+            place.clear()
+        first, second = make_key(), make_key()
+        shared = make_namespace(first).name
+        self.keys: list[TestKey] = [first, first, second]
+        self.names = [
+            Repository(shared, "app"),
+            Repository(shared, "lib"),
+            Repository(make_namespace(second).name, "app"),
+        ]
+        self.models = [ImageModel() for _ in self.names]
+        self.requests: list[Request] = []
+        self.interrupted: dict[tuple[int, str], UUID] = {}  # sessions of killed replications
+
+    # --- requests and tasks that run in steps -------------------------------------------------------------
+
+    @rule(repository=repositories, digest=digests, pieces=st.sampled_from([1, 2]), count=steps)
+    def upload(self, repository: int, digest: str, pieces: int, count: int) -> None:
+        """POST, PATCH and PUT of an upload."""
+        self._begin(lambda _: self._upload(repository, digest, pieces), repository, digest, count, sure=True)
+
+    def _upload(self, repository: int, digest: str, pieces: int) -> bool:
+        name, content, claimed = self.names[repository], CONTENTS[digest], Digest.parse(digest)
+        credentials = self._credentials(repository)
+        pusher = require_push(credentials, name)
+        session = upload_sessions.start(pusher, algorithm="sha256", store=self.store)
+        half, offset = (len(content) // 2 if pieces == 2 else 0), 0
+        if half:
+            upload = upload_sessions.find(credentials, name, session, purpose=upload_sessions.TO_WRITE)
+            offset = upload_use_cases.append_small(content[:half], upload, at=0, store=self.store)
+        upload = upload_sessions.find(credentials, name, session, purpose=upload_sessions.TO_WRITE)
+        upload_use_cases.finish_small(content[half:], claimed, upload, at=offset, store=self.store)
+        return True
+
+    @rule(repository=repositories, source=repositories, digest=digests, count=steps)
+    def mount(self, repository: int, source: int, digest: str, count: int) -> None:
+        """POST with `mount` and `from`."""
+        sure = self._is_kept(source, digest) and self.keys[source] is self.keys[repository]
+        self._begin(
+            lambda _: mounts.mount(
+                self._credentials(repository),
+                self.names[repository],
+                Digest.parse(digest),
+                source=self.names[source],
+            ),
+            repository,
+            digest,
+            count,
+            sure=sure and self._is_kept(repository, digest),
+        )
+
+    @rule(repository=repositories, digest=digests, count=steps)
+    def head(self, repository: int, digest: str, count: int) -> None:
+        """HEAD of a blob by a caller who may push: the client then skips the upload."""
+        kept = self._is_kept(repository, digest)
+        self._begin(lambda _: self._head(repository, digest), repository, digest, count, sure=kept)
+
+    def _head(self, repository: int, digest: str) -> bool:
+        credentials, name, parsed = (
+            self._credentials(repository),
+            self.names[repository],
+            Digest.parse(digest),
+        )
+        found = blobs.find(credentials, name, parsed, lease=LEASE)
+        if found.lease_is_due:
+            blobs.renew_lease(credentials, name, parsed)
+        return True
+
+    @rule(repository=repositories, digest=digests, count=steps)
+    def replicate(self, repository: int, digest: str, count: int) -> None:
+        """A worker copies a blob from another registry, or continues where a killed worker has stopped."""
+        self._begin(
+            lambda request: self._replicate(request, repository, digest), repository, digest, count, sure=True
+        )
+
+    def _replicate(self, request: Request, repository: int, digest: str) -> bool:
+        claimed, content = Digest.parse(digest), CONTENTS[digest]
+        name, key = self.names[repository], self.keys[repository]
+        pusher = require_push(self._credentials(repository), name)
+        assert pusher.record.namespace_id is not None
+        image_id = images.get_or_create(
+            actor=key.actor, namespace_id=pusher.record.namespace_id, name=name.image
+        )
+
+        def read(offset: int) -> Iterator[bytes]:
+            middle = (offset + len(content)) // 2
+            yield content[offset:middle]
+            yield content[middle:]
+
+        session = self.interrupted.pop((repository, digest), None)
+        if session is not None:
+            request.session.append(session)
+            try:
+                ingest.continue_blob(session, read, image_id=image_id, claimed=claimed, store=self.store)
+            except UploadNotFound:
+                request.session.clear()
+            else:
+                return True
+        session = ingest.start_blob(actor=key.actor, image_id=image_id, claimed=claimed, store=self.store)
+        request.session.append(session)
+        ingest.continue_blob(session, read, image_id=image_id, claimed=claimed, store=self.store)
+        return True
+
+    @rule(
+        task=st.sampled_from(["collector", "collector", "deletions", "leases", "uploads", "idle images"]),
+        limit=st.sampled_from([1, 3, 100]),
+        count=steps,
+    )
+    def work(self, task: str, limit: int, count: int) -> None:
+        """One call of a background task, by one of several workers."""
+        calls: dict[str, Callable[[], object]] = {
+            "collector": lambda: collect(self.store, timedelta(), limit=limit),
+            "deletions": lambda: deletion.run_batch(store=self.store, limit=limit),
+            "leases": lambda: deletion.remove_expired_leases(limit=limit),
+            "uploads": lambda: uploads.expire(store=self.store, limit=limit),
+            "idle images": lambda: deletion.remove_never_pushed(limit=limit),
+        }
+        self._begin(lambda _: calls[task](), None, "", count, sure=True)
+        if task == "idle images":
+            self._expect_refusals()
+
+    # --- what happens to them --------------------------------------------------------------------------
+
+    @precondition(lambda self: self.requests)
+    @rule(which=st.integers(0, 5), count=steps)
+    def go_on(self, which: int, count: int) -> None:
+        """One of the operations under way makes some more steps."""
+        self._advance(self._chosen(which), count)
+
+    @precondition(lambda self: self.requests)
+    @rule(which=st.integers(0, 5))
+    def kill(self, which: int) -> None:
+        """The process of one of them is killed."""
+        request = self._chosen(which)
+        self.requests.remove(request)
+        self._kill(request)
+
+    @precondition(lambda self: any(each.operation.calls_storage for each in self.requests))
+    @rule(which=st.integers(0, 5), count=steps)
+    def fail_storage(self, which: int, count: int) -> None:
+        """The storage fails for one of them, before or after the call has changed something."""
+        calling = [each for each in self.requests if each.operation.calls_storage]
+        request = calling[which % len(calling)]
+        request.must_succeed, request.storage_failed = False, True
+        request.operation.fail_storage()
+        self._advance(request, count - 1)
+
+    @rule(hours=st.sampled_from([0.1, 0.9, 1, 2, 3, 5, 7]))
+    def wait(self, hours: float) -> None:
+        """Time passes, also for those that have stopped."""
+        self.clock.advance(timedelta(hours=hours))
+        self._expect_refusals()
+
+    # --- requests of one transaction -----------------------------------------------------------------------
+
+    @rule(repository=repositories, contents=lists_of_digests, tag=tag_names | st.none(), data=st.data())
+    def push(self, repository: int, contents: list[str], tag: str | None, data: st.DataObject) -> None:
+        """A whole push: a promise of each blob, then the manifest, which must be accepted."""
+        for digest in contents:
+            way = data.draw(st.sampled_from([self.head, self.upload, self.replicate]))
+            before = len(self.requests)
+            way(repository, digest, count=1000) if way != self.upload else way(repository, digest, 1, 1000)
+            assert len(self.requests) == before
+            if not self._is_kept(repository, digest):
+                self.upload(repository, digest, 1, 1000)
+            assert self._is_kept(repository, digest)
+        self._put(repository, _image(contents), tag)
+
+    @rule(repository=repositories, contents=lists_of_digests, tag=tag_names | st.none())
+    def put(self, repository: int, contents: list[str], tag: str | None) -> None:
+        """PUT of a manifest, whatever blobs there are; with another tag this is re-tagging."""
+        self._put(repository, _image(contents), tag)
+
+    @precondition(lambda self: any(model.manifests for model in self.models))
+    @rule(data=st.data(), tag=tag_names | st.none())
+    def put_index(self, data: st.DataObject, tag: str | None) -> None:
+        """PUT of an index of one or two manifests, which may be indexes."""
+        repository = data.draw(st.sampled_from(self._pushed()))
+        known = st.sampled_from(sorted(self.models[repository].manifests))
+        children = data.draw(st.lists(known, min_size=1, max_size=2, unique=True))
+        self._put(repository, _index([self.models[repository].manifests[child] for child in children]), tag)
+
+    @rule(repository=repositories, contents=lists_of_digests, subject=lists_of_digests)
+    def put_referrer(self, repository: int, contents: list[str], subject: list[str]) -> None:
+        """PUT of a signature, whose subject may come later or never."""
+        self._put(repository, _image(contents, subject=_image(subject)), None)
+
+    @precondition(lambda self: any(model.tags for model in self.models))
+    @rule(data=st.data(), by_api=st.booleans())
+    def untag(self, data: st.DataObject, by_api: bool) -> None:
+        """DELETE of a tag on either plane; its manifest stays."""
+        repository = data.draw(st.sampled_from([n for n in REPOSITORIES if self.models[n].tags]))
+        model = self.models[repository]
+        tag = data.draw(st.sampled_from(sorted(model.tags)))
+        if by_api:
+            found = Tag.objects.filter(NOT_DELETING, image=self._image_id(repository), name=tag).get()
+            tags.delete(principal=self.keys[repository].principal, tag_id=found.pk)
+        else:
+            manifests.delete(self._credentials(repository), self.names[repository], parse_tag(tag))
+        del model.tags[tag]
+
+    @precondition(lambda self: any(model.manifests for model in self.models))
+    @rule(data=st.data())
+    def delete_manifest(self, data: st.DataObject) -> None:
+        """DELETE of a manifest by its digest."""
+        repository = data.draw(st.sampled_from(self._pushed()))
+        model = self.models[repository]
+        digest = data.draw(st.sampled_from(sorted(model.manifests)))
+        manifests.delete(self._credentials(repository), self.names[repository], Digest.parse(digest))
+        model.delete_manifest(digest)
+
+    @rule(repository=repositories, digest=digests)
+    def delete_blob(self, repository: int, digest: str) -> None:
+        """DELETE of a blob, which is refused while a manifest lists it."""
+        credentials, name = self._credentials(repository), self.names[repository]
+        status = _status(lambda: blobs.delete(credentials, name, Digest.parse(digest)))
+        if digest in self.models[repository].linked():
+            assert status == HTTPStatus.METHOD_NOT_ALLOWED
+            return
+        assert status in (None, HTTPStatus.NOT_FOUND)
+        assert status is None or not self._is_kept(repository, digest)
+        self.models[repository].delete_blob(digest)
+
+    @precondition(lambda self: any(model.was_pushed for model in self.models))
+    @rule(data=st.data())
+    def delete_image(self, data: st.DataObject) -> None:
+        """DELETE of an image by the management API."""
+        pushed = [number for number in REPOSITORIES if self.models[number].was_pushed]
+        self._delete_image(data.draw(st.sampled_from(pushed)))
+
+    # --- what must always hold --------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_acknowledged_is_missing(self) -> None:
+        """Manifests and tags are those of the model, and listed and promised blobs are readable."""
+        numbers = self._images()
+        assert _of(numbers, rows(_MANIFESTS, [])) == {
+            (number, manifest.digest, manifest.payload)
+            for number, model in enumerate(self.models)
+            for manifest in model.manifests.values()
+        }
+        assert _of(numbers, rows(_TAGS, [])) == {
+            (number, tag, digest)
+            for number, model in enumerate(self.models)
+            for tag, digest in model.tags.items()
+        }
+        found = _of(numbers, rows(_REFERENCES, [time_parameter(self.clock.moment)]))
+        kept = {(number, digest) for number, digest, _ in found}
+        for number, model in enumerate(self.models):
+            for digest in model.must_have(self.clock.moment):
+                assert (number, digest) in kept, f"{self.names[number]} has lost {digest}"
+        for _, digest, key in found:
+            assert b"".join(self.store.read(Key(key))) == CONTENTS[digest]
+
+    @invariant()
+    def a_live_blob_is_referenced_or_queued(self) -> None:
+        """Otherwise no collector would find it (ADR 52)."""
+        assert not rows(_FORGOTTEN, [])
+
+    def teardown(self) -> None:
+        """End everything; then only the content of the model is left, and after its deletion nothing."""
+        for request in self.requests:
+            self._kill(request)
+        self._settle()
+        self._check_content()
+        for number, model in enumerate(self.models):
+            if model.was_pushed:
+                self._delete_image(number)
+        self._settle()
+        assert not any(model.objects.exists() for model in (Blob, BlobLink, BlobLease, Manifest, Tag, Image))
+        assert not [*self.place.names()]
+
+    def _settle(self) -> None:
+        """Let all periods pass and the background tasks run until nothing is left to do."""
+        self.clock.advance(ALL_PERIODS)
+        for _ in range(_ROUNDS):
+            self.clock.advance(timedelta(minutes=2))  # for failed deletions
+            deletion.run_batch(store=self.store, limit=100)
+            deletion.remove_expired_leases(limit=100)
+            uploads.expire(store=self.store, limit=100)
+            deletion.remove_never_pushed(limit=100)
+            reachability.recount_stale(limit=100)
+            collect(self.store, timedelta())
+            deleting = (
+                Image.objects.exclude(NOT_DELETING).exists() or Tag.objects.exclude(NOT_DELETING).exists()
+            )
+            if not deleting and not any(
+                model.objects.exists() for model in (BlobReview, BlobLease, UploadSession)
+            ):
+                return
+            self.clock.advance(GRACE)
+        pytest.fail(f"after {_ROUNDS} rounds the background tasks still have work")
+
+    def _check_content(self) -> None:
+        """Compare every row and file with the model."""
+        self.nothing_acknowledged_is_missing()
+        numbers = self._images()
+        assert _of(numbers, rows(_LINKS, [])) == {
+            (number, manifest.digest, blob)
+            for number, model in enumerate(self.models)
+            for manifest in model.manifests.values()
+            for blob in manifest.blobs
+        }
+        there = list(Blob.objects.values_list("digest", "storage_key", "state"))
+        assert sorted((digest, state) for digest, _, state in there) == sorted(
+            (digest, "live") for digest in set[str]().union(*(model.linked() for model in self.models))
+        )
+        assert sorted(self.place.names()) == sorted(key for _, key, _ in there)
+        for number, size, untagged_size in _of(numbers, rows(_SIZES, [])):
+            model = self.models[number]
+            tagged = model.blobs_of(model.reachable())
+            assert size == sum(len(CONTENTS[digest]) for digest in tagged)
+            assert untagged_size == sum(len(CONTENTS[digest]) for digest in model.linked() - tagged)
+
+    # --- the machine itself --------------------------------------------------------------------------------
+
+    def _begin(
+        self,
+        call: Callable[[Request], Any],
+        repository: int | None,
+        digest: str,
+        count: int,
+        *,
+        sure: bool,
+    ) -> None:
+        """Start an operation and let it make some steps."""
+        epoch = (0, 0) if repository is None else self.models[repository].epoch(digest)
+
+        def note() -> None:
+            if repository is not None:
+                request.epoch = self.models[repository].epoch(digest)
+
+        operation = Operation(lambda: call(request), on_commit=note)
+        request = Request(operation, repository, digest, epoch, self.clock.moment, sure)
+        self.requests.append(request)
+        self._advance(request, count)
+
+    def _advance(self, request: Request, count: int) -> None:
+        request.operation.advance(count)
+        if request.operation.is_over:
+            self.requests.remove(request)
+            self._conclude(request)
+
+    def _conclude(self, request: Request) -> None:
+        """Compare the outcome of an operation with the model, and record its promise."""
+        operation = request.operation
+        if operation.error is not None:
+            self._interrupt(request)
+            if request.must_succeed or not _is_refusal(operation.error, request.storage_failed):
+                raise operation.error
+            return
+        if request.repository is None or not operation.result:
+            assert request.repository is None or not request.must_succeed
+            return
+        model = self.models[request.repository]
+        if request.epoch == model.epoch(request.digest):
+            since = operation.committed_at or request.began
+            assert since is not None
+            model.promise(request.digest, since + LEASE * PROMISED)
+
+    def _kill(self, request: Request) -> None:
+        request.operation.kill()
+        self._interrupt(request)
+
+    def _interrupt(self, request: Request) -> None:
+        """Keep the upload session of a replication for the worker that continues it."""
+        for session in request.session:
+            assert request.repository is not None
+            self.interrupted[request.repository, request.digest] = session
+
+    def _put(self, repository: int, manifest: ManifestModel, tag: str | None) -> None:
+        model = self.models[repository]
+        pusher = require_push(self._credentials(repository), self.names[repository])
+        status = _status(
+            lambda: manifests.put(
+                pusher,
+                Digest.parse(manifest.digest) if tag is None else parse_tag(tag),
+                payload=manifest.payload,
+                content_type=manifest.media_type,
+                more_tags=(),
+                store=self.store,
+            )
+        )
+        if status is None:
+            model.put(manifest, tag)
+        else:
+            assert status == HTTPStatus.BAD_REQUEST
+            assert not manifest.blobs <= model.must_have(self.clock.moment), "a promise was broken"
+
+    def _delete_image(self, repository: int) -> None:
+        image_id = self._image_id(repository)
+        images.delete(principal=self.keys[repository].principal, image_id=image_id)
+        self.models[repository].delete()
+        self._expect_refusals()
+
+    def _expect_refusals(self) -> None:
+        """Something has ended that the requests under way may depend on."""
+        for request in self.requests:
+            request.must_succeed = False
+
+    def _chosen(self, which: int) -> Request:
+        return self.requests[which % len(self.requests)]
+
+    def _is_kept(self, repository: int, digest: str) -> bool:
+        return digest in self.models[repository].must_have(self.clock.moment)
+
+    def _pushed(self) -> list[int]:
+        """The repositories with manifests."""
+        return [number for number in REPOSITORIES if self.models[number].manifests]
+
+    def _credentials(self, repository: int) -> Credentials:
+        return Credentials(secret=self.keys[repository].secret)
+
+    def _images(self) -> dict[object, int]:
+        """The repositories of the images that exist, by their ids as the database returns them."""
+        numbers = {(name.namespace, name.image): number for number, name in enumerate(self.names)}
+        return {pk: numbers[namespace, name] for pk, namespace, name in rows(_IMAGES, [])}
+
+    def _image_id(self, repository: int) -> UUID:
+        name = self.names[repository]
+        there = Image.objects.filter(NOT_DELETING, namespace__name=name.namespace, name=name.image)
+        return there.values_list("pk", flat=True).get()
+
+
+def _of(numbers: dict[object, int], found: Rows) -> set[tuple[Any, ...]]:
+    """Rows of images that exist, with the number of the repository instead of the image's id."""
+    return {
+        (numbers[image], *(bytes(value) if isinstance(value, memoryview) else value for value in values))
+        for image, *values in found
+        if image in numbers
+    }
+
+
+def _status(call: Callable[[], object]) -> HTTPStatus | None:
+    """The status of a request that was refused; None if it succeeded."""
+    try:
+        call()
+    except ProtocolError as error:
+        return error.status
+    return None
+
+
+def _is_refusal(error: BaseException, storage_failed: bool) -> bool:
+    """Whether an operation may end with this error where something has ended that it depends on."""
+    if isinstance(error, ProtocolError):
+        return storage_failed or error.status < 500
+    # NotStored: the bytes of an upload that has expired.
+    return isinstance(error, CatalogError | NotStored) or (storage_failed and isinstance(error, StorageError))
+
+
+def _image(contents: Collection[str], *, subject: ManifestModel | None = None) -> ManifestModel:
+    config, *layers = (
+        {"mediaType": "application/octet-stream", "digest": digest, "size": len(CONTENTS[digest])}
+        for digest in contents
+    )
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers}
+    if subject is not None:
+        document["subject"] = _descriptor(subject)
+    payload = json.dumps(document).encode()
+    return ManifestModel(
+        digest_of(payload),
+        payload,
+        OCI_MANIFEST,
+        blobs=frozenset(contents),
+        subject=subject.digest if subject else "",
+    )
+
+
+def _index(children: Collection[ManifestModel]) -> ManifestModel:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [_descriptor(child) for child in children],
+    }
+    payload = json.dumps(document).encode()
+    listed = frozenset(child.digest for child in children)
+    return ManifestModel(digest_of(payload), payload, OCI_INDEX, children=listed)
+
+
+def _descriptor(manifest: ManifestModel) -> dict[str, object]:
+    return {"mediaType": manifest.media_type, "digest": manifest.digest, "size": len(manifest.payload)}
+
+
+def _run(place: Place, examples: int) -> None:
+    profile = settings(
+        max_examples=int(_EXAMPLES or examples),
+        stateful_step_count=50,
+        derandomize=_EXAMPLES is None,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink] if _EXAMPLES else [Phase.generate],
+    )
+    with ExitStack() as stack:
+        stack.enter_context(stops_at_transactions())
+        clock = stack.enter_context(clock_of_the_test())
+        stack.enter_context(override_settings(BLOB_LEASE=LEASE, UPLOAD_LIFE=UPLOAD_LIFE))
+        machine = cast("type[LifeCycle]", lambda: LifeCycle(clock, place))
+        run_state_machine_as_test(machine, settings=profile)
+
+
+@pytest.mark.timeout(0 if _EXAMPLES else 180)
+def test_invariant_2_and_7_in_any_order_of_events(store: FilesystemStore, tmp_path: Path) -> None:
+    root = tmp_path / "blobs"
+
+    def names() -> list[str]:
+        return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+
+    def clear() -> None:
+        for name in names():
+            (root / name).unlink()
+
+    _run(Place(store, names, clear), examples=12)
