@@ -646,7 +646,9 @@ def _run(place: Place, examples: int) -> None:
 
 
 @pytest.mark.timeout(0 if _EXAMPLES else 180)
-def test_invariant_2_and_7_in_any_order_of_events(store: FilesystemStore, tmp_path: Path) -> None:
+def test_content_stays_exactly_as_long_as_something_refers_to_it(
+    store: FilesystemStore, tmp_path: Path
+) -> None:
     root = tmp_path / "blobs"
 
     def names() -> list[str]:
