@@ -73,6 +73,11 @@ class Tenants:
     def set_image(self, repository: str, *, visibility: str) -> None:
         self.api("PATCH", f"/images/{self.image_id(repository)}", visibility=visibility)
 
+    def set_retention(self, repository: str, **body: Any) -> None:
+        path = f"/registry/v1beta1/regions/fr-par/namespaces/{self.namespace_id(repository)}/retention"
+        answer = self.control.put(path, json=body)
+        assert answer.status_code == 200, answer.text
+
     def new_key(self, *permission_sets: str) -> dict[str, str]:
         """A robot of the owner's organization with these rights on all of its projects."""
         return self.create_key(self.organization, *permission_sets)

@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from registry_control.administration.base import AuditedAdmin, ReadOnlyAdmin, actor_of, link_to_list
 from registry_control.administration.forms import OptimisticForm
 from registry_control.common.errors import InvalidArgument
-from registry_control.common.models import Status
+from registry_control.common.models import DELETED
 from registry_control.gc.models import RetentionRun
 from registry_control.gc.retention import Policy, parse
 from registry_control.gc.selectors.preview import Preview, PreviewedTag
@@ -108,9 +108,9 @@ class RetentionAdmin(AuditedAdmin):
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Retention | None = None) -> bool:
-        """False while the namespace is being deleted."""
-        is_deleting = obj is not None and obj.namespace.status == Status.DELETING
-        return not is_deleting and super().has_change_permission(request, obj)
+        """False when the namespace was deleted."""
+        is_deleted = obj is not None and obj.namespace.status in DELETED
+        return not is_deleted and super().has_change_permission(request, obj)
 
     def lock_row(self, row: Any) -> bool:
         """Lock the namespace's row first, as the service does (invariant 11)."""
@@ -146,8 +146,8 @@ class RetentionAdmin(AuditedAdmin):
         if change and policy == policy_of(obj.namespace_id):
             return
         namespace = _lock(obj.namespace_id)
-        if namespace is None or namespace.status == Status.DELETING:
-            raise PermissionDenied("the namespace is being deleted")
+        if namespace is None or namespace.status in DELETED:
+            raise PermissionDenied("the namespace was deleted")
         stored = retention.store(namespace, policy, actor=actor_of(request))
         vars(obj).update(vars(stored))
 

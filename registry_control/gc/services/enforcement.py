@@ -28,9 +28,9 @@ from registry_control.catalog.models import Manifest
 from registry_control.catalog.services import images, manifests, tags
 from registry_control.common.background import is_stopping
 from registry_control.common.clock import now
-from registry_control.common.models import Status
+from registry_control.common.models import DELETED, Status
 from registry_control.gc.models import RetentionRun
-from registry_control.gc.retention import ImageRules, Policy
+from registry_control.gc.retention import NOTHING, ImageRules, Policy
 from registry_control.gc.selectors import retained
 from registry_control.gc.selectors.retained import Days, ImageRow, Position, TagRow
 from registry_control.gc.selectors.retention import policy_in
@@ -81,7 +81,6 @@ def enforce(*, seconds: float) -> bool:
         return False
     slice_ = _begin(run, seconds)
     if slice_ is None:
-        _own(run).delete()
         return True
     try:
         is_over = _work(slice_)
@@ -121,14 +120,17 @@ def _claim() -> RetentionRun | None:
 
 
 def _begin(run: RetentionRun, seconds: float) -> _Slice | None:
-    """None if there is nothing to enforce."""
+    """None if there is nothing to enforce: the pass is over."""
     row = Retention.objects.select_related("namespace__project").filter(pk=run.pk).first()
-    if row is None or row.namespace.status == Status.DELETING:
+    policy = NOTHING if row is None else policy_in(row)
+    if row is None or not policy.removes:
+        _own(run).delete()
         return None
-    policy = policy_in(row)
-    if not policy.removes:
+    slice_ = _Slice(run, row.namespace, policy, row.updated_at, time.monotonic() + seconds)
+    if row.namespace.status in DELETED:
+        _finish(run, slice_)  # it may be restored from the recycle bin
         return None
-    return _Slice(run, row.namespace, policy, row.updated_at, time.monotonic() + seconds)
+    return slice_
 
 
 def _finish(run: RetentionRun, slice_: _Slice) -> None:

@@ -222,6 +222,17 @@ def test_disabled_rules_and_locked_images_are_left_alone(
     assert tags_of(image_id) == ["a"]
 
 
+def test_a_namespace_in_the_recycle_bin_is_left_alone_until_it_is_restored(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    push(owner, image_id, "a", days=9)
+    set_rules(namespace, {"keep_days_since_tagged": 1})
+    Namespace.objects.filter(pk=namespace.pk).update(status=Status.RECYCLED)
+    assert enforce(namespace).tags == 0
+    Namespace.objects.filter(pk=namespace.pk).update(status=Status.READY)
+    assert enforce(namespace).tags == 1
+
+
 def test_a_preview_uses_the_rules_of_its_body_and_changes_nothing(
     owner: TestKey, namespace: Namespace, image_id: UUID
 ) -> None:

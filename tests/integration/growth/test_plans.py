@@ -13,13 +13,16 @@ from bench.growth import tables
 from bench.growth.plans import is_explained, scans
 from bench.growth.tables import GIANT, giant_tag
 from registry_control.access import services as access
-from registry_control.catalog.models import Blob, BlobLease, BlobReview, Image, Tag, UploadSession
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.models import Blob, BlobLease, BlobReview, Image, Manifest, Tag, UploadSession
 from registry_control.catalog.selectors import content
 from registry_control.catalog.services import deletion, uploads
 from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.gc.policy import Rules
+from registry_control.gc.retention import parse
 from registry_control.gc.selectors import explanation, planner
+from registry_control.gc.services import enforcement, retention
 from registry_control.gc.services.collector import collect_batch
 from registry_control.integrity.models import BlobCheck, Job
 from registry_control.integrity.selectors import comparison
@@ -127,6 +130,14 @@ def _nothing(giant: Image) -> None:
     """The usual case: there is nothing to do."""
 
 
+def _retain(giant: Image) -> None:
+    """Rules for the namespace with the largest image, of which each tag needs a decision."""
+    policy = {"rules": [{"images": "*", "tags": "*", "keep_newest": 10**6}], "untagged_days": 1}
+    retention.store(giant.namespace, parse(policy), actor=SYSTEM)
+    untagged = Manifest.objects.filter(image=giant).order_by("pk").values("pk")[:20]
+    Manifest.objects.filter(pk__in=list(untagged.values_list("pk", flat=True))).update(is_reachable=False)
+
+
 def _rules() -> Rules:
     return Rules(now(), settings.GC_GRACE)
 
@@ -157,6 +168,7 @@ TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
     "expire leases": lambda store: deletion.remove_expired_leases(limit=200),
     "collect": lambda store: collect_batch(store=store, rules=_rules(), limit=200),
     "plan": lambda store: [*planner.pages(_rules()), *planner.waiting(_rules()), planner.summary()],
+    "enforce retention": lambda store: enforcement.enforce(seconds=30),
     "explain": lambda store: [_explain(blob.digest) for blob in Blob.objects.order_by("pk")[:9]],
     "scrub": _scrub,
     "reconcile": _compare,
@@ -164,7 +176,7 @@ TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
 }
 
 
-@pytest.mark.parametrize("prepare", [_nothing, _delete_much, _let_expire, _queue_much])
+@pytest.mark.parametrize("prepare", [_nothing, _delete_much, _let_expire, _queue_much, _retain])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_scans_no_large_table(
     grown: Grown, big: frozenset[str], tmp_path: Path, task: str, prepare: Callable[[Image], None]
