@@ -16,6 +16,7 @@ from registry_control.catalog.api import (
     ManifestDetail,
     ManifestList,
     TagDetail,
+    TagHistoryList,
     TagList,
 )
 from registry_control.catalog.selectors.resolve import repository_facts
@@ -64,6 +65,7 @@ _REGISTRY_V1BETA1 = [
     path("namespaces/<str:namespace_id>/retention", RetentionDetail.as_view()),
     path("namespaces/<str:namespace_id>/retention/preview", RetentionPreview.as_view()),
     path("gc/scrub", Scrub.as_view()),
+    path("tags/<str:tag_id>/history", TagHistoryList.as_view()),
     path("recycle-bin", EntryList.as_view()),
     path("recycle-bin/<str:entry_id>", EntryDetail.as_view()),
     path("recycle-bin/<str:entry_id>/restore", EntryRestore.as_view()),

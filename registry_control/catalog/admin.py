@@ -32,6 +32,7 @@ from registry_control.catalog.models import (
     ManifestChild,
     MissingChild,
     Tag,
+    TagHistory,
     UploadSession,
 )
 from registry_control.catalog.services import images, manifests, tags
@@ -251,6 +252,20 @@ class TagAdmin(PushedAdmin):
         """List the tags; their manifests remain."""
         shown = [f"tag: {row.image}:{row}; its manifest remains" for row in objs if isinstance(row, Tag)]
         return shown, {"tags": len(shown)}, set(), []
+
+
+@admin.register(TagHistory)
+class TagHistoryAdmin(ReadOnlyAdmin):
+    """The manifests that tags named before they moved."""
+
+    list_display = ("tag_id", "short_digest", "since", "until", "set_by")
+    ordering = ("-until", "-pk")
+    search_fields = ("digest__startswith", "tag_id")
+
+    @admin.display(description="digest", ordering="digest")
+    def short_digest(self, row: TagHistory) -> str:
+        """The first characters of the digest."""
+        return short(row.digest)
 
 
 @admin.register(Manifest)

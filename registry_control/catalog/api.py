@@ -6,11 +6,14 @@ from typing import Any, Final
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from registry_control.access.authentication import principal_of
 from registry_control.catalog.models import Image, Manifest, Tag
-from registry_control.catalog.selectors import listing
+from registry_control.catalog.selectors import history, listing
 from registry_control.catalog.serializers import (
+    HistoryQuery,
+    HistorySerializer,
     ImageListSerializer,
     ImageQuery,
     ImageSerializer,
@@ -180,6 +183,30 @@ class TagDetail(_TagView):
     def delete(self, request: Request, region: str, tag_id: str) -> Response:
         """Delete a tag; its manifest and the other tags of the manifest remain."""
         return self.respond(tags.delete(principal=principal_of(request), tag_id=self.parse_id(tag_id)))
+
+
+class TagHistoryList(APIView):
+    """The manifests that a tag named."""
+
+    @operation(
+        "ListTagHistory",
+        tag=_TAGS,
+        response=HistorySerializer,
+        parameters=[_TAG_ID, HistoryQuery],
+        errors=[*LIST_ERRORS, *GET_ERRORS],
+    )
+    def get(self, request: Request, region: str, tag_id: str) -> Response:
+        """List what a tag named and who set it, as far back as the recycle bin reaches."""
+        tag = listing.get_visible_tag(principal_of(request), id_of("tag", tag_id))
+        query = validated(HistoryQuery, request.query_params)
+        start = (max(query["page"], 1) - 1) * query["page_size"]
+        found, total = history.page_of_history(
+            tag,
+            newest_first=query["order_by"] == "from_desc",
+            start=start,
+            stop=start + query["page_size"],
+        )
+        return Response(HistorySerializer({"history": found, "total_count": total}).data)
 
 
 class ManifestList(_ManifestView):

@@ -50,6 +50,11 @@ class Image(Lockable):
         default=0, editable=False, help_text="Number of its tags in every status."
     )
     pushed_at = models.DateTimeField(null=True, editable=False)
+    origin_id = models.UUIDField(
+        null=True,
+        editable=False,
+        help_text="Of the image of which this row keeps a deleted manifest in the recycle bin.",
+    )
     last_pulled_at = models.DateTimeField(
         null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."
     )
@@ -74,6 +79,9 @@ class Image(Lockable):
                 name="images_never_pushed",
             ),
             models.Index(fields=["id"], condition=models.Q(size_is_stale=True), name="images_to_recount"),
+            models.Index(
+                fields=["origin_id"], condition=models.Q(origin_id__isnull=False), name="images_of_bin"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -188,6 +196,9 @@ class Tag(Timestamped):
     last_pulled_at = models.DateTimeField(
         null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."
     )
+    set_by = models.CharField(
+        max_length=255, blank=True, db_default="", help_text="The name of the actor who set it last."
+    )
 
     class Meta:
         constraints = [
@@ -218,6 +229,26 @@ def live_sql(table: str) -> str:
     SQLite uses the index of current blobs only if the query has the index's condition literally.
     """
     return f"NOT ({table}.state = 'deleting') AND {table}.state = 'live'"
+
+
+class TagHistory(models.Model):
+    """A manifest that a tag named before it moved to another one. Kept as long as the recycle bin.
+
+    The tag itself may be deleted meanwhile, and restored with its history.
+    """
+
+    tag_id = models.UUIDField()
+    digest = models.CharField(max_length=DIGEST_LENGTH)
+    since = models.DateTimeField()
+    until = models.DateTimeField(db_index=True)
+    set_by = models.CharField(max_length=255, blank=True, help_text="The name of the actor.")
+
+    class Meta:
+        verbose_name_plural = "tag history"
+        indexes = [models.Index(fields=["tag_id", "since", "id"], name="history_of_tag")]
+
+    def __str__(self) -> str:
+        return self.digest
 
 
 class Blob(models.Model):

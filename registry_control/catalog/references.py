@@ -42,6 +42,7 @@ WHERE image_id = %s AND is_reachable <> (
     SELECT m.is_reachable FROM catalog_manifest m WHERE m.id = catalog_bloblink.manifest_id
 )
 """
+_MOVE: Final = "UPDATE catalog_bloblink SET image_id = %s, is_reachable = FALSE WHERE manifest_id = %s"
 _MARK: Final = "UPDATE catalog_bloblink SET is_reachable = %s WHERE manifest_id IN"
 _SUMS: Final = """
 SELECT COALESCE(SUM(CASE WHEN linked.reachable > 0 THEN b.size ELSE 0 END), 0),
@@ -212,6 +213,11 @@ def set_reachable(manifest_ids: Sequence[int], *, image_id: UUID, to: bool) -> i
     if to:
         execute(mark, [to, *manifest_ids])
     return int(found[0]) if found else 0
+
+
+def move_links(manifest_id: int, *, to: UUID) -> None:
+    """Let the links of an unreachable manifest belong to another image, as the manifest does."""
+    execute(_MOVE, [id_parameter(to), manifest_id])
 
 
 class Sizes(NamedTuple):

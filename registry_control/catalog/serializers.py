@@ -7,8 +7,9 @@ from rest_framework import serializers
 
 from registry_control.access.policy import Visibility
 from registry_control.catalog.models import Image, Manifest, Tag
+from registry_control.catalog.selectors.history import Named
 from registry_control.catalog.selectors.listing import TAGS_SHOWN
-from registry_control.rest.serializers import Id, ListQuery, StatusField, Text, order_field
+from registry_control.rest.serializers import Id, ListQuery, NoUnknown, StatusField, Text, order_field
 
 _LAST_PULLED: Final = "Exact to an hour; null if it was never pulled since the registry records pulls."
 
@@ -61,6 +62,31 @@ class TagSerializer(serializers.Serializer[Tag]):
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
     last_pulled_at = serializers.DateTimeField(allow_null=True, help_text=_LAST_PULLED)
+
+
+class NamedSerializer(serializers.Serializer[Named]):
+    """A manifest that a tag named for some time."""
+
+    digest = serializers.CharField()
+    until = serializers.DateTimeField(allow_null=True, help_text="Null for the present one.")
+    by = serializers.CharField(help_text="Who pushed it; empty if that was before this was recorded.")
+
+    def get_fields(self) -> dict[str, Any]:
+        """Add `from`, which is a keyword of Python."""
+        return {**super().get_fields(), "from": serializers.DateTimeField(source="since")}
+
+
+class HistorySerializer(serializers.Serializer[Any]):
+    """A page of the history of a tag."""
+
+    history = NamedSerializer(many=True)
+    total_count = serializers.IntegerField(help_text="On all pages.")
+
+
+class HistoryQuery(NoUnknown, ListQuery):
+    """Order and page; by default the present manifest comes first."""
+
+    order_by = serializers.ChoiceField(choices=["from_desc", "from_asc"], default="from_desc")
 
 
 class ManifestSerializer(serializers.Serializer[Manifest]):

@@ -81,7 +81,7 @@ def judge(facts: Facts, rules: Rules) -> Verdict:
         return Verdict(Action.DELETE, "its content is being deleted", facts.retry_at or rules.now)
     if facts.is_linked and facts.recycled_until is None:
         return Verdict(Action.KEEP, "a manifest lists it")
-    if facts.leased_until is not None:
+    if facts.leased_until is not None and not _outlived(facts.leased_until, facts, rules):
         return Verdict(Action.KEEP, _lease_reason(facts.leased_until), facts.leased_until + rules.grace)
     if facts.recycled_until is not None:
         return _judge_recycled(facts.recycled_until, rules)
@@ -91,6 +91,12 @@ def judge(facts: Facts, rules: Rules) -> Verdict:
     if facts.unreferenced_since <= rules.released_before:
         return Verdict(Action.COLLECT, "nothing refers to it and its grace period is over", due)
     return Verdict(Action.WAIT, f"nothing refers to it; its grace period lasts until {due.isoformat()}", due)
+
+
+def _outlived(leased_until: datetime, facts: Facts, rules: Rules) -> bool:
+    """Whether the recycle bin keeps a blob for longer than its lease does."""
+    until = facts.recycled_until
+    return until is not None and until > leased_until and not rules.ignore_grace
 
 
 def _judge_recycled(until: datetime, rules: Rules) -> Verdict:

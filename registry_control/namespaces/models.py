@@ -124,6 +124,11 @@ class RecycleBinEntry(models.Model):
     )
     former_status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
     pushed_at = models.DateTimeField(null=True, help_text="Of the image: hidden images have none.")
+    digest = models.CharField(max_length=135, blank=True, default="", help_text="Of manifest or tag.")
+    tag_created_at = models.DateTimeField(null=True)
+    tag_updated_at = models.DateTimeField(null=True)
+    tag_pulled_at = models.DateTimeField(null=True)
+    tag_set_by = models.CharField(max_length=255, blank=True, default="")
 
     class Meta:
         verbose_name = "recycle bin entry"

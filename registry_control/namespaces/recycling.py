@@ -5,13 +5,15 @@ from typing import Final
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import QuerySet
 
 from registry_control.audit.services import Actor
 from registry_control.common.clock import now
-from registry_control.common.models import Status
 from registry_control.common.signals import recycled
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 
+# What promises blobs and receives uploads, which end with the deletion.
+_PROMISING: Final = (RecycleBinEntry.Kind.IMAGE, RecycleBinEntry.Kind.NAMESPACE)
 TAKEN: Final = "the name is in use again: restore it under another name, with `name` in the body"
 
 
@@ -30,10 +32,12 @@ def keep(
     row_id: UUID | None,
     size: int,
     actor: Actor,
-    former_status: str = Status.READY,
-    pushed_at: datetime | None = None,
+    **columns: datetime | str | None,
 ) -> None:
-    """Insert the entry of a deletion, in the transaction that deletes."""
+    """Insert the entry of a deletion, in the transaction that deletes.
+
+    `columns` are those of the deleted row that a restore sets again.
+    """
     moment = now()
     RecycleBinEntry.objects.create(
         kind=kind,
@@ -47,9 +51,8 @@ def keep(
         deleted_at=moment,
         deleted_by=actor.name,
         expires_at=moment + settings.RECYCLE_BIN,
-        is_settled=row_id is None,
-        former_status=former_status,
-        pushed_at=pushed_at,
+        is_settled=kind not in _PROMISING,
+        **columns,
     )
     recycled.send(sender=RecycleBinEntry)
 
@@ -59,8 +62,17 @@ def forget(row_id: UUID) -> None:
     RecycleBinEntry.objects.filter(row_id=row_id).delete()
 
 
+def forget_some_of(image_id: UUID, *, limit: int) -> int:
+    """Delete up to `limit` entries in an image that is being deleted for good; returns how many."""
+    return _forget(RecycleBinEntry.objects.filter(image_id=image_id), limit)
+
+
 def forget_some_in(namespace_id: UUID, *, limit: int) -> int:
     """Delete up to `limit` entries in a namespace that is being deleted for good; returns how many."""
-    found = RecycleBinEntry.objects.filter(namespace=namespace_id).order_by("pk").values_list("pk", flat=True)
-    deleted, _ = RecycleBinEntry.objects.filter(pk__in=list(found[:limit])).delete()
+    return _forget(RecycleBinEntry.objects.filter(namespace=namespace_id), limit)
+
+
+def _forget(entries: QuerySet[RecycleBinEntry], limit: int) -> int:
+    found = list(entries.order_by("pk").values_list("pk", flat=True)[:limit])
+    deleted, _ = RecycleBinEntry.objects.filter(pk__in=found).delete()
     return deleted

@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 from registry_control.access.authentication import principal_of
 from registry_control.access.policy import Principal
 from registry_control.catalog.selectors import listing
-from registry_control.catalog.serializers import ImageSerializer
+from registry_control.catalog.serializers import ImageSerializer, ManifestSerializer, TagSerializer
 from registry_control.namespaces.models import RecycleBinEntry
 from registry_control.namespaces.selectors import get_visible
 from registry_control.namespaces.serializers import NamespaceSerializer
@@ -32,7 +32,7 @@ _TAG: Final = "recycle bin"
 _ID: Final = id_parameter("entry_id")
 _RESTORED: Final = PolymorphicProxySerializer(
     component_name="Restored",
-    serializers=[NamespaceSerializer, ImageSerializer],
+    serializers=[NamespaceSerializer, ImageSerializer, ManifestSerializer, TagSerializer],
     resource_type_field_name=None,
 )
 
@@ -104,16 +104,22 @@ class EntryRestore(APIView):
         body = validated(RestoreSerializer, request.data)
         wanted = id_of(selectors.RESOURCE, entry_id)
         principal = principal_of(request)
-        entry = restoring.restore(principal=principal, entry_id=wanted, name=body["name"])
-        return Response(_restored(principal, entry))
+        restored = restoring.restore(principal=principal, entry_id=wanted, name=body["name"])
+        return Response(_shown(principal, restored))
 
 
-def _restored(principal: Principal, entry: RecycleBinEntry) -> dict[str, Any]:
-    """What the entry has kept, as the other routes of the API show it."""
-    match entry.kind:
+def _shown(principal: Principal, restored: restoring.Restored) -> dict[str, Any]:
+    """What was restored, as the other routes of the API show it."""
+    match restored.kind:
         case RecycleBinEntry.Kind.NAMESPACE:
-            return NamespaceSerializer(get_visible(principal, entry.object_id)).data
-        case _:
-            image = listing.get_visible_image(principal, entry.object_id)
+            return NamespaceSerializer(get_visible(principal, restored.id)).data
+        case RecycleBinEntry.Kind.IMAGE:
+            image = listing.get_visible_image(principal, restored.id)
             tags = listing.newest_tags_of([image.pk])
             return ImageSerializer(image, context={"newest_tags": tags}).data
+        case RecycleBinEntry.Kind.MANIFEST:
+            manifest = listing.get_visible_manifest(principal, restored.id)
+            on_it = listing.newest_tags_on([manifest.pk])
+            return ManifestSerializer(manifest, context={"newest_tags": on_it}).data
+        case _:
+            return TagSerializer(listing.get_visible_tag(principal, restored.id)).data

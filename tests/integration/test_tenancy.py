@@ -195,10 +195,10 @@ ROUTES = sorted(set(api_routes()))
 
 
 def test_the_routes_with_an_id_are_found() -> None:
-    # a namespace, its retention and the preview, an image, its tags (in another region too), a tag, a
-    # manifest; a run of garbage collection; an entry of the recycle bin and its restore; of replication a
-    # target and its check, a rule and running it, an execution and cancelling it
-    assert len(ROUTES) == 17
+    # a namespace, its retention and the preview, an image, its tags (in another region too), a tag, its
+    # history, a manifest; a run of garbage collection; an entry of the recycle bin and its restore;
+    # of replication a target and its check, a rule and running it, an execution and cancelling it
+    assert len(ROUTES) == 18
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -92,7 +92,8 @@ def count_images(principal: Principal, wanted: ImageFilter) -> int:
     seen = wanted.namespaces(principal)
     rows: int | None = seen.aggregate(total=Sum("image_rows"))["total"]
     own: dict[str, Any] = {"organization_id": principal.organization_id}
-    never_pushed = Image.objects.filter(**own, pushed_at__isnull=True, namespace__in=seen.values("pk"))
+    hidden = Image.objects.filter(**own, pushed_at__isnull=True, namespace__in=seen.values("pk"))
+    never_pushed = hidden.filter(origin_id__isnull=True)
     return (rows or 0) - never_pushed.count()
 
 

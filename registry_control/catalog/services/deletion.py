@@ -170,8 +170,27 @@ def _delete_image_batch(pk: UUID, *, store: BlobStore, limit: int) -> bool:
     deleted += _delete_leases(pk, limit=limit) + _delete_content(pk, limit=limit)
     if sessions or deleted:
         return bool(deleted)  # sessions that are left have a request that still writes
+    if Image.objects.filter(origin_id=pk).exists():
+        return _delete_keepers(pk, limit=limit)
+    if recycling.forget_some_of(pk, limit=limit):
+        return True
     _delete_image(pk)
     return True
+
+
+@transaction.atomic
+def _delete_keepers(image_id: UUID, *, limit: int) -> bool:
+    """Start the deletion of rows that keep manifests of an image in the recycle bin; whether any was left.
+
+    The namespace's row is locked as by a restore, which locks several images.
+    """
+    of_image = Image.objects.filter(pk=image_id).values("namespace")
+    Namespace.objects.select_for_update(no_key=True).filter(pk__in=of_image).values_list("pk").first()
+    keepers = Image.objects.select_for_update(of=("self",)).filter(origin_id=image_id, status=Status.RECYCLED)
+    found = list(keepers.order_by("pk")[:limit])
+    for keeper in found:
+        images.mark_deleting(keeper)
+    return bool(found)
 
 
 @transaction.atomic
@@ -214,10 +233,12 @@ def _delete_image(pk: UUID) -> None:
     namespace = Namespace.objects.select_for_update().filter(pk__in=of_image).first()
     found = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
     image = found.filter(pk=pk, status=Status.DELETING).first()
-    if image is not None and namespace is not None:
+    if image is None or namespace is None:
+        return
+    if image.origin_id is None:  # the others only kept a manifest in the recycle bin, and were not counted
         record(actor=SYSTEM, verb="image.removed", target=images.target_of(image))
-        image.delete()
         Namespace.objects.filter(pk=namespace.pk).update(image_rows=F("image_rows") - 1)
+    image.delete()
 
 
 @transaction.atomic
@@ -226,7 +247,8 @@ def _delete_namespace_batch(pk: UUID, *, limit: int) -> bool:
 
     Entries of the recycle bin go after the images that they keep.
     """
-    found = Namespace.objects.select_for_update(of=("self",)).select_related("project")
+    # `no_key`: a deletion that holds one of its images references the namespace's row in the recycle bin.
+    found = Namespace.objects.select_for_update(of=("self",), no_key=True).select_related("project")
     namespace = found.filter(pk=pk, status=Status.DELETING).first()
     if namespace is None:
         return False

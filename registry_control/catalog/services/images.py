@@ -288,7 +288,8 @@ def remove(image: Image, *, actor: Actor) -> None:
     """
     if image.status != Status.DELETING:
         mark_deleting(image)
-        record(actor=actor, verb="image.delete", target=target_of(image))
+        if image.origin_id is None:
+            record(actor=actor, verb="image.delete", target=target_of(image))
 
 
 def mark_deleting(image: Image) -> None:

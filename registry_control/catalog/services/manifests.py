@@ -13,7 +13,7 @@ from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.catalog import references
 from registry_control.catalog.errors import ManifestNotFound, MissingContent, StoredAsAnotherType
-from registry_control.catalog.models import Image, Manifest
+from registry_control.catalog.models import Image, Manifest, MissingChild, Tag
 from registry_control.catalog.references import Cause, SharedBlob
 from registry_control.catalog.selectors.listing import get_visible_manifest
 from registry_control.catalog.services import conditions, images, protection, reachability, sparse, tags
@@ -21,7 +21,8 @@ from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.catalog.services.tags import TagChange
 from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import now
-from registry_control.common.errors import PermissionsDenied
+from registry_control.common.errors import AlreadyExists, PermissionsDenied
+from registry_control.common.models import NOT_DELETING, Status
 from registry_control.common.signals import content_pushed
 from registry_control.db.sql import (
     execute,
@@ -33,9 +34,15 @@ from registry_control.db.sql import (
     rows_of_each,
     time_parameter,
 )
+from registry_control.namespaces import recycling
+from registry_control.namespaces.models import RecycleBinEntry
 from registry_control.namespaces.policy import check_deletable
 from registry_control.namespaces.selectors import may
 from registry_data.oci.preconditions import Preconditions
+
+TAKEN_TAGS: Final = (
+    "another manifest has this tag meanwhile: restore the manifest with another tag, with `name` in the body"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,9 @@ _DELETE_PARENTS: Final = "DELETE FROM catalog_manifestchild WHERE child_id IN"
 _DELETE_REFERRERS: Final = "DELETE FROM catalog_referrer WHERE manifest_id IN"
 _DELETE_MISSING: Final = "DELETE FROM catalog_missingchild WHERE parent_id IN"
 _DELETE: Final = "DELETE FROM catalog_manifest WHERE id IN"
+_MOVE_MANIFEST: Final = "UPDATE catalog_manifest SET image_id = %s, is_reachable = FALSE WHERE id = %s"
+_MOVE_REFERRER: Final = "UPDATE catalog_referrer SET image_id = %s WHERE manifest_id = %s"
+_MOVE_TAGS: Final = "UPDATE catalog_tag SET image_id = %s WHERE manifest_id = %s RETURNING name"
 _PUSHED: Final = """
 UPDATE catalog_image SET size = size + CASE WHEN size_is_stale THEN 0 ELSE %s END,
                          untagged_size = untagged_size + CASE WHEN size_is_stale THEN 0 ELSE %s END,
@@ -365,9 +375,12 @@ def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
     own = references.linked_only_by(manifest.pk)
     references.lease((blob.id for blob in own), image_id=image.pk)
     sparse.orphan(image, manifest)
-    tag_names = delete_rows([manifest.pk], image_id=image.pk, cause=Cause.MANIFEST_DELETED)
-    record_change(image_scope(image.pk))
     removed = sum(blob.size for blob in own)
+    if recycling.is_on():
+        tag_names = _recycle(image, manifest, size=removed, actor=actor)
+    else:
+        tag_names = delete_rows([manifest.pk], image_id=image.pk, cause=Cause.MANIFEST_DELETED)
+    record_change(image_scope(image.pk))
     Image.objects.filter(pk=image.pk).update(
         **reachability.changed_sizes(size=moved, untagged_size=-moved - removed),
         tag_rows=F("tag_rows") - len(tag_names),
@@ -380,6 +393,109 @@ def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
         digest=manifest.digest,
         tags=" ".join(sorted(tag_names)),
     )
+
+
+def _recycle(image: Image, manifest: Manifest, *, size: int, actor: Actor) -> list[str]:
+    """Move a manifest with its tags and links to an image row in the recycle bin, which no request finds.
+
+    Returns the names of the tags. Rows of its children stay: they follow what happens to the children.
+    """
+    keeper = Image.objects.create(
+        namespace=image.namespace,
+        organization_id=image.organization_id,
+        name=image.name,
+        visibility=image.visibility,
+        status=Status.RECYCLED,
+        origin_id=image.pk,
+    )
+    execute(f"{_DELETE_PARENTS} (%s)", [manifest.pk])
+    _move(manifest.pk, to=keeper.pk)
+    moved = rows(_MOVE_TAGS, [id_parameter(keeper.pk), manifest.pk])
+    Image.objects.filter(pk=keeper.pk).update(tag_rows=len(moved))
+    recycling.keep(
+        RecycleBinEntry.Kind.MANIFEST,
+        namespace=image.namespace,
+        name=f"{image}@{manifest.digest}",
+        object_id=UUID(int=manifest.pk),
+        image_id=image.pk,
+        row_id=keeper.pk,
+        size=size,
+        actor=actor,
+        digest=manifest.digest,
+    )
+    return [name for (name,) in moved]
+
+
+def _move(manifest_id: int, *, to: UUID) -> None:
+    """Move an unreachable manifest with its links to another image row; its tags and children stay."""
+    for statement in (_MOVE_MANIFEST, _MOVE_REFERRER):
+        execute(statement, [id_parameter(to), manifest_id])
+    references.move_links(manifest_id, to=to)
+
+
+def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | None, actor: Actor) -> int:
+    """Move a deleted manifest back to its image, with its tags; returns its id.
+
+    If the manifest was pushed again meanwhile, that one gets the tags. `name` is a tag for it, instead of
+    those that other manifests have meanwhile. The rows of both images and of the entry are locked.
+
+    Raises:
+        AlreadyExists: other manifests have some of the tags, and `name` is None or taken as well.
+    """
+    again = row(_BY_DIGEST, [id_parameter(image.pk), entry.digest])
+    manifest_id = _Found(*again).id if again else _move_back(image, keeper, entry.digest)
+    grown = 0 if again else sum(blob.size for blob in references.linked_only_by(manifest_id))
+    restored = _restore_tags(image, keeper, manifest_id, name)
+    moved = reachability.update(image.pk, [manifest_id])
+    Image.objects.filter(pk=image.pk).update(
+        **reachability.changed_sizes(size=moved, untagged_size=grown - moved),
+        tag_rows=F("tag_rows") + len(restored),
+    )
+    record_change(image_scope(image.pk))
+    names = " ".join(sorted(restored))
+    record(
+        actor=actor,
+        verb="manifest.restore",
+        target=images.target_of(image),
+        digest=entry.digest,
+        tags=names,
+    )
+    if again:
+        images.mark_deleting(keeper)
+    else:
+        keeper.delete()
+    return manifest_id
+
+
+def _move_back(image: Image, keeper: Image, digest: str) -> int:
+    manifest_id = Manifest.objects.values_list("pk", flat=True).get(image=keeper, digest=digest)
+    _move(manifest_id, to=image.pk)
+    awaited = MissingChild.objects.filter(image=image, digest=digest).values_list("parent", flat=True)
+    sparse.adopt(image.pk, list(awaited), manifest_id=manifest_id, digest=digest)
+    return manifest_id
+
+
+def _restore_tags(image: Image, keeper: Image, manifest_id: int, name: str | None) -> list[str]:
+    """Move the tags back that no other manifest has; returns the names of all tags that the image gains."""
+    kept = {tag.name: tag for tag in Tag.objects.filter(image=keeper)}
+    names = [*kept, *([name] if name else [])]
+    found = Tag.objects.filter(NOT_DELETING, image=image, name__in=names)
+    there = dict(found.values_list("name", "manifest"))
+    taken = sorted(each for each in kept if there.get(each, manifest_id) != manifest_id)
+    if name is None and taken:
+        raise AlreadyExists("tag", f"{image}:{taken[0]}", TAKEN_TAGS)
+    if name is not None and there.get(name, manifest_id) != manifest_id:
+        raise AlreadyExists("tag", f"{image}:{name}", TAKEN_TAGS)
+    restored = [tag for each, tag in kept.items() if each not in there]
+    if name is not None and name not in there and name not in kept:
+        renamed = kept[taken[0]] if taken else Tag(created_at=now(), updated_at=now())
+        renamed.name = name
+        restored.append(renamed)
+    Tag.objects.filter(image=keeper).exclude(pk__in=[tag.pk for tag in restored]).delete()
+    for tag in restored:
+        tag.image, tag.manifest_id = image, manifest_id
+        tag.save()
+    return [tag.name for tag in restored]
 
 
 def delete_rows(manifest_ids: Sequence[int], *, image_id: UUID, cause: Cause) -> list[str]:

@@ -6,6 +6,7 @@
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 
@@ -13,25 +14,40 @@ from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.catalog.errors import TagNotFound
-from registry_control.catalog.models import Image, Tag
+from registry_control.catalog.models import Image, Manifest, Tag, TagHistory
+from registry_control.catalog.selectors.content import tag_row
 from registry_control.catalog.selectors.listing import get_visible_tag
 from registry_control.catalog.services import conditions, images, protection, reachability
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.common.changes import image_scope, record_change
 from registry_control.common.clock import now
-from registry_control.common.errors import PermissionsDenied
+from registry_control.common.errors import AlreadyExists, PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.signals import deletion_started
 from registry_control.db.sql import execute, id_parameter, time_parameter
+from registry_control.namespaces import recycling
+from registry_control.namespaces.models import RecycleBinEntry
 from registry_control.namespaces.policy import check_deletable
 from registry_control.namespaces.selectors import may
 from registry_data.oci.preconditions import Preconditions
 
 _INSERT: Final = """
-INSERT INTO catalog_tag (id, image_id, name, manifest_id, status, created_at, updated_at)
-VALUES (%s, %s, %s, %s, 'ready', %s, %s)
+INSERT INTO catalog_tag (id, image_id, name, manifest_id, status, created_at, updated_at, set_by)
+VALUES (%s, %s, %s, %s, 'ready', %s, %s, %s)
 """
-_MOVE: Final = "UPDATE catalog_tag SET manifest_id = %s, updated_at = %s WHERE id = %s"
+_MOVE: Final = "UPDATE catalog_tag SET manifest_id = %s, updated_at = %s, set_by = %s WHERE id = %s"
+_REMEMBER: Final = """
+INSERT INTO catalog_taghistory (tag_id, digest, since, until, set_by)
+SELECT t.id, m.digest, t.updated_at, %s, t.set_by
+FROM catalog_tag t JOIN catalog_manifest m ON m.id = t.manifest_id WHERE t.id = %s
+"""
+
+
+def forget_history(*, limit: int) -> int:
+    """Delete up to `limit` rows of history that are older than the recycle bin; returns how many."""
+    old = TagHistory.objects.filter(until__lte=now() - settings.RECYCLE_BIN).order_by("until")
+    found = list(old.values_list("pk", flat=True)[:limit])
+    return TagHistory.objects.filter(pk__in=found).delete()[0] if found else 0
 
 
 class TagChange(NamedTuple):
@@ -70,9 +86,12 @@ def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, 
     moment = time_parameter(now())
     if existing is None:
         image_id = id_parameter(image.id)
-        execute(_INSERT, [id_parameter(uuid4()), image_id, name, manifest_id, moment, moment])
+        times = [moment, moment]
+        execute(_INSERT, [id_parameter(uuid4()), image_id, name, manifest_id, *times, actor.name])
     else:
-        execute(_MOVE, [manifest_id, moment, existing.id])
+        if recycling.is_on():
+            execute(_REMEMBER, [moment, existing.id])
+        execute(_MOVE, [manifest_id, moment, actor.name, existing.id])
     record(actor=actor, verb="tag.set", target=image.target, tag=name, digest=digest)
     return TagChange(is_new=True) if existing is None else TagChange(moved_from=existing.manifest_id)
 
@@ -99,17 +118,65 @@ def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | N
 def untag_locked(image: Image, tag: DoomedTag, *, actor: Actor, **detail: int) -> None:
     """Delete a tag of a locked image at once; `detail` is for the audit row.
 
-    The caller has checked that the tag is not protected.
+    The recycle bin keeps what a restore needs. The caller has checked that the tag is not protected.
     """
+    deleted = Tag.objects.get(pk=tag.id) if recycling.is_on() else None
     Tag.objects.filter(pk=tag.id).delete()
     record_change(image_scope(image.pk))
     moved = reachability.update(image.pk, [tag.manifest_id])
+    if deleted is not None:
+        _keep(image, deleted, size=moved, actor=actor)
     Image.objects.filter(pk=image.pk).update(
         **reachability.changed_sizes(size=moved, untagged_size=-moved),
         tag_rows=F("tag_rows") - 1,
         updated_at=now(),
     )
     record(actor=actor, verb="tag.delete", target=images.target_of(image), tag=tag.name, **detail)
+
+
+def _keep(image: Image, tag: Tag, *, size: int, actor: Actor) -> None:
+    """Insert the entry of the recycle bin for a tag whose row is deleted; `size` left that of the image."""
+    recycling.keep(
+        RecycleBinEntry.Kind.TAG,
+        namespace=image.namespace,
+        name=f"{image}:{tag.name}",
+        object_id=tag.pk,
+        image_id=image.pk,
+        row_id=None,
+        size=abs(size),
+        actor=actor,
+        digest=Manifest.objects.values_list("digest", flat=True).get(pk=tag.manifest_id),
+        tag_created_at=tag.created_at,
+        tag_updated_at=tag.updated_at,
+        tag_pulled_at=tag.last_pulled_at,
+        tag_set_by=tag.set_by,
+    )
+
+
+def restore(image: Image, entry: RecycleBinEntry, *, name: str, manifest_id: int, actor: Actor) -> None:
+    """Create a deleted tag again, with its id, on a manifest of its image. Image and entry are locked.
+
+    Raises:
+        AlreadyExists: the image has a tag of that name.
+    """
+    if tag_row(image.pk, name) is not None:
+        raise AlreadyExists("tag", f"{image}:{name}", recycling.TAKEN)
+    Tag.objects.create(
+        pk=entry.object_id,
+        image=image,
+        name=name,
+        manifest_id=manifest_id,
+        created_at=entry.tag_created_at or now(),
+        updated_at=entry.tag_updated_at or now(),
+        last_pulled_at=entry.tag_pulled_at,
+        set_by=entry.tag_set_by,
+    )
+    record_change(image_scope(image.pk))
+    moved = reachability.update(image.pk, [manifest_id])
+    Image.objects.filter(pk=image.pk).update(
+        **reachability.changed_sizes(size=moved, untagged_size=-moved), tag_rows=F("tag_rows") + 1
+    )
+    record(actor=actor, verb="tag.restore", target=images.target_of(image), tag=name, digest=entry.digest)
 
 
 @transaction.atomic
@@ -136,7 +203,9 @@ def delete(*, principal: Principal, tag_id: UUID) -> Tag:
 
 
 def start_deletion(tag: Tag, *, actor: Actor) -> None:
-    """Mark a tag, whose row is locked, as deleting; the worker deletes the row. Idempotent.
+    """Move a tag, whose row is locked, to the recycle bin. Idempotent.
+
+    Without a bin, the tag is marked as deleting, and the worker deletes the row.
 
     Raises:
         TagProtected: the namespace protects the tag.
@@ -144,6 +213,11 @@ def start_deletion(tag: Tag, *, actor: Actor) -> None:
     if tag.status != Status.DELETING:
         by = protection.of_image(tag.image_id)
         protection.check_tag(tag.name, image=str(tag.image), by=by, action="delete")
+    if recycling.is_on() and tag.status != Status.DELETING:
+        untag_locked(tag.image, DoomedTag(tag.pk, tag.name, tag.manifest_id), actor=actor)
+        tag.status = Status.DELETING  # of the response; there is no row any more
+        return
+    if tag.status != Status.DELETING:
         tag.status = Status.DELETING
         tag.updated_at = now()
         tag.save(update_fields=["status", "updated_at"])

@@ -127,7 +127,7 @@ def _explain_recycled(digest: str, images: Sequence[Image], rules: Rules) -> Exp
 
 
 def _recycled(image: Image) -> str:
-    return f"recycle bin: image {image}"
+    return f"recycle bin: {'image' if image.origin_id is None else 'manifest of image'} {image}"
 
 
 def _is_recycled(image: Image) -> bool:

@@ -29,7 +29,8 @@ def lock(entry_id: UUID) -> Locked:
     found = RecycleBinEntry.objects.filter(pk=entry_id).first()
     if found is None:
         raise NotFound("entry", entry_id)
-    unlocked = Namespace.objects.select_related("project").select_for_update(of=("self",))
+    # `no_key`: a deletion, which holds an image, references the namespace's row in its entry.
+    unlocked = Namespace.objects.select_related("project").select_for_update(of=("self",), no_key=True)
     namespace = unlocked.get(pk=found.namespace_id)
     wanted = [each for each in (found.image_id, found.row_id) if each is not None]
     images = Image.objects.select_related("namespace__project").select_for_update(of=("self",))

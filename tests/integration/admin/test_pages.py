@@ -27,9 +27,11 @@ from registry_control.catalog.models import (
     MissingChild,
     Referrer,
     Tag,
+    TagHistory,
     UploadSession,
 )
 from registry_control.catalog.services import blobs, deletion, uploads
+from registry_control.common.clock import now
 from registry_control.common.models import Change, Status
 from registry_control.common.store import blob_store
 from registry_control.gc.models import GcRun, RetentionRun
@@ -98,6 +100,7 @@ READ_ONLY = {
     UploadSession,
     AuditEvent,
     RecycleBinEntry,
+    TagHistory,
 }
 
 
@@ -127,6 +130,7 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
     UnknownObject.objects.create(name="blobs/x", kind="content", upload="0" * 32, size=1)
     checks.add(broken, Finding(Content.DAMAGED, "other bytes"))
     rotate_signing_keys()
+    TagHistory.objects.create(tag_id=uuid4(), digest=pushed.digest, since=now(), until=now())
     recycling.keep(
         RecycleBinEntry.Kind.IMAGE,
         namespace=namespace,
@@ -142,7 +146,7 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
 
 def test_every_model_is_registered() -> None:
     admin.autodiscover()  # as the first request would do
-    assert len(MODELS) == 28
+    assert len(MODELS) == 29
     assert [model for model in MODELS if not admin.site.is_registered(model)] == []
 
 

@@ -34,6 +34,7 @@ OPERATIONS = {
     *(f"{verb}ReplicationExecution" for verb in ("Get", "Cancel")),
     *(f"ListReplication{kind}" for kind in ("Targets", "Rules", "Executions")),
     *("GetGarbageQueue", "ListGarbageRuns", "CreateGarbageRun", "GetGarbageRun", "ExplainGarbage"),
+    "ListTagHistory",
     *("ListRecycleBin", "GetRecycleBinEntry", "PurgeRecycleBinEntry", "RestoreRecycleBinEntry"),
 }
 WITHOUT_404 = {

@@ -16,21 +16,16 @@ from registry_control.audit.models import AuditEvent
 from registry_control.catalog.errors import ImageNotFound
 from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, UploadSession
 from registry_control.catalog.selectors import resolve
-from registry_control.catalog.services import blobs, deletion, images, uploads
-from registry_control.common.clock import now
+from registry_control.catalog.services import blobs, images, uploads
 from registry_control.common.store import blob_store
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
-from registry_control.recycling.services import emptying
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import READ_ONLY, TestKey, digest_of, make_key, make_namespace, push_blob, push_image
 from tests.integration.control.api import UNKNOWN_ID, Api
+from tests.integration.gc.recycling import BIN, PERIOD, V1BETA1, entry_id, expire, finish, restore
 from tests.integration.gc.steps import collect, queued
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-V1BETA1 = "/registry/v1beta1/regions/fr-par"
-BIN = f"{V1BETA1}/recycle-bin"
-PERIOD = timedelta(days=7)
 
 
 @pytest.fixture(autouse=True)
@@ -42,34 +37,6 @@ def _recycle_bin() -> Iterator[None]:
 @pytest.fixture
 def owner() -> TestKey:
     return make_key()
-
-
-def entry_id(key: TestKey) -> str:
-    """The id of the only entry."""
-    body = Api(key).get(BIN).body
-    assert body["total_count"] == 1, body
-    found: str = body["entries"][0]["id"]
-    return found
-
-
-def restore(key: TestKey, name: str | None = None) -> int:
-    """Restore the only entry; the status."""
-    return Api(key).post(f"{BIN}/{entry_id(key)}/restore", name=name).status
-
-
-def finish(store: FilesystemStore) -> None:
-    """Let the worker do all that it has to do."""
-    while emptying.settle(entries=10, limit=100):
-        pass
-    while emptying.expire(limit=100):
-        pass
-    while deletion.run_batch(store=store, limit=100):
-        pass
-
-
-def expire() -> None:
-    """Let the time of all entries be over."""
-    RecycleBinEntry.objects.update(expires_at=now())
 
 
 def test_a_deleted_image_is_gone_and_has_an_entry_until_it_is_restored_as_it_was(owner: TestKey) -> None:
@@ -133,16 +100,16 @@ def test_a_taken_name_is_a_conflict_with_a_way_out(owner: TestKey) -> None:
     refused = api.post(f"{BIN}/{entry_id(owner)}/restore")
     assert (refused.status, refused.body["type"]) == (409, "already_exists")
     assert "`name`" in refused.body["help_message"]
-    assert restore(owner, "UPPER") == 400
-    assert restore(owner, f"{namespace.name}/old/app") == 200
+    assert restore(owner, "UPPER").status == 400
+    assert restore(owner, f"{namespace.name}/old/app").status == 200
     assert api.get(f"/images/{old.image_id}").body["name"] == "old/app"
     assert api.get(f"/images/{new.image_id}").body["name"] == "app"
 
     api.delete(f"/namespaces/{namespace.pk}")
     taken = make_namespace(owner, namespace.name)
-    assert restore(owner) == 409
-    assert restore(owner, "x") == 400
-    assert restore(owner, f"{namespace.name}-2") == 200
+    assert restore(owner).status == 409
+    assert restore(owner, "x").status == 400
+    assert restore(owner, f"{namespace.name}-2").status == 200
     assert api.get(f"/namespaces/{namespace.pk}").body["name"] == f"{namespace.name}-2"
     assert api.get(f"/namespaces/{taken.pk}").body["name"] == namespace.name
 
@@ -165,7 +132,7 @@ def test_a_locked_namespace_takes_nothing_back(owner: TestKey) -> None:
     pushed = push_image(owner, namespace)
     api.delete(f"/images/{pushed.image_id}")
     Namespace.objects.filter(pk=namespace.pk).update(status="locked")
-    assert restore(owner) == 423
+    assert restore(owner).status == 423
     assert Api(owner).delete(f"{BIN}/{entry_id(owner)}").status == 200
 
 
@@ -183,7 +150,7 @@ def test_what_was_promised_ends_with_the_deletion(owner: TestKey, store: Filesys
     assert found is not None
     with pytest.raises(ImageNotFound):
         blobs.promise(blob_id=found.blob_id, image_id=pushed.image_id)
-    assert restore(owner) == 200
+    assert restore(owner).status == 200
 
 
 @pytest.mark.parametrize("how", ["expired", "purged"])
@@ -277,7 +244,7 @@ def test_explain_says_what_the_bin_keeps_and_until_when(owner: TestKey) -> None:
             )
             assert datetime.fromisoformat(found["goes_at"]) == latest.expires_at + settings.GC_GRACE
     api.post(f"{BIN}/{RecycleBinEntry.objects.get(kind='namespace').pk}/restore")
-    assert restore(owner) == 200
+    assert restore(owner).status == 200
     assert api.get(f"{V1BETA1}/gc/explain", digest=pushed.blobs[1]).body["state"] == "kept"
     assert api.get(f"{V1BETA1}/gc/explain", digest=other.digest).body["state"] == "unknown"
 

@@ -1,0 +1,202 @@
+"""The recycle bin under concurrency: two real connections restore, purge, expire, delete and push at once."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import transaction
+from django.test import override_settings
+
+from registry_control.catalog.models import Image, Manifest, Tag
+from registry_control.catalog.services import images, manifests, reachability, tags
+from registry_control.common.errors import AlreadyExists, NotFound
+from registry_control.namespaces import services as namespaces
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_control.recycling.errors import CannotRestore
+from registry_control.recycling.services import emptying, restoring
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import Pushed, TestKey, make_key, make_namespace, push_image
+from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
+from tests.integration.gc.recycling import PERIOD, expire, finish
+
+pytestmark = [pytest.mark.django_db(transaction=True), needs_postgresql]
+
+
+@pytest.fixture(autouse=True)
+def _recycle_bin() -> Iterator[None]:
+    with override_settings(RECYCLE_BIN=PERIOD):
+        yield
+
+
+@pytest.fixture
+def owner() -> TestKey:
+    return make_key()
+
+
+@pytest.fixture
+def namespace(owner: TestKey) -> Namespace:
+    return make_namespace(owner)
+
+
+def entry() -> UUID:
+    return RecycleBinEntry.objects.get().pk
+
+
+def restored(owner: TestKey, entry_id: UUID, name: str | None = None) -> Any:
+    return restoring.restore(principal=owner.principal, entry_id=entry_id, name=name)
+
+
+def delete_image(owner: TestKey, pushed: Pushed) -> UUID:
+    images.delete(principal=owner.principal, image_id=pushed.image_id)
+    return entry()
+
+
+def delete_tag(owner: TestKey, pushed: Pushed) -> UUID:
+    tags.untag(actor=owner.actor, image_id=pushed.image_id, name="latest")
+    return entry()
+
+
+def delete_manifest(owner: TestKey, pushed: Pushed) -> UUID:
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+    return entry()
+
+
+def delete_namespace(owner: TestKey, pushed: Pushed) -> UUID:
+    namespaces.delete(principal=owner.principal, namespace_id=pushed.image.namespace_id)
+    return entry()
+
+
+DELETIONS: dict[str, Callable[[TestKey, Pushed], UUID]] = {
+    "tag": delete_tag,
+    "manifest": delete_manifest,
+    "image": delete_image,
+    "namespace": delete_namespace,
+}
+
+
+@pytest.mark.parametrize("kind", DELETIONS)
+def test_of_two_restores_at_once_one_succeeds(owner: TestKey, namespace: Namespace, kind: str) -> None:
+    pushed = push_image(owner, namespace)
+    wanted = DELETIONS[kind](owner, pushed)
+    outcomes = at_once(*[lambda: restored(owner, wanted)] * 2)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NotFound", "Restored"]
+    _check(pushed)
+
+
+@pytest.mark.parametrize("kind", DELETIONS)
+@pytest.mark.parametrize("other", ["purge", "expiry"])
+def test_a_restore_and_a_purge_at_once_have_one_winner(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore, kind: str, other: str
+) -> None:
+    pushed = push_image(owner, namespace)
+    wanted = DELETIONS[kind](owner, pushed)
+    expire()
+    end = {
+        "purge": lambda: emptying.purge(principal=owner.principal, entry_id=wanted),
+        "expiry": lambda: emptying.expire(limit=10),
+    }[other]
+    outcome, _ = at_once(lambda: restored(owner, wanted), end)
+    finish(store)
+    is_there = Tag.objects.filter(image=pushed.image_id, name="latest").exists()
+    assert is_there == (not isinstance(outcome, NotFound)), outcome
+    assert not RecycleBinEntry.objects.exists()
+    if is_there:
+        _check(pushed)
+
+
+def test_a_push_to_the_name_waits_for_the_restore_and_finds_the_image(
+    owner: TestKey, namespace: Namespace
+) -> None:
+    pushed = push_image(owner, namespace)
+    wanted = delete_image(owner, pushed)
+    with open_transaction():
+        restored(owner, wanted)
+        push = Other(lambda: push_image(owner, namespace, tags=("new",)).image_id)
+        assert push.waits
+    assert push.end() == pushed.image_id
+    assert set(Tag.objects.values_list("name", flat=True)) == {"latest", "new"}
+
+
+def test_a_restore_waits_for_a_push_to_the_name_and_is_refused(owner: TestKey, namespace: Namespace) -> None:
+    pushed = push_image(owner, namespace)
+    wanted = delete_image(owner, pushed)
+    with open_transaction():
+        images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
+        restore = Other(lambda: restored(owner, wanted))
+        assert restore.waits
+    with pytest.raises(AlreadyExists):
+        restore.end()
+
+
+def test_a_manifest_pushed_again_while_its_old_one_is_restored(owner: TestKey, namespace: Namespace) -> None:
+    pushed = push_image(owner, namespace)
+    wanted = delete_manifest(owner, pushed)
+    outcomes = at_once(
+        lambda: restored(owner, wanted), lambda: push_image(owner, namespace, tags=("latest", "new"))
+    )
+    assert not [each for each in outcomes if isinstance(each, Exception)]
+    manifest = Manifest.objects.get(image=pushed.image_id)
+    assert set(manifest.tags.values_list("name", flat=True)) == {"latest", "new"}
+    _check(pushed)
+
+
+def test_a_name_of_a_namespace_is_restored_or_created_once(owner: TestKey, namespace: Namespace) -> None:
+    wanted = delete_namespace(owner, push_image(owner, namespace))
+    outcomes = at_once(lambda: restored(owner, wanted), lambda: make_namespace(make_key(), namespace.name))
+    assert [type(each) for each in outcomes].count(AlreadyExists) == 1
+    assert Namespace.objects.filter(name=namespace.name, status="ready").count() == 1
+
+
+def test_deletions_and_restores_of_one_image_do_not_deadlock(owner: TestKey, namespace: Namespace) -> None:
+    pushed = [push_image(owner, namespace, tags=(f"t{n}",), layers=[bytes([n])]) for n in range(8)]
+    for each in pushed[:4]:
+        manifests.delete(actor=owner.actor, image_id=each.image_id, digest=each.digest)
+    entries = list(RecycleBinEntry.objects.values_list("pk", flat=True))
+    delete = partial(manifests.delete, actor=owner.actor, image_id=pushed[0].image_id)
+    restores = [partial(restored, owner, wanted) for wanted in entries]
+    deletes = [partial(delete, digest=each.digest) for each in pushed[4:]]
+    outcomes = at_once(*restores, *deletes)
+    assert not [each for each in outcomes if isinstance(each, Exception)], outcomes
+    assert set(Tag.objects.filter(image=pushed[0].image_id).values_list("name", flat=True)) == {
+        "t0",
+        "t1",
+        "t2",
+        "t3",
+    }
+    _check(pushed[0])
+
+
+def test_a_tag_and_its_manifest_restored_at_once(owner: TestKey, namespace: Namespace) -> None:
+    pushed = push_image(owner, namespace)
+    of_tag = delete_tag(owner, pushed)
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+    of_manifest = RecycleBinEntry.objects.get(kind="manifest").pk
+    outcome, other = at_once(lambda: restored(owner, of_tag), lambda: restored(owner, of_manifest))
+    assert not isinstance(other, Exception)
+    if isinstance(outcome, CannotRestore):  # it came first
+        restored(owner, of_tag)
+    _check(pushed)
+
+
+def test_leases_of_a_restored_image_stay(owner: TestKey, namespace: Namespace) -> None:
+    pushed = push_image(owner, namespace)
+    wanted = delete_image(owner, pushed)
+    with open_transaction():
+        restored(owner, wanted)
+        settling = Other(lambda: emptying.settle(entries=10, limit=100))
+        assert settling.waits
+    settling.end()
+    assert pushed.image.blob_leases.count() == len(pushed.blobs)
+
+
+def _check(pushed: Pushed) -> None:
+    """The image is there, and its sizes are those of a recount."""
+    with transaction.atomic():
+        before = pushed.image
+        reachability.recount(pushed.image_id)
+        after = pushed.image
+    assert (before.status, before.size, before.untagged_size) == ("ready", after.size, after.untagged_size)
+    assert before.tag_rows == Tag.objects.filter(image=pushed.image_id).count()
+    assert Image.objects.filter(status="ready").count() == 1

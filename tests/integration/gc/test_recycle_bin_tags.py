@@ -1,0 +1,237 @@
+"""Deleted tags and manifests in the recycle bin, and the history of tags."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from django.test import override_settings
+
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.models import BlobLease, Image, Manifest, Tag, TagHistory
+from registry_control.catalog.selectors import resolve
+from registry_control.catalog.selectors.content import payload
+from registry_control.catalog.services import manifests, reachability, tags
+from registry_control.common.clock import now
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import Pushed, TestKey, make_key, make_manifest, make_namespace, push_image
+from tests.integration.control.api import Api
+from tests.integration.gc.recycling import BIN, PERIOD, V1BETA1, entry_id, expire, finish, restore
+from tests.integration.gc.steps import collect
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _recycle_bin() -> Iterator[None]:
+    with override_settings(RECYCLE_BIN=PERIOD):
+        yield
+
+
+@pytest.fixture
+def owner() -> TestKey:
+    return make_key()
+
+
+@pytest.fixture
+def namespace(owner: TestKey) -> Namespace:
+    return make_namespace(owner)
+
+
+def sizes(pushed: Pushed) -> tuple[int, int, int]:
+    """Size, untagged size and number of tags of an image, after checking them against a recount."""
+    before = pushed.image
+    reachability.recount(pushed.image_id)
+    after = pushed.image
+    assert (before.size, before.untagged_size) == (after.size, after.untagged_size)
+    assert before.tag_rows == Tag.objects.filter(image=pushed.image_id).count()
+    return before.size, before.untagged_size, before.tag_rows
+
+
+@pytest.mark.parametrize("by", ["management API", "data plane"])
+def test_a_deleted_tag_comes_back_as_it_was(owner: TestKey, namespace: Namespace, by: str) -> None:
+    api, pushed = Api(owner), push_image(owner, namespace, tags=("v1",))
+    tag = pushed.tag("v1")
+    before = api.get(f"/tags/{tag.pk}").body
+    if by == "data plane":
+        tags.untag(actor=owner.actor, image_id=pushed.image_id, name="v1")
+    else:
+        assert api.delete(f"/tags/{tag.pk}").body["status"] == "deleting"
+    assert api.get(f"/tags/{tag.pk}").status == 404
+    assert api.get(f"/images/{pushed.image_id}/tags").body["total_count"] == 0
+    assert sizes(pushed) == (0, pushed.size, 0)
+    (entry,) = api.get(BIN).body["entries"]
+    assert (entry["kind"], entry["name"]) == ("tag", f"{namespace.name}/app:v1")
+    assert (entry["size"], entry["object_id"]) == (pushed.size, str(tag.pk))
+
+    restored = restore(owner)
+    assert (restored.status, restored.body) == (200, before)
+    assert sizes(pushed) == (pushed.size, 0, 1)
+    assert resolve.manifest_by_tag(namespace.name, "app", "v1")[1] is not None
+
+
+def test_a_tag_whose_name_is_taken_comes_back_under_another(owner: TestKey, namespace: Namespace) -> None:
+    pushed = push_image(owner, namespace)
+    tag = pushed.tag("latest")
+    tags.untag(actor=owner.actor, image_id=pushed.image_id, name="latest")
+    push_image(owner, namespace, layers=[b"newer"])
+    refused = restore(owner)
+    assert (refused.status, refused.body["type"]) == (409, "already_exists")
+    assert "`name`" in refused.body["help_message"]
+    assert restore(owner, "not a tag").status == 400
+    assert restore(owner, f"{namespace.name}/other:v1").status == 400
+    restored = restore(owner, f"{namespace.name}/app:previous")
+    assert (restored.status, restored.body["id"], restored.body["name"]) == (200, str(tag.pk), "previous")
+    assert restored.body["digest"] == pushed.digest
+
+
+def test_a_tag_waits_for_its_manifest_and_its_image(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    api, pushed = Api(owner), push_image(owner, namespace, store=store)
+    tags.untag(actor=owner.actor, image_id=pushed.image_id, name="latest")
+    of_tag = entry_id(owner)
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+    refused = api.post(f"{BIN}/{of_tag}/restore")
+    assert (refused.status, refused.body["type"]) == (409, "precondition_failed")
+    assert "restore the manifest first" in refused.body["message"]
+    of_manifest = RecycleBinEntry.objects.get(kind="manifest")
+    api.delete(f"/images/{pushed.image_id}")
+    for each in (of_tag, of_manifest.pk):
+        assert "restore the image first" in api.post(f"{BIN}/{each}/restore").body["message"]
+    of_image = RecycleBinEntry.objects.get(kind="image")
+    assert api.post(f"{BIN}/{of_image.pk}/restore").status == 200
+    assert api.delete(f"{BIN}/{of_manifest.pk}").status == 200
+    assert "deleted for good" in api.post(f"{BIN}/{of_tag}/restore").body["message"]
+    push_image(owner, namespace, tags=())  # the same content
+    assert api.post(f"{BIN}/{of_tag}/restore").status == 200
+
+
+def test_a_deleted_manifest_comes_back_with_its_bytes_tags_and_links(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    api, pushed = Api(owner), push_image(owner, namespace, tags=("a", "b"), store=store)
+    push_image(owner, namespace, tags=("other",), layers=[b"a layer", b"another"], store=store)
+    row = Manifest.objects.get(image=pushed.image_id, digest=pushed.digest)
+    before, ids, bytes_before = sizes(pushed), dict(row.tags.values_list("name", "pk")), payload(row.pk)
+    images_before = api.get("/images").body["total_count"]
+    path = f"{V1BETA1}/manifests/{UUID(int=row.pk)}"
+    shown = api.get(path).body
+    assert api.delete(path).status == 200
+
+    assert api.get(path).status == 404
+    assert resolve.manifest_by_digest(namespace.name, "app", pushed.digest)[1] is None
+    assert [tag["name"] for tag in api.get(f"/images/{pushed.image_id}/tags").body["tags"]] == ["other"]
+    assert api.get("/images").body["total_count"] == images_before
+    sizes(pushed)
+    BlobLease.objects.all().delete()
+    finish(store)
+    assert collect(store).removed == 0
+    explained = api.get(f"{V1BETA1}/gc/explain", digest=pushed.digest).body
+    assert (explained["state"], explained["kept_by"]) == (
+        "recycled",
+        [f"recycle bin: manifest of image {namespace.name}/app"],
+    )
+
+    restored = restore(owner)
+    assert (restored.status, restored.body) == (200, shown)
+    assert sizes(pushed) == before
+    assert (payload(row.pk), dict(row.tags.values_list("name", "pk"))) == (bytes_before, ids)
+    assert Image.objects.count() == 1
+
+
+def test_a_manifest_that_was_pushed_again_gets_its_tags_back(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    pushed = push_image(owner, namespace, tags=("a", "b", "c"))
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+    push_image(owner, namespace, tags=("b",))
+    newer = push_image(owner, namespace, tags=("c",), layers=[b"newer"])
+    refused = restore(owner)
+    assert (refused.status, refused.body["resource_id"]) == (409, f"{namespace.name}/app:c")
+    assert restore(owner, "c").status == 409
+    restored = restore(owner, "was-c")
+    assert (restored.status, restored.body["tags"]) == (200, ["a", "b", "was-c"])
+    assert pushed.tag("c").manifest.digest == newer.digest
+    sizes(pushed)
+    finish(store)
+    assert Image.objects.count() == 1
+
+
+def test_an_index_and_its_children_come_back_in_any_order(owner: TestKey, namespace: Namespace) -> None:
+    pushed = push_image(owner, namespace, tags=())
+    index = make_manifest(children=[pushed.digest])
+    manifests.put(actor=owner.actor, image_id=pushed.image_id, new=index, tag_names=["multi"])
+    before = sizes(pushed)
+    for order in ([index.digest, pushed.digest], [pushed.digest, index.digest]):
+        for back in (order, order[::-1]):
+            for digest in order:
+                manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=digest)
+            for digest in back:
+                entry = RecycleBinEntry.objects.get(digest=digest)
+                assert Api(owner).post(f"{BIN}/{entry.pk}/restore").status == 200
+            assert sizes(pushed) == before
+
+
+def test_an_expired_manifest_is_collected_and_its_image_stays(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    pushed = push_image(owner, namespace, store=store)
+    tags.untag(actor=owner.actor, image_id=pushed.image_id, name="latest")
+    manifests.delete(actor=SYSTEM, image_id=pushed.image_id, digest=pushed.digest)
+    BlobLease.objects.all().delete()
+    expire()
+    finish(store)
+    assert not RecycleBinEntry.objects.exists()
+    assert not Manifest.objects.exists()
+    namespace.refresh_from_db()
+    assert (Image.objects.count(), namespace.image_rows) == (1, 1)
+    assert collect(store).removed == len(pushed.blobs)
+
+
+def test_an_image_that_goes_for_good_takes_what_was_deleted_in_it_along(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    pushed = push_image(owner, namespace, tags=("a",), store=store)
+    index = make_manifest(children=[pushed.digest])
+    manifests.put(actor=owner.actor, image_id=pushed.image_id, new=index, tag_names=["multi"])
+    tags.untag(actor=owner.actor, image_id=pushed.image_id, name="a")
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=index.digest)
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+    Api(owner).delete(f"/images/{pushed.image_id}")
+    RecycleBinEntry.objects.filter(kind="image").update(expires_at=now())
+    finish(store)
+    for model in (RecycleBinEntry, Image, Manifest, Tag):
+        assert not model._default_manager.exists()
+    namespace.refresh_from_db()
+    assert namespace.image_rows == 0
+
+
+def test_the_history_of_a_tag_has_every_manifest_that_it_named(owner: TestKey, namespace: Namespace) -> None:
+    api, robot = Api(owner), make_key(organization=owner.organization)
+    digests = [
+        push_image(key, namespace, layers=[bytes([number])]).digest
+        for number, key in enumerate((owner, robot, owner))
+    ]
+    tag = Tag.objects.get(name="latest")
+    path = f"{V1BETA1}/tags/{tag.pk}/history"
+    found = api.get(path).body
+    assert found["total_count"] == 3
+    assert [each["digest"] for each in found["history"]] == digests[::-1]
+    assert [each["by"] for each in found["history"]] == [owner.actor.name, robot.actor.name, owner.actor.name]
+    newest, middle, oldest = found["history"]
+    assert (newest["until"], middle["until"], oldest["until"]) == (None, newest["from"], middle["from"])
+    pages = [api.get(path, page=page, page_size=1).body["history"][0] for page in (1, 2, 3)]
+    assert pages == found["history"]
+    assert api.get(path, order_by="from_asc", page_size=2).body["history"] == [oldest, middle]
+    assert api.get(path, order_by="from_asc", page_size=2, page=2).body["history"] == [newest]
+    assert Api(make_key()).get(path).status == 404
+
+    # and a deletion that is undone does not lose it, but time does
+    tags.untag(actor=owner.actor, image_id=tag.image_id, name="latest")
+    assert restore(owner).status == 200
+    assert api.get(path).body == found
+    with override_settings(RECYCLE_BIN=timedelta(0)):
+        assert tags.forget_history(limit=10) == 2
+    assert not TagHistory.objects.exists()
