@@ -289,6 +289,9 @@ class Blob(models.Model):
                 name="blobs_to_verify",
             ),
             models.Index(Last32("storage_key"), name="blobs_by_generation"),
+            models.Index(
+                fields=["digest"], condition=models.Q(state="deleting"), name="blobs_deleting_by_digest"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -347,15 +350,31 @@ class BlobReview(models.Model):
     )
     attempts = models.IntegerField(default=0, help_text="Failed attempts to delete the content.")
     error = models.CharField(max_length=255, blank=True, default="", help_text="Of the last failed attempt.")
+    size = models.BigIntegerField(
+        null=True, editable=False, help_text="Bytes of the blob. Null: the figures of the queue lack the row."
+    )
 
     class Meta:
         verbose_name = "blob in the review queue"
         verbose_name_plural = "blobs in the review queue"
         indexes = [
-            models.Index(fields=["unreferenced_since", "blob"], name="blobs_to_review"),
+            models.Index(
+                fields=["unreferenced_since", "blob"],
+                condition=models.Q(retry_at__isnull=True),
+                name="blobs_to_review",
+            ),
+            models.Index(
+                fields=["organization_id", "unreferenced_since", "blob"],
+                condition=models.Q(retry_at__isnull=True),
+                name="blobs_to_review_of_each",
+            ),
             models.Index(
                 fields=["retry_at"], condition=models.Q(retry_at__isnull=False), name="blobs_to_delete"
             ),
+            models.Index(
+                fields=["blob"], condition=models.Q(retry_at__isnull=False), name="blobs_in_deletion"
+            ),
+            models.Index(fields=["blob"], condition=models.Q(size__isnull=True), name="blobs_to_count"),
         ]
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ because another transaction may be ending these at the same time.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, unique
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -18,12 +18,13 @@ from django.db import transaction
 
 from registry_control.catalog.models import live_sql
 from registry_control.catalog.selectors.resolve import ANSWER_TIME
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.db.sql import (
     Parameter,
     execute,
     id_parameter,
     insert_many,
+    interval_parameter,
     placeholders,
     row,
     rows,
@@ -35,6 +36,7 @@ from registry_control.db.sql import (
 _LINK: Final = "INSERT INTO catalog_bloblink (image_id, manifest_id, blob_id, is_reachable) VALUES"
 _SKIP_EXISTING: Final = "ON CONFLICT (manifest_id, blob_id) DO NOTHING"
 _UNLINK: Final = "DELETE FROM catalog_bloblink WHERE manifest_id IN"
+_RETURNING: Final = "RETURNING blob_id, statement_timestamp()"
 # Writes only the links whose mark changes: an image may have millions of links.
 _COPY_MARKS: Final = """
 UPDATE catalog_bloblink SET is_reachable = NOT is_reachable
@@ -54,6 +56,7 @@ FROM (
 JOIN catalog_blob b ON b.id = linked.blob_id
 """
 _LEASE: Final = "INSERT INTO catalog_bloblease (image_id, blob_id, expires_at) VALUES"
+_FROM_NOW: Final = "(%s, %s, statement_timestamp() + %s)"
 # Nothing shortens what was promised before: no slow clock, no lower `REGISTRY_LEASE`, no HEAD of a blob that
 # replication has leased for a day.
 _RENEW: Final = """
@@ -61,23 +64,27 @@ ON CONFLICT (image_id, blob_id) DO UPDATE SET expires_at = excluded.expires_at
 WHERE catalog_bloblease.expires_at < excluded.expires_at
 """
 _SHORTEN: Final = """
-UPDATE catalog_bloblease SET expires_at = %s
-WHERE image_id = %s AND expires_at > %s AND blob_id IN (SELECT id FROM catalog_blob WHERE digest IN
+UPDATE catalog_bloblease SET expires_at = statement_timestamp() + %s
+WHERE image_id = %s AND expires_at > statement_timestamp() + %s
+  AND blob_id IN (SELECT id FROM catalog_blob WHERE digest IN
 """
 _END_LEASE: Final = """
-DELETE FROM catalog_bloblease WHERE image_id = %s AND blob_id = %s RETURNING blob_id, image_id, expires_at
+DELETE FROM catalog_bloblease WHERE image_id = %s AND blob_id = %s
+RETURNING blob_id, image_id, expires_at, statement_timestamp()
 """
 # SKIP LOCKED: a lease that another transaction renews at this moment stays.
 _END_EXPIRED_LEASES: Final = """
 WITH expired AS MATERIALIZED (
-    SELECT id FROM catalog_bloblease WHERE expires_at <= %s
+    SELECT id FROM catalog_bloblease WHERE expires_at <= statement_timestamp()
     ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED
 )
-DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM expired) RETURNING blob_id, image_id, expires_at
+DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM expired)
+RETURNING blob_id, image_id, expires_at, statement_timestamp()
 """
 _END_LEASES_OF_IMAGE: Final = """
 WITH batch AS MATERIALIZED (SELECT id FROM catalog_bloblease WHERE image_id = %s ORDER BY id LIMIT %s)
-DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM batch) RETURNING blob_id, image_id, expires_at
+DELETE FROM catalog_bloblease WHERE id IN (SELECT id FROM batch)
+RETURNING blob_id, image_id, expires_at, statement_timestamp()
 """
 # Not EXISTS: PostgreSQL might gather all links of the image for it, of which there may be a million.
 _LINKED: Final = """
@@ -90,7 +97,7 @@ _LINKED_REACHABLY: Final = """
 """
 _LEASED: Final = """
 (SELECT l.id FROM catalog_bloblease l
- WHERE l.image_id = %s AND l.blob_id = b.id AND l.expires_at > %s LIMIT 1) IS NOT NULL
+ WHERE l.image_id = %s AND l.blob_id = b.id AND l.expires_at > statement_timestamp() LIMIT 1) IS NOT NULL
 """
 _IS_LINKED: Final = "SELECT 1 FROM catalog_bloblink WHERE image_id = %s AND blob_id = %s LIMIT 1"
 # The later end of a reference counts; a queue row never moves to an earlier time.
@@ -179,7 +186,7 @@ def share_blobs(digests: Collection[str], *, image_id: UUID) -> list[SharedBlob]
         WHERE b.digest IN {placeholders([*digests])} AND {live_sql("b")} AND ({_LINKED} OR {_LEASED})
         ORDER BY b.digest FOR SHARE OF b
     """  # noqa: S608
-    found = rows(sql, [image, *digests, image, image, time_parameter(now())])
+    found = rows(sql, [image, *digests, image, image])
     return [
         SharedBlob(id_, digest, size, linked is not None, bool(linked)) for id_, digest, size, linked in found
     ]
@@ -235,26 +242,25 @@ def recount(image_id: UUID) -> Sizes:
     return Sizes(*map(int, found)) if found else Sizes(0, 0)
 
 
-def lease(blob_ids: Iterable[int], *, image_id: UUID, until: datetime | None = None) -> None:
-    """Lease blobs to an image until a time (default: for `BLOB_LEASE`), or renew the lease (invariant 2).
+def lease(blob_ids: Iterable[int], *, image_id: UUID, at_least: timedelta | None = None) -> None:
+    """Lease blobs to an image for `BLOB_LEASE` or longer, or renew the lease (invariant 2).
 
     A lease that ends later stays as it is.
 
-    The default is longer by the time that the response may take.
+    The lease is longer by the time that the response may take.
 
     The caller has locked the image's row or shares the blobs' rows.
     """
-    image, expires_at = (
-        id_parameter(image_id),
-        time_parameter(until or now() + settings.BLOB_LEASE + ANSWER_TIME),
-    )
-    insert_many(_LEASE, ([image, blob_id, expires_at] for blob_id in blob_ids), conflict=_RENEW)
+    image = id_parameter(image_id)
+    duration = interval_parameter(max(at_least or timedelta(0), settings.BLOB_LEASE + ANSWER_TIME))
+    leases = ([image, blob_id, duration] for blob_id in blob_ids)
+    insert_many(_LEASE, leases, conflict=_RENEW, values=_FROM_NOW)
 
 
 def shorten_leases(digests: Collection[str], *, image_id: UUID) -> None:
     """Let leases that are longer than a new one would be end with the time of a new one."""
     if digests:
-        end = time_parameter(now() + settings.BLOB_LEASE + ANSWER_TIME)
+        end = interval_parameter(settings.BLOB_LEASE + ANSWER_TIME)
         sql = f"{_SHORTEN} {placeholders([*digests])})"
         execute(sql, [end, id_parameter(image_id), end, *digests])
 
@@ -293,9 +299,8 @@ def release_links(manifest_ids: Collection[int], *, image_id: UUID, cause: Cause
     """Delete all links of manifests of an image, whose row the caller has locked."""
     if not manifest_ids:
         return
-    found = rows(f"{_UNLINK} {placeholders([*manifest_ids])} RETURNING blob_id", [*manifest_ids])
-    moment = now()
-    _queue([_Release(blob_id, image_id, moment) for (blob_id,) in found], cause)
+    found = rows(f"{_UNLINK} {placeholders([*manifest_ids])} {_RETURNING}", [*manifest_ids])
+    _queue([_Release(blob_id, image_id, time_from_db(moment)) for blob_id, moment in found], cause)
 
 
 def release_lease(blob_id: int, *, image_id: UUID, cause: Cause) -> bool:
@@ -310,12 +315,12 @@ def release_leases_of_image(image_id: UUID, *, limit: int) -> int:
 
 def release_expired_leases(*, limit: int) -> int:
     """Delete up to `limit` expired leases, the oldest first; returns how many."""
-    return _end_leases(_END_EXPIRED_LEASES, [time_parameter(now()), limit], Cause.LEASE_EXPIRED)
+    return _end_leases(_END_EXPIRED_LEASES, [limit], Cause.LEASE_EXPIRED)
 
 
 def discard_content(digest: str, *, size: int, key: str) -> None:
     """Let garbage collection delete what is left under a storage key that a blob no longer has."""
-    moment = time_parameter(now())
+    moment = time_parameter(database_now())
     for (blob_id,) in rows(_ADD_DELETING, [digest, size, key, moment]):
         execute(_DELETE_NOW, [blob_id, Cause.CONTENT_REPLACED.value, moment, moment])
 
@@ -328,7 +333,7 @@ def queue_forgotten(*, after: int, until: int) -> int:
     if not rows(_FORGOTTEN, [after, until]):
         return 0
     with transaction.atomic():
-        moment = time_parameter(now())
+        moment = time_parameter(database_now())
         # Locked, so that no transaction adds a reference or deletes the blob until the row is written.
         found = rows(f"{_FORGOTTEN} {_IN_ORDER}", [after, until])
         entries = [
@@ -340,11 +345,10 @@ def queue_forgotten(*, after: int, until: int) -> int:
 
 
 def _end_leases(sql: str, parameters: Sequence[Parameter], cause: Cause) -> int:
-    moment = now()
     # An expired lease ended when it expired, however late the worker deletes it.
     ended = [
-        _Release(blob_id, uuid_from_db(image_id), min(moment, time_from_db(expires_at)))
-        for blob_id, image_id, expires_at in rows(sql, parameters)
+        _Release(blob_id, uuid_from_db(image_id), min(time_from_db(expires_at), time_from_db(moment)))
+        for blob_id, image_id, expires_at, moment in rows(sql, parameters)
     ]
     _queue(ended, cause)
     return len(ended)

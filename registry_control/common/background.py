@@ -111,6 +111,11 @@ def is_stopping() -> bool:
     return _stop.is_set()
 
 
+def pause(seconds: float) -> None:
+    """Sleep, but not after the process was asked to stop."""
+    _stop.wait(seconds)
+
+
 def _run(task: BackgroundTask, batch: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _TIME_SLICE
     try:

@@ -74,3 +74,15 @@ class Change(models.Model):
 
     def __str__(self) -> str:
         return self.scope
+
+
+class ClockWatch(models.Model):
+    """What the processes share about the clock (see `clock_watch`); one row."""
+
+    seen_at = models.DateTimeField()
+    held_until = models.DateTimeField(null=True)
+    reason = models.CharField(max_length=255, blank=True, default="")
+    needs_repair = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return f"clock seen at {self.seen_at}"

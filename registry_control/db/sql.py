@@ -4,13 +4,15 @@ Statements bypass Django's cursors but use its connection and transactions; on P
 The functions below convert values like Django's fields: SQLite stores a UUID as hex text and a time without
 zone, PostgreSQL stores both natively. Statements are written for PostgreSQL. For SQLite, where a writing
 transaction locks the whole database, `FOR UPDATE`, `FOR NO KEY UPDATE` and `FOR SHARE` are removed.
+`statement_timestamp()` is the time of the database server, or of the machine with SQLite, whatever the clock
+of a node says (ADR 66).
 """
 
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -34,6 +36,7 @@ QueryExecutor: TypeAlias = Callable[[str, Sequence[Parameter], DependsOn | None]
 _executor: ContextVar[QueryExecutor | None] = ContextVar("query_executor", default=None)
 _BATCH: Final = 1000  # rows of one INSERT
 _LOCKING: Final = re.compile(r"\bFOR (NO KEY UPDATE|UPDATE|SHARE)( OF \w+)?( SKIP LOCKED)?")
+_LATER: Final = "statement_timestamp() + %s"
 
 
 def use_query_executor(executor: QueryExecutor) -> None:
@@ -67,7 +70,7 @@ def query_on_connection(sql: str, parameters: Sequence[Parameter]) -> list[tuple
     connection = _connection()
     if _is_instrumented(connection):
         with connection.cursor() as cursor:
-            cursor.execute(_without_locks(sql) if _on_sqlite() else sql, list(parameters))
+            cursor.execute(_for_sqlite(sql) if _on_sqlite() else sql, list(parameters))
             return cursor.fetchall() if cursor.description else []
     with connection.wrap_database_errors:
         if isinstance(connection, postgresql.DatabaseWrapper):
@@ -124,13 +127,18 @@ def execute(sql: str, parameters: Sequence[Parameter]) -> None:
         connection.execute(sql, parameters)
 
 
-def insert_many(sql: str, parameters: Iterable[Sequence[Parameter]], *, conflict: str = "") -> None:
-    """Insert rows in batches. `sql` ends with `VALUES`, `conflict` is the ON CONFLICT clause."""
+def insert_many(
+    sql: str, parameters: Iterable[Sequence[Parameter]], *, conflict: str = "", values: str = ""
+) -> None:
+    """Insert rows in batches. `sql` ends with `VALUES`, `conflict` is the ON CONFLICT clause.
+
+    `values` is the list of values of a row, if these are not placeholders only.
+    """
     remaining = list(parameters)
     while remaining:
         batch, remaining = remaining[:_BATCH], remaining[_BATCH:]
-        values = ", ".join(placeholders(each) for each in batch)
-        execute(f"{sql} {values} {conflict}", [value for each in batch for value in each])
+        lists = ", ".join(values or placeholders(each) for each in batch)
+        execute(f"{sql} {lists} {conflict}", [value for each in batch for value in each])
 
 
 def placeholders(values: Sequence[Parameter]) -> str:
@@ -147,11 +155,11 @@ def _on_sqlite() -> bool:
 @lru_cache(maxsize=128)
 def _question_marks(sql: str) -> str:
     """The statement with SQLite's placeholders. Statements contain `%` only in `%s`."""
-    return _without_locks(sql).replace("%s", "?")
+    return _for_sqlite(sql).replace("%s", "?")
 
 
-def _without_locks(sql: str) -> str:
-    return _LOCKING.sub("", sql)
+def _for_sqlite(sql: str) -> str:
+    return _LOCKING.sub("", sql).replace(_LATER, "statement_timestamp(%s)")
 
 
 def id_parameter(value: UUID) -> str | UUID:
@@ -162,6 +170,11 @@ def id_parameter(value: UUID) -> str | UUID:
 def time_parameter(value: datetime) -> str | datetime:
     """A time as this database stores it."""
     return str(value.astimezone(UTC).replace(tzinfo=None)) if _on_sqlite() else value
+
+
+def interval_parameter(value: timedelta) -> float | timedelta:
+    """A duration, for `statement_timestamp() + %s`."""
+    return value.total_seconds() if _on_sqlite() else value
 
 
 def json_parameter(value: Mapping[str, object]) -> str | Jsonb:

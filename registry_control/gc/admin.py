@@ -5,29 +5,48 @@ from typing import Any
 from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_GET, require_POST
 
 from registry_control.administration.base import ReadOnlyAdmin, actor_of, human_size, short
 from registry_control.catalog.models import BlobReview
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.gc import retention_admin  # noqa: F401 - registers its pages
 from registry_control.gc.models import GcRun
 from registry_control.gc.selectors import queue
-from registry_control.gc.services import requested
+from registry_control.gc.selectors.report import report
+from registry_control.gc.services import breaker, requested
+
+
+class _IsBeingDeleted(admin.SimpleListFilter):
+    """Blobs that wait for the end of their grace period, or those whose deletion has begun."""
+
+    title = "deletion"
+    parameter_name = "deletion"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The two choices."""
+        return [("waiting", "Not begun"), ("deleting", "Begun")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows of the choice."""
+        if self.value() not in ("waiting", "deleting"):
+            return queryset
+        return queryset.filter(retry_at__isnull=self.value() == "waiting")
 
 
 @admin.register(BlobReview)
 class BlobReviewAdmin(ReadOnlyAdmin):
-    """Blobs that lost a reference, the longest unreferenced first."""
+    """Blobs that lost a reference. The order and the filter have indexes: there may be millions of rows."""
 
     list_display = ("blob_digest", "size_for_people", "cause", "unreferenced_since", "retry_at", "attempts")
-    list_filter = ("cause",)
+    list_filter = (_IsBeingDeleted,)
     list_select_related = ("blob",)
-    ordering = ("unreferenced_since", "pk")
+    ordering = ("pk",)
     search_fields = ("blob__digest__startswith",)
 
     @admin.display(description="blob")
@@ -57,9 +76,14 @@ class GcRunAdmin(ReadOnlyAdmin):
         return human_size(run.bytes)
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the action of the buttons `Run now` and `Dry run`."""
-        run = self.admin_site.admin_view(require_POST(self.run))
-        return [path("run/", run, name="gc_gcrun_run"), *super().get_urls()]
+        """Add the page `Why has the disk not shrunk?` and the actions of the buttons."""
+        view = self.admin_site.admin_view
+        return [
+            path("run/", view(require_POST(self.run)), name="gc_gcrun_run"),
+            path("release/", view(require_POST(self.release)), name="gc_gcrun_release"),
+            path("disk/", view(require_GET(self.disk)), name="gc_gcrun_disk"),
+            *super().get_urls(),
+        ]
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -70,7 +94,7 @@ class GcRunAdmin(ReadOnlyAdmin):
             "removed": GcRun.objects.filter(dry_run=False).aggregate(
                 blobs=Coalesce(Sum("blobs"), 0), bytes=Coalesce(Sum("bytes"), 0)
             ),
-            "now": now(),
+            "now": database_now(),
             "may_run": self.may_run(request),
         }
         return super().changelist_view(request, {**shown, **(extra_context or {})})
@@ -83,6 +107,28 @@ class GcRunAdmin(ReadOnlyAdmin):
         run = requested.start_run(actor=actor_of(request), dry_run=dry_run)
         self.message_user(request, f"The {'dry run' if dry_run else 'run'} {run.pk} was started.")
         return HttpResponseRedirect(reverse("admin:gc_gcrun_changelist"))
+
+    def release(self, request: HttpRequest) -> HttpResponse:
+        """Let a collector go on that the circuit breaker or a jump of the clock has stopped."""
+        if not self.may_run(request):
+            raise PermissionDenied
+        breaker.release(actor=actor_of(request))
+        self.message_user(request, "Garbage collection goes on.")
+        return HttpResponseRedirect(reverse("admin:gc_gcrun_disk"))
+
+    def disk(self, request: HttpRequest) -> HttpResponse:
+        """Answer why the disk has not shrunk."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        shown = {
+            **self.admin_site.each_context(request),
+            "title": "Why has the disk not shrunk?",
+            "opts": self.opts,
+            "report": report(grace=settings.GC_GRACE),
+            "may_run": self.may_run(request),
+            "now": database_now(),
+        }
+        return TemplateResponse(request, "admin/gc/gcrun/disk.html", shown)
 
     def may_run(self, request: HttpRequest) -> bool:
         """Whether the user has the permission to add runs."""

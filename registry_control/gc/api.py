@@ -9,12 +9,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry_control.access.authentication import principal_of
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.gc.policy import Rules
 from registry_control.gc.selectors import explanation, queue
 from registry_control.gc.serializers import (
     ExplainQuery,
     ExplanationSerializer,
+    NoBody,
     NoQuery,
     QueueSerializer,
     RunListSerializer,
@@ -22,7 +23,7 @@ from registry_control.gc.serializers import (
     RunSerializer,
     StartRunSerializer,
 )
-from registry_control.gc.services import requested
+from registry_control.gc.services import breaker, requested
 from registry_control.rest.openapi import id_parameter, operation
 from registry_control.rest.serializers import validated
 from registry_control.rest.views import ResourceView
@@ -41,6 +42,21 @@ class Queue(APIView):
         validated(NoQuery, request.query_params)
         found = queue.summary(principal_of(request), grace=settings.GC_GRACE)
         return Response(QueueSerializer(found).data)
+
+
+class BreakerRelease(APIView):
+    """The circuit breaker, once it has stopped the collector."""
+
+    @operation(
+        "ReleaseGarbageBreaker", tag=_TAG, body=NoBody, example={}, response=QueueSerializer, errors=_ERRORS
+    )
+    def post(self, request: Request, region: str) -> Response:
+        """Let the collector go on: what is in the queue now is removed, whatever its size."""
+        validated(NoQuery, request.query_params)
+        validated(NoBody, request.data)
+        principal = principal_of(request)
+        breaker.request_release(principal=principal)
+        return Response(QueueSerializer(queue.summary(principal, grace=settings.GC_GRACE)).data)
 
 
 class _RunView(ResourceView):
@@ -103,5 +119,6 @@ class Explain(APIView):
         """Say why a blob or manifest is kept, or when it goes, as far as the API key may know."""
         query = validated(ExplainQuery, request.query_params)
         viewer = explanation.Viewer(principal_of(request))
-        found = explanation.explain(query["digest"], viewer=viewer, rules=Rules(now(), settings.GC_GRACE))
+        rules = Rules(database_now(), settings.GC_GRACE)
+        found = explanation.explain(query["digest"], viewer=viewer, rules=rules)
         return Response(ExplanationSerializer(found).data)

@@ -81,3 +81,82 @@ class RetentionRun(models.Model):
 
     def __str__(self) -> str:
         return f"retention of {self.namespace}"
+
+
+class QueueFigures(models.Model):
+    """The number and the bytes of the rows of the review queue that have been counted; one row.
+
+    `services.figures` adds rows of the queue, and transactions that delete counted rows subtract them. Only
+    workers write it, so that pushes and deletions never wait for it (invariant 11).
+    """
+
+    entries = models.BigIntegerField(default=0)
+    bytes = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "queue figures"
+
+    def __str__(self) -> str:
+        return f"{self.entries} blobs of {self.bytes} bytes"
+
+
+class Inventory(models.Model):
+    """The bytes that are stored, by what keeps them: a count of all blobs in slices (ADR 65).
+
+    `cursor` says how far a count has come, so that another worker can continue it. Blobs that are pushed or
+    deleted meanwhile may be missing.
+    """
+
+    started_at = models.DateTimeField(default=timezone.now)
+    finished_at = models.DateTimeField(null=True, db_index=True)
+    cursor = models.BigIntegerField(default=0, help_text="The id of the last blob that was counted.")
+    marked_before = models.BigIntegerField(
+        default=0, help_text="Bytes that the collector had marked as deleting in the day before the count."
+    )
+    tagged_blobs = models.BigIntegerField(default=0)
+    tagged_bytes = models.BigIntegerField(default=0)
+    untagged_blobs = models.BigIntegerField(default=0)
+    untagged_bytes = models.BigIntegerField(default=0)
+    leased_blobs = models.BigIntegerField(default=0)
+    leased_bytes = models.BigIntegerField(default=0)
+    unreferenced_blobs = models.BigIntegerField(default=0)
+    unreferenced_bytes = models.BigIntegerField(default=0)
+    deleting_blobs = models.BigIntegerField(default=0)
+    deleting_bytes = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "inventories"
+
+    def __str__(self) -> str:
+        return f"inventory of {self.started_at:%Y-%m-%d %H:%M}"
+
+    @property
+    def live_bytes(self) -> int:
+        """The bytes that the collector has not marked."""
+        return self.tagged_bytes + self.untagged_bytes + self.leased_bytes + self.unreferenced_bytes
+
+
+class MarkedBytes(models.Model):
+    """Bytes that the collector marked as deleting in one hour; the circuit breaker counts them (ADR 65)."""
+
+    hour = models.DateTimeField(primary_key=True)
+    bytes = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "marked bytes"
+
+    def __str__(self) -> str:
+        return f"{self.bytes} bytes in the hour of {self.hour:%Y-%m-%d %H:%M}"
+
+
+class Breaker(models.Model):
+    """The circuit breaker; one row, which a claim locks so that several workers count in turn."""
+
+    stopped_at = models.DateTimeField(null=True)
+    reason = models.CharField(max_length=255, blank=True, default="")
+    released_at = models.DateTimeField(
+        null=True, help_text="Blobs that were unreferenced before are collected without limit."
+    )
+
+    def __str__(self) -> str:
+        return f"stopped at {self.stopped_at}" if self.stopped_at else "closed"

@@ -3,6 +3,7 @@
 One planner serves the collector, dry runs and `explain`: each loads `Facts` and calls `judge`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -108,6 +109,55 @@ def _judge_recycled(until: datetime, rules: Rules) -> Verdict:
 
 def _lease_reason(until: datetime) -> str:
     return f"it is leased to an image until {until.isoformat()}"
+
+
+MIN_STORED: Final = 1 << 30  # bytes; the circuit breaker does not act below
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many bytes the collector may mark as deleting before the circuit breaker stops it (ADR 65)."""
+
+    share: float  # of all bytes, in 24 hours; 0 means no limit
+    marked: int  # bytes in the last 24 hours
+    stored: int | None  # bytes of the last inventory, with those marked in the day before; None: none yet
+    is_fresh: bool  # whether that inventory is recent enough to stop the collector on
+    released_at: datetime | None = None  # an operator let everything go that was unreferenced then
+
+    @property
+    def limit(self) -> int | None:
+        """Bytes in 24 hours; None means no limit."""
+        if not self.share or (self.is_fresh and (self.stored or 0) < MIN_STORED):
+            return None
+        return int((self.stored or 0) * self.share)
+
+    def is_released(self, facts: Facts) -> bool:
+        """Whether an operator has let this blob go, however large it is."""
+        since = facts.unreferenced_since
+        return self.released_at is not None and since is not None and since <= self.released_at
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """The blobs that a batch may mark, in the order of the queue, and whether the budget forbids others."""
+
+    allowed: frozenset[int]
+    marked: int  # bytes of allowed blobs that count
+    exceeds: bool
+
+
+def spend(budget: Budget, wanted: Iterable[tuple[int, int, Facts]]) -> Spending:
+    """Decide which blobs, given by id, size and facts, may be marked without exceeding the budget."""
+    allowed, marked, exceeds = set[int](), 0, False
+    for blob_id, size, facts in wanted:
+        if budget.is_released(facts):
+            allowed.add(blob_id)
+        elif budget.limit is None or budget.marked + marked + size <= budget.limit:
+            allowed.add(blob_id)
+            marked += size
+        else:
+            exceeds = True
+    return Spending(frozenset(allowed), marked, exceeds)
 
 
 def retry_after(attempts: int) -> timedelta:

@@ -17,6 +17,10 @@ class NoQuery(NoUnknown):
     """No query parameters."""
 
 
+class NoBody(NoUnknown):
+    """No fields."""
+
+
 class RunQuery(NoUnknown, ListQuery):
     """Order and page; by default the newest run comes first."""
 
@@ -49,6 +53,9 @@ class QueueSerializer(serializers.Serializer[Any]):
     bytes = serializers.IntegerField()
     oldest_due_at = serializers.DateTimeField(allow_null=True)
     stopped_by_breaker = serializers.BooleanField()
+    reason = serializers.CharField(
+        allow_blank=True, help_text="Why garbage collection has stopped; empty if it works."
+    )
 
 
 class RunSerializer(serializers.Serializer[GcRun]):

@@ -7,10 +7,19 @@ from typing import Final
 from django.conf import settings
 
 from registry_control.common.background import Queue, background_task
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
+from registry_control.common.pace import Pace
 from registry_control.common.store import blob_store
 from registry_control.gc.policy import Rules
-from registry_control.gc.services import enforcement, requested, runs
+from registry_control.gc.services import (
+    breaker,
+    clock_repair,
+    enforcement,
+    figures,
+    inventory,
+    requested,
+    runs,
+)
 from registry_control.gc.services.collector import collect_batch
 from registry_data.storage.base import Unavailable
 
@@ -18,6 +27,17 @@ logger = logging.getLogger(__name__)
 
 _BATCH: Final = 200
 _SLICE: Final = 10.0  # seconds of work on one namespace, before others get their turn
+_COUNTED: Final = 500
+_collecting, _counting, _inventorying = Pace(), Pace(), Pace()
+
+
+@background_task(name="gc.count_queue", queue=Queue.FAST, every=timedelta(seconds=3), at_most=1)
+def count_queue() -> bool:
+    """Add new rows of the review queue to its figures, and drop those of blobs with other references."""
+    with _counting.batch() as batch:
+        batch.rows = figures.count_new(Rules(database_now(), settings.GC_GRACE), limit=_COUNTED)
+        batch.has_more = batch.rows == _COUNTED
+    return batch.has_more
 
 
 # One thread of a process collects at a time, so that a long queue leaves the other threads to other tasks.
@@ -28,7 +48,10 @@ def collect() -> bool:
     Raises:
         Unavailable: the storage failed for a whole batch; the next run tries again.
     """
-    batch = collect_batch(store=blob_store(), rules=Rules(now(), settings.GC_GRACE), limit=_BATCH)
+    rules = Rules(database_now(), settings.GC_GRACE)
+    with _collecting.batch() as measured:
+        batch = collect_batch(store=blob_store(), rules=rules, limit=_BATCH)
+        measured.rows, measured.has_more = batch.removed, batch.is_full
     if batch.removed:
         logger.info("garbage collection deleted %d blobs of %d bytes", batch.removed, batch.bytes)
     if batch.storage_is_down:
@@ -48,8 +71,24 @@ def enforce_retention() -> bool:
     return enforcement.enforce(seconds=_SLICE)
 
 
+@background_task(name="gc.take_inventory", queue=Queue.FAST, every=timedelta(minutes=1), at_most=1)
+def take_inventory() -> bool:
+    """Count the stored bytes by what keeps them, once an hour."""
+    with _inventorying.batch() as batch:
+        batch.rows, batch.has_more = 1, inventory.advance()
+    return batch.has_more
+
+
+@background_task(name="gc.repair_times", queue=Queue.FAST, every=timedelta(seconds=15), at_most=1)
+def repair_times() -> bool:
+    """Correct times that lie in the future after the clock has been set back."""
+    clock_repair.repair_if_needed()
+    return False
+
+
 @background_task(name="gc.close_runs", queue=Queue.FAST, every=timedelta(minutes=1))
 def close_runs() -> bool:
-    """End the runs of past hours."""
+    """End the runs of past hours, and forget what the circuit breaker counted before yesterday."""
     runs.close_old()
+    breaker.forget_old()
     return False

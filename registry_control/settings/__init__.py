@@ -48,6 +48,7 @@ FIRST_ACCOUNTS = ENVIRONMENT.first_accounts
 BLOB_LEASE = timedelta(seconds=ENVIRONMENT.lease)
 # How long a blob without references is kept before garbage collection deletes it.
 GC_GRACE = timedelta(seconds=ENVIRONMENT.gc_grace)
+GC_BREAKER = ENVIRONMENT.gc_breaker
 # How long what was deleted can be restored; the grace period of its blobs comes after that. 0: not at all.
 RECYCLE_BIN = timedelta(seconds=ENVIRONMENT.recycle_bin)
 # Zero: never.

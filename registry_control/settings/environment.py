@@ -27,6 +27,7 @@ _REGION = re.compile(r"[a-z]{2}-[a-z]{3}")
 _ADDRESS = re.compile(r"(?:(?P<name>[A-Za-z0-9.\-]+)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})")
 # A value of ALLOWED_HOSTS: Django compares it with the Host header without its port.
 _HOST_NAME = re.compile(r"\*|\.?[A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\]")
+_SHARE = re.compile(r"0|1|0?\.[0-9]{1,6}|1\.0{1,6}", re.ASCII)
 _USER_NAME = re.compile(r"[\w.@+-]{1,150}")
 # The form that Scaleway's clients require of secret keys: UUIDv4.
 _API_SECRET = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -109,6 +110,7 @@ class Environment:
     first_accounts: FirstAccounts
     gc_grace: int  # seconds
     recycle_bin: int  # seconds, 0 means off
+    gc_breaker: float  # share of all bytes in a day; 0: off
     lease: int  # seconds
     scrub_period: int  # seconds, 0 means never
     reconcile_period: int  # seconds, 0 means never
@@ -160,6 +162,7 @@ class Environment:
             storage_threads=read.number("STORAGE_THREADS", 8, at_least=1),
             first_accounts=_first_accounts(read),
             gc_grace=read.number("GC_GRACE", 86_400, at_least=0),
+            gc_breaker=read.share("GC_BREAKER", 0.5),
             lease=read.number("LEASE", 86_400, at_least=1),
             recycle_bin=read.number("RECYCLE_BIN", 604_800, at_least=0),
             scrub_period=read.number("SCRUB_PERIOD", 2_592_000, at_least=0),
@@ -301,6 +304,12 @@ class _Reader:
         if not (value.isascii() and value.isdigit()) or int(value) < at_least:
             raise _invalid(name, value, f"an integer of at least {at_least}")
         return int(value)
+
+    def share(self, name: str, default: float) -> float:
+        value = self(name, str(default))
+        if not _SHARE.fullmatch(value):
+            raise _invalid(name, value, "a number from 0 to 1, like 0.5")
+        return float(value)
 
 
 def _invalid(name: str, value: str, expected: str) -> ConfigurationError:

@@ -9,7 +9,6 @@ from registry_control.access.policy import Action
 from registry_control.access.services import Caller
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs
-from registry_control.common.clock import now
 from registry_control.common.lru_cache import LruCache, size_of_bytes
 from registry_control.integrity.services import suspects
 from registry_data.oci.digest import Digest
@@ -49,7 +48,7 @@ def find(credentials: Credentials, repository: Repository, digest: Digest, *, le
     with use_case():
         caller = identify(credentials, scope=scope_of(repository, Action.PULL))
         record, blob = _find(caller, repository, digest)
-        due = blob.needs_lease(now(), lease) and is_allowed(caller, Action.PUSH, repository, record.facts)
+        due = blob.needs_lease(lease) and is_allowed(caller, Action.PUSH, repository, record.facts)
         cacheable_until = caller.ends_at if blob.linked else 0.0
         return StoredBlob(Key(blob.storage_key), blob.size, due, cacheable_until)
 
@@ -74,7 +73,7 @@ def _find(
 ) -> tuple[resolve.RepositoryRecord, resolve.BlobRecord]:
     record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
     require(caller, Action.PULL, repository, record)
-    if blob is None or not blob.held_at(now()):
+    if blob is None or not blob.is_held:
         raise unknown(digest)
     return record, blob
 
@@ -171,6 +170,6 @@ def delete(credentials: Credentials, repository: Repository, digest: Digest) -> 
         caller = identify(credentials, scope=scope_of(repository, Action.DELETE))
         record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
         require(caller, Action.DELETE, repository, record)
-        if blob is None or record.image_id is None or not blob.held_at(now()):
+        if blob is None or record.image_id is None or not blob.is_held:
             raise unknown(digest)
         blobs.remove(actor=caller.actor, image_id=record.image_id, blob_id=blob.id, digest=str(digest))

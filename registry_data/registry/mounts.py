@@ -8,7 +8,6 @@ from registry_control.catalog.errors import BlobNotFound
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.holders import images_with
 from registry_control.catalog.services import blobs
-from registry_control.common.clock import now
 from registry_data.oci.digest import Digest
 from registry_data.oci.reference import Repository
 from registry_data.registry.authorization import (
@@ -43,7 +42,7 @@ def mount(
         record, blob = resolve.blob(repository.namespace, repository.image, str(digest))
         extra_scope = scope_of(source, Action.PULL) if source else ""
         require(caller, Action.PUSH, repository, record, extra_scope=extra_scope)
-        is_here = blob is not None and blob.held_at(now())
+        is_here = blob is not None and blob.is_held
         # Also without such a blob: the duration must not show what other tenants have (invariant 9).
         if not is_here and not _readable(caller, digest, source, blob.id if blob else _NO_BLOB):
             return False
@@ -70,5 +69,5 @@ def _candidates(caller: Caller, blob_id: int) -> list[tuple[str, str]]:
 def _may_read(caller: Caller, source: Repository, digest: Digest) -> bool:
     """Whether the source has the blob, and the principal and the token may pull it (ADR 10)."""
     record, blob = resolve.blob(source.namespace, source.image, str(digest))
-    held = blob is not None and blob.held_at(now())
+    held = blob is not None and blob.is_held
     return held and is_allowed(caller, Action.PULL, source, record.facts)

@@ -9,7 +9,6 @@ from registry_control.access.policy import Action
 from registry_control.catalog.errors import BlobNotFound, UploadNotFound
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs, uploads
-from registry_control.common.clock import now
 from registry_control.db.durability import unsynced_transaction
 from registry_data.oci.digest import Digest
 from registry_data.oci.reference import Repository
@@ -133,7 +132,7 @@ def already_stored(credentials: Credentials, repository: Repository, claimed: Di
         caller = identify(credentials, scope=scope_of(repository, Action.PUSH))
         record, blob = resolve.blob(repository.namespace, repository.image, str(claimed))
         require(caller, Action.PUSH, repository, record)
-        if blob is None or record.image_id is None or not blob.held_at(now()):
+        if blob is None or record.image_id is None or not blob.is_held:
             return False
         try:
             blobs.promise(blob_id=blob.id, image_id=record.image_id)

@@ -72,14 +72,17 @@ def test_retries_come_later_and_later_and_never_rarely(attempts: int) -> None:
 def test_invariant_2_a_promise_that_writes_no_lease_holds_for_three_quarters_of_one(
     moment: datetime, leased_until: datetime | None, lease: timedelta, linked: bool
 ) -> None:
-    blob = BlobRecord(id=1, size=1, storage_key="", leased_until=leased_until, linked=linked)
-    if not linked and not blob.needs_lease(moment, lease):
+    blob = BlobRecord(id=1, size=1, storage_key="", leased_until=leased_until, linked=linked, read_at=moment)
+    if not linked and not blob.needs_lease(lease):
         assert leased_until is not None
         assert leased_until - (moment + ANSWER_TIME) >= lease * 0.75
 
 
 @given(TIMES, LEASES)
 def test_a_new_lease_need_not_be_renewed_in_its_first_quarter(moment: datetime, lease: timedelta) -> None:
-    blob = BlobRecord(1, 1, "", leased_until=moment + lease + ANSWER_TIME, linked=False)
-    assert not blob.needs_lease(moment + lease * 0.2, lease)
-    assert blob.needs_lease(moment + lease * 0.3, lease)
+    def read(after: timedelta) -> BlobRecord:
+        until = moment + lease + ANSWER_TIME
+        return BlobRecord(1, 1, "", leased_until=until, linked=False, read_at=moment + after)
+
+    assert not read(lease * 0.2).needs_lease(lease)
+    assert read(lease * 0.3).needs_lease(lease)

@@ -14,7 +14,7 @@ from registry_control.access.services import RepositoryFacts
 from registry_control.catalog.models import live_sql
 from registry_control.common.changes import image_scope, namespace_scope
 from registry_control.common.models import Status, not_deleting_sql
-from registry_control.db.sql import Rows, optional_time, optional_uuid, row, uuid_from_db
+from registry_control.db.sql import Rows, optional_time, optional_uuid, row, time_from_db, uuid_from_db
 
 _REPOSITORY_COLUMNS: Final = """
 SELECT n.id, n.project_id, p.organization_id, COALESCE(n.owner_user_id, n.owner_application_id),
@@ -28,7 +28,7 @@ LEFT JOIN catalog_image i ON i.namespace_id = n.id AND i.name = %s AND {not_dele
 _NAMESPACE: Final = f" WHERE n.name = %s AND {not_deleting_sql('n')}"
 _MANIFEST_COLUMNS: Final = ", m.id, m.digest, m.media_type, m.size, "
 _BLOB_COLUMNS: Final = """,
-       b.id, b.size, b.storage_key, l.expires_at,
+       b.id, b.size, b.storage_key, l.expires_at, statement_timestamp(),
        EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.image_id = i.id AND k.blob_id = b.id)
 """
 _BY_NAME: Final = _REPOSITORY_COLUMNS + _REPOSITORY + _NAMESPACE
@@ -97,19 +97,22 @@ class BlobRecord:
     storage_key: str
     leased_until: datetime | None
     linked: bool
+    read_at: datetime
+    """The time of the database when the blob was read. Leases are compared with no other clock (ADR 66)."""
 
-    def needs_lease(self, moment: datetime, lease: timedelta) -> bool:
+    def needs_lease(self, lease: timedelta) -> bool:
         """Whether a response that promises the blob must renew its lease of this duration (invariant 2).
 
         A promise holds for three quarters of the lease, so a HEAD writes nothing in the first quarter.
         """
         if self.linked:
             return False  # the deletion of the manifest leases the blob
-        return self.leased_until is None or self.leased_until - moment < lease * 0.75 + ANSWER_TIME
+        return self.leased_until is None or self.leased_until - self.read_at < lease * 0.75 + ANSWER_TIME
 
-    def held_at(self, moment: datetime) -> bool:
-        """Whether the image has the blob at that time: by a link, or by a lease that has not expired."""
-        return self.linked or (self.leased_until is not None and self.leased_until > moment)
+    @property
+    def is_held(self) -> bool:
+        """Whether the image has the blob: by a link, or by a lease that has not expired."""
+        return self.linked or (self.leased_until is not None and self.leased_until > self.read_at)
 
 
 @dataclass(slots=True)
@@ -175,6 +178,7 @@ class _BlobRow(_RepositoryRow):
     size: int
     storage_key: str
     leased_until: datetime | str | None
+    read_at: datetime | str
     is_linked: bool
 
     def blob(self) -> BlobRecord | None:
@@ -182,7 +186,14 @@ class _BlobRow(_RepositoryRow):
         if self.blob_id is None:
             return None
         leased_until = optional_time(self.leased_until)
-        return BlobRecord(self.blob_id, self.size, self.storage_key, leased_until, bool(self.is_linked))
+        return BlobRecord(
+            self.blob_id,
+            self.size,
+            self.storage_key,
+            leased_until,
+            bool(self.is_linked),
+            time_from_db(self.read_at),
+        )
 
 
 UNKNOWN: Final = RepositoryRecord(RepositoryFacts(None, None), None, None, read_only=False)
@@ -214,7 +225,7 @@ def manifest_by_digest(
 
 
 def blob(namespace: str, image: str, digest: str) -> tuple[RepositoryRecord, BlobRecord | None]:
-    """Resolve a repository name and a live blob, also one of other images only: see `BlobRecord.held_at`."""
+    """Resolve a repository name and a live blob, also one of other images only: see `BlobRecord.is_held`."""
     found = row(_BLOB, [image, digest, namespace], depends_on=_scopes_of_linked_blob)
     if found is None:
         return UNKNOWN, None

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -158,9 +158,9 @@ def _ensure(new: NewBlob, inserted: Rows, *, lost: Key | None) -> tuple[int, boo
 
 @transaction.atomic
 def promise(
-    *, blob_id: int, image_id: UUID, even_read_only: bool = False, until: datetime | None = None
+    *, blob_id: int, image_id: UUID, even_read_only: bool = False, at_least: timedelta | None = None
 ) -> None:
-    """Lease a blob to an image, for a mount or for a HEAD that returns 200; by default for `BLOB_LEASE`.
+    """Lease a blob to an image, for a mount or for a HEAD that returns 200; for `BLOB_LEASE` or longer.
 
     A client may skip the upload after such a HEAD, so it leases blobs of read-only images too.
 
@@ -173,7 +173,7 @@ def promise(
     # The share lock prevents garbage collection from deleting the blob before this transaction commits.
     if not rows(_SHARE, [blob_id]):
         raise BlobNotFound
-    references.lease([blob_id], image_id=image_id, until=until)
+    references.lease([blob_id], image_id=image_id, at_least=at_least)
 
 
 @transaction.atomic

@@ -22,6 +22,7 @@ from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.catalog.references import Cause
 from registry_control.catalog.selectors.holders import idle_images, leases_have_expired
 from registry_control.catalog.services import images, manifests, uploads
+from registry_control.common import clock_watch
 from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.common.signals import manifests_removed
@@ -124,7 +125,12 @@ def _delete_if_still_idle(idle: QuerySet[Image], pk: UUID) -> None:
 
 
 def remove_expired_leases(*, limit: int) -> int:
-    """Delete up to `limit` leases whose time is over; a blob that nothing else references is garbage then."""
+    """Delete up to `limit` leases whose time is over; a blob that nothing else references is garbage then.
+
+    None while the clock may be wrong (ADR 66).
+    """
+    if clock_watch.check().reason:
+        return 0
     if not leases_have_expired():  # without the write lock of a transaction on SQLite
         return 0
     with transaction.atomic():

@@ -1,7 +1,9 @@
 """Django's SQLite backend with a fair write lock (ADR 18) and group commit (ADR 26)."""
 
 import os
+import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         super().__init__(settings_dict, alias)
         self.sync_on_commit = True  # whether COMMIT returns only after the WAL is on the disk
         self._write_lock: WriteLock | None = None  # acquired while a transaction is open
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> sqlite3.Connection:
+        """Connect, and define the function that PostgreSQL has for the current time (ADR 66)."""
+        connection: sqlite3.Connection = super().get_new_connection(conn_params)
+        connection.create_function("statement_timestamp", -1, _statement_timestamp)
+        return connection
 
     # django-stubs omits Django's private methods.
     def _start_transaction_under_autocommit(self) -> None:
@@ -90,6 +98,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _file(self) -> Path:
         # Not stored in __init__: tests rename the database after the connection object was made.
         return _path(str(self.settings_dict["NAME"]))
+
+
+def _statement_timestamp(later: float = 0.0) -> str:
+    """The time of this machine, or so many seconds later, in the form in which Django stores it."""
+    return str(datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=later))
 
 
 def _translated(action: Callable[[], None]) -> None:

@@ -25,17 +25,11 @@ LEASED_UNTIL: Final = """
 (SELECT l.expires_at FROM catalog_bloblease l WHERE l.blob_id = b.id ORDER BY l.expires_at DESC LIMIT 1)
 """
 # Only constants are interpolated in this module, apart from placeholders.
-_COLUMNS: Final = f"""
+_FACTS: Final = f"""
 SELECT b.id, b.digest, b.size, b.storage_key, b.state, r.organization_id, r.cause, r.unreferenced_since,
        r.retry_at, r.attempts, r.error, {LINKED}, {LEASED_UNTIL}
-"""
-_FACTS: Final = f"{_COLUMNS} FROM catalog_blob b LEFT JOIN catalog_blobreview r ON r.blob_id = b.id"
-# CROSS JOIN fixes the join order in SQLite, which would otherwise read all blobs: no index has the digests of
-# blobs that are being deleted.
-_BEING_DELETED: Final = f"""
-{_COLUMNS} FROM catalog_blobreview r CROSS JOIN catalog_blob b
-WHERE b.id = r.blob_id AND r.retry_at IS NOT NULL AND b.digest = %s ORDER BY b.id
-"""
+FROM catalog_blob b LEFT JOIN catalog_blobreview r ON r.blob_id = b.id
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +59,7 @@ def load(blob_ids: Sequence[int]) -> list[Candidate]:
 def by_digest(digest: str) -> list[Candidate]:
     """The current blob of a digest and those that are being deleted, the current one first."""
     found = rows(f"{_FACTS} WHERE b.digest = %s AND NOT (b.state = 'deleting')", [digest])
-    found += rows(_BEING_DELETED, [digest])
+    found += rows(f"{_FACTS} WHERE b.digest = %s AND b.state = 'deleting' ORDER BY b.id", [digest])
     return [_candidate(*each) for each in found]
 
 

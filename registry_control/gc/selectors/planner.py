@@ -6,16 +6,25 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from registry_control.catalog.selectors.recycled import recycled_blobs
-from registry_control.db.sql import optional_time, row, rows, time_from_db, time_parameter
+from registry_control.db.sql import optional_time, row, rows, time_parameter
 from registry_control.gc.policy import Action, Rules, Verdict, judge
-from registry_control.gc.selectors.candidates import LEASED_UNTIL, LINKED, Candidate, load
+from registry_control.gc.selectors.candidates import Candidate, load
 
 _IS_DUE: Final = """
-SELECT 1 WHERE EXISTS (SELECT 1 FROM catalog_blobreview WHERE retry_at IS NULL AND unreferenced_since <= %s)
-            OR EXISTS (SELECT 1 FROM catalog_blobreview WHERE retry_at IS NOT NULL AND retry_at <= %s)
+SELECT 1 WHERE (
+    SELECT unreferenced_since FROM catalog_blobreview WHERE retry_at IS NULL
+    ORDER BY unreferenced_since LIMIT 1
+) <= %s OR (
+    SELECT retry_at FROM catalog_blobreview WHERE retry_at IS NOT NULL ORDER BY retry_at LIMIT 1
+) <= %s
 """
-_IN_QUEUE: Final = """
-SELECT blob_id, unreferenced_since FROM catalog_blobreview WHERE (unreferenced_since, blob_id) > (%s, %s)
+_DELETING: Final = """
+SELECT blob_id, NULL FROM catalog_blobreview WHERE retry_at IS NOT NULL AND blob_id > %s
+ORDER BY blob_id LIMIT %s
+"""
+_WAITING: Final = """
+SELECT blob_id, unreferenced_since FROM catalog_blobreview
+WHERE retry_at IS NULL AND (unreferenced_since, blob_id) > (%s, %s) AND unreferenced_since <= %s
 ORDER BY unreferenced_since, blob_id LIMIT %s
 """
 # The last lease of each blob that no manifest lists; most leases belong to blobs that have been linked since.
@@ -27,26 +36,27 @@ WHERE l.id > %s
        WHERE o.blob_id = l.blob_id AND (o.expires_at, o.id) > (l.expires_at, l.id) LIMIT 1) IS NULL
 ORDER BY l.id LIMIT %s
 """
-# CROSS JOIN fixes the join order in SQLite, which would otherwise read all blobs.
-_SUMMARY: Final = f"""
-SELECT count(*), COALESCE(SUM(found.size), 0), MIN(found.since), MIN(found.retry_at) FROM (
-    SELECT b.size AS size, r.retry_at AS retry_at,
-           CASE WHEN r.retry_at IS NULL THEN r.unreferenced_since END AS since
-    FROM catalog_blobreview r CROSS JOIN catalog_blob b
-    WHERE b.id = r.blob_id AND NOT ({LINKED}) AND {LEASED_UNTIL} IS NULL
-) found
-"""  # noqa: S608
+_FIGURES: Final = "SELECT entries, bytes FROM gc_queuefigures"
+# Rows that the figures lack, as long as there are few; more are added within seconds.
+_NEW: Final = "SELECT blob_id FROM catalog_blobreview WHERE size IS NULL ORDER BY blob_id LIMIT %s"
+_OLDEST: Final = """
+SELECT blob_id FROM catalog_blobreview WHERE retry_at IS NULL ORDER BY unreferenced_since, blob_id LIMIT %s
+"""
+_NEXT_RETRY: Final = "SELECT MIN(retry_at) FROM catalog_blobreview WHERE retry_at IS NOT NULL"
+_FEW: Final = 500
 _BATCH: Final = 500
 
 
 class Cursor(NamedTuple):
-    """A position in the review queue, in the order of the times since when blobs are unreferenced."""
+    """A position in the review queue: first the blobs that are being deleted, by id, then those that wait."""
 
-    since: datetime
+    since: datetime | None  # since when the blob is unreferenced; None among those that are being deleted
     blob_id: int
 
 
-BEGIN: Final = Cursor(datetime(1970, 1, 1, tzinfo=UTC), 0)
+BEGIN: Final = Cursor(None, 0)
+_FIRST_WAITING: Final = Cursor(datetime(1970, 1, 1, tzinfo=UTC), 0)
+_END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +88,28 @@ def is_due(rules: Rules) -> bool:
     return row(_IS_DUE, due) is not None
 
 
-def review(rules: Rules, *, after: Cursor = BEGIN, limit: int = _BATCH) -> Page:
-    """Judge the next blobs of the queue."""
-    found = rows(_IN_QUEUE, [time_parameter(after.since), after.blob_id, limit])
+def review(rules: Rules, *, after: Cursor = BEGIN, limit: int = _BATCH, only_due: bool = False) -> Page:
+    """Judge the next blobs of the queue; with `only_due` those that a run under these rules looks at."""
+    if after.since is None:
+        found = rows(_DELETING, [after.blob_id, limit])
+        end = _FIRST_WAITING
+    else:
+        until = rules.released_before if only_due else _END_OF_TIME
+        position = [time_parameter(after.since), after.blob_id]
+        found = rows(_WAITING, [*position, time_parameter(until), limit])
+        end = None
     verdicts = [(each, judge(each.facts, rules)) for each in load([blob_id for blob_id, _ in found])]
     if len(found) < limit:
-        return Page(verdicts, None)
+        return Page(verdicts, end)
     last_id, last_since = found[-1]
-    return Page(verdicts, Cursor(time_from_db(last_since), last_id))
+    return Page(verdicts, Cursor(optional_time(last_since), last_id))
 
 
-def pages(rules: Rules) -> Iterator[Page]:
-    """Judge all blobs of the queue, a page at a time."""
+def pages(rules: Rules, *, only_due: bool = False) -> Iterator[Page]:
+    """Judge the blobs of the queue, a page at a time."""
     after: Cursor | None = BEGIN
     while after is not None:
-        page = review(rules, after=after)
+        page = review(rules, after=after, only_due=only_due)
         yield page
         after = page.next
 
@@ -119,10 +136,24 @@ def recycled(rules: Rules) -> Iterator[tuple[Candidate, Verdict]]:
             yield candidate, judge(facts, rules)
 
 
-def summary() -> QueueSummary:
-    """The number and size of the unreferenced blobs in the queue."""
-    found = row(_SUMMARY, [])
-    if found is None:
-        return QueueSummary(0, 0, None, None)
-    entries, size, since, retry_at = found
-    return QueueSummary(int(entries), int(size), optional_time(since), optional_time(retry_at))
+def summary(rules: Rules) -> QueueSummary:
+    """The figures of the queue, in constant time.
+
+    A blob that got a reference again after it was counted is part of them until its review.
+    """
+    found = row(_FIGURES, [])
+    entries, size = found or (0, 0)
+    new = _unreferenced([blob_id for (blob_id,) in rows(_NEW, [_FEW])], rules)
+    oldest = _unreferenced([blob_id for (blob_id,) in rows(_OLDEST, [_FEW])], rules)
+    times = [each.facts.unreferenced_since for each in oldest]
+    retry = row(_NEXT_RETRY, [])
+    return QueueSummary(
+        int(entries) + len(new),
+        int(size) + sum(each.size for each in new),
+        min((since for since in times if since is not None), default=None),
+        optional_time(retry[0]) if retry else None,
+    )
+
+
+def _unreferenced(blob_ids: Sequence[int], rules: Rules) -> list[Candidate]:
+    return [each for each in load(blob_ids) if judge(each.facts, rules).action is not Action.KEEP]

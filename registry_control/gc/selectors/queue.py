@@ -8,9 +8,13 @@ from django.db.models import QuerySet
 
 from registry_control.access.policy import Principal
 from registry_control.access.selectors import require_operator
+from registry_control.common.clock import database_now
+from registry_control.common.clock_watch import shared_reason
 from registry_control.common.errors import NotFound
 from registry_control.gc.models import GcRun
+from registry_control.gc.policy import Rules
 from registry_control.gc.selectors import planner
+from registry_control.gc.selectors.breaker import stopped_reason
 from registry_control.rest.identifiers import parse_id
 
 RESOURCE: Final = "registry_gc"
@@ -23,7 +27,8 @@ class Summary:
     entries: int
     bytes: int
     oldest_due_at: datetime | None
-    stopped_by_breaker: bool = False
+    stopped_by_breaker: bool
+    reason: str  # why the collector removes nothing at present; empty if it works
 
 
 def summary(principal: Principal, *, grace: timedelta) -> Summary:
@@ -38,9 +43,11 @@ def summary(principal: Principal, *, grace: timedelta) -> Summary:
 
 def summarize(*, grace: timedelta) -> Summary:
     """Count the queue, for a caller that has been authorized."""
-    found = planner.summary()
+    found = planner.summary(Rules(database_now(), grace))
     dues = [found.next_retry_at, None if found.oldest_since is None else found.oldest_since + grace]
-    return Summary(found.entries, found.bytes, min((due for due in dues if due is not None), default=None))
+    due_at = min((due for due in dues if due is not None), default=None)
+    stopped = stopped_reason()
+    return Summary(found.entries, found.bytes, due_at, bool(stopped), stopped or shared_reason())
 
 
 def runs(principal: Principal) -> QuerySet[GcRun]:

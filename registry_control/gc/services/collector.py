@@ -12,21 +12,28 @@ that a batch never waits while it holds locks.
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Final, NamedTuple
 
+from django.conf import settings
 from django.db import transaction
 
 from registry_control.audit.services import SYSTEM, Detail, Target, record_many
-from registry_control.common.clock import now
+from registry_control.common import clock_watch
+from registry_control.common.clock import database_now
 from registry_control.db.sql import Parameter, execute, placeholders, rows, time_parameter
-from registry_control.gc.policy import Action, Rules, judge, retry_after
+from registry_control.gc.models import Breaker
+from registry_control.gc.policy import Action, Facts, Rules, judge, retry_after, spend
 from registry_control.gc.selectors import planner
+from registry_control.gc.selectors.breaker import FRESH, budget_of
 from registry_control.gc.selectors.candidates import Candidate, load
-from registry_control.gc.services import runs
+from registry_control.gc.services import breaker, inventory, runs
+from registry_control.gc.services.claims import claim_rows
+from registry_control.gc.services.figures import drop_rows
 from registry_data.storage.base import BlobStore, DeletesMany, Key, StorageError
 
 logger = logging.getLogger(__name__)
@@ -35,19 +42,12 @@ logger = logging.getLogger(__name__)
 _CLAIM: Final = timedelta(seconds=10)
 _MAX_ERROR: Final = 255  # characters
 _LOGGED_ERRORS: Final = 3  # of one batch
+_INVENTORY_SLICE: Final = 1.0  # seconds
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_CLAIM_RETRIES: Final = """
-SELECT blob_id FROM catalog_blobreview WHERE retry_at IS NOT NULL AND retry_at <= %s
-ORDER BY retry_at LIMIT %s FOR UPDATE SKIP LOCKED
-"""
-_CLAIM_REVIEWS: Final = """
-SELECT blob_id FROM catalog_blobreview WHERE retry_at IS NULL AND unreferenced_since <= %s
-ORDER BY unreferenced_since, blob_id LIMIT %s FOR UPDATE SKIP LOCKED
-"""
 # Excludes every transaction that adds a reference: these share the row or have just inserted it (ADR 30).
 _LOCK_BLOBS: Final = "SELECT id FROM catalog_blob WHERE id IN"
 _IN_ORDER: Final = "ORDER BY digest FOR UPDATE SKIP LOCKED"
-_DROP: Final = "DELETE FROM catalog_blobreview WHERE blob_id IN"
 _MARK: Final = "UPDATE catalog_blob SET state = 'deleting' WHERE id IN"
 _RETRY_AT: Final = "UPDATE catalog_blobreview SET retry_at = %s WHERE blob_id IN"
 _DELETE: Final = "DELETE FROM catalog_blob WHERE id IN"
@@ -67,6 +67,7 @@ class Batch:
     bytes: int = 0
     errors: Mapping[Key, StorageError] = field(default_factory=dict)
     is_full: bool = False  # whether there may be more rows to look at now
+    stopped: str = ""  # why no more blobs may be marked: the circuit breaker, or a clock that jumped
 
     @property
     def storage_is_down(self) -> bool:
@@ -84,13 +85,19 @@ def collect_batch(*, store: BlobStore, rules: Rules, limit: int) -> Batch:
     """
     if not planner.is_due(rules):  # without the write lock of a transaction on SQLite
         return Batch()
-    claim = _claim(rules, limit=limit)
+    held = clock_watch.check().reason
+    may_mark = not held or rules.ignore_grace  # no lease ends while the clock is in doubt
+    claim = _claim(rules, limit=limit, may_mark=may_mark)
+    if claim.needs_inventory and _take_inventory() and not claim.doomed:
+        again = _claim(rules, limit=limit, may_mark=may_mark)
+        claim = again._replace(size=claim.size + again.size, kept=claim.kept + again.kept)
     errors = _delete_content([each.key for each in claim.doomed], store)
     removed = _remove([each for each in claim.doomed if each.key not in errors])
     if errors:
         _postpone([each for each in claim.doomed if each.key in errors], errors)
     size = sum(each.size for each in removed)
-    return Batch(claim.size, claim.kept, len(removed), size, errors, is_full=claim.is_full)
+    stopped = claim.stopped or ("" if may_mark else held)
+    return Batch(claim.size, claim.kept, len(removed), size, errors, claim.is_full, stopped)
 
 
 class _Claim(NamedTuple):
@@ -100,28 +107,59 @@ class _Claim(NamedTuple):
     kept: int
     doomed: Sequence[Candidate]  # in state `deleting`
     is_full: bool
+    stopped: str = ""  # why no blob may be marked
+    needs_inventory: bool = False  # before more blobs may be marked
 
 
 @transaction.atomic
-def _claim(rules: Rules, *, limit: int) -> _Claim:
+def _claim(rules: Rules, *, limit: int, may_mark: bool = True) -> _Claim:
     """Step 1: mark the unreferenced blobs of a part of the queue, and claim those marked before.
 
-    These get half of the batch at most: content that the storage never deletes must not keep the rest of the
-    queue from being reviewed.
+    The row of the breaker is the first lock, so waiting for it delays no other transaction.
     """
-    most_retries = (limit + 1) // 2
-    retries = _ids(_CLAIM_RETRIES, [time_parameter(rules.retries_before), most_retries])
-    reviews = _ids(_CLAIM_REVIEWS, [time_parameter(rules.released_before), limit - len(retries)])
-    is_full = len(retries) == most_retries or len(retries) + len(reviews) == limit
+    gate = breaker.lock() if settings.GC_BREAKER else None
+    is_stopped = gate is not None and gate.stopped_at is not None
+    retries, reviews, is_full = claim_rows(rules, limit=limit, reviews=may_mark and not is_stopped)
     locked = _ids(f"{_LOCK_BLOBS} {placeholders(reviews)} {_IN_ORDER}", reviews) if reviews else []
     # Read after the locks: a transaction that held one may have added a reference.
     candidates = load([*retries, *locked])
     actions = {each.id: judge(each.facts, rules).action for each in candidates}
-    doomed = [each for each in candidates if actions[each.id] in (Action.COLLECT, Action.DELETE)]
-    _apply(_DROP, [each.id for each in candidates if actions[each.id] is Action.KEEP])
-    _apply(_MARK, [each.id for each in candidates if actions[each.id] is Action.COLLECT])
+    collectable = [each for each in candidates if actions[each.id] is Action.COLLECT]
+    allowed, needs_inventory = _allowed(gate, collectable)
+    doomed = [each for each in candidates if actions[each.id] is Action.DELETE or each.id in allowed]
+    _apply(_MARK, [*allowed])
     _apply(_RETRY_AT, [each.id for each in doomed], time_parameter(rules.now + _CLAIM))
-    return _Claim(len(retries) + len(reviews), len(candidates) - len(doomed), doomed, is_full)
+    drop_rows(each.id for each in candidates if actions[each.id] is Action.KEEP)
+    kept = sum(actions[each.id] is Action.KEEP for each in candidates)
+    reason = gate.reason if gate is not None and gate.stopped_at is not None else ""
+    is_full = needs_inventory or (is_full and may_mark and not reason)
+    return _Claim(len(retries) + len(reviews), kept, doomed, is_full, reason, needs_inventory)
+
+
+def _allowed(gate: Breaker | None, collectable: Sequence[Candidate]) -> tuple[frozenset[int], bool]:
+    """The blobs that the circuit breaker lets go, and whether more may go after an inventory."""
+    if gate is None or not collectable:
+        return frozenset(each.id for each in collectable), False
+    budget = budget_of(gate)
+    oldest_first = sorted(collectable, key=lambda each: _since(each.facts))
+    spending = spend(budget, ((each.id, each.size, each.facts) for each in oldest_first))
+    breaker.count(spending.marked)
+    if spending.exceeds and budget.is_fresh:
+        breaker.stop(gate, budget)
+    return spending.allowed, spending.exceeds and not budget.is_fresh
+
+
+def _since(facts: Facts) -> datetime:
+    return facts.unreferenced_since or _LONG_AGO
+
+
+def _take_inventory() -> bool:
+    """Count the stored bytes for a second at most; returns whether the count is complete."""
+    deadline = time.monotonic() + _INVENTORY_SLICE
+    while inventory.advance(max_age=FRESH):
+        if time.monotonic() > deadline:
+            return False  # the next batch continues
+    return True
 
 
 def _ids(sql: str, parameters: Sequence[Parameter]) -> list[int]:
@@ -154,7 +192,7 @@ def _remove(gone: Sequence[Candidate]) -> Sequence[Candidate]:
     ids = [each.id for each in gone]
     locked = set(_ids(f"{_LOCK_BLOBS} {placeholders(ids)} {_IN_ORDER}", ids))
     removed = [each for each in gone if each.id in locked]
-    _apply(_DROP, [each.id for each in removed])
+    drop_rows(each.id for each in removed)
     _apply(_DELETE, [each.id for each in removed])
     events = [(Target("blob", each.id, each.digest, each.organization_id), _detail(each)) for each in removed]
     record_many(events, actor=SYSTEM, verb="blob.removed")
@@ -170,7 +208,7 @@ def _detail(removed: Candidate) -> Detail:
 @transaction.atomic
 def _postpone(failed: Sequence[Candidate], errors: Mapping[Key, StorageError]) -> None:
     """Set the time of the next attempt to delete content that the storage may still have (invariant 7)."""
-    moment, ids = now(), [each.id for each in failed]
+    moment, ids = database_now(), [each.id for each in failed]
     held = set(_ids(f"{_HOLD} {placeholders(ids)} {_SKIP_LOCKED}", ids))
     failed = [each for each in failed if each.id in held]
     for attempts, group in groupby(sorted(failed, key=_attempts), key=_attempts):

@@ -11,10 +11,11 @@ from registry_control.audit.services import SYSTEM
 from registry_control.catalog.selectors.holders import deletions_pending, manifests_being_deleted
 from registry_control.catalog.selectors.recycled import recycled_manifests
 from registry_control.catalog.services import deletion
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.gc.models import GcRun
 from registry_control.gc.policy import Action, Rules
 from registry_control.gc.selectors import planner
+from registry_control.gc.selectors.breaker import current_budget, stopped_reason, would_stop
 from registry_control.gc.services import runs
 from registry_control.gc.services.collector import collect_batch
 from registry_control.recycling.services import emptying
@@ -33,27 +34,33 @@ class Outcome:
     bytes: int
     manifests: int
     errors: tuple[str, ...] = ()
+    stopped: str = ""  # why the circuit breaker keeps blobs that are due, or would keep them
 
 
 def rules(*, ignore_grace: bool) -> Rules:
     """The rules at this moment."""
-    return Rules(now(), settings.GC_GRACE, ignore_grace=ignore_grace)
+    return Rules(database_now(), settings.GC_GRACE, ignore_grace=ignore_grace)
 
 
 def dry_run(*, ignore_grace: bool) -> Outcome:
     """Compute what `collect` would remove now. Changes nothing."""
-    blobs = size = 0
-    current = rules(ignore_grace=ignore_grace)
-    for page in planner.pages(current):
+    blobs = size = released = 0
+    budget, current = current_budget(), rules(ignore_grace=ignore_grace)
+    for page in planner.pages(current, only_due=True):
         blobs += len(page.collectable)
         size += sum(each.size for each in page.collectable)
-    if not ignore_grace:
-        return Outcome(blobs, size, manifests_being_deleted())
-    for candidate, verdict in planner.recycled(current):
-        if verdict.action is Action.COLLECT:
-            blobs += 1
-            size += candidate.size
-    return Outcome(blobs, size, manifests_being_deleted() + recycled_manifests())
+        # What was marked before has been counted.
+        released += sum(
+            each.size for each in page.collectable if each.facts.is_deleting or budget.is_released(each.facts)
+        )
+    manifests = manifests_being_deleted()
+    if ignore_grace:
+        manifests += recycled_manifests()
+        for candidate, verdict in planner.recycled(current):
+            if verdict.action is Action.COLLECT:
+                blobs += 1
+                size += candidate.size
+    return Outcome(blobs, size, manifests, stopped=would_stop(size - released))
 
 
 def collect(*, store: BlobStore, ignore_grace: bool) -> Outcome:
@@ -69,10 +76,11 @@ def collect(*, store: BlobStore, ignore_grace: bool) -> Outcome:
         while deletion.remove_expired_leases(limit=_BATCH):
             pass
         errors += _collect_all(store, ignore_grace=ignore_grace)
-    finished = runs.finish(run.pk)
-    return Outcome(
-        finished.blobs, finished.bytes, finished.manifests, tuple(dict.fromkeys([*finished.errors, *errors]))
-    )
+        stopped = stopped_reason()
+    finished = runs.finish(run.pk, is_stopped=bool(stopped))
+    errors = [*finished.errors, *errors]
+    counts = (finished.blobs, finished.bytes, finished.manifests)
+    return Outcome(*counts, tuple(dict.fromkeys(errors)), stopped)
 
 
 def _finish_deletions(store: BlobStore) -> Iterator[str]:
@@ -99,6 +107,9 @@ def _collect_all(store: BlobStore, *, ignore_grace: bool) -> Iterator[str]:
     stuck_at = time.monotonic() + _LONGEST_WAIT
     while True:
         batch = collect_batch(store=store, rules=rules(ignore_grace=ignore_grace), limit=_BATCH)
+        if batch.stopped:
+            yield batch.stopped
+            return
         if batch.storage_is_down:
             yield from dict.fromkeys(map(str, batch.errors.values()))
             return

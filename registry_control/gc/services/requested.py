@@ -9,15 +9,15 @@ from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor
 from registry_control.catalog.selectors.holders import manifests_being_deleted
 from registry_control.catalog.services import deletion
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.common.signals import collection_requested
 from registry_control.gc.models import GcRun
 from registry_control.gc.policy import Rules
 from registry_control.gc.selectors import planner
-from registry_control.gc.selectors.planner import BEGIN, Cursor
+from registry_control.gc.selectors.planner import Cursor
 from registry_control.gc.selectors.queue import RESOURCE
 from registry_control.gc.services import runs
-from registry_control.gc.services.collector import collect_batch
+from registry_control.gc.services.collector import Batch, collect_batch
 from registry_data.storage.base import BlobStore, StorageError
 
 
@@ -60,13 +60,14 @@ def _advance(run: GcRun, store: BlobStore, limit: int) -> None:
         try:
             if deletion.run_batch(store=store, limit=limit) or deletion.remove_expired_leases(limit=limit):
                 return
-            batch = collect_batch(store=store, rules=Rules(now(), settings.GC_GRACE), limit=limit)
+            batch = collect_batch(store=store, rules=Rules(database_now(), settings.GC_GRACE), limit=limit)
         except StorageError as error:
             runs.add_error(str(error))
-        else:
-            if batch.is_full and not batch.storage_is_down:
-                return
-    runs.finish(run.pk)
+            batch = Batch()
+        if batch.stopped:
+            runs.add_error(batch.stopped)
+    if not batch.is_full or batch.storage_is_down:
+        runs.finish(run.pk, is_stopped=bool(batch.stopped))
 
 
 @transaction.atomic
@@ -76,11 +77,12 @@ def _advance_dry_run(run: GcRun, limit: int) -> bool:
     current = locked.filter(status=GcRun.Status.RUNNING).first()
     if current is None:
         return False  # another worker advances it
-    after = Cursor(current.cursor_since, current.cursor_blob) if current.cursor_since else BEGIN
-    page = planner.review(Rules(current.started_at, settings.GC_GRACE), after=after, limit=limit)
+    after = Cursor(current.cursor_since, current.cursor_blob)
+    rules = Rules(current.started_at, settings.GC_GRACE)
+    page = planner.review(rules, after=after, limit=limit, only_due=True)
     current.blobs += len(page.collectable)
     current.bytes += sum(each.size for each in page.collectable)
-    current.updated_at = now()
+    current.updated_at = database_now()
     if page.next is not None:
         current.cursor_since, current.cursor_blob = page.next
     else:

@@ -85,11 +85,13 @@ def start(*, actor: Actor, kind: GcRun.Kind, dry_run: bool) -> GcRun:
 
 
 @transaction.atomic
-def finish(run_id: UUID) -> GcRun:
-    """End a run: it has failed if there were errors. Idempotent."""
+def finish(run_id: UUID, *, is_stopped: bool = False) -> GcRun:
+    """End a run: it has failed if there were errors, unless the circuit breaker stopped it. Idempotent."""
     run = GcRun.objects.select_for_update().get(pk=run_id)
     if run.status == GcRun.Status.RUNNING:
         run.status = GcRun.Status.FAILED if run.errors else GcRun.Status.SUCCEEDED
+        if is_stopped:
+            run.status = GcRun.Status.STOPPED
         run.finished_at = run.updated_at = now()
         run.save(update_fields=["status", "finished_at", "updated_at"])
     return run

@@ -11,8 +11,6 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from django.conf import settings
-
 from registry_control.catalog import ingest
 from registry_control.catalog.errors import DigestMismatch, MissingContent, UploadNotFound
 from registry_control.catalog.models import Image, Manifest
@@ -20,7 +18,6 @@ from registry_control.catalog.references import broken_blobs
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.holders import images_with
 from registry_control.catalog.services import blobs, images, uploads
-from registry_control.common.clock import now
 from registry_control.replication.engine import content, outcomes
 from registry_control.replication.engine.work import (
     TURN,
@@ -132,7 +129,7 @@ def copy_blob(context: Context, blob: ExecutionBlob) -> None:
     _, found = resolve.blob(context.namespace.name, blob.destination, blob.digest)
     if found is None:
         raise LostContent("the blob was deleted as soon as it was stored", [blob.digest])
-    blobs.promise(blob_id=found.id, image_id=image_id, until=now() + max(_HELD, settings.BLOB_LEASE))
+    blobs.promise(blob_id=found.id, image_id=image_id, at_least=_HELD)
 
 
 def _transfer(context: Context, blob: ExecutionBlob, image_id: UUID) -> None:
@@ -241,11 +238,11 @@ def _lease(context: Context, blob: ExecutionBlob, image_id: UUID) -> bool:
     _, found = resolve.blob(context.namespace.name, blob.destination, blob.digest)
     if found is None or not _has_bytes(context, found):
         return False
-    if not found.held_at(now()):
+    if not found.is_held:
         holders = images_with(found.id, organization_id=context.work.execution.organization_id)
         if not any(namespace == context.namespace.name for namespace, _ in holders):
             return False
-    blobs.promise(blob_id=found.id, image_id=image_id, until=now() + max(_HELD, settings.BLOB_LEASE))
+    blobs.promise(blob_id=found.id, image_id=image_id, at_least=_HELD)
     return True
 
 

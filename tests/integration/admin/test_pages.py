@@ -32,9 +32,16 @@ from registry_control.catalog.models import (
 )
 from registry_control.catalog.services import blobs, deletion, uploads
 from registry_control.common.clock import now
-from registry_control.common.models import Change, Status
+from registry_control.common.models import Change, ClockWatch, Status
 from registry_control.common.store import blob_store
-from registry_control.gc.models import GcRun, RetentionRun
+from registry_control.gc.models import (
+    Breaker,
+    GcRun,
+    Inventory,
+    MarkedBytes,
+    QueueFigures,
+    RetentionRun,
+)
 from registry_control.gc.retention import parse
 from registry_control.gc.services import retention, runs
 from registry_control.identity.models import ApiKey, Organization, Policy, PolicyRule, Project, User
@@ -81,8 +88,17 @@ REPLICATION_WORK = {
     PushEvent,
     TargetBlob,
 }
-COORDINATION = {Change, Installation, Job, LeaderLease, WorkerHeartbeat, SignInCounter}
-WITHOUT_PAGES = {PolicyRule, Referrer, TargetBlob, *COORDINATION, *REPLICATION_WORK}
+COORDINATION = {Change, ClockWatch, Installation, Job, LeaderLease, WorkerHeartbeat, SignInCounter}
+# Shown by the page `Why has the disk not shrunk?`.
+GC_FIGURES = {Breaker, Inventory, MarkedBytes, QueueFigures}
+WITHOUT_PAGES = {
+    PolicyRule,
+    Referrer,
+    TargetBlob,
+    *COORDINATION,
+    *REPLICATION_WORK,
+    *GC_FIGURES,
+}
 MODELS = [model for model in OURS if model not in WITHOUT_PAGES]
 READ_ONLY = {
     Execution,

@@ -7,13 +7,16 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 
 from registry_control.audit.models import AuditEvent
-from registry_control.gc.models import GcRun
+from registry_control.common.clock import database_now
+from registry_control.gc.models import Breaker, GcRun
+from registry_control.gc.services import inventory
 from registry_control.gc.services.requested import advance_runs
 from registry_control.identity.models import User
+from registry_data.storage.base import Key
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import make_key, make_namespace, make_user, push_image
 from tests.integration.admin.forms import url
-from tests.integration.gc.steps import collect, delete_image
+from tests.integration.gc.steps import collect, delete_image, expire_leases, keys
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -75,3 +78,51 @@ def test_only_a_permitted_user_starts_a_run_and_only_by_post() -> None:
     protected.force_login(User.objects.get(pk=permitted.session["_auth_user_id"]))
     assert protected.post(RUN, {"run": "x"}).status_code == 403
     assert not GcRun.objects.exists()
+
+
+def test_the_disk_page_says_what_keeps_the_bytes_and_what_fails(store: FilesystemStore) -> None:
+    client = staff("view_gcrun")
+    page = "/admin/gc/gcrun/disk/"
+    assert Client().get(page).status_code == 302
+    assert staff().get(page).status_code == 403
+    assert "has not counted the blobs yet" in client.get(page).content.decode()
+
+    # given tagged content, and content that the storage refuses to delete
+    owner = make_key()
+    namespace = make_namespace(owner)
+    push_image(owner, namespace, "kept", layers=[b"x" * 3000], config=b"kept", store=store)
+    dead = push_image(owner, namespace, layers=[b"dead"], config=b"dead too", store=store)
+    expire_leases()
+    delete_image(dead, store)
+    for digest in dead.blobs:
+        path = store.path_of(Key(keys()[digest]))
+        path.unlink()
+        path.mkdir()
+    collect(store)
+    while inventory.advance():
+        pass
+
+    # when an administrator asks, then the page has the figures and the error
+    shown = client.get(page).content.decode()
+    rows = re.findall(r"<tr><th>(.*?)</th><td>(\d+)</td><td>(.*?)</td>", shown)
+    assert [(title, number) for title, number, _ in rows] == [
+        ("Tagged", "2"),
+        ("Untagged", "0"),
+        ("Leased", "0"),
+        ("Waiting", "0"),
+        ("Being deleted", "2"),
+    ]
+    assert "2 blobs of 12" in " ".join(shown.split()).replace("\xa0", " ")
+    assert re.search(r"<tr><td>2</td><td>.+</td></tr>", shown)
+    assert 'id="stopped"' not in shown
+
+
+def test_an_administrator_lets_a_stopped_collector_go_on(store: FilesystemStore) -> None:
+    client = staff("view_gcrun", "add_gcrun")
+    Breaker.objects.create(pk=1, stopped_at=database_now(), reason="too much at once")
+    for page in ("/admin/gc/gcrun/disk/", url(GcRun, "changelist")):
+        assert "too much at once" in client.get(page).content.decode()
+    assert staff("view_gcrun").post("/admin/gc/gcrun/release/").status_code == 403
+    assert client.post("/admin/gc/gcrun/release/").status_code == 302
+    assert "too much at once" not in client.get("/admin/gc/gcrun/disk/").content.decode()
+    assert AuditEvent.objects.get(verb="gcbreaker.release").actor_kind == "user"

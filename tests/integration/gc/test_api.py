@@ -95,7 +95,7 @@ def test_the_queue_counts_what_nothing_refers_to(operator: TestKey, store: Files
     namespace = make_namespace(owner)
     push_image(owner, namespace, "kept", layers=[b"base"])
     doomed = push_image(owner, namespace, "doomed", layers=[b"base", b"own layer"], config=b"own config")
-    empty = {"entries": 0, "bytes": 0, "oldest_due_at": None, "stopped_by_breaker": False}
+    empty = {"entries": 0, "bytes": 0, "oldest_due_at": None, "stopped_by_breaker": False, "reason": ""}
     assert Api(operator).get(f"{BASE}/queue").body == empty
     before = now()
 

@@ -242,6 +242,7 @@ def test_the_number_of_statements_does_not_depend_on_the_size_of_a_batch(
             assert collect(store).removed == number + 1
         return len(captured)
 
+    statements(1)  # creates the rows of the circuit breaker and of the inventory
     assert statements(3) == statements(40)
 
 

@@ -52,7 +52,8 @@ def gc(*arguments: str) -> str:
 
 def gc_json(*arguments: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(gc("--json", *arguments))
-    assert set(found) == {"dry_run", "blobs", "bytes", "manifests", "waiting"}
+    names = {"dry_run", "blobs", "bytes", "manifests", "stopped_by_breaker", "reason", "waiting"}
+    assert set(found) == names
     return found
 
 

@@ -4,10 +4,12 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import pytest
 from django.apps import apps
 from django.conf import settings
+from django.db import connection
 
 from bench.growth import tables
 from bench.growth.plans import is_explained, scans
@@ -22,7 +24,7 @@ from registry_control.common.models import Status
 from registry_control.gc.policy import Rules
 from registry_control.gc.retention import parse
 from registry_control.gc.selectors import explanation, planner
-from registry_control.gc.services import enforcement, retention
+from registry_control.gc.services import enforcement, figures, inventory, retention
 from registry_control.gc.services.collector import collect_batch
 from registry_control.integrity.models import BlobCheck, Job
 from registry_control.integrity.selectors import comparison
@@ -120,10 +122,26 @@ def _queue_much(giant: Image) -> None:
         )
         for number in range(_QUEUED)
     ]
+    # Most rows belong to one organization, as after the deletion of a large namespace.
     BlobReview.objects.bulk_create(
-        BlobReview(blob=blob, cause="manifest deleted", unreferenced_since=week_ago)
-        for blob in Blob.objects.bulk_create(new)
+        BlobReview(
+            blob=blob,
+            cause="manifest deleted",
+            unreferenced_since=week_ago,
+            organization_id=giant.organization_id if number % 100 else uuid4(),
+        )
+        for number, blob in enumerate(Blob.objects.bulk_create(new))
     )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE catalog_blobreview")
+
+
+def _fail_much(giant: Image) -> None:
+    """The same, and the storage refuses to delete a part of the blobs."""
+    _queue_much(giant)
+    ids = list(BlobReview.objects.order_by("-pk").values_list("pk", flat=True)[: _QUEUED // 2])
+    Blob.objects.filter(pk__in=ids).update(state=Blob.State.DELETING)
+    BlobReview.objects.filter(pk__in=ids).update(retry_at=now() - timedelta(minutes=1), attempts=3, size=1)
 
 
 def _nothing(giant: Image) -> None:
@@ -167,7 +185,10 @@ TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
     "remove images never pushed": lambda store: deletion.remove_never_pushed(limit=200),
     "expire leases": lambda store: deletion.remove_expired_leases(limit=200),
     "collect": lambda store: collect_batch(store=store, rules=_rules(), limit=200),
-    "plan": lambda store: [*planner.pages(_rules()), *planner.waiting(_rules()), planner.summary()],
+    "plan": lambda store: [*planner.pages(_rules()), *planner.waiting(_rules()), planner.summary(_rules())],
+    "count the queue": lambda store: figures.count_new(_rules(), limit=500),
+    "take inventory": lambda store: inventory.advance(),
+    "dry run": lambda store: [*planner.pages(_rules(), only_due=True)],
     "enforce retention": lambda store: enforcement.enforce(seconds=30),
     "explain": lambda store: [_explain(blob.digest) for blob in Blob.objects.order_by("pk")[:9]],
     "scrub": _scrub,
@@ -176,7 +197,7 @@ TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
 }
 
 
-@pytest.mark.parametrize("prepare", [_nothing, _delete_much, _let_expire, _queue_much, _retain])
+@pytest.mark.parametrize("prepare", [_nothing, _delete_much, _let_expire, _queue_much, _fail_much, _retain])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_scans_no_large_table(
     grown: Grown, big: frozenset[str], tmp_path: Path, task: str, prepare: Callable[[Image], None]
@@ -194,3 +215,8 @@ def test_a_task_scans_no_large_table(
     # then it used indexes only
     assert statements
     assert _scans(statements, big) == []
+
+    # and of the review queue as well, apart from lookups of hundreds of ids among these few thousand rows
+    if BlobReview.objects.count() > _BIG:
+        searches = [each for each in statements if "id IN (%s" not in each.sql]
+        assert _scans(searches, {"catalog_blobreview"}) == []

@@ -10,12 +10,13 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from registry_control.audit.services import SYSTEM
 from registry_control.common.store import blob_store
 from registry_control.gc.policy import Rules, Verdict
 from registry_control.gc.selectors import planner
 from registry_control.gc.selectors.candidates import Candidate
 from registry_control.gc.selectors.explanation import Viewer, explain
-from registry_control.gc.services import commands
+from registry_control.gc.services import breaker, commands
 from registry_control.gc.services.commands import Outcome
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ProtocolError
@@ -41,10 +42,17 @@ class Command(BaseCommand):
         parser.add_argument(
             "--explain", metavar="DIGEST", help="say why this content is kept, or when it goes"
         )
+        parser.add_argument(
+            "--release-breaker",
+            action="store_true",
+            help="first let a collector go on that the circuit breaker has stopped",
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON document")
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run, and print what was removed and what waits."""
+        if options["release_breaker"]:
+            breaker.release(actor=SYSTEM)
         ignore_grace = options["now"]
         if options["explain"]:
             self._explain(options["explain"], commands.rules(ignore_grace=ignore_grace), options["json"])
@@ -85,6 +93,8 @@ class Command(BaseCommand):
             "blobs": outcome.blobs,
             "bytes": outcome.bytes,
             "manifests": outcome.manifests,
+            "stopped_by_breaker": bool(outcome.stopped),
+            "reason": outcome.stopped,
         }
         self.stdout.write(json.dumps(head)[:-1] + ', "waiting": [', ending="")
         for number, (candidate, verdict) in enumerate(waiting):
@@ -105,6 +115,8 @@ class Command(BaseCommand):
         self.stdout.write(
             f"{verb} {outcome.blobs} blobs of {outcome.bytes} bytes and {outcome.manifests} manifests"
         )
+        if outcome.stopped:
+            self.stdout.write(f"the circuit breaker: {outcome.stopped}")
         number = 0
         for number, (candidate, verdict) in enumerate(waiting, start=1):
             if number <= _SHOWN:

@@ -1,0 +1,106 @@
+"""Why the disk has not shrunk: what keeps the stored bytes, in figures of bounded cost."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from registry_control.catalog.selectors.holders import deletions_pending
+from registry_control.common.clock_watch import shared_reason
+from registry_control.db.sql import rows
+from registry_control.gc.models import Inventory
+from registry_control.gc.selectors import inventory, queue
+from registry_control.gc.selectors.breaker import stopped_reason
+
+# Of the blobs that are being deleted, a thousand: there may be millions that the storage refuses to delete.
+_FAILING: Final = """
+SELECT failing.error, COUNT(*) FROM (
+    SELECT r.error FROM catalog_blobreview r WHERE r.retry_at IS NOT NULL AND r.attempts > 0
+    ORDER BY r.blob_id LIMIT 1000
+) failing GROUP BY failing.error ORDER BY COUNT(*) DESC, failing.error LIMIT 10
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Content that is stored, and what would have to happen for it to go."""
+
+    title: str
+    blobs: int
+    bytes: int
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error of the storage, and how many of the first thousand failed deletions got it."""
+
+    error: str
+    blobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer."""
+
+    counted_at: datetime | None  # the time of the lines; None: nothing has been counted yet
+    lines: Sequence[Line]
+    queue: queue.Summary
+    failures: Sequence[Failure]
+    findings: Sequence[str]  # what an operator should look at
+    stopped: str  # why the circuit breaker has stopped the collector
+    held: str  # why nothing is deleted by its age
+
+
+def report(*, grace: timedelta) -> Report:
+    """Compute the report, for a caller that has been authorized."""
+    counted = inventory.newest()
+    return Report(
+        counted_at=None if counted is None else counted.finished_at,
+        lines=[] if counted is None else [*_lines(counted)],
+        queue=queue.summarize(grace=grace),
+        failures=[Failure(error, int(number)) for error, number in rows(_FAILING, [])],
+        findings=[*_findings()],
+        stopped=stopped_reason(),
+        held=shared_reason(),
+    )
+
+
+def _lines(counted: Inventory) -> Iterator[Line]:
+    """One line for each reason why content is stored; the first reason that applies to a blob counts."""
+    yield Line(
+        "Tagged",
+        counted.tagged_blobs,
+        counted.tagged_bytes,
+        "Tags reach it. Delete tags, images or namespaces, or let retention rules do so.",
+    )
+    yield Line(
+        "Untagged",
+        counted.untagged_blobs,
+        counted.untagged_bytes,
+        "Only manifests without a tag list it. They stay until a request or a retention rule deletes them.",
+    )
+    yield Line(
+        "Leased",
+        counted.leased_blobs,
+        counted.leased_bytes,
+        "A push has uploaded or found it, and its manifest is missing. The lease ends after REGISTRY_LEASE.",
+    )
+    yield Line(
+        "Waiting",
+        counted.unreferenced_blobs,
+        counted.unreferenced_bytes,
+        "Nothing refers to it. It goes when REGISTRY_GC_GRACE is over.",
+    )
+    yield Line(
+        "Being deleted",
+        counted.deleting_blobs,
+        counted.deleting_bytes,
+        "The collector has marked it. It goes as soon as the storage deletes it.",
+    )
+
+
+def _findings() -> Iterator[str]:
+    """What else keeps bytes, or makes the lines above wrong."""
+    if deletions_pending():
+        yield "The worker has yet to remove rows of deleted namespaces, images or tags; their content counts."

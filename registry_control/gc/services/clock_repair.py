@@ -1,0 +1,63 @@
+"""Corrects times that lie in the future after the clock has jumped backward (ADR 66).
+
+They were written while the clock was ahead. Without a correction, a blob that was released a second ago could
+wait for years. Each statement is a transaction of its own; an interrupted repair starts again.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+from django.conf import settings
+from django.db import transaction
+
+from registry_control.catalog.selectors.resolve import ANSWER_TIME
+from registry_control.common import clock_watch
+from registry_control.common.clock_watch import TOLERANCE
+from registry_control.db.sql import Parameter, interval_parameter, rows
+from registry_control.gc.policy import LAST_RETRY
+
+_BATCH: Final = 1000
+_LONGEST_LEASE: Final = timedelta(days=1)  # of replication, however short `REGISTRY_LEASE` is
+
+# SKIP LOCKED: a transaction that holds a row writes the right time.
+_SINCE: Final = """
+UPDATE catalog_blobreview SET unreferenced_since = statement_timestamp() WHERE blob_id IN (
+    SELECT blob_id FROM catalog_blobreview
+    WHERE retry_at IS NULL AND unreferenced_since > statement_timestamp() + %s
+    ORDER BY unreferenced_since DESC LIMIT %s FOR UPDATE SKIP LOCKED
+) RETURNING blob_id
+"""
+_RETRY: Final = """
+UPDATE catalog_blobreview SET retry_at = statement_timestamp() WHERE blob_id IN (
+    SELECT blob_id FROM catalog_blobreview
+    WHERE retry_at IS NOT NULL AND retry_at > statement_timestamp() + %s
+    ORDER BY retry_at DESC LIMIT %s FOR UPDATE SKIP LOCKED
+) RETURNING blob_id
+"""
+_LEASE: Final = """
+UPDATE catalog_bloblease SET expires_at = statement_timestamp() + %s WHERE id IN (
+    SELECT id FROM catalog_bloblease WHERE expires_at > statement_timestamp() + %s
+    ORDER BY expires_at DESC LIMIT %s FOR UPDATE SKIP LOCKED
+) RETURNING id
+"""
+
+
+def repair_if_needed() -> None:
+    """After a jump backward, let nothing wait longer than it would if it had been written now."""
+    if not clock_watch.check().needs_repair:
+        return
+    longest = max(settings.BLOB_LEASE, _LONGEST_LEASE) + ANSWER_TIME
+    for sql, *durations in (
+        (_SINCE, TOLERANCE),
+        (_RETRY, LAST_RETRY + TOLERANCE),
+        (_LEASE, longest, longest + TOLERANCE),
+    ):
+        parameters = [*map(interval_parameter, durations), _BATCH]
+        while _update(sql, parameters) == _BATCH:
+            pass
+    clock_watch.repaired()
+
+
+@transaction.atomic
+def _update(sql: str, parameters: list[Parameter]) -> int:
+    return len(rows(sql, parameters))

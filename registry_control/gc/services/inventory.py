@@ -1,0 +1,76 @@
+"""Counts the stored bytes by what keeps them, in slices of bounded cost (ADR 65).
+
+The administration shows the figures, and the circuit breaker needs the sum. A count is one row; whichever
+worker runs the next slice locks the row and continues it.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+from django.db import transaction
+
+from registry_control.common.clock import database_now
+from registry_control.db.sql import rows
+from registry_control.gc.models import Inventory
+from registry_control.gc.selectors import inventory, marked
+
+INTERVAL: Final = timedelta(hours=1)
+_SLICE: Final = 2000  # blobs; some 20 ms
+# Of the links of a blob that millions of manifests list, the first ones decide whether a tag reaches it.
+_LINKS: Final = 100
+
+# The subqueries visit blobs in the order of their ids.
+_COUNT: Final = """
+SELECT found.kind, COUNT(*), SUM(found.size), MAX(found.id) FROM (
+    SELECT slice.id AS id, slice.size AS size, CASE
+        WHEN slice.state = 'deleting' THEN 'deleting'
+        WHEN slice.reachable > 0 THEN 'tagged'
+        WHEN slice.reachable = 0 THEN 'untagged'
+        WHEN (SELECT l.id FROM catalog_bloblease l WHERE l.blob_id = slice.id LIMIT 1) IS NOT NULL
+        THEN 'leased'
+        ELSE 'unreferenced' END AS kind
+    FROM (
+        SELECT b.id AS id, b.size AS size, b.state AS state, (
+            SELECT SUM(CASE WHEN link.is_reachable THEN 1 ELSE 0 END)
+            FROM (SELECT k.is_reachable FROM catalog_bloblink k WHERE k.blob_id = b.id LIMIT %s) link
+        ) AS reachable
+        FROM catalog_blob b WHERE b.id > %s ORDER BY b.id LIMIT %s
+    ) slice
+) found GROUP BY found.kind
+"""
+
+
+def advance(*, max_age: timedelta = INTERVAL, limit: int = _SLICE) -> bool:
+    """Count the next slice, unless the last complete count is younger than `max_age`.
+
+    Returns whether the count goes on.
+    """
+    age = inventory.age()
+    if age is not None and age < max_age:
+        return False
+    if not inventory.unfinished().exists():
+        _start()
+    return _count_slice(limit)
+
+
+def _start() -> None:
+    """Begin a count. Two workers may begin one each at the same time, which costs only the time."""
+    Inventory.objects.create(started_at=database_now(), marked_before=marked.of_a_day())
+
+
+@transaction.atomic
+def _count_slice(limit: int) -> bool:
+    running = inventory.unfinished().select_for_update(skip_locked=True).first()
+    if running is None:
+        return True  # another worker counts
+    counted = 0
+    for kind, blobs, size, last in rows(_COUNT, [_LINKS, running.cursor, limit]):
+        counted += blobs
+        running.cursor = max(running.cursor, last)
+        setattr(running, f"{kind}_blobs", getattr(running, f"{kind}_blobs") + blobs)
+        setattr(running, f"{kind}_bytes", getattr(running, f"{kind}_bytes") + int(size))
+    if counted < limit:
+        running.finished_at = database_now()
+        Inventory.objects.filter(pk__lt=running.pk).delete()
+    running.save()
+    return counted == limit
