@@ -68,6 +68,12 @@ UPDATE catalog_bloblease SET expires_at = statement_timestamp() + %s
 WHERE image_id = %s AND expires_at > statement_timestamp() + %s
   AND blob_id IN (SELECT id FROM catalog_blob WHERE digest IN
 """
+_SHORTEN_LONGEST: Final = """
+UPDATE catalog_bloblease SET expires_at = statement_timestamp() + %s WHERE id IN (
+    SELECT id FROM catalog_bloblease WHERE expires_at > statement_timestamp() + %s
+    ORDER BY expires_at DESC LIMIT %s FOR UPDATE SKIP LOCKED
+) RETURNING id
+"""
 _END_LEASE: Final = """
 DELETE FROM catalog_bloblease WHERE image_id = %s AND blob_id = %s
 RETURNING blob_id, image_id, expires_at, statement_timestamp()
@@ -263,6 +269,12 @@ def shorten_leases(digests: Collection[str], *, image_id: UUID) -> None:
         end = interval_parameter(settings.BLOB_LEASE + ANSWER_TIME)
         sql = f"{_SHORTEN} {placeholders([*digests])})"
         execute(sql, [end, id_parameter(image_id), end, *digests])
+
+
+def shorten_longest_leases(*, to: timedelta, tolerance: timedelta, limit: int) -> int:
+    """Let leases end that were written while the clock was ahead; returns how many of at most `limit`."""
+    ends = [interval_parameter(to), interval_parameter(to + tolerance)]
+    return len(rows(_SHORTEN_LONGEST, [*ends, limit]))
 
 
 def is_linked(blob_id: int, *, image_id: UUID) -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 from django.conf import settings
 from django.db import transaction
 
+from registry_control.catalog import references
 from registry_control.catalog.selectors.resolve import ANSWER_TIME
 from registry_control.common import clock_watch
 from registry_control.common.clock_watch import TOLERANCE
@@ -17,29 +18,7 @@ from registry_control.db.sql import Parameter, interval_parameter, rows
 from registry_control.gc.policy import LAST_RETRY
 
 _BATCH: Final = 1000
-_LONGEST_LEASE: Final = timedelta(days=1)  # of replication, however short `REGISTRY_LEASE` is
-
-# SKIP LOCKED: a transaction that holds a row writes the right time.
-_SINCE: Final = """
-UPDATE catalog_blobreview SET unreferenced_since = statement_timestamp() WHERE blob_id IN (
-    SELECT blob_id FROM catalog_blobreview
-    WHERE retry_at IS NULL AND unreferenced_since > statement_timestamp() + %s
-    ORDER BY unreferenced_since DESC LIMIT %s FOR UPDATE SKIP LOCKED
-) RETURNING blob_id
-"""
-_RETRY: Final = """
-UPDATE catalog_blobreview SET retry_at = statement_timestamp() WHERE blob_id IN (
-    SELECT blob_id FROM catalog_blobreview
-    WHERE retry_at IS NOT NULL AND retry_at > statement_timestamp() + %s
-    ORDER BY retry_at DESC LIMIT %s FOR UPDATE SKIP LOCKED
-) RETURNING blob_id
-"""
-_LEASE: Final = """
-UPDATE catalog_bloblease SET expires_at = statement_timestamp() + %s WHERE id IN (
-    SELECT id FROM catalog_bloblease WHERE expires_at > statement_timestamp() + %s
-    ORDER BY expires_at DESC LIMIT %s FOR UPDATE SKIP LOCKED
-) RETURNING id
-"""
+_LONGEST
 
 
 def repair_if_needed() -> None:
@@ -47,17 +26,19 @@ def repair_if_needed() -> None:
     if not clock_watch.check().needs_repair:
         return
     longest = max(settings.BLOB_LEASE, _LONGEST_LEASE) + ANSWER_TIME
-    for sql, *durations in (
-        (_SINCE, TOLERANCE),
-        (_RETRY, LAST_RETRY + TOLERANCE),
-        (_LEASE, longest, longest + TOLERANCE),
-    ):
-        parameters = [*map(interval_parameter, durations), _BATCH]
-        while _update(sql, parameters) == _BATCH:
+    for sql, ahead in ((_SINCE, TOLERANCE), (_RETRY, LAST_RETRY + TOLERANCE)):
+        while _update(sql, [interval_parameter(ahead), _BATCH]) == _BATCH:
             pass
+    while _shorten_leases(longest) == _BATCH:
+        pass
     clock_watch.repaired()
 
 
 @transaction.atomic
 def _update(sql: str, parameters: list[Parameter]) -> int:
     return len(rows(sql, parameters))
+
+
+@transaction.atomic
+def _shorten_leases(longest: timedelta) -> int:
+    return references.shorten_longest_leases(to=longest, tolerance=TOLERANCE, limit=_BATCH)

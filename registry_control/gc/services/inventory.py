@@ -10,34 +10,11 @@ from typing import Final
 from django.db import transaction
 
 from registry_control.common.clock import database_now
-from registry_control.db.sql import rows
 from registry_control.gc.models import Inventory
 from registry_control.gc.selectors import inventory, marked
 
 INTERVAL: Final = timedelta(hours=1)
 _SLICE: Final = 2000  # blobs; some 20 ms
-# Of the links of a blob that millions of manifests list, the first ones decide whether a tag reaches it.
-_LINKS: Final = 100
-
-# The subqueries visit blobs in the order of their ids.
-_COUNT: Final = """
-SELECT found.kind, COUNT(*), SUM(found.size), MAX(found.id) FROM (
-    SELECT slice.id AS id, slice.size AS size, CASE
-        WHEN slice.state = 'deleting' THEN 'deleting'
-        WHEN slice.reachable > 0 THEN 'tagged'
-        WHEN slice.reachable = 0 THEN 'untagged'
-        WHEN (SELECT l.id FROM catalog_bloblease l WHERE l.blob_id = slice.id LIMIT 1) IS NOT NULL
-        THEN 'leased'
-        ELSE 'unreferenced' END AS kind
-    FROM (
-        SELECT b.id AS id, b.size AS size, b.state AS state, (
-            SELECT SUM(CASE WHEN link.is_reachable THEN 1 ELSE 0 END)
-            FROM (SELECT k.is_reachable FROM catalog_bloblink k WHERE k.blob_id = b.id LIMIT %s) link
-        ) AS reachable
-        FROM catalog_blob b WHERE b.id > %s ORDER BY b.id LIMIT %s
-    ) slice
-) found GROUP BY found.kind
-"""
 
 
 def advance(*, max_age: timedelta = INTERVAL, limit: int = _SLICE) -> bool:
@@ -64,7 +41,7 @@ def _count_slice(limit: int) -> bool:
     if running is None:
         return True  # another worker counts
     counted = 0
-    for kind, blobs, size, last in rows(_COUNT, [_LINKS, running.cursor, limit]):
+    for kind, blobs, size, last in inventory.count_slice(running.cursor, limit):
         counted += blobs
         running.cursor = max(running.cursor, last)
         setattr(running, f"{kind}_blobs", getattr(running, f"{kind}_blobs") + blobs)
