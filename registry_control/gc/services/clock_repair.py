@@ -18,7 +18,23 @@ from registry_control.db.sql import Parameter, interval_parameter, rows
 from registry_control.gc.policy import LAST_RETRY
 
 _BATCH: Final = 1000
-_LONGEST
+_LONGEST_LEASE: Final = timedelta(days=1)  # of replication, however short `REGISTRY_LEASE` is
+
+# SKIP LOCKED: a transaction that holds a row writes the right time.
+_SINCE: Final = """
+UPDATE catalog_blobreview SET unreferenced_since = statement_timestamp() WHERE blob_id IN (
+    SELECT blob_id FROM catalog_blobreview
+    WHERE retry_at IS NULL AND unreferenced_since > statement_timestamp() + %s
+    ORDER BY unreferenced_since DESC LIMIT %s FOR UPDATE SKIP LOCKED
+) RETURNING blob_id
+"""
+_RETRY: Final = """
+UPDATE catalog_blobreview SET retry_at = statement_timestamp() WHERE blob_id IN (
+    SELECT blob_id FROM catalog_blobreview
+    WHERE retry_at IS NOT NULL AND retry_at > statement_timestamp() + %s
+    ORDER BY retry_at DESC LIMIT %s FOR UPDATE SKIP LOCKED
+) RETURNING blob_id
+"""
 
 
 def repair_if_needed() -> None:
