@@ -29,24 +29,23 @@ def matches_any(globs: Iterable[str], text: str) -> bool:
 
 
 class Globs:
-    """A list of globs, compiled for many texts."""
+    """A list of globs, compiled to one expression for many texts."""
 
-    __slots__ = ("_any", "_each")
+    __slots__ = ("_globs", "_pattern")
 
     def __init__(self, globs: Iterable[str]) -> None:
-        expressions = {glob: _expression(glob) for glob in globs}
-        self._each = {glob: _compiled(expression) for glob, expression in expressions.items()}
-        self._any = _compiled("|".join(f"(?:{each})" for each in expressions.values()))
+        self._globs = tuple(dict.fromkeys(globs))
+        self._pattern = _compiled("|".join(f"({_expression(glob)})" for glob in self._globs))
 
     def first(self, text: str) -> str | None:
         """The first glob of the list that matches the whole text; None if none does."""
-        if not self._each or self._any.fullmatch(text) is None:
-            return None
-        return next(glob for glob, pattern in self._each.items() if pattern.fullmatch(text))
+        found = self._pattern.fullmatch(text) if self._globs else None
+        # Each alternative is a group, and no other part of the expression is one.
+        return None if found is None or found.lastindex is None else self._globs[found.lastindex - 1]
 
     def __bool__(self) -> bool:
         """Whether the list has globs."""
-        return bool(self._each)
+        return bool(self._globs)
 
 
 @lru_cache(maxsize=1024)

@@ -186,10 +186,12 @@ class ImageRules:
             pulls_since: when the registry began to record pulls, if tags may be older than that.
         """
         self._rules = {
-            number: (rule, Globs([rule.tags]))
+            number: rule
             for number, rule in enumerate(policy.rules, start=1)
             if Globs([rule.images]).first(image) is not None
         }
+        self._tags = Globs(rule.tags for rule in self._rules.values())
+        self._numbers = {rule.tags: number for number, rule in reversed(self._rules.items())}
         self._protection = Protection(policy.protected_tags, policy.protected_except)
         self._now = now
         self._pulls_since = pulls_since
@@ -200,16 +202,13 @@ class ImageRules:
 
     def rule_for(self, tag: str) -> int | None:
         """The number of the first rule that matches a tag."""
-        return next(
-            (number for number, (_, globs) in self._rules.items() if globs.first(tag) is not None), None
-        )
+        glob = self._tags.first(tag)
+        return None if glob is None else self._numbers[glob]
 
     def limits(self) -> dict[int, int]:
         """How many of the newest tags each rule keeps, of the rules that do."""
         return {
-            number: rule.keep_newest
-            for number, (rule, _) in self._rules.items()
-            if rule.keep_newest is not None
+            number: rule.keep_newest for number, rule in self._rules.items() if rule.keep_newest is not None
         }
 
     def decide(self, tag: Tag, *, number: int | None, is_newest: bool) -> Decision:
@@ -224,7 +223,7 @@ class ImageRules:
             return Decision(True, f'protected by "{protected}"', number)
         if number is None:
             return Decision(True, "no rule matches it")
-        rule, _ = self._rules[number]
+        rule = self._rules[number]
         if held := next(self._held_by(rule, tag, is_newest=is_newest), None):
             return Decision(True, f"rule {number} keeps it: {held}", number)
         return Decision(False, f"rule {number} does not keep it{self._missed(rule, tag)}", number)
