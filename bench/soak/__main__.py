@@ -6,14 +6,15 @@ temporary rows or files may remain.
 """
 
 import argparse
+import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench.soak.collector import SETTINGS, soak_collector
+from bench.soak.collector import SETTINGS, Goal, soak_collector
 from bench.soak.record import Record
 from bench.soak.run import soak
 from tests.services.minio import running_minio
@@ -41,16 +42,29 @@ def _soak(arguments: argparse.Namespace, folder: Path) -> Record:
             f" {arguments.storage}, seed {arguments.seed}\n",
             flush=True,
         )
-        settings = SETTINGS if arguments.collector else {}
-        with Stack(folder / "product", environment={**environment, **settings}) as stack:
-            if arguments.collector:
-                return soak_collector(
-                    [stack],
-                    clients=arguments.clients,
-                    seconds=arguments.minutes * 60,
-                    seed=arguments.seed,
-                )
+        if arguments.collector:
+            return _soak_collector(arguments, folder, environment)
+        with Stack(folder / "product", environment=environment) as stack:
             return soak(stack, clients=arguments.clients, seconds=arguments.minutes * 60, seed=arguments.seed)
+
+
+def _soak_collector(arguments: argparse.Namespace, folder: Path, environment: Mapping[str, str]) -> Record:
+    """Run two nodes, each with a data process and a worker; on SQLite one node with two data processes."""
+    number = 1 if arguments.database == "sqlite" else 2
+    shared = {
+        "REGISTRY_SECRET_KEY": secrets.token_urlsafe(48),
+        "REGISTRY_STORAGE_URL": f"file://{folder}/storage",
+        "REGISTRY_DATA_WORKERS": str(2 // number),
+        **environment,
+        **SETTINGS,
+    }
+    goal = Goal(arguments.minutes * 60, arguments.events, arguments.kills)
+    with ExitStack() as running:
+        nodes = [
+            running.enter_context(Stack(folder / f"node-{each}", environment=shared))
+            for each in range(number)
+        ]
+        return soak_collector(nodes, clients=arguments.clients, goal=goal, seed=arguments.seed)
 
 
 def _arguments() -> argparse.Namespace:
@@ -60,7 +74,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--storage", choices=["disk", "minio"], default="disk")
     parser.add_argument(
-        "--collector", action="store_true", help="test garbage collection: kill workers, not data processes"
+        "--collector", action="store_true", help="test garbage collection, with periods of seconds"
+    )
+    parser.add_argument(
+        "--events", type=int, default=0, help="with --collector: run until there were so many"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=0, help="with --collector: the same for kills of processes"
     )
     parser.add_argument("--seed", type=int, default=1, help="of what is done; not of when it happens")
     return parser.parse_args()

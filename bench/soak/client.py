@@ -5,7 +5,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -51,15 +51,19 @@ class Client:
 
     def run(self) -> None:
         """Repeat random operations until the run is over."""
-        works: list[Callable[[], None]] = [self._push, self._push, self._pull, self._pull, self._delete]
+        works = self._works()
         while not self._stop.is_set():
             try:
-                self._chance.choice(works)()
+                self._chance.choices([*works], [*works.values()])[0]()
             except Aborted:
                 continue
             except Exception as error:  # noqa: BLE001 - a client that dies would hide what it met
                 self._record.failed(f"the client itself: {error!r}")
         self._connection.close()
+
+    def _works(self) -> dict[Callable[[], None], float]:
+        """What it does, with relative frequencies."""
+        return {self._push: 2, self._pull: 2, self._delete: 1}
 
     def _push(self) -> None:
         repository = self._chance.choice(self._repositories)
@@ -87,12 +91,14 @@ class Client:
             self._abandon(base, content)
         way = self._chance.random()
         if way < 0.3 and self._exists(f"{base}/{digest}"):
-            pass  # The response to a HEAD is an acknowledgement too.
+            self._record.event("HEAD")  # The response is an acknowledgement too.
         elif way < 0.6:
             whole = f"{base}/uploads/?digest={digest}"
             self._retry(lambda: self._connection.call("POST", whole, content), {201})
+            self._record.event("upload")
         else:
             self._send(self._start_upload(base), content, digest)
+            self._record.event("upload")
         self._record.acknowledged_blob(repository, digest)
 
     def _exists(self, blob: str) -> bool:
@@ -156,7 +162,7 @@ class Client:
             self._record.failed(f"GET {blob}: a layer of an acknowledged manifest is missing")
 
     def _check_content(self, path: str, content: bytes, digest: str) -> None:
-        self._record.count("pulls")
+        self._record.event("pull")
         if digest_of(content) != digest:
             self._record.failed(f"GET {path}: the content differs from the pushed content")
 
@@ -212,13 +218,16 @@ class Client:
             raise Aborted
 
 
-def manifest_of(contents: Sequence[bytes]) -> bytes:
-    """An image manifest of a config and layers."""
-    config, *layers = (
-        {"mediaType": _LAYER, "digest": digest_of(content), "size": len(content)} for content in contents
-    )
+def manifest_of(contents: Sequence[bytes], *, subject: Mapping[str, object] | None = None) -> bytes:
+    """An image manifest of a config and layers; with a subject, a signature or the like."""
+    config, *layers = map(layer_of, contents)
     document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers}
-    return json.dumps(document).encode()
+    return json.dumps(document if subject is None else document | {"subject": subject}).encode()
+
+
+def layer_of(content: bytes) -> dict[str, object]:
+    """The descriptor of a layer."""
+    return {"mediaType": _LAYER, "digest": digest_of(content), "size": len(content)}
 
 
 def digest_of(content: bytes) -> str:

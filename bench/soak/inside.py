@@ -41,8 +41,16 @@ def _leftovers() -> dict[str, list[str]]:
     """Temporary rows and files by kind; a healthy product has none after its worker has run."""
     from django.db.models import Exists, OuterRef
 
-    from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, Tag, UploadSession
+    from registry_control.catalog.models import (
+        Blob,
+        BlobLease,
+        BlobLink,
+        Image,
+        Tag,
+        UploadSession,
+    )
     from registry_control.common.models import Status
+    from registry_control.namespaces.models import RecycleBinEntry
 
     linked = BlobLink.objects.filter(blob=OuterRef("pk"))
     leased = BlobLease.objects.filter(blob=OuterRef("pk"))
@@ -52,6 +60,7 @@ def _leftovers() -> dict[str, list[str]]:
     stored = dict(_stored())
     return {
         "upload sessions": [str(pk) for pk in UploadSession.objects.values_list("pk", flat=True)],
+        "entries of the recycle bin": list(RecycleBinEntry.objects.values_list("name", flat=True)),
         "images being deleted": [str(pk) for pk in images.values_list("pk", flat=True)],
         "tags being deleted": [str(pk) for pk in tags.values_list("pk", flat=True)],
         "blobs without a manifest or a lease": list(unreferenced.values_list("digest", flat=True)),

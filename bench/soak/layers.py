@@ -7,7 +7,8 @@ from typing import Final
 
 _EARLY: Final = 1.5  # seconds before the collector may remove a layer
 _LATE: Final = 3.0  # seconds after that
-_SIZES: Final = (500, 5_000, 100_000, 1_000_000)  # bytes
+_SIZES: Final[dict[int, float]] = {500: 12, 5_000: 6, 100_000: 2, 1_000_000: 0.3}
+"""In bytes, with their relative frequencies."""
 
 
 class SharedLayers:
@@ -33,7 +34,7 @@ class SharedLayers:
             elif recent and choice < 0.8:
                 content = self._chance.choice(recent)
             else:
-                content = self._chance.randbytes(self._chance.choice(_SIZES))
+                content = self._chance.randbytes(self._chance.choices([*_SIZES], [*_SIZES.values()])[0])
             self._used[content] = now
             for old in [content for content, age in ages.items() if age > self._due_after + 10 * _LATE]:
                 del self._used[old]

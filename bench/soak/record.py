@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Final, TypeAlias
 
 Manifest: TypeAlias = tuple[str, str, str]
-"""Repository, tag, digest."""
+"""Repository, tag, digest. The tag is the digest itself where a manifest must be readable by it alone."""
 
 _SHOWN: Final = 100
 _TRIES: Final = 20
@@ -20,6 +20,7 @@ class Record:
         self._lock = threading.Lock()
         self._failures: list[str] = []
         self.counts: Final[Counter[str]] = Counter()
+        self.events = 0  # in total
         self.blobs: Final[set[tuple[str, str]]] = set()  # repository, digest
         self.manifests: Final[dict[tuple[str, str], str]] = {}  # repository, tag: digest
         self._pushed: list[Manifest] = []
@@ -36,6 +37,12 @@ class Record:
         with self._lock:
             self.counts[what] += 1
 
+    def event(self, kind: str) -> None:
+        """Count something that a client requested and the registry acknowledged."""
+        with self._lock:
+            self.events += 1
+            self.counts[f"events: {kind}"] += 1
+
     def acknowledged_blob(self, repository: str, digest: str) -> None:
         """From now on it must be readable."""
         with self._lock:
@@ -51,18 +58,28 @@ class Record:
             self._pushed.append((repository, tag, digest))
             self.counts["manifests acknowledged"] += 1
 
+    def acknowledged_again(self, repository: str, references: dict[str, str]) -> None:
+        """A restore has brought these tags and digests back; from now on they must be readable."""
+        with self._lock:
+            for reference, digest in references.items():
+                self.manifests[repository, reference] = digest
+                self._pushed.append((repository, reference, digest))
+
     def forget_manifest(self, repository: str, tag: str) -> str | None:
         """Do not expect the manifest any more, because it is about to be deleted."""
         with self._lock:
             self._deletable.discard((repository, tag))
             return self.manifests.pop((repository, tag), None)
 
-    def forget_repository(self, repository: str) -> None:
-        """Do not expect any of its manifests any more, because it is about to be deleted."""
+    def forget_repository(self, repository: str) -> dict[str, str]:
+        """Do not expect any of its manifests any more, because it is about to be deleted.
+
+        Returns the digests by their tags, and by themselves.
+        """
         with self._lock:
-            for key in [key for key in self.manifests if key[0] == repository]:
-                self._deletable.discard(key)
-                del self.manifests[key]
+            keys = [key for key in self.manifests if key[0] == repository]
+            self._deletable.difference_update(keys)
+            return {key[1]: self.manifests.pop(key) for key in keys}
 
     def acknowledged_deletion(self, repository: str, digest: str) -> None:
         """From now on it must be unknown."""
@@ -85,6 +102,7 @@ class Record:
         with self._lock:
             self._failures += other.failures
             self.counts.update(other.counts)
+            self.events += other.events
 
     @property
     def failures(self) -> list[str]:
@@ -93,7 +111,7 @@ class Record:
             return list(self._failures)
 
     def report(self) -> None:
-        """Print counters and failures."""
+        """Print counters, the events by their kinds among them, and failures."""
         print("\n".join(f"  {number:8} {what}" for what, number in sorted(self.counts.items())))
         print("\n".join(["", f"{len(self.failures)} failures", *self.failures[:_SHOWN]]), flush=True)
 

@@ -1,25 +1,38 @@
-"""A client that pushes shared layers and deletes images while the collector removes unreferenced blobs."""
+"""A client that pushes, tags, signs, deletes and restores while the collector removes unreferenced blobs."""
 
 import json
 import random
 import threading
 import time
-from collections.abc import Sequence
-from typing import Final, TypeAlias, cast
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
-from bench.soak.client import MANIFEST, Client, digest_of, manifest_of
+from bench.soak.client import MANIFEST, Client, digest_of, layer_of, manifest_of
 from bench.soak.connection import Connection
 from bench.soak.layers import SharedLayers
+from bench.soak.management import ManagementApi
 from bench.soak.record import Record
 
-Document: TypeAlias = dict[str, list[dict[str, str]]]
-"""The lists in a response of the management API."""
-
-_KEPT: Final = 4  # manifests of one client; it deletes the rest, so that layers lose their last reference
-_API_TIMEOUT: Final = 60.0  # seconds
+_KEPT: Final = 6  # manifests of one client; it deletes the rest, so that layers lose their last reference
 _PROMISED: Final = 0.75  # share of a lease for which a promise holds (invariant 2)
+_EMPTY: Final = b"{}"  # the config of signatures
+
+
+@dataclass(eq=False)
+class _Manifest:
+    """A manifest that only this client deletes, and no pending request can create again."""
+
+    repository: str
+    digest: str
+    body: bytes
+    tags: set[str]
+    referrers: list["_Manifest"] = field(default_factory=list)
+
+    @property
+    def references(self) -> set[str]:
+        """Its tags, and its digest."""
+        return self.tags | {self.digest}
 
 
 class SharingClient(Client):
@@ -36,7 +49,7 @@ class SharingClient(Client):
         *,
         layers: SharedLayers,
         lease: float,
-        api: "ManagementApi",
+        api: ManagementApi,
     ) -> None:
         """`lease` is `REGISTRY_LEASE` in seconds."""
         super().__init__(number, connection, chance, repositories, record, stop)
@@ -44,7 +57,23 @@ class SharingClient(Client):
         self._promise = lease * _PROMISED
         self._api = api
         self.own_repository: Final = f"{repositories[0].partition('/')[0]}/own-{number}"
-        self._mine: list[tuple[str, str, str]] = []  # repository, tag, digest
+        self._mine: list[_Manifest] = []
+        self._moving: dict[str, str] = {}  # repository: a tag that this client moves
+        self._restored = 0
+
+    def _works(self) -> dict[Callable[[], None], float]:
+        return {
+            self._push: 4,
+            self._pull: 14,
+            self._move_tag: 4,
+            self._untag: 1,
+            self._sign: 2,
+            self._list_referrers: 3,
+            self._delete_one: 2,
+            self._delete_own_image: 0.2,
+        }
+
+    # --- pushes -------------------------------------------------------------------------------------------
 
     def _push(self) -> None:
         if len(self._mine) > _KEPT:
@@ -55,10 +84,14 @@ class SharingClient(Client):
         for content in contents:
             self._upload(repository, content)
         self._pushed += 1
-        self._put_promised(repository, f"c{self._number}-{self._pushed}", manifest_of(contents), since)
+        tag, body = f"c{self._number}-{self._pushed}", manifest_of(contents)
+        if self._put_promised(repository, tag, body, since):
+            self._mine.append(_Manifest(repository, digest_of(body), body, {tag}))
+            self._record.event("push")
 
-    def _put_promised(self, repository: str, tag: str, body: bytes, since: float) -> None:
-        path = f"/v2/{repository}/manifests/{tag}"
+    def _put_promised(self, repository: str, reference: str, body: bytes, since: float) -> bool:
+        """Push a manifest whose blobs were promised; whether it may be deleted later."""
+        path, digest = f"/v2/{repository}/manifests/{reference}", digest_of(body)
         reply, tries = self._retry(
             lambda: self._connection.call("PUT", path, body, content_type=MANIFEST), {201, 400}
         )
@@ -67,14 +100,15 @@ class SharingClient(Client):
             if age < self._promise:
                 self._record.failed(f"PUT {path}: {reply.body[:300]!r} {age:.1f} s after the first promise")
             self._record.count("pushes slower than the promises")
-            return
-        self._record.acknowledged_manifest(repository, tag, digest_of(body), deletable=tries == 1)
-        if tries == 1:
-            self._mine.append((repository, tag, digest_of(body)))
+            return False
+        for name in {reference, digest}:
+            self._record.acknowledged_manifest(repository, name, digest, deletable=False)
+        # An attempt without a response may be processed after a deletion, and undo it.
+        return tries == 1
 
     def _upload(self, repository: str, content: bytes) -> None:
         if self._chance.random() < 0.2 and self._is_mounted(repository, digest_of(content)):
-            self._record.count("mounts")
+            self._record.event("mount")
             return
         super()._upload(repository, content)
 
@@ -87,69 +121,142 @@ class SharingClient(Client):
             self._try_once(lambda: self._connection.call("DELETE", location))
         return reply.status == 201
 
-    def _delete(self) -> None:
-        if self._chance.random() < 0.1:
-            self._delete_own_image()
-        elif self._mine:
+    # --- tags and referrers -------------------------------------------------------------------------------
+
+    def _move_tag(self) -> None:
+        """Set a tag of this client to another of its manifests in the same repository."""
+        if not self._mine:
+            return
+        manifest = self._chance.choice(self._mine)
+        repository = manifest.repository
+        self._pushed += 1
+        tag = self._moving.setdefault(repository, f"moving-{self._number}-{self._pushed}")
+        for other in self._mine:
+            if other.repository == repository:
+                other.tags.discard(tag)
+        self._record.forget_manifest(repository, tag)
+        path = f"/v2/{repository}/manifests/{tag}"
+        _, tries = self._retry(
+            lambda: self._connection.call("PUT", path, manifest.body, content_type=MANIFEST), {201}
+        )
+        self._record.acknowledged_manifest(repository, tag, manifest.digest, deletable=False)
+        self._record.event("re-tag")
+        manifest.tags.add(tag)
+        if tries > 1:  # an attempt without a response may be processed later: nothing of it changes any more
+            del self._moving[repository]
+            self._mine.remove(manifest)
+
+    def _untag(self) -> None:
+        """Delete a tag; its manifest stays."""
+        tagged = [manifest for manifest in self._mine if manifest.tags]
+        if not tagged:
+            return
+        manifest = self._chance.choice(tagged)
+        tag = self._chance.choice(sorted(manifest.tags))
+        manifest.tags.remove(tag)
+        self._moving = {at: moving for at, moving in self._moving.items() if moving != tag}
+        self._record.forget_manifest(manifest.repository, tag)
+        path = f"/v2/{manifest.repository}/manifests/{tag}"
+        self._retry(lambda: self._connection.call("DELETE", path), {202, 404})
+        self._record.event("delete a tag")
+
+    def _sign(self) -> None:
+        """Push a referrer of a manifest."""
+        if not self._mine:
+            return
+        subject = self._chance.choice(self._mine)
+        since = time.monotonic()
+        contents = [_EMPTY, self._chance.randbytes(60)]
+        for content in contents:
+            self._upload(subject.repository, content)
+        body = manifest_of(contents, subject=layer_of(subject.body) | {"mediaType": MANIFEST})
+        digest = digest_of(body)
+        if self._put_promised(subject.repository, digest, body, since):
+            subject.referrers.append(_Manifest(subject.repository, digest, body, set()))
+            self._record.event("push a referrer")
+
+    def _list_referrers(self) -> None:
+        signed = [manifest for manifest in self._mine if manifest.referrers]
+        if not signed:
+            return
+        subject = self._chance.choice(signed)
+        path = f"/v2/{subject.repository}/referrers/{subject.digest}"
+        reply, _ = self._retry(lambda: self._connection.call("GET", path), {200})
+        listed = {each["digest"] for each in json.loads(reply.body)["manifests"]}
+        if missing := {each.digest for each in subject.referrers} - listed:
+            self._record.failed(f"GET {path}: {missing} are missing")
+        self._record.event("list referrers")
+
+    # --- deletions and restores ---------------------------------------------------------------------------
+
+    def _delete_one(self) -> None:
+        if self._mine:
             self._delete_mine()
 
     def _delete_mine(self) -> None:
-        repository, tag, digest = self._mine.pop(self._chance.randrange(len(self._mine)))
-        if self._record.forget_manifest(repository, tag) is None:
-            return  # gone with its image
+        """Delete a manifest with its referrers, as a client does that cleans up."""
+        manifest = self._mine.pop(self._chance.randrange(len(self._mine)))
+        for referrer in manifest.referrers:
+            self._delete_manifest(referrer)
+        self._delete_manifest(manifest)
+
+    def _delete_manifest(self, manifest: _Manifest) -> None:
+        repository, digest = manifest.repository, manifest.digest
+        for reference in manifest.references:
+            self._record.forget_manifest(repository, reference)
+        self._moving = {at: tag for at, tag in self._moving.items() if tag not in manifest.tags}
         path = f"/v2/{repository}/manifests/{digest}"
         self._retry(lambda: self._connection.call("DELETE", path), {202, 404})
         self._record.acknowledged_deletion(repository, digest)
+        self._record.event("delete a manifest")
 
     def _delete_own_image(self) -> None:
-        """Delete the repository of this client; no other client has a request for it under way."""
-        for repository, _, digest in self._mine:
-            if repository == self.own_repository:
-                self._record.acknowledged_deletion(repository, digest)
-        self._mine = [manifest for manifest in self._mine if manifest[0] != self.own_repository]
+        """Delete the repository of this client, which no other client uses, and restore it or not."""
+        own = [manifest for manifest in self._mine if manifest.repository == self.own_repository]
+        self._mine = [manifest for manifest in self._mine if manifest.repository != self.own_repository]
+        self._moving.pop(self.own_repository, None)
         # A manifest whose PUT had no response may also be there.
-        self._record.forget_repository(self.own_repository)
-        if self._api.delete_image(self.own_repository):
-            self._record.count("images deleted")
+        references = self._record.forget_repository(self.own_repository)
+        deletion = self._api.delete_image(self.own_repository)
+        if deletion is not None:
+            self._record.event("delete an image")
+        if deletion is not None and self._chance.random() < 0.7:
+            self._restore(deletion, references, own)
+        else:
+            self._acknowledge_deletion(references)
 
+    def _restore(self, image_id: str, references: dict[str, str], own: list[_Manifest]) -> None:
+        """Restore the image of this client; under another name if a push has taken its own meanwhile."""
+        deleted_at = time.monotonic()
+        if self._chance.random() < 0.3:
+            self._push_to_own_repository()
+        if self._chance.random() < 0.5:
+            self._stop.wait(self._chance.uniform(0, self._api.recycle_bin * 1.3))
+        repository, name = self.own_repository, None
+        outcome = self._api.restore(image_id, name)
+        if outcome == 409:
+            self._restored += 1
+            repository = name = f"{self.own_repository}-{self._restored}"
+            outcome = self._api.restore(image_id, name)
+        if outcome == 200:
+            self._record.acknowledged_again(repository, references)
+            for manifest in own:
+                for each in (manifest, *manifest.referrers):
+                    each.repository = repository
+            self._mine += own
+            self._record.event("restore an image")
+            return
+        if time.monotonic() - deleted_at < self._api.recycle_bin:
+            self._record.failed(f"the restore of {self.own_repository} got the status {outcome}")
+        self._acknowledge_deletion(references)
 
-class ManagementApi:
-    """The management API with one API key; repeats requests that get no response."""
+    def _push_to_own_repository(self) -> None:
+        shared, self._repositories = self._repositories, [self.own_repository]
+        try:
+            self._push()
+        finally:
+            self._repositories = shared
 
-    def __init__(self, control_url: str, secret: str) -> None:
-        self._base = f"{control_url}/registry/v1/regions/fr-par"
-        self._secret = secret
-
-    def create_namespace(self, name: str) -> None:
-        """Create a namespace, which must not exist."""
-        self._call("POST", "/namespaces", {"name": name})
-
-    def delete_image(self, repository: str) -> bool:
-        """Delete an image if it exists; return whether it did."""
-        namespace, _, name = repository.partition("/")
-        (found,) = self._call("GET", f"/namespaces?name={namespace}")["namespaces"]
-        listed = self._call("GET", f"/images?namespace_id={found['id']}&name={name}")["images"]
-        for image in listed:
-            self._call("DELETE", f"/images/{image['id']}")
-        return bool(listed)
-
-    def _call(self, method: str, path: str, body: object = None) -> Document:
-        deadline = time.monotonic() + _API_TIMEOUT
-        while True:
-            try:
-                return self._once(method, path, body)
-            except HTTPError as error:
-                if error.code not in (404, 503) or time.monotonic() > deadline:
-                    raise
-                if error.code == 404:  # an attempt without a response has deleted it
-                    return {}
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.3)
-
-    def _once(self, method: str, path: str, body: object) -> Document:
-        headers = {"X-Auth-Token": self._secret, "Content-Type": "application/json"}
-        data = json.dumps(body).encode() if body is not None else None
-        with urlopen(Request(self._base + path, data, headers, method=method), timeout=30) as response:
-            return cast("Document", json.loads(response.read()))
+    def _acknowledge_deletion(self, references: dict[str, str]) -> None:
+        for digest in {*references.values()}:
+            self._record.acknowledged_deletion(self.own_repository, digest)

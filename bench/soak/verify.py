@@ -45,6 +45,8 @@ class Verifier:
                 for found in readers.map(self._visible, repositories)
                 for manifest, digest in found.items()
             }
+            by_digest = [(repository, tag) for repository, tag in record.manifests if ":" in tag]
+            seen |= zip(by_digest, readers.map(lambda key: self._manifest(*key), by_digest), strict=True)
         for key, digest in record.manifests.items():
             record.count("manifests verified")
             if seen.get(key) != digest:
@@ -76,16 +78,21 @@ class Verifier:
         found, last = {}, ""
         while names := self._page(repository, last):
             for tag in names:
-                reply = self._get(f"/v2/{repository}/manifests/{tag}")
-                found[repository, tag] = digest = digest_of(reply.body)
-                if reply.status != 200 or reply.headers.get("docker-content-digest") != digest:
-                    self._record.failed(f"{reply.call}: {reply.status} {reply.body[:200]!r}")
-                    continue
-                document = json.loads(reply.body)
-                for part in (document["config"], *document["layers"]):
-                    self._blob(repository, part["digest"])
+                found[repository, tag] = self._manifest(repository, tag)
             last = names[-1]
         return found
+
+    def _manifest(self, repository: str, reference: str) -> str:
+        """Read a manifest by a tag or digest, with its blobs; return its digest."""
+        reply = self._get(f"/v2/{repository}/manifests/{reference}")
+        digest = digest_of(reply.body)
+        if reply.status != 200 or reply.headers.get("docker-content-digest") != digest:
+            self._record.failed(f"{reply.call}: {reply.status} {reply.body[:200]!r}")
+            return digest
+        document = json.loads(reply.body)
+        for part in (document["config"], *document["layers"]):
+            self._blob(repository, part["digest"])
+        return digest
 
     def _page(self, repository: str, last: str) -> list[str]:
         reply = self._get(f"/v2/{repository}/tags/list?n={_PAGE}&last={last}")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.soak.collector import SETTINGS, soak_collector
+from bench.soak.collector import SETTINGS, Goal, soak_collector
 from bench.soak.run import soak
 from tests.services.stack import Stack
 
@@ -37,7 +37,7 @@ def test_nothing_promised_is_collected_while_shared_layers_are_deleted_and_worke
     stack = make_stack(**SETTINGS).start()
 
     # when clients push and delete images that share layers, while workers are killed
-    record = soak_collector([stack], clients=8, seconds=15, seed=1, between_kills=3)
+    record = soak_collector([stack], clients=8, goal=Goal(15), seed=1, between_kills=2)
 
     # then every promise held, and the database and the store agree
     assert record.failures == []

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.soak.collector import SETTINGS, soak_collector
+from bench.soak.collector import SETTINGS, Goal, soak_collector
 from tests.production.conftest import Installation
 from tests.services.stack import Stack
 
@@ -23,10 +23,20 @@ def test_nothing_promised_is_lost_in_three_minutes_of_pushes_deletions_and_kille
     installation.environment.update(SETTINGS)
     nodes = [make_node().start() for _ in range(2)]
 
-    # when clients push and delete images that share layers, while a worker is killed every 10 seconds
-    record = soak_collector(nodes, clients=8, seconds=180, seed=1)
+    # when clients push and delete images that share layers, while a process is killed every 10 seconds
+    record = soak_collector(nodes, clients=8, goal=Goal(180), seed=1)
 
     # then every promise held, and the database and the store agree
     assert record.failures == []
-    for what in ("manifests verified", "deletions verified", "kills of a worker process", "blobs collected"):
+    for what in (
+        "manifests verified",
+        "deletions verified",
+        "kills of a worker process",
+        "kills of a data process",
+        "blobs collected",
+        "events: mount",
+        "events: re-tag",
+        "events: push a referrer",
+        "events: restore an image",
+    ):
         assert record.counts[what] > 0, record.counts
