@@ -217,17 +217,17 @@ class SharingClient(Client):
         self._moving.pop(self.own_repository, None)
         # A manifest whose PUT had no response may also be there.
         references = self._record.forget_repository(self.own_repository)
-        deletion = self._api.delete_image(self.own_repository)
-        if deletion is not None:
+        since = time.monotonic()
+        image_id = self._api.delete_image(self.own_repository)
+        if image_id is not None:
             self._record.event("delete an image")
-        if deletion is not None and self._chance.random() < 0.7:
-            self._restore(deletion, references, own)
+        if image_id is not None and self._chance.random() < 0.7:
+            self._restore(image_id, references, own, since)
         else:
             self._acknowledge_deletion(references)
 
-    def _restore(self, image_id: str, references: dict[str, str], own: list[_Manifest]) -> None:
+    def _restore(self, image_id: str, references: dict[str, str], own: list[_Manifest], since: float) -> None:
         """Restore the image of this client; under another name if a push has taken its own meanwhile."""
-        deleted_at = time.monotonic()
         if self._chance.random() < 0.3:
             self._push_to_own_repository()
         if self._chance.random() < 0.5:
@@ -246,7 +246,7 @@ class SharingClient(Client):
             self._mine += own
             self._record.event("restore an image")
             return
-        if time.monotonic() - deleted_at < self._api.recycle_bin:
+        if time.monotonic() - since < self._api.recycle_bin:
             self._record.failed(f"the restore of {self.own_repository} got the status {outcome}")
         self._acknowledge_deletion(references)
 
