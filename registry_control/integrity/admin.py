@@ -91,5 +91,5 @@ class UnknownObjectAdmin(ReadOnlyAdmin):
 class BlobCheckAdmin(ReadOnlyAdmin):
     """Blobs whose content is looked at again, the next one first."""
 
-    list_display = ("blob_id", "reason", "due_at", "attempts", "created_at")
+    list_display = ("blob_id", "found", "reason", "due_at", "attempts", "created_at")
     ordering = ("due_at", "pk")

@@ -100,7 +100,10 @@ class BlobCheck(models.Model):
 
     blob_id = models.BigIntegerField(primary_key=True, editable=False)
     storage_key = models.CharField(max_length=255)
-    reason = models.CharField(max_length=255, help_text="What the last look found.")
+    found = models.CharField(
+        max_length=16, default="unknown", help_text="What the last look found: missing, damaged or unknown."
+    )
+    reason = models.CharField(max_length=255, help_text="The same in words, or the error of the storage.")
     due_at = models.DateTimeField(db_index=True)
     attempts = models.IntegerField(default=0)
     failed_at = models.DateTimeField(null=True, help_text="When the storage failed at the last look.")

@@ -90,6 +90,11 @@ def retry_after(attempts: int) -> timedelta:
     return min(_FIRST_RETRY * (1 << min(max(attempts - 1, 0), 10)), _LAST_RETRY)
 
 
+def confirm_after(content: Content) -> timedelta:
+    """The time from a look that found this until the one that confirms it."""
+    return CONFIRM_AFTER if content is Content.MISSING else timedelta(0)
+
+
 def recheck_after(attempts: int) -> timedelta:
     """The time until quarantined content is looked at again, in case that it was restored."""
     return min(_FIRST_RETRY * (1 << min(2 * max(attempts - 1, 0), 20)), _LAST_RECHECK)

@@ -13,11 +13,11 @@ from registry_control.common.clock import now
 from registry_control.db.sql import execute, time_parameter
 from registry_control.integrity.models import BlobCheck, Job
 from registry_control.integrity.policy import (
-    CONFIRM_AFTER,
     FEWEST_SUSPICIOUS,
     SLOWEST,
     Content,
     Finding,
+    confirm_after,
     recheck_after,
     retry_after,
 )
@@ -39,10 +39,10 @@ WRONG_STORE: Final = (
 )
 # A row for another key is about content that the blob no longer has.
 _ADD: Final = """
-INSERT INTO integrity_blobcheck (blob_id, storage_key, reason, due_at, attempts, created_at)
-VALUES (%s, %s, %s, %s, 0, %s)
-ON CONFLICT (blob_id) DO UPDATE SET storage_key = excluded.storage_key, reason = excluded.reason,
-    due_at = excluded.due_at, attempts = 0, created_at = excluded.created_at
+INSERT INTO integrity_blobcheck (blob_id, storage_key, found, reason, due_at, attempts, created_at)
+VALUES (%s, %s, %s, %s, %s, 0, %s)
+ON CONFLICT (blob_id) DO UPDATE SET storage_key = excluded.storage_key, found = excluded.found,
+    reason = excluded.reason, due_at = excluded.due_at, attempts = 0, created_at = excluded.created_at
 WHERE integrity_blobcheck.storage_key <> excluded.storage_key
 """
 
@@ -50,9 +50,9 @@ WHERE integrity_blobcheck.storage_key <> excluded.storage_key
 def add(blob: StoredBlob, finding: Finding) -> None:
     """Look at a blob again, after a first look that did not find its content whole."""
     moment = now()
-    after = CONFIRM_AFTER if finding.content is Content.MISSING else timedelta(0)
-    due = time_parameter(moment + after)
-    execute(_ADD, [blob.id, blob.key, finding.detail[:_LONGEST], due, time_parameter(moment)])
+    what = [finding.content.value, finding.detail[:_LONGEST]]
+    due = time_parameter(moment + confirm_after(finding.content))
+    execute(_ADD, [blob.id, blob.key, *what, due, time_parameter(moment)])
 
 
 def work(store: BlobStore, *, accept_losses: bool = False) -> bool:
@@ -94,7 +94,11 @@ def _check(due: list[BlobCheck], store: BlobStore, job: jobs.Held, *, accept_los
     is_trusted = accept_losses or _is_trusted(store, missing=len(missing))
     job.save(error="" if is_trusted else WRONG_STORE)
     for check, blob, finding in missing:
-        _settle(check, blob, finding if is_trusted else Finding(Content.UNKNOWN, WRONG_STORE))
+        if is_trusted:
+            _settle(check, blob, finding)
+        else:
+            after = retry_after(check.attempts + 1)
+            _postpone(check, finding.content, reason=WRONG_STORE, after=after, is_failure=True)
     if not is_trusted:
         logger.error("%s", WRONG_STORE)
     return failures < _MAX_FAILURES
@@ -111,21 +115,30 @@ def _second_look(blob: StoredBlob, store: BlobStore, job: jobs.Held) -> Finding:
 
 
 def _settle(check: BlobCheck, blob: StoredBlob, finding: Finding) -> None:
-    faults.settle(blob.id, key=blob.key, finding=finding)
-    if finding.content is Content.WHOLE:
-        _forget(check)
-        return
-    attempts = check.attempts + 1
-    is_unknown = finding.content is Content.UNKNOWN
-    after = retry_after(attempts) if is_unknown else recheck_after(attempts)
-    if is_unknown:
+    """Give the blob its state if this look found the same as the last one, and set the time of the next."""
+    content, attempts = finding.content, check.attempts + 1
+    if content is Content.UNKNOWN:
         logger.warning("the content of the blob %s cannot be read now: %s", blob.digest, finding.detail)
+        _postpone(check, content, reason=finding.detail, after=retry_after(attempts), is_failure=True)
+        return
+    is_confirmed = content in (Content.WHOLE, check.found)
+    if is_confirmed:
+        faults.settle(blob.id, key=blob.key, finding=finding)
+    if content is Content.WHOLE:
+        _forget(check)
+    else:
+        after = recheck_after(attempts) if is_confirmed else confirm_after(content)
+        _postpone(check, content, reason=finding.detail, after=after, is_failure=False)
+
+
+def _postpone(check: BlobCheck, found: Content, *, reason: str, after: timedelta, is_failure: bool) -> None:
     moment = now()
     BlobCheck.objects.filter(pk=check.pk, storage_key=check.storage_key).update(
-        attempts=attempts,
-        reason=finding.detail[:_LONGEST],
+        attempts=check.attempts + 1,
+        found=found.value,
+        reason=reason[:_LONGEST],
         due_at=moment + after,
-        failed_at=moment if is_unknown else None,
+        failed_at=moment if is_failure else None,
     )
 
 

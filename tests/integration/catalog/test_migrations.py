@@ -61,9 +61,11 @@ pushed = push_image(owner, make_namespace(owner), layers=[b"linked"])
 leased = push_blob(owner, pushed.image_id, b"leased")
 forgotten = [push_blob(owner, pushed.image_id, b"forgotten %d" % number) for number in range(7)]
 BlobLease.objects.exclude(blob__digest=leased).delete()
+Blob.objects.filter(digest=pushed.blobs[0]).update(state="damaged")  # a state that 0016 does not know
 
 call_command("migrate", "catalog", "0011", verbosity=0)
 call_command("migrate", "catalog", verbosity=0)
+assert set(Blob.objects.values_list("state", flat=True)) == {"live"}
 assert set(BlobReview.objects.values_list("blob__digest", flat=True)) == set(forgotten)
 
 from importlib import import_module

@@ -181,6 +181,21 @@ def test_an_error_that_is_gone_at_the_second_look_marks_nothing(
     assert not BlobCheck.objects.exists()
 
 
+def test_only_two_looks_with_the_same_result_mark_a_blob(pushed: Pushed, store: FilesystemStore) -> None:
+    # given a read error, after which the storage says that the content is missing
+    failing = FailingStore(store._root)  # noqa: SLF001
+    age(days=29)
+    scrub.work(failing, period=PERIOD)
+    remove(store, digest_of(LAYER))
+    second_looks(store)
+    assert set(states().values()) == {"live"}
+    assert [check.found for check in BlobCheck.objects.all()] == ["missing"]
+
+    # then one more look confirms it
+    second_looks(store)
+    assert current(digest_of(LAYER)).state == "missing"
+
+
 def test_content_is_read_again_when_half_of_the_period_is_over(
     pushed: Pushed, store: FilesystemStore
 ) -> None:
