@@ -26,7 +26,7 @@ from registry_control.gc.retention_api import RetentionDetail, RetentionPreview
 from registry_control.integrity.api import Scrub
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
 from registry_control.namespaces.serializers import NamespaceQuery
-from registry_control.recycling.api import EntryDetail, EntryList, EntryRestore
+from registry_control.recycling.api import EntryDetail, EntryList, EntryRestore, Usage
 from registry_control.replication.api import (
     ExecutionCancel,
     ExecutionDetail,
@@ -67,6 +67,7 @@ _REGISTRY_V1BETA1 = [
     path("namespaces/<str:namespace_id>/retention/preview", RetentionPreview.as_view()),
     path("gc/scrub", Scrub.as_view()),
     path("tags/<str:tag_id>/history", TagHistoryList.as_view()),
+    path("usage", Usage.as_view()),
     path("recycle-bin", EntryList.as_view()),
     path("recycle-bin/<str:entry_id>", EntryDetail.as_view()),
     path("recycle-bin/<str:entry_id>/restore", EntryRestore.as_view()),

@@ -21,6 +21,7 @@ from registry_control.recycling.serializers import (
     EntryQuery,
     EntrySerializer,
     RestoreSerializer,
+    UsageSerializer,
 )
 from registry_control.recycling.services import emptying, restoring
 from registry_control.rest.identifiers import id_of
@@ -53,6 +54,15 @@ class EntryList(APIView):
         found = selectors.entries_of(principal_of(request), namespace_id=query.get("namespace_id"))
         page, total = page_of(found, query=query)
         return Response(EntryListSerializer({"entries": page, "total_count": total}).data)
+
+
+class Usage(APIView):
+    """The bytes that an organization uses."""
+
+    @operation("GetUsage", tag=_TAG, response=UsageSerializer)
+    def get(self, request: Request, region: str) -> Response:
+        """Show how many bytes the organization of the API key uses, and how many lie in the recycle bin."""
+        return Response(UsageSerializer(selectors.usage(principal_of(request))).data)
 
 
 class EntryDetail(APIView):

@@ -1,15 +1,18 @@
 """Queries for the recycle bin."""
 
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
+from django.db.models.functions import Coalesce
 
 from registry_control.access.policy import Action, Principal
+from registry_control.catalog.models import Image
 from registry_control.common.errors import NotFound, PermissionsDenied
-from registry_control.common.models import Status
+from registry_control.common.models import NOT_DELETING, Status
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
-from registry_control.namespaces.selectors import administered_by, may, may_see
+from registry_control.namespaces.selectors import administered_by, known_to, may, may_see, visible_to
 
 RESOURCE: Final = "entry"
 PERMISSION: Final = "registry_recycle_bin"
@@ -42,6 +45,26 @@ def get_entry(principal: Principal, entry_id: UUID, *, action: str) -> RecycleBi
         raise NotFound(RESOURCE, entry_id)
     _require_administration(principal, entry.namespace, action)
     return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes in the namespaces of an organization that a principal may see."""
+
+    organization_id: UUID | None
+    size: int
+    untagged_size: int
+    recycled_size: int
+
+
+def usage(principal: Principal) -> Usage:
+    """Sum up sizes. A deleted tag adds nothing: its manifest stays in its image, as untagged."""
+    there = Image.objects.filter(NOT_DELETING, namespace__in=visible_to(principal).order_by().values("pk"))
+    sums = there.aggregate(size=Coalesce(Sum("size"), 0), untagged_size=Coalesce(Sum("untagged_size"), 0))
+    known = known_to(principal).exclude(status=Status.DELETING)
+    entries = RecycleBinEntry.objects.filter(namespace__in=known.order_by().values("pk"))
+    recycled = entries.exclude(kind=RecycleBinEntry.Kind.TAG).aggregate(size=Coalesce(Sum("size"), 0))
+    return Usage(principal.organization_id, sums["size"], sums["untagged_size"], recycled["size"])
 
 
 def _require_administration(principal: Principal, namespace: Namespace, action: str) -> None:

@@ -20,6 +20,17 @@ class EntryQuery(NoUnknown, ListQuery):
     namespace_id = Id(required=False)
 
 
+class UsageSerializer(serializers.Serializer[Any]):
+    """Bytes in the namespaces of the API key's organization that it may see."""
+
+    organization_id = serializers.UUIDField(allow_null=True)
+    size = serializers.IntegerField(help_text="The sum of the sizes of the namespaces.")
+    untagged_size = serializers.IntegerField(help_text="The sum of their untagged sizes.")
+    recycled_size = serializers.IntegerField(
+        help_text="What lies in the recycle bin, and counts in no other size. Of a deleted tag, nothing does."
+    )
+
+
 class RestoreSerializer(NoUnknown):
     """Without a name: the one that it had."""
 

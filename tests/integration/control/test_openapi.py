@@ -34,14 +34,14 @@ OPERATIONS = {
     *(f"{verb}ReplicationExecution" for verb in ("Get", "Cancel")),
     *(f"ListReplication{kind}" for kind in ("Targets", "Rules", "Executions")),
     *("GetGarbageQueue", "ListGarbageRuns", "CreateGarbageRun", "GetGarbageRun", "ExplainGarbage"),
-    "ListTagHistory",
+    *("ListTagHistory", "GetUsage"),
     *("ListRecycleBin", "GetRecycleBinEntry", "PurgeRecycleBinEntry", "RestoreRecycleBinEntry"),
 }
 WITHOUT_404 = {
     *("ListNamespaces", "CreateNamespace", "ListImages", "CreateReplicationTarget"),
     *(f"ListReplication{kind}" for kind in ("Targets", "Rules", "Executions")),
     *("GetGarbageQueue", "ListGarbageRuns", "CreateGarbageRun", "ExplainGarbage"),
-    "ListRecycleBin",
+    *("ListRecycleBin", "GetUsage"),
 }
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 from django.core.management import call_command
 from django.db import connection
-from django.test import Client
+from django.test import Client, override_settings
 
 from registry_control.access.services import rotate_signing_keys
 from registry_control.audit.services import SYSTEM
@@ -24,7 +25,8 @@ from registry_control.identity.permission_sets import PermissionSet
 from registry_control.integrity.policy import Content, Finding
 from registry_control.integrity.services import faults
 from registry_control.namespaces import services as namespaces
-from registry_control.namespaces.models import Namespace
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_control.recycling.services import restoring
 from registry_data.oci.media_types import OCI_MANIFEST
 from tests.factories import (
     READ_ONLY,
@@ -255,6 +257,27 @@ def test_invariant_5_every_response_after_a_write_matches_the_database(
     for method, path, headers in wanted[:10]:
         truth = request(tmp_path, method, path, headers=headers).response
         assert _shown(plane.get(method, path, headers)[0]) == _shown(truth), (method, path, headers)
+
+
+@pytest.mark.parametrize("name", ["untag", "manifest deletion", "image deletion", "namespace deletion"])
+def test_invariant_5_what_is_deleted_and_restored_is_gone_and_there_at_once(
+    plane: Plane, tmp_path: Path, name: str
+) -> None:
+    world = World()
+    wanted = [read for read in reads(world) if read[2] in ({}, basic(world.owner.secret))]
+
+    def restore(world: World) -> None:
+        entry = RecycleBinEntry.objects.get()
+        restoring.restore(principal=world.owner.principal, entry_id=entry.pk, name=None)
+
+    with override_settings(RECYCLE_BIN=timedelta(days=7)):
+        for write in (WRITES[name], restore):
+            for read in wanted * 2:  # fill the cache
+                plane.get(*read)
+            write(world)
+            for method, path, headers in wanted:
+                truth = request(tmp_path, method, path, headers=headers).response
+                assert _shown(plane.get(method, path, headers)[0]) == _shown(truth), (method, path, headers)
 
 
 @pytest.mark.parametrize("name", NO_CHANGES)

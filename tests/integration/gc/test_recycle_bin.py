@@ -60,7 +60,12 @@ def test_a_deleted_image_is_gone_and_has_an_entry_until_it_is_restored_as_it_was
         "size": pushed.size,
     }
 
+    usage = {"organization_id": str(owner.organization.pk), "untagged_size": 0}
+    found = {"size": 0, "recycled_size": pushed.size}
+    assert api.get(f"{V1BETA1}/usage").body == {**usage, **found}
     restored = api.call("POST", f"{BIN}/{entry['id']}/restore")  # without a body
+    found = {"size": pushed.size, "recycled_size": 0}
+    assert api.get(f"{V1BETA1}/usage").body == {**usage, **found}
     assert (restored.status, restored.body) == (200, before)
     assert api.get(f"/images/{pushed.image_id}").body == before
     assert api.get(f"/tags/{pushed.tag('v1').pk}").body["name"] == "v1"

@@ -1,0 +1,68 @@
+"""The pages of the recycle bin: its buttons and actions use the services."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.test import Client, override_settings
+from django.urls import reverse
+
+from registry_control.audit.models import AuditEvent
+from registry_control.catalog.services import images
+from registry_control.identity.models import User
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from tests.factories import Pushed, TestKey, push_image
+from tests.integration.admin.forms import url
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _recycle_bin() -> Iterator[None]:
+    with override_settings(RECYCLE_BIN=timedelta(days=7)):
+        yield
+
+
+@pytest.fixture
+def deleted(owner: TestKey, namespace: Namespace) -> Pushed:
+    pushed = push_image(owner, namespace)
+    images.delete(principal=owner.principal, image_id=pushed.image_id)
+    return pushed
+
+
+def button(pages: Client, which: str, **sent: str) -> str:
+    """Press a button on the page of the only entry; the messages of the next page."""
+    entry = RecycleBinEntry.objects.get()
+    assert f'id="{which}"'.encode() in pages.get(url(RecycleBinEntry, "change", entry.pk)).content
+    done = pages.post(reverse(f"admin:recycle_bin_{which}", args=[entry.pk]), sent, follow=True)
+    assert done.status_code == 200
+    return str(done.content)
+
+
+def test_the_buttons_restore_and_purge(
+    pages: Client, owner: TestKey, namespace: Namespace, deleted: Pushed, administrator: User
+) -> None:
+    push_image(owner, namespace)
+    assert "restore it under another name" in button(pages, "restore")
+    assert "Restored" in button(pages, "restore", name="other")
+    assert deleted.image.name == "other"
+    assert AuditEvent.objects.get(verb="image.restore").actor_id == str(administrator.pk)
+    images.delete(principal=owner.principal, image_id=deleted.image_id)
+    assert "Deleted for good" in button(pages, "purge")
+    assert AuditEvent.objects.get(verb="image.purge").actor_id == str(administrator.pk)
+    assert deleted.image.status == "deleting"
+
+
+@pytest.mark.parametrize(
+    ("action", "status"), [("restore_selected", "ready"), ("purge_selected", "deleting")]
+)
+def test_actions_work_on_several_entries(
+    pages: Client, owner: TestKey, namespace: Namespace, deleted: Pushed, action: str, status: str
+) -> None:
+    other = push_image(owner, namespace, "other")
+    images.delete(principal=owner.principal, image_id=other.image_id)
+    chosen = [str(pk) for pk in RecycleBinEntry.objects.values_list("pk", flat=True)]
+    sent = {"action": action, "_selected_action": chosen}
+    assert pages.post(url(RecycleBinEntry, "changelist"), sent).status_code == 302
+    assert {deleted.image.status, other.image.status} == {status}
+    assert not RecycleBinEntry.objects.exists()
