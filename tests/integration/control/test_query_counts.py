@@ -11,6 +11,9 @@ from tests.integration.control.api import Api
 
 pytestmark = pytest.mark.django_db
 
+V1BETA1 = "/registry/v1beta1/regions/fr-par"
+RETENTION: dict[str, object] = {"rules": [{"images": "*", "tags": "*", "keep_newest": 3}]}
+
 # Number of statements, without those of transactions (BEGIN, SAVEPOINT).
 BUDGET = {
     "GET /namespaces": 3,  # key, count, page with usage
@@ -28,11 +31,18 @@ BUDGET = {
     # key, tag, image's row, tag's row, protected tags, update, change log; what the tag reaches, whether
     # something else does, marks of manifest and links, bytes; image, audit
     "DELETE /tags/{t}": 14,
+    "GET {v1beta1}/namespaces/{n}/retention": 3,  # key, namespace, row
+    # key, namespace, row, its pass: each read and written; audit
+    "PUT {v1beta1}/namespaces/{n}/retention": 7,
+    # key, namespace, images, tags to find the newest, tags, digests; and the ends of these lists
+    "POST {v1beta1}/namespaces/{n}/retention/preview": 9,
 }
 BODIES: dict[str, Callable[[], dict[str, object]]] = {
     "POST /namespaces": lambda: {"name": unique("new")},
     "PATCH /namespaces/{n}": lambda: {"is_public": True, "description": "other"},
     "PATCH /images/{i}": lambda: {"visibility": "public"},
+    "PUT {v1beta1}/namespaces/{n}/retention": lambda: RETENTION,
+    "POST {v1beta1}/namespaces/{n}/retention/preview": lambda: RETENTION,
 }
 
 
@@ -60,7 +70,9 @@ def test_an_operation_stays_within_its_budget(
     if rows == "many":
         more(key)
     method, template = operation.split()
-    path = template.format(n=pushed.image.namespace_id, i=pushed.image_id, t=pushed.tag("latest").pk)
+    path = template.format(
+        v1beta1=V1BETA1, n=pushed.image.namespace_id, i=pushed.image_id, t=pushed.tag("latest").pk
+    )
     body = BODIES[operation]() if operation in BODIES else None
 
     # when the operation runs
