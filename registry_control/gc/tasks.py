@@ -26,7 +26,7 @@ from registry_data.storage.base import Unavailable
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 200
-_SLICE: Final = 10.0  # seconds of work on one namespace, before others get their turn
+_SLICE: Final = 2.0  # seconds of work on one namespace, before other tasks and namespaces get their turn
 _COUNTED: Final = 500
 _collecting, _counting, _inventorying = Pace(), Pace(), Pace()
 
