@@ -20,5 +20,10 @@ if __name__ == "__main__":
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
     from django.core.management import execute_from_command_line
+    from django.db import InterfaceError, OperationalError
 
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except (InterfaceError, OperationalError) as error:
+        reason = " ".join(str(error).split())
+        sys.exit(f"manage.py {' '.join(sys.argv[1:2])}: the database cannot be used: {reason}")

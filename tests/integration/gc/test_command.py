@@ -1,8 +1,12 @@
 """`manage.py gc` and the rows of runs."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,18 +14,24 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from registry_control.audit.services import SYSTEM
-from registry_control.catalog.models import Blob, BlobLease
+from registry_control.catalog.models import Blob, BlobLease, BlobReview
 from registry_control.catalog.services import images
 from registry_control.common.clock import now
 from registry_control.common.store import blob_store
 from registry_control.gc.models import GcRun
+from registry_control.gc.policy import Rules
+from registry_control.gc.selectors import queue
 from registry_control.gc.services import runs
+from registry_control.gc.services.figures import count_new
+from registry_control.gc.services.requested import advance_runs, start_run
 from registry_control.namespaces.models import Namespace
 from registry_data.storage.base import BlobStore, Key
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import Pushed, TestKey, digest_of, push_blob, push_image
 from tests.integration.catalog.races import open_transaction
-from tests.integration.gc.steps import queued
+from tests.integration.gc.steps import delete_image, queued
+from tests.services.ports import free_port
+from tests.services.stack import ROOT
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -163,3 +173,44 @@ def test_runs_of_past_hours_and_of_killed_commands_end() -> None:
     assert found[killed.pk].status == "stopped"
     for run in (present, running, requested):
         assert (found[run.pk].status, found[run.pk].finished_at) == ("running", None)
+
+
+def test_the_command_a_requested_run_and_the_queue_count_the_same(
+    owner: TestKey, namespace: Namespace, stored: BlobStore
+) -> None:
+    # given dead content of which a part was counted, beside content that waits for the grace period
+    delete_image(push_image(owner, namespace, layers=[b"a", b"b"], config=b"due", store=stored), stored)
+    BlobReview.objects.update(unreferenced_since=now() - settings.GC_GRACE - timedelta(minutes=1))
+    count_new(Rules(now(), settings.GC_GRACE), limit=2)
+    delete_image(push_image(owner, namespace, "b", layers=[b"late"], config=b"x", store=stored), stored)
+
+    # when it is planned in each way
+    planned = gc_json("--dry-run")
+    run = start_run(actor=SYSTEM, dry_run=True)
+    while advance_runs(store=stored, limit=2):
+        pass
+    run.refresh_from_db()
+    figures = queue.summarize(grace=settings.GC_GRACE)
+
+    # then all plans agree with each other, and with what a run removes
+    assert (planned["blobs"], planned["bytes"]) == (run.blobs, run.bytes) == (3, 5)
+    assert figures.entries == 3 + len(planned["waiting"])
+    assert figures.bytes == 5 + sum(each["bytes"] for each in planned["waiting"])
+    done = gc_json()
+    assert (done["blobs"], done["bytes"], len(done["waiting"])) == (3, 5, 2)
+
+
+@pytest.mark.only_on("sqlite")
+def test_a_database_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "REGISTRY_STATE_DIR": str(tmp_path),
+        "REGISTRY_DATABASE_URL": f"postgresql://user:hidden@127.0.0.1:{free_port()}/registry",
+    }
+    command = [sys.executable, "manage.py", "gc", "--dry-run"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("manage.py gc: the database cannot be used: ")
+    assert "hidden" not in done.stderr
