@@ -34,6 +34,8 @@ OPERATIONS = {
     *(f"{verb}ReplicationExecution" for verb in ("Get", "Cancel")),
     *(f"ListReplication{kind}" for kind in ("Targets", "Rules", "Executions")),
     *("GetGarbageQueue", "ListGarbageRuns", "CreateGarbageRun", "GetGarbageRun", "ExplainGarbage"),
+    *("ReleaseGarbageBreaker", "GetScrub"),
+    *("GetRetention", "SetRetention", "PreviewRetention"),
     *("ListTagHistory", "GetUsage"),
     *("ListRecycleBin", "GetRecycleBinEntry", "PurgeRecycleBinEntry", "RestoreRecycleBinEntry"),
 }
@@ -41,8 +43,9 @@ WITHOUT_404 = {
     *("ListNamespaces", "CreateNamespace", "ListImages", "CreateReplicationTarget"),
     *(f"ListReplication{kind}" for kind in ("Targets", "Rules", "Executions")),
     *("GetGarbageQueue", "ListGarbageRuns", "CreateGarbageRun", "ExplainGarbage"),
-    *("ListRecycleBin", "GetUsage"),
+    *("ListRecycleBin", "GetUsage", "ReleaseGarbageBreaker", "GetScrub"),
 }
+WITH_BODY = ("Create", "Update", "Set", "Preview", "Restore")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def test_an_operation_describes_its_security_parameters_and_responses(
     assert described["description"]
     assert {"200", "401", "503"} <= described["responses"].keys()
     assert ("404" in described["responses"]) == (operation not in WITHOUT_404)
-    assert ("requestBody" in described) == operation.startswith(("Create", "Update"))
+    assert ("requestBody" in described) == operation.startswith(WITH_BODY)
 
 
 def test_lists_describe_their_parameters(operations: dict[str, dict[str, Any]]) -> None:
