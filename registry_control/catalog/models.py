@@ -197,7 +197,7 @@ class Tag(Timestamped):
         null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."
     )
     set_by = models.CharField(
-        max_length=255, blank=True, db_default="", help_text="The name of the actor who set it last."
+        max_length=255, blank=True, default="", help_text="The name of the actor who set it last."
     )
 
     class Meta:

@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='tag',
             name='set_by',
-            field=models.CharField(blank=True, db_default='', help_text='The name of the actor who set it last.', max_length=255),
+            field=models.CharField(blank=True, default='', help_text='The name of the actor who set it last.', max_length=255),
         ),
         migrations.AddIndex(
             model_name='image',

@@ -5,7 +5,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from minio import Minio
 from minio.error import S3Error
@@ -53,6 +55,12 @@ def delete_image(stack: Stack, name: str) -> None:
     images = api(stack, "GET", f"/images?name={name}")["images"]
     assert isinstance(images, list)
     api(stack, "DELETE", f"/images/{images[0]['id']}")
+
+
+def delete_namespace(stack: Stack) -> None:
+    namespaces = api(stack, "GET", "/namespaces")["namespaces"]
+    assert isinstance(namespaces, list)
+    api(stack, "DELETE", f"/namespaces/{namespaces[0]['id']}")
 
 
 @contextmanager
@@ -171,3 +179,43 @@ def test_the_command_removes_a_deleted_image_at_once_whatever_the_grace_period(
         assert stored(stack) == len(b"a leased blob")
         assert [each["digest"] for each in done["waiting"]] == [digest_of(b"a leased blob")]
         assert "leased" in done["waiting"][0]["reason"]
+
+
+def test_what_clients_delete_is_pulled_again_after_a_restore_and_goes_when_it_is_purged(
+    make_stack: MakeStack,
+) -> None:
+    stack = make_stack(**_SECONDS, REGISTRY_RECYCLE_BIN="3600")
+    with team(stack) as oci:
+        layer = os.urandom(1_000_000)
+        digest = oci.push_image("team/app", "v1", layer)
+        deletions: list[Callable[[], object]] = [
+            lambda: oci.on("team/app", "DELETE", "manifests/v1"),
+            lambda: oci.on("team/app", "DELETE", f"manifests/{digest}"),
+            lambda: delete_image(stack, "app"),
+            lambda: delete_namespace(stack),
+        ]
+        for delete in deletions:
+            assert oci.on("team/app", "GET", "manifests/v1").status_code == 200
+            delete()
+            assert oci.on("team/app", "GET", "manifests/v1").status_code == 404
+            (entry,) = recycle_bin(stack, "GET")["entries"]
+            recycle_bin(stack, "POST", f"/{entry['id']}/restore")
+            pulled = oci.on("team/app", "GET", "manifests/v1")
+            assert (pulled.status_code, digest_of(pulled.content)) == (200, digest)
+            assert oci.on("team/app", "GET", f"blobs/{digest_of(layer)}").content == layer
+
+        delete_image(stack, "app")
+        (entry,) = recycle_bin(stack, "GET")["entries"]
+        assert entry["size"] > 1_000_000
+        recycle_bin(stack, "DELETE", f"/{entry['id']}")
+        wait_until(lambda: stored(stack) < 100_000, timeout=_PROMISED)
+
+
+def recycle_bin(stack: Stack, method: str, path: str = "") -> Any:
+    response = httpx.request(
+        method,
+        f"http://{stack.control_address}/registry/v1beta1/regions/fr-par/recycle-bin{path}",
+        headers={"X-Auth-Token": stack.credentials.secret_key},
+    )
+    assert response.status_code == 200, response.text
+    return response.json()
