@@ -11,6 +11,7 @@ from django.apps import apps
 from django.core.management.color import no_style
 from django.db import connection, transaction
 from django.db.models import Count, Field, Max, Model, OuterRef, Subquery
+from django.db.models.expressions import DatabaseDefault
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -103,6 +104,8 @@ def _columns(table: Table) -> tuple[tuple[str, ...], Row]:
 
 def _default(field: "Field[Any, Any]") -> object:
     value = field.get_default()
+    if isinstance(value, DatabaseDefault):  # the stubs of Django do not know its attribute
+        value = value.expression.value  # type: ignore[attr-defined]
     return "{}" if value == {} else field.get_db_prep_save(value, connection)
 
 
