@@ -6,10 +6,10 @@ from typing import Final
 from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.db.models.functions import Now
 
 from registry_control.catalog.models import BlobLease, Image, Manifest, Tag, UploadSession, live_sql
 from registry_control.common.models import DELETED, NOT_DELETING, Status, not_deleting_sql
+from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import id_parameter, row, rows
 from registry_control.namespaces.models import Namespace
 
@@ -94,7 +94,9 @@ def find_blob(digest: str, *, image_id: UUID) -> LiveBlob | None:
 def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]:
     """Namespace and name of some images of an organization that have a blob, by a link or a lease."""
     linked = rows(_LINKED, [blob_id, blob_id, id_parameter(organization_id)])
-    some = BlobLease.objects.filter(blob=blob_id, expires_at__gt=Now()).values("pk")[: _MAX_IMAGES * 10]
+    some = BlobLease.objects.filter(blob=blob_id, expires_at__gt=DatabaseNow()).values("pk")[
+        : _MAX_IMAGES * 10
+    ]
     # Conditions on the joined tables: with a subquery for the images, SQLite scans all leases.
     leases = BlobLease.objects.filter(
         ~Q(image__status__in=DELETED),
@@ -126,13 +128,13 @@ def manifests_being_deleted() -> int:
 
 def leases_have_expired() -> bool:
     """Whether the worker has yet to delete an expired lease."""
-    return BlobLease.objects.filter(expires_at__lte=Now()).exists()
+    return BlobLease.objects.filter(expires_at__lte=DatabaseNow()).exists()
 
 
 def idle_images(before: datetime) -> QuerySet[Image]:
     """Images created before a time that have no manifest yet, no upload session and no valid lease."""
     uploading = UploadSession.objects.filter(image=OuterRef("pk"))
-    leased = BlobLease.objects.filter(image=OuterRef("pk"), expires_at__gt=Now())
+    leased = BlobLease.objects.filter(image=OuterRef("pk"), expires_at__gt=DatabaseNow())
     return Image.objects.filter(
         NOT_DELETING, ~Exists(uploading), ~Exists(leased), pushed_at=None, created_at__lte=before
     )

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar, cast
 
+import psycopg
 import pytest
 from django.db import connection, transaction
 from greenlet import getcurrent, greenlet
 
-from registry_control.common import clock
+from registry_control.common import clock, clock_watch
+from registry_control.db.sqlite import base as sqlite
 from registry_data.storage.base import (
     BlobStore,
     DeletesMany,
@@ -245,7 +247,7 @@ def stepped(store: BlobStore) -> BlobStore:
 
 
 class Clock:
-    """The clock of the product in this process, which only the test moves."""
+    """The clock of the product and of its database, which only the test moves."""
 
     def __init__(self) -> None:
         self.moment = datetime.now(UTC)
@@ -255,12 +257,48 @@ class Clock:
 
     def advance(self, by: timedelta) -> None:
         self.moment += by
+        if connection.vendor == "postgresql":
+            _execute_aside("UPDATE test_clock.reading SET moment = %s", [self.moment])
 
 
 @contextmanager
 def clock_of_the_test() -> Iterator[Clock]:
-    """Replace the system's clock below `registry_control.common.clock`."""
+    """Replace the system's clock below `registry_control.common.clock`, and that of the database."""
     made = Clock()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, _clock_of_the_database(made):
         patch.setattr(clock, "datetime", made)
+        patch.setattr(sqlite, "datetime", made)
+        patch.setattr(clock_watch, "_ticks", lambda: made.moment.timestamp())
+        patch.setattr(clock_watch, "_memory", clock_watch.Memory())
         yield made
+
+
+@contextmanager
+def _clock_of_the_database(made: Clock) -> Iterator[None]:
+    """Let a function of the test answer in the place of PostgreSQL's own, on every connection."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    database = connection.settings_dict["NAME"]
+    _execute_aside("DROP SCHEMA IF EXISTS test_clock CASCADE")
+    _execute_aside("CREATE SCHEMA test_clock")
+    _execute_aside("CREATE TABLE test_clock.reading (moment timestamptz)")
+    _execute_aside("INSERT INTO test_clock.reading VALUES (%s)", [made.moment])
+    _execute_aside(
+        "CREATE FUNCTION test_clock.statement_timestamp() RETURNS timestamptz LANGUAGE sql STABLE"
+        " AS 'SELECT moment FROM test_clock.reading'"
+    )
+    _execute_aside(f'ALTER DATABASE "{database}" SET search_path = test_clock, public, pg_catalog')
+    connection.close()  # the next one has the path
+    try:
+        yield
+    finally:
+        _execute_aside(f'ALTER DATABASE "{database}" RESET search_path')
+        connection.close()
+        _execute_aside("DROP SCHEMA test_clock CASCADE")
+
+
+def _execute_aside(sql: str, parameters: Sequence[object] = ()) -> None:
+    """Execute a statement on a connection of its own, outside of the transactions of the test."""
+    with psycopg.connect(**connection.get_connection_params(), autocommit=True) as aside:
+        aside.execute(sql, parameters or None)
