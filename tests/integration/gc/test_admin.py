@@ -1,12 +1,15 @@
 """The administration page of garbage collection: figures of the queue, and the buttons that start a run."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.test import Client
+from django.db import transaction
+from django.test import Client, override_settings
 
 from registry_control.audit.models import AuditEvent
+from registry_control.catalog.services import images
 from registry_control.common.clock import database_now
 from registry_control.gc.models import Breaker, GcRun, Inventory
 from registry_control.gc.services import inventory
@@ -126,3 +129,16 @@ def test_an_administrator_lets_a_stopped_collector_go_on(store: FilesystemStore)
     assert client.post("/admin/gc/gcrun/release/").status_code == 302
     assert "too much at once" not in client.get("/admin/gc/gcrun/disk/").content.decode()
     assert AuditEvent.objects.get(verb="gcbreaker.release").actor_kind == "user"
+
+
+@override_settings(RECYCLE_BIN=timedelta(days=7))
+def test_the_disk_page_names_the_images_in_the_recycle_bin() -> None:
+    owner = make_key()
+    pushed = push_image(owner, make_namespace(owner), layers=[b"x" * 3000], config=b"config")
+    client = staff("view_gcrun")
+    assert "recycle bin keep" not in client.get("/admin/gc/gcrun/disk/").content.decode()
+    with transaction.atomic():
+        images.start_deletion(images.get_for_update(pushed.image_id), actor=owner.actor)
+    assert (
+        "1 images in the recycle bin keep 3006 bytes" in client.get("/admin/gc/gcrun/disk/").content.decode()
+    )
