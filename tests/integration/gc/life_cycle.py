@@ -1,8 +1,9 @@
 """The model of the life cycle: what a registry must have after the requests that it acknowledged."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,40 @@ class ImageModel:
     def blobs_of(self, digests: Iterable[str]) -> set[str]:
         """The blobs that some of its manifests list."""
         return {blob for digest in digests for blob in self.manifests[digest].blobs}
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """A deletion in the recycle bin: what a restore brings back."""
+
+    kind: str  # tag, manifest or image
+    repository: int
+    image_id: UUID
+    manifests: Mapping[str, ManifestModel]
+    tags: Mapping[str, str]  # to the digest
+    expires_at: datetime
+
+    def obstacle(self, image: ImageModel, current: UUID | None, name: str | None) -> str | None:
+        """Why it cannot be restored, as a tag of another name if one is given; None if it can."""
+        if self.kind == "image":
+            return "the name is in use" if current is not None else None
+        if current != self.image_id:
+            return "its image is gone, or in the recycle bin"
+        (digest,) = {*self.manifests, *self.tags.values()}
+        if self.kind == "tag":
+            (old,) = self.tags
+            if (name or old) in image.tags:
+                return "the tag is in use"
+            return None if digest in image.manifests else "its manifest is not there"
+        wanted = [name] if name else [*self.tags]
+        return "a tag is in use" if any(image.tags.get(tag, digest) != digest for tag in wanted) else None
+
+    def restore(self, image: ImageModel, name: str | None) -> None:
+        """Bring it back; there is no obstacle."""
+        if self.kind == "image":
+            image.was_pushed = True
+        image.manifests.update(self.manifests)
+        renamed = dict.fromkeys([name], *{*self.manifests, *self.tags.values()}) if name else {}
+        kept = {} if self.kind == "tag" and name else self.tags
+        for tag, digest in {**kept, **renamed}.items():
+            image.tags.setdefault(tag, digest)

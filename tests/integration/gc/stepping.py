@@ -46,6 +46,7 @@ class Operation:
     result: Any = None
     error: BaseException | None = None
     is_dead: bool = False
+    is_uninterrupted: bool = False
     committed_at: datetime | None = None
     """When its last transaction was committed."""
 
@@ -100,6 +101,8 @@ class Operation:
         """Called by the operation's own code at each point."""
         if self.is_dead:
             raise Killed
+        if self.is_uninterrupted:
+            return
         self._stopped_at = where
         assert self._greenlet.parent is not None
         self._greenlet.parent.switch()
@@ -261,6 +264,18 @@ class Clock:
             _execute_aside("UPDATE test_clock.reading SET moment = %s", [self.moment])
 
 
+class _Uninterrupted:
+    """Stands in for a lock of threads: an operation does not stop while it holds it."""
+
+    def __enter__(self) -> None:
+        if (operation := _current()) is not None:
+            operation.is_uninterrupted = True
+
+    def __exit__(self, *_: object) -> None:
+        if (operation := _current()) is not None:
+            operation.is_uninterrupted = False
+
+
 @contextmanager
 def clock_of_the_test() -> Iterator[Clock]:
     """Replace the system's clock below `registry_control.common.clock`, and that of the database."""
@@ -270,6 +285,7 @@ def clock_of_the_test() -> Iterator[Clock]:
         patch.setattr(sqlite, "datetime", made)
         patch.setattr(clock_watch, "_ticks", lambda: made.moment.timestamp())
         patch.setattr(clock_watch, "_memory", clock_watch.Memory())
+        patch.setattr(clock_watch, "_lock", _Uninterrupted())
         yield made
 
 

@@ -9,24 +9,26 @@ LIFE_CYCLE_EXAMPLES=5000 runs that many random examples instead of the same few.
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.test import override_settings
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -44,8 +46,11 @@ from registry_control.catalog.models import (
     UploadSession,
 )
 from registry_control.catalog.services import deletion, images, reachability, tags, uploads
+from registry_control.common.errors import NotFound, ServiceError
 from registry_control.common.models import NOT_DELETING, not_deleting_sql
-from registry_control.db.sql import Rows, rows, time_parameter
+from registry_control.db.sql import Rows, rows, time_parameter, uuid_from_db
+from registry_control.namespaces.models import RecycleBinEntry
+from registry_control.recycling.services import emptying, restoring
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ProtocolError
 from registry_data.oci.media_types import OCI_INDEX, OCI_MANIFEST
@@ -56,16 +61,18 @@ from registry_data.registry.authorization import Credentials, require_push
 from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import TestKey, digest_of, make_key, make_namespace
-from tests.integration.gc.life_cycle import ImageModel, ManifestModel
+from tests.integration.gc.life_cycle import Deletion, ImageModel, ManifestModel
 from tests.integration.gc.stepping import Clock, Operation, clock_of_the_test, stepped, stops_at_transactions
 from tests.integration.gc.steps import GRACE, collect
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LEASE: Final = timedelta(hours=4)
+_T = TypeVar("_T")
 UPLOAD_LIFE: Final = timedelta(hours=6)
+RECYCLE_BIN: Final = timedelta(hours=3)
 PROMISED: Final = 0.75  # share of a lease (invariant 2)
-ALL_PERIODS: Final = LEASE + UPLOAD_LIFE + GRACE + timedelta(hours=1)
+ALL_PERIODS: Final = RECYCLE_BIN + LEASE + UPLOAD_LIFE + GRACE + timedelta(hours=1)
 
 CONTENTS: Final = {digest_of(content): content for content in (b"0", b"one", b"number two", b"three" * 50)}
 TAGS: Final = ("latest", "v1")
@@ -94,6 +101,8 @@ SELECT k.image_id, m.digest, b.digest FROM catalog_bloblink k
 JOIN catalog_manifest m ON m.id = k.manifest_id JOIN catalog_blob b ON b.id = k.blob_id
 """
 _SIZES: Final = "SELECT id, size, untagged_size FROM catalog_image"
+_ENTRIES: Final = "SELECT id FROM namespaces_recyclebinentry"
+_LIVE: Final = "SELECT digest FROM catalog_blob WHERE state = 'live'"
 _FORGOTTEN: Final = """
 SELECT b.digest FROM catalog_blob b WHERE b.state = 'live'
 AND NOT EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.blob_id = b.id)
@@ -102,13 +111,17 @@ AND NOT EXISTS (SELECT 1 FROM catalog_blobreview r WHERE r.blob_id = b.id)
 """
 
 _EXAMPLES: Final = os.environ.get("LIFE_CYCLE_EXAMPLES")
+_PENDING: Final = (RecycleBinEntry, BlobReview, BlobLease, UploadSession)
+_TO_THE_END: Final = 1000  # steps
 _ROUNDS: Final = 30  # in which the background tasks must have nothing left to do
 
 repositories = st.sampled_from(REPOSITORIES)
 digests = st.sampled_from(sorted(CONTENTS))
 lists_of_digests = st.lists(digests, min_size=1, max_size=3, unique=True)
 tag_names = st.sampled_from(TAGS)
-steps = st.integers(1, 8) | st.just(1000)  # 1000: to the end
+choices = st.integers(0, 11)  # of what there is, modulo its number
+ways = st.lists(st.sampled_from(["head", "upload", "replicate"]), min_size=3, max_size=3)
+steps = st.integers(1, 8) | st.just(_TO_THE_END)
 
 
 @dataclass
@@ -157,6 +170,15 @@ class LifeCycle(RuleBasedStateMachine):
         self.models = [ImageModel() for _ in self.names]
         self.requests: list[Request] = []
         self.interrupted: dict[tuple[int, str], UUID] = {}  # sessions of killed replications
+        self.bin: dict[UUID, Deletion] = {}  # by the id of the entry
+        self.known_entries: set[UUID] = set()
+        self.settings = override_settings()
+
+    @initialize(recycle_bin=st.sampled_from([RECYCLE_BIN, RECYCLE_BIN, timedelta()]))
+    def configure(self, recycle_bin: timedelta) -> None:
+        """Most installations have a recycle bin."""
+        self.settings = override_settings(RECYCLE_BIN=recycle_bin)
+        self.settings.enable()
 
     # --- requests and tasks that run in steps -------------------------------------------------------------
 
@@ -248,7 +270,9 @@ class LifeCycle(RuleBasedStateMachine):
         return True
 
     @rule(
-        task=st.sampled_from(["collector", "collector", "deletions", "leases", "uploads", "idle images"]),
+        task=st.sampled_from(
+            ["collector", "collector", "deletions", "leases", "uploads", "idle images", "bin", "settle"]
+        ),
         limit=st.sampled_from([1, 3, 100]),
         count=steps,
     )
@@ -260,6 +284,8 @@ class LifeCycle(RuleBasedStateMachine):
             "leases": lambda: deletion.remove_expired_leases(limit=limit),
             "uploads": lambda: uploads.expire(store=self.store, limit=limit),
             "idle images": lambda: deletion.remove_never_pushed(limit=limit),
+            "bin": lambda: emptying.expire(limit=limit),
+            "settle": lambda: emptying.settle(entries=limit, limit=limit),
         }
         self._begin(lambda _: calls[task](), None, "", count, sure=True)
         if task == "idle images":
@@ -267,29 +293,26 @@ class LifeCycle(RuleBasedStateMachine):
 
     # --- what happens to them --------------------------------------------------------------------------
 
-    @precondition(lambda self: self.requests)
-    @rule(which=st.integers(0, 5), count=steps)
+    @rule(which=choices, count=steps)
     def go_on(self, which: int, count: int) -> None:
         """One of the operations under way makes some more steps."""
-        self._advance(self._chosen(which), count)
+        for request in _one_of(self.requests, which):
+            self._advance(request, count)
 
-    @precondition(lambda self: self.requests)
-    @rule(which=st.integers(0, 5))
+    @rule(which=choices)
     def kill(self, which: int) -> None:
         """The process of one of them is killed."""
-        request = self._chosen(which)
-        self.requests.remove(request)
-        self._kill(request)
+        for request in _one_of(self.requests, which):
+            self.requests.remove(request)
+            self._kill(request)
 
-    @precondition(lambda self: any(each.operation.calls_storage for each in self.requests))
-    @rule(which=st.integers(0, 5), count=steps)
+    @rule(which=choices, count=steps)
     def fail_storage(self, which: int, count: int) -> None:
         """The storage fails for one of them, before or after the call has changed something."""
-        calling = [each for each in self.requests if each.operation.calls_storage]
-        request = calling[which % len(calling)]
-        request.must_succeed, request.storage_failed = False, True
-        request.operation.fail_storage()
-        self._advance(request, count - 1)
+        for request in _one_of([each for each in self.requests if each.operation.calls_storage], which):
+            request.must_succeed, request.storage_failed = False, True
+            request.operation.fail_storage()
+            self._advance(request, count - 1)
 
     @rule(hours=st.sampled_from([0.1, 0.9, 1, 2, 3, 5, 7]))
     def wait(self, hours: float) -> None:
@@ -299,16 +322,16 @@ class LifeCycle(RuleBasedStateMachine):
 
     # --- requests of one transaction -----------------------------------------------------------------------
 
-    @rule(repository=repositories, contents=lists_of_digests, tag=tag_names | st.none(), data=st.data())
-    def push(self, repository: int, contents: list[str], tag: str | None, data: st.DataObject) -> None:
+    @rule(repository=repositories, contents=lists_of_digests, tag=tag_names | st.none(), ways=ways)
+    def push(self, repository: int, contents: list[str], tag: str | None, ways: list[str]) -> None:
         """A whole push: a promise of each blob, then the manifest, which must be accepted."""
-        for digest in contents:
-            way = data.draw(st.sampled_from([self.head, self.upload, self.replicate]))
-            before = len(self.requests)
-            way(repository, digest, count=1000) if way != self.upload else way(repository, digest, 1, 1000)
-            assert len(self.requests) == before
+        for digest, way in zip(contents, ways, strict=False):
+            if way == "head":
+                self.head(repository, digest, count=_TO_THE_END)
+            elif way == "replicate":
+                self.replicate(repository, digest, count=_TO_THE_END)
             if not self._is_kept(repository, digest):
-                self.upload(repository, digest, 1, 1000)
+                self.upload(repository, digest, pieces=1, count=_TO_THE_END)
             assert self._is_kept(repository, digest)
         self._put(repository, _image(contents), tag)
 
@@ -317,43 +340,43 @@ class LifeCycle(RuleBasedStateMachine):
         """PUT of a manifest, whatever blobs there are; with another tag this is re-tagging."""
         self._put(repository, _image(contents), tag)
 
-    @precondition(lambda self: any(model.manifests for model in self.models))
-    @rule(data=st.data(), tag=tag_names | st.none())
-    def put_index(self, data: st.DataObject, tag: str | None) -> None:
+    @rule(which=choices, first=choices, second=choices, tag=tag_names | st.none())
+    def put_index(self, which: int, first: int, second: int, tag: str | None) -> None:
         """PUT of an index of one or two manifests, which may be indexes."""
-        repository = data.draw(st.sampled_from(self._pushed()))
-        known = st.sampled_from(sorted(self.models[repository].manifests))
-        children = data.draw(st.lists(known, min_size=1, max_size=2, unique=True))
-        self._put(repository, _index([self.models[repository].manifests[child] for child in children]), tag)
+        for repository in _one_of([n for n in REPOSITORIES if self.models[n].manifests], which):
+            known = [*self.models[repository].manifests.values()]
+            children = dict.fromkeys([*_one_of(known, first), *_one_of(known, second)])
+            self._put(repository, _index([*children]), tag)
 
     @rule(repository=repositories, contents=lists_of_digests, subject=lists_of_digests)
     def put_referrer(self, repository: int, contents: list[str], subject: list[str]) -> None:
         """PUT of a signature, whose subject may come later or never."""
         self._put(repository, _image(contents, subject=_image(subject)), None)
 
-    @precondition(lambda self: any(model.tags for model in self.models))
-    @rule(data=st.data(), by_api=st.booleans())
-    def untag(self, data: st.DataObject, by_api: bool) -> None:
+    @rule(which=choices, by_api=st.booleans())
+    def untag(self, which: int, by_api: bool) -> None:
         """DELETE of a tag on either plane; its manifest stays."""
-        repository = data.draw(st.sampled_from([n for n in REPOSITORIES if self.models[n].tags]))
-        model = self.models[repository]
-        tag = data.draw(st.sampled_from(sorted(model.tags)))
-        if by_api:
-            found = Tag.objects.filter(NOT_DELETING, image=self._image_id(repository), name=tag).get()
-            tags.delete(principal=self.keys[repository].principal, tag_id=found.pk)
-        else:
-            manifests.delete(self._credentials(repository), self.names[repository], parse_tag(tag))
-        del model.tags[tag]
+        tagged = [(number, tag) for number in REPOSITORIES for tag in self.models[number].tags]
+        for repository, tag in _one_of(tagged, which):
+            image_id = self._image_id(repository)
+            if by_api:
+                found = Tag.objects.filter(NOT_DELETING, image=image_id, name=tag).get()
+                tags.delete(principal=self.keys[repository].principal, tag_id=found.pk)
+            else:
+                manifests.delete(self._credentials(repository), self.names[repository], parse_tag(tag))
+            self._keep("tag", repository, image_id, {}, {tag: self.models[repository].tags.pop(tag)})
 
-    @precondition(lambda self: any(model.manifests for model in self.models))
-    @rule(data=st.data())
-    def delete_manifest(self, data: st.DataObject) -> None:
+    @rule(which=choices)
+    def delete_manifest(self, which: int) -> None:
         """DELETE of a manifest by its digest."""
-        repository = data.draw(st.sampled_from(self._pushed()))
-        model = self.models[repository]
-        digest = data.draw(st.sampled_from(sorted(model.manifests)))
-        manifests.delete(self._credentials(repository), self.names[repository], Digest.parse(digest))
-        model.delete_manifest(digest)
+        pushed = [(number, digest) for number in REPOSITORIES for digest in self.models[number].manifests]
+        for repository, digest in _one_of(pushed, which):
+            model = self.models[repository]
+            manifests.delete(self._credentials(repository), self.names[repository], Digest.parse(digest))
+            tagged = {tag: digest for tag, target in model.tags.items() if target == digest}
+            kept = {digest: model.manifests[digest]}
+            model.delete_manifest(digest)
+            self._keep("manifest", repository, self._image_id(repository), kept, tagged)
 
     @rule(repository=repositories, digest=digests)
     def delete_blob(self, repository: int, digest: str) -> None:
@@ -367,12 +390,44 @@ class LifeCycle(RuleBasedStateMachine):
         assert status is None or not self._is_kept(repository, digest)
         self.models[repository].delete_blob(digest)
 
-    @precondition(lambda self: any(model.was_pushed for model in self.models))
-    @rule(data=st.data())
-    def delete_image(self, data: st.DataObject) -> None:
+    @rule(which=choices)
+    def delete_image(self, which: int) -> None:
         """DELETE of an image by the management API."""
-        pushed = [number for number in REPOSITORIES if self.models[number].was_pushed]
-        self._delete_image(data.draw(st.sampled_from(pushed)))
+        for repository in _one_of([n for n in REPOSITORIES if self.models[n].was_pushed], which):
+            self._delete_image(repository)
+
+    @rule(which=choices, name=tag_names | st.none())
+    def restore(self, which: int, name: str | None) -> None:
+        """Restore a tag, a manifest or an image; a tag also under another name."""
+        for entry_id, deleted in _one_of([*self.bin.items()], which):
+            self._restore(entry_id, deleted, None if deleted.kind == "image" else name)
+
+    def _restore(self, entry_id: UUID, deleted: Deletion, name: str | None) -> None:
+        model, current = self.models[deleted.repository], self._find_image(deleted.repository)
+        obstacle = deleted.obstacle(model, current, name)
+        principal = self.keys[deleted.repository].principal
+        try:
+            restoring.restore(principal=principal, entry_id=entry_id, name=name)
+        except NotFound:
+            self._check_expired(entry_id)
+        except ServiceError:
+            if obstacle is None:
+                raise
+        else:
+            assert obstacle is None
+            del self.bin[entry_id]
+            deleted.restore(model, name)
+
+    @rule(which=choices)
+    def purge(self, which: int) -> None:
+        """Delete something for good."""
+        for entry_id, deleted in _one_of([*self.bin.items()], which):
+            try:
+                emptying.purge(principal=self.keys[deleted.repository].principal, entry_id=entry_id)
+            except NotFound:
+                self._check_expired(entry_id)
+            else:
+                del self.bin[entry_id]
 
     # --- what must always hold --------------------------------------------------------------------------
 
@@ -399,6 +454,19 @@ class LifeCycle(RuleBasedStateMachine):
             assert b"".join(self.store.read(Key(key))) == CONTENTS[digest]
 
     @invariant()
+    def the_recycle_bin_keeps_what_is_in_it(self) -> None:
+        """Its content is complete until it expires."""
+        current = {deleted.image_id for deleted in self.bin.values() if deleted.kind == "image"}
+        current |= {uuid_from_db(pk) for pk in self._images()}
+        entries = {uuid_from_db(pk) for (pk,) in rows(_ENTRIES, [])}
+        live = {digest for (digest,) in rows(_LIVE, [])}
+        for entry_id, deleted in self.bin.items():
+            if deleted.expires_at > self.clock.moment:
+                assert entry_id in entries
+                if deleted.image_id in current:
+                    assert {blob for each in deleted.manifests.values() for blob in each.blobs} <= live
+
+    @invariant()
     def a_live_blob_is_referenced_or_queued(self) -> None:
         """Otherwise no collector would find it (ADR 52)."""
         assert not rows(_FORGOTTEN, [])
@@ -407,6 +475,12 @@ class LifeCycle(RuleBasedStateMachine):
         """End everything; then only the content of the model is left, and after its deletion nothing."""
         for request in self.requests:
             self._kill(request)
+        try:
+            self._check_end()
+        finally:
+            self.settings.disable()
+
+    def _check_end(self) -> None:
         self._settle()
         self._check_content()
         for number, model in enumerate(self.models):
@@ -421,21 +495,21 @@ class LifeCycle(RuleBasedStateMachine):
         self.clock.advance(ALL_PERIODS)
         for _ in range(_ROUNDS):
             self.clock.advance(timedelta(minutes=2))  # for failed deletions
+            emptying.expire(limit=100)
+            emptying.settle(entries=100, limit=100)
             deletion.run_batch(store=self.store, limit=100)
             deletion.remove_expired_leases(limit=100)
             uploads.expire(store=self.store, limit=100)
             deletion.remove_never_pushed(limit=100)
             reachability.recount_stale(limit=100)
             collect(self.store, timedelta())
-            deleting = (
-                Image.objects.exclude(NOT_DELETING).exists() or Tag.objects.exclude(NOT_DELETING).exists()
-            )
-            if not deleting and not any(
-                model.objects.exists() for model in (BlobReview, BlobLease, UploadSession)
-            ):
+            deleting = [model.objects.exclude(NOT_DELETING) for model in (Image, Tag)]
+            pending = [*deleting, *(model.objects.all() for model in _PENDING)]
+            if not any(each.exists() for each in pending):
                 return
             self.clock.advance(GRACE)
-        pytest.fail(f"after {_ROUNDS} rounds the background tasks still have work")
+        left = [f"{each.model.__name__} {each.values().first()}" for each in pending if each.exists()]
+        pytest.fail(f"after {_ROUNDS} rounds the background tasks still have work: {left}")
 
     def _check_content(self) -> None:
         """Compare every row and file with the model."""
@@ -534,9 +608,11 @@ class LifeCycle(RuleBasedStateMachine):
             assert not manifest.blobs <= model.must_have(self.clock.moment), "a promise was broken"
 
     def _delete_image(self, repository: int) -> None:
-        image_id = self._image_id(repository)
+        image_id, model = self._image_id(repository), self.models[repository]
         images.delete(principal=self.keys[repository].principal, image_id=image_id)
-        self.models[repository].delete()
+        kept = model.manifests, model.tags
+        model.delete()
+        self._keep("image", repository, image_id, *kept)
         self._expect_refusals()
 
     def _expect_refusals(self) -> None:
@@ -544,31 +620,56 @@ class LifeCycle(RuleBasedStateMachine):
         for request in self.requests:
             request.must_succeed = False
 
-    def _chosen(self, which: int) -> Request:
-        return self.requests[which % len(self.requests)]
-
     def _is_kept(self, repository: int, digest: str) -> bool:
         return digest in self.models[repository].must_have(self.clock.moment)
-
-    def _pushed(self) -> list[int]:
-        """The repositories with manifests."""
-        return [number for number in REPOSITORIES if self.models[number].manifests]
 
     def _credentials(self, repository: int) -> Credentials:
         return Credentials(secret=self.keys[repository].secret)
 
-    def _images(self) -> dict[object, int]:
+    def _images(self) -> dict[str | UUID, int]:
         """The repositories of the images that exist, by their ids as the database returns them."""
         numbers = {(name.namespace, name.image): number for number, name in enumerate(self.names)}
         return {pk: numbers[namespace, name] for pk, namespace, name in rows(_IMAGES, [])}
 
     def _image_id(self, repository: int) -> UUID:
-        name = self.names[repository]
-        there = Image.objects.filter(NOT_DELETING, namespace__name=name.namespace, name=name.image)
-        return there.values_list("pk", flat=True).get()
+        found = self._find_image(repository)
+        assert found is not None
+        return found
+
+    def _find_image(self, repository: int) -> UUID | None:
+        """The id of an image that exists, whether or not a manifest was ever pushed to it."""
+        images = self._images().items()
+        return next((uuid_from_db(pk) for pk, number in images if number == repository), None)
+
+    def _keep(
+        self,
+        kind: str,
+        repository: int,
+        image_id: UUID,
+        manifests: Mapping[str, ManifestModel],
+        tags: Mapping[str, str],
+    ) -> None:
+        """Note what the recycle bin has of the deletion that has just been done, if there is one."""
+        if settings.RECYCLE_BIN:
+            (entry_id,) = {uuid_from_db(pk) for (pk,) in rows(_ENTRIES, [])} - self.known_entries
+            self.known_entries.add(entry_id)
+            until = self.clock.moment + settings.RECYCLE_BIN
+            self.bin[entry_id] = Deletion(kind, repository, image_id, dict(manifests), dict(tags), until)
+
+    def _check_expired(self, entry_id: UUID) -> None:
+        assert self.bin.pop(entry_id).expires_at <= self.clock.moment
 
 
-def _of(numbers: dict[object, int], found: Rows) -> set[tuple[Any, ...]]:
+def _one_of(found: Sequence[_T], which: int) -> Iterator[_T]:
+    """One of the elements, if there are any.
+
+    What Hypothesis draws does not depend on the state, which depends on random ids of the product.
+    """
+    if found:
+        yield found[which % len(found)]
+
+
+def _of(numbers: dict[str | UUID, int], found: Rows) -> set[tuple[Any, ...]]:
     """Rows of images that exist, with the number of the repository instead of the image's id."""
     return {
         (numbers[image], *(bytes(value) if isinstance(value, memoryview) else value for value in values))
@@ -628,7 +729,7 @@ def _descriptor(manifest: ManifestModel) -> dict[str, object]:
 
 
 def _run(place: Place, examples: int) -> None:
-    profile = settings(
+    profile = hypothesis_settings(
         max_examples=int(_EXAMPLES or examples),
         stateful_step_count=50,
         derandomize=_EXAMPLES is None,
