@@ -219,4 +219,6 @@ def test_a_task_scans_no_large_table(
     # and of the review queue as well, apart from lookups of hundreds of ids among these few thousand rows
     if BlobReview.objects.count() > _BIG:
         searches = [each for each in statements if "id IN (%s" not in each.sql]
-        assert _scans(searches, {"catalog_blobreview"}) == []
+        # SQLite says SCAN also where it reads the first rows of a partial index, up to a LIMIT.
+        found = _scans(searches, {"catalog_blobreview"})
+        assert [scan for scan in found if "INDEX blobs_" not in scan] == []
