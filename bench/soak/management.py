@@ -32,22 +32,27 @@ class ManagementApi:
         (found,) = self._expect(200, "GET", f"{_V1}/namespaces?name={namespace}")["namespaces"]
         listed = self._expect(200, "GET", f"{_V1}/images?namespace_id={found['id']}&name={name}")["images"]
         for image in listed:
-            self._call(
-                "DELETE", f"{_V1}/images/{image['id']}"
-            )  # 404: an attempt without a response has deleted it
+            self._call("DELETE", f"{_V1}/images/{image['id']}")  # 404: an earlier attempt has deleted it
             return str(image["id"])
         return None
 
-    def restore(self, object_id: str, name: str | None) -> int:
-        """Restore what had an id; return the status, or 404 if the recycle bin does not have it any more."""
+    def restore(self, wanted: str, name: str | None) -> int:
+        """Restore what had an id or name; return the status, or 404 if the recycle bin has it no more."""
+        for _ in range(2):  # others restore, so an entry may move to a page that was read before
+            entry_id = self._entry(wanted)
+            if entry_id is not None:
+                return self._call("POST", f"{_BIN}/{entry_id}/restore", {"name": name})[0]
+        return 404
+
+    def _entry(self, wanted: str) -> str | None:
+        """The newest entry of an id or name."""
         page = 1
         while entries := self._page(page):
             for entry in entries:
-                if entry["object_id"] == object_id:
-                    status, _ = self._call("POST", f"{_BIN}/{entry['id']}/restore", {"name": name})
-                    return status
+                if wanted in (entry["object_id"], entry["name"]):
+                    return str(entry["id"])
             page += 1
-        return 404
+        return None
 
     def _page(self, number: int) -> list[dict[str, Any]]:
         query = f"page={number}&page_size=100&order_by=deleted_at_desc"

@@ -70,6 +70,8 @@ class SharingClient(Client):
             self._sign: 2,
             self._list_referrers: 3,
             self._delete_one: 2,
+            self._delete_and_restore: 0.5,
+            self._untag_and_restore: 0.3,
             self._delete_own_image: 0.2,
         }
 
@@ -209,6 +211,48 @@ class SharingClient(Client):
         self._retry(lambda: self._connection.call("DELETE", path), {202, 404})
         self._record.acknowledged_deletion(repository, digest)
         self._record.event("delete a manifest")
+
+    def _delete_and_restore(self) -> None:
+        """Delete a manifest with its tags by mistake; its referrers stay."""
+        if self._mine:
+            manifest = self._chance.choice(self._mine)
+            repository, digest = manifest.repository, manifest.digest
+            references = dict.fromkeys(manifest.references, digest)
+            if not self._restore_deleted(repository, digest, references, "manifest"):
+                self._mine.remove(manifest)
+                self._moving = {at: tag for at, tag in self._moving.items() if tag not in manifest.tags}
+                self._record.acknowledged_deletion(repository, digest)
+
+    def _untag_and_restore(self) -> None:
+        """Delete a tag by mistake."""
+        tagged = [manifest for manifest in self._mine if manifest.tags]
+        if tagged:
+            manifest = self._chance.choice(tagged)
+            tag = self._chance.choice(sorted(manifest.tags))
+            if not self._restore_deleted(manifest.repository, tag, {tag: manifest.digest}, "tag"):
+                manifest.tags.remove(tag)
+                self._moving = {at: moving for at, moving in self._moving.items() if moving != tag}
+
+    def _restore_deleted(
+        self, repository: str, reference: str, references: dict[str, str], kind: str
+    ) -> bool:
+        """Delete a tag or manifest and restore it from the recycle bin; whether it is there again."""
+        for each in references:
+            self._record.forget_manifest(repository, each)
+        since, path = time.monotonic(), f"/v2/{repository}/manifests/{reference}"
+        _, tries = self._retry(lambda: self._connection.call("DELETE", path), {202, 404})
+        self._record.event(f"delete a {kind}")
+        if tries > 1:  # an attempt without a response may be processed after the restore
+            return False
+        separator = "@" if kind == "manifest" else ":"
+        status = self._api.restore(f"{repository}{separator}{reference}", None)
+        if status == 200:
+            self._record.acknowledged_again(repository, references)
+            self._record.event(f"restore a {kind}")
+            return True
+        if time.monotonic() - since < self._api.recycle_bin:
+            self._record.failed(f"the restore of {repository}{separator}{reference} got the status {status}")
+        return False
 
     def _delete_own_image(self) -> None:
         """Delete the repository of this client, which no other client uses, and restore it or not."""

@@ -38,5 +38,6 @@ def test_nothing_promised_is_lost_in_three_minutes_of_pushes_deletions_and_kille
         "events: re-tag",
         "events: push a referrer",
         "events: restore an image",
+        "events: restore a manifest",
     ):
         assert record.counts[what] > 0, record.counts
