@@ -157,7 +157,8 @@ def _kill_processes(
         if now - reported >= _REPORT:
             print(f"{now - began:6.0f} s {events():8} events {kills:4} kills", flush=True)
             reported = now
-        time.sleep(min(between, max(0.1, goal.seconds - (now - began))))
+        left = goal.seconds - (now - began)
+        time.sleep(min(between, left) if left > 0 else between)
         what, processes = next(kinds)
         found = [pid for node in nodes for pid in processes(node)]
         if found:
