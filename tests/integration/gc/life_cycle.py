@@ -61,6 +61,10 @@ class ImageModel:
 
     def delete_blob(self, digest: str) -> None:
         self.promises.pop(digest, None)
+        self.end_answers(digest)
+
+    def end_answers(self, digest: str) -> None:
+        """Responses under way promise the blob no more."""
         self.blob_deletions[digest] = self.blob_deletions.get(digest, 0) + 1
 
     def delete(self) -> None:

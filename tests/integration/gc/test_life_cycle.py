@@ -1,8 +1,9 @@
 """The whole life cycle of content in any order of events, with kills and faults of the storage at any step.
 
 Hypothesis chooses requests, background tasks, the steps at which others come in between, kills, storage
-errors and passing time. After each of them, everything acknowledged and not deleted must be readable. At the
-end, once every lease and period is over, database and storage must contain exactly that, and nothing else.
+errors, lost content and passing time. After each of them, everything acknowledged and not deleted must be
+readable, unless its content was lost. At the end, once every lease and period is over, database and storage
+must contain exactly that, and nothing else.
 
 LIFE_CYCLE_EXAMPLES=5000 runs that many random examples instead of the same few.
 """
@@ -49,6 +50,8 @@ from registry_control.catalog.services import deletion, images, reachability, ta
 from registry_control.common.errors import NotFound, ServiceError
 from registry_control.common.models import NOT_DELETING, not_deleting_sql
 from registry_control.db.sql import Rows, rows, time_parameter, uuid_from_db
+from registry_control.integrity.policy import Content, Finding
+from registry_control.integrity.services import faults
 from registry_control.namespaces.models import RecycleBinEntry
 from registry_control.recycling.services import emptying, restoring
 from registry_data.oci.digest import Digest
@@ -104,7 +107,7 @@ _SIZES: Final = "SELECT id, size, untagged_size FROM catalog_image"
 _ENTRIES: Final = "SELECT id FROM namespaces_recyclebinentry"
 _LIVE: Final = "SELECT digest FROM catalog_blob WHERE state = 'live'"
 _FORGOTTEN: Final = """
-SELECT b.digest FROM catalog_blob b WHERE b.state = 'live'
+SELECT b.digest FROM catalog_blob b WHERE b.state <> 'deleting'
 AND NOT EXISTS (SELECT 1 FROM catalog_bloblink k WHERE k.blob_id = b.id)
 AND NOT EXISTS (SELECT 1 FROM catalog_bloblease l WHERE l.blob_id = b.id)
 AND NOT EXISTS (SELECT 1 FROM catalog_blobreview r WHERE r.blob_id = b.id)
@@ -148,6 +151,7 @@ class Place:
     store: BlobStore
     names: Callable[[], Collection[str]]
     clear: Callable[[], None]
+    damage: Callable[[str, Content], None]
 
 
 class LifeCycle(RuleBasedStateMachine):
@@ -172,6 +176,7 @@ class LifeCycle(RuleBasedStateMachine):
         self.interrupted: dict[tuple[int, str], UUID] = {}  # sessions of killed replications
         self.bin: dict[UUID, Deletion] = {}  # by the id of the entry
         self.known_entries: set[UUID] = set()
+        self.broken: dict[str, str] = {}  # digests whose content a scrub has found lost, and the blob's state
         self.settings = override_settings()
 
     @initialize(recycle_bin=st.sampled_from([RECYCLE_BIN, RECYCLE_BIN, timedelta()]))
@@ -320,6 +325,18 @@ class LifeCycle(RuleBasedStateMachine):
         self.clock.advance(timedelta(hours=hours))
         self._expect_refusals()
 
+    @rule(digest=digests, content=st.sampled_from([Content.DAMAGED, Content.MISSING]))
+    def lose(self, digest: str, content: Content) -> None:
+        """The disk loses content, and a scrub notices it: no image has it until it is pushed again."""
+        found = Blob.objects.filter(digest=digest, state=Blob.State.LIVE).values_list("pk", "storage_key")
+        for blob_id, key in found:
+            self.place.damage(key, content)
+            assert faults.settle(blob_id, key=key, finding=Finding(content))
+            self.broken[digest] = content.value
+            for model in self.models:
+                model.end_answers(digest)
+            self._expect_refusals()
+
     # --- requests of one transaction -----------------------------------------------------------------------
 
     @rule(repository=repositories, contents=lists_of_digests, tag=tag_names | st.none(), ways=ways)
@@ -382,6 +399,8 @@ class LifeCycle(RuleBasedStateMachine):
     def delete_blob(self, repository: int, digest: str) -> None:
         """DELETE of a blob, which is refused while a manifest lists it."""
         credentials, name = self._credentials(repository), self.names[repository]
+        if digest in self.broken:
+            return
         status = _status(lambda: blobs.delete(credentials, name, Digest.parse(digest)))
         if digest in self.models[repository].linked():
             assert status == HTTPStatus.METHOD_NOT_ALLOWED
@@ -448,7 +467,7 @@ class LifeCycle(RuleBasedStateMachine):
         found = _of(numbers, rows(_REFERENCES, [time_parameter(self.clock.moment)]))
         kept = {(number, digest) for number, digest, _ in found}
         for number, model in enumerate(self.models):
-            for digest in model.must_have(self.clock.moment):
+            for digest in model.must_have(self.clock.moment) - self.broken.keys():
                 assert (number, digest) in kept, f"{self.names[number]} has lost {digest}"
         for _, digest, key in found:
             assert b"".join(self.store.read(Key(key))) == CONTENTS[digest]
@@ -464,7 +483,8 @@ class LifeCycle(RuleBasedStateMachine):
             if deleted.expires_at > self.clock.moment:
                 assert entry_id in entries
                 if deleted.image_id in current:
-                    assert {blob for each in deleted.manifests.values() for blob in each.blobs} <= live
+                    blobs_in_it = {blob for each in deleted.manifests.values() for blob in each.blobs}
+                    assert blobs_in_it <= live | self.broken.keys()
 
     @invariant()
     def a_live_blob_is_referenced_or_queued(self) -> None:
@@ -523,9 +543,10 @@ class LifeCycle(RuleBasedStateMachine):
         }
         there = list(Blob.objects.values_list("digest", "storage_key", "state"))
         assert sorted((digest, state) for digest, _, state in there) == sorted(
-            (digest, "live") for digest in set[str]().union(*(model.linked() for model in self.models))
+            (digest, self.broken.get(digest, "live"))
+            for digest in set[str]().union(*(model.linked() for model in self.models))
         )
-        assert sorted(self.place.names()) == sorted(key for _, key, _ in there)
+        assert sorted(self.place.names()) == sorted(key for _, key, state in there if state != "missing")
         for number, size, untagged_size in _of(numbers, rows(_SIZES, [])):
             model = self.models[number]
             tagged = model.blobs_of(model.reachable())
@@ -576,6 +597,7 @@ class LifeCycle(RuleBasedStateMachine):
         if request.epoch == model.epoch(request.digest):
             since = operation.committed_at or request.began
             assert since is not None
+            self.broken.pop(request.digest, None)
             model.promise(request.digest, since + LEASE * PROMISED)
 
     def _kill(self, request: Request) -> None:
@@ -605,7 +627,8 @@ class LifeCycle(RuleBasedStateMachine):
             model.put(manifest, tag)
         else:
             assert status == HTTPStatus.BAD_REQUEST
-            assert not manifest.blobs <= model.must_have(self.clock.moment), "a promise was broken"
+            there = model.must_have(self.clock.moment) - self.broken.keys()
+            assert not manifest.blobs <= there, "a promise was broken"
 
     def _delete_image(self, repository: int) -> None:
         image_id, model = self._image_id(repository), self.models[repository]
@@ -621,7 +644,8 @@ class LifeCycle(RuleBasedStateMachine):
             request.must_succeed = False
 
     def _is_kept(self, repository: int, digest: str) -> bool:
-        return digest in self.models[repository].must_have(self.clock.moment)
+        there = self.models[repository].must_have(self.clock.moment)
+        return digest in there and digest not in self.broken
 
     def _credentials(self, repository: int) -> Credentials:
         return Credentials(secret=self.keys[repository].secret)
@@ -759,4 +783,7 @@ def test_content_stays_exactly_as_long_as_something_refers_to_it(
         for name in names():
             (root / name).unlink()
 
-    _run(Place(store, names, clear), examples=12)
+    def damage(key: str, content: Content) -> None:
+        (root / key).unlink() if content is Content.MISSING else (root / key).write_bytes(b"!")
+
+    _run(Place(store, names, clear, damage), examples=12)
