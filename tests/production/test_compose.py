@@ -27,6 +27,7 @@ pytestmark = [
 # the networks of containers.
 SETTINGS = {
     "REGISTRY_GC_GRACE": "1",
+    "REGISTRY_RECYCLE_BIN": "0",
     "REGISTRY_LEASE": "300",
     "REGISTRY_EGRESS_ALLOW": "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
 }
