@@ -111,9 +111,9 @@ class EntryRestore(APIView):
     )
     def post(self, request: Request, region: str, entry_id: str) -> Response:
         """Restore what was deleted, with the same id; 409 if its name is taken and no other is given."""
+        wanted, principal = id_of(selectors.RESOURCE, entry_id), principal_of(request)
+        selectors.get_entry(principal, wanted, action="write")  # 404 comes before what is wrong with the body
         body = validated(RestoreSerializer, request.data)
-        wanted = id_of(selectors.RESOURCE, entry_id)
-        principal = principal_of(request)
         restored = restoring.restore(principal=principal, entry_id=wanted, name=body["name"])
         return Response(_shown(principal, restored))
 

@@ -18,7 +18,7 @@ def test_acknowledged_changes_survive_cut_connections_and_killed_processes(
     stack = make_stack().start()
 
     # when clients push, pull and delete while connections are cut and processes killed
-    record = soak(stack, clients=16, seconds=12, seed=1, pauses=(0.3, 1.5))
+    record = soak(stack, clients=16, seconds=20, seed=1, pauses=(0.5, 2.5))
 
     # then acknowledged content is there, deleted content is not, and nothing else is left
     assert record.failures == []

@@ -316,13 +316,19 @@ def test_the_objects_of_a_bucket_are_compared_too(owner: TestKey, namespace: Any
 
 @pytest.fixture
 def configured(owner: TestKey, namespace: Any) -> Iterator[Pushed]:
-    """An image in the storage of the commands."""
+    """An image in the storage of the commands, and nothing else: other tests leave objects there."""
     store = blob_store()
     store.check()
-    yield push_image(owner, namespace, layers=[LAYER, b"another layer"], store=store)
     assert isinstance(store, FilesystemStore)
-    for path in store._root.glob("blobs/*/*/*"):  # noqa: SLF001
-        path.unlink()
+    _empty(store)
+    yield push_image(owner, namespace, layers=[LAYER, b"another layer"], store=store)
+    _empty(store)
+
+
+def _empty(store: FilesystemStore) -> None:
+    for path in [*store._root.glob("blobs/*/*/*"), *store._root.glob("uploads/**/*")]:  # noqa: SLF001
+        if path.is_file():
+            path.unlink()
 
 
 def run(*arguments: str) -> dict[str, Any]:
