@@ -181,7 +181,7 @@ def test_the_page_of_an_image_has_the_pull_command_and_its_history(
     assert f"docker pull {tenants.owner.host}/{repository}" in page.inner_text("#content")
 
     # and its history is that of the audit log
-    page.click("text=History")
+    page.click("a.historylink")
     assert "image.visibility" in page.inner_text("#result_list")
     page.click("#result_list tbody th a")
     assert repository in page.inner_text("#content")
