@@ -58,6 +58,11 @@ class Image(Lockable):
     last_pulled_at = models.DateTimeField(
         null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."
     )
+    restored_at = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="When it was restored from the recycle bin as a whole.",
+    )
 
     class Meta:
         constraints = [
@@ -107,6 +112,9 @@ class Manifest(models.Model):
     )
     last_pulled_at = models.DateTimeField(
         null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."
+    )
+    restored_at = models.DateTimeField(
+        null=True, editable=False, help_text="When it was restored from the recycle bin by itself."
     )
 
     class Meta:
@@ -195,6 +203,11 @@ class Tag(Timestamped):
     status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
     last_pulled_at = models.DateTimeField(
         null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."
+    )
+    restored_at = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="When it was restored from the recycle bin by itself or with its manifest.",
     )
     set_by = models.CharField(
         max_length=255, blank=True, default="", help_text="The name of the actor who set it last."

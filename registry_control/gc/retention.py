@@ -2,6 +2,9 @@
 
 The first rule whose globs match an image and a tag decides about the tag. It is kept if one of the rule's
 keeps holds it, and removed otherwise; a tag that no rule matches is kept, and so is a protected tag.
+
+What was restored from the recycle bin stays for the period of the bin, whatever the rules say, and the days
+of every keep count from the restore if that is later.
 """
 
 import re
@@ -156,12 +159,37 @@ def _number(value: object, where: str) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """The times that all decisions about one image depend on."""
+
+    now: datetime
+    pulls_since: datetime | None = None  # when the registry began to record pulls, if tags may be older
+    restored_at: datetime | None = None  # the image or its namespace as a whole
+    restored_stays: timedelta = timedelta()  # how long what was restored is kept in any case
+
+    def restored(self, made_at: datetime, restored_at: datetime | None) -> datetime | None:
+        """When a tag or manifest was restored last, by itself or with its image; None if never.
+
+        Args:
+            made_at: the push, or when the tag got its manifest: a tag that was moved since counts as new.
+            restored_at: the restore of the tag or manifest itself.
+        """
+        found = [each for each in (restored_at, self.restored_at) if each is not None and each > made_at]
+        return max(found, default=None)
+
+    def is_held(self, restored_at: datetime | None) -> bool:
+        """Whether what was restored at that time is kept in any case."""
+        return restored_at is not None and self.now - restored_at < self.restored_stays
+
+
+@dataclass(frozen=True, slots=True)
 class Tag:
     """What a decision about a tag depends on, besides the other tags of its image."""
 
     name: str
     tagged_at: datetime  # when it last got its manifest
     pulled_at: datetime | None  # None: never since pulls are recorded
+    restored_at: datetime | None = None  # by itself or with its manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +204,8 @@ class Decision:
 class ImageRules:
     """The rules of a policy for one image, compiled."""
 
-    def __init__(self, policy: Policy, image: str, *, now: datetime, pulls_since: datetime | None) -> None:
-        """Choose the rules whose globs match the image.
-
-        Args:
-            policy: the retention of the namespace.
-            image: its name without the namespace.
-            now: the time of the decisions.
-            pulls_since: when the registry began to record pulls, if tags may be older than that.
-        """
+    def __init__(self, policy: Policy, image: str, times: Times) -> None:
+        """Choose the rules whose globs match the image; `image` is its name without the namespace."""
         self._rules = {
             number: rule
             for number, rule in enumerate(policy.rules, start=1)
@@ -193,8 +214,7 @@ class ImageRules:
         self._tags = Globs(rule.tags for rule in self._rules.values())
         self._numbers = {rule.tags: number for number, rule in reversed(self._rules.items())}
         self._protection = Protection(policy.protected_tags, policy.protected_except)
-        self._now = now
-        self._pulls_since = pulls_since
+        self._times = times
 
     def __bool__(self) -> bool:
         """Whether a rule may match a tag of the image."""
@@ -226,33 +246,45 @@ class ImageRules:
         rule = self._rules[number]
         if held := next(self._held_by(rule, tag, is_newest=is_newest), None):
             return Decision(True, f"rule {number} keeps it: {held}", number)
+        restored_at = self._restored_at(tag)
+        if restored_at is not None and self._times.is_held(restored_at):
+            until = _shown(restored_at + self._times.restored_stays)
+            return Decision(
+                True, f"it was restored at {_shown(restored_at)}, and stays until {until}", number
+            )
         return Decision(False, f"rule {number} does not keep it{self._missed(rule, tag)}", number)
+
+    def _restored_at(self, tag: Tag) -> datetime | None:
+        return self._times.restored(tag.tagged_at, tag.restored_at)
 
     def _held_by(self, rule: Rule, tag: Tag, *, is_newest: bool) -> Iterator[str]:
         """The keeps of a rule that hold a tag."""
+        restored_at = self._restored_at(tag)
+        now = self._times.now
         if rule.keep_newest is not None and is_newest:
             yield f"it is among the newest {rule.keep_newest}"
-        if rule.keep_days_since_tagged is not None and not is_over(
-            tag.tagged_at, rule.keep_days_since_tagged, self._now
+        for days, since, verb in (
+            (rule.keep_days_since_tagged, tag.tagged_at, "tagged"),
+            (rule.keep_days_since_pulled, self._used_at(tag), "pulled or pushed"),
         ):
-            yield f"it was tagged in the last {_days(rule.keep_days_since_tagged)}"
-        if rule.keep_days_since_pulled is not None and not is_over(
-            self._used_at(tag), rule.keep_days_since_pulled, self._now
-        ):
-            yield f"it was pulled or pushed in the last {_days(rule.keep_days_since_pulled)}"
+            if days is not None and not is_over(since, days, now):
+                yield f"it was {verb} in the last {_days(days)}"
+            elif days is not None and restored_at is not None and not is_over(restored_at, days, now):
+                yield f"it was restored in the last {_days(days)}"
 
     def _used_at(self, tag: Tag) -> datetime:
-        return last_use(tag.tagged_at, tag.pulled_at, pulls_since=self._pulls_since)
+        return last_use(tag.tagged_at, tag.pulled_at, pulls_since=self._times.pulls_since)
 
     def _missed(self, rule: Rule, tag: Tag) -> str:
         missed = []
         if rule.keep_newest is not None:
             missed.append(f"it is not among the newest {rule.keep_newest}")
         if rule.keep_days_since_tagged is not None:
-            missed.append(f"it was tagged at {tag.tagged_at:%Y-%m-%d %H:%M} UTC")
+            missed.append(f"it was tagged at {_shown(tag.tagged_at)}")
         if rule.keep_days_since_pulled is not None:
-            pulled = f"last at {tag.pulled_at:%Y-%m-%d %H:%M} UTC" if tag.pulled_at else "never"
-            missed.append(f"it was pulled {pulled}")
+            missed.append(f"it was pulled {f'last at {_shown(tag.pulled_at)}' if tag.pulled_at else 'never'}")
+        if (restored_at := self._restored_at(tag)) is not None:
+            missed.append(f"it was restored at {_shown(restored_at)}")
         return f": {', and '.join(missed)}" if missed else ", nor any other tag that it matches"
 
 
@@ -271,6 +303,10 @@ def last_use(pushed_at: datetime, pulled_at: datetime | None, *, pulls_since: da
 def is_over(since: datetime, days: int, now: datetime) -> bool:
     """Whether a number of days has passed."""
     return (now - since).total_seconds() >= days * _DAY
+
+
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def _days(number: int) -> str:
@@ -304,7 +340,7 @@ class Newest:
 class Untagged:
     """A manifest that may be removed, or that keeps others, with what it depends on."""
 
-    is_kept: bool  # a tag reaches it
+    is_kept: bool  # a tag reaches it, or it was restored not long ago
     is_over: bool  # it was not used for the number of days
     parents: tuple[int, ...] = ()  # indexes that list it
     subject: int | None = None  # if the image has it

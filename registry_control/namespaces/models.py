@@ -42,6 +42,9 @@ class Namespace(Lockable):
         editable=False,
         help_text="When the registry began to record pulls, for namespaces that are older than that.",
     )
+    restored_at = models.DateTimeField(
+        null=True, editable=False, help_text="When it was restored from the recycle bin."
+    )
 
     class Meta:
         constraints = [

@@ -233,10 +233,10 @@ def restore(namespace: Namespace, entry: RecycleBinEntry, *, name: str | None, a
     if name is not None:
         check_name(name)
         namespace.name = name
-    namespace.status = entry.former_status
+    namespace.status, namespace.restored_at = entry.former_status, now()
     try:
         with transaction.atomic():
-            namespace.save(update_fields=["name", "status"])
+            namespace.save(update_fields=["name", "status", "restored_at"])
     except IntegrityError as error:
         raise AlreadyExists("namespace", namespace.name, recycling.TAKEN) from error
     _record_change(namespace)

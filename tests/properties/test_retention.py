@@ -17,6 +17,7 @@ from registry_control.gc.retention import (
     Policy,
     Rule,
     Tag,
+    Times,
     Untagged,
     is_over,
     last_use,
@@ -30,7 +31,14 @@ KEEPS = st.none() | st.integers(1, 5)
 RULES = st.builds(Rule, GLOBS, GLOBS, KEEPS, KEEPS, KEEPS)
 TIMES = st.integers(0, 10 * 24).map(lambda hours: NOW - timedelta(hours=hours))
 NAMES = st.text(alphabet="abv", min_size=1, max_size=2)
-TAGS = st.builds(Tag, NAMES, TIMES, st.none() | TIMES)
+TAGS = st.builds(Tag, NAMES, TIMES, st.none() | TIMES, st.none() | TIMES)
+TIMES_OF_IMAGE = st.builds(
+    Times,
+    st.just(NOW),
+    st.none() | TIMES,
+    st.none() | TIMES,
+    st.integers(0, 5).map(lambda days: timedelta(days=days)),
+)
 POLICIES = st.builds(
     Policy,
     st.booleans(),
@@ -60,11 +68,9 @@ def test_any_document_is_stored_or_refused(document: object) -> None:
         assert isinstance(parse(document), Policy)
 
 
-@given(POLICIES, st.lists(TAGS, unique_by=lambda tag: tag.name), st.none() | TIMES)
-def test_decisions_are_those_of_the_definition(
-    policy: Policy, tags: list[Tag], pulls_since: datetime | None
-) -> None:
-    rules = ImageRules(policy, "a", now=NOW, pulls_since=pulls_since)
+@given(POLICIES, st.lists(TAGS, unique_by=lambda tag: tag.name), TIMES_OF_IMAGE)
+def test_decisions_are_those_of_the_definition(policy: Policy, tags: list[Tag], times: Times) -> None:
+    rules = ImageRules(policy, "a", times)
     newest = Newest(rules.limits())
     for tag in tags:
         newest.add(rules.rule_for(tag.name), tag)
@@ -73,7 +79,7 @@ def test_decisions_are_those_of_the_definition(
         number = rules.rule_for(tag.name)
         is_newest = number is not None and tag.name in chosen.get(number, ())
         decision = rules.decide(tag, number=number, is_newest=is_newest)
-        assert decision.keep == expected(policy, tags, tag, pulls_since), decision
+        assert decision.keep == expected(policy, tags, tag, times), decision
         assert decision.reason
         assert decision.keep or decision.rule == number
 
@@ -89,7 +95,7 @@ def first_rule(policy: Policy, tag: Tag) -> int | None:
     )
 
 
-def expected(policy: Policy, tags: list[Tag], tag: Tag, pulls_since: datetime | None) -> bool:
+def expected(policy: Policy, tags: list[Tag], tag: Tag, times: Times) -> bool:
     """The definition, one sentence after the other."""
     protected = any(matches(glob, tag.name) for glob in policy.protected_tags)
     if protected and not any(matches(glob, tag.name) for glob in policy.protected_except):
@@ -103,16 +109,18 @@ def expected(policy: Policy, tags: list[Tag], tag: Tag, pulls_since: datetime | 
         key=lambda each: (each.tagged_at, each.name),
         reverse=True,
     )
-    used_at = last_use(tag.tagged_at, tag.pulled_at, pulls_since=pulls_since)
+    restores = [each for each in (tag.restored_at, times.restored_at) if each and each > tag.tagged_at]
+    used_at = last_use(tag.tagged_at, tag.pulled_at, pulls_since=times.pulls_since)
     return (
-        (rule.keep_newest is not None and tag in rivals[: rule.keep_newest])
+        any(NOW - each < times.restored_stays for each in restores)
+        or (rule.keep_newest is not None and tag in rivals[: rule.keep_newest])
         or (
             rule.keep_days_since_tagged is not None
-            and NOW - tag.tagged_at < timedelta(days=rule.keep_days_since_tagged)
+            and NOW - max([tag.tagged_at, *restores]) < timedelta(days=rule.keep_days_since_tagged)
         )
         or (
             rule.keep_days_since_pulled is not None
-            and NOW - used_at < timedelta(days=rule.keep_days_since_pulled)
+            and NOW - max([used_at, *restores]) < timedelta(days=rule.keep_days_since_pulled)
         )
     )
 

@@ -333,8 +333,8 @@ def restore(image: Image, entry: RecycleBinEntry, *, name: str | None, actor: Ac
     image.name = name or image.name
     if Image.objects.filter(NOT_DELETING, namespace=image.namespace_id, name=image.name).exists():
         raise AlreadyExists("image", str(image), recycling.TAKEN)
-    image.status, image.pushed_at = entry.former_status, entry.pushed_at
-    image.save(update_fields=["name", "status", "pushed_at"])
+    image.status, image.pushed_at, image.restored_at = entry.former_status, entry.pushed_at, now()
+    image.save(update_fields=["name", "status", "pushed_at", "restored_at"])
     _record_change(image)
     record(actor=actor, verb="image.restore", target=target_of(image))
 

@@ -444,6 +444,7 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
     """
     again = row(_BY_DIGEST, [id_parameter(image.pk), entry.digest])
     manifest_id = _Found(*again).id if again else _move_back(image, keeper, entry.digest)
+    Manifest.objects.filter(pk=manifest_id).update(restored_at=now())
     grown = 0 if again else sum(blob.size for blob in references.linked_only_by(manifest_id))
     restored = _restore_tags(image, keeper, manifest_id, name)
     moved = reachability.update(image.pk, [manifest_id])
@@ -493,7 +494,7 @@ def _restore_tags(image: Image, keeper: Image, manifest_id: int, name: str | Non
         restored.append(renamed)
     Tag.objects.filter(image=keeper).exclude(pk__in=[tag.pk for tag in restored]).delete()
     for tag in restored:
-        tag.image, tag.manifest_id = image, manifest_id
+        tag.image, tag.manifest_id, tag.restored_at = image, manifest_id, now()
         tag.save()
     return [tag.name for tag in restored]
 

@@ -170,6 +170,7 @@ def restore(image: Image, entry: RecycleBinEntry, *, name: str, manifest_id: int
         updated_at=entry.tag_updated_at or now(),
         last_pulled_at=entry.tag_pulled_at,
         set_by=entry.tag_set_by,
+        restored_at=now(),
     )
     record_change(image_scope(image.pk))
     moved = reachability.update(image.pk, [manifest_id])

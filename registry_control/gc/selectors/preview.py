@@ -4,10 +4,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.db.sql import placeholders, rows
-from registry_control.gc.retention import ImageRules, Policy
+from registry_control.gc.retention import ImageRules, Policy, Times
 from registry_control.gc.selectors import retained
 from registry_control.gc.selectors.retained import Days, ImageRow
 from registry_control.namespaces.models import Namespace
@@ -50,7 +49,7 @@ class Preview:
             self._count(image)
 
     def _tags_of(self, image: ImageRow) -> Iterator[PreviewedTag]:
-        rules = ImageRules(self.policy, image.name, now=now(), pulls_since=self.namespace.pulls_recorded_from)
+        rules = ImageRules(self.policy, image.name, self._times(image))
         newest = retained.newest_tags(image.id, rules)
         locked = self._locked(image)
         for page in retained.tag_pages(image.id):
@@ -63,6 +62,9 @@ class Preview:
                 digest = digests.get(row.manifest_id, "")  # empty if it was deleted meanwhile
                 yield PreviewedTag(image.name, row.tag.name, digest, keep, reason)
 
+    def _times(self, image: ImageRow) -> Times:
+        return retained.times_of(self.namespace, image.restored_at)
+
     def _locked(self, image: ImageRow) -> str:
         """Why nothing is removed from an image; empty if nothing prevents it."""
         if self.namespace.status == Status.LOCKED:
@@ -73,7 +75,7 @@ class Preview:
         """Add the untagged manifests of an image that go, and the blobs that only these link in it."""
         if self.policy.untagged_days is None or image.is_stale or self._locked(image):
             return
-        days = Days(self.policy.untagged_days, now(), self.namespace.pulls_recorded_from)
+        days = Days(self.policy.untagged_days, self._times(image))
         gone, kept = dict[int, int](), set[int]()
         for page, _ in retained.untagged_pages(image.id):
             going = retained.doomed(page, days)

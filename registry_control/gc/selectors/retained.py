@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from django.conf import settings
+
+from registry_control.common.clock import now
 from registry_control.common.models import not_deleting_sql
 from registry_control.db.sql import (
     id_parameter,
@@ -24,15 +27,19 @@ from registry_control.gc.retention import (
     ImageRules,
     Newest,
     Tag,
+    Times,
     Untagged,
     is_over,
     last_use,
     removable,
 )
+from registry_control.namespaces.models import Namespace
 
 PAGE: Final = 1000
 
-_TAG: Final = "SELECT t.id, t.name, t.manifest_id, t.updated_at, t.last_pulled_at FROM catalog_tag t WHERE"
+_TAG: Final = """
+SELECT t.id, t.name, t.manifest_id, t.updated_at, t.last_pulled_at, t.restored_at FROM catalog_tag t WHERE
+"""
 _TAGS: Final = f"""
 {_TAG} t.image_id = %s AND {not_deleting_sql("t")} AND t.name > %s ORDER BY t.name LIMIT %s
 """
@@ -42,7 +49,7 @@ _NAMED: Final = f"""
 SELECT COUNT(*) FROM catalog_tag WHERE image_id = %s AND {not_deleting_sql()} AND name IN
 """  # noqa: S608
 _IMAGES: Final = f"""
-SELECT id, name, status, size_is_stale FROM catalog_image
+SELECT id, name, status, size_is_stale, restored_at FROM catalog_image
 WHERE namespace_id = %s AND {not_deleting_sql()} AND pushed_at IS NOT NULL AND name > %s
 ORDER BY name LIMIT %s
 """  # noqa: S608
@@ -51,17 +58,18 @@ SELECT id, created_at FROM catalog_manifest
 WHERE image_id = %s AND NOT is_reachable AND (created_at, id) > (%s, %s) ORDER BY created_at, id LIMIT %s
 """
 _BY_ID: Final = """
-SELECT m.id, m.id, m.is_reachable, m.created_at, m.untagged_at, m.last_pulled_at FROM catalog_manifest m
+SELECT m.id, m.id, m.is_reachable, m.created_at, m.untagged_at, m.last_pulled_at, m.restored_at
+FROM catalog_manifest m
 WHERE m.id IN
 """
 _PARENTS: Final = """
-SELECT c.child_id, p.id, p.is_reachable, p.created_at, p.untagged_at, p.last_pulled_at
+SELECT c.child_id, p.id, p.is_reachable, p.created_at, p.untagged_at, p.last_pulled_at, p.restored_at
 FROM catalog_manifestchild c
 JOIN catalog_manifest p ON p.id = c.parent_id
 WHERE c.child_id IN
 """
 _SUBJECTS: Final = """
-SELECT m.id, s.id, s.is_reachable, s.created_at, s.untagged_at, s.last_pulled_at
+SELECT m.id, s.id, s.is_reachable, s.created_at, s.untagged_at, s.last_pulled_at, s.restored_at
 FROM catalog_manifest m
 JOIN catalog_manifest s ON s.image_id = m.image_id AND s.digest = m.subject_digest
 WHERE m.id IN
@@ -82,6 +90,7 @@ class ImageRow(NamedTuple):
     name: str
     status: str
     is_stale: bool  # the worker has not evaluated yet what its tags reach
+    restored_at: datetime | None = None  # when it left the recycle bin last
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +104,10 @@ class TagRow:
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """How long untagged manifests are kept, and the time of the decision."""
+    """How long untagged manifests of an image are kept, and the times that decide."""
 
     untagged: int
-    now: datetime
-    pulls_since: datetime | None
+    times: Times
 
 
 class Position(NamedTuple):
@@ -112,11 +120,23 @@ class Position(NamedTuple):
 BEGIN: Final = Position(datetime(1970, 1, 1, tzinfo=UTC), 0)
 
 
+def times_of(namespace: Namespace, restored_at: datetime | None) -> Times:
+    """The times of an image that was restored then, for decisions at this moment."""
+    found = [each for each in (namespace.restored_at, restored_at) if each is not None]
+    return Times(
+        now=now(),
+        pulls_since=namespace.pulls_recorded_from,
+        restored_at=max(found, default=None),
+        restored_stays=settings.RECYCLE_BIN,
+    )
+
+
 def images_of(namespace_id: UUID, *, after: str = "") -> Iterator[ImageRow]:
     """The images of a namespace in the order of their names, after a name."""
     while found := rows(_IMAGES, [id_parameter(namespace_id), after, PAGE]):
-        for image_id, name, status, is_stale in found:
-            yield ImageRow(uuid_from_db(image_id), name, status, bool(is_stale))
+        for image_id, name, status, is_stale, restored_at in found:
+            restored = optional_time(restored_at)
+            yield ImageRow(uuid_from_db(image_id), name, status, bool(is_stale), restored)
         after = found[-1][1]
 
 
@@ -200,8 +220,8 @@ def doomed(ids: Collection[int], days: Days) -> list[int]:
     going = removable(
         {
             id_: Untagged(
-                is_kept=each.is_reachable,
-                is_over=is_over(each.used_at(days), days.untagged, days.now),
+                is_kept=each.is_reachable or days.times.is_held(each.restored(days.times)),
+                is_over=is_over(each.used_at(days.times), days.untagged, days.times.now),
                 parents=tuple(parents.get(id_, ())),
                 subject=subjects.get(id_),
             )
@@ -229,16 +249,21 @@ class _Facts(NamedTuple):
     created_at: datetime
     untagged_at: datetime | None
     pulled_at: datetime | None
+    restored_at: datetime | None
 
-    def used_at(self, days: Days) -> datetime:
-        since = max(self.created_at, self.untagged_at or self.created_at)
-        return last_use(since, self.pulled_at, pulls_since=days.pulls_since)
+    def restored(self, times: Times) -> datetime | None:
+        return times.restored(self.created_at, self.restored_at)
+
+    def used_at(self, times: Times) -> datetime:
+        known = (self.created_at, self.untagged_at, self.restored(times))
+        since = max(each for each in known if each is not None)
+        return last_use(since, self.pulled_at, pulls_since=times.pulls_since)
 
 
 def _add(facts: dict[int, _Facts], found: Collection[tuple[Any, ...]]) -> None:
-    for _, id_, is_reachable, created_at, untagged_at, pulled_at in found:
-        times = (time_from_db(created_at), optional_time(untagged_at), optional_time(pulled_at))
-        facts[id_] = _Facts(bool(is_reachable), *times)
+    for _, id_, is_reachable, created_at, *others in found:
+        times = [optional_time(each) for each in others]
+        facts[id_] = _Facts(bool(is_reachable), time_from_db(created_at), *times)
 
 
 def _select(sql: str, ids: Collection[int]) -> list[tuple[Any, ...]]:
@@ -251,7 +276,6 @@ def _parts(values: list[Any]) -> Iterator[list[Any]]:
 
 
 def _tag_row(found: tuple[Any, ...]) -> TagRow:
-    tag_id, name, manifest_id, tagged_at, pulled_at = found
-    return TagRow(
-        uuid_from_db(tag_id), manifest_id, Tag(name, time_from_db(tagged_at), optional_time(pulled_at))
-    )
+    tag_id, name, manifest_id, tagged_at, *others = found
+    times = [optional_time(each) for each in others]
+    return TagRow(uuid_from_db(tag_id), manifest_id, Tag(name, time_from_db(tagged_at), *times))

@@ -24,13 +24,13 @@ from psycopg.errors import LockNotAvailable
 
 from registry_control.audit.services import SYSTEM
 from registry_control.catalog.errors import ImageNotFound, ImageReadOnly
-from registry_control.catalog.models import Manifest
+from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.services import images, manifests, tags
 from registry_control.common.background import is_stopping
 from registry_control.common.clock import now
 from registry_control.common.models import DELETED, Status
 from registry_control.gc.models import RetentionRun
-from registry_control.gc.retention import NOTHING, ImageRules, Policy
+from registry_control.gc.retention import NOTHING, ImageRules, Policy, Times
 from registry_control.gc.selectors import retained
 from registry_control.gc.selectors.retained import Days, ImageRow, Position, TagRow
 from registry_control.gc.selectors.retention import policy_in
@@ -65,8 +65,15 @@ class _Slice:
     def must_end(self) -> bool:
         return is_stopping() or time.monotonic() > self.ends_at
 
-    def rules_for(self, image: str) -> ImageRules:
-        return ImageRules(self.policy, image, now=now(), pulls_since=self.namespace.pulls_recorded_from)
+    def rules_for(self, image: ImageRow | Image) -> ImageRules:
+        return ImageRules(self.policy, image.name, self._times(image))
+
+    def days_for(self, image: ImageRow | Image) -> Days:
+        return Days(self.policy.untagged_days or 0, self._times(image))
+
+    def _times(self, image: ImageRow | Image) -> Times:
+        namespace = image.namespace if isinstance(image, Image) else self.namespace
+        return retained.times_of(namespace, image.restored_at)
 
     def skip(self, sentence: str) -> None:
         logger.warning("retention of %s: %s", self.namespace, sentence)
@@ -223,7 +230,7 @@ def _work_on(slice_: _Slice, image: ImageRow, cursor: dict[str, str]) -> dict[st
 
 def _remove_tags(slice_: _Slice, image: ImageRow, *, after: str) -> dict[str, str]:
     """Remove the tags of an image that the rules do not keep; where to continue, empty at the end."""
-    rules = slice_.rules_for(image.name)
+    rules = slice_.rules_for(image)
     if not rules:
         return {}
     began = time.monotonic()
@@ -250,7 +257,7 @@ def _remove_batch(
     """Remove tags unless something has changed; False if one of the newest tags of a rule is gone."""
     _require_policy(slice_)
     image = images.get_for_update(row.id)
-    rules = slice_.rules_for(row.name)
+    rules = slice_.rules_for(image)
     planned = {each.id: each for each in batch}
     concerned = {rules.rule_for(each.tag.name) for each in batch}
     if not all(retained.have_all(row.id, names) for number, names in newest.items() if number in concerned):
@@ -279,7 +286,7 @@ def _remove_untagged(slice_: _Slice, image: ImageRow, *, after: Position) -> dic
     while True:
         removed = 0
         for page, position in retained.untagged_pages(image.id, after=after):
-            for manifest_id in retained.without_parents(retained.doomed(page, _days(slice_))):
+            for manifest_id in retained.without_parents(retained.doomed(page, slice_.days_for(image))):
                 removed += _remove_manifest(slice_, image, manifest_id)
                 if slice_.must_end():
                     return {"manifest": _encoded(after)}
@@ -305,9 +312,10 @@ def _remove_some(slice_: _Slice, row: ImageRow, manifest_id: int) -> int:
     """Remove some referrers of a manifest, or the last ones and the manifest; returns how many."""
     _require_policy(slice_)
     image = images.get_for_update(row.id)
-    if image.size_is_stale or not retained.doomed([manifest_id], _days(slice_)):
+    days = slice_.days_for(image)
+    if image.size_is_stale or not retained.doomed([manifest_id], days):
         return 0
-    order = _with_referrers(manifest_id, _days(slice_))
+    order = _with_referrers(manifest_id, days)
     found = Manifest.objects.defer("payload").select_for_update().filter(pk__in=order, image=image)
     by_id = {each.pk: each for each in found.order_by("digest")}
     removed = 0
@@ -337,10 +345,6 @@ def _require_policy(slice_: _Slice) -> None:
     same = Retention.objects.filter(pk=slice_.namespace.pk, updated_at=slice_.stored_at)
     if not same.select_for_update().exists():
         raise _Superseded
-
-
-def _days(slice_: _Slice) -> Days:
-    return Days(slice_.policy.untagged_days or 0, now(), slice_.namespace.pulls_recorded_from)
 
 
 def _batches(found: Sequence[TagRow], size: int) -> Iterator[Sequence[TagRow]]:

@@ -1,14 +1,19 @@
-"""Retention with a recycle bin: what it removes can be restored."""
+"""Retention with a recycle bin: what it removes can be restored, and stays then."""
 
 from collections.abc import Iterator
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.test import override_settings
 
-from registry_control.catalog.models import Image
-from registry_control.namespaces.models import RecycleBinEntry
-from tests.factories import make_key, make_namespace
+from registry_control.catalog.models import Image, Manifest, Tag
+from registry_control.catalog.services import manifests, tags
+from registry_control.common.clock import now
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from tests.factories import TestKey, make_key, make_namespace
+from tests.integration.control.api import Api
+from tests.integration.gc.recycling import restore
 from tests.integration.gc.retaining import enforce, manifests_of, new_image, preview, push, set_rules, tags_of
 
 pytestmark = pytest.mark.django_db
@@ -43,3 +48,136 @@ def test_removed_tags_and_manifests_are_in_the_recycle_bin() -> None:
     image = Image.objects.get(pk=image_id)
     names = [f"{image}:old", *(f"{image}@{digest}" for digest in (index, signature, plain))]
     assert sorted(found) == sorted((name, "system") for name in names)
+
+
+@pytest.fixture
+def owner() -> TestKey:
+    return make_key()
+
+
+@pytest.fixture
+def namespace(owner: TestKey) -> Namespace:
+    return make_namespace(owner)
+
+
+@pytest.fixture
+def image_id(owner: TestKey, namespace: Namespace) -> UUID:
+    return new_image(owner, namespace)
+
+
+def restore_after(owner: TestKey, *, days: float) -> None:
+    """Restore the only entry, and let the restore be some days ago."""
+    assert restore(owner).status == 200
+    for model in (Namespace, Image, Manifest, Tag):
+        restored = model._default_manager.filter(restored_at__isnull=False)
+        restored.update(restored_at=now() - timedelta(days=days))
+
+
+def shown(owner: TestKey, namespace: Namespace) -> tuple[str, str]:
+    """Action and reason of the only tag."""
+    (tag,) = preview(owner, namespace)["tags"]
+    return tag["action"], tag["reason"]
+
+
+@pytest.mark.parametrize("keep", ["keep_days_since_tagged", "keep_days_since_pulled"])
+def test_the_days_of_a_restored_tag_count_from_the_restore(
+    owner: TestKey, namespace: Namespace, image_id: UUID, keep: str
+) -> None:
+    # given a tag that a rule has removed
+    push(owner, image_id, "old", days=90)
+    before = Api(owner).get(f"/images/{image_id}/tags").body
+    set_rules(namespace, {keep: 30})
+    enforce(namespace)
+    assert tags_of(image_id) == []
+
+    # when it is restored, then the rule keeps it for as many days, and the API shows the times it had
+    restore_after(owner, days=29)
+    assert Api(owner).get(f"/images/{image_id}/tags").body == before
+    assert shown(owner, namespace) == ("keep", "rule 1 keeps it: it was restored in the last 30 days")
+    assert enforce(namespace).tags == 0
+
+    # and not for longer
+    Tag.objects.update(restored_at=now() - timedelta(days=31))
+    action, reason = shown(owner, namespace)
+    assert action == "remove"
+    assert ", and it was restored at 20" in reason
+    assert enforce(namespace).tags == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [({}, ["old"]), ({"keep_newest": 1}, ["new", "old"]), ({"keep_days_since_tagged": 1}, ["old"])],
+)
+def test_a_restored_tag_stays_for_the_period_of_the_bin_whatever_the_rule_says(
+    owner: TestKey, namespace: Namespace, image_id: UUID, rule: dict[str, int], kept: list[str]
+) -> None:
+    push(owner, image_id, "old", days=90)
+    push(owner, image_id, "new", days=80)
+    tags.untag(actor=owner.actor, image_id=image_id, name="old")
+    restore_after(owner, days=6.5)
+    set_rules(namespace, rule)
+    found = {each["tag"]: each["reason"] for each in preview(owner, namespace)["tags"]}
+    assert found["old"].startswith("it was restored at 20")
+    assert ", and stays until 20" in found["old"]
+    enforce(namespace)
+    assert tags_of(image_id) == kept
+
+    # and goes when that period is over
+    Tag.objects.update(restored_at=now() - timedelta(days=7))
+    enforce(namespace)
+    assert "old" not in tags_of(image_id)
+
+
+def test_a_tag_that_was_moved_since_its_restore_counts_as_any_other(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    push(owner, image_id, "old", days=90)
+    tags.untag(actor=owner.actor, image_id=image_id, name="old")
+    restore_after(owner, days=4)
+    push(owner, image_id, "old", days=2)
+    set_rules(namespace, {"keep_days_since_tagged": 1})
+    assert enforce(namespace).tags == 1
+
+
+@pytest.mark.parametrize("kind", ["manifest", "image", "namespace"])
+def test_what_belonged_to_a_restored_object_stays_as_well(
+    owner: TestKey, namespace: Namespace, image_id: UUID, kind: str
+) -> None:
+    # given old content that was deleted and restored
+    digest = push(owner, image_id, "old", days=90)
+    untagged = push(owner, image_id, days=90)
+    api = Api(owner)
+    if kind == "manifest":
+        manifests.delete(actor=owner.actor, image_id=image_id, digest=untagged)
+        restore_after(owner, days=5)
+        manifests.delete(actor=owner.actor, image_id=image_id, digest=digest)
+    elif kind == "image":
+        assert api.delete(f"/images/{image_id}").status == 200
+    else:
+        assert api.delete(f"/namespaces/{namespace.pk}").status == 200
+    restore_after(owner, days=5)
+    set_rules(namespace, {"keep_days_since_tagged": 9}, untagged_days=9)
+    planned = preview(owner, namespace)
+    assert planned["tags"][0]["reason"] == "rule 1 keeps it: it was restored in the last 9 days"
+    assert planned["manifests"] == 0
+    run = enforce(namespace)
+    assert (run.tags, run.manifests) == (0, 0)
+
+    # and what is pushed later does not count as restored
+    push(owner, image_id, "later", days=3)
+    set_rules(namespace, {"tags": "later", "keep_days_since_tagged": 2}, untagged_days=1)
+    assert enforce(namespace).tags == 1
+    assert manifests_of(image_id) >= {digest, untagged}
+
+
+def test_a_restored_signature_stays_when_its_subject_goes(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    subject = push(owner, image_id, days=90)
+    signature = push(owner, image_id, days=90, subject=subject)
+    manifests.delete(actor=owner.actor, image_id=image_id, digest=signature)
+    restore_after(owner, days=5)
+    set_rules(namespace, untagged_days=1)
+    assert preview(owner, namespace)["manifests"] == 1
+    enforce(namespace)
+    assert manifests_of(image_id) == {signature}
