@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 MINUTES ?= 10
-WORKERS ?= 2
+WORKERS ?= 3
 
 # Tests in parallel (first argument: the database, second: the selection). Tests marked `serial` measure time or
 # memory, so they run alone, last, and are in one folder, because collecting all tests takes long. With ARGS a selection may be empty (exit code 5), which is no failure then.

@@ -28,7 +28,7 @@ def test_acknowledged_changes_survive_cut_connections_and_killed_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.only_on("sqlite")  # tests/production has three minutes of it on PostgreSQL and MinIO
+@pytest.mark.only_on("sqlite")  # tests/production has more of it, on PostgreSQL and MinIO
 @pytest.mark.timeout(600)
 def test_nothing_promised_is_collected_while_shared_layers_are_deleted_and_workers_killed(
     make_stack: Callable[..., Stack],

@@ -1,4 +1,4 @@
-"""Garbage collection by the workers of two nodes, on PostgreSQL, Redis and MinIO."""
+"""Garbage collection by the workers of two nodes, on PostgreSQL, Redis and MinIO: a minute of `make soak`."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 
-def test_nothing_promised_is_lost_in_three_minutes_of_pushes_deletions_and_killed_workers(
+def test_nothing_promised_is_lost_while_clients_push_and_delete_and_workers_are_killed(
     installation: Installation, make_node: Callable[[], Stack]
 ) -> None:
     # given two nodes with grace and leases of seconds
@@ -24,7 +24,7 @@ def test_nothing_promised_is_lost_in_three_minutes_of_pushes_deletions_and_kille
     nodes = [make_node().start() for _ in range(2)]
 
     # when clients push and delete images that share layers, while a process is killed every 10 seconds
-    record = soak_collector(nodes, clients=8, goal=Goal(180), seed=1)
+    record = soak_collector(nodes, clients=8, goal=Goal(75), seed=1)
 
     # then every promise held, and the database and the store agree
     assert record.failures == []
