@@ -26,6 +26,7 @@ TOLERANCE: Final = timedelta(seconds=60)
 CONFIRMATION: Final = 10.0
 """Seconds without a process that sees another time, after which a time after a gap is taken for right."""
 
+_MOST: Final = timedelta(days=36_500)
 _WRITE_EVERY: Final = timedelta(seconds=5)
 _ONLY_ROW: Final = 1
 
@@ -43,8 +44,9 @@ class Shared:
     """What the processes of an installation share about the clock."""
 
     seen: datetime  # the last time that one of them saw
-    held_until: datetime | None = None
-    reason: str = ""
+    held_since: datetime | None = None  # when the clock jumped forward, by its new time
+    held_until: datetime | None = None  # by so much content from before looks older than it is
+    reason: str = ""  # the jump in words
     needs_repair: bool = False  # times in the database may lie in the future
 
 
@@ -57,59 +59,70 @@ class Memory:
     doubted_since: float = 0.0  # ticks
 
 
-def assess(
-    current: Reading, shared: Shared, memory: Memory, *, longest: timedelta
-) -> tuple[Shared, Memory, str]:
+def assess(current: Reading, shared: Shared, memory: Memory) -> tuple[Shared, Memory, str]:
     """Compare a reading with the last one of this process and with what other processes saw.
 
     Args:
         current: the clock now.
         shared: what the processes share.
         memory: what this process remembers.
-        longest: for how long a jump can make content go too early: the grace period and the lease.
 
     Returns:
-        What to share and to remember, and why nothing may be deleted by its age; empty if it may.
+        What to share and to remember, and why the time itself is in doubt; empty if it is not. After a jump
+        forward it is not, and `held` says for how long nothing may be deleted by its age.
     """
     if memory.last is not None and memory.doubted is None:
         elapsed = timedelta(seconds=current.ticks - memory.last.ticks)
         jump = current.time - memory.last.time - elapsed
-        if jump > TOLERANCE:
-            shared = _hold(current, shared, jump, longest)
-            return shared, Memory(current), shared.reason
-        if jump < -TOLERANCE:
-            return Shared(current.time, needs_repair=True), Memory(current), ""
+        if abs(jump) > TOLERANCE:
+            return _after_jump(current, shared, jump), Memory(current), ""
         if shared.seen <= memory.last.time:  # no other process has seen anything since
-            return replace(shared, seen=current.time), Memory(current), _held(current, shared)
+            return replace(shared, seen=current.time), Memory(current), ""
     difference = current.time - shared.seen
     if abs(difference) <= TOLERANCE:
-        return (
-            replace(shared, seen=max(current.time, shared.seen)),
-            Memory(current),
-            _held(current, shared),
-        )
+        return replace(shared, seen=max(current.time, shared.seen)), Memory(current), ""
     if memory.doubted is None or memory.doubted.seen != shared.seen:
         return shared, Memory(current, shared, current.ticks), _doubt(difference)
     if current.ticks - memory.doubted_since < CONFIRMATION:
         return shared, replace(memory, last=current), _doubt(difference)
     if difference < timedelta(0):
-        return Shared(current.time, needs_repair=True), Memory(current), ""
-    return replace(shared, seen=current.time), Memory(current), _held(current, shared)
+        return _after_jump(current, shared, difference), Memory(current), ""
+    return replace(shared, seen=current.time), Memory(current), ""
 
 
-def _hold(current: Reading, shared: Shared, jump: timedelta, longest: timedelta) -> Shared:
-    until = current.time + min(jump, longest)
-    reason = (
-        f"the clock jumped forward by {_seconds(jump)} s and content looks older than it is;"
-        f" nothing is deleted by its age until {until.isoformat()}"
-    )
-    if shared.held_until is not None and shared.held_until >= until - TOLERANCE:
-        return replace(shared, seen=current.time)  # another process noticed the same jump
-    return replace(shared, seen=current.time, held_until=until, reason=reason)
+def held(moment: datetime, shared: Shared, *, longest: timedelta) -> str:
+    """Why nothing may be deleted because it is older than `longest`; empty if it may.
+
+    After a jump forward by less than that, content has to wait for as long as the jump; after a longer one,
+    for `longest`.
+    """
+    if shared.held_until is None:
+        return ""
+    until = shared.held_until
+    if shared.held_since is not None:
+        until = min(until, shared.held_since + longest)
+    if moment >= until:
+        return ""
+    return f"{shared.reason}; nothing is deleted by its age until {until.isoformat()}"
 
 
-def _held(current: Reading, shared: Shared) -> str:
-    return shared.reason if shared.held_until is not None and current.time < shared.held_until else ""
+def _after_jump(current: Reading, shared: Shared, jump: timedelta) -> Shared:
+    """Add the jump to what content looks older than it is. A jump backward takes it away again."""
+    is_known = abs(current.time - shared.seen) <= TOLERANCE  # another process has noticed the same jump
+    needs_repair = shared.needs_repair or jump < timedelta(0)
+    if is_known and (jump < timedelta(0) or shared.held_until is not None):
+        return replace(shared, seen=current.time, needs_repair=needs_repair)
+    waiting = timedelta(0)
+    if shared.held_until is not None:
+        waiting = max(shared.held_until - (current.time - jump), timedelta(0))
+    older = min(waiting + jump, _MOST)
+    if older <= TOLERANCE:
+        return Shared(current.time, needs_repair=needs_repair)
+    if jump < timedelta(0):
+        since = None if shared.held_since is None else shared.held_since + jump
+        return Shared(current.time, since, current.time + older, shared.reason, needs_repair)
+    reason = f"the clock jumped forward by {_seconds(jump)} s and content looks older than it is"
+    return Shared(current.time, current.time, current.time + older, reason, needs_repair)
 
 
 def _doubt(difference: timedelta) -> str:
@@ -135,39 +148,55 @@ class Status(NamedTuple):
     needs_repair: bool
 
 
-def check() -> Status:
-    """Read the clock. For processes that call this every few seconds, and for commands."""
+def check(*, longest: timedelta | None = None) -> Status:
+    """Read the clock. For processes that call this every few seconds, and for commands.
+
+    `longest` is the age at which the caller deletes; the default is that of unreferenced blobs: the grace
+    period and the lease.
+    """
     global _memory, _last_reason
     with _lock:
         current = Reading(database_now(), _ticks())
         shared = read()
         found = shared or Shared(current.time)
-        longest = settings.GC_GRACE + settings.BLOB_LEASE
-        after, _memory, reason = assess(current, found, _memory, longest=longest)
+        after, _memory, doubt = assess(current, found, _memory)
         if shared is None or replace(after, seen=found.seen) != found or _is_due(after, found):
             _write(after)
+        reason = doubt or held(current.time, after, longest=_collecting())
         if reason != _last_reason:
             logger.error("%s", reason) if reason else logger.warning("the clock is taken for right again")
         _last_reason = reason
+        if longest is not None:
+            reason = doubt or held(current.time, after, longest=longest)
         return Status(reason, after.needs_repair)
 
 
 def read() -> Shared | None:
     """What the processes share; None before one of them has read the clock."""
     row = ClockWatch.objects.filter(pk=_ONLY_ROW).first()
-    return None if row is None else Shared(row.seen_at, row.held_until, row.reason, row.needs_repair)
+    if row is None:
+        return None
+    return Shared(row.seen_at, row.held_since, row.held_until, row.reason, row.needs_repair)
 
 
-def shared_reason() -> str:
-    """Why nothing may be deleted by its age, as far as all processes know."""
+def shared_reason(*, longest: timedelta | None = None) -> str:
+    """Why nothing may be deleted by its age, as far as all processes know; `longest` as for `check`."""
     found = read()
-    return "" if found is None else _held(Reading(database_now(), 0.0), found)
+    if found is None:
+        return ""
+    return held(database_now(), found, longest=_collecting() if longest is None else longest)
+
+
+def _collecting() -> timedelta:
+    """The age at which the collector deletes unreferenced blobs."""
+    longest: timedelta = settings.GC_GRACE + settings.BLOB_LEASE
+    return longest
 
 
 @transaction.atomic
 def end_hold() -> None:
     """Delete by age again, because an operator says that the clock is right. Idempotent."""
-    ClockWatch.objects.filter(pk=_ONLY_ROW).update(held_until=None, reason="")
+    ClockWatch.objects.filter(pk=_ONLY_ROW).update(held_since=None, held_until=None, reason="")
 
 
 @transaction.atomic
@@ -186,6 +215,7 @@ def _write(shared: Shared) -> None:
         pk=_ONLY_ROW,
         defaults={
             "seen_at": shared.seen,
+            "held_since": shared.held_since,
             "held_until": shared.held_until,
             "reason": shared.reason,
             "needs_repair": shared.needs_repair,

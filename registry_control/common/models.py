@@ -80,6 +80,7 @@ class ClockWatch(models.Model):
     """What the processes share about the clock (see `clock_watch`); one row."""
 
     seen_at = models.DateTimeField()
+    held_since = models.DateTimeField(null=True)
     held_until = models.DateTimeField(null=True)
     reason = models.CharField(max_length=255, blank=True, default="")
     needs_repair = models.BooleanField(default=False)

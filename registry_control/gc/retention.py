@@ -60,6 +60,14 @@ class Policy:
         """Whether anything is to be enforced."""
         return self.enabled and bool(self.rules or self.untagged_days)
 
+    @property
+    def longest(self) -> timedelta:
+        """The greatest age by which anything is removed; a century at most."""
+        ages = [self.untagged_days]
+        for rule in self.rules:
+            ages += [rule.keep_days_since_tagged, rule.keep_days_since_pulled]
+        return timedelta(days=min(max((days for days in ages if days is not None), default=0), 36_500))
+
     def as_json(self) -> dict[str, Any]:
         """The fields as the API shows them."""
         return {

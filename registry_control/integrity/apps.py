@@ -1,6 +1,6 @@
 from django.apps import AppConfig
 
-from registry_control.common.signals import content_healed
+from registry_control.common.signals import clock_set_back, content_healed
 
 
 class IntegrityConfig(AppConfig):
@@ -10,6 +10,7 @@ class IntegrityConfig(AppConfig):
 
     def ready(self) -> None:
         content_healed.connect(_close_fault, dispatch_uid="integrity")
+        clock_set_back.connect(_repair_times, dispatch_uid="integrity")
 
 
 def _close_fault(*, blob_id: int, **_: object) -> None:
@@ -18,3 +19,9 @@ def _close_fault(*, blob_id: int, **_: object) -> None:
     )
 
     faults.close(blob_id)
+
+
+def _repair_times(**_: object) -> None:
+    from registry_control.integrity.services import clock_repair
+
+    clock_repair.repair()

@@ -27,8 +27,8 @@ LATER: Final = timedelta(minutes=5)
 """Time until a pass goes on that stopped because the storage or the database is likely the wrong one."""
 
 _FIRST_RETRY: Final = timedelta(seconds=30)
-_LAST_RETRY: Final = timedelta(hours=1)
-_LAST_RECHECK: Final = timedelta(days=1)
+LAST_RETRY: Final = timedelta(hours=1)
+LAST_RECHECK: Final = timedelta(days=1)
 
 
 class Content(StrEnum):
@@ -87,7 +87,7 @@ def looks(*, number: int, period: timedelta, since_last: timedelta) -> int:
 
 def retry_after(attempts: int) -> timedelta:
     """The time until a look that failed is repeated, after `attempts` in all."""
-    return min(_FIRST_RETRY * (1 << min(max(attempts - 1, 0), 10)), _LAST_RETRY)
+    return min(_FIRST_RETRY * (1 << min(max(attempts - 1, 0), 10)), LAST_RETRY)
 
 
 def confirm_after(content: Content) -> timedelta:
@@ -97,4 +97,4 @@ def confirm_after(content: Content) -> timedelta:
 
 def recheck_after(attempts: int) -> timedelta:
     """The time until quarantined content is looked at again, in case that it was restored."""
-    return min(_FIRST_RETRY * (1 << min(2 * max(attempts - 1, 0), 20)), _LAST_RECHECK)
+    return min(_FIRST_RETRY * (1 << min(2 * max(attempts - 1, 0), 20)), LAST_RECHECK)

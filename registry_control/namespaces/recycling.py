@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from registry_control.audit.services import Actor
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.common.signals import recycled
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 
@@ -38,7 +38,7 @@ def keep(
 
     `columns` are those of the deleted row that a restore sets again.
     """
-    moment = now()
+    moment = database_now()
     RecycleBinEntry.objects.create(
         kind=kind,
         name=name,

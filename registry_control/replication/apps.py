@@ -4,7 +4,12 @@ from uuid import UUID
 from django.apps import AppConfig
 from django.db.models import Model
 
-from registry_control.common.signals import content_pushed, deletion_started, execution_started
+from registry_control.common.signals import (
+    clock_set_back,
+    content_pushed,
+    deletion_started,
+    execution_started,
+)
 
 
 class ReplicationConfig(AppConfig):
@@ -12,6 +17,7 @@ class ReplicationConfig(AppConfig):
     label = "replication"
 
     def ready(self) -> None:
+        clock_set_back.connect(_repair_times, dispatch_uid="replication")
         content_pushed.connect(_record_push, dispatch_uid="replication")
         execution_started.connect(_enqueue_advance, dispatch_uid="replication")
         deletion_started.connect(_enqueue_clean_up, dispatch_uid="replication")
@@ -38,3 +44,9 @@ def _enqueue_clean_up(sender: type[Model], **_: object) -> None:
         from registry_control.replication.tasks import clean_up
 
         enqueue_on_commit(clean_up)
+
+
+def _repair_times(**_: object) -> None:
+    from registry_control.replication.engine import clock_repair
+
+    clock_repair.repair()

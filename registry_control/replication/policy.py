@@ -24,7 +24,7 @@ GIVE_UP: Final = timedelta(hours=1)
 
 _FIRST_RETRY: Final = 1.0  # seconds
 _LONGEST_RETRY: Final = 300.0
-_LONGEST_RETRY_AFTER: Final = 3600.0
+LONGEST_RETRY_AFTER: Final = 3600.0
 _COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _GLOB: Final = re.compile(r"[A-Za-z0-9._/*?-]+")
@@ -188,7 +188,7 @@ def retry_delay(failures: int, *, retry_after: float | None) -> timedelta:
     """
     longest = min(_LONGEST_RETRY, _FIRST_RETRY * 2 ** min(max(failures - 1, 0), 16))
     own = longest * random.uniform(0.5, 1)  # noqa: S311 - jitter
-    return timedelta(seconds=max(own, min(retry_after or 0.0, _LONGEST_RETRY_AFTER)))
+    return timedelta(seconds=max(own, min(retry_after or 0.0, LONGEST_RETRY_AFTER)))
 
 
 def with_error(errors: Sequence[str], sentence: str) -> list[str]:

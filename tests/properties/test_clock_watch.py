@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_control.common.clock_watch import CONFIRMATION, TOLERANCE, Memory, Reading, Shared, assess
+from registry_control.common.clock_watch import CONFIRMATION, TOLERANCE, Memory, Reading, Shared, assess, held
 
 START = datetime(2026, 11, 30, tzinfo=UTC)
 LONGEST = timedelta(days=2)
@@ -21,13 +21,11 @@ class _Process:
         self.shared, self.memory = shared, Memory()
         self.offset, self.ticks = timedelta(0), 1000.0
 
-    def check(self, after: float = 3.0) -> str:
+    def check(self, after: float = 3.0, *, longest: timedelta = LONGEST) -> str:
         self.ticks += after
         time = START + self.offset + timedelta(seconds=self.ticks)
-        self.shared, self.memory, reason = assess(
-            Reading(time, self.ticks), self.shared, self.memory, longest=LONGEST
-        )
-        return reason
+        self.shared, self.memory, doubt = assess(Reading(time, self.ticks), self.shared, self.memory)
+        return doubt or held(time, self.shared, longest=longest)
 
 
 def _started() -> _Process:
@@ -110,3 +108,65 @@ def test_a_process_with_another_clock_than_the_others_deletes_nothing(
     for _ in range(checks):
         assert "differs" in process.check(CONFIRMATION)
         process.shared = replace(process.shared, seen=process.shared.seen + timedelta(seconds=CONFIRMATION))
+
+
+@given(JUMPS, st.timedeltas(min_value=timedelta(hours=1), max_value=timedelta(days=4000)))
+def test_what_is_deleted_at_a_greater_age_waits_for_longer(jump: timedelta, longest: timedelta) -> None:
+    process = _started()
+    process.offset += jump
+    process.check()
+    needed = min(jump, longest).total_seconds()
+    assert process.check(needed - 10.0, longest=longest)
+    assert process.check(20.0, longest=longest) == ""
+
+
+@given(JUMPS, JUMPS, st.floats(0.0, 1.0))
+def test_content_waits_for_the_sum_of_two_jumps(first: timedelta, second: timedelta, when: float) -> None:
+    # given a second jump at any time of the wait after the first one
+    process, longest = _started(), first + second
+    process.offset += first
+    process.check()
+    waited = first.total_seconds() * when
+    process.check(waited, longest=longest)
+    process.offset += second
+    process.check(0.0)
+
+    # then content from before both has waited its real time at the end, and not much longer
+    left = longest.total_seconds() - waited
+    assert process.check(left - 100.0, longest=longest)
+    assert process.check(200.0, longest=longest) == ""
+
+
+@given(JUMPS, st.floats(0.1, 0.9))
+def test_a_jump_that_is_taken_back_in_part_shortens_the_wait(jump: timedelta, share: float) -> None:
+    process, back = _started(), jump * share
+    process.offset += jump
+    process.check(longest=jump)
+    process.offset -= back
+    process.check(longest=jump)
+    left = (jump - back).total_seconds()
+    if back > TOLERANCE and left > 100.0:
+        assert process.shared.needs_repair
+        assert process.check(left - 100.0, longest=jump)
+        assert process.check(200.0, longest=jump) == ""
+
+
+@given(JUMPS, st.sampled_from([1, -1]))
+def test_a_jump_that_two_processes_notice_counts_once(jump: timedelta, sign: int) -> None:
+    # given a wait after an earlier jump, and two processes
+    one = _started()
+    one.offset += timedelta(days=5000)
+    one.check()
+    other = _Process(one.shared)
+    other.ticks, other.offset = one.ticks, one.offset
+    other.check(0.0)
+
+    # when both notice the same jump
+    one.offset += sign * jump
+    other.offset = one.offset
+    one.check()
+    other.shared = one.shared
+    other.check(5.0)
+
+    # then the second one changes nothing
+    assert replace(other.shared, seen=one.shared.seen) == one.shared

@@ -23,7 +23,7 @@ from registry_control.catalog.references import Cause
 from registry_control.catalog.selectors.holders import idle_images, leases_have_expired
 from registry_control.catalog.services import images, manifests, uploads
 from registry_control.common import clock_watch
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now, now
 from registry_control.common.models import Status
 from registry_control.common.signals import manifests_removed
 from registry_control.db.sql import execute, id_parameter, placeholders, rows
@@ -104,11 +104,15 @@ def _delete_namespaces(limit: int) -> bool:
 def remove_never_pushed(*, limit: int) -> int:
     """Delete images that an upload created and no manifest followed, once no lease is left in them.
 
-    Returns how many were examined; images whose rows are locked are not.
+    Returns how many were examined; images whose rows are locked are not. None while the clock may be wrong
+    (ADR 66).
     """
-    before = now() - settings.UPLOAD_LIFE
+    before = database_now() - settings.UPLOAD_LIFE
+    found = list(idle_images(before).values_list("pk", flat=True)[:limit])
+    if not found or clock_watch.check(longest=settings.UPLOAD_LIFE + settings.BLOB_LEASE).reason:
+        return 0
     examined = 0
-    for pk in list(idle_images(before).values_list("pk", flat=True)[:limit]):
+    for pk in found:
         with skip_locked():
             _delete_if_still_idle(idle_images(before), pk)
             examined += 1

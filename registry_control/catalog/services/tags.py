@@ -19,11 +19,13 @@ from registry_control.catalog.selectors.content import tag_row
 from registry_control.catalog.selectors.listing import get_visible_tag
 from registry_control.catalog.services import conditions, images, protection, reachability
 from registry_control.catalog.services.images import ImageForUpdate
+from registry_control.common import clock_watch
 from registry_control.common.changes import image_scope, record_change
 from registry_control.common.clock import now
 from registry_control.common.errors import AlreadyExists, PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.signals import deletion_started
+from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import execute, id_parameter, time_parameter
 from registry_control.namespaces import recycling
 from registry_control.namespaces.models import RecycleBinEntry
@@ -44,10 +46,15 @@ FROM catalog_tag t JOIN catalog_manifest m ON m.id = t.manifest_id WHERE t.id = 
 
 
 def forget_history(*, limit: int) -> int:
-    """Delete up to `limit` rows of history that are older than the recycle bin; returns how many."""
-    old = TagHistory.objects.filter(until__lte=now() - settings.RECYCLE_BIN).order_by("until")
+    """Delete up to `limit` rows of history that are older than the recycle bin; returns how many.
+
+    None while the clock may be wrong (ADR 66).
+    """
+    old = TagHistory.objects.filter(until__lte=DatabaseNow() - settings.RECYCLE_BIN).order_by("until")
     found = list(old.values_list("pk", flat=True)[:limit])
-    return TagHistory.objects.filter(pk__in=found).delete()[0] if found else 0
+    if not found or clock_watch.check(longest=settings.RECYCLE_BIN).reason:
+        return 0
+    return TagHistory.objects.filter(pk__in=found).delete()[0]
 
 
 class TagChange(NamedTuple):

@@ -1,9 +1,9 @@
 """Services for upload sessions. A session is a row; the storage driver keeps the bytes of its upload."""
 
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -15,19 +15,20 @@ from registry_control.audit.services import Actor
 from registry_control.catalog.errors import TooManyUploads, UploadNotFound
 from registry_control.catalog.models import Blob, UploadSession
 from registry_control.catalog.services import images
-from registry_control.common.clock import now
+from registry_control.common import clock_watch
 from registry_control.common.models import writable_sql
 from registry_control.db.durability import unsynced_transaction
+from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import (
     Parameter,
     Statement,
     execute,
     id_parameter,
+    interval_parameter,
     row,
     rows,
     rows_of_each,
     time_from_db,
-    time_parameter,
     uuid_from_db,
 )
 from registry_data.storage.base import BlobStore, Busy, Key, StorageError, UploadId
@@ -40,7 +41,7 @@ MAX_STORAGE_ERRORS: Final = 3  # in a row, after which the storage is taken to b
 _INSERT: Final = f"""
 INSERT INTO catalog_uploadsession (id, image_id, user_id, application_id, created_at, expires_at,
                                    is_open, algorithm, hashed_size, hashed_digest)
-SELECT %s, i.id, %s, %s, %s, %s, TRUE, %s, 0, ''
+SELECT %s, i.id, %s, %s, statement_timestamp(), statement_timestamp() + %s, TRUE, %s, 0, ''
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
 WHERE i.id = %s AND {writable_sql("i")} AND {writable_sql("n")}
@@ -48,8 +49,9 @@ FOR UPDATE OF i RETURNING id
 """
 _CLOSE_EXPIRED: Final = """
 UPDATE catalog_uploadsession SET is_open = FALSE WHERE id IN (
-    SELECT id FROM catalog_uploadsession WHERE expires_at <= %s AND is_open ORDER BY expires_at LIMIT %s
-) AND expires_at <= %s AND is_open RETURNING id
+    SELECT id FROM catalog_uploadsession
+    WHERE expires_at <= statement_timestamp() AND is_open ORDER BY expires_at LIMIT %s
+) AND expires_at <= statement_timestamp() AND is_open RETURNING id
 """
 _CLOSE_OF_IMAGE: Final = """
 UPDATE catalog_uploadsession SET is_open = FALSE WHERE id IN (
@@ -57,9 +59,10 @@ UPDATE catalog_uploadsession SET is_open = FALSE WHERE id IN (
 ) RETURNING id
 """
 _FORGET: Final = "DELETE FROM catalog_uploadsession WHERE id = %s"
+# No condition on the time: the worker closes expired sessions, and waits while the clock may be wrong.
 _OPEN: Final = """
-SELECT algorithm, hashed_size, hashed_digest, expires_at FROM catalog_uploadsession
-WHERE id = %s AND image_id = %s AND is_open AND expires_at > %s
+SELECT algorithm, hashed_size, hashed_digest, expires_at, statement_timestamp() FROM catalog_uploadsession
+WHERE id = %s AND image_id = %s AND is_open
 """
 _HOLD: Final = """
 SELECT id FROM catalog_uploadsession WHERE id = %s AND image_id = %s AND is_open FOR UPDATE
@@ -88,7 +91,7 @@ class Session:
     algorithm: str
     hashed_size: int
     hashed_digest: str
-    expires_at: datetime
+    renew_at: float  # time.monotonic: from then on, a chunk extends the life of the session
 
 
 def start(*, actor: Actor, image_id: UUID, algorithm: str) -> UUID:
@@ -99,15 +102,14 @@ def start(*, actor: Actor, image_id: UUID, algorithm: str) -> UUID:
         TooManyUploads: the principal has `MAX_UPLOADS` open sessions. Concurrent requests may exceed that by
             one each.
     """
-    session_id, moment = uuid4(), now()
+    session_id = uuid4()
     insert = (
         _INSERT,
         [
             id_parameter(session_id),
             _id_of(actor, ActorKind.USER),
             _id_of(actor, ActorKind.APPLICATION),
-            time_parameter(moment),
-            time_parameter(moment + settings.UPLOAD_LIFE),
+            interval_parameter(settings.UPLOAD_LIFE),
             algorithm,
             id_parameter(image_id),
         ],
@@ -139,11 +141,13 @@ def get(*, session_id: UUID, image_id: UUID) -> Session:
     Raises:
         UploadNotFound: unknown, of another image, cancelled, finished or expired.
     """
-    found = row(_OPEN, [id_parameter(session_id), id_parameter(image_id), time_parameter(now())])
+    found = row(_OPEN, [id_parameter(session_id), id_parameter(image_id)])
     if found is None:
         raise UploadNotFound
-    algorithm, hashed_size, hashed_digest, expires_at = found
-    return Session(session_id, algorithm, hashed_size, hashed_digest, time_from_db(expires_at))
+    algorithm, hashed_size, hashed_digest, expires_at, moment = found
+    left = time_from_db(expires_at) - time_from_db(moment)
+    renew_at = time.monotonic() + (left - settings.UPLOAD_LIFE * 0.9).total_seconds()
+    return Session(session_id, algorithm, hashed_size, hashed_digest, renew_at)
 
 
 @transaction.atomic
@@ -163,8 +167,8 @@ def save_progress(session: Session, *, hashed: tuple[int, str] | None) -> None:
     Uploads have hundreds of chunks: the row is written only if something changes.
     """
     changes: dict[str, object] = {}
-    if session.expires_at - now() < settings.UPLOAD_LIFE * 0.9:
-        changes["expires_at"] = now() + settings.UPLOAD_LIFE
+    if time.monotonic() > session.renew_at:
+        changes["expires_at"] = DatabaseNow() + settings.UPLOAD_LIFE
     if hashed is not None:
         changes |= {"hashed_size": hashed[0], "hashed_digest": hashed[1]}
     if changes:
@@ -194,10 +198,10 @@ def expire(*, store: BlobStore, limit: int) -> int:
 
     Expired sessions are closed first, in a transaction: no later commit can make a blob of their bytes, so
     that deleting them is safe, also twice (ADR 6). Returns the number of sessions examined, or 0 if none
-    could be discarded.
+    could be discarded. None expires while the clock may be wrong (ADR 66).
     """
-    moment = time_parameter(now())
-    rows(_CLOSE_EXPIRED, [moment, limit, moment])
+    if not clock_watch.check(longest=settings.UPLOAD_LIFE).reason:
+        rows(_CLOSE_EXPIRED, [limit])
     closed = UploadSession.objects.filter(is_open=False).order_by("expires_at")
     over = list(closed.values_list("pk", flat=True)[:limit])
     return len(over) if discard(over, store=store) else 0
@@ -239,7 +243,7 @@ def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> int:
         if empty:
             _forget(empty)
         if left:
-            UploadSession.objects.filter(pk__in=left).update(expires_at=now() + settings.UPLOAD_LIFE)
+            UploadSession.objects.filter(pk__in=left).update(expires_at=DatabaseNow() + settings.UPLOAD_LIFE)
     return len(empty)
 
 

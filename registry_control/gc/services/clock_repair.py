@@ -11,11 +11,17 @@ from django.conf import settings
 from django.db import transaction
 
 from registry_control.catalog import references
+from registry_control.catalog.models import TagHistory, UploadSession
 from registry_control.catalog.selectors.resolve import ANSWER_TIME
 from registry_control.common import clock_watch
+from registry_control.common.clock_repair import correct
 from registry_control.common.clock_watch import TOLERANCE
+from registry_control.common.models import ClockWatch
+from registry_control.common.signals import clock_set_back
+from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import Parameter, interval_parameter, rows
 from registry_control.gc.policy import LAST_RETRY
+from registry_control.namespaces.models import RecycleBinEntry
 
 _BATCH: Final = 1000
 _LONGEST_LEASE: Final = timedelta(days=1)  # of replication, however short `REGISTRY_LEASE` is
@@ -47,7 +53,23 @@ def repair_if_needed() -> None:
             pass
     while _shorten_leases(longest) == _BATCH:
         pass
+    _repair_expiry()
+    clock_set_back.send(sender=ClockWatch)
     clock_watch.repaired()
+
+
+def _repair_expiry() -> None:
+    """Let uploads, the recycle bin and the history of tags expire as if they were of this moment."""
+    expires_at = DatabaseNow() + settings.UPLOAD_LIFE
+    correct(UploadSession.objects.all(), "expires_at", longest=settings.UPLOAD_LIFE, expires_at=expires_at)
+    kept: dict[str, object] = {
+        "deleted_at": DatabaseNow(),
+        "expires_at": DatabaseNow() + settings.RECYCLE_BIN,
+    }
+    # The second condition: entries of a time when REGISTRY_RECYCLE_BIN was longer stay for that long.
+    entries = RecycleBinEntry.objects.filter(deleted_at__gt=DatabaseNow() + TOLERANCE)
+    correct(entries, "expires_at", longest=settings.RECYCLE_BIN, **kept)
+    correct(TagHistory.objects.all(), "until")
 
 
 @transaction.atomic

@@ -26,6 +26,7 @@ from registry_control.audit.services import SYSTEM
 from registry_control.catalog.errors import ImageNotFound, ImageReadOnly
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.services import images, manifests, tags
+from registry_control.common import clock_watch
 from registry_control.common.background import is_stopping
 from registry_control.common.clock import now
 from registry_control.common.models import DELETED, Status
@@ -136,6 +137,10 @@ def _begin(run: RetentionRun, seconds: float) -> _Slice | None:
     slice_ = _Slice(run, row.namespace, policy, row.updated_at, time.monotonic() + seconds)
     if row.namespace.status in DELETED:
         _finish(run, slice_)  # it may be restored from the recycle bin
+        return None
+    if held := clock_watch.check(longest=policy.longest).reason:
+        slice_.skip(held)
+        _finish(run, slice_)
         return None
     return slice_
 

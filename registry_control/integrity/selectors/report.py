@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce
 from registry_control.access.policy import Principal
 from registry_control.access.selectors import require_operator
 from registry_control.catalog.selectors.holders import names_of_images_with
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.db.sql import row, time_parameter
 from registry_control.integrity.models import BlobCheck, BlobFault, Job, UnknownObject
 from registry_control.integrity.selectors.due import totals
@@ -120,7 +120,7 @@ def errors() -> list[str]:
 
 def covered(period: timedelta) -> float:
     """The share of bytes that were hashed within the period, at their upload or by scrubbing."""
-    moment = now()
+    moment = database_now()
     found = row(_UNCOVERED, [time_parameter(moment - period)])
     uncovered = int(found[0]) if found else 0
     if not uncovered:

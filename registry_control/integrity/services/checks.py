@@ -9,7 +9,7 @@ import logging
 from datetime import timedelta
 from typing import Final
 
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.db.sql import execute, time_parameter
 from registry_control.integrity.models import BlobCheck, Job
 from registry_control.integrity.policy import (
@@ -49,7 +49,7 @@ WHERE integrity_blobcheck.storage_key <> excluded.storage_key
 
 def add(blob: StoredBlob, finding: Finding) -> None:
     """Look at a blob again, after a first look that did not find its content whole."""
-    moment = now()
+    moment = database_now()
     what = [finding.content.value, finding.detail[:_LONGEST]]
     due = time_parameter(moment + confirm_after(finding.content))
     execute(_ADD, [blob.id, blob.key, *what, due, time_parameter(moment)])
@@ -60,12 +60,13 @@ def work(store: BlobStore, *, accept_losses: bool = False) -> bool:
 
     Unless `accept_losses` is set, no blob is found missing while most of the content seems to be.
     """
-    if not BlobCheck.objects.filter(due_at__lte=now()).exists():  # without a write to the row of the job
+    # Without a write to the row of the job.
+    if not BlobCheck.objects.filter(due_at__lte=database_now()).exists():
         return False
     with jobs.held(Job.Name.CHECKS) as job:
         if job is None:
             return False
-        due = list(BlobCheck.objects.filter(due_at__lte=now()).order_by("due_at")[:_BATCH])
+        due = list(BlobCheck.objects.filter(due_at__lte=database_now()).order_by("due_at")[:_BATCH])
         faults.close_of_deleted(limit=_BATCH)
         try:
             responds = _check(due, store, job, accept_losses=accept_losses)
@@ -132,7 +133,7 @@ def _settle(check: BlobCheck, blob: StoredBlob, finding: Finding) -> None:
 
 
 def _postpone(check: BlobCheck, found: Content, *, reason: str, after: timedelta, is_failure: bool) -> None:
-    moment = now()
+    moment = database_now()
     BlobCheck.objects.filter(pk=check.pk, storage_key=check.storage_key).update(
         attempts=check.attempts + 1,
         found=found.value,

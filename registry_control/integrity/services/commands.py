@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.integrity.models import BlobCheck
 from registry_control.integrity.policy import CONFIRM_AFTER
 from registry_control.integrity.selectors.due import (
@@ -40,7 +40,7 @@ class Outcome:
 
 def scrub_all(store: BlobStore, *, bytes_per_second: int | None, accept_losses: bool) -> Outcome:
     """Read all content, the longest unverified first, and confirm what seems to be wrong."""
-    began, after, blobs, size = now(), BEGIN, 0, 0
+    began, after, blobs, size = database_now(), BEGIN, 0, 0
     errors: list[str] = []
     pace = Pace(bytes_per_second)
     BlobCheck.objects.filter(attempts__gt=0).update(due_at=began)
@@ -67,7 +67,7 @@ def scrub_some(digests: Sequence[str], store: BlobStore) -> Outcome:
         else:
             blobs.append(blob)
     seen_before = BlobCheck.objects.filter(pk__in=[blob.id for blob in blobs], attempts__gt=0)
-    seen_before.update(due_at=now())
+    seen_before.update(due_at=database_now())
     errors += filter(None, [scrub.read(blobs, store, Pace(None)).error])
     errors += confirm(store)
     return Outcome(len(blobs), sum(blob.size for blob in blobs), list(dict.fromkeys(errors)))
@@ -107,7 +107,7 @@ def reconcile_all(
     removal = unknown.Removal()
     if not errors:
         removal = unknown.remove_due(store, grace=grace, even_most=remove_unknown)
-        errors += filter(None, [removal.error])
+        errors += filter(None, [removal.error, removal.held])
     left = reconciled()
     return Comparison(
         rows=counts["rows"],
@@ -124,8 +124,8 @@ def reconcile_all(
 
 def confirm(store: BlobStore, *, accept_losses: bool = False) -> Sequence[str]:
     """Take the second looks that are due within seconds; returns the errors of those that failed."""
-    until, deadline = now() + 2 * CONFIRM_AFTER, time.monotonic() + _LONGEST_WAIT
-    began = now()
+    until, deadline = database_now() + 2 * CONFIRM_AFTER, time.monotonic() + _LONGEST_WAIT
+    began = database_now()
     while BlobCheck.objects.filter(due_at__lte=until).exists() and time.monotonic() < deadline:
         if not checks.work(store, accept_losses=accept_losses):
             time.sleep(_PAUSE)

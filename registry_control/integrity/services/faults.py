@@ -14,7 +14,7 @@ from django.db import transaction
 from registry_control.audit.services import SYSTEM, Target, record
 from registry_control.catalog.models import Blob
 from registry_control.common.changes import EVERYTHING, record_change
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.db.sql import execute, placeholders, row, rows, time_parameter
 from registry_control.integrity.models import BlobFault
 from registry_control.integrity.policy import Content, Finding
@@ -52,7 +52,7 @@ def settle(blob_id: int, *, key: str, finding: Finding) -> bool:
         return False
     blob = _Locked(*found)
     if finding.content is Content.WHOLE:
-        execute(_VERIFIED, [time_parameter(now()), blob_id, key])
+        execute(_VERIFIED, [time_parameter(database_now()), blob_id, key])
         if blob.state == Blob.State.LIVE:
             return False
         _release(blob_id, blob)
@@ -75,7 +75,7 @@ def _quarantine(blob_id: int, blob: _Locked, key: str, finding: Finding) -> None
         size=blob.size,
         storage_key=key,
         detail=finding.detail[:_LONGEST],
-        found_at=now(),
+        found_at=database_now(),
     )
     target = Target("blob", blob_id, blob.digest, None)
     record(actor=SYSTEM, verb=f"blob.{state.value}", target=target, storage_key=key, detail=finding.detail)
@@ -98,7 +98,7 @@ def _release(blob_id: int, blob: _Locked) -> None:
 
 def close(blob_id: int) -> None:
     """End the finding of a blob, if there is one; in the caller's transaction."""
-    execute(_CLOSE, [time_parameter(now()), blob_id])
+    execute(_CLOSE, [time_parameter(database_now()), blob_id])
 
 
 def verified(keys: Mapping[int, str]) -> None:
@@ -109,7 +109,7 @@ def verified(keys: Mapping[int, str]) -> None:
         locked = rows(f"{_LOCK_MANY} {placeholders([*keys])} ORDER BY digest FOR UPDATE", [*keys])
         same = [blob_id for blob_id, key in locked if keys[blob_id] == key]  # others were healed meanwhile
         if same:
-            execute(f"{_VERIFIED_MANY} {placeholders(same)}", [time_parameter(now()), *same])
+            execute(f"{_VERIFIED_MANY} {placeholders(same)}", [time_parameter(database_now()), *same])
 
 
 _GONE: Final = """

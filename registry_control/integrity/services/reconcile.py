@@ -16,7 +16,7 @@ from typing import Final
 from registry_control.catalog import references
 from registry_control.catalog.models import Blob
 from registry_control.common.background import is_stopping
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.integrity.models import Job
 from registry_control.integrity.policy import LATER, Content, Finding, is_suspicious, looks, retry_after
 from registry_control.integrity.selectors.comparison import ComparedBlob, blobs_after, unknown
@@ -52,7 +52,7 @@ def work(store: BlobStore, *, period: timedelta, grace: timedelta) -> None:
     if not _has_work(period, grace):  # without a write to the row of the job
         return
     with jobs.held(Job.Name.RECONCILE) as job:
-        if job is None or (job.job.retry_at is not None and job.job.retry_at > now()):
+        if job is None or (job.job.retry_at is not None and job.job.retry_at > database_now()):
             return
         if error := unknown_objects.remove_due(store, grace=grace).error:
             _stop(job, error, is_grave=error == unknown_objects.WRONG_DATABASE)
@@ -66,18 +66,18 @@ def work(store: BlobStore, *, period: timedelta, grace: timedelta) -> None:
 def _has_work(period: timedelta, grace: timedelta) -> bool:
     job = Job.objects.filter(pk=Job.Name.RECONCILE).first()
     if job is None or job.phase or _is_due(job, period):
-        return job is None or job.retry_at is None or job.retry_at <= now()
+        return job is None or job.retry_at is None or job.retry_at <= database_now()
     return unknown_objects.is_due(grace=grace)
 
 
 def _is_due(job: Job, period: timedelta) -> bool:
-    return not job.phase and (job.started_at is None or job.started_at + period <= now())
+    return not job.phase and (job.started_at is None or job.started_at + period <= database_now())
 
 
 def _begin(job: jobs.Held) -> None:
     found, state = totals(), job.job
     state.phase, state.cursor, state.counts = ROWS, "", {}
-    state.started_at, state.finished_at, state.total_blobs = now(), None, found.blobs
+    state.started_at, state.finished_at, state.total_blobs = database_now(), None, found.blobs
     job.save(
         phase=ROWS,
         cursor="",
@@ -91,7 +91,7 @@ def _begin(job: jobs.Held) -> None:
 
 def _go_on(store: BlobStore, job: jobs.Held, period: timedelta) -> None:
     """Compare as many rows or objects as the pace allows since the last time."""
-    state, moment = job.job, now()
+    state, moment = job.job, database_now()
     left = looks(number=state.total_blobs, period=period, since_last=moment - (state.worked_at or moment))
     job.save(worked_at=moment)
     while left > 0 and state.phase and not is_stopping():
@@ -113,7 +113,7 @@ def _save(job: jobs.Held, done: Slice) -> bool:
         state.cursor = done.next
     else:
         state.phase, state.cursor = (OBJECTS, "") if state.phase == ROWS else ("", "")
-    finished_at = None if state.phase else now()
+    finished_at = None if state.phase else database_now()
     saved = job.save(
         phase=state.phase,
         cursor=state.cursor,
@@ -133,7 +133,7 @@ def _save(job: jobs.Held, done: Slice) -> bool:
 
 def _stop(job: jobs.Held, error: str, *, is_grave: bool) -> None:
     job.job.error = error[:_MAX_ERROR]
-    job.save(error=job.job.error, retry_at=now() + (LATER if is_grave else retry_after(1)))
+    job.save(error=job.job.error, retry_at=database_now() + (LATER if is_grave else retry_after(1)))
     logger.log(
         logging.ERROR if is_grave else logging.WARNING, "comparing database and storage stopped: %s", error
     )
@@ -166,7 +166,7 @@ def _compare_rows(store: BlobStore, after: int, limit: int, *, accept_losses: bo
     if not accept_losses and is_suspicious(missing=len(lost), examined=len(blobs)):
         return Slice(str(after), {}, error=checks.WRONG_STORE, is_grave=True)
     for blob, finding in suspects:
-        checks.add(StoredBlob(blob.id, blob.digest, blob.size, blob.key, now()), finding)
+        checks.add(StoredBlob(blob.id, blob.digest, blob.size, blob.key, database_now()), finding)
     is_end = len(blobs) < limit and not error
     queued = references.queue_forgotten(after=after, until=_LAST_ID if is_end else last)
     compared = sum(blob.id <= last for blob in blobs)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.integrity.models import Job
 from registry_control.integrity.policy import HEADROOM, Content, budget, cost, rate, retry_after
 from registry_control.integrity.selectors.due import StoredBlob, longest_unverified, totals
@@ -30,18 +30,18 @@ _MAX_FAILURES: Final = 3  # in a row, after which the storage is taken to be dow
 
 def work(store: BlobStore, *, period: timedelta) -> None:
     """Read the next slice, if there is content that was not read for half of the period."""
-    if not longest_unverified(until=now() - period / HEADROOM, limit=1):
+    if not longest_unverified(until=database_now() - period / HEADROOM, limit=1):
         failed = Job.objects.filter(pk=Job.Name.SCRUB).exclude(error="")
         if failed.exists():  # what cannot be read has rows in the queue of second looks
             failed.update(error="")
         return
     with jobs.held(Job.Name.SCRUB) as job:
-        if job is not None and (job.job.retry_at is None or job.job.retry_at <= now()):
+        if job is not None and (job.job.retry_at is None or job.job.retry_at <= database_now()):
             _read_slice(store, job, period)
 
 
 def _read_slice(store: BlobStore, job: jobs.Held, period: timedelta) -> None:
-    moment = now()
+    moment = database_now()
     size = _totals(job, period, moment)
     speed = rate(blobs=size.total_blobs, size=size.total_bytes, period=period)
     left = budget(speed, moment - (size.worked_at or moment))
@@ -54,7 +54,7 @@ def _read_slice(store: BlobStore, job: jobs.Held, period: timedelta) -> None:
             break
     pace = Pace(speed * _BURST, job.renew)
     result = read(due, store, pace)
-    retry_at = now() + retry_after(1) if result.is_down else None
+    retry_at = database_now() + retry_after(1) if result.is_down else None
     job.save(error=result.error[:_MAX_ERROR], retry_at=retry_at)
 
 

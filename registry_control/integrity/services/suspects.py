@@ -5,7 +5,7 @@ from typing import Final
 
 from django.db import DatabaseError
 
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.db.sql import execute, time_parameter
 from registry_control.integrity.policy import Content, confirm_after
 from registry_data.storage.base import Key
@@ -22,10 +22,10 @@ ON CONFLICT (blob_id) DO NOTHING
 
 def report(key: Key, reason: str, *, is_missing: bool) -> None:
     """Let a worker look at the content under a key within seconds. Never fails."""
-    moment = now()
     content = Content.MISSING if is_missing else Content.DAMAGED
-    due = moment + confirm_after(content)
     try:
+        moment = database_now()
+        due = moment + confirm_after(content)
         execute(_REPORT, [content.value, reason, time_parameter(due), time_parameter(moment), key])
     except DatabaseError as error:
         logger.warning("the content under %s could not be reported: %s", key, error)

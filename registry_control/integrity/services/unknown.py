@@ -9,7 +9,8 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from registry_control.audit.services import SYSTEM, Target, record
-from registry_control.common.clock import now
+from registry_control.common import clock_watch
+from registry_control.common.clock import database_now
 from registry_control.integrity.models import UnknownObject
 from registry_control.integrity.policy import retry_after
 from registry_control.integrity.selectors.comparison import fewer_blobs_than, known_again
@@ -30,9 +31,10 @@ WRONG_DATABASE: Final = (
 
 def note(found: Sequence[StoredObject]) -> None:
     """Record unknown objects; the time when one was first seen stays."""
+    moment = database_now()
     rows = [
         UnknownObject(
-            name=each.name, kind=each.kind.value, upload=each.upload, size=each.size, first_seen_at=now()
+            name=each.name, kind=each.kind.value, upload=each.upload, size=each.size, first_seen_at=moment
         )
         for each in found
         if len(each.name) <= _LONGEST
@@ -44,14 +46,15 @@ def note(found: Sequence[StoredObject]) -> None:
 
 def is_due(*, grace: timedelta) -> bool:
     """Whether there is an object to remove now."""
-    return _due(now(), grace).exists()
+    return _due(database_now(), grace).exists()
 
 
 class Removal(NamedTuple):
-    """What was removed, and the error that ended it."""
+    """What was removed, the error that ended it, and why nothing may go by its age at present."""
 
     objects: int = 0
     error: str = ""
+    held: str = ""
 
 
 def remove_due(store: BlobStore, *, grace: timedelta, even_most: bool = False) -> Removal:
@@ -60,7 +63,9 @@ def remove_due(store: BlobStore, *, grace: timedelta, even_most: bool = False) -
     Unless `even_most` is set, nothing is removed while more objects are unknown than the registry has blobs.
     """
     removed, error = 0, ""
-    while not error and (due := list(_due(now(), grace)[:_BATCH])):
+    while not error and (due := list(_due(database_now(), grace)[:_BATCH])):
+        if held := clock_watch.check(longest=grace).reason:
+            return Removal(removed, held=held)
         if not even_most and _is_implausible():
             return Removal(removed, WRONG_DATABASE)
         batch = _remove(due, store)
@@ -101,7 +106,7 @@ def _remove(due: Sequence[UnknownObject], store: BlobStore) -> Removal:
 def _postpone(found: UnknownObject, error: str) -> None:
     found.attempts += 1
     found.error = error[:_LONGEST]
-    found.retry_at = now() + retry_after(found.attempts)
+    found.retry_at = database_now() + retry_after(found.attempts)
     found.save(update_fields=["attempts", "error", "retry_at"])
     logger.warning("the unknown object %s cannot be removed now: %s", found.name, error)
 

@@ -18,9 +18,10 @@ from registry_control.catalog.models import Image, UploadSession
 from registry_control.catalog.selectors.recycled import image_with_promises
 from registry_control.catalog.services import images
 from registry_control.catalog.services.deletion import skip_locked
-from registry_control.common.clock import now
+from registry_control.common import clock_watch
 from registry_control.common.errors import NotFound
 from registry_control.common.signals import deletion_started
+from registry_control.db.functions import DatabaseNow
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_control.recycling.selectors import get_entry
@@ -54,10 +55,16 @@ def purge_entry(entry_id: UUID, *, actor: Actor) -> RecycleBinEntry:
 
 
 def expire(*, limit: int) -> bool:
-    """Delete for good what up to `limit` expired entries keep; whether there may be more to do."""
-    expired = RecycleBinEntry.objects.filter(expires_at__lte=now()).order_by("expires_at")
-    found = list(expired.values_list("pk", flat=True)[:limit])
-    done = sum(_try(_expire, entry_id) for entry_id in found)
+    """Delete for good what up to `limit` expired entries keep; whether there may be more to do.
+
+    None while the clock may be wrong (ADR 66).
+    """
+    expired = RecycleBinEntry.objects.filter(expires_at__lte=DatabaseNow()).order_by("expires_at")
+    found = list(expired.values_list("pk", "deleted_at", "expires_at")[:limit])
+    longest = max((expires_at - deleted_at for _, deleted_at, expires_at in found), default=None)
+    if longest is None or clock_watch.check(longest=longest).reason:
+        return False
+    done = sum(_try(_expire, entry_id) for entry_id, *_ in found)
     return len(found) == limit and done > 0
 
 

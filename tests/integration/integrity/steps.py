@@ -2,15 +2,31 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from uuid import uuid4
 
 from registry_control.catalog.models import Blob
 from registry_control.common.clock import now
 from registry_control.integrity.models import BlobCheck
 from registry_control.integrity.services import checks, scrub
-from registry_data.storage.base import BlobStore, Key
+from registry_data.storage.base import BlobStore, Key, UploadId
 from registry_data.storage.filesystem import FilesystemStore
+from registry_data.storage.keys import blob_key
+from tests.factories import digest_of
 
 PERIOD = timedelta(days=30)
+
+
+def orphan(store: BlobStore, content: bytes) -> Key:
+    """Content whose blob and session no row knows any more."""
+    upload = UploadId(uuid4().hex)
+    store.create_upload(upload)
+    writer = store.open_upload(upload, at=0)
+    writer.write(content)
+    writer.close()
+    key = blob_key("sha256", digest_of(content).removeprefix("sha256:"), upload)
+    store.publish(upload, key)
+    store.discard(upload, published=key)
+    return key
 
 
 def current(digest: str) -> Blob:

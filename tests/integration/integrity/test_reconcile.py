@@ -24,11 +24,10 @@ from registry_data.oci.digest import Digest
 from registry_data.storage.base import BlobStore, Key, Page, Unavailable, UploadId
 from registry_data.storage.factory import open_store
 from registry_data.storage.filesystem import FilesystemStore
-from registry_data.storage.keys import blob_key
 from tests.factories import Pushed, TestKey, digest_of, push_blob, push_image
 from tests.integration.gc.steps import expire_leases, is_stored, queued
 from tests.integration.integrity.conftest import LAYER
-from tests.integration.integrity.steps import DAMAGES, current, remove, second_looks
+from tests.integration.integrity.steps import DAMAGES, current, orphan, remove, second_looks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -49,19 +48,6 @@ def work(store: BlobStore, *, until_finished: bool = True) -> Job:
 def pass_again(store: BlobStore) -> Job:
     Job.objects.filter(pk="reconcile").update(started_at=now() - WEEK, retry_at=None)
     return work(store)
-
-
-def orphan(store: BlobStore, content: bytes) -> Key:
-    """Content whose blob and session no row knows any more."""
-    upload = UploadId(uuid4().hex)
-    store.create_upload(upload)
-    writer = store.open_upload(upload, at=0)
-    writer.write(content)
-    writer.close()
-    key = blob_key("sha256", digest_of(content).removeprefix("sha256:"), upload)
-    store.publish(upload, key)
-    store.discard(upload, published=key)
-    return key
 
 
 def first_seen(**ago: float) -> None:

@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 
 from registry_control.common.clock import now
+from registry_control.common.models import ClockWatch
+from registry_control.common.signals import clock_set_back
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import claims, outcomes
 from registry_control.replication.engine.claims import Work, claim_next, others_wait, start_waiting
@@ -19,6 +21,7 @@ from registry_control.replication.models import (
     ExecutionImage,
     ExecutionStatus,
     ItemState,
+    Rule,
     Target,
 )
 from registry_control.replication.remote import registries
@@ -107,6 +110,22 @@ def test_invariant_8_the_work_of_a_killed_worker_is_claimed_when_its_claim_has_e
     assert (planned.errors, planned.trouble, planned.bytes_done) == ([], "", 0)
     assert not ExecutionBlob.objects.exclude(state=ItemState.PENDING).exists()
     assert ExecutionBlob.objects.filter(claimed_until__gt=now()).count() == 6
+
+
+def test_after_the_clock_was_set_back_work_waits_for_no_claim_of_the_future(planned: Execution) -> None:
+    # given claims and attempts of a time when the clock was ten years ahead
+    lost = claimed(6)
+    ahead = now() + timedelta(days=3650)
+    ExecutionBlob.objects.update(claimed_until=ahead)
+    Execution.objects.update(next_attempt_at=ahead)
+    Rule.objects.update(cron="0 3 * * *", next_run_at=ahead)
+
+    # when times are corrected, then the work is claimed again, and the rule runs within a day
+    clock_set_back.send(sender=ClockWatch)
+    assert {work.item.pk for work in claimed(6)} == {work.item.pk for work in lost}
+    next_run_at = Rule.objects.get().next_run_at
+    assert next_run_at is not None
+    assert now() < next_run_at <= now() + timedelta(days=1)
 
 
 def test_a_cancelled_execution_has_no_work(planned: Execution, owner: TestKey) -> None:
