@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 TEXT: Final = "text"
 JSON: Final = "json"
@@ -21,59 +21,93 @@ OFF: Final = "off"
 
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without space, quote, = and backslash
 _LONGEST: Final = 1024  # characters of a value
+_REMEMBERED: Final = 1024  # parts of lines: the same paths, clients and programs come again and again
 _INTERVAL: Final = 0.2  # seconds between writes
 _ATOMIC: Final = (
     4096  # bytes (PIPE_BUF) that a pipe takes from one process without those of others in between
 )
 _CAPACITY: Final = 4 * 1024 * 1024  # bytes of lines that wait to be written
-_FIELDS_SIZE: Final = 600  # bytes of the fields of a line besides path and User-Agent, about
+
+_MakeLine: TypeAlias = Callable[[str, str, str, str, int, int, float, str, str, str, str], str]
+"""Makes a line of: time, client, method, path, status, bytes, milliseconds, request id, principal, cache,
+User-Agent."""
 
 
-class Entry(NamedTuple):
-    """The fields of a line, in its order."""
-
-    time: str
-    client: str
-    method: str
-    path: str
-    status: int
-    bytes: int
-    ms: float
-    request_id: str
-    principal: str
-    cache: str
-    user_agent: str
-
-
-def text_line(entry: Entry) -> str:
+def text_line(
+    at: str,
+    client: str,
+    method: str,
+    path: str,
+    status: int,
+    size: int,
+    ms: float,
+    request_id: str,
+    principal: str,
+    cache: str,
+    user_agent: str,
+) -> str:
     """The fields as key=value; a value of the client that is not plain is a JSON string."""
-    time_, client, method, path, status, size, ms, request_id, principal, cache, user_agent = entry
+    request = _text_request(client, method[:_LONGEST], path[:_LONGEST], status, size)
+    caller = _text_caller(principal, cache, user_agent[:_LONGEST])
+    return f"access time={at} {request} ms={ms:.2f} request_id={request_id} {caller}"
+
+
+@lru_cache(_REMEMBERED)
+def _text_request(client: str, method: str, path: str, status: int, size: int) -> str:
+    return f"client={_text(client)} method={_text(method)} path={_text(path)} status={status} bytes={size}"
+
+
+@lru_cache(_REMEMBERED)
+def _text_caller(principal: str, cache: str, user_agent: str) -> str:
+    return f"principal={principal} cache={cache} user_agent={_text(user_agent)}"
+
+
+def _text(value: str) -> str:
+    return value if _BARE.fullmatch(value) else _json(value)
+
+
+def json_line(
+    at: str,
+    client: str,
+    method: str,
+    path: str,
+    status: int,
+    size: int,
+    ms: float,
+    request_id: str,
+    principal: str,
+    cache: str,
+    user_agent: str,
+) -> str:
+    """The fields as one JSON object."""
+    request = _json_request(client, method[:_LONGEST], path[:_LONGEST], status, size)
+    caller = _json_caller(principal, cache, user_agent[:_LONGEST])
+    fields = f'"time": "{at}", {request}, "ms": {ms:.2f}, "request_id": "{request_id}", {caller}'
+    return f'{{"log": "access", {fields}}}'
+
+
+@lru_cache(_REMEMBERED)
+def _json_request(client: str, method: str, path: str, status: int, size: int) -> str:
     return (
-        f"access time={time_} client={_text(client)} method={_text(method)} path={_text(path)}"
-        f" status={status} bytes={size} ms={ms} request_id={request_id} principal={principal}"
-        f" cache={cache} user_agent={_text(user_agent)}"
+        f'"client": {_json(client)}, "method": {_json(method)}, "path": {_json(path)},'
+        f' "status": {status}, "bytes": {size}'
     )
 
 
-@lru_cache(maxsize=1024)  # the same paths, clients and programs come again and again
-def _text(value: str) -> str:
-    if _BARE.fullmatch(value):
-        return value[:_LONGEST]
-    return json.dumps(value[:_LONGEST]).replace("\x7f", "\\u007f")
+@lru_cache(_REMEMBERED)
+def _json_caller(principal: str, cache: str, user_agent: str) -> str:
+    return f'"principal": {_json(principal)}, "cache": {_json(cache)}, "user_agent": {_json(user_agent)}'
 
 
-def json_line(entry: Entry) -> str:
-    """The fields as one JSON object."""
-    short = {
-        name: value[:_LONGEST] if isinstance(value, str) else value for name, value in entry._asdict().items()
-    }
-    return json.dumps({"log": "access", **short}).replace("\x7f", "\\u007f")
+def _json(value: str) -> str:
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def _timestamp(nanoseconds: int) -> str:
-    """A time since the epoch in UTC with milliseconds (RFC 3339)."""
-    seconds, milliseconds = divmod(nanoseconds // 1_000_000, 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}Z"
+@lru_cache(maxsize=2)
+def _timestamp(milliseconds: int) -> str:
+    """A time since the epoch in UTC (RFC 3339)."""
+    seconds, fraction = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{fraction:03d}Z"
 
 
 @lru_cache(maxsize=2)
@@ -81,17 +115,11 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-_Fields: TypeAlias = tuple[int, str, str, str, int, int, float, str, str, str, str]
-"""Those of an entry, with the time in nanoseconds and the duration in seconds; empty if unknown."""
-_Line: TypeAlias = "str | tuple[Callable[[_Fields], str], _Fields]"
-"""A line, or the function and the fields that make it."""
-
-
 class LineWriter:
     """Writes lines to a file descriptor from a thread, several at once: no request waits for their reader.
 
-    The thread also makes the lines: one after the other, they cost a fraction of what each costs between two
-    requests, whose code and data replace each other in the processor's cache.
+    Lines wait as bytes in one buffer. As objects of their own they would keep the memory of thousands of
+    requests in use until the next write, and every request would get memory that is in no processor cache.
 
     While nothing is read from the descriptor, lines are dropped beyond a limit, and their number is written
     once it can be.
@@ -99,33 +127,28 @@ class LineWriter:
 
     def __init__(self, descriptor: int = 2) -> None:
         self._descriptor = descriptor
-        self._lines: list[_Line] = []
-        self._size = self._dropped = 0
+        self._waiting = bytearray()  # complete lines
+        self._dropped = 0
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
         """Have a line of ASCII written soon."""
-        self._add(line, len(line))
-
-    def write_entry(self, make: Callable[[_Fields], str], fields: _Fields, size: int) -> None:
-        """Have a line made of these fields, and written soon. `size` is their memory in bytes, about."""
-        self._add((make, fields), size)
-
-    def _add(self, line: _Line, size: int) -> None:
+        encoded = f"{line}\n".encode("ascii", "backslashreplace")
         with self._lock:
-            if (
-                self._thread is None
-            ):  # not earlier: a server's processes are forked before their first request
-                thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-                thread.start()  # If this raises, the next call tries again.
-                self._thread = thread
-            if self._size + size > _CAPACITY:
+            if self._thread is None:
+                self._start()
+            if len(self._waiting) + len(encoded) <= _CAPACITY:
+                self._waiting += encoded
+            else:
                 self._dropped += 1
-                return
-            self._lines.append(line)
-            self._size += size
+
+    def _start(self) -> None:
+        """Start the thread: with the first line, because a server forks its processes before that."""
+        thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+        thread.start()  # If this raises, the next call tries again.
+        self._thread = thread
 
     def close(self) -> None:
         """Write what waits, if the reader takes it soon, and end the thread."""
@@ -140,22 +163,18 @@ class LineWriter:
 
     def _flush(self) -> None:
         with self._lock:
-            lines, self._lines, self._size = self._lines, [], 0
+            lines, self._waiting = self._waiting, bytearray()
             dropped, self._dropped = self._dropped, 0
         if dropped:
-            lines.append(f"access log: {dropped} lines were dropped because they were not read")
-        chunk = b""
-        for each in lines:
-            line = each if isinstance(each, str) else each[0](each[1])
-            encoded = line.encode("ascii", "backslashreplace") + b"\n"
+            lines += b"access log: %d lines were dropped because they were not read\n" % dropped
+        start = 0
+        while start < len(lines):
             # As many whole lines as fit; one that is longer goes alone.
-            if chunk and len(chunk) + len(encoded) > _ATOMIC:
-                self._send(chunk)
-                chunk = b""
-            chunk += encoded
-        self._send(chunk)
+            end = lines.rfind(b"\n", start, start + _ATOMIC) + 1 or lines.index(b"\n", start) + 1
+            self._send(lines[start:end])
+            start = end
 
-    def _send(self, chunk: bytes) -> None:
+    def _send(self, chunk: bytearray) -> None:
         try:
             while chunk:
                 chunk = chunk[os.write(self._descriptor, chunk) :]
@@ -169,7 +188,7 @@ class AccessLog:
 
     def __init__(self, style: str, writer: LineWriter) -> None:
         """`style` is TEXT or JSON."""
-        self._format = text_line if style == TEXT else json_line
+        self._line: _MakeLine = text_line if style == TEXT else json_line
         self._writer = writer
 
     def record(
@@ -187,37 +206,21 @@ class AccessLog:
         cache: str,
     ) -> None:
         """Write a line. `status` is 0 if the client left before a response; `cache` is hit, miss or empty."""
-        fields = (
-            time.time_ns(),
-            client,
-            method,
-            path,
-            status,
-            sent,
-            seconds,
-            request_id,
-            principal,
-            cache,
-            user_agent,
+        self._writer.write(
+            self._line(
+                _timestamp(time.time_ns() // 1_000_000),
+                client or "-",
+                method,
+                path,
+                status,
+                sent,
+                seconds * 1000,
+                request_id,
+                principal or "-",
+                cache or "-",
+                user_agent or "-",
+            )
         )
-        self._writer.write_entry(self._line, fields, _FIELDS_SIZE + len(path) + len(user_agent))
-
-    def _line(self, fields: _Fields) -> str:
-        at, client, method, path, status, sent, seconds, request_id, principal, cache, user_agent = fields
-        entry = Entry(
-            _timestamp(at),
-            client or "-",
-            method,
-            path,
-            status,
-            sent,
-            round(seconds * 1000, 2),
-            request_id,
-            principal or "-",
-            cache or "-",
-            user_agent or "-",
-        )
-        return self._format(entry)
 
     def close(self) -> None:
         """Write what waits."""
