@@ -21,7 +21,7 @@ from registry_control.catalog.api import (
 )
 from registry_control.catalog.selectors.resolve import repository_facts
 from registry_control.catalog.serializers import ImageQuery, TagQuery
-from registry_control.gc.api import BreakerRelease, Explain, Queue, RunDetail, RunList
+from registry_control.gc.api import BreakerRelease, DiskReport, Explain, Queue, RunDetail, RunList
 from registry_control.gc.retention_api import RetentionDetail, RetentionPreview
 from registry_control.integrity.api import Scrub
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
@@ -59,6 +59,7 @@ _REGISTRY_V1 = [
 ]
 _REGISTRY_V1BETA1 = [
     path("gc/queue", Queue.as_view()),
+    path("gc/report", DiskReport.as_view()),
     path("gc/breaker/release", BreakerRelease.as_view()),
     path("gc/runs", RunList.as_view()),
     path("gc/runs/<str:run_id>", RunDetail.as_view()),

@@ -31,6 +31,9 @@ Arguments: `image_id`, `digest` of the manifest, and `tags`: the names of the ta
 content_healed: Final = Signal()
 """A push replaced the content of the damaged or missing blob `blob_id`; the sender is the model of blobs."""
 
+findings_requested: Final = Signal()
+"""Someone asks why the disk has not shrunk; a receiver returns its `Finding`s. The sender is `Finding`."""
+
 clock_set_back: Final = Signal()
 """The clock of the database was set back: a receiver corrects times of its rows that lie in the future, so
 that no work waits for them. A correction that is interrupted is repeated. The sender is `ClockWatch`.

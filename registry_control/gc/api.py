@@ -11,13 +11,14 @@ from rest_framework.views import APIView
 from registry_control.access.authentication import principal_of
 from registry_control.common.clock import database_now
 from registry_control.gc.policy import Rules
-from registry_control.gc.selectors import explanation, queue
+from registry_control.gc.selectors import explanation, queue, report
 from registry_control.gc.serializers import (
     ExplainQuery,
     ExplanationSerializer,
     NoBody,
     NoQuery,
     QueueSerializer,
+    ReportSerializer,
     RunListSerializer,
     RunQuery,
     RunSerializer,
@@ -42,6 +43,17 @@ class Queue(APIView):
         validated(NoQuery, request.query_params)
         found = queue.summary(principal_of(request), grace=settings.GC_GRACE)
         return Response(QueueSerializer(found).data)
+
+
+class DiskReport(APIView):
+    """Why the disk has not shrunk."""
+
+    @operation("GetGarbageReport", tag=_TAG, response=ReportSerializer, errors=_ERRORS)
+    def get(self, request: Request, region: str) -> Response:
+        """Say what keeps the stored bytes, and what else is in the storage; for operators."""
+        validated(NoQuery, request.query_params)
+        found = report.report_to(principal_of(request), grace=settings.GC_GRACE)
+        return Response(ReportSerializer(found).data)
 
 
 class BreakerRelease(APIView):

@@ -58,6 +58,45 @@ class QueueSerializer(serializers.Serializer[Any]):
     )
 
 
+class LineSerializer(serializers.Serializer[Any]):
+    """Blobs that one reason keeps."""
+
+    title = serializers.CharField()
+    blobs = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+    advice = serializers.CharField(help_text="What would have to happen for them to go.")
+
+
+class FailureSerializer(serializers.Serializer[Any]):
+    """An error of the storage, and how many of the first thousand failed deletions got it."""
+
+    error = serializers.CharField()
+    blobs = serializers.IntegerField()
+
+
+class FindingSerializer(serializers.Serializer[Any]):
+    """What else keeps bytes in the storage, or makes the lines wrong."""
+
+    kind = serializers.CharField(help_text="A stable name.")
+    text = serializers.CharField(help_text="For people, with what to do.")
+    number = serializers.IntegerField(allow_null=True)
+    bytes = serializers.IntegerField(allow_null=True)
+
+
+class ReportSerializer(serializers.Serializer[Any]):
+    """Why the disk has not shrunk."""
+
+    counted_at = serializers.DateTimeField(
+        allow_null=True, help_text="When the lines were counted; null: not yet."
+    )
+    lines = LineSerializer(many=True)
+    queue = QueueSerializer()
+    failures = FailureSerializer(many=True)
+    findings = FindingSerializer(many=True)
+    stopped = serializers.CharField(allow_blank=True, help_text="Why the circuit breaker has stopped.")
+    held = serializers.CharField(allow_blank=True, help_text="Why nothing is deleted by its age.")
+
+
 class RunSerializer(serializers.Serializer[GcRun]):
     """A run. The collector's continuous work is summed up as one run an hour."""
 

@@ -1,6 +1,11 @@
+from typing import TYPE_CHECKING
+
 from django.apps import AppConfig
 
-from registry_control.common.signals import clock_set_back, content_healed
+from registry_control.common.signals import clock_set_back, content_healed, findings_requested
+
+if TYPE_CHECKING:
+    from registry_control.common.findings import Finding
 
 
 class IntegrityConfig(AppConfig):
@@ -11,6 +16,7 @@ class IntegrityConfig(AppConfig):
     def ready(self) -> None:
         content_healed.connect(_close_fault, dispatch_uid="integrity")
         clock_set_back.connect(_repair_times, dispatch_uid="integrity")
+        findings_requested.connect(_findings, dispatch_uid="integrity")
 
 
 def _close_fault(*, blob_id: int, **_: object) -> None:
@@ -25,3 +31,9 @@ def _repair_times(**_: object) -> None:
     from registry_control.integrity.services import clock_repair
 
     clock_repair.repair()
+
+
+def _findings(**_: object) -> "list[Finding]":
+    from registry_control.integrity.selectors.findings import findings
+
+    return [*findings()]

@@ -1,21 +1,28 @@
 """Why the disk has not shrunk: what keeps the stored bytes, in figures of bounded cost."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, cast
 
+from django.conf import settings
 from django.db.models import Count, F, Q, Sum
 from django.db.models.functions import Coalesce
 
+from registry_control.access.policy import Principal
+from registry_control.access.selectors import require_operator
 from registry_control.catalog.models import Image
 from registry_control.catalog.selectors.holders import deletions_pending
+from registry_control.catalog.selectors.staging import staged
 from registry_control.common.clock_watch import shared_reason
+from registry_control.common.findings import Finding
 from registry_control.common.models import NOT_DELETING, Status
+from registry_control.common.signals import findings_requested
 from registry_control.db.sql import rows
 from registry_control.gc.models import Inventory
 from registry_control.gc.selectors import inventory, queue
 from registry_control.gc.selectors.breaker import stopped_reason
+from registry_control.gc.selectors.queue import RESOURCE
 from registry_control.namespaces.models import Namespace
 
 # Of the blobs that are being deleted, a thousand: there may be millions that the storage refuses to delete.
@@ -53,9 +60,19 @@ class Report:
     lines: Sequence[Line]
     queue: queue.Summary
     failures: Sequence[Failure]
-    findings: Sequence[str]  # what an operator should look at
+    findings: Sequence[Finding]  # what an operator should look at
     stopped: str  # why the circuit breaker has stopped the collector
     held: str  # why nothing is deleted by its age
+
+
+def report_to(principal: Principal, *, grace: timedelta) -> Report:
+    """Compute the report.
+
+    Raises:
+        PermissionsDenied: the principal may not operate the installation.
+    """
+    require_operator(principal, "read", RESOURCE)
+    return report(grace=grace)
 
 
 def report(*, grace: timedelta) -> Report:
@@ -66,7 +83,7 @@ def report(*, grace: timedelta) -> Report:
         lines=[] if counted is None else [*_lines(counted)],
         queue=queue.summarize(grace=grace),
         failures=[Failure(error, int(number)) for error, number in rows(_FAILING, [])],
-        findings=[*_findings()],
+        findings=[*_findings(), *_findings_of_other_apps()],
         stopped=stopped_reason(),
         held=shared_reason(),
     )
@@ -106,16 +123,51 @@ def _lines(counted: Inventory) -> Iterator[Line]:
     )
 
 
-def _findings() -> Iterator[str]:
+def _findings() -> Iterator[Finding]:
     """What else keeps bytes, or makes the lines above wrong."""
     images, size = _recycled()
     if images:
-        yield (
+        yield Finding(
+            "recycle_bin",
             f"{images} images in the recycle bin keep {size} bytes, of which other images may need a part;"
-            " they count as tagged or untagged above. Purge their entries to free the space earlier."
+            " they count as tagged or untagged above. Purge their entries to free the space earlier.",
+            images,
+            size,
         )
+    if held := shared_reason(longest=settings.RECYCLE_BIN):
+        yield Finding("recycle_bin_held", f"The recycle bin waits: {held}.")
     if deletions_pending():
-        yield "The worker has yet to remove rows of deleted namespaces, images or tags; their content counts."
+        yield Finding(
+            "deletions",
+            "The worker has yet to remove rows of deleted namespaces, images or tags; their content counts.",
+        )
+    yield from _uploads()
+
+
+def _uploads() -> Iterator[Finding]:
+    """Bytes of uploads, which no line above counts."""
+    found = staged()
+    life = int(settings.UPLOAD_LIFE.total_seconds())
+    if found.open:
+        yield Finding(
+            "uploads",
+            f"{found.open} uploads that run or can be resumed have at least {found.open_bytes} bytes outside"
+            f" of the blobs. Each expires {life} s after its last chunk.",
+            found.open,
+            found.open_bytes,
+        )
+    if found.closed:
+        yield Finding(
+            "closed_uploads",
+            f"{found.closed} finished, cancelled or expired uploads have bytes that the worker has yet to"
+            " remove.",
+            found.closed,
+        )
+
+
+def _findings_of_other_apps() -> Iterator[Finding]:
+    for _, found in findings_requested.send(sender=Finding):
+        yield from cast("Iterable[Finding]", found)  # django-stubs: a receiver returns text
 
 
 def _recycled() -> tuple[int, int]:

@@ -34,7 +34,7 @@ OPERATIONS = {
     *(f"{verb}ReplicationExecution" for verb in ("Get", "Cancel")),
     *(f"ListReplication{kind}" for kind in ("Targets", "Rules", "Executions")),
     *("GetGarbageQueue", "ListGarbageRuns", "CreateGarbageRun", "GetGarbageRun", "ExplainGarbage"),
-    *("ReleaseGarbageBreaker", "GetScrub"),
+    *("ReleaseGarbageBreaker", "GetScrub", "GetGarbageReport"),
     *("GetRetention", "SetRetention", "PreviewRetention"),
     *("ListTagHistory", "GetUsage"),
     *("ListRecycleBin", "GetRecycleBinEntry", "PurgeRecycleBinEntry", "RestoreRecycleBinEntry"),
@@ -43,7 +43,7 @@ WITHOUT_404 = {
     *("ListNamespaces", "CreateNamespace", "ListImages", "CreateReplicationTarget"),
     *(f"ListReplication{kind}" for kind in ("Targets", "Rules", "Executions")),
     *("GetGarbageQueue", "ListGarbageRuns", "CreateGarbageRun", "ExplainGarbage"),
-    *("ListRecycleBin", "GetUsage", "ReleaseGarbageBreaker", "GetScrub"),
+    *("ListRecycleBin", "GetUsage", "ReleaseGarbageBreaker", "GetScrub", "GetGarbageReport"),
 }
 WITH_BODY = ("Create", "Update", "Set", "Preview", "Restore")
 

@@ -58,7 +58,13 @@ OTHERS: dict[str, Callable[[TestKey], TestKey]] = {
 @pytest.mark.parametrize("who", OTHERS)
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/queue"), ("GET", "/runs"), ("POST", "/runs"), ("GET", f"/runs/{UNKNOWN_ID}")],
+    [
+        ("GET", "/queue"),
+        ("GET", "/report"),
+        ("GET", "/runs"),
+        ("POST", "/runs"),
+        ("GET", f"/runs/{UNKNOWN_ID}"),
+    ],
 )
 def test_only_operators_see_and_start_work_of_the_installation(
     operator: TestKey, who: str, method: str, path: str
@@ -79,7 +85,7 @@ def test_the_permission_set_of_operators_gives_no_right_on_a_namespace(operator:
 
 def test_unknown_parameters_and_wrong_values_are_errors(operator: TestKey) -> None:
     api = Api(operator)
-    for path in ("/queue", "/runs", f"/runs/{UNKNOWN_ID}"):
+    for path in ("/queue", "/report", "/runs", f"/runs/{UNKNOWN_ID}"):
         assert details(api.get(BASE + path, colour="red")) == {"colour": "unknown"}
     assert details(api.get(f"{BASE}/explain")) == {"digest": "required"}
     assert details(api.get(f"{BASE}/explain", digest="sha256:short")) == {"digest": "format"}

@@ -16,6 +16,8 @@ from registry_control.gc.policy import Rules, Verdict
 from registry_control.gc.selectors import planner
 from registry_control.gc.selectors.candidates import Candidate
 from registry_control.gc.selectors.explanation import Viewer, explain
+from registry_control.gc.selectors.report import report
+from registry_control.gc.serializers import ReportSerializer
 from registry_control.gc.services import breaker, commands
 from registry_control.gc.services.commands import Outcome
 from registry_data.oci.digest import Digest
@@ -47,6 +49,9 @@ class Command(BaseCommand):
             action="store_true",
             help="first let a collector go on that the circuit breaker has stopped",
         )
+        parser.add_argument(
+            "--report", action="store_true", help="say why the disk has not shrunk, and remove nothing"
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON document")
 
     def handle(self, *_: Any, **options: Any) -> None:
@@ -54,6 +59,9 @@ class Command(BaseCommand):
         if options["release_breaker"]:
             breaker.release(actor=SYSTEM)
         ignore_grace = options["now"]
+        if options["report"]:
+            self._report(as_json=options["json"])
+            return
         if options["explain"]:
             self._explain(options["explain"], commands.rules(ignore_grace=ignore_grace), options["json"])
             return
@@ -83,6 +91,26 @@ class Command(BaseCommand):
             self.stdout.write(f"kept by {reference}")
         if found.goes_at is not None:
             self.stdout.write(f"goes at {_time(found.goes_at)}")
+
+    def _report(self, *, as_json: bool) -> None:
+        found = report(grace=settings.GC_GRACE)
+        if as_json:
+            self.stdout.write(json.dumps(ReportSerializer(found).data))
+            return
+        if found.stopped:
+            self.stdout.write(f"stopped: {found.stopped}")
+        if found.held:
+            self.stdout.write(f"waits: {found.held}")
+        self.stdout.write(f"counted at {_time(found.counted_at)}" if found.counted_at else "not counted yet")
+        for line in found.lines:
+            self.stdout.write(f"{line.title}: {line.blobs} blobs of {line.bytes} bytes. {line.advice}")
+        waiting, due_at = found.queue, _time(found.queue.oldest_due_at)
+        due = f", the oldest due at {due_at}" if due_at else ""
+        self.stdout.write(f"review queue: {waiting.entries} blobs of {waiting.bytes} bytes{due}")
+        for failure in found.failures:
+            self.stdout.write(f"the storage does not delete {failure.blobs} blobs: {failure.error}")
+        for finding in found.findings:
+            self.stdout.write(finding.text)
 
     def _print_json(
         self, outcome: Outcome, waiting: Iterator[tuple[Candidate, Verdict]], *, dry_run: bool
