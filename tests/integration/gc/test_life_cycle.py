@@ -122,9 +122,21 @@ repositories = st.sampled_from(REPOSITORIES)
 digests = st.sampled_from(sorted(CONTENTS))
 lists_of_digests = st.lists(digests, min_size=1, max_size=3, unique=True)
 tag_names = st.sampled_from(TAGS)
+limits = st.sampled_from([1, 3, 100])
 choices = st.integers(0, 11)  # of what there is, modulo its number
 ways = st.lists(st.sampled_from(["head", "upload", "replicate"]), min_size=3, max_size=3)
 steps = st.integers(1, 8) | st.just(_TO_THE_END)
+
+
+_TASKS: Final[Mapping[str, Callable[[BlobStore, int], object]]] = {
+    "bin": lambda _, limit: emptying.expire(limit=limit),
+    "settle": lambda _, limit: emptying.settle(entries=limit, limit=limit),
+    "deletions": lambda store, limit: deletion.run_batch(store=store, limit=limit),
+    "leases": lambda _, limit: deletion.remove_expired_leases(limit=limit),
+    "uploads": lambda store, limit: uploads.expire(store=store, limit=limit),
+    "idle images": lambda _, limit: deletion.remove_never_pushed(limit=limit),
+}
+"""The background tasks beside the collector."""
 
 
 @dataclass
@@ -179,9 +191,9 @@ class LifeCycle(RuleBasedStateMachine):
         self.broken: dict[str, str] = {}  # digests whose content a scrub has found lost, and the blob's state
         self.settings = override_settings()
 
-    @initialize(recycle_bin=st.sampled_from([RECYCLE_BIN, RECYCLE_BIN, timedelta()]))
+    @initialize(recycle_bin=st.sampled_from([RECYCLE_BIN, timedelta()]))
     def configure(self, recycle_bin: timedelta) -> None:
-        """Most installations have a recycle bin."""
+        """An installation with or without a recycle bin."""
         self.settings = override_settings(RECYCLE_BIN=recycle_bin)
         self.settings.enable()
 
@@ -274,27 +286,16 @@ class LifeCycle(RuleBasedStateMachine):
         ingest.continue_blob(session, read, image_id=image_id, claimed=claimed, store=self.store)
         return True
 
-    @rule(
-        task=st.sampled_from(
-            ["collector", "collector", "deletions", "leases", "uploads", "idle images", "bin", "settle"]
-        ),
-        limit=st.sampled_from([1, 3, 100]),
-        count=steps,
-    )
+    @rule(limit=limits, count=steps)
+    def collector(self, limit: int, count: int) -> None:
+        """One batch of garbage collection, by one of several workers."""
+        self._begin(lambda _: collect(self.store, timedelta(), limit=limit), None, "", count, sure=True)
+
+    @rule(task=st.sampled_from(sorted(_TASKS)), limit=limits, count=steps)
     def work(self, task: str, limit: int, count: int) -> None:
-        """One call of a background task, by one of several workers."""
-        calls: dict[str, Callable[[], object]] = {
-            "collector": lambda: collect(self.store, timedelta(), limit=limit),
-            "deletions": lambda: deletion.run_batch(store=self.store, limit=limit),
-            "leases": lambda: deletion.remove_expired_leases(limit=limit),
-            "uploads": lambda: uploads.expire(store=self.store, limit=limit),
-            "idle images": lambda: deletion.remove_never_pushed(limit=limit),
-            "bin": lambda: emptying.expire(limit=limit),
-            "settle": lambda: emptying.settle(entries=limit, limit=limit),
-        }
-        self._begin(lambda _: calls[task](), None, "", count, sure=True)
-        if task == "idle images":
-            self._expect_refusals()
+        """One call of another background task."""
+        self._begin(lambda _: _TASKS[task](self.store, limit), None, "", count, sure=True)
+        self._expect_refusals()  # of requests for an image that was idle
 
     # --- what happens to them --------------------------------------------------------------------------
 
@@ -319,11 +320,13 @@ class LifeCycle(RuleBasedStateMachine):
             request.operation.fail_storage()
             self._advance(request, count - 1)
 
-    @rule(hours=st.sampled_from([0.1, 0.9, 1, 2, 3, 5, 7]))
-    def wait(self, hours: float) -> None:
-        """Time passes, also for those that have stopped."""
+    @rule(hours=st.sampled_from([0.1, 0.9, 1, 2, 3, 5, 7]), rounds=st.integers(0, 2))
+    def wait(self, hours: float, rounds: int) -> None:
+        """Time passes, also for those that have stopped, while workers do all that is due or are late."""
         self.clock.advance(timedelta(hours=hours))
         self._expect_refusals()
+        for _ in range(rounds):
+            self._do_background_tasks()
 
     @rule(digest=digests, content=st.sampled_from([Content.DAMAGED, Content.MISSING]))
     def lose(self, digest: str, content: Content) -> None:
@@ -510,19 +513,19 @@ class LifeCycle(RuleBasedStateMachine):
         assert not any(model.objects.exists() for model in (Blob, BlobLink, BlobLease, Manifest, Tag, Image))
         assert not [*self.place.names()]
 
+    def _do_background_tasks(self) -> None:
+        """One call of each task."""
+        for task in _TASKS.values():
+            task(self.store, 100)
+        reachability.recount_stale(limit=100)
+        collect(self.store, timedelta())
+
     def _settle(self) -> None:
         """Let all periods pass and the background tasks run until nothing is left to do."""
         self.clock.advance(ALL_PERIODS)
         for _ in range(_ROUNDS):
             self.clock.advance(timedelta(minutes=2))  # for failed deletions
-            emptying.expire(limit=100)
-            emptying.settle(entries=100, limit=100)
-            deletion.run_batch(store=self.store, limit=100)
-            deletion.remove_expired_leases(limit=100)
-            uploads.expire(store=self.store, limit=100)
-            deletion.remove_never_pushed(limit=100)
-            reachability.recount_stale(limit=100)
-            collect(self.store, timedelta())
+            self._do_background_tasks()
             deleting = [model.objects.exclude(NOT_DELETING) for model in (Image, Tag)]
             pending = [*deleting, *(model.objects.all() for model in _PENDING)]
             if not any(each.exists() for each in pending):
