@@ -13,13 +13,13 @@ from uuid import UUID
 
 from django.db import transaction
 
+from registry_control.common.clock import database_now
 from registry_control.db.sql import (
     Rows,
     id_parameter,
     optional_time,
     placeholders,
     rows,
-    time_from_db,
     time_parameter,
     uuid_from_db,
 )
@@ -32,8 +32,6 @@ _TOLERANCE: Final = timedelta(minutes=1)
 
 _LARGE: Final = 64 * 1024  # bytes of a manifest; SQLite rewrites all of a row to set a column
 
-# The clock of the database, which all nodes share.
-_CLOCK: Final = "SELECT CURRENT_TIMESTAMP"
 _STORED: Final = "SELECT id, last_pulled_at, {size} FROM {table} WHERE id IN {ids}"
 # Rows that another transaction has locked are skipped: a transaction that never waits for a row takes part in
 # no deadlock, neither with pushes and recounts nor with the same statement of another process.
@@ -74,7 +72,7 @@ def record(ages: Mapping[Pull, float]) -> Recorded:
     A row is written only if its time is older than the pull by `FRESH` or more, or in the future: only from
     there it goes backwards.
     """
-    clock = time_from_db(rows(_CLOCK, [])[0][0])
+    clock = database_now()  # which all nodes share
     tags = _Table("catalog_tag", ((pull.tag_id, age) for pull, age in ages.items() if pull.tag_id), clock)
     pulled_manifests = ((pull.manifest_id, age) for pull, age in ages.items())
     manifests = _Table("catalog_manifest", pulled_manifests, clock, size="size")

@@ -9,8 +9,8 @@ from uuid import uuid4
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.expressions import CombinedExpression
-from django.db.models.functions import Now
 
+from registry_control.db.functions import DatabaseNow
 from registry_control.integrity.models import Job
 
 _LEASE: Final = timedelta(seconds=60)
@@ -18,7 +18,7 @@ _LEASE: Final = timedelta(seconds=60)
 
 def lease_end() -> CombinedExpression:
     """The time until which a job is leased from now on, by the clock of the database."""
-    return Now() + _LEASE
+    return DatabaseNow() + _LEASE
 
 
 class Held:
@@ -58,7 +58,7 @@ def _acquire(name: Job.Name) -> Job | None:
     token = uuid4().hex
     if not Job.objects.filter(pk=name).exists():
         Job.objects.bulk_create([Job(name=name)], ignore_conflicts=True)
-    free = Q(leased_until__isnull=True) | Q(leased_until__lte=Now())
+    free = Q(leased_until__isnull=True) | Q(leased_until__lte=DatabaseNow())
     with transaction.atomic():
         # One statement: PostgreSQL checks the condition again after it has waited for the row's lock.
         if not Job.objects.filter(free, pk=name).update(owner=token, leased_until=lease_end()):

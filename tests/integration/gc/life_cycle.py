@@ -54,9 +54,14 @@ class ImageModel:
         if tag is not None:
             self.tags[tag] = manifest.digest
 
-    def delete_manifest(self, digest: str) -> None:
-        """Delete a manifest with its tags; indexes that list it, and its referrers, stay."""
-        del self.manifests[digest]
+    def delete_manifest(self, digest: str, *, promised_until: datetime) -> None:
+        """Delete a manifest with its tags; indexes that list it, and its referrers, stay.
+
+        Blobs that no other manifest lists are promised, so that a client may push the manifest again.
+        """
+        deleted = self.manifests.pop(digest)
+        for blob in deleted.blobs - self.linked():
+            self.promise(blob, promised_until)
         self.tags = {tag: target for tag, target in self.tags.items() if target != digest}
 
     def delete_blob(self, digest: str) -> None:

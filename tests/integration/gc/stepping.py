@@ -6,11 +6,12 @@ seed is one order of events. Between two steps an operation holds no lock of the
 stop inside of a transaction.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import psycopg
 import pytest
@@ -29,7 +30,6 @@ from registry_data.storage.base import (
     UploadWriter,
 )
 
-_T = TypeVar("_T")
 _STORAGE: Final = "storage"
 _DATABASE: Final = "database"
 
@@ -73,10 +73,14 @@ class Operation:
             if not self.is_over:
                 self._greenlet.switch()
 
-    def finish(self) -> None:
-        """Run to the end."""
+    def finish(self, *, failing: Iterable[bool] = ()) -> None:
+        """Run to the end; `failing` tells at which of the next points in the storage it fails."""
+        failures = iter(failing)
         while not self.is_over:
-            self._greenlet.switch()
+            if self.calls_storage and next(failures, False):
+                self.fail_storage()
+            else:
+                self._greenlet.switch()
 
     def kill(self) -> None:
         """End it here, as kill -9 does: no handler of the code under test changes anything any more."""
@@ -157,6 +161,22 @@ def stops_at_transactions() -> Iterator[None]:
         yield
 
 
+_STEPPED: Final = frozenset(
+    {
+        "create_upload",
+        "publish",
+        "published_as",
+        "discard",
+        "size",
+        "read",
+        "read_past_cache",
+        "delete",
+        "list_objects",
+        "remove_object",
+    }
+)
+
+
 class SteppedStore:
     """A storage driver with a point before and after each call that changes something or looks for it."""
 
@@ -164,10 +184,17 @@ class SteppedStore:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        method = getattr(self._store, name)
+        if name not in _STEPPED:
+            return method
 
-    def create_upload(self, upload: UploadId) -> None:
-        self._between(lambda: self._store.create_upload(upload))
+        def call(*positional: Any, **named: Any) -> Any:
+            stop_here(_STORAGE)
+            result = method(*positional, **named)
+            stop_here(_STORAGE)
+            return result
+
+        return call
 
     def open_upload(self, upload: UploadId, *, at: int | None) -> UploadWriter:
         stop_here(_STORAGE)
@@ -178,27 +205,6 @@ class SteppedStore:
             writer.close()  # what the end of a process does, too
             raise
         return writer
-
-    def publish(self, upload: UploadId, key: Key) -> None:
-        self._between(lambda: self._store.publish(upload, key))
-
-    def published_as(self, upload: UploadId) -> Key | None:
-        return self._between(lambda: self._store.published_as(upload))
-
-    def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
-        self._between(lambda: self._store.discard(upload, published=published, held=held))
-
-    def size(self, key: Key) -> int:
-        return self._between(lambda: self._store.size(key))
-
-    def delete(self, key: Key) -> None:
-        self._between(lambda: self._store.delete(key))
-
-    def _between(self, call: Callable[[], _T]) -> _T:
-        stop_here(_STORAGE)
-        result = call()
-        stop_here(_STORAGE)
-        return result
 
 
 class SteppedBulkStore(SteppedStore):
@@ -254,14 +260,14 @@ class Clock:
 
     def __init__(self) -> None:
         self.moment = datetime.now(UTC)
+        self.tell_database: Callable[[datetime], None] = lambda _: None
 
     def now(self, _: object = None) -> datetime:
         return self.moment
 
     def advance(self, by: timedelta) -> None:
         self.moment += by
-        if connection.vendor == "postgresql":
-            _execute_aside("UPDATE test_clock.reading SET moment = %s", [self.moment])
+        self.tell_database(self.moment)
 
 
 class _Uninterrupted:
@@ -274,6 +280,15 @@ class _Uninterrupted:
     def __exit__(self, *_: object) -> None:
         if (operation := _current()) is not None:
             operation.is_uninterrupted = False
+
+
+@contextmanager
+def without_waits_for_the_disk() -> Iterator[None]:
+    """Let nothing be synced: operations are killed, and the machine keeps its power."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fsync", "fdatasync"):
+            patch.setattr(os, name, lambda _: None)
+        yield
 
 
 @contextmanager
@@ -296,25 +311,26 @@ def _clock_of_the_database(made: Clock) -> Iterator[None]:
         yield
         return
     database = connection.settings_dict["NAME"]
-    _execute_aside("DROP SCHEMA IF EXISTS test_clock CASCADE")
-    _execute_aside("CREATE SCHEMA test_clock")
-    _execute_aside("CREATE TABLE test_clock.reading (moment timestamptz)")
-    _execute_aside("INSERT INTO test_clock.reading VALUES (%s)", [made.moment])
-    _execute_aside(
-        "CREATE FUNCTION test_clock.statement_timestamp() RETURNS timestamptz LANGUAGE sql STABLE"
-        " AS 'SELECT moment FROM test_clock.reading'"
-    )
-    _execute_aside(f'ALTER DATABASE "{database}" SET search_path = test_clock, public, pg_catalog')
-    connection.close()  # the next one has the path
-    try:
-        yield
-    finally:
-        _execute_aside(f'ALTER DATABASE "{database}" RESET search_path')
-        connection.close()
-        _execute_aside("DROP SCHEMA test_clock CASCADE")
-
-
-def _execute_aside(sql: str, parameters: Sequence[object] = ()) -> None:
-    """Execute a statement on a connection of its own, outside of the transactions of the test."""
+    # A connection of its own, outside of the transactions of the test.
     with psycopg.connect(**connection.get_connection_params(), autocommit=True) as aside:
-        aside.execute(sql, parameters or None)
+        aside.execute("DROP SCHEMA IF EXISTS test_clock CASCADE")
+        aside.execute("CREATE SCHEMA test_clock")
+        aside.execute("CREATE TABLE test_clock.reading (moment timestamptz)")
+        aside.execute("INSERT INTO test_clock.reading VALUES (%s)", [made.moment])
+        aside.execute(
+            "CREATE FUNCTION test_clock.statement_timestamp() RETURNS timestamptz LANGUAGE sql STABLE"
+            " AS 'SELECT moment FROM test_clock.reading'"
+        )
+        aside.execute(f'ALTER DATABASE "{database}" SET search_path = test_clock, public, pg_catalog')
+
+        def tell(moment: datetime) -> None:
+            aside.execute("UPDATE test_clock.reading SET moment = %s", [moment])
+
+        made.tell_database = tell
+        connection.close()  # the next one has the path
+        try:
+            yield
+        finally:
+            aside.execute(f'ALTER DATABASE "{database}" RESET search_path')
+            connection.close()
+            aside.execute("DROP SCHEMA test_clock CASCADE")
