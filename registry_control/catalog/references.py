@@ -7,7 +7,7 @@ always has a link, a lease or a row in that queue. They insert them whether or n
 because another transaction may be ending these at the same time.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum, unique
 from typing import Final, NamedTuple
@@ -21,6 +21,7 @@ from registry_control.catalog.selectors.resolve import ANSWER_TIME
 from registry_control.common.clock import database_now
 from registry_control.db.sql import (
     Parameter,
+    Statement,
     execute,
     id_parameter,
     insert_many,
@@ -44,7 +45,6 @@ WHERE image_id = %s AND is_reachable <> (
     SELECT m.is_reachable FROM catalog_manifest m WHERE m.id = catalog_bloblink.manifest_id
 )
 """
-_MOVE: Final = "UPDATE catalog_bloblink SET image_id = %s, is_reachable = FALSE WHERE manifest_id = %s"
 _MARK: Final = "UPDATE catalog_bloblink SET is_reachable = %s WHERE manifest_id IN"
 _SUMS: Final = """
 SELECT COALESCE(SUM(CASE WHEN linked.reachable > 0 THEN b.size ELSE 0 END), 0),
@@ -141,14 +141,6 @@ _QUEUE_FORGOTTEN: Final = """
 INSERT INTO catalog_blobreview (blob_id, cause, unreferenced_since, retry_at, attempts, error) VALUES
 """
 _ORGANIZATIONS: Final = "SELECT id, organization_id FROM catalog_image WHERE id IN"
-_LINKED_ONLY_BY: Final = """
-SELECT b.id, b.size FROM catalog_bloblink k JOIN catalog_blob b ON b.id = k.blob_id
-WHERE k.manifest_id = %s AND (
-    SELECT o.id FROM catalog_bloblink o
-    WHERE o.image_id = k.image_id AND o.blob_id = k.blob_id AND o.manifest_id <> k.manifest_id LIMIT 1
-) IS NULL
-ORDER BY b.digest
-"""
 
 
 @unique
@@ -205,10 +197,11 @@ def link(blob_ids: Iterable[int], *, image_id: UUID, manifest_id: int, is_reacha
     insert_many(_LINK, links, conflict=_SKIP_EXISTING)
 
 
-def set_reachable(manifest_ids: Sequence[int], *, image_id: UUID, to: bool) -> int:
+def set_reachable(manifest_ids: Sequence[int], *, image_id: UUID, to: bool) -> dict[int, int]:
     """Mark the links of manifests of a locked image, whether a tag reaches them.
 
-    Returns how many bytes of blobs that makes reachable, or unreachable, that were not so by other links.
+    Returns how many bytes of blobs that makes reachable, or unreachable, that were not so by other links, by
+    manifest; a blob of several manifests counts for the first.
     """
     which = placeholders(manifest_ids)
     mark = f"{_MARK} {which}"
@@ -216,21 +209,37 @@ def set_reachable(manifest_ids: Sequence[int], *, image_id: UUID, to: bool) -> i
         execute(mark, [to, *manifest_ids])
     # Only placeholders and constants are interpolated.
     sql = f"""
-        SELECT COALESCE(SUM(b.size), 0) FROM catalog_blob b
-        WHERE b.id IN (SELECT blob_id FROM catalog_bloblink WHERE manifest_id IN {which}) AND (
+        SELECT own.manifest_id, SUM(b.size) FROM (
+            SELECT blob_id, MIN(manifest_id) AS manifest_id FROM catalog_bloblink
+            WHERE manifest_id IN {which} GROUP BY blob_id
+        ) own JOIN catalog_blob b ON b.id = own.blob_id
+        WHERE (
             SELECT k.id FROM catalog_bloblink k
-            WHERE k.image_id = %s AND k.blob_id = b.id AND k.is_reachable LIMIT 1
-        ) IS NULL
+            WHERE k.image_id = %s AND k.blob_id = own.blob_id AND k.is_reachable LIMIT 1
+        ) IS NULL GROUP BY own.manifest_id
     """  # noqa: S608
-    found = row(sql, [*manifest_ids, id_parameter(image_id)])
+    found = rows(sql, [*manifest_ids, id_parameter(image_id)])
     if to:
         execute(mark, [to, *manifest_ids])
-    return int(found[0]) if found else 0
+    return {manifest_id: int(size) for manifest_id, size in found}
 
 
-def move_links(manifest_id: int, *, to: UUID) -> None:
-    """Let the links of an unreachable manifest belong to another image, as the manifest does."""
-    execute(_MOVE, [id_parameter(to), manifest_id])
+def move_links(to: Mapping[int, UUID]) -> None:
+    """Let the links of unreachable manifests belong to other images, as the manifests do."""
+    execute(*moving("UPDATE catalog_bloblink SET image_id = moved.image_id, is_reachable = FALSE", to))
+
+
+def moving(update: str, to: Mapping[int, UUID]) -> Statement:
+    """An UPDATE of manifests, or of rows that belong to them, with the images that the manifests move to.
+
+    `update` ends before FROM, and can use `moved.image_id`.
+    """
+    lists = ", ".join(["(%s, %s)"] * len(to))
+    parameters = [each for id_, image_id in to.items() for each in (id_, id_parameter(image_id))]
+    sql = f"WITH moved (manifest_id, image_id) AS (VALUES {lists}) {update} FROM moved"
+    table = update.split()[1]
+    column = "id" if table == "catalog_manifest" else "manifest_id"
+    return f"{sql} WHERE {table}.{column} = moved.manifest_id", parameters
 
 
 class Sizes(NamedTuple):
@@ -283,8 +292,9 @@ def is_linked(blob_id: int, *, image_id: UUID) -> bool:
 
 
 class OwnBlob(NamedTuple):
-    """A blob that one manifest of an image links and no other."""
+    """A blob that only some manifests of an image link; `manifest_id` is the first of them."""
 
+    manifest_id: int
     id: int
     size: int  # bytes
 
@@ -302,9 +312,23 @@ def broken_blobs(manifest_id: int) -> list[str]:
     return [digest for (digest,) in rows(_BROKEN, [manifest_id])]
 
 
-def linked_only_by(manifest_id: int) -> list[OwnBlob]:
-    """The blobs that a manifest links and no other one of its image, by digest."""
-    return [OwnBlob(*found) for found in rows(_LINKED_ONLY_BY, [manifest_id])]
+def linked_only_by(manifest_ids: Sequence[int]) -> list[OwnBlob]:
+    """The blobs that manifests of one image link and no other one of it, by digest."""
+    which = placeholders(manifest_ids)
+    # Only placeholders are interpolated.
+    sql = f"""
+        SELECT own.manifest_id, b.id, b.size FROM (
+            SELECT image_id, blob_id, MIN(manifest_id) AS manifest_id FROM catalog_bloblink
+            WHERE manifest_id IN {which} GROUP BY image_id, blob_id
+        ) own JOIN catalog_blob b ON b.id = own.blob_id
+        WHERE (
+            SELECT o.id FROM catalog_bloblink o
+            WHERE o.image_id = own.image_id AND o.blob_id = own.blob_id AND o.manifest_id NOT IN {which}
+            LIMIT 1
+        ) IS NULL
+        ORDER BY b.digest
+    """  # noqa: S608
+    return [OwnBlob(*found) for found in rows(sql, [*manifest_ids, *manifest_ids])]
 
 
 def release_links(manifest_ids: Collection[int], *, image_id: UUID, cause: Cause) -> None:

@@ -1,5 +1,7 @@
 """What a deletion leaves in the recycle bin (ADR 60). The app `recycling` restores and empties it."""
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -22,37 +24,44 @@ def is_on() -> bool:
     return timedelta() < settings.RECYCLE_BIN
 
 
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A deleted object. `columns` are those of its row that a restore sets again."""
+
+    name: str
+    object_id: UUID
+    row_id: UUID | None
+    size: int
+    columns: Mapping[str, datetime | str | None] = field(default_factory=dict)
+
+
 def keep(
     kind: RecycleBinEntry.Kind,
+    deleted: Iterable[Deleted],
     *,
     namespace: Namespace,
-    name: str,
-    object_id: UUID,
     image_id: UUID | None = None,
-    row_id: UUID | None,
-    size: int,
     actor: Actor,
-    **columns: datetime | str | None,
 ) -> None:
-    """Insert the entry of a deletion, in the transaction that deletes.
-
-    `columns` are those of the deleted row that a restore sets again.
-    """
+    """Insert the entries of deletions in one statement, in the transaction that deletes."""
     moment = database_now()
-    RecycleBinEntry.objects.create(
-        kind=kind,
-        name=name,
-        namespace=namespace,
-        organization_id=namespace.project.organization_id,
-        object_id=object_id,
-        image_id=image_id,
-        row_id=row_id,
-        size=size,
-        deleted_at=moment,
-        deleted_by=actor.name,
-        expires_at=moment + settings.RECYCLE_BIN,
-        is_settled=kind not in _PROMISING,
-        **columns,
+    RecycleBinEntry.objects.bulk_create(
+        RecycleBinEntry(
+            kind=kind,
+            name=each.name,
+            namespace=namespace,
+            organization_id=namespace.project.organization_id,
+            object_id=each.object_id,
+            image_id=image_id,
+            row_id=each.row_id,
+            size=each.size,
+            deleted_at=moment,
+            deleted_by=actor.name,
+            expires_at=moment + settings.RECYCLE_BIN,
+            is_settled=kind not in _PROMISING,
+            **each.columns,
+        )
+        for each in deleted
     )
     recycled.send(sender=RecycleBinEntry)
 

@@ -208,16 +208,14 @@ def start_deletion(namespace: Namespace, *, actor: Actor) -> None:
 
 
 def _recycle(namespace: Namespace, actor: Actor) -> None:
-    recycling.keep(
-        RecycleBinEntry.Kind.NAMESPACE,
-        namespace=namespace,
+    deleted = recycling.Deleted(
         name=namespace.name,
         object_id=namespace.pk,
         row_id=namespace.pk,
         size=selectors.bytes_of(namespace),
-        actor=actor,
-        former_status=namespace.status,
+        columns={"former_status": namespace.status},
     )
+    recycling.keep(RecycleBinEntry.Kind.NAMESPACE, [deleted], namespace=namespace, actor=actor)
     namespace.status = Status.RECYCLED
     namespace.save(update_fields=["status"])
     _record_change(namespace)

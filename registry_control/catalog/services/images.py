@@ -303,18 +303,15 @@ def mark_deleting(image: Image) -> None:
 
 
 def _recycle(image: Image, actor: Actor) -> None:
-    recycling.keep(
-        RecycleBinEntry.Kind.IMAGE,
-        namespace=image.namespace,
+    deleted = recycling.Deleted(
         name=str(image),
         object_id=image.pk,
-        image_id=image.pk,
         row_id=image.pk,
         size=image.size + image.untagged_size,
-        actor=actor,
-        former_status=image.status,
-        pushed_at=image.pushed_at,
+        columns={"former_status": image.status, "pushed_at": image.pushed_at},
     )
+    kind = RecycleBinEntry.Kind.IMAGE
+    recycling.keep(kind, [deleted], namespace=image.namespace, image_id=image.pk, actor=actor)
     image.status = Status.RECYCLED
     image.pushed_at = None
     image.save(update_fields=["status", "pushed_at"])

@@ -1,5 +1,6 @@
 """Pushing and deleting manifests."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -10,11 +11,11 @@ from django.db.models import F
 
 from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
-from registry_control.audit.services import Actor, record
+from registry_control.audit.services import Actor, record, record_many
 from registry_control.catalog import references
 from registry_control.catalog.errors import ManifestNotFound, MissingContent, StoredAsAnotherType
 from registry_control.catalog.models import Image, Manifest, MissingChild, Tag
-from registry_control.catalog.references import Cause, SharedBlob
+from registry_control.catalog.references import Cause, OwnBlob, SharedBlob
 from registry_control.catalog.selectors.listing import get_visible_manifest
 from registry_control.catalog.services import conditions, images, protection, reachability, sparse, tags
 from registry_control.catalog.services.images import ImageForUpdate
@@ -98,9 +99,10 @@ _DELETE_PARENTS: Final = "DELETE FROM catalog_manifestchild WHERE child_id IN"
 _DELETE_REFERRERS: Final = "DELETE FROM catalog_referrer WHERE manifest_id IN"
 _DELETE_MISSING: Final = "DELETE FROM catalog_missingchild WHERE parent_id IN"
 _DELETE: Final = "DELETE FROM catalog_manifest WHERE id IN"
-_MOVE_MANIFEST: Final = "UPDATE catalog_manifest SET image_id = %s, is_reachable = FALSE WHERE id = %s"
-_MOVE_REFERRER: Final = "UPDATE catalog_referrer SET image_id = %s WHERE manifest_id = %s"
-_MOVE_TAGS: Final = "UPDATE catalog_tag SET image_id = %s WHERE manifest_id = %s RETURNING name"
+_MOVE_MANIFEST: Final = "UPDATE catalog_manifest SET image_id = moved.image_id, is_reachable = FALSE"
+_MOVE_REFERRER: Final = "UPDATE catalog_referrer SET image_id = moved.image_id"
+_MOVE_TAGS: Final = "UPDATE catalog_tag SET image_id = moved.image_id"
+_TAGS_ON: Final = "SELECT manifest_id, name FROM catalog_tag WHERE manifest_id IN"
 _PUSHED: Final = """
 UPDATE catalog_image SET size = size + CASE WHEN size_is_stale THEN 0 ELSE %s END,
                          untagged_size = untagged_size + CASE WHEN size_is_stale THEN 0 ELSE %s END,
@@ -334,7 +336,7 @@ def delete(*, actor: Actor, image_id: UUID, digest: str, only_if: Preconditions 
     if manifest is None:
         raise ManifestNotFound
     conditions.check(image_id, only_if)
-    delete_locked(image, manifest, actor=actor)
+    delete_locked(image, [manifest], actor=actor)
 
 
 @transaction.atomic
@@ -353,84 +355,109 @@ def delete_visible(*, principal: Principal, manifest_id: UUID) -> Manifest:
         raise PermissionsDenied("delete", "registry_manifest")
     check_deletable("namespace", image.namespace_id, image.namespace.status)
     check_deletable("image", image.pk, image.status)
-    delete_locked(image, manifest, actor=actor_of(principal))
+    delete_locked(image, [manifest], actor=actor_of(principal))
     return manifest
 
 
 def delete_with_tags(manifest: Manifest, *, actor: Actor) -> None:
     """Delete a manifest for an administrator, who has locked its row and that of its image."""
-    delete_locked(manifest.image, manifest, actor=actor)
+    delete_locked(manifest.image, [manifest], actor=actor)
 
 
-def delete_locked(image: Image, manifest: Manifest, *, actor: Actor) -> None:
-    """Delete a manifest of a locked image with its tags.
+def delete_locked(image: Image, doomed: Sequence[Manifest], *, actor: Actor) -> None:
+    """Delete manifests of a locked image with their tags, with as many statements for any number of them.
 
-    Blobs that only this manifest links stay leased to the image, so that a client may push it again.
+    The rows of the manifests are locked, or were read since the image is. Blobs that no other manifest links
+    stay leased to the image, so that a client may push the manifests again.
 
     Raises:
         TagProtected: the namespace protects one of the tags.
     """
-    protection.check_tags_of_manifest(image, manifest.pk)
-    moved = reachability.update(image.pk, [manifest.pk], deleted=manifest.pk)
-    own = references.linked_only_by(manifest.pk)
+    ids = [manifest.pk for manifest in doomed]
+    protection.check_tags_of_manifests(image, ids)
+    # What no tag reaches keeps nothing reachable.
+    reachable = [manifest.pk for manifest in doomed if manifest.is_reachable]
+    moved = reachability.update(image.pk, reachable, deleted=ids) if reachable else 0
+    own = references.linked_only_by(ids)
     references.lease((blob.id for blob in own), image_id=image.pk)
-    sparse.orphan(image, manifest)
-    removed = sum(blob.size for blob in own)
+    sparse.orphan(image.pk, ids)
+    tags_on = _names_on(ids)
     if recycling.is_on():
-        tag_names = _recycle(image, manifest, size=removed, actor=actor)
+        _recycle(image, doomed, tags_on, own, actor=actor)
     else:
-        tag_names = delete_rows([manifest.pk], image_id=image.pk, cause=Cause.MANIFEST_DELETED)
+        delete_rows(ids, image_id=image.pk, cause=Cause.MANIFEST_DELETED)
     record_change(image_scope(image.pk))
+    removed = sum(blob.size for blob in own)
     Image.objects.filter(pk=image.pk).update(
         **reachability.changed_sizes(size=moved, untagged_size=-moved - removed),
-        tag_rows=F("tag_rows") - len(tag_names),
+        tag_rows=F("tag_rows") - sum(map(len, tags_on.values())),
         updated_at=now(),
     )
-    record(
-        actor=actor,
-        verb="manifest.delete",
-        target=images.target_of(image),
-        digest=manifest.digest,
-        tags=" ".join(sorted(tag_names)),
-    )
+    target = images.target_of(image)
+    details = ({"digest": each.digest, "tags": " ".join(tags_on.get(each.pk, ()))} for each in doomed)
+    record_many(((target, detail) for detail in details), actor=actor, verb="manifest.delete")
 
 
-def _recycle(image: Image, manifest: Manifest, *, size: int, actor: Actor) -> list[str]:
-    """Move a manifest with its tags and links to an image row in the recycle bin, which no request finds.
+def _names_on(manifest_ids: Sequence[int]) -> dict[int, list[str]]:
+    """The names of all tags on manifests, in every status."""
+    found: dict[int, list[str]] = {}
+    for manifest_id, name in rows(f"{_TAGS_ON} {placeholders(manifest_ids)} ORDER BY name", manifest_ids):
+        found.setdefault(manifest_id, []).append(name)
+    return found
 
-    Returns the names of the tags. Rows of its children stay: they follow what happens to the children.
+
+def _recycle(
+    image: Image,
+    doomed: Sequence[Manifest],
+    tags_on: Mapping[int, Sequence[str]],
+    own: Sequence[OwnBlob],
+    *,
+    actor: Actor,
+) -> None:
+    """Move each manifest with its tags and links to an image row in the recycle bin, which no request finds.
+
+    Rows of its children stay: they follow what happens to the children.
     """
-    keeper = Image.objects.create(
-        namespace=image.namespace,
-        organization_id=image.organization_id,
-        name=image.name,
-        visibility=image.visibility,
-        status=Status.RECYCLED,
-        origin_id=image.pk,
-    )
-    execute(f"{_DELETE_PARENTS} (%s)", [manifest.pk])
-    _move(manifest.pk, to=keeper.pk)
-    moved = rows(_MOVE_TAGS, [id_parameter(keeper.pk), manifest.pk])
-    Image.objects.filter(pk=keeper.pk).update(tag_rows=len(moved))
-    recycling.keep(
-        RecycleBinEntry.Kind.MANIFEST,
-        namespace=image.namespace,
-        name=f"{image}@{manifest.digest}",
-        object_id=UUID(int=manifest.pk),
-        image_id=image.pk,
-        row_id=keeper.pk,
-        size=size,
-        actor=actor,
-        digest=manifest.digest,
-    )
-    return [name for (name,) in moved]
+    keepers = {
+        manifest.pk: Image(
+            namespace=image.namespace,
+            organization_id=image.organization_id,
+            name=image.name,
+            visibility=image.visibility,
+            status=Status.RECYCLED,
+            origin_id=image.pk,
+            tag_rows=len(tags_on.get(manifest.pk, ())),
+        )
+        for manifest in doomed
+    }
+    Image.objects.bulk_create(keepers.values())
+    execute(f"{_DELETE_PARENTS} {placeholders([*keepers])}", [*keepers])
+    to = {manifest_id: keeper.pk for manifest_id, keeper in keepers.items()}
+    _move(to)
+    if tags_on:
+        execute(*references.moving(_MOVE_TAGS, to))
+    sizes = Counter[int]()
+    for blob in own:
+        sizes[blob.manifest_id] += blob.size
+    entries = [
+        recycling.Deleted(
+            name=f"{image}@{manifest.digest}",
+            object_id=UUID(int=manifest.pk),
+            row_id=to[manifest.pk],
+            size=sizes[manifest.pk],
+            columns={"digest": manifest.digest},
+        )
+        for manifest in doomed
+    ]
+    kind = RecycleBinEntry.Kind.MANIFEST
+    recycling.keep(kind, entries, namespace=image.namespace, image_id=image.pk, actor=actor)
 
 
-def _move(manifest_id: int, *, to: UUID) -> None:
-    """Move an unreachable manifest with its links to another image row; its tags and children stay."""
-    for statement in (_MOVE_MANIFEST, _MOVE_REFERRER):
-        execute(statement, [id_parameter(to), manifest_id])
-    references.move_links(manifest_id, to=to)
+def _move(to: Mapping[int, UUID]) -> None:
+    """Move unreachable manifests with their links to other image rows; their tags and children stay."""
+    execute(*references.moving(_MOVE_MANIFEST, to))
+    execute(*references.moving(_MOVE_REFERRER, to))
+    references.move_links(to)
 
 
 def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | None, actor: Actor) -> int:
@@ -445,7 +472,7 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
     again = row(_BY_DIGEST, [id_parameter(image.pk), entry.digest])
     manifest_id = _Found(*again).id if again else _move_back(image, keeper, entry.digest)
     Manifest.objects.filter(pk=manifest_id).update(restored_at=now())
-    grown = 0 if again else sum(blob.size for blob in references.linked_only_by(manifest_id))
+    grown = 0 if again else sum(blob.size for blob in references.linked_only_by([manifest_id]))
     restored = _restore_tags(image, keeper, manifest_id, name)
     moved = reachability.update(image.pk, [manifest_id])
     Image.objects.filter(pk=image.pk).update(
@@ -470,7 +497,7 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
 
 def _move_back(image: Image, keeper: Image, digest: str) -> int:
     manifest_id = Manifest.objects.values_list("pk", flat=True).get(image=keeper, digest=digest)
-    _move(manifest_id, to=image.pk)
+    _move({manifest_id: image.pk})
     awaited = MissingChild.objects.filter(image=image, digest=digest).values_list("parent", flat=True)
     sparse.adopt(image.pk, list(awaited), manifest_id=manifest_id, digest=digest)
     return manifest_id
@@ -499,11 +526,17 @@ def _restore_tags(image: Image, keeper: Image, manifest_id: int, name: str | Non
     return [tag.name for tag in restored]
 
 
-def delete_rows(manifest_ids: Sequence[int], *, image_id: UUID, cause: Cause) -> list[str]:
-    """Delete manifests of a locked image and all that depends on them; returns the names of their tags."""
+def delete_rows(manifest_ids: Sequence[int], *, image_id: UUID, cause: Cause) -> None:
+    """Delete manifests of a locked image and all that depends on them."""
     which = placeholders(manifest_ids)
     references.release_links(manifest_ids, image_id=image_id, cause=cause)
-    tag_names = [name for (name,) in rows(f"{_DELETE_TAGS} {which} RETURNING name", manifest_ids)]
-    for statement in (_DELETE_CHILDREN, _DELETE_PARENTS, _DELETE_REFERRERS, _DELETE_MISSING, _DELETE):
+    statements = (
+        _DELETE_TAGS,
+        _DELETE_CHILDREN,
+        _DELETE_PARENTS,
+        _DELETE_REFERRERS,
+        _DELETE_MISSING,
+        _DELETE,
+    )
+    for statement in statements:
         execute(f"{statement} {which}", manifest_ids)
-    return tag_names

@@ -4,14 +4,22 @@ The caller has locked the image's row, so that no other transaction changes its 
 that lock: a push that waited for it sees rules that were stored meanwhile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from registry_control.catalog.errors import TagProtected
 from registry_control.catalog.models import Image
 from registry_control.common.models import not_deleting_sql
-from registry_control.db.sql import id_parameter, json_from_db, row, rows, uuid_from_db
+from registry_control.db.sql import (
+    Parameter,
+    id_parameter,
+    json_from_db,
+    placeholders,
+    row,
+    rows,
+    uuid_from_db,
+)
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.protection import UNPROTECTED, Protection, protection
 
@@ -32,7 +40,7 @@ SELECT protected_tags, protected_except FROM namespaces_retention WHERE namespac
 """
 _NAMES_ON: Final = f"""
 SELECT name, name FROM catalog_tag
-WHERE manifest_id = %s AND {not_deleting_sql()} AND name > %s ORDER BY name LIMIT %s
+WHERE manifest_id IN {{ids}} AND {not_deleting_sql()} AND name > %s ORDER BY name LIMIT %s
 """
 _NAMES_IN: Final = f"""
 SELECT name, name FROM catalog_tag
@@ -75,15 +83,16 @@ def check_tag(name: str, *, image: str, by: Protection, action: str) -> None:
         raise TagProtected(action, image=image, tag=name, rule=rule)
 
 
-def check_tags_of_manifest(image: Image, manifest_id: int) -> None:
-    """Refuse to delete a manifest that a protected tag points to.
+def check_tags_of_manifests(image: Image, manifest_ids: Sequence[int]) -> None:
+    """Refuse to delete manifests of an image to which a protected tag points.
 
     Raises:
-        TagProtected: one of its tags is protected.
+        TagProtected: one of their tags is protected.
     """
     by = of_image(image.pk)
     if by:
-        _check(_names(_NAMES_ON, manifest_id), image=str(image), by=by)
+        sql = _NAMES_ON.replace("{ids}", placeholders(manifest_ids))
+        _check(_names(sql, *manifest_ids), image=str(image), by=by)
 
 
 def check_tags_of_image(image: Image) -> None:
@@ -118,14 +127,14 @@ def _check(names: Iterator[str], *, image: str, by: Protection) -> None:
         check_tag(name, image=image, by=by, action="delete")
 
 
-def _names(sql: str, of: Any) -> Iterator[str]:  # noqa: ANN401 - a parameter of a statement
-    return (name for _, name in _pages(sql, of))
+def _names(sql: str, *of: Parameter) -> Iterator[str]:
+    return (name for _, name in _pages(sql, *of))
 
 
-def _pages(sql: str, of: Any) -> Iterator[tuple[Any, str]]:  # noqa: ANN401
+def _pages(sql: str, *of: Parameter) -> Iterator[tuple[Any, str]]:
     """All rows of a query of two columns, of which the last is the name that they are ordered by."""
     after = ""
-    while found := rows(sql, [of, after, _PAGE]):
+    while found := rows(sql, [*of, after, _PAGE]):
         yield from ((each[0], each[1]) for each in found)
         if len(found) < _PAGE:
             return

@@ -8,7 +8,7 @@ evaluated again. Where these are too many for a request, the worker recounts the
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
@@ -75,21 +75,61 @@ class _Affected:
     edges: Sequence[Edge]
 
 
-def update(image_id: UUID, changed: Collection[int], *, deleted: int | None = None) -> int:
+class _Bytes(NamedTuple):
+    """What an evaluation moved: the bytes of manifests that entered `size`, and of those that left it."""
+
+    entered: dict[int, int]
+    left: dict[int, int]
+
+
+def update(image_id: UUID, changed: Collection[int], *, deleted: Collection[int] = ()) -> int:
     """Evaluate manifests of a locked image again after their tags have changed.
 
-    `deleted` is one of them that the caller is about to delete. Returns how many bytes moved from
+    `deleted` are those of them that the caller is about to delete. Returns how many bytes moved from
     `untagged_size` to `size`, for the caller to write.
     """
     affected = _find_affected(changed)
     if affected is None:
         execute(_MARK_STALE, [id_parameter(image_id)])
         return 0
+    moved = _evaluate(image_id, affected, frozenset(deleted))
+    return sum(moved.entered.values()) - sum(moved.left.values())
+
+
+def leave(image_id: UUID, untagged: Collection[int]) -> dict[int, int]:
+    """Evaluate manifests of a locked image again that have lost tags.
+
+    Returns how many bytes left `size` with each of them, for the caller to write; what several of them
+    reached counts for one. If they are too many for one evaluation, each half is evaluated by itself: while
+    the second half is still marked as reachable, what it reaches is so, too.
+    """
+    affected = _find_affected(untagged)
+    if affected is not None:
+        return _divide(_evaluate(image_id, affected, frozenset()).left, untagged, affected.edges)
+    if len(untagged) == 1:
+        execute(_MARK_STALE, [id_parameter(image_id)])
+        return {}
+    ordered = sorted(untagged)
+    middle = len(ordered) // 2
+    return leave(image_id, ordered[:middle]) | leave(image_id, ordered[middle:])
+
+
+def _evaluate(image_id: UUID, affected: _Affected, deleted: frozenset[int]) -> _Bytes:
     states = _states(affected.manifests)
-    roots = {state.id for state in states if state.is_root} - {deleted}
-    reachable = reach(roots, [edge for edge in affected.edges if edge.target != deleted])
+    roots = {state.id for state in states if state.is_root} - deleted
+    reachable = reach(roots, [edge for edge in affected.edges if edge.target not in deleted])
     before = {state.id for state in states if state.was_reachable}
-    return _set(image_id, reachable - before, to=True) - _set(image_id, before - reachable, to=False)
+    return _Bytes(_set(image_id, reachable - before, to=True), _set(image_id, before - reachable, to=False))
+
+
+def _divide(left: Mapping[int, int], roots: Collection[int], edges: Collection[Edge]) -> dict[int, int]:
+    """Assign the bytes of each manifest to the first of the roots that reaches it."""
+    remaining, found = dict(left), dict[int, int]()
+    for root in sorted(roots):
+        if not remaining:
+            break
+        found[root] = sum(remaining.pop(each, 0) for each in reach([root], edges))
+    return found
 
 
 def changed_sizes(*, size: int, untagged_size: int) -> dict[str, Case]:
@@ -151,10 +191,10 @@ def reach(roots: Collection[int], edges: Collection[Edge]) -> set[int]:
     return found
 
 
-def _set(image_id: UUID, manifests: Collection[int], *, to: bool) -> int:
-    """Mark manifests and their links; returns the bytes by which that changes `size`, without a sign."""
+def _set(image_id: UUID, manifests: Collection[int], *, to: bool) -> dict[int, int]:
+    """Mark manifests and their links; returns by how many bytes each of them changes `size`."""
     if not manifests:
-        return 0
+        return {}
     which = sorted(manifests)
     execute(f"{_SET} {placeholders(which)}", [to, None if to else time_parameter(now()), *which])
     return references.set_reachable(which, image_id=image_id, to=to)

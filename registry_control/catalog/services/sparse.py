@@ -3,19 +3,20 @@
 The caller has locked the image's row, so that no manifest is pushed or deleted in between.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from registry_control.catalog.models import Image, Manifest
-from registry_control.db.sql import execute, id_parameter, insert_many
+from registry_control.db.sql import execute, id_parameter, insert_many, placeholders
 
 _INSERT: Final = "INSERT INTO catalog_missingchild (image_id, parent_id, digest, platform) VALUES"
 _INSERT_CHILD: Final = "INSERT INTO catalog_manifestchild (parent_id, child_id) VALUES"
 _DELETE: Final = "DELETE FROM catalog_missingchild WHERE image_id = %s AND digest = %s"
 _ORPHAN: Final = """
 INSERT INTO catalog_missingchild (image_id, parent_id, digest, platform)
-SELECT %s, c.parent_id, %s, '' FROM catalog_manifestchild c WHERE c.child_id = %s
+SELECT %s, c.parent_id, m.digest, '' FROM catalog_manifestchild c
+JOIN catalog_manifest m ON m.id = c.child_id
+WHERE c.child_id IN
 """
 
 
@@ -33,6 +34,6 @@ def adopt(image_id: UUID, parents: Iterable[int], *, manifest_id: int, digest: s
         execute(_DELETE, [id_parameter(image_id), digest])
 
 
-def orphan(image: Image, manifest: Manifest) -> None:
-    """Before a manifest is deleted: record it as a missing child of every index that lists it."""
-    execute(_ORPHAN, [id_parameter(image.pk), manifest.digest, manifest.pk])
+def orphan(image_id: UUID, manifest_ids: Sequence[int]) -> None:
+    """Before manifests are deleted: record them as missing children of every index that lists them."""
+    execute(f"{_ORPHAN} {placeholders(manifest_ids)}", [id_parameter(image_id), *manifest_ids])

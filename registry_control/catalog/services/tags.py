@@ -3,7 +3,8 @@
 `delete` authorizes a principal; the other functions take an actor that has been authorized.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -12,9 +13,9 @@ from django.db.models import F
 
 from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
-from registry_control.audit.services import Actor, record
+from registry_control.audit.services import Actor, Detail, record, record_many
 from registry_control.catalog.errors import TagNotFound
-from registry_control.catalog.models import Image, Manifest, Tag, TagHistory
+from registry_control.catalog.models import Image, Tag, TagHistory
 from registry_control.catalog.selectors.content import tag_row
 from registry_control.catalog.selectors.listing import get_visible_tag
 from registry_control.catalog.services import conditions, images, protection, reachability
@@ -75,6 +76,7 @@ class DoomedTag(NamedTuple):
     id: UUID | str  # as the database returns it, or as the ORM does
     name: str
     manifest_id: int
+    rule: int | None = None  # the number of the rule of retention that removes it
 
 
 def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, actor: Actor) -> TagChange:
@@ -119,45 +121,60 @@ def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | N
         raise TagNotFound
     conditions.check(image_id, only_if)
     protection.check_tag(name, image=str(image), by=existing.protection, action="delete")
-    untag_locked(image, DoomedTag(existing.id, name, existing.manifest_id), actor=actor)
+    untag_locked(image, [DoomedTag(existing.id, name, existing.manifest_id)], actor=actor)
 
 
-def untag_locked(image: Image, tag: DoomedTag, *, actor: Actor, **detail: int) -> None:
-    """Delete a tag of a locked image at once; `detail` is for the audit row.
+def untag_locked(image: Image, doomed: Sequence[DoomedTag], *, actor: Actor) -> None:
+    """Delete tags of a locked image at once, with as many statements for any number of tags.
 
-    The recycle bin keeps what a restore needs. The caller has checked that the tag is not protected.
+    The recycle bin keeps what a restore needs. The caller has checked that no tag is protected.
     """
-    deleted = Tag.objects.get(pk=tag.id) if recycling.is_on() else None
-    Tag.objects.filter(pk=tag.id).delete()
+    found = Tag.objects.filter(pk__in=[tag.id for tag in doomed])
+    deleted = list(found.annotate(digest=F("manifest__digest"))) if recycling.is_on() else []
+    found.delete()
     record_change(image_scope(image.pk))
-    moved = reachability.update(image.pk, [tag.manifest_id])
-    if deleted is not None:
-        _keep(image, deleted, size=moved, actor=actor)
+    left = reachability.leave(image.pk, {tag.manifest_id for tag in doomed})
+    size = sum(left.values())
+    if deleted:
+        _keep(image, deleted, left, actor=actor)
     Image.objects.filter(pk=image.pk).update(
-        **reachability.changed_sizes(size=moved, untagged_size=-moved),
-        tag_rows=F("tag_rows") - 1,
+        **reachability.changed_sizes(size=-size, untagged_size=size),
+        tag_rows=F("tag_rows") - len(doomed),
         updated_at=now(),
     )
-    record(actor=actor, verb="tag.delete", target=images.target_of(image), tag=tag.name, **detail)
+    target = images.target_of(image)
+    record_many(((target, _detail(tag)) for tag in doomed), actor=actor, verb="tag.delete")
 
 
-def _keep(image: Image, tag: Tag, *, size: int, actor: Actor) -> None:
-    """Insert the entry of the recycle bin for a tag whose row is deleted; `size` left that of the image."""
-    recycling.keep(
-        RecycleBinEntry.Kind.TAG,
-        namespace=image.namespace,
-        name=f"{image}:{tag.name}",
-        object_id=tag.pk,
-        image_id=image.pk,
-        row_id=None,
-        size=abs(size),
-        actor=actor,
-        digest=Manifest.objects.values_list("digest", flat=True).get(pk=tag.manifest_id),
-        tag_created_at=tag.created_at,
-        tag_updated_at=tag.updated_at,
-        tag_pulled_at=tag.last_pulled_at,
-        tag_set_by=tag.set_by,
-    )
+def _detail(tag: DoomedTag) -> Detail:
+    return {"tag": tag.name} if tag.rule is None else {"tag": tag.name, "rule": tag.rule}
+
+
+def _keep(image: Image, deleted: Sequence[Any], left: Mapping[int, int], *, actor: Actor) -> None:
+    """Insert the entries of the recycle bin for tags whose rows are deleted, with the digests.
+
+    `left` are the bytes that left the size of the image with each manifest; of several tags on a manifest,
+    the first entry has them.
+    """
+    remaining = dict(left)
+    entries = [
+        recycling.Deleted(
+            name=f"{image}:{tag.name}",
+            object_id=tag.pk,
+            row_id=None,
+            size=remaining.pop(tag.manifest_id, 0),
+            columns={
+                "digest": tag.digest,
+                "tag_created_at": tag.created_at,
+                "tag_updated_at": tag.updated_at,
+                "tag_pulled_at": tag.last_pulled_at,
+                "tag_set_by": tag.set_by,
+            },
+        )
+        for tag in deleted
+    ]
+    kind = RecycleBinEntry.Kind.TAG
+    recycling.keep(kind, entries, namespace=image.namespace, image_id=image.pk, actor=actor)
 
 
 def restore(image: Image, entry: RecycleBinEntry, *, name: str, manifest_id: int, actor: Actor) -> None:
@@ -222,7 +239,7 @@ def start_deletion(tag: Tag, *, actor: Actor) -> None:
         by = protection.of_image(tag.image_id)
         protection.check_tag(tag.name, image=str(tag.image), by=by, action="delete")
     if recycling.is_on() and tag.status != Status.DELETING:
-        untag_locked(tag.image, DoomedTag(tag.pk, tag.name, tag.manifest_id), actor=actor)
+        untag_locked(tag.image, [DoomedTag(tag.pk, tag.name, tag.manifest_id)], actor=actor)
         tag.status = Status.DELETING  # of the response; there is no row any more
         return
     if tag.status != Status.DELETING:

@@ -33,6 +33,7 @@ from registry_control.gc.retention import (
     last_use,
     removable,
 )
+from registry_control.namespaces import recycling
 from registry_control.namespaces.models import Namespace
 
 PAGE: Final = 1000
@@ -63,9 +64,11 @@ FROM catalog_manifest m
 WHERE m.id IN
 """
 _PARENTS: Final = """
-SELECT c.child_id, p.id, p.is_reachable, p.created_at, p.untagged_at, p.last_pulled_at, p.restored_at
+SELECT c.child_id, p.id, p.is_reachable, p.created_at, p.untagged_at, p.last_pulled_at, p.restored_at,
+       p.image_id = m.image_id
 FROM catalog_manifestchild c
 JOIN catalog_manifest p ON p.id = c.parent_id
+JOIN catalog_manifest m ON m.id = c.child_id
 WHERE c.child_id IN
 """
 _SUBJECTS: Final = """
@@ -78,7 +81,7 @@ _REFERRERS: Final = """
 SELECT r.manifest_id FROM catalog_manifest s
 JOIN catalog_referrer r ON r.image_id = s.image_id AND r.subject_digest = s.digest
 JOIN catalog_manifest m ON m.id = r.manifest_id AND NOT m.is_reachable
-WHERE s.id IN {ids} ORDER BY r.manifest_id LIMIT 100
+WHERE s.id IN {ids} AND r.manifest_id > %s ORDER BY r.manifest_id LIMIT %s
 """
 _AT_ONCE: Final = 500  # ids in one statement
 
@@ -204,23 +207,26 @@ def untagged_pages(image_id: UUID, *, after: Position = BEGIN) -> Iterator[tuple
 def doomed(ids: Collection[int], days: Days) -> list[int]:
     """Those of the manifests that go now, in ascending order.
 
-    Loads them with all indexes and subjects from which they can be reached.
+    Loads them with all indexes and subjects from which they can be reached. With a recycle bin, a manifest
+    stays as long as an index lists it, even one in the bin: it is there when the index is restored.
     """
-    facts, waiting = dict[int, _Facts](), set(ids)
+    facts, waiting, listed = dict[int, _Facts](), set(ids), set[int]()
     parents, subjects = dict[int, list[int]](), dict[int, int]()
     _add(facts, _select(_BY_ID, waiting))
     while waiting:
         level = _select(_PARENTS, waiting)
-        for child, parent in ((each[0], each[1]) for each in level):
+        for child, parent, *_, is_beside in level:
             parents.setdefault(child, []).append(parent)
+            if recycling.is_on() or not is_beside:
+                listed.add(child)
         of_subjects = _select(_SUBJECTS, waiting)
         subjects |= {each[0]: each[1] for each in of_subjects}
         waiting = {each[1] for each in (*level, *of_subjects)} - facts.keys()
-        _add(facts, [*level, *of_subjects])
+        _add(facts, [*(each[:-1] for each in level), *of_subjects])
     going = removable(
         {
             id_: Untagged(
-                is_kept=each.is_reachable or days.times.is_held(each.restored(days.times)),
+                is_kept=each.is_reachable or id_ in listed or days.times.is_held(each.restored(days.times)),
                 is_over=is_over(each.used_at(days.times), days.untagged, days.times.now),
                 parents=tuple(parents.get(id_, ())),
                 subject=subjects.get(id_),
@@ -231,16 +237,19 @@ def doomed(ids: Collection[int], days: Days) -> list[int]:
     return sorted(going.intersection(ids))
 
 
-def without_parents(ids: Collection[int]) -> list[int]:
-    """Those of the manifests that no index of the image lists any more, in ascending order."""
-    return sorted(set(ids) - {child for child, *_ in _select(_PARENTS, set(ids))})
+def required_before(ids: Collection[int], days: Days, *, known: set[int], limit: int) -> set[int]:
+    """What must not go later than these manifests: the indexes that list them, and their referrers that go.
 
-
-def referrers_of(ids: Collection[int]) -> set[int]:
-    """Up to 100 untagged manifests, or a multiple of that, of which one of these is the subject."""
-    found = set[int]()
+    Without those that are known; if they are more than `limit`, some of them, but more than `limit`.
+    """
+    found = {parent for _, parent, *_ in _select(_PARENTS, ids)} - known
     for part in _parts(sorted(ids)):
-        found |= {id_ for (id_,) in rows(_REFERRERS.replace("{ids}", placeholders(part)), part)}
+        after = 0
+        while page := rows(_REFERRERS.replace("{ids}", placeholders(part)), [*part, after, _AT_ONCE]):
+            found |= set(doomed([id_ for (id_,) in page], days)) - known
+            if len(found) > limit:
+                return found
+            ((after,),) = page[-1:]
     return found
 
 

@@ -12,12 +12,13 @@ push, a pull or a deletion since the plan was made is taken into account.
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 from uuid import uuid4
 
+from django.conf import settings
 from django.db import OperationalError, transaction
 from django.db.models import Q, QuerySet
 from psycopg.errors import LockNotAvailable
@@ -26,6 +27,7 @@ from registry_control.audit.services import SYSTEM
 from registry_control.catalog.errors import ImageNotFound, ImageReadOnly
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.services import images, manifests, tags
+from registry_control.catalog.services.tags import DoomedTag
 from registry_control.common import clock_watch
 from registry_control.common.background import is_stopping
 from registry_control.common.clock import now
@@ -41,9 +43,12 @@ from registry_control.namespaces.models import Namespace, Retention
 logger = logging.getLogger(__name__)
 
 _CLAIM: Final = timedelta(minutes=5)
-_TAGS_AT_ONCE: Final = 50  # in one transaction
-_MANIFESTS_AT_ONCE: Final = 20
+_TAGS_AT_ONCE: Final = 100  # in one transaction
+_MANIFESTS_AT_ONCE: Final = 50
 _MAX_SKIPPED: Final = 20  # sentences in the report of a pass
+
+
+_T = TypeVar("_T")
 
 
 class _Superseded(Exception):
@@ -138,7 +143,8 @@ def _begin(run: RetentionRun, seconds: float) -> _Slice | None:
     if row.namespace.status in DELETED:
         _finish(run, slice_)  # it may be restored from the recycle bin
         return None
-    if held := clock_watch.check(longest=policy.longest).reason:
+    longest = max(policy.longest, settings.RECYCLE_BIN)  # which is how long restored content stays
+    if held := clock_watch.check(longest=longest).reason:
         slice_.skip(held)
         _finish(run, slice_)
         return None
@@ -267,78 +273,68 @@ def _remove_batch(
     concerned = {rules.rule_for(each.tag.name) for each in batch}
     if not all(retained.have_all(row.id, names) for number, names in newest.items() if number in concerned):
         return False
+    doomed = []
     for current in retained.tags_by_id(list(planned)):
         decision = retained.decide(rules, current, newest)
         is_moved = current.tag.tagged_at != planned[current.id].tag.tagged_at
-        if decision.keep or is_moved or decision.rule is None:
-            continue
-        doomed = tags.DoomedTag(current.id, current.tag.name, current.manifest_id)
-        tags.untag_locked(image, doomed, actor=SYSTEM, rule=decision.rule)
-        slice_.tags += 1
+        if not decision.keep and not is_moved:
+            doomed.append(DoomedTag(current.id, current.tag.name, current.manifest_id, decision.rule))
+    if doomed:
+        tags.untag_locked(image, doomed, actor=SYSTEM)
+        slice_.tags += len(doomed)
     return True
 
 
 def _remove_untagged(slice_: _Slice, image: ImageRow, *, after: Position) -> dict[str, str]:
-    """Remove the untagged manifests of an image whose time is over; where to continue, empty at the end.
-
-    An index goes before its children, which the next round finds without a parent.
-    """
+    """Remove the untagged manifests of an image whose time is over; where to continue, empty at the end."""
     if slice_.policy.untagged_days is None:
         return {}
     if image.is_stale:
         slice_.skip(f"{slice_.namespace.name}/{image.name} is being recounted, and is left for the next pass")
         return {}
-    while True:
-        removed = 0
-        for page, position in retained.untagged_pages(image.id, after=after):
-            for manifest_id in retained.without_parents(retained.doomed(page, slice_.days_for(image))):
-                removed += _remove_manifest(slice_, image, manifest_id)
+    for page, position in retained.untagged_pages(image.id, after=after):
+        for batch in _batches(retained.doomed(page, slice_.days_for(image)), _MANIFESTS_AT_ONCE):
+            while batch:
+                batch = _remove_some(slice_, image, batch)
                 if slice_.must_end():
                     return {"manifest": _encoded(after)}
-            after = position
-            if slice_.must_end():
-                return {"manifest": _encoded(after)}
-        if not removed:
-            return {}
-        after = retained.BEGIN
-
-
-def _remove_manifest(slice_: _Slice, row: ImageRow, manifest_id: int) -> int:
-    """Remove a manifest with its referrers, some in each transaction; returns how many."""
-    removed = 0
-    while number := _remove_some(slice_, row, manifest_id):
-        removed += number
-    slice_.manifests += removed
-    return removed
+        after = position
+        if slice_.must_end():
+            return {"manifest": _encoded(after)}
+    return {}
 
 
 @transaction.atomic
-def _remove_some(slice_: _Slice, row: ImageRow, manifest_id: int) -> int:
-    """Remove some referrers of a manifest, or the last ones and the manifest; returns how many."""
+def _remove_some(slice_: _Slice, row: ImageRow, planned: Sequence[int]) -> Sequence[int]:
+    """Remove manifests with all that must go before them, or some of that; returns those that are left."""
     _require_policy(slice_)
     image = images.get_for_update(row.id)
     days = slice_.days_for(image)
-    if image.size_is_stale or not retained.doomed([manifest_id], days):
-        return 0
-    order = _with_referrers(manifest_id, days)
-    found = Manifest.objects.defer("payload").select_for_update().filter(pk__in=order, image=image)
-    by_id = {each.pk: each for each in found.order_by("digest")}
-    removed = 0
-    for pk in order:
-        if pk in by_id:
-            manifests.delete_locked(image, by_id[pk], actor=SYSTEM)
-            removed += 1
-    return removed
+    going = [] if image.size_is_stale else retained.doomed(planned, days)
+    if not going:
+        return []
+    together = _with_requirements(going, days)
+    doomed = Manifest.objects.defer("payload").select_for_update().filter(pk__in=together, image=image)
+    found = list(doomed.order_by("digest"))
+    manifests.delete_locked(image, found, actor=SYSTEM)
+    slice_.manifests += len(found)
+    return [id_ for id_ in going if id_ not in together]
 
 
-def _with_referrers(manifest_id: int, days: Days) -> list[int]:
-    """The referrers that go with a manifest, each after its own, then the manifest; some, if many."""
-    order, level = [manifest_id], {manifest_id}
-    while level and len(order) <= _MANIFESTS_AT_ONCE:
-        found = retained.referrers_of(level) - set(order)
-        level = set(retained.without_parents(retained.doomed(found, days)))
-        order += sorted(level)
-    return order[::-1][:_MANIFESTS_AT_ONCE]
+def _with_requirements(ids: Collection[int], days: Days) -> set[int]:
+    """Manifests that go, with the indexes that list them and their referrers, which must not go later.
+
+    If these are too many for one transaction, some of them with all that must go before them.
+    """
+    found, level = set(ids), set(ids)
+    while level:
+        room = 2 * _MANIFESTS_AT_ONCE - len(found)
+        required = retained.required_before(level, days, known=found, limit=room)
+        if len(required) > room:
+            return _with_requirements(sorted(required)[:_MANIFESTS_AT_ONCE], days)
+        found |= required
+        level = required
+    return found
 
 
 def _require_policy(slice_: _Slice) -> None:
@@ -352,7 +348,7 @@ def _require_policy(slice_: _Slice) -> None:
         raise _Superseded
 
 
-def _batches(found: Sequence[TagRow], size: int) -> Iterator[Sequence[TagRow]]:
+def _batches(found: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     for start in range(0, len(found), size):
         yield found[start : start + size]
 

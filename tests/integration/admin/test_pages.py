@@ -149,11 +149,8 @@ def world(owner: TestKey, namespace: Namespace) -> Pushed:
     TagHistory.objects.create(tag_id=uuid4(), digest=pushed.digest, since=now(), until=now())
     recycling.keep(
         RecycleBinEntry.Kind.IMAGE,
+        [recycling.Deleted(name="deleted/image", object_id=uuid4(), row_id=None, size=0)],
         namespace=namespace,
-        name="deleted/image",
-        object_id=uuid4(),
-        row_id=None,
-        size=0,
         actor=owner.actor,
     )
     rules.run(principal=owner.principal, rule_id=make_rule(owner, namespace, make_target(owner, URL)).pk)

@@ -1,7 +1,6 @@
 """The recycle bin: what deletions leave in it, restoring, purging and expiry."""
 
 import json
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -22,21 +21,10 @@ from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import READ_ONLY, TestKey, digest_of, make_key, make_namespace, push_blob, push_image
 from tests.integration.control.api import UNKNOWN_ID, Api
-from tests.integration.gc.recycling import BIN, PERIOD, V1BETA1, entry_id, expire, finish, restore
+from tests.integration.gc.recycling import BIN, V1BETA1, entry_id, expire, finish, restore
 from tests.integration.gc.steps import collect, queued
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _recycle_bin() -> Iterator[None]:
-    with override_settings(RECYCLE_BIN=PERIOD):
-        yield
-
-
-@pytest.fixture
-def owner() -> TestKey:
-    return make_key()
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("recycle_bin")]
 
 
 def test_a_deleted_image_is_gone_and_has_an_entry_until_it_is_restored_as_it_was(owner: TestKey) -> None:

@@ -1,13 +1,12 @@
 """The recycle bin under concurrency: two real connections restore, purge, expire, delete and push at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.db import transaction
-from django.test import override_settings
 
 from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.catalog.services import images, manifests, reachability, tags
@@ -19,25 +18,13 @@ from registry_control.recycling.services import emptying, restoring
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import Pushed, TestKey, make_key, make_namespace, push_image
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
-from tests.integration.gc.recycling import PERIOD, expire, finish
+from tests.integration.gc.recycling import expire, finish
 
-pytestmark = [pytest.mark.django_db(transaction=True), needs_postgresql]
-
-
-@pytest.fixture(autouse=True)
-def _recycle_bin() -> Iterator[None]:
-    with override_settings(RECYCLE_BIN=PERIOD):
-        yield
-
-
-@pytest.fixture
-def owner() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
-def namespace(owner: TestKey) -> Namespace:
-    return make_namespace(owner)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("recycle_bin"),
+    needs_postgresql,
+]
 
 
 def entry() -> UUID:

@@ -1,6 +1,5 @@
 """Deleted tags and manifests in the recycle bin, and the history of tags."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,28 +14,12 @@ from registry_control.catalog.services import manifests, reachability, tags
 from registry_control.common.clock import now
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_data.storage.filesystem import FilesystemStore
-from tests.factories import Pushed, TestKey, make_key, make_manifest, make_namespace, push_image
+from tests.factories import Pushed, TestKey, make_key, make_manifest, push_image
 from tests.integration.control.api import Api
-from tests.integration.gc.recycling import BIN, PERIOD, V1BETA1, entry_id, expire, finish, restore
+from tests.integration.gc.recycling import BIN, V1BETA1, entry_id, expire, finish, restore
 from tests.integration.gc.steps import collect
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _recycle_bin() -> Iterator[None]:
-    with override_settings(RECYCLE_BIN=PERIOD):
-        yield
-
-
-@pytest.fixture
-def owner() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
-def namespace(owner: TestKey) -> Namespace:
-    return make_namespace(owner)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("recycle_bin")]
 
 
 def sizes(pushed: Pushed) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from registry_control.common.models import Status
 from registry_control.gc.models import RetentionRun
 from registry_control.gc.services import enforcement
 from registry_control.namespaces.models import Namespace, Retention
-from tests.factories import TestKey, make_key, make_namespace
+from tests.factories import TestKey
 from tests.integration.gc.retaining import (
     enforce,
     manifests_of,
@@ -28,21 +28,6 @@ from tests.integration.gc.retaining import (
 )
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def owner() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
-def namespace(owner: TestKey) -> Namespace:
-    return make_namespace(owner)
-
-
-@pytest.fixture
-def image_id(owner: TestKey, namespace: Namespace) -> UUID:
-    return new_image(owner, namespace)
 
 
 def test_the_newest_tags_of_each_image_stay(owner: TestKey, namespace: Namespace, image_id: UUID) -> None:

@@ -1,35 +1,27 @@
 """Retention with a recycle bin: what it removes can be restored, and stays then."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from django.test import override_settings
 
 from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.catalog.services import manifests, tags
 from registry_control.common.clock import now
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
-from tests.factories import TestKey, make_key, make_namespace
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import TestKey
 from tests.integration.control.api import Api
-from tests.integration.gc.recycling import restore
-from tests.integration.gc.retaining import enforce, manifests_of, new_image, preview, push, set_rules, tags_of
+from tests.integration.gc.recycling import finish, restore
+from tests.integration.gc.retaining import enforce, manifests_of, preview, push, set_rules, tags_of
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _bin() -> Iterator[None]:
-    with override_settings(RECYCLE_BIN=timedelta(days=7)):
-        yield
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("recycle_bin")]
 
 
-def test_removed_tags_and_manifests_are_in_the_recycle_bin() -> None:
+def test_removed_tags_and_manifests_are_in_the_recycle_bin(
+    owner: TestKey, namespace: Namespace, image_id: UUID, store: FilesystemStore
+) -> None:
     # given an old tag, and an old untagged index with a child, a signature and a plain manifest
-    owner = make_key()
-    namespace = make_namespace(owner)
-    image_id = new_image(owner, namespace)
     tagged = push(owner, image_id, "old", days=9)
     child = push(owner, image_id, days=9)
     index = push(owner, image_id, days=9, children=[child])
@@ -38,31 +30,25 @@ def test_removed_tags_and_manifests_are_in_the_recycle_bin() -> None:
     set_rules(namespace, {"keep_days_since_tagged": 5}, untagged_days=5)
 
     # when passes run, then all is in the bin but the child, which waits until its index has left the bin
-    enforce(namespace)
+    planned = preview(owner, namespace)
+    assert ([each["action"] for each in planned["tags"]], planned["manifests"]) == (["remove"], 3)
+    assert enforce(namespace).manifests == 3
+    assert preview(owner, namespace) == {"tags": [], "manifests": 0, "bytes": 0}
     run = enforce(namespace)
+    assert (run.tags, run.manifests) == (0, 0)
     assert tags_of(image_id) == []
     assert manifests_of(image_id) == {tagged, child}
-    assert (run.tags, run.manifests) == (0, 0)
-    assert preview(owner, namespace)["tags"] == []
     found = RecycleBinEntry.objects.values_list("name", "deleted_by")
     image = Image.objects.get(pk=image_id)
     names = [f"{image}:old", *(f"{image}@{digest}" for digest in (index, signature, plain))]
     assert sorted(found) == sorted((name, "system") for name in names)
 
-
-@pytest.fixture
-def owner() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
-def namespace(owner: TestKey) -> Namespace:
-    return make_namespace(owner)
-
-
-@pytest.fixture
-def image_id(owner: TestKey, namespace: Namespace) -> UUID:
-    return new_image(owner, namespace)
+    # and the child goes when that has happened
+    RecycleBinEntry.objects.filter(digest=index).update(expires_at=now())
+    finish(store)
+    assert preview(owner, namespace)["manifests"] == 1
+    assert enforce(namespace).manifests == 1
+    assert manifests_of(image_id) == {tagged}
 
 
 def restore_after(owner: TestKey, *, days: float) -> None:

@@ -10,7 +10,7 @@ from registry_control.common.clock import now
 from registry_control.gc.models import RetentionRun
 from registry_control.gc.services import enforcement
 from registry_control.namespaces.models import Namespace, Retention
-from tests.factories import TestKey, make_key, make_manifest, make_namespace, push_blob
+from tests.factories import TestKey, make_manifest, make_namespace, push_blob
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
 from tests.integration.gc.retaining import (
     enforce,
@@ -24,21 +24,6 @@ from tests.integration.gc.retaining import (
 )
 
 pytestmark = [pytest.mark.django_db(transaction=True), needs_postgresql]
-
-
-@pytest.fixture
-def owner() -> TestKey:
-    return make_key()
-
-
-@pytest.fixture
-def namespace(owner: TestKey) -> Namespace:
-    return make_namespace(owner)
-
-
-@pytest.fixture
-def image_id(owner: TestKey, namespace: Namespace) -> UUID:
-    return new_image(owner, namespace)
 
 
 def run_a_slice() -> bool:
