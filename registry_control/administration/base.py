@@ -101,7 +101,8 @@ class AuditedAdmin(_ModelAdmin):
 
     def lock_row(self, row: models.Model) -> bool:
         """Lock a row until the transaction ends; False if the row no longer exists."""
-        locked = self.model._default_manager.select_for_update().filter(pk=row.pk)
+        # `no_key`: other transactions may insert rows that reference it, and wait for it for nothing else.
+        locked = self.model._default_manager.select_for_update(no_key=True).filter(pk=row.pk)
         return locked.values_list("pk").first() is not None
 
     def save_model(self, request: HttpRequest, obj: Any, form: "ModelForm[Any]", change: bool) -> None:

@@ -182,7 +182,7 @@ class RetentionAdmin(AuditedAdmin):
 
 def _lock(namespace_id: UUID) -> Namespace | None:
     """Lock the row of a namespace."""
-    found = Namespace.objects.select_for_update(of=("self",)).select_related("project")
+    found = Namespace.objects.select_for_update(of=("self",), no_key=True).select_related("project")
     return found.filter(pk=namespace_id).first()
 
 

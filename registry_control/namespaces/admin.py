@@ -172,4 +172,4 @@ class NamespaceAdmin(ServiceDeletedAdmin):
 def _locked(queryset: QuerySet[Namespace]) -> QuerySet[Namespace]:
     """Lock the rows in the common lock order; without counts, because PostgreSQL cannot lock aggregates."""
     found = Namespace.objects.filter(pk__in=queryset.values("pk")).select_related("project")
-    return found.select_for_update(of=("self",)).order_by("pk")
+    return found.select_for_update(of=("self",), no_key=True).order_by("pk")

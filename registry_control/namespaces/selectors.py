@@ -130,7 +130,8 @@ def get_visible(principal: Principal, namespace_id: UUID, *, lock: bool = False)
     """
     found = with_usage(Namespace.objects.select_related("project").filter(pk=namespace_id))
     if lock:
-        found = found.select_for_update(of=("self",))
+        # `no_key`: a deletion that holds an image references the namespace's row in the recycle bin.
+        found = found.select_for_update(of=("self",), no_key=True)
     namespace = found.first()
     if namespace is None or namespace.status == Status.RECYCLED or not may_see(principal, namespace):
         raise NotFound("namespace", namespace_id)

@@ -1,14 +1,15 @@
 """Refuses to move or delete protected tags (ADR 62).
 
 The caller has locked the image's row, so that no other transaction changes its tags. The globs are read after
-that lock: a push that waited for it sees rules that were stored meanwhile.
+that lock, and their row is shared until the transaction ends: a push that waited sees rules that were stored
+meanwhile, and rules are stored when the pushes that have read the old ones have ended.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from registry_control.catalog.errors import TagProtected
+from registry_control.catalog.errors import ImageNotFound, TagProtected
 from registry_control.catalog.models import Image
 from registry_control.common.models import not_deleting_sql
 from registry_control.db.sql import (
@@ -25,18 +26,26 @@ from registry_control.namespaces.protection import UNPROTECTED, Protection, prot
 
 _TAG: Final = f"""
 SELECT t.id, t.manifest_id, r.protected_tags, r.protected_except
-FROM catalog_tag t
-JOIN catalog_image i ON i.id = t.image_id
-LEFT JOIN namespaces_retention r ON r.namespace_id = i.namespace_id
-WHERE t.image_id = %s AND t.name = %s AND {not_deleting_sql("t")}
+FROM catalog_image i
+LEFT JOIN (
+    SELECT s.namespace_id, s.protected_tags, s.protected_except
+    FROM namespaces_retention s JOIN catalog_image o ON o.namespace_id = s.namespace_id
+    WHERE o.id = %s FOR SHARE OF s
+) r ON r.namespace_id = i.namespace_id
+LEFT JOIN catalog_tag t ON t.image_id = i.id AND t.name = %s AND {not_deleting_sql("t")}
+WHERE i.id = %s
 """
 _OF_IMAGE: Final = """
 SELECT r.protected_tags, r.protected_except FROM catalog_image i
 JOIN namespaces_retention r ON r.namespace_id = i.namespace_id
-WHERE i.id = %s
+WHERE i.id = %s FOR SHARE OF r
 """
 _OF_NAMESPACE: Final = """
-SELECT protected_tags, protected_except FROM namespaces_retention WHERE namespace_id = %s
+SELECT protected_tags, protected_except FROM namespaces_retention WHERE namespace_id = %s FOR UPDATE
+"""
+_NAMESPACE_EXISTS: Final = f"""
+SELECT n.id FROM catalog_image i JOIN namespaces_namespace n ON n.id = i.namespace_id
+WHERE i.id = %s AND {not_deleting_sql("n")}
 """
 _NAMES_ON: Final = f"""
 SELECT name, name FROM catalog_tag
@@ -54,17 +63,38 @@ _PAGE: Final = 1000  # names that are read at a time
 
 
 class ExistingTag(NamedTuple):
-    """A tag that is not being deleted, and what may protect it."""
+    """A tag that is not being deleted."""
 
     id: UUID | str  # as the database returns it
     manifest_id: int
+
+
+class NamedTag(NamedTuple):
+    """A name in an image: the tag of that name, if there is one, and what may protect it."""
+
+    existing: ExistingTag | None
     protection: Protection
 
 
-def existing_tag(image_id: UUID, name: str) -> ExistingTag | None:
-    """A tag of an image with the protection of its namespace; None if there is no such tag."""
-    found = row(_TAG, [id_parameter(image_id), name])
-    return None if found is None else ExistingTag(found[0], found[1], _protection(found[2:]))
+def named_tag(image_id: UUID, name: str) -> NamedTag:
+    """Find a tag of an image, and share the protection of its namespace."""
+    found = row(_TAG, [id_parameter(image_id), name, id_parameter(image_id)])
+    if found is None:
+        return NamedTag(None, UNPROTECTED)
+    existing = None if found[0] is None else ExistingTag(found[0], found[1])
+    return NamedTag(existing, _protection(found[2:]))
+
+
+def check_new_tag(name: str, *, image_id: UUID, by: Protection) -> None:
+    """Refuse to create a protected tag in a namespace that was deleted since the push read it.
+
+    The deletion locks the row of the protection that `named_tag` shares: one of both waits for the other.
+
+    Raises:
+        ImageNotFound: the namespace was deleted.
+    """
+    if by.rule_for(name) is not None and row(_NAMESPACE_EXISTS, [id_parameter(image_id)]) is None:
+        raise ImageNotFound
 
 
 def of_image(image_id: UUID) -> Protection:
@@ -109,7 +139,8 @@ def check_tags_of_image(image: Image) -> None:
 def check_tags_of_namespace(namespace: Namespace) -> None:
     """Refuse to delete a namespace of which an image has a protected tag.
 
-    Only the namespace's row is locked: a tag that is created at the same moment may be missed.
+    Locks the row of the protection: a push that is creating a protected tag ends before, or finds the
+    namespace deleted afterwards.
 
     Raises:
         TagProtected: a tag is protected.

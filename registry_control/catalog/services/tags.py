@@ -86,12 +86,15 @@ def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, 
 
     Raises:
         TagProtected: the tag points to another manifest, and the namespace protects it.
+        ImageNotFound: the tag is new and protected, and the namespace was deleted meanwhile.
     """
-    existing = protection.existing_tag(image.id, name)
+    existing, by = protection.named_tag(image.id, name)
     if existing is not None and existing.manifest_id == manifest_id:
         return TagChange()
-    if existing is not None:
-        protection.check_tag(name, image=image.name, by=existing.protection, action="write")
+    if existing is None:
+        protection.check_new_tag(name, image_id=image.id, by=by)
+    else:
+        protection.check_tag(name, image=image.name, by=by, action="write")
     moment = time_parameter(now())
     if existing is None:
         image_id = id_parameter(image.id)
@@ -116,11 +119,11 @@ def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | N
         TagProtected: the namespace protects the tag.
     """
     image = images.get_for_update(image_id)
-    existing = protection.existing_tag(image_id, name)
+    existing, by = protection.named_tag(image_id, name)
     if existing is None:
         raise TagNotFound
     conditions.check(image_id, only_if)
-    protection.check_tag(name, image=str(image), by=existing.protection, action="delete")
+    protection.check_tag(name, image=str(image), by=by, action="delete")
     untag_locked(image, [DoomedTag(existing.id, name, existing.manifest_id)], actor=actor)
 
 

@@ -5,9 +5,9 @@ it in slices of some seconds, claimed by the row of the pass, so that no namespa
 A killed worker's claim ends after some minutes; another one then repeats its slice: what was removed is gone,
 and the rest is decided again.
 
-Every removal is a transaction of its own over a few rows. It shares the row of the retention, so that a `PUT`
-waits for it and nothing is removed by old rules afterwards; it locks the image's row, and decides again: a
-push, a pull or a deletion since the plan was made is taken into account.
+Every removal is a transaction of its own over some rows of one image. It locks the image's row, shares the
+row of the retention, so that a `PUT` waits for it and nothing is removed by old rules afterwards, and decides
+again: a push, a pull or a deletion since the plan was made is taken into account.
 """
 
 import logging
@@ -32,6 +32,7 @@ from registry_control.common import clock_watch
 from registry_control.common.background import is_stopping
 from registry_control.common.clock import now
 from registry_control.common.models import DELETED, Status
+from registry_control.db.sql import id_parameter, rows, time_parameter
 from registry_control.gc.models import RetentionRun
 from registry_control.gc.retention import NOTHING, ImageRules, Policy, Times
 from registry_control.gc.selectors import retained
@@ -48,6 +49,9 @@ _MANIFESTS_AT_ONCE: Final = 50
 _MAX_SKIPPED: Final = 20  # sentences in the report of a pass
 
 
+_SHARE_POLICY: Final = """
+SELECT namespace_id FROM namespaces_retention WHERE namespace_id = %s AND updated_at = %s FOR SHARE
+"""
 _T = TypeVar("_T")
 
 
@@ -266,8 +270,8 @@ def _remove_batch(
     slice_: _Slice, row: ImageRow, batch: Sequence[TagRow], newest: dict[int, frozenset[str]]
 ) -> bool:
     """Remove tags unless something has changed; False if one of the newest tags of a rule is gone."""
-    _require_policy(slice_)
     image = images.get_for_update(row.id)
+    _require_policy(slice_)
     rules = slice_.rules_for(image)
     planned = {each.id: each for each in batch}
     concerned = {rules.rule_for(each.tag.name) for each in batch}
@@ -307,8 +311,8 @@ def _remove_untagged(slice_: _Slice, image: ImageRow, *, after: Position) -> dic
 @transaction.atomic
 def _remove_some(slice_: _Slice, row: ImageRow, planned: Sequence[int]) -> Sequence[int]:
     """Remove manifests with all that must go before them, or some of that; returns those that are left."""
-    _require_policy(slice_)
     image = images.get_for_update(row.id)
+    _require_policy(slice_)
     days = slice_.days_for(image)
     going = [] if image.size_is_stale else retained.doomed(planned, days)
     if not going:
@@ -343,8 +347,7 @@ def _require_policy(slice_: _Slice) -> None:
     Raises:
         _Superseded: it was changed or deleted since the slice began.
     """
-    same = Retention.objects.filter(pk=slice_.namespace.pk, updated_at=slice_.stored_at)
-    if not same.select_for_update().exists():
+    if not rows(_SHARE_POLICY, [id_parameter(slice_.namespace.pk), time_parameter(slice_.stored_at)]):
         raise _Superseded
 
 

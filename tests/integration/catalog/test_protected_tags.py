@@ -6,7 +6,7 @@ import pytest
 
 from registry_control.audit.services import SYSTEM
 from registry_control.catalog.errors import TagProtected
-from registry_control.catalog.models import Image, Manifest, Tag
+from registry_control.catalog.models import Manifest, Tag
 from registry_control.catalog.services import images, manifests, tags
 from registry_control.common.errors import PermissionsDenied
 from registry_control.gc.retention import Policy
@@ -14,7 +14,6 @@ from registry_control.gc.services import retention
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
 from tests.factories import Pushed, TestKey, make_manifest, make_namespace, push_blob, push_image
-from tests.integration.catalog.races import Other, needs_postgresql, open_transaction
 from tests.integration.control.api import Api
 
 pytestmark = pytest.mark.django_db
@@ -164,26 +163,3 @@ def test_the_management_api_refuses_with_the_rule(owner: TestKey, pushed: Pushed
             "tag": "v1",
             "rule": "v*",
         }
-
-
-@needs_postgresql
-@pytest.mark.django_db(transaction=True)
-def test_a_push_that_waited_for_the_image_sees_rules_that_were_stored_meanwhile(
-    owner: TestKey, namespace: Namespace
-) -> None:
-    pushed = push_image(owner, namespace, tags=("v1",))
-    push_blob(owner, pushed.image_id, b"other")
-
-    # given a push that waits for another transaction, which has locked the image's row
-    with open_transaction():
-        Image.objects.select_for_update().get(pk=pushed.image_id)
-        pushing = Other(lambda: put(owner, pushed, "v1"))
-        assert pushing.waits
-
-        # when the tag becomes protected before that transaction ends
-        Other(lambda: protect(namespace, "v1")).end()
-
-    # then the push is refused
-    with pytest.raises(TagProtected):
-        pushing.end()
-    assert pushed.tag("v1").manifest.digest == pushed.digest

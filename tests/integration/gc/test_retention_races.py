@@ -86,7 +86,7 @@ def test_as_many_of_the_newest_tags_stay_when_one_of_them_is_deleted_meanwhile(
 def test_nothing_is_removed_by_rules_that_have_been_replaced(
     owner: TestKey, namespace: Namespace, image_id: UUID
 ) -> None:
-    # given a pass in the middle of removing
+    # given a pass that waits for an image
     push(owner, image_id, "a", days=9)
     set_rules(namespace, {"keep_days_since_tagged": 5})
     with open_transaction():
@@ -94,7 +94,22 @@ def test_nothing_is_removed_by_rules_that_have_been_replaced(
         enforcing = Other(run_a_slice)
         assert enforcing.waits
 
-        # when other rules are stored, then that waits until the removal is committed
+        # when other rules are stored, then it removes nothing afterwards
+        Other(lambda: set_rules(namespace, {"tags": "b"})).end()
+    enforcing.end()
+    assert tags_of(image_id) == ["a"]
+
+
+def test_other_rules_are_stored_when_the_removal_that_is_under_way_has_ended(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    # given a pass in the middle of removing
+    push(owner, image_id, "a", days=9)
+    set_rules(namespace, {"keep_days_since_tagged": 5})
+    with open_transaction():
+        Tag.objects.select_for_update().get(image=image_id)
+        enforcing = Other(run_a_slice)
+        assert enforcing.waits
         storing = Other(lambda: set_rules(namespace, {"tags": "b"}))
         assert storing.waits
     enforcing.end()
