@@ -18,6 +18,14 @@ class ManifestModel:
     subject: str = ""
 
 
+@dataclass(frozen=True)
+class TagTimes:
+    """When a tag last got its manifest, None if that is not known, and when it was last pulled."""
+
+    tagged_at: datetime | None
+    pulled_at: datetime | None = None
+
+
 @dataclass
 class ImageModel:
     """A repository: what was pushed to it and not deleted, and what was promised to it."""
@@ -31,6 +39,10 @@ class ImageModel:
 
     blob_deletions: dict[str, int] = field(default_factory=dict)
     """The same for each blob."""
+
+    tag_times: dict[str, TagTimes] = field(default_factory=dict)
+    used_at: dict[str, datetime] = field(default_factory=dict)
+    """When a manifest was pushed, pulled, or lost the last tag that reached it, whatever came last."""
 
     def epoch(self, digest: str) -> tuple[int, int]:
         """Changes with every event that ends the promise of a blob."""
@@ -48,21 +60,40 @@ class ImageModel:
         """The blobs that must be readable: listed or promised."""
         return self.linked() | {digest for digest, until in self.promises.items() if until > moment}
 
-    def put(self, manifest: ManifestModel, tag: str | None) -> None:
+    def put(self, manifest: ManifestModel, tag: str | None, moment: datetime) -> None:
         self.was_pushed = True
-        self.manifests.setdefault(manifest.digest, manifest)
-        if tag is not None:
+        before = self.reachable()
+        if manifest.digest not in self.manifests:
+            self.manifests[manifest.digest], self.used_at[manifest.digest] = manifest, moment
+        if tag is not None and self.tags.get(tag) != manifest.digest:
+            old = self.tag_times.get(tag) if tag in self.tags else None
             self.tags[tag] = manifest.digest
+            self.tag_times[tag] = TagTimes(moment, old.pulled_at if old else None)
+        self._use(before - self.reachable(), moment)
 
-    def delete_manifest(self, digest: str, *, promised_until: datetime) -> None:
+    def pull(self, tag: str, moment: datetime) -> None:
+        self.tag_times[tag] = TagTimes(self.tag_times[tag].tagged_at, moment)
+        self._use({self.tags[tag]}, moment)
+
+    def _use(self, digests: Iterable[str], moment: datetime) -> None:
+        self.used_at.update(dict.fromkeys(digests, moment))
+
+    def untag(self, tag: str, moment: datetime) -> None:
+        before = self.reachable()
+        del self.tags[tag]
+        self._use(before - self.reachable(), moment)
+
+    def delete_manifest(self, digest: str, moment: datetime, *, promised_until: datetime) -> None:
         """Delete a manifest with its tags; indexes that list it, and its referrers, stay.
 
         Blobs that no other manifest lists are promised, so that a client may push the manifest again.
         """
+        before = self.reachable()
         deleted = self.manifests.pop(digest)
+        self.tags = {tag: target for tag, target in self.tags.items() if target != digest}
+        self._use(before - self.reachable(), moment)
         for blob in deleted.blobs - self.linked():
             self.promise(blob, promised_until)
-        self.tags = {tag: target for tag, target in self.tags.items() if target != digest}
 
     def delete_blob(self, digest: str) -> None:
         self.promises.pop(digest, None)
@@ -86,10 +117,11 @@ class ImageModel:
                 continue
             found.add(digest)
             waiting += self.manifests[digest].children
-            waiting += self._referrers(digest)
+            waiting += self.referrers(digest)
         return found
 
-    def _referrers(self, subject: str) -> Iterator[str]:
+    def referrers(self, subject: str) -> Iterator[str]:
+        """The manifests with that subject."""
         return (each.digest for each in self.manifests.values() if each.subject == subject)
 
     def blobs_of(self, digests: Iterable[str]) -> set[str]:
@@ -107,6 +139,8 @@ class Deletion:
     manifests: Mapping[str, ManifestModel]
     tags: Mapping[str, str]  # to the digest
     expires_at: datetime
+    tag_times: Mapping[str, TagTimes]
+    used_at: Mapping[str, datetime]  # of all manifests of the image
 
     def obstacle(self, image: ImageModel, current: UUID | None, name: str | None) -> str | None:
         """Why it cannot be restored, as a tag of another name if one is given; None if it can."""
@@ -127,8 +161,12 @@ class Deletion:
         """Bring it back; there is no obstacle."""
         if self.kind == "image":
             image.was_pushed = True
-        image.manifests.update(self.manifests)
+        for digest, manifest in self.manifests.items():
+            if digest not in image.manifests:
+                image.manifests[digest], image.used_at[digest] = manifest, self.used_at[digest]
         renamed = dict.fromkeys([name], *{*self.manifests, *self.tags.values()}) if name else {}
         kept = {} if self.kind == "tag" and name else self.tags
         for tag, digest in {**kept, **renamed}.items():
-            image.tags.setdefault(tag, digest)
+            if tag not in image.tags:
+                image.tags[tag] = digest
+                image.tag_times[tag] = self.tag_times.get(tag, TagTimes(None))

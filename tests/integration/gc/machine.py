@@ -8,7 +8,7 @@ exactly what is acknowledged and not deleted, and nothing else.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from registry_control.catalog import ingest
-from registry_control.catalog.errors import CatalogError, UploadNotFound
+from registry_control.catalog.errors import CatalogError, TagProtected, UploadNotFound
 from registry_control.catalog.models import (
     Blob,
     BlobLease,
@@ -35,13 +35,14 @@ from registry_control.catalog.models import (
     Tag,
     UploadSession,
 )
-from registry_control.catalog.services import deletion, images, reachability, tags, uploads
+from registry_control.catalog.services import deletion, images, pulls, reachability, tags, uploads
 from registry_control.common.errors import NotFound, ServiceError
 from registry_control.common.models import NOT_DELETING, not_deleting_sql
-from registry_control.db.sql import Rows, rows, time_parameter, uuid_from_db
+from registry_control.db.sql import Rows, rows, time_from_db, time_parameter, uuid_from_db
+from registry_control.gc.services import enforcement, retention
 from registry_control.integrity.policy import Content, Finding
 from registry_control.integrity.services import checks, faults, reconcile, scrub
-from registry_control.namespaces.models import RecycleBinEntry
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_control.recycling.services import emptying, restoring
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ProtocolError
@@ -53,7 +54,9 @@ from registry_data.registry.authorization import Credentials, require_push
 from registry_data.storage.base import BlobStore, Key, NotStored, StorageError
 from registry_data.storage.keys import blob_key
 from tests.factories import TestKey, digest_of, make_key, make_namespace
+from tests.integration.gc import retention_model
 from tests.integration.gc.life_cycle import Deletion, ImageModel, ManifestModel
+from tests.integration.gc.retention_model import NOTHING, POLICIES, Policy
 from tests.integration.gc.stepping import Clock, Operation, stepped
 from tests.integration.gc.steps import GRACE, collect
 
@@ -61,11 +64,11 @@ LEASE: Final = timedelta(hours=4)
 _T = TypeVar("_T")
 UPLOAD_LIFE: Final = timedelta(hours=6)
 RECYCLE_BIN: Final = timedelta(hours=3)
-PROMISED: Final = 0.75  # share of a lease (invariant 2)
+PROMISED_FOR: Final = LEASE * 0.75  # invariant 2
 ALL_PERIODS: Final = RECYCLE_BIN + LEASE + UPLOAD_LIFE + GRACE + timedelta(hours=1)
 
 CONTENTS: Final = {digest_of(content): content for content in (b"0", b"one", b"number two", b"three" * 50)}
-TAGS: Final = ("latest", "v1")
+TAGS: Final = ("latest", "v1", "v2")
 REPOSITORIES: Final = (0, 1, 2)
 """Two of one namespace, and one of another organization."""
 
@@ -90,8 +93,16 @@ _LINKS: Final = """
 SELECT k.image_id, m.digest, b.digest FROM catalog_bloblink k
 JOIN catalog_manifest m ON m.id = k.manifest_id JOIN catalog_blob b ON b.id = k.blob_id
 """
+_PULLED: Final = "SELECT image_id, name, last_pulled_at FROM catalog_tag WHERE last_pulled_at IS NOT NULL"
+_PULL_ACCURACY: Final = timedelta(hours=1)
+_BUSY: Final = """
+SELECT i.id FROM catalog_image i WHERE i.status = 'deleting' AND i.origin_id IS NULL AND (
+    EXISTS (SELECT 1 FROM catalog_uploadsession s WHERE s.image_id = i.id AND s.is_open AND s.expires_at > %s)
+    OR EXISTS (SELECT 1 FROM catalog_bloblease l WHERE l.image_id = i.id AND l.expires_at > %s)
+)
+"""
 _SIZES: Final = "SELECT id, size, untagged_size FROM catalog_image"
-_ENTRIES: Final = "SELECT id FROM namespaces_recyclebinentry"
+_ENTRIES: Final = "SELECT id, name FROM namespaces_recyclebinentry"
 _LIVE: Final = "SELECT digest FROM catalog_blob WHERE state = 'live'"
 _BLOBS: Final = "SELECT id, digest, storage_key, state FROM catalog_blob"
 _SESSIONS: Final = "SELECT id FROM catalog_uploadsession"
@@ -127,6 +138,7 @@ _TASKS: Final[Mapping[str, Callable[[BlobStore, int], object]]] = {
     "leases": lambda _, limit: deletion.remove_expired_leases(limit=limit),
     "uploads": lambda store, limit: uploads.expire(store=store, limit=limit),
     "idle images": lambda _, limit: deletion.remove_never_pushed(limit=limit),
+    "retention": lambda _, limit: enforcement.enforce(seconds=60),
     "collector": lambda store, limit: collect(store, timedelta(), limit=limit),
 }
 """The background tasks."""
@@ -146,16 +158,24 @@ class Request:
     """An operation under way, and what its outcome depends on."""
 
     operation: Operation
-    repository: int | None = None  # None for background tasks
-    digest: str = ""
-    epoch: tuple[int, int] = (0, 0)  # of the promise, when the operation committed last
-    began: datetime | None = None
-    must_succeed: bool = False
-    """While nothing ends it: no fault, no deletion, no time that passes."""
+    repository: int | None  # None for background tasks
+    digest: str
+    epoch: tuple[int, int]  # of the promise, when the operation committed last
+    began: datetime
+    must_succeed: bool
+    """While nothing ends it: no fault, no deletion, no long time without progress."""
+
+    patience: timedelta
+    """How long it may stop and must succeed nevertheless."""
+
+    stopped_at: datetime = field(init=False)
 
     storage_failed: bool = False
     session: list[UUID] = field(default_factory=list)
     """The upload session of a replication, which another worker continues after a kill."""
+
+    def __post_init__(self) -> None:
+        self.stopped_at = self.began
 
 
 @dataclass(frozen=True)
@@ -188,6 +208,8 @@ class LifeCycle(RuleBasedStateMachine):
             Repository(make_namespace(second).name, "app"),
         ]
         self.models = [ImageModel() for _ in self.names]
+        self.policies: list[Policy] = [NOTHING for _ in self.names]
+        self.ended_images: set[UUID] = set()  # that a request has deleted
         self.requests: list[Request] = []
         self.interrupted: dict[tuple[int, str], UUID] = {}  # sessions of killed replications
         self.bin: dict[UUID, Deletion] = {}  # by the id of the entry
@@ -202,12 +224,21 @@ class LifeCycle(RuleBasedStateMachine):
 
     @initialize(
         recycle_bin=st.sampled_from([RECYCLE_BIN, timedelta()]),
+        policies=st.lists(st.none() | st.sampled_from(POLICIES), min_size=2, max_size=2),
         pushes=st.lists(st.tuples(repositories, lists_of_digests, tag_names | st.none()), max_size=3),
     )
-    def configure(self, recycle_bin: timedelta, pushes: Sequence[tuple[int, list[str], str | None]]) -> None:
+    def configure(
+        self,
+        recycle_bin: timedelta,
+        policies: Sequence[Policy | None],
+        pushes: Sequence[tuple[int, list[str], str | None]],
+    ) -> None:
         """An installation with or without a recycle bin, and with some content."""
         self.settings = override_settings(RECYCLE_BIN=recycle_bin)
         self.settings.enable()
+        for repository, policy in zip((0, 2), policies, strict=True):
+            if policy is not None:
+                self._set_retention(repository, policy)
         for repository, contents, tag in pushes:
             self._push(repository, contents, tag, ["upload"] * len(contents))
 
@@ -252,7 +283,8 @@ class LifeCycle(RuleBasedStateMachine):
                 is_own = self.keys[source] is self.keys[repository]
                 call = lambda _: self._mount(repository, source, digest)  # noqa: E731
                 sure = kept and is_own and self._is_kept(source, digest)
-        return self._begin(call, repository, digest, count, sure=sure)
+        patience = PROMISED_FOR if way in ("upload", "replicate") else timedelta()
+        return self._begin(call, repository, digest, count, sure=sure, patience=patience)
 
     def _upload(self, repository: int, digest: str, pieces: int) -> bool:
         name, content, claimed = self.names[repository], CONTENTS[digest], Digest.parse(digest)
@@ -320,10 +352,7 @@ class LifeCycle(RuleBasedStateMachine):
         self._work(task, limit, count)
 
     def _work(self, task: str, limit: int, count: int) -> Request:
-        request = self._begin(lambda _: _TASKS[task](self.store, limit), None, "", count, sure=True)
-        if task != "collector":
-            self._expect_refusals()  # of requests for an image that was idle
-        return request
+        return self._begin(lambda _: _TASKS[task](self.store, limit), None, "", count, sure=True)
 
     @rule(
         way=requests,
@@ -364,8 +393,7 @@ class LifeCycle(RuleBasedStateMachine):
     @rule(task=tasks, failing=failures)
     def work_on_bad_storage(self, task: str, failing: list[bool]) -> None:
         """A background task whose calls of the storage fail or succeed."""
-        self._run(lambda: _TASKS[task](self.store, 100), failing)
-        self._expect_refusals()
+        self._run(partial(_TASKS[task], self.store, 100), failing)
 
     @rule(failing=st.lists(failures, min_size=4, max_size=4))
     def inspect(self, failing: list[list[bool]]) -> None:
@@ -376,7 +404,7 @@ class LifeCycle(RuleBasedStateMachine):
 
     def _run(self, call: Callable[[], object], failing: Sequence[bool] = ()) -> None:
         """Run a task to the end."""
-        operation = Operation(call)
+        operation = Operation(call, on_commit=self._accept_removals, is_uninterrupted=not failing)
         operation.finish(failing=failing)
         if operation.error is not None and not (any(failing) and isinstance(operation.error, StorageError)):
             raise operation.error
@@ -396,15 +424,40 @@ class LifeCycle(RuleBasedStateMachine):
             self.requests.remove(request)
             self._kill(request)
 
+    @rule(
+        way=requests,
+        repository=repositories,
+        digest=digests,
+        count=st.integers(1, 30),
+        is_killed=st.booleans(),
+        task=tasks,
+    )
+    def crash(self, way: str, repository: int, digest: str, count: int, is_killed: bool, task: str) -> None:
+        """A request is killed, or the storage fails for it, at any step; then a task runs."""
+        request = self._request(way, repository, repository, digest, count=count)
+        if request in self.requests and is_killed:
+            self.requests.remove(request)
+            self._kill(request)
+        elif request in self.requests and request.operation.calls_storage:
+            self._fail(request, _TO_THE_END)
+        self._run(partial(_TASKS[task], self.store, 100))
+
     @rule(which=choices, count=steps)
     def fail_storage(self, which: int, count: int) -> None:
         """The storage fails for one of them, before or after the call has changed something."""
         for request in _one_of([each for each in self.requests if each.operation.calls_storage], which):
-            request.must_succeed, request.storage_failed = False, True
-            request.operation.fail_storage()
-            self._advance(request, count - 1)
+            self._fail(request, count)
 
-    @rule(hours=st.sampled_from([0.1, 0.9, 1.1, 1.1, 2.1, 3.1, 5, 7]), rounds=st.sampled_from([0, 1, 1, 2]))
+    def _fail(self, request: Request, count: int) -> None:
+        request.must_succeed, request.storage_failed = False, True
+        request.operation.fail_storage()
+        if request.operation.is_over:
+            count = 1
+        self._advance(request, count - 1)
+
+    @rule(
+        hours=st.sampled_from([0.1, 0.9, 1.1, 1.1, 2.1, 3.1, 5, 7, 26]), rounds=st.sampled_from([0, 1, 1, 2])
+    )
     def wait(self, hours: float, rounds: int) -> None:
         """Time passes, also for those that have stopped, while workers do all that is due or are late."""
         self._pass_time(hours)
@@ -413,7 +466,6 @@ class LifeCycle(RuleBasedStateMachine):
 
     def _pass_time(self, hours: float) -> None:
         self.clock.advance(timedelta(hours=hours))
-        self._expect_refusals()
 
     @rule(digest=digests)
     def leave(self, digest: str) -> None:
@@ -475,25 +527,51 @@ class LifeCycle(RuleBasedStateMachine):
         """DELETE of a tag on either plane; its manifest stays."""
         tagged = [(number, tag) for number in REPOSITORIES for tag in self.models[number].tags]
         for repository, tag in _one_of(tagged, which):
-            image_id = self._image_id(repository)
-            if by_api:
-                found = Tag.objects.filter(NOT_DELETING, image=image_id, name=tag).get()
-                tags.delete(principal=self.keys[repository].principal, tag_id=found.pk)
-            else:
-                manifests.delete(self._credentials(repository), self.names[repository], parse_tag(tag))
-            self._keep("tag", repository, image_id, {}, {tag: self.models[repository].tags.pop(tag)})
+            image_id, model = self._image_id(repository), self.models[repository]
+            if self._is_refused(partial(self._untag, repository, tag, by_api=by_api), repository, [tag]):
+                return
+            kept = {tag: model.tags[tag]}
+            self._keep("tag", repository, image_id, {}, kept, f"{self.names[repository]}:{tag}")
+            model.untag(tag, self.clock.moment)
+
+    def _untag(self, repository: int, tag: str, *, by_api: bool) -> None:
+        if by_api:
+            found = Tag.objects.filter(NOT_DELETING, image=self._image_id(repository), name=tag).get()
+            tags.delete(principal=self.keys[repository].principal, tag_id=found.pk)
+        else:
+            manifests.delete(self._credentials(repository), self.names[repository], parse_tag(tag))
+
+    def _is_refused(self, call: Callable[[], object], repository: int, deleted: Iterable[str]) -> bool:
+        """Whether a deletion is refused because of protected tags; only these are a reason."""
+        status = HTTPStatus.OK
+        try:
+            call()
+        except (ProtocolError, TagProtected) as error:
+            status = error.status
+        is_protected = any(self._protects(repository, tag) for tag in deleted)
+        assert status == (HTTPStatus.FORBIDDEN if is_protected else HTTPStatus.OK)
+        return is_protected
+
+    def _protects(self, repository: int, tag: str) -> bool:
+        return retention_model.protects(self.policies[repository], tag)
 
     @rule(which=choices)
     def delete_manifest(self, which: int) -> None:
         """DELETE of a manifest by its digest."""
         pushed = [(number, digest) for number in REPOSITORIES for digest in self.models[number].manifests]
         for repository, digest in _one_of(pushed, which):
-            model = self.models[repository]
-            manifests.delete(self._credentials(repository), self.names[repository], Digest.parse(digest))
-            tagged = {tag: digest for tag, target in model.tags.items() if target == digest}
-            kept = {digest: model.manifests[digest]}
-            model.delete_manifest(digest, promised_until=self.clock.moment + LEASE * PROMISED)
-            self._keep("manifest", repository, self._image_id(repository), kept, tagged)
+            tagged = [tag for tag, target in self.models[repository].tags.items() if target == digest]
+            name, parsed = self.names[repository], Digest.parse(digest)
+            call = partial(manifests.delete, self._credentials(repository), name, parsed)
+            if not self._is_refused(call, repository, tagged):
+                self._manifest_is_deleted(repository, digest)
+
+    def _manifest_is_deleted(self, repository: int, digest: str) -> None:
+        model = self.models[repository]
+        tagged = {tag: digest for tag, target in model.tags.items() if target == digest}
+        kept, name = {digest: model.manifests[digest]}, f"{self.names[repository]}@{digest}"
+        self._keep("manifest", repository, self._image_id(repository), kept, tagged, name)
+        model.delete_manifest(digest, self.clock.moment, promised_until=self.clock.moment + PROMISED_FOR)
 
     @rule(repository=repositories, digest=digests)
     def delete_blob(self, repository: int, digest: str) -> None:
@@ -508,6 +586,61 @@ class LifeCycle(RuleBasedStateMachine):
         assert status in (None, HTTPStatus.NOT_FOUND)
         assert status is None or not self._is_kept(repository, digest)
         self.models[repository].delete_blob(digest)
+        self._expect_refusals()
+
+    @rule(repository=repositories, policy=st.sampled_from([*POLICIES, NOTHING]))
+    def set_retention(self, repository: int, policy: Policy) -> None:
+        """PUT of the retention of a namespace."""
+        self._set_retention(repository, policy)
+
+    def _set_retention(self, repository: int, policy: Policy) -> None:
+        namespace = self.names[repository].namespace
+        found = Namespace.objects.get(NOT_DELETING, name=namespace)
+        retention.put(principal=self.keys[repository].principal, namespace_id=found.pk, document=dict(policy))
+        for number, name in enumerate(self.names):
+            if name.namespace == namespace:
+                self.policies[number] = policy
+
+    @rule(which=choices)
+    def pull(self, which: int) -> None:
+        """GET of a manifest by its tag, whose time is recorded."""
+        tagged = [(number, tag) for number in REPOSITORIES for tag in self.models[number].tags]
+        for repository, tag in _one_of(tagged, which):
+            name, reference = self.names[repository], parse_tag(tag)
+            found = manifests.get(self._credentials(repository), name, reference, with_payload=False)
+            assert found.digest == self.models[repository].tags[tag]
+            pulls.record({found.pull: 0.0})
+            self.models[repository].pull(tag, self.clock.moment)
+
+    def _accept_removals(self) -> None:
+        """After a commit: what retention has removed goes from the model, if the rules let it go."""
+        if any(policy is not NOTHING for policy in self.policies):
+            numbers = self._images()
+            tagged, pushed = _of(numbers, rows(_TAGS, [])), _of(numbers, rows(_MANIFESTS, []))
+            for number in numbers.values():
+                there = {digest for at, digest, _ in pushed if at == number}
+                self._accept_tags(number, {tag for at, tag, _ in tagged if at == number}, there)
+                self._accept_manifests(number, there)
+
+    def _accept_tags(self, number: int, left: set[str], there: set[str]) -> None:
+        model, name, policy = self.models[number], self.names[number], self.policies[number]
+        gone = [tag for tag, digest in model.tags.items() if tag not in left and digest in there]
+        for tag in gone:
+            assert retention_model.may_remove_tag(policy, name.image, model, tag, self.clock.moment), tag
+        for tag in gone:
+            kept = {tag: model.tags[tag]}
+            self._keep("tag", number, self._image_id(number), {}, kept, f"{name}:{tag}")
+            model.untag(tag, self.clock.moment)
+
+    def _accept_manifests(self, number: int, there: set[str]) -> None:
+        model = self.models[number]
+        gone = model.manifests.keys() - there
+        if gone:
+            assert gone <= retention_model.removable_manifests(
+                self.policies[number], model, self.clock.moment
+            )
+        for digest in gone:
+            self._manifest_is_deleted(number, digest)
 
     @rule(which=choices)
     def delete_image(self, which: int) -> None:
@@ -580,7 +713,7 @@ class LifeCycle(RuleBasedStateMachine):
         """Its content is complete until it expires."""
         current = {deleted.image_id for deleted in self.bin.values() if deleted.kind == "image"}
         current |= {uuid_from_db(pk) for pk in self._images()}
-        entries = {uuid_from_db(pk) for (pk,) in rows(_ENTRIES, [])}
+        entries = {uuid_from_db(pk) for pk, _ in rows(_ENTRIES, [])}
         live = {digest for (digest,) in rows(_LIVE, [])}
         for entry_id, deleted in self.bin.items():
             if deleted.expires_at > self.clock.moment:
@@ -634,6 +767,22 @@ class LifeCycle(RuleBasedStateMachine):
             assert digest in self.was_broken or self.keys_of_blobs.setdefault(blob_id, key) == key
 
     @invariant()
+    def the_last_pull_is_known(self) -> None:
+        """Exact to an hour, also of restored tags."""
+        found = {(number, tag): at for number, tag, at in _of(self._images(), rows(_PULLED, []))}
+        for number, model in enumerate(self.models):
+            for tag in model.tags:
+                pulled_at = model.tag_times[tag].pulled_at
+                if pulled_at is not None:
+                    assert time_from_db(found[number, tag]) >= pulled_at - _PULL_ACCURACY
+
+    @invariant()
+    def an_image_in_use_stays(self) -> None:
+        """No image is removed as idle while an upload to it runs, or a promise of it holds."""
+        moment = time_parameter(self.clock.moment)
+        assert {uuid_from_db(pk) for (pk,) in rows(_BUSY, [moment, moment])} <= self.ended_images
+
+    @invariant()
     def a_live_blob_is_referenced_or_queued(self) -> None:
         """Otherwise no collector would find it (ADR 52)."""
         assert not rows(_FORGOTTEN, [])
@@ -651,6 +800,7 @@ class LifeCycle(RuleBasedStateMachine):
         self._settle()
         self._remove_strays()
         self._check_content()
+        self._check_retention()
         for number, model in enumerate(self.models):
             if model.was_pushed:
                 self._delete_image(number)
@@ -658,11 +808,19 @@ class LifeCycle(RuleBasedStateMachine):
         assert not any(model.objects.exists() for model in (Blob, BlobLink, BlobLease, Manifest, Tag, Image))
         assert not [*self.place.names()]
 
+    def _check_retention(self) -> None:
+        """What the rules do not keep has gone."""
+        for number, (model, policy) in enumerate(zip(self.models, self.policies, strict=True)):
+            assert not retention_model.removable_manifests(policy, model, self.clock.moment)
+            assert not retention_model.tags_left_too_long(policy, self.names[number].image, model)
+        for number in (0, 2):
+            self._set_retention(number, NOTHING)
+
     def _do_background_tasks(self, *, without: str = "") -> None:
         """One call of each task."""
         for name, task in _TASKS.items():
             if name != without:
-                task(self.store, 100)
+                self._run(partial(task, self.store, 100))
         reachability.recount_stale(limit=100)
 
     def _remove_strays(self) -> None:
@@ -675,6 +833,10 @@ class LifeCycle(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         """Let all periods pass and the background tasks run until nothing is left to do."""
+        has_rules = any(policy is not NOTHING for policy in self.policies)
+        for _ in range(3 if has_rules else 0):
+            self.clock.advance(timedelta(days=1.1))
+            self._do_background_tasks()
         self.clock.advance(ALL_PERIODS)
         for _ in range(_ROUNDS):
             self.clock.advance(timedelta(minutes=2))  # for failed deletions
@@ -719,16 +881,19 @@ class LifeCycle(RuleBasedStateMachine):
         count: int,
         *,
         sure: bool,
+        patience: timedelta = timedelta(),
     ) -> Request:
         """Start an operation and let it make some steps."""
         epoch = (0, 0) if repository is None else self.models[repository].epoch(digest)
 
         def note() -> None:
-            if repository is not None:
+            if repository is None:
+                self._accept_removals()
+            else:
                 request.epoch = self.models[repository].epoch(digest)
 
         operation = Operation(lambda: call(request), on_commit=note)
-        request = Request(operation, repository, digest, epoch, self.clock.moment, sure)
+        request = Request(operation, repository, digest, epoch, self.clock.moment, sure, patience)
         self.requests.append(request)
         self._advance(request, count)
         return request
@@ -736,6 +901,9 @@ class LifeCycle(RuleBasedStateMachine):
     def _advance(self, request: Request, count: int) -> None:
         if request not in self.requests:
             return  # it is over
+        if request.repository is not None and self.clock.moment - request.stopped_at > request.patience:
+            request.must_succeed = False
+        request.stopped_at = self.clock.moment
         request.operation.advance(count)
         if request.operation.is_over:
             self.requests.remove(request)
@@ -757,7 +925,7 @@ class LifeCycle(RuleBasedStateMachine):
             since = operation.committed_at or request.began
             assert since is not None
             self.broken.pop(request.digest, None)
-            model.promise(request.digest, since + LEASE * PROMISED)
+            model.promise(request.digest, since + PROMISED_FOR)
 
     def _kill(self, request: Request) -> None:
         request.operation.kill()
@@ -783,7 +951,13 @@ class LifeCycle(RuleBasedStateMachine):
             )
         )
         if status is None:
-            model.put(manifest, tag)
+            is_moved = tag is not None and model.tags.get(tag, manifest.digest) != manifest.digest
+            assert not (tag and is_moved and self._protects(repository, tag)), "a protected tag was moved"
+            model.put(manifest, tag, self.clock.moment)
+        elif status == HTTPStatus.FORBIDDEN:
+            assert tag is not None
+            assert model.tags[tag] != manifest.digest
+            assert self._protects(repository, tag)
         else:
             assert status == HTTPStatus.BAD_REQUEST
             there = model.must_have(self.clock.moment) - self.broken.keys()
@@ -791,10 +965,13 @@ class LifeCycle(RuleBasedStateMachine):
 
     def _delete_image(self, repository: int) -> None:
         image_id, model = self._image_id(repository), self.models[repository]
-        images.delete(principal=self.keys[repository].principal, image_id=image_id)
-        kept = model.manifests, model.tags
+        call = partial(images.delete, principal=self.keys[repository].principal, image_id=image_id)
+        if self._is_refused(call, repository, model.tags):
+            return
+        self.ended_images.add(image_id)
+        name = str(self.names[repository])
+        self._keep("image", repository, image_id, model.manifests, model.tags, name)
         model.delete()
-        self._keep("image", repository, image_id, *kept)
         self._expect_refusals()
 
     def _expect_refusals(self) -> None:
@@ -831,13 +1008,28 @@ class LifeCycle(RuleBasedStateMachine):
         image_id: UUID,
         manifests: Mapping[str, ManifestModel],
         tags: Mapping[str, str],
+        name: str,
     ) -> None:
-        """Note what the recycle bin has of the deletion that has just been done, if there is one."""
-        if settings.RECYCLE_BIN:
-            (entry_id,) = {uuid_from_db(pk) for (pk,) in rows(_ENTRIES, [])} - self.known_entries
-            self.known_entries.add(entry_id)
-            until = self.clock.moment + settings.RECYCLE_BIN
-            self.bin[entry_id] = Deletion(kind, repository, image_id, dict(manifests), dict(tags), until)
+        """Note what the recycle bin has of a deletion that has just been done, if there is one.
+
+        The model still has what was deleted.
+        """
+        if not settings.RECYCLE_BIN:
+            return
+        new = {uuid_from_db(pk) for pk, found in rows(_ENTRIES, []) if found == name}
+        (entry_id,) = new - self.known_entries
+        self.known_entries.add(entry_id)
+        model = self.models[repository]
+        self.bin[entry_id] = Deletion(
+            kind,
+            repository,
+            image_id,
+            dict(manifests),
+            dict(tags),
+            self.clock.moment + settings.RECYCLE_BIN,
+            dict(model.tag_times),
+            dict(model.used_at),
+        )
 
     def _check_expired(self, entry_id: UUID) -> None:
         assert self.bin.pop(entry_id).expires_at <= self.clock.moment
