@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from registry_control.catalog.errors import ImageNotFound, TagProtected
-from registry_control.catalog.models import Image
+from registry_control.catalog.models import Image, Manifest
 from registry_control.common.models import not_deleting_sql
 from registry_control.db.sql import (
     Parameter,
@@ -111,6 +111,19 @@ def check_tag(name: str, *, image: str, by: Protection, action: str) -> None:
     rule = by.rule_for(name)
     if rule is not None:
         raise TagProtected(action, image=image, tag=name, rule=rule)
+
+
+def check_move(image: Image, name: str, *, to: str) -> None:
+    """Refuse to let a tag point to another digest, before the content of that one is transferred.
+
+    `set_tag` checks it again under the lock of the image.
+
+    Raises:
+        TagProtected: the tag points to another manifest, and the namespace protects it.
+    """
+    existing, by = named_tag(image.pk, name)
+    if existing is not None and not Manifest.objects.filter(pk=existing.manifest_id, digest=to).exists():
+        check_tag(name, image=str(image), by=by, action="write")
 
 
 def check_tags_of_manifests(image: Image, manifest_ids: Sequence[int]) -> None:

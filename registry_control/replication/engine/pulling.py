@@ -17,7 +17,7 @@ from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.references import broken_blobs
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.holders import images_with
-from registry_control.catalog.services import blobs, images, uploads
+from registry_control.catalog.services import blobs, images, protection, uploads
 from registry_control.replication.engine import content, outcomes
 from registry_control.replication.engine.work import (
     TURN,
@@ -83,6 +83,7 @@ def plan(context: Context, image: ExecutionImage) -> None:
 
     Raises:
         CannotReplicate: the source no longer has the tag, or lists children and referrers without end.
+        TagProtected: the namespace protects the tag, which points to another manifest here.
         RemoteError: the source does not answer, or sends something else than a manifest.
     """
     root = context.registry.get_manifest(image.source, image.reference)
@@ -90,6 +91,8 @@ def plan(context: Context, image: ExecutionImage) -> None:
         raise CannotReplicate("the source no longer has it")
     rows = ImagePlan(context, image)
     stored = content.find_image(context.namespace.pk, image.destination)
+    if stored is not None and (tag := _tag_of(image)):
+        protection.check_move(stored, tag, to=str(root.digest))
     waiting = _Waiting()
     waiting.add(root.digest)
     fetched = {root.digest: (root.media_type, root.payload)}
@@ -170,7 +173,12 @@ def copy_manifests(context: Context, image: ExecutionImage) -> None:
         if row.payload is not None or row.tag:
             _store(context, image_id, row, tag=row.tag)
     root = ExecutionManifest.objects.get(image=image, is_root=True)
-    _store(context, image_id, root, tag="" if ":" in image.reference else image.reference)
+    _store(context, image_id, root, tag=_tag_of(image))
+
+
+def _tag_of(image: ExecutionImage) -> str:
+    """The tag to set; empty if the rule names a digest."""
+    return "" if ":" in image.reference else image.reference
 
 
 def _manifest(

@@ -10,12 +10,21 @@ from registry_control.audit.models import ActorKind, AuditEvent
 from registry_control.catalog.models import BlobLease, Image, Manifest, Tag
 from registry_control.common.clock import now
 from registry_control.common.models import Status
+from registry_control.gc.retention import Policy
+from registry_control.gc.services import retention
 from registry_control.integrity.policy import Content, Finding
 from registry_control.integrity.services import faults
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import claims, triggers
 from registry_control.replication.engine.run import run
-from registry_control.replication.models import Direction, ExecutionBlob, ExecutionStatus, ItemState, Target
+from registry_control.replication.models import (
+    Direction,
+    ExecutionBlob,
+    ExecutionImage,
+    ExecutionStatus,
+    ItemState,
+    Target,
+)
 from registry_control.replication.services import executions, rules
 from registry_data.client.registry import RemoteRegistry
 from registry_data.oci.digest import Digest
@@ -26,6 +35,7 @@ from tests.integration.replication.scene import make_rule, run_rule
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PULL = Direction.PULL
+TAGS = ("v1", "latest")
 
 
 @pytest.fixture
@@ -118,6 +128,59 @@ def test_an_index_with_signatures_arrives(
     assert digests <= set(stored.values_list("digest", flat=True))
     assert stored.count() == 6
     assert all(stored.values_list("is_reachable", flat=True))
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("when", ["before the execution", "when its images are planned"])
+def test_a_protected_tag_stays_and_the_others_go_on(
+    owner: TestKey,
+    namespace: Namespace,
+    target: Target,
+    remote: RemoteRegistry,
+    repository: str,
+    when: str,
+) -> None:
+    # given a mirror of two tags, both of which move at the source, and one of which is protected here
+    old = {
+        tag: push_remote(remote, repository, image_manifest(tag.encode()), tag.encode(), tag=tag)
+        for tag in TAGS
+    }
+    rule = make_rule(owner, namespace, target, PULL, repositories=[repository])
+    assert run_rule(owner, rule).status == ExecutionStatus.SUCCEEDED
+    layers = {tag: os.urandom(3000) for tag in TAGS}
+    new = {
+        tag: push_remote(remote, repository, image_manifest(layer), layer, tag=tag)
+        for tag, layer in layers.items()
+    }
+
+    def protect() -> None:
+        retention.store(namespace, Policy(protected_tags=("v*",)), actor=owner.actor)
+
+    # when the rule runs
+    if when == "before the execution":
+        protect()
+    execution = rules.run(principal=owner.principal, rule_id=rule.pk)
+    while (work := claims.claim_next()) is not None:
+        run(work)
+        planned = not ExecutionImage.objects.filter(execution=execution, state=ItemState.PENDING).exists()
+        if planned and ExecutionImage.objects.filter(execution=execution).exists():
+            protect()
+    execution.refresh_from_db()
+
+    # then the error names the rule, is not tried again, and the other tag has moved
+    (error,) = execution.errors
+    assert execution.status == ExecutionStatus.FAILED
+    assert error.startswith(f'{repository}:v1: tag v1 of {namespace}/team/app is protected by the rule "v*"')
+    assert digest_of_tag(namespace, "team/app", "v1") == old["v1"]
+    assert digest_of_tag(namespace, "team/app", "latest") == new["latest"]
+    assert (execution.images_total, execution.images_done) == (2, 1)
+
+    # and what is known to be refused is not transferred first
+    sent = [3000] if when == "before the execution" else [3000, 3000]
+    assert execution.bytes_done == sum(sent)
+    retention.store(namespace, Policy(), actor=owner.actor)
+    assert run_rule(owner, rule).status == ExecutionStatus.SUCCEEDED
+    assert digest_of_tag(namespace, "team/app", "v1") == new["v1"]
 
 
 def test_repositories_may_be_globs_of_the_catalogue(
