@@ -12,6 +12,7 @@ import struct
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from ipaddress import IPv6Network
 from typing import Final
 
@@ -26,6 +27,7 @@ _UNSUPPORTED: Final = frozenset(
 )
 _FRESH: Final = 1.0  # seconds after which a listing is repeated when a connection is new
 _SHARE: Final = 10  # a listing is repeated after this many times the time that it took
+_REMEMBERED: Final = 1024  # addresses
 _LONGEST_PAUSE: Final = 0.5  # seconds
 
 # <linux/netlink.h>, <linux/sock_diag.h>, <linux/inet_diag.h>, <net/tcp_states.h>
@@ -50,8 +52,11 @@ class Connections:
     def __init__(self, address: str, port: int, *, limit: int, processes: int, trusted: Networks) -> None:
         """`address` and `port` are where `processes` processes listen; `trusted` addresses have no limit."""
         self._family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._port, self._limit, self._processes, self._trusted = port, limit, processes, trusted
+        self._port, self._limit, self._processes = port, limit, processes
         self._ranks: dict[str, dict[str, int]] = {}
+        # The first `limit` connections of each IPv4 address: most requests come on one of them.
+        self._admitted: frozenset[tuple[str, str]] = frozenset()
+        self._is_exempt = lru_cache(_REMEMBERED)(partial(_is_exempt, trusted=trusted))
         self._new: dict[str, int] = defaultdict(int)  # connections by address that came after the listing
         self._listed = self._pause = 0.0
         self._can_list = True
@@ -59,15 +64,14 @@ class Connections:
 
     def is_admitted(self, client: tuple[str, str]) -> bool:
         """Whether the last listing has the connection from this address and port among the first ones."""
-        return self._is_admitted(_name(client[0]), str(client[1]))
+        return client in self._admitted
 
     async def admits(self, client: tuple[str, str]) -> bool:
         """Whether a request on the connection from this address and port may be served."""
         name, port = _name(client[0]), str(client[1])
         if self._is_admitted(name, port) or not self._can_list:
             return True
-        address = parse_address(client[0])
-        if address is None or is_trusted(address, self._trusted):
+        if self._is_exempt(client[0]):
             return True
         self._new[name] += 1
         for _ in range(2):  # a listing that has begun already may not have this connection
@@ -104,6 +108,12 @@ class Connections:
         began = time.monotonic()
         try:
             self._ranks = await asyncio.to_thread(ranks, self._family, self._port)
+            self._admitted = frozenset(
+                (name, port)
+                for name, by_port in self._ranks.items()
+                for port, rank in by_port.items()
+                if rank < self._limit
+            )
         except OSError as error:
             # Other errors pass, such as too many open files: the next listing tries again.
             self._can_list = error.errno not in _UNSUPPORTED
@@ -135,6 +145,12 @@ def ranks(family: int, port: int) -> dict[str, dict[str, int]]:
         name: {remote_port: rank for rank, (_, remote_port) in enumerate(sorted(entries))}
         for name, entries in found.items()
     }
+
+
+def _is_exempt(client: str, trusted: Networks) -> bool:
+    """Whether connections of this address have no limit: a trusted proxy, or no IP address."""
+    address = parse_address(client)
+    return address is None or is_trusted(address, trusted)
 
 
 def _name(address: str) -> str:

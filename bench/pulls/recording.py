@@ -71,19 +71,14 @@ def _seconds_of_note() -> float:
     from registry_control.catalog.services.pulls import Pull, Recorded
     from registry_control.common.request_context import start
     from registry_data.http.app_context import Exchange
-    from registry_data.http.messages import Request
     from registry_data.http.pulls import pulls_hook
     from registry_data.registry.pulls import PullRecorder
 
-    async def receive() -> dict[str, object]:
-        return {}
-
     scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/", "headers": []}
-    request = Request(scope, receive, idle_time=1, context=start(None))
-    request.pull = Pull(uuid4(), 1, uuid4())
+    exchange = Exchange(scope, {}, start(None), pull=Pull(uuid4(), 1, uuid4()))
     recorder = PullRecorder(lambda ages: Recorded(dict.fromkeys(ages, _HOUR), ()))
     hook, number = pulls_hook(recorder), 100_000
-    best = min(timeit.repeat(partial(hook, Exchange(request)), number=number, repeat=9)) / number
+    best = min(timeit.repeat(partial(hook, exchange), number=number, repeat=9)) / number
     recorder.close()
     return best
 

@@ -10,10 +10,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 TEXT: Final = "text"
 JSON: Final = "json"
@@ -21,82 +20,56 @@ OFF: Final = "off"
 
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII without space, quote, = and backslash
 _LONGEST: Final = 1024  # characters of a value
-_REMEMBERED: Final = 1024  # parts of lines: the same paths, clients and programs come again and again
+_REMEMBERED: Final = 1024  # lines whose parts are remembered: the same ones come again and again
 _INTERVAL: Final = 0.2  # seconds between writes
 _ATOMIC: Final = (
     4096  # bytes (PIPE_BUF) that a pipe takes from one process without those of others in between
 )
 _CAPACITY: Final = 4 * 1024 * 1024  # bytes of lines that wait to be written
 
-_MakeLine: TypeAlias = Callable[[str, str, str, str, int, int, float, str, str, str, str], str]
-"""Makes a line of: time, client, method, path, status, bytes, milliseconds, request id, principal, cache,
-User-Agent."""
+
+class Parts(NamedTuple):
+    """What a line has besides the time, the duration in milliseconds and the request id."""
+
+    before_time: str
+    before_ms: str
+    before_id: str
+    after_id: str
+
+    def line(self, at: str, ms: float, request_id: str) -> str:
+        """The line, which ends with a line feed."""
+        return f"{self.before_time}{at}{self.before_ms}{ms:.2f}{self.before_id}{request_id}{self.after_id}"
 
 
-def text_line(
-    at: str,
-    client: str,
-    method: str,
-    path: str,
-    status: int,
-    size: int,
-    ms: float,
-    request_id: str,
-    principal: str,
-    cache: str,
-    user_agent: str,
-) -> str:
-    """The fields as key=value; a value of the client that is not plain is a JSON string."""
-    request = _text_request(client, method[:_LONGEST], path[:_LONGEST], status, size)
-    caller = _text_caller(principal, cache, user_agent[:_LONGEST])
-    return f"access time={at} {request} ms={ms:.2f} request_id={request_id} {caller}"
-
-
-@lru_cache(_REMEMBERED)
-def _text_request(client: str, method: str, path: str, status: int, size: int) -> str:
-    return f"client={_text(client)} method={_text(method)} path={_text(path)} status={status} bytes={size}"
-
-
-@lru_cache(_REMEMBERED)
-def _text_caller(principal: str, cache: str, user_agent: str) -> str:
-    return f"principal={principal} cache={cache} user_agent={_text(user_agent)}"
+def text_parts(
+    client: str, method: str, path: str, status: int, size: int, principal: str, cache: str, user_agent: str
+) -> Parts:
+    """Those of a line with key=value; a value of the client that is not plain is a JSON string."""
+    request = f"client={_text(client)} method={_text(method)} path={_text(path)}"
+    return Parts(
+        "access time=",
+        f" {request} status={status} bytes={size} ms=",
+        " request_id=",
+        f" principal={principal} cache={cache} user_agent={_text(user_agent)}\n",
+    )
 
 
 def _text(value: str) -> str:
     return value if _BARE.fullmatch(value) else _json(value)
 
 
-def json_line(
-    at: str,
-    client: str,
-    method: str,
-    path: str,
-    status: int,
-    size: int,
-    ms: float,
-    request_id: str,
-    principal: str,
-    cache: str,
-    user_agent: str,
-) -> str:
-    """The fields as one JSON object."""
-    request = _json_request(client, method[:_LONGEST], path[:_LONGEST], status, size)
-    caller = _json_caller(principal, cache, user_agent[:_LONGEST])
-    fields = f'"time": "{at}", {request}, "ms": {ms:.2f}, "request_id": "{request_id}", {caller}'
-    return f'{{"log": "access", {fields}}}'
-
-
-@lru_cache(_REMEMBERED)
-def _json_request(client: str, method: str, path: str, status: int, size: int) -> str:
-    return (
-        f'"client": {_json(client)}, "method": {_json(method)}, "path": {_json(path)},'
-        f' "status": {status}, "bytes": {size}'
+def json_parts(
+    client: str, method: str, path: str, status: int, size: int, principal: str, cache: str, user_agent: str
+) -> Parts:
+    """Those of a JSON object on a line."""
+    request = f'"client": {_json(client)}, "method": {_json(method)}, "path": {_json(path)}'
+    caller = f'"principal": {_json(principal)}, "cache": {_json(cache)}, "user_agent": {_json(user_agent)}'
+    return Parts(
+        '{"log": "access", "time": "',
+        f'", {request}, "status": {status}, "bytes": {size}, "ms": ',
+        ', "request_id": "',
+        f'", {caller}}}\n',
     )
-
-
-@lru_cache(_REMEMBERED)
-def _json_caller(principal: str, cache: str, user_agent: str) -> str:
-    return f'"principal": {_json(principal)}, "cache": {_json(cache)}, "user_agent": {_json(user_agent)}'
 
 
 def _json(value: str) -> str:
@@ -134,8 +107,8 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
-        """Have a line of ASCII written soon."""
-        encoded = f"{line}\n".encode("ascii", "backslashreplace")
+        """Have a line of ASCII, which ends with a line feed, written soon."""
+        encoded = line.encode("ascii", "backslashreplace")
         with self._lock:
             if self._thread is None:
                 self._start()
@@ -188,7 +161,7 @@ class AccessLog:
 
     def __init__(self, style: str, writer: LineWriter) -> None:
         """`style` is TEXT or JSON."""
-        self._line: _MakeLine = text_line if style == TEXT else json_line
+        self._parts = lru_cache(_REMEMBERED)(text_parts if style == TEXT else json_parts)
         self._writer = writer
 
     def record(
@@ -206,21 +179,18 @@ class AccessLog:
         cache: str,
     ) -> None:
         """Write a line. `status` is 0 if the client left before a response; `cache` is hit, miss or empty."""
-        self._writer.write(
-            self._line(
-                _timestamp(time.time_ns() // 1_000_000),
-                client or "-",
-                method,
-                path,
-                status,
-                sent,
-                seconds * 1000,
-                request_id,
-                principal or "-",
-                cache or "-",
-                user_agent or "-",
-            )
+        parts = self._parts(
+            client or "-",
+            method[:_LONGEST],
+            path[:_LONGEST],
+            status,
+            sent,
+            principal or "-",
+            cache or "-",
+            user_agent[:_LONGEST] or "-",
         )
+        at = _timestamp(time.time_ns() // 1_000_000)
+        self._writer.write(parts.line(at, seconds * 1000, request_id))
 
     def close(self) -> None:
         """Write what waits."""

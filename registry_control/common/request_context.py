@@ -5,7 +5,7 @@ that work for the request see the same object.
 """
 
 import logging
-import os
+import random
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -31,10 +31,18 @@ def start(incoming_id: str | None) -> RequestContext:
 
     An id of other than 1 to 128 characters of A-Z, a-z, 0-9, dot, underscore and hyphen is replaced.
     """
-    accepted = incoming_id is not None and _ACCEPTED.fullmatch(incoming_id)
-    context = RequestContext(incoming_id if accepted and incoming_id else os.urandom(16).hex())
+    accepted = incoming_id and _ACCEPTED.fullmatch(incoming_id)
+    context = RequestContext(incoming_id if accepted and incoming_id else _new_id())
     _current.set(context)
     return context
+
+
+def _new_id() -> str:
+    """128 random bits. They need not be hard to predict: an id is no secret, and a client may choose its own.
+
+    A system call for each id would cost several times as much. The module gives forked processes other seeds.
+    """
+    return random.randbytes(16).hex()  # noqa: S311
 
 
 def end() -> None:

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from registry_data.http.app_context import Exchange, ResponseHook
+from registry_data.http.messages import client_address
 
 
 class AccessLog(Protocol):
@@ -30,19 +31,19 @@ def access_log_hook(log: AccessLog) -> ResponseHook:
     """The hook that writes a line for each response."""
 
     def write(exchange: Exchange) -> None:
-        request = exchange.request
-        user_agent = request.raw_values(b"user-agent")
-        is_read = request.method in ("GET", "HEAD")
+        scope, context = exchange.scope, exchange.context
+        method = scope["method"]
+        is_read = method in ("GET", "HEAD")
         log.record(
-            client=request.client_address,
-            method=request.method,
-            path=request.path,
+            client=client_address(scope),
+            method=method,
+            path=scope["path"],
             status=exchange.status,
             sent=exchange.sent,
             seconds=exchange.seconds,
-            request_id=request.context.request_id,
-            principal=request.context.principal,
-            user_agent=user_agent[0].decode("latin-1") if user_agent else "",
+            request_id=context.request_id,
+            principal=context.principal,
+            user_agent=exchange.headers.get(b"user-agent", b"").decode("latin-1"),
             cache=("hit" if exchange.from_cache else "miss") if is_read else "",
         )
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
@@ -19,11 +19,11 @@ from registry_data.http.authentication import challenge
 from registry_data.http.endpoints import blobs, extensions, lists, manifests, service, uploads
 from registry_data.http.errors import to_response
 from registry_data.http.hosts import check_host
-from registry_data.http.messages import Idle, Request, Response, content_length
+from registry_data.http.messages import Idle, Request, Response, client_address, content_length, first_values
 from registry_data.http.rates import check_rate, count_request
 from registry_data.http.response_cache import CachedResponse, Key, ResponseCache, key_of
 from registry_data.http.routes import Kind, Route, route
-from registry_data.http.sending import send_cached, send_response
+from registry_data.http.sending import send_response, start_of
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 from registry_data.proxies import client_scope
 from registry_data.registry.authorization import AccessDenied
@@ -83,61 +83,82 @@ class App:
         self._connections = connections
         self._cache = ResponseCache(context.tracker)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one HTTP request, or the startup and shutdown events of the ASGI lifespan protocol."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
-            admitted = (
-                self._connections is None
-                or self._connections.is_admitted(scope["client"])
-                or await self._connections.admits(scope["client"])
-            )
-            scope = client_scope(scope, self._context.config.trusted_proxies)
-            await self._serve(scope, receive, send, admitted=admitted)
+            return self._lifespan(receive, send)
+        return self._serve(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, *, admitted: bool) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        request_context = self._context.start_request(_incoming_id(scope))
-        is_current = await self._context.feed.catch_up()
-        request = Request(
-            scope,
-            receive,
-            idle_time=self._context.config.idle_time,
-            context=request_context,
-            version=self._context.tracker.version if is_current else None,
+        admitted = (
+            self._connections is None
+            or self._connections.is_admitted(scope["client"])
+            or await self._connections.admits(scope["client"])
         )
-        exchange = Exchange(request)
-        key = key_of(scope) if admitted and is_current else None
+        scope = client_scope(scope, self._context.config.trusted_proxies)
+        headers = first_values(scope)
+        incoming_id = headers.get(b"x-request-id")
+        request_context = self._context.start_request(incoming_id.decode("latin-1") if incoming_id else None)
+        exchange = Exchange(scope, headers, request_context)
+        is_current = await self._context.feed.catch_up()
+        key = key_of(scope, headers) if admitted and is_current else None
         try:
             # A cached response is sent from here: each further coroutine is a noticeable part of its cost.
-            if key is not None and (cached := self._cached(key, request)) is not None:
-                await send_cached(cached, exchange, send)
-            elif admitted:
-                await self._exchange(exchange, key, send)
+            if key is not None and (cached := self._cached(key, exchange)) is not None:
+                exchange.from_cache = True
+                await send(start_of(cached.status, cached.headers, exchange))
+                exchange.sent = len(cached.body["body"])
+                await send(cached.body)
             else:
-                await send_response(to_response(_too_many_connections()), exchange, self._context, send)
+                version = self._context.tracker.version if is_current else None
+                await self._exchange(exchange, receive, send, key=key, version=version, admitted=admitted)
         finally:
             exchange.seconds = time.perf_counter() - began
             for hook in self._context.on_response:
                 hook(exchange)
 
-    async def _exchange(self, exchange: Exchange, key: Key | None, send: Send) -> None:
-        request = exchange.request
+    async def _exchange(
+        self,
+        exchange: Exchange,
+        receive: Receive,
+        send: Send,
+        *,
+        key: Key | None,
+        version: int | None,
+        admitted: bool,
+    ) -> None:
+        """Serve a request whose response is not cached."""
+        request = Request(
+            exchange.scope,
+            receive,
+            idle_time=self._context.config.idle_time,
+            context=exchange.context,
+            version=version,
+        )
+        if not admitted:
+            response = to_response(_too_many_connections())
+            await send_response(response, request, exchange, self._context, send)
+            return
         response = _with_origin(await self._response(request), self._context.config.public_origin)
+        exchange.route, exchange.pull = request.route, request.pull
         if key is not None:
             self._cache.put(key, request, response)
-        await send_response(response, exchange, self._context, send)
+        await send_response(response, request, exchange, self._context, send)
         if response.headers.get("connection") == "close":
             await _linger(request)
 
-    def _cached(self, key: Key, request: Request) -> CachedResponse | None:
+    def _cached(self, key: Key, exchange: Exchange) -> CachedResponse | None:
         """The cached response; None if the caller is over its rate limit, which check_rate() then reports."""
         cached = self._cache.get(key)
-        if cached is None or count_request(self._context, request, cached.principal):
+        if cached is None:
             return None
-        request.route, request.context.principal = cached.route, cached.principal
-        request.pull = cached.pull
+        if self._context.rates is not None and count_request(
+            self._context, client_address(exchange.scope), cached.principal
+        ):
+            return None
+        exchange.route, exchange.context.principal = cached.route, cached.principal
+        exchange.pull = cached.pull
         return cached
 
     async def _response(self, request: Request) -> Response:
@@ -188,14 +209,6 @@ class App:
                     call()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-
-
-def _incoming_id(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            incoming_id: bytes = value
-            return incoming_id.decode("latin-1")
-    return None
 
 
 def _with_origin(response: Response, origin: str | None) -> Response:

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from starlette.types import Scope
 
 from registry_data.config import Config
 from registry_data.http.bridge import Bridge
@@ -13,6 +15,9 @@ from registry_data.http.routes import Route
 from registry_data.rates import Rates
 from registry_data.scoped_cache import ChangeFeed, ChangeTracker
 from registry_data.storage.base import PIECE, BlobStore
+
+if TYPE_CHECKING:
+    from registry_data.registry.pulls import Pull
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +45,13 @@ class AppContext:
 
 @dataclass(slots=True)
 class Exchange:
-    """A request and its response, cached or not, as response hooks receive it when the response has ended.
+    """A request and its response, cached or not, as response hooks receive it when the response has ended."""
 
-    `request.route` has the kind of resource and the repository, or is None if the request was rejected before
-    routing; `request.context` has the request id and the principal; `request.pull` names what was pulled.
-    """
-
-    request: Request
+    scope: Scope  # of ASGI
+    headers: dict[bytes, bytes]  # of the request; the first value of each
+    context: RequestContext  # the request id and the principal
+    route: Route | None = None  # the kind of resource and the repository; None if rejected before routing
+    pull: "Pull | None" = None  # what was pulled, if the response counts as a pull of a manifest
     status: int = 0  # 0 if the client disconnected before the response began
     sent: int = 0  # bytes of the body
     seconds: float = 0.0

@@ -152,8 +152,7 @@ class Request:
     @property
     def client_address(self) -> str:
         """The client's address, also behind a trusted proxy (registry_data.proxies)."""
-        client: tuple[str, int] | None = self._scope.get("client")
-        return client[0] if client else ""
+        return client_address(self._scope)
 
     @property
     def sends_paths(self) -> bool:
@@ -277,6 +276,17 @@ class Request:
             if limit < 0:
                 return False
         return True
+
+
+def first_values(scope: Scope) -> dict[bytes, bytes]:
+    """The first value of each header: at once, for the few that every request needs."""
+    return dict(reversed(scope["headers"]))
+
+
+def client_address(scope: Scope) -> str:
+    """The client's address; empty for a connection without one."""
+    client: tuple[str, int] | None = scope.get("client")
+    return client[0] if client else ""
 
 
 def content_length(request: Request) -> int | None:

@@ -8,8 +8,7 @@ def pulls_hook(recorder: PullRecorder) -> ResponseHook:
     """The hook that notes the pulls of this process."""
 
     def note(exchange: Exchange) -> None:
-        pull = exchange.request.pull
-        if pull is not None:
-            recorder.note(pull)
+        if exchange.pull is not None:
+            recorder.note(exchange.pull)
 
     return note

@@ -21,7 +21,7 @@ async def check_rate(context: AppContext, request: Request) -> None:
     if context.rates is None:
         return
     principal = await _principal(context, request)
-    if seconds := count_request(context, request, principal):
+    if seconds := count_request(context, request.client_address, principal):
         limit = _limit(context, principal)
         raise ProtocolError(
             ErrorCode.TOOMANYREQUESTS,
@@ -30,7 +30,7 @@ async def check_rate(context: AppContext, request: Request) -> None:
         )
 
 
-def count_request(context: AppContext, request: Request, principal: str) -> float:
+def count_request(context: AppContext, address: str, principal: str) -> float:
     """Count a request, also if its response is cached. Returns the seconds to wait if over the limit, else 0.
 
     A request without a principal counts for the address that it comes from: otherwise each wrong key would
@@ -39,7 +39,7 @@ def count_request(context: AppContext, request: Request, principal: str) -> floa
     limit = _limit(context, principal)
     if context.rates is None or not limit:
         return 0.0
-    return context.rates.take((principal or anonymous_caller(request.client_address)).encode(), limit)
+    return context.rates.take((principal or anonymous_caller(address)).encode(), limit)
 
 
 def _limit(context: AppContext, principal: str) -> int:

@@ -5,6 +5,7 @@ evicts a response before the next request (invariant 5, ADR 43). It also expires
 """
 
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -41,30 +42,27 @@ class CachedResponse:
     pull: Pull | None
 
 
-def key_of(scope: Scope) -> Key | None:
+def key_of(scope: Scope, headers: Mapping[bytes, bytes]) -> Key | None:
     """The part of a request on which its response depends; None if the response cannot be cached.
 
-    A request without exactly one valid Host header has no key: it is rejected, or uses HTTP/1.0.
+    A request without exactly one valid Host header has no key: it is rejected, or uses HTTP/1.0. `headers`
+    are the first values of the request's headers.
     """
     method: str = scope["method"]
-    if method not in ("GET", "HEAD"):
+    if method not in ("GET", "HEAD") or not _CONDITIONS.isdisjoint(headers):
         return None
-    authorization: bytes | None = None
-    host = b""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            if authorization is not None:  # an empty first header counts, too
-                return None
-            authorization = value
-        elif name == b"host":
-            if host or not is_host(value):
-                return None
-            host = value
-        elif name in _CONDITIONS:
-            return None
-    if not host:
+    if len(headers) != len(scope["headers"]) and _is_ambiguous(scope["headers"]):
         return None
-    return method, scope["path"], scope["query_string"], authorization or b""
+    host = headers.get(b"host")
+    if not host or not is_host(host):
+        return None
+    return method, scope["path"], scope["query_string"], headers.get(b"authorization", b"")
+
+
+def _is_ambiguous(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a header is repeated that may occur only once, even if it is empty."""
+    names = [name for name, _ in headers]
+    return names.count(b"authorization") > 1 or names.count(b"host") > 1
 
 
 class ResponseCache:

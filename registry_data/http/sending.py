@@ -9,8 +9,7 @@ from starlette.types import Message, Send
 
 from registry_data.http.app_context import AppContext, Exchange
 from registry_data.http.memory_budget import LEAST
-from registry_data.http.messages import FileBody, Response
-from registry_data.http.response_cache import CachedResponse
+from registry_data.http.messages import FileBody, Request, Response
 from registry_data.storage.base import SizedReader
 
 logger = logging.getLogger(__name__)
@@ -19,18 +18,11 @@ logger = logging.getLogger(__name__)
 _BUFFERED_PARTS: Final = 8
 
 
-async def send_cached(cached: CachedResponse, exchange: Exchange, send: Send) -> None:
-    """Send a cached response."""
-    exchange.from_cache = True
-    await send(_start(cached.status, cached.headers, exchange))
-    exchange.sent = len(cached.body["body"])
-    await send(cached.body)
-
-
-async def send_response(response: Response, exchange: Exchange, context: AppContext, send: Send) -> None:
+async def send_response(
+    response: Response, request: Request, exchange: Exchange, context: AppContext, send: Send
+) -> None:
     """Send a response: its headers, then bytes, a file or pieces."""
-    request = exchange.request
-    await send(_start(response.status, response.raw_headers(), exchange))
+    await send(start_of(response.status, response.raw_headers(), exchange))
     if request.method == "HEAD":
         await send({"type": "http.response.body", "body": b""})
     elif isinstance(response.body, bytes):
@@ -41,23 +33,25 @@ async def send_response(response: Response, exchange: Exchange, context: AppCont
         exchange.sent = int(response.headers.get("content-length", 0))
         await send({"type": "http.response.pathsend", "path": str(response.body.path)})
     else:
-        await _send_pieces(exchange, response.body, context, send)
+        await _send_pieces(request, exchange, response.body, context, send)
 
 
-def _start(status: int, headers: list[tuple[bytes, bytes]], exchange: Exchange) -> Message:
+def start_of(status: int, headers: list[tuple[bytes, bytes]], exchange: Exchange) -> Message:
     """The message that begins a response; its status is noted for the access log."""
     exchange.status = status
-    request_id = (b"x-request-id", exchange.request.context.request_id.encode())
+    request_id = (b"x-request-id", exchange.context.request_id.encode())
     return {"type": "http.response.start", "status": status, "headers": [*headers, request_id]}
 
 
-async def _send_pieces(exchange: Exchange, pieces: Iterator[bytes], context: AppContext, send: Send) -> None:
+async def _send_pieces(
+    request: Request, exchange: Exchange, pieces: Iterator[bytes], context: AppContext, send: Send
+) -> None:
     """Read and send until the end or until the client disconnects, which the server's `send` does not report.
 
     The server buffers several parts of a body for a client that does not read. So the first parts are small,
     and the size of the others decreases with the number of downloads.
     """
-    request, parts = exchange.request, 0
+    parts = 0
     disconnected = asyncio.ensure_future(request.disconnected())
     try:
         with context.download_buffers.lease() as share:
