@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 
 from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
@@ -505,25 +505,24 @@ def _move_back(image: Image, keeper: Image, digest: str) -> int:
 
 def _restore_tags(image: Image, keeper: Image, manifest_id: int, name: str | None) -> list[str]:
     """Move the tags back that no other manifest has; returns the names of all tags that the image gains."""
-    kept = {tag.name: tag for tag in Tag.objects.filter(image=keeper)}
-    names = [*kept, *([name] if name else [])]
-    found = Tag.objects.filter(NOT_DELETING, image=image, name__in=names)
-    there = dict(found.values_list("name", "manifest"))
-    taken = sorted(each for each in kept if there.get(each, manifest_id) != manifest_id)
+    own = Tag.objects.filter(image=keeper)
+    names = set(own.values_list("name", flat=True))
+    same = Q(name__in=own.values("name")) | Q(name=name or "")
+    there = dict(Tag.objects.filter(NOT_DELETING, same, image=image).values_list("name", "manifest"))
+    taken = sorted(each for each in names if there.get(each, manifest_id) != manifest_id)
     if name is None and taken:
         raise AlreadyExists("tag", f"{image}:{taken[0]}", TAKEN_TAGS)
     if name is not None and there.get(name, manifest_id) != manifest_id:
         raise AlreadyExists("tag", f"{image}:{name}", TAKEN_TAGS)
-    restored = [tag for each, tag in kept.items() if each not in there]
-    if name is not None and name not in there and name not in kept:
-        renamed = kept[taken[0]] if taken else Tag(created_at=now(), updated_at=now())
-        renamed.name = name
-        restored.append(renamed)
-    Tag.objects.filter(image=keeper).exclude(pk__in=[tag.pk for tag in restored]).delete()
-    for tag in restored:
-        tag.image, tag.manifest_id, tag.restored_at = image, manifest_id, now()
-        tag.save()
-    return [tag.name for tag in restored]
+    if name is not None and name not in there and name not in names:
+        if taken:
+            own.filter(name=taken[0]).update(name=name)
+        else:
+            Tag.objects.create(image=keeper, name=name, manifest_id=manifest_id)
+    own.filter(name__in=list(there)).delete()
+    restored = list(own.values_list("name", flat=True))
+    own.update(image=image, manifest=manifest_id, restored_at=now())
+    return restored
 
 
 def delete_rows(manifest_ids: Sequence[int], *, image_id: UUID, cause: Cause) -> None:
