@@ -24,6 +24,7 @@ from registry_control.catalog.serializers import ImageQuery, TagQuery
 from registry_control.gc.api import BreakerRelease, DiskReport, Explain, Queue, RunDetail, RunList
 from registry_control.gc.retention_api import RetentionDetail, RetentionPreview
 from registry_control.integrity.api import Scrub
+from registry_control.monitoring.api import Metrics
 from registry_control.namespaces.api import NamespaceDetail, NamespaceList
 from registry_control.namespaces.serializers import NamespaceQuery
 from registry_control.recycling.api import EntryDetail, EntryList, EntryRestore, Usage
@@ -41,6 +42,7 @@ from registry_control.replication.api import (
 from registry_control.rest import errors
 from registry_control.rest.api import EmptyList, Metadata, Root, Schema, UnservedRegion
 from registry_control.rest.identifiers import OtherRegion, OtherScalewayRegion, OwnRegion
+from registry_control.serving.heartbeat import heartbeat_ages
 
 register_converter(OwnRegion, "own_region")
 register_converter(OtherRegion, "other_region")
@@ -110,6 +112,7 @@ urlpatterns = [
     ),
     path(".well-known/jwks.json", Keys.as_view()),
     path("metadata", Metadata.as_view()),
+    path("metrics", Metrics.as_view(heartbeats=heartbeat_ages)),
     path("api/schema/", Schema.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),

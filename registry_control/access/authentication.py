@@ -32,7 +32,7 @@ class SecretKeyAuthentication(BaseAuthentication):
             DeniedAuthentication: the secret key is missing or invalid.
             Throttled: so it was in too many requests from this address.
         """
-        secret = request.headers.get("X-Auth-Token", "").strip()
+        secret = self.secret_of(request)
         if not secret:
             count_anonymous(request)
             raise _missing_key(request)
@@ -42,9 +42,23 @@ class SecretKeyAuthentication(BaseAuthentication):
             count_anonymous(request)
             raise DeniedAuthentication(error.reason, _HELP_MESSAGES[error.reason]) from error
 
+    def secret_of(self, request: Request) -> str:
+        """The secret key that a request has; empty if it has none."""
+        return request.headers.get("X-Auth-Token", "").strip()
+
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
         """The WWW-Authenticate header. Browsers do not prompt for credentials of this scheme."""
         return 'X-Auth-Token realm="stowage"'
+
+
+class BearerAuthentication(SecretKeyAuthentication):
+    """Also accepts the secret key as `Authorization: Bearer`, which Prometheus can send in all versions."""
+
+    def secret_of(self, request: Request) -> str:
+        """The secret key in either header."""
+        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+        bearer = credentials.strip() if scheme.lower() == "bearer" else ""
+        return super().secret_of(request) or bearer
 
 
 def _missing_key(request: Request) -> DeniedAuthentication:

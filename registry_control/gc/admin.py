@@ -5,8 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -91,9 +90,7 @@ class GcRunAdmin(ReadOnlyAdmin):
         """Show the queue and the sum of all runs above the list."""
         shown = {
             "queue": queue.summarize(grace=settings.GC_GRACE),
-            "removed": GcRun.objects.filter(dry_run=False).aggregate(
-                blobs=Coalesce(Sum("blobs"), 0), bytes=Coalesce(Sum("bytes"), 0)
-            ),
+            "removed": queue.removed_in_total(),
             "now": database_now(),
             "may_run": self.may_run(request),
         }

@@ -1,10 +1,11 @@
 """Queries for the recycle bin."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from django.db.models import QuerySet, Sum
+from django.db.models import Count, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from registry_control.access.policy import Action, Principal
@@ -70,3 +71,20 @@ def usage(principal: Principal) -> Usage:
 def _require_administration(principal: Principal, namespace: Namespace, action: str) -> None:
     if not may(principal, Action.ADMINISTER, namespace):
         raise PermissionsDenied(action, PERMISSION)
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """The recycle bin of the whole installation."""
+
+    entries: Mapping[str, int]  # of each kind
+    bytes: int
+
+
+def whole_bin() -> Bin:
+    """Count all entries. A deleted tag has no bytes: its manifest stays in its image."""
+    kinds = RecycleBinEntry.Kind
+    rows = RecycleBinEntry.objects.values_list("kind").annotate(number=Count("pk"), bytes=Sum("size"))
+    found = {kind: (number, size) for kind, number, size in rows}
+    size = sum(found[kind][1] for kind in found if kind != kinds.TAG)
+    return Bin({kind.value: found.get(kind.value, (0, 0))[0] for kind in kinds}, size)

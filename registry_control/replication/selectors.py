@@ -5,7 +5,7 @@ The API finds them only through this module.
 
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 
 from registry_control.access.policy import Action, Principal, Role, role_on_project
 from registry_control.common.errors import NotFound, PermissionsDenied
@@ -13,7 +13,7 @@ from registry_control.common.models import DELETED, Status
 from registry_control.identity.permission_sets import PermissionSet
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.selectors import get_visible, may, may_see, visible_to
-from registry_control.replication.models import Execution, Rule, Target
+from registry_control.replication.models import Execution, ExecutionStatus, Rule, Target
 
 _NAMESPACE = "namespace__project"
 LIVE_RULE = Q(deleted_at__isnull=True, namespace__isnull=False) & ~Q(namespace__status__in=DELETED)
@@ -147,3 +147,17 @@ def get_execution(principal: Principal, execution_id: UUID, *, action: str, lock
     except NotFound as error:
         raise NotFound("execution", execution_id) from error
     return execution
+
+
+def executions_by_status() -> dict[str, int]:
+    """The number of executions of each status; finished ones are kept for a month."""
+    found = dict(Execution.objects.values_list("status").annotate(number=Count("pk")))
+    return {status.value: found.get(status.value, 0) for status in ExecutionStatus}
+
+
+def failing_rules() -> int:
+    """The number of enabled rules whose last finished execution failed."""
+    finished = Execution.objects.filter(rule=OuterRef("pk"), finished_at__isnull=False)
+    last = Subquery(finished.order_by("-created_at").values("status")[:1])
+    enabled = Rule.objects.filter(LIVE_RULE, enabled=True)
+    return enabled.annotate(last=last).filter(last=ExecutionStatus.FAILED).count()

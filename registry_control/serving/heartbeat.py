@@ -34,10 +34,15 @@ def record_heartbeat(queue: Queue) -> None:
         )
 
 
-def worker_state() -> WorkerState:
-    """Read the state, by the database's clock. One query."""
+def heartbeat_ages() -> dict[str, timedelta]:
+    """The age of the last heartbeat of each queue that has had one, by the database's clock. One query."""
     rows = WorkerHeartbeat.objects.annotate(now=Now()).values_list("queue", "seen_at", "now")
-    ages = {queue: now - seen_at for queue, seen_at, now in rows}
+    return {queue: now - seen_at for queue, seen_at, now in rows}
+
+
+def worker_state() -> WorkerState:
+    """Read the state. One query."""
+    ages = heartbeat_ages()
     oldest = max(ages.get(queue, timedelta.max) for queue in Queue)
     if oldest > _NONE:
         return WorkerState.NONE

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
+from django.db.models.functions import Coalesce
 
 from registry_control.access.policy import Principal
 from registry_control.access.selectors import require_operator
@@ -48,6 +49,26 @@ def summarize(*, grace: timedelta) -> Summary:
     due_at = min((due for due in dues if due is not None), default=None)
     stopped = stopped_reason()
     return Summary(found.entries, found.bytes, due_at, bool(stopped), stopped or shared_reason())
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What garbage collection has removed since the installation exists."""
+
+    blobs: int
+    bytes: int
+    manifests: int
+
+
+def removed_in_total() -> Removed:
+    """Sum up all runs: there is one for each hour, and those that were requested."""
+    return Removed(
+        **GcRun.objects.filter(dry_run=False).aggregate(
+            blobs=Coalesce(Sum("blobs"), 0),
+            bytes=Coalesce(Sum("bytes"), 0),
+            manifests=Coalesce(Sum("manifests"), 0),
+        )
+    )
 
 
 def runs(principal: Principal) -> QuerySet[GcRun]:
