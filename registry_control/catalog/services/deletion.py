@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 # Two statements: for one with a subquery, PostgreSQL may plan a scan of all tags.
 _SELECT_TAGS: Final = "SELECT id FROM catalog_tag WHERE image_id = %s ORDER BY name LIMIT %s"
 _DELETE_TAGS: Final = "DELETE FROM catalog_tag WHERE id IN"
+_FEW: Final = 50  # tags of a row in the recycle bin, and such rows that one transaction deletes
 
 
 def run_batch(*, store: BlobStore, limit: int) -> bool:
@@ -46,11 +47,12 @@ def run_batch(*, store: BlobStore, limit: int) -> bool:
         StorageError: the storage failed for one or more images; everything else was still done.
     """
     tags = _delete_tags(limit)
+    kept = _remove_keepers(limit)
     images_left, errors = _delete_images(store, limit)
     namespaces_left = _delete_namespaces(limit)
     if errors:
         raise errors[-1]
-    return tags == limit or images_left or namespaces_left
+    return tags == limit or kept > 0 or images_left or namespaces_left
 
 
 @contextmanager
@@ -62,6 +64,36 @@ def skip_locked() -> Iterator[None]:
         if not isinstance(error.__cause__, LockNotAvailable):
             raise
         logger.warning("rows to delete are locked by another transaction, left for the next batch: %s", error)
+
+
+def _remove_keepers(limit: int) -> int:
+    """Delete rows that kept manifests in the recycle bin, with all below them; returns how many.
+
+    Nothing was pushed to them, so they have neither uploads nor leases. Those with many tags are left to
+    `_delete_images`.
+    """
+    found = Image.objects.filter(status=Status.DELETING, origin_id__isnull=False, tag_rows__lte=_FEW)
+    of_organizations: dict[UUID, list[UUID]] = {}
+    for organization_id, pk in found.order_by("updated_at").values_list("organization_id", "pk")[:limit]:
+        of_organizations.setdefault(organization_id, []).append(pk)
+    removed = 0
+    for pks in of_organizations.values():
+        for start in range(0, len(pks), _FEW):
+            with skip_locked():
+                removed += _remove_keepers_of_organization(pks[start : start + _FEW])
+    return removed
+
+
+@transaction.atomic
+def _remove_keepers_of_organization(pks: list[UUID]) -> int:
+    deleting = Image.objects.filter(pk__in=pks, status=Status.DELETING)
+    unlocked = deleting.select_for_update(skip_locked=True).order_by("pk")
+    keepers = list(unlocked.values_list("pk", flat=True))
+    if manifest_ids := list(Manifest.objects.filter(image__in=keepers).values_list("pk", flat=True)):
+        manifests.delete_rows(manifest_ids, image_id=keepers[0], cause=Cause.MANIFEST_DELETED)
+        manifests_removed.send(sender=Manifest, count=len(manifest_ids))
+    Image.objects.filter(pk__in=keepers).delete()
+    return len(keepers)
 
 
 def _delete_images(store: BlobStore, limit: int) -> tuple[bool, list[StorageError]]:
@@ -144,7 +176,11 @@ def remove_expired_leases(*, limit: int) -> int:
 @transaction.atomic
 def _deleting(found: QuerySet[Any], limit: int) -> list[UUID]:
     """Ids of rows with the status `deleting` that no other transaction has locked, oldest first."""
-    unlocked = found.filter(status=Status.DELETING).order_by("updated_at").select_for_update(skip_locked=True)
+    unlocked = (
+        found.filter(status=Status.DELETING)
+        .order_by("updated_at")
+        .select_for_update(skip_locked=True, no_key=True)
+    )
     return list(unlocked.values_list("pk", flat=True)[:limit])
 
 
@@ -239,13 +275,13 @@ def _delete_any_tags(image_id: UUID, *, limit: int) -> int:
 @transaction.atomic
 def _delete_image(pk: UUID) -> None:
     # The namespace's row comes before those of its images (invariant 11).
-    of_image = Image.objects.filter(pk=pk).values("namespace")
-    namespace = Namespace.objects.select_for_update().filter(pk__in=of_image).first()
+    of_image = Image.objects.filter(pk=pk, origin_id=None).values("namespace")
+    namespace = Namespace.objects.select_for_update(no_key=True).filter(pk__in=of_image).first()
     found = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
     image = found.filter(pk=pk, status=Status.DELETING).first()
-    if image is None or namespace is None:
+    if image is None:
         return
-    if image.origin_id is None:  # the others only kept a manifest in the recycle bin, and were not counted
+    if namespace is not None:  # the others only kept a manifest in the recycle bin, and were not counted
         record(actor=SYSTEM, verb="image.removed", target=images.target_of(image))
         Namespace.objects.filter(pk=namespace.pk).update(image_rows=F("image_rows") - 1)
     image.delete()

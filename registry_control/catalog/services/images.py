@@ -42,7 +42,7 @@ _LOCK_NAMESPACE: Final = f"""
 SELECT n.name, p.organization_id, n.status
 FROM namespaces_namespace n
 JOIN identity_project p ON p.id = n.project_id
-WHERE n.id = %s AND {not_deleting_sql("n")} FOR UPDATE OF n
+WHERE n.id = %s AND {not_deleting_sql("n")} FOR NO KEY UPDATE OF n
 """
 _BY_NAME: Final = f"""
 SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND {not_deleting_sql()}

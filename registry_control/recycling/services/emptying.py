@@ -4,22 +4,28 @@ What leaves the bin gets the status `deleting`; the worker deletes its rows, and
 blobs begins.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import groupby
+from typing import Final
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 
 from registry_control.access.policy import Principal
 from registry_control.access.services import actor_of
-from registry_control.audit.services import SYSTEM, Actor, Target, record
+from registry_control.audit.services import SYSTEM, Actor, Target, record, record_many
 from registry_control.catalog import references
 from registry_control.catalog.models import Image, UploadSession
 from registry_control.catalog.selectors.recycled import image_with_promises
 from registry_control.catalog.services import images
 from registry_control.catalog.services.deletion import skip_locked
 from registry_control.common import clock_watch
+from registry_control.common.clock import now
 from registry_control.common.errors import NotFound
+from registry_control.common.models import Status
 from registry_control.common.signals import deletion_started
 from registry_control.db.functions import DatabaseNow
 from registry_control.namespaces import services as namespaces
@@ -28,6 +34,7 @@ from registry_control.recycling.selectors import get_entry
 from registry_control.recycling.services.locks import Locked, lock
 
 Kind = RecycleBinEntry.Kind
+_AT_ONCE: Final = 50  # entries in one transaction
 
 
 @transaction.atomic
@@ -64,14 +71,55 @@ def expire(*, limit: int) -> bool:
     longest = max((expires_at - deleted_at for _, deleted_at, expires_at in found), default=None)
     if longest is None or clock_watch.check(longest=longest).reason:
         return False
-    done = sum(_try(_expire, entry_id) for entry_id, *_ in found)
+    done = _purge_all([entry_id for entry_id, *_ in found], verb="expire")
     return len(found) == limit and done > 0
 
 
 def empty(*, limit: int) -> int:
     """Delete for good what up to `limit` entries keep, expired or not; returns how many entries."""
     found = RecycleBinEntry.objects.order_by("deleted_at").values_list("pk", flat=True)[:limit]
-    return sum(_try(_empty, entry_id) for entry_id in list(found))
+    return _purge_all(list(found), verb="purge")
+
+
+def _purge_all(entry_ids: Sequence[UUID], *, verb: str) -> int:
+    """Delete entries for good, those of tags and manifests several in each transaction; returns how many."""
+    kinds = dict(RecycleBinEntry.objects.filter(pk__in=entry_ids).values_list("pk", "kind"))
+    many = [pk for pk, kind in kinds.items() if kind in (Kind.TAG, Kind.MANIFEST)]
+    done = sum(
+        _purge_content(many[start : start + _AT_ONCE], verb=verb) for start in range(0, len(many), _AT_ONCE)
+    )
+    return done + sum(_try(partial(_purge_one, verb=verb), pk) for pk in kinds if pk not in many)
+
+
+@transaction.atomic
+def _purge_content(entry_ids: Sequence[UUID], *, verb: str) -> int:
+    """Delete entries of tags and manifests for good; returns how many.
+
+    Skips locked rows, so it waits for no other transaction while it holds locks.
+    """
+    of_entries = RecycleBinEntry.objects.filter(pk__in=entry_ids, row_id__isnull=False)
+    keepers = Image.objects.filter(pk__in=list(of_entries.values_list("row_id", flat=True)))
+    keepers = keepers.select_for_update(skip_locked=True).order_by("pk")
+    kept = list(keepers.values_list("pk", flat=True))
+    in_reach = Q(row_id__isnull=True) | Q(row_id__in=kept)
+    found = RecycleBinEntry.objects.filter(in_reach, pk__in=entry_ids)
+    entries = list(found.select_for_update(skip_locked=True).order_by("pk"))
+    for kind, of_kind in groupby(sorted(entries, key=_kind), key=_kind):
+        events = [(_target(each), dict[str, str]()) for each in of_kind]
+        record_many(events, actor=SYSTEM, verb=f"{kind}.{verb}")
+    RecycleBinEntry.objects.filter(pk__in=[entry.pk for entry in entries]).delete()
+    if doomed := [entry.row_id for entry in entries if entry.row_id is not None]:
+        Image.objects.filter(pk__in=doomed).update(status=Status.DELETING, updated_at=now())
+        deletion_started.send(sender=Image)
+    return len(entries)
+
+
+def _kind(entry: RecycleBinEntry) -> str:
+    return entry.kind
+
+
+def _target(entry: RecycleBinEntry) -> Target:
+    return Target(entry.kind, entry.object_id, entry.name, entry.organization_id)
 
 
 def _try(step: Callable[[UUID], None], entry_id: UUID) -> bool:
@@ -84,19 +132,13 @@ def _try(step: Callable[[UUID], None], entry_id: UUID) -> bool:
 
 
 @transaction.atomic
-def _expire(entry_id: UUID) -> None:
-    _purge(lock(entry_id), actor=SYSTEM, verb="expire")
-
-
-@transaction.atomic
-def _empty(entry_id: UUID) -> None:
-    _purge(lock(entry_id), actor=SYSTEM, verb="purge")
+def _purge_one(entry_id: UUID, *, verb: str) -> None:
+    _purge(lock(entry_id), actor=SYSTEM, verb=verb)
 
 
 def _purge(locked: Locked, *, actor: Actor, verb: str) -> None:
     entry = locked.entry
-    target = Target(entry.kind, entry.object_id, entry.name, entry.organization_id)
-    record(actor=actor, verb=f"{entry.kind}.{verb}", target=target)
+    record(actor=actor, verb=f"{entry.kind}.{verb}", target=_target(entry))
     RecycleBinEntry.objects.filter(pk=entry.pk).delete()
     if entry.kind == Kind.NAMESPACE:
         namespaces.mark_deleting(locked.namespace)

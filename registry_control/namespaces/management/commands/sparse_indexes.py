@@ -28,7 +28,7 @@ class Command(BaseCommand):
     @transaction.atomic
     def handle(self, *_: Any, **options: Any) -> None:
         """Set it; it applies from the next push on."""
-        found = Namespace.objects.select_for_update(of=("self",)).select_related("project")
+        found = Namespace.objects.select_for_update(of=("self",), no_key=True).select_related("project")
         there = found.filter(NOT_DELETING)
         namespace = there.filter(name=options["namespace"]).first()
         if namespace is None:
