@@ -17,7 +17,13 @@ from bench.soak.connection import Connection
 from bench.soak.layers import SharedLayers
 from bench.soak.management import ManagementApi
 from bench.soak.record import PromiseRecord, Record
-from bench.soak.run import count_collected, expire_uploads, leftovers, stop_clients
+from bench.soak.run import (
+    count_collected,
+    expire_uploads,
+    leftovers,
+    require_no_deadlocks,
+    stop_clients,
+)
 from bench.soak.sharing import SharingClient
 from bench.soak.verify import Verifier, steady
 from tests.services.stack import Stack
@@ -175,5 +181,6 @@ def _verify_collection(stack: Stack, record: Record) -> None:
     while (left := leftovers(stack)) and time.monotonic() < deadline:
         time.sleep(1)
     count_collected(stack, record)
+    require_no_deadlocks(stack, record)
     for kind, names in left.items():
         record.failed(f"{len(names)} {kind}: {', '.join(names[:3])}")

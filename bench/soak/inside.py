@@ -3,6 +3,7 @@
 python -m bench.soak.inside expire     every upload session expires now
 python -m bench.soak.inside collected  number of blobs that garbage collection removed
 python -m bench.soak.inside leftovers  temporary rows and files, as JSON
+python -m bench.soak.inside deadlocks  number of deadlocks that PostgreSQL ended
 """
 
 import json
@@ -19,7 +20,8 @@ import django
 def main(verb: str) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
     django.setup()
-    print(json.dumps({"collected": _collected, "expire": _expire, "leftovers": _leftovers}[verb]()))
+    verbs = {"collected": _collected, "expire": _expire, "leftovers": _leftovers, "deadlocks": _deadlocks}
+    print(json.dumps(verbs[verb]()))
 
 
 def _expire() -> int:
@@ -35,6 +37,16 @@ def _collected() -> int:
     from registry_control.gc.models import GcRun
 
     return GcRun.objects.aggregate(Sum("blobs"))["blobs__sum"] or 0
+
+
+def _deadlocks() -> int:
+    from django.db import connection
+
+    if connection.vendor != "postgresql":
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        return int(cursor.fetchone()[0])
 
 
 def _leftovers() -> dict[str, list[str]]:

@@ -121,6 +121,12 @@ def count_collected(stack: Stack, record: Record) -> None:
     record.counts["blobs collected"] = int(_inside(stack, "collected"))
 
 
+def require_no_deadlocks(stack: Stack, record: Record) -> None:
+    """A deadlock is a fault in the order of locks (invariant 11), though the client's request is repeated."""
+    if number := int(_inside(stack, "deadlocks")):
+        record.failed(f"{number} deadlocks in the database")
+
+
 def leftovers(stack: Stack) -> dict[str, list[str]]:
     """Temporary rows and files by kind; empty lists are left out."""
     found: dict[str, list[str]] = json.loads(_inside(stack, "leftovers"))

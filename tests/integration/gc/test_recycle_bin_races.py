@@ -93,6 +93,21 @@ def test_a_restore_and_a_purge_at_once_have_one_winner(
         _check(pushed)
 
 
+@pytest.mark.parametrize("kind", ["tag", "manifest", "image"])
+def test_a_deletion_does_not_wait_for_the_row_of_the_namespace(
+    owner: TestKey, namespace: Namespace, kind: str
+) -> None:
+    # given a transaction that has locked the namespace, and may wait for an image in it next
+    pushed = push_image(owner, namespace)
+    with open_transaction():
+        images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="new")
+        # when a deletion, which has locked that image, commits with an entry that references the namespace
+        deletion = Other(lambda: DELETIONS[kind](owner, pushed))
+        # then it ends first, so that the two cannot deadlock
+        deletion.end()
+    assert RecycleBinEntry.objects.get().kind == kind
+
+
 def test_a_push_to_the_name_waits_for_the_restore_and_finds_the_image(
     owner: TestKey, namespace: Namespace
 ) -> None:
