@@ -9,7 +9,6 @@ import json
 import os
 import re
 import threading
-import time
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -167,6 +166,7 @@ class AccessLog:
     def record(
         self,
         *,
+        at: float,
         client: str,
         method: str,
         path: str,
@@ -178,7 +178,11 @@ class AccessLog:
         user_agent: str,
         cache: str,
     ) -> None:
-        """Write a line. `status` is 0 if the client left before a response; `cache` is hit, miss or empty."""
+        """Write a line.
+
+        `at` is in seconds since the epoch, `status` is 0 if the client left before a response, and `cache` is
+        hit, miss or empty.
+        """
         parts = self._parts(
             client or "-",
             method[:_LONGEST],
@@ -189,8 +193,7 @@ class AccessLog:
             cache or "-",
             user_agent[:_LONGEST] or "-",
         )
-        at = _timestamp(time.time_ns() // 1_000_000)
-        self._writer.write(parts.line(at, seconds * 1000, request_id))
+        self._writer.write(parts.line(_timestamp(int(at * 1000)), seconds * 1000, request_id))
 
     def close(self) -> None:
         """Write what waits."""

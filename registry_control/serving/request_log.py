@@ -60,6 +60,7 @@ def _record(
     log: AccessLog, scope: _Message, sent: _Sent, context: request_context.RequestContext, seconds: float
 ) -> None:
     log.record(
+        at=time.time(),
         client=(scope.get("client") or ("", 0))[0],
         method=scope["method"],
         path=scope["path"],

@@ -12,6 +12,7 @@ class AccessLog(Protocol):
     def record(
         self,
         *,
+        at: float,
         client: str,
         method: str,
         path: str,
@@ -35,6 +36,7 @@ def access_log_hook(log: AccessLog) -> ResponseHook:
         method = scope["method"]
         is_read = method in ("GET", "HEAD")
         log.record(
+            at=exchange.ended_at,
             client=client_address(scope),
             method=method,
             path=scope["path"],

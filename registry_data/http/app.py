@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from registry_data.connections import TOO_MANY, Connections
 from registry_data.http.app_context import AppContext, Endpoint, Exchange
 from registry_data.http.authentication import challenge
+from registry_data.http.ended_responses import EndedResponses
 from registry_data.http.endpoints import blobs, extensions, lists, manifests, service, uploads
 from registry_data.http.errors import to_response
 from registry_data.http.hosts import check_host
@@ -82,6 +83,7 @@ class App:
         self._context = context
         self._connections = connections
         self._cache = ResponseCache(context.tracker)
+        self._ended = EndedResponses(context.on_response)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one HTTP request, or the startup and shutdown events of the ASGI lifespan protocol."""
@@ -114,9 +116,12 @@ class App:
                 version = self._context.tracker.version if is_current else None
                 await self._exchange(exchange, receive, send, key=key, version=version, admitted=admitted)
         finally:
-            exchange.seconds = time.perf_counter() - began
-            for hook in self._context.on_response:
-                hook(exchange)
+            exchange.seconds, exchange.ended_at = time.perf_counter() - began, time.time()
+            self._ended.add(exchange)
+
+    def report_responses(self) -> None:
+        """Pass the responses that have ended to the hooks now, instead of within some milliseconds."""
+        self._ended.report()
 
     async def _exchange(
         self,
@@ -205,6 +210,7 @@ class App:
             else:
                 self._context.bridge.close()
                 self._context.feed.close()
+                self.report_responses()
                 for call in self._context.on_shutdown:
                     call()
                 await send({"type": "lifespan.shutdown.complete"})

@@ -55,10 +55,11 @@ class Exchange:
     status: int = 0  # 0 if the client disconnected before the response began
     sent: int = 0  # bytes of the body
     seconds: float = 0.0
+    ended_at: float = 0.0  # seconds since the epoch
     from_cache: bool = False
 
 
 ResponseHook: TypeAlias = Callable[[Exchange], None]
-"""Called on the event loop after every response: it must not block."""
+"""Called on the event loop for every response, within some milliseconds after its end: it must not block."""
 
 Endpoint: TypeAlias = Callable[[AppContext, Request, Route], Awaitable[Response]]

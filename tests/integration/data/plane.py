@@ -25,7 +25,8 @@ class Plane:
         self._exchanges: list[Exchange] = []
         self._context = replace(build_context(), on_response=(self._exchanges.append, *hooks))
         self._runner.run(self._connect())
-        transport = httpx.ASGITransport(App(self._context))
+        self._app = App(self._context)
+        transport = httpx.ASGITransport(self._app)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://registry.test")
 
     async def _connect(self) -> None:
@@ -39,6 +40,7 @@ class Plane:
     def get(self, method: str, path: str, headers: dict[str, str]) -> tuple[httpx.Response, bool]:
         """The response, and whether it came from the cache."""
         response = self._runner.run(self._client.request(method, path, headers=headers))
+        self._app.report_responses()
         return response, self._exchanges[-1].from_cache
 
     def close(self) -> None:

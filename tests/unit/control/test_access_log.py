@@ -125,6 +125,7 @@ def test_a_client_cannot_add_a_line_or_a_field(forged: str) -> None:
 
 def record(log: AccessLog, path: str, user_agent: str = "docker/28") -> None:
     log.record(
+        at=1_800_000_000.25,
         client="192.0.2.1",
         method="GET",
         path=path,
@@ -165,6 +166,7 @@ def test_lines_of_concurrent_threads_are_not_interleaved(style: str) -> None:
     assert {fields["path"] for fields in parsed} == {
         f"/v2/{n}/{each}" for n in range(8) for each in range(200)
     }
+    assert {fields["time"] for fields in parsed} == {"2027-01-15T08:00:00.250Z"}
     assert {fields["principal"] for fields in parsed} == {"-"}
     assert {float(fields["ms"]) for fields in parsed} == {1.5}
 
