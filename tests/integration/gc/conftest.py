@@ -14,6 +14,8 @@ from tests.factories import FULL_ACCESS, OPERATOR, TestKey, make_key
 from tests.integration.gc.recycling import PERIOD
 from tests.integration.gc.retaining import new_image
 
+pytest.register_assert_rewrite("tests.integration.gc.machine")
+
 
 @pytest.fixture
 def operator() -> TestKey:
