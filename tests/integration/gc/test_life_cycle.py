@@ -20,9 +20,8 @@ from registry_data.storage.filesystem import FilesystemStore
 from tests.integration.gc.machine import CONTENTS, LEASE, UPLOAD_LIFE, LifeCycle, Place
 from tests.integration.gc.stepping import clock_of_the_test, stops_at_transactions, without_waits_for_the_disk
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
 _EXAMPLES: Final = os.environ.get("LIFE_CYCLE_EXAMPLES")
+pytestmark = [pytest.mark.django_db(transaction=True), *([pytest.mark.slow] if _EXAMPLES else [])]
 
 
 def _run(place: Place, examples: int) -> None:
