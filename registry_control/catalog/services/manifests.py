@@ -17,7 +17,15 @@ from registry_control.catalog.errors import ManifestNotFound, MissingContent, St
 from registry_control.catalog.models import Image, Manifest, MissingChild, Tag
 from registry_control.catalog.references import Cause, OwnBlob, SharedBlob
 from registry_control.catalog.selectors.listing import get_visible_manifest
-from registry_control.catalog.services import conditions, images, protection, reachability, sparse, tags
+from registry_control.catalog.services import (
+    conditions,
+    images,
+    moves,
+    protection,
+    reachability,
+    sparse,
+    tags,
+)
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.catalog.services.tags import TagChange
 from registry_control.common.changes import image_scope, record_change, repositories_scope
@@ -99,8 +107,6 @@ _DELETE_PARENTS: Final = "DELETE FROM catalog_manifestchild WHERE child_id IN"
 _DELETE_REFERRERS: Final = "DELETE FROM catalog_referrer WHERE manifest_id IN"
 _DELETE_MISSING: Final = "DELETE FROM catalog_missingchild WHERE parent_id IN"
 _DELETE: Final = "DELETE FROM catalog_manifest WHERE id IN"
-_MOVE_MANIFEST: Final = "UPDATE catalog_manifest SET image_id = moved.image_id, is_reachable = FALSE"
-_MOVE_REFERRER: Final = "UPDATE catalog_referrer SET image_id = moved.image_id"
 _MOVE_TAGS: Final = "UPDATE catalog_tag SET image_id = moved.image_id"
 _TAGS_ON: Final = "SELECT manifest_id, name FROM catalog_tag WHERE manifest_id IN"
 _PUSHED: Final = """
@@ -433,7 +439,7 @@ def _recycle(
     Image.objects.bulk_create(keepers.values())
     execute(f"{_DELETE_PARENTS} {placeholders([*keepers])}", [*keepers])
     to = {manifest_id: keeper.pk for manifest_id, keeper in keepers.items()}
-    _move(to)
+    moves.move(to)
     if tags_on:
         execute(*references.moving(_MOVE_TAGS, to))
     sizes = Counter[int]()
@@ -453,15 +459,10 @@ def _recycle(
     recycling.keep(kind, entries, namespace=image.namespace, image_id=image.pk, actor=actor)
 
 
-def _move(to: Mapping[int, UUID]) -> None:
-    """Move unreachable manifests with their links to other image rows; their tags and children stay."""
-    execute(*references.moving(_MOVE_MANIFEST, to))
-    execute(*references.moving(_MOVE_REFERRER, to))
-    references.move_links(to)
-
-
 def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | None, actor: Actor) -> int:
     """Move a deleted manifest back to its image, with its tags; returns its id.
+
+    Children and referrers that a rule of retention removed come back with it.
 
     If the manifest was pushed again meanwhile, that one gets the tags. `name` is a tag for it, instead of
     those that other manifests have meanwhile. The rows of both images and of the entry are locked.
@@ -471,10 +472,12 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
     """
     again = row(_BY_DIGEST, [id_parameter(image.pk), entry.digest])
     manifest_id = _Found(*again).id if again else _move_back(image, keeper, entry.digest)
-    Manifest.objects.filter(pk=manifest_id).update(restored_at=now())
-    grown = 0 if again else sum(blob.size for blob in references.linked_only_by([manifest_id]))
+    others = moves.bring_back(image, manifest_id, actor=actor)
+    Manifest.objects.filter(pk__in=[manifest_id, *others]).update(restored_at=now())
+    new = others if again else [manifest_id, *others]
+    grown = sum(blob.size for blob in references.linked_only_by(new)) if new else 0
     restored = _restore_tags(image, keeper, manifest_id, name)
-    moved = reachability.update(image.pk, [manifest_id])
+    moved = reachability.update(image.pk, [manifest_id, *others])
     Image.objects.filter(pk=image.pk).update(
         **reachability.changed_sizes(size=moved, untagged_size=grown - moved),
         tag_rows=F("tag_rows") + len(restored),
@@ -497,7 +500,7 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
 
 def _move_back(image: Image, keeper: Image, digest: str) -> int:
     manifest_id = Manifest.objects.values_list("pk", flat=True).get(image=keeper, digest=digest)
-    _move({manifest_id: image.pk})
+    moves.move({manifest_id: image.pk})
     awaited = MissingChild.objects.filter(image=image, digest=digest).values_list("parent", flat=True)
     sparse.adopt(image.pk, list(awaited), manifest_id=manifest_id, digest=digest)
     return manifest_id

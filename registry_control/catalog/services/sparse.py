@@ -12,6 +12,15 @@ from registry_control.db.sql import execute, id_parameter, insert_many, placehol
 _INSERT: Final = "INSERT INTO catalog_missingchild (image_id, parent_id, digest, platform) VALUES"
 _INSERT_CHILD: Final = "INSERT INTO catalog_manifestchild (parent_id, child_id) VALUES"
 _DELETE: Final = "DELETE FROM catalog_missingchild WHERE image_id = %s AND digest = %s"
+_ADOPT: Final = """
+INSERT INTO catalog_manifestchild (parent_id, child_id)
+SELECT w.parent_id, m.id FROM catalog_manifest m
+JOIN catalog_missingchild w ON w.image_id = m.image_id AND w.digest = m.digest
+WHERE m.id IN
+"""
+_DELETE_ALL: Final = """
+DELETE FROM catalog_missingchild WHERE image_id = %s AND digest IN
+"""
 _ORPHAN: Final = """
 INSERT INTO catalog_missingchild (image_id, parent_id, digest, platform)
 SELECT %s, c.parent_id, m.digest, '' FROM catalog_manifestchild c
@@ -32,6 +41,14 @@ def adopt(image_id: UUID, parents: Iterable[int], *, manifest_id: int, digest: s
     if links:
         insert_many(_INSERT_CHILD, links)
         execute(_DELETE, [id_parameter(image_id), digest])
+
+
+def adopt_all(image_id: UUID, manifest_ids: Sequence[int]) -> None:
+    """Make manifests of an image the children of all indexes that list them and miss them."""
+    which = placeholders(manifest_ids)
+    execute(f"{_ADOPT} {which}", manifest_ids)
+    digests = f"(SELECT digest FROM catalog_manifest WHERE id IN {which})"
+    execute(f"{_DELETE_ALL} {digests}", [id_parameter(image_id), *manifest_ids])
 
 
 def orphan(image_id: UUID, manifest_ids: Sequence[int]) -> None:

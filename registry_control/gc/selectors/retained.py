@@ -207,22 +207,24 @@ def untagged_pages(image_id: UUID, *, after: Position = BEGIN) -> Iterator[tuple
 def doomed(ids: Collection[int], days: Days) -> list[int]:
     """Those of the manifests that go now, in ascending order.
 
-    Loads them with all indexes and subjects from which they can be reached. With a recycle bin, a manifest
-    stays as long as an index lists it, even one in the bin: it is there when the index is restored.
+    Loads them with all indexes and subjects from which they can be reached. An index in the recycle bin
+    keeps its children if the bin was turned off since: they could not be restored with it.
     """
     facts, waiting, listed = dict[int, _Facts](), set(ids), set[int]()
     parents, subjects = dict[int, list[int]](), dict[int, int]()
     _add(facts, _select(_BY_ID, waiting))
     while waiting:
-        level = _select(_PARENTS, waiting)
-        for child, parent, *_, is_beside in level:
-            parents.setdefault(child, []).append(parent)
-            if recycling.is_on() or not is_beside:
-                listed.add(child)
+        level = []
+        for *found, is_beside in _select(_PARENTS, waiting):
+            if is_beside:
+                level.append(tuple(found))
+                parents.setdefault(found[0], []).append(found[1])
+            elif not recycling.is_on():
+                listed.add(found[0])
         of_subjects = _select(_SUBJECTS, waiting)
         subjects |= {each[0]: each[1] for each in of_subjects}
         waiting = {each[1] for each in (*level, *of_subjects)} - facts.keys()
-        _add(facts, [*(each[:-1] for each in level), *of_subjects])
+        _add(facts, [*level, *of_subjects])
     going = removable(
         {
             id_: Untagged(
@@ -242,7 +244,7 @@ def required_before(ids: Collection[int], days: Days, *, known: set[int], limit:
 
     Without those that are known; if they are more than `limit`, some of them, but more than `limit`.
     """
-    found = {parent for _, parent, *_ in _select(_PARENTS, ids)} - known
+    found = {parent for _, parent, *_, is_beside in _select(_PARENTS, ids) if is_beside} - known
     for part in _parts(sorted(ids)):
         after = 0
         while page := rows(_REFERRERS.replace("{ids}", placeholders(part)), [*part, after, _AT_ONCE]):

@@ -4,22 +4,22 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from django.test import override_settings
 
-from registry_control.catalog.models import Image, Manifest, Tag
-from registry_control.catalog.services import manifests, tags
+from registry_control.catalog.models import Image, Manifest, ManifestChild, MissingChild, Tag
+from registry_control.catalog.services import manifests, reachability, tags
 from registry_control.common.clock import now
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
-from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import TestKey
 from tests.integration.control.api import Api
-from tests.integration.gc.recycling import finish, restore
-from tests.integration.gc.retaining import enforce, manifests_of, preview, push, set_rules, tags_of
+from tests.integration.gc.recycling import BIN, restore
+from tests.integration.gc.retaining import enforce, manifests_of, preview, push, set_rules, sizes, tags_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("recycle_bin")]
 
 
 def test_removed_tags_and_manifests_are_in_the_recycle_bin(
-    owner: TestKey, namespace: Namespace, image_id: UUID, store: FilesystemStore
+    owner: TestKey, namespace: Namespace, image_id: UUID
 ) -> None:
     # given an old tag, and an old untagged index with a child, a signature and a plain manifest
     tagged = push(owner, image_id, "old", days=9)
@@ -29,26 +29,93 @@ def test_removed_tags_and_manifests_are_in_the_recycle_bin(
     plain = push(owner, image_id, days=9)
     set_rules(namespace, {"keep_days_since_tagged": 5}, untagged_days=5)
 
-    # when passes run, then all is in the bin but the child, which waits until its index has left the bin
+    # when a pass runs, then it removes what the preview said, and all of that is in the bin
     planned = preview(owner, namespace)
-    assert ([each["action"] for each in planned["tags"]], planned["manifests"]) == (["remove"], 3)
-    assert enforce(namespace).manifests == 3
+    assert ([each["action"] for each in planned["tags"]], planned["manifests"]) == (["remove"], 4)
+    assert enforce(namespace).manifests == 4
     assert preview(owner, namespace) == {"tags": [], "manifests": 0, "bytes": 0}
-    run = enforce(namespace)
-    assert (run.tags, run.manifests) == (0, 0)
-    assert tags_of(image_id) == []
-    assert manifests_of(image_id) == {tagged, child}
+    assert (tags_of(image_id), manifests_of(image_id)) == ([], {tagged})
     found = RecycleBinEntry.objects.values_list("name", "deleted_by")
     image = Image.objects.get(pk=image_id)
-    names = [f"{image}:old", *(f"{image}@{digest}" for digest in (index, signature, plain))]
+    names = [f"{image}:old", *(f"{image}@{digest}" for digest in (index, child, signature, plain))]
     assert sorted(found) == sorted((name, "system") for name in names)
 
-    # and the child goes when that has happened
-    RecycleBinEntry.objects.filter(digest=index).update(expires_at=now())
-    finish(store)
-    assert preview(owner, namespace)["manifests"] == 1
+
+def restore_digest(owner: TestKey, digest: str) -> None:
+    found = RecycleBinEntry.objects.get(digest=digest, kind="manifest")
+    assert Api(owner).post(f"{BIN}/{found.pk}/restore").status == 200
+
+
+def test_an_index_comes_back_with_what_rules_removed_with_it(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    # given two indexes with a common child, one of them in another index, and signatures at each level
+    children = [push(owner, image_id, days=9) for _ in range(3)]
+    inner = push(owner, image_id, days=9, children=children[:2])
+    outer = push(owner, image_id, days=9, children=[inner])
+    other = push(owner, image_id, days=9, children=children[1:])
+    signatures = [push(owner, image_id, days=9, subject=each) for each in (outer, children[0])]
+    plain = push(owner, image_id, days=9)
+    listed = set(ManifestChild.objects.values_list("parent__digest", "child__digest"))
+    before, bytes_before = manifests_of(image_id), sizes(image_id)
+    set_rules(namespace, untagged_days=5)
+    enforce(namespace)
+    assert manifests_of(image_id) == set()
+
+    # when the outer one is restored, then it is whole, and stays
+    restore_digest(owner, outer)
+    whole = {outer, inner, *children[:2], *signatures}
+    assert manifests_of(image_id) == whole
+    assert preview(owner, namespace)["manifests"] == 0
+    assert enforce(namespace).manifests == 0
+    left = RecycleBinEntry.objects.values_list("digest", flat=True)
+    assert set(left) == {other, children[2], plain}
+
+    # and the other index gets back what is left of it, and the common child
+    restore_digest(owner, other)
+    assert manifests_of(image_id) == before - {plain}
+    restore_digest(owner, plain)
+    assert (manifests_of(image_id), sizes(image_id)) == (before, bytes_before)
+    assert set(ManifestChild.objects.values_list("parent__digest", "child__digest")) == listed
+    assert not MissingChild.objects.exists()
+    reachability.recount(image_id)
+    assert sizes(image_id) == bytes_before
+    assert Image.objects.count() == 1
+
+
+def test_an_index_that_a_user_deleted_comes_back_with_children_that_a_rule_removed_meanwhile(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    # given a deleted index, one of whose children a user has deleted as well
+    children = [push(owner, image_id, days=9) for _ in range(3)]
+    index = push(owner, image_id, days=9, children=children)
+    manifests.delete(actor=owner.actor, image_id=image_id, digest=index)
+    manifests.delete(actor=owner.actor, image_id=image_id, digest=children[0])
+    set_rules(namespace, untagged_days=5)
+    assert enforce(namespace).manifests == 2
+
+    # when it is restored after another one was removed twice, then nothing comes back that a user deleted
+    restore_digest(owner, children[1])
+    Manifest.objects.update(restored_at=None)
     assert enforce(namespace).manifests == 1
-    assert manifests_of(image_id) == {tagged}
+    restore_digest(owner, index)
+    assert manifests_of(image_id) == {index, *children[1:]}
+    restore_digest(owner, children[0])
+    assert manifests_of(image_id) == {index, *children}
+
+
+def test_without_a_bin_a_rule_leaves_the_children_of_an_index_that_is_in_it(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    child = push(owner, image_id, days=9)
+    index = push(owner, image_id, days=9, children=[child])
+    manifests.delete(actor=owner.actor, image_id=image_id, digest=index)
+    set_rules(namespace, untagged_days=5)
+    with override_settings(RECYCLE_BIN=timedelta(0)):
+        assert preview(owner, namespace)["manifests"] == 0
+        assert enforce(namespace).manifests == 0
+    restore_digest(owner, index)
+    assert manifests_of(image_id) == {child, index}
 
 
 def restore_after(owner: TestKey, *, days: float) -> None:

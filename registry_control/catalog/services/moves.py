@@ -1,0 +1,73 @@
+"""Moves manifests between an image and the rows that keep them in the recycle bin (ADR 60)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from registry_control.audit.services import SYSTEM, Actor, record_many
+from registry_control.catalog import references
+from registry_control.catalog.models import Image
+from registry_control.catalog.services import images, sparse
+from registry_control.db.sql import execute, id_parameter, placeholders, rows, uuid_from_db
+from registry_control.namespaces.models import RecycleBinEntry
+
+_MOVE_MANIFEST: Final = "UPDATE catalog_manifest SET image_id = moved.image_id, is_reachable = FALSE"
+_MOVE_REFERRER: Final = "UPDATE catalog_referrer SET image_id = moved.image_id"
+_IN_BIN: Final = """
+SELECT m.digest, m.id, e.id, e.row_id FROM namespaces_recyclebinentry e
+JOIN catalog_manifest m ON m.image_id = e.row_id
+WHERE e.image_id = %s AND e.kind = 'manifest' AND e.deleted_by = %s
+AND (SELECT o.id FROM catalog_manifest o WHERE o.image_id = e.image_id AND o.digest = e.digest) IS NULL
+AND (
+    e.digest IN (SELECT w.digest FROM catalog_missingchild w WHERE w.parent_id IN {ids})
+    OR m.subject_digest IN (SELECT s.digest FROM catalog_manifest s WHERE s.id IN {ids})
+)
+ORDER BY e.deleted_at, e.id
+"""
+
+
+def move(to: Mapping[int, UUID]) -> None:
+    """Move unreachable manifests with their links to other image rows; their tags and children stay."""
+    execute(*references.moving(_MOVE_MANIFEST, to))
+    execute(*references.moving(_MOVE_REFERRER, to))
+    references.move_links(to)
+
+
+class _InBin(NamedTuple):
+    """A manifest in the recycle bin."""
+
+    digest: str
+    id: int
+    entry_id: UUID | str
+    keeper_id: UUID | str
+
+
+def bring_back(image: Image, manifest_id: int, *, actor: Actor) -> list[int]:
+    """Move what rules of retention removed with a manifest back to its image; returns the ids.
+
+    That is its children and referrers, theirs too, unless the image has them again. They had no tags. The
+    caller has locked the namespace's row, as everything does that takes an entry out of the bin.
+    """
+    found, level = list[int](), [manifest_id]
+    while level:
+        level = _bring_back(image, level, actor)
+        found += level
+    return found
+
+
+def _bring_back(image: Image, manifest_ids: Sequence[int], actor: Actor) -> list[int]:
+    which = placeholders(manifest_ids)
+    parameters = [id_parameter(image.pk), SYSTEM.name, *manifest_ids, *manifest_ids]
+    latest = {each[0]: _InBin(*each) for each in rows(_IN_BIN.replace("{ids}", which), parameters)}
+    if not latest:
+        return []
+    ids = [each.id for each in latest.values()]
+    move(dict.fromkeys(ids, image.pk))
+    sparse.adopt_all(image.pk, ids)
+    entries = [uuid_from_db(each.entry_id) for each in latest.values()]
+    RecycleBinEntry.objects.filter(pk__in=entries).delete()
+    Image.objects.filter(pk__in=[uuid_from_db(each.keeper_id) for each in latest.values()]).delete()
+    target = images.target_of(image)
+    details = ((target, {"digest": digest, "tags": ""}) for digest in latest)
+    record_many(details, actor=actor, verb="manifest.restore")
+    return ids
