@@ -9,14 +9,14 @@ from uuid import UUID
 
 from django.contrib.auth.models import Permission
 from django.db import IntegrityError, transaction
-from django.db.models import ProtectedError
+from django.db.models import Count, ProtectedError, Q
 
 from registry_control.audit.models import ActorKind
 from registry_control.audit.services import Actor, Target, record
 from registry_control.common.changes import EVERYTHING, organization_scope, record_change
 from registry_control.common.clock import now
 from registry_control.common.errors import AlreadyExists, InUse, InvalidArgument
-from registry_control.common.models import Timestamped
+from registry_control.common.models import Status, Timestamped
 from registry_control.identity.credentials import new_access_key, new_secret_key, secret_hmac
 from registry_control.identity.models import (
     ApiKey,
@@ -326,9 +326,7 @@ def deletion_blocked(*, actor: Actor, organization: Organization) -> str:
     """Why the actor cannot delete the organization; empty if nothing prevents it."""
     if actor.kind is ActorKind.USER and organization.users.filter(pk=actor.id).exists():
         return f"You belong to {organization}: a user outside of it must delete it"
-    # `namespaces` belong to an app above this one.
-    number = organization.projects.filter(namespaces__isnull=False).count()
-    return _namespaces_left(str(organization), number) if number else ""
+    return _namespaces_left(organization)
 
 
 def contents_of(organization: Organization) -> dict[str, int]:
@@ -348,22 +346,39 @@ def _delete(row: Organization | Project | User | Application | Policy, target: T
     """Delete a row; False if it no longer exists.
 
     Raises:
-        InUse: other rows, which the error counts, protect it.
+        InUse: namespaces protect it, which the error counts.
     """
     try:
         with transaction.atomic():
             deleted, _ = row.delete()
             record_change(EVERYTHING)
     except ProtectedError as error:
-        raise InUse(
-            target.kind, target.id, _namespaces_left(str(row), len(error.protected_objects))
-        ) from error
+        raise InUse(target.kind, target.id, _namespaces_left(row) or str(error)) from error
     return bool(deleted)
 
 
-def _namespaces_left(name: str, number: int) -> str:
-    noun = "namespace" if number == 1 else "namespaces"
-    return f"{name} has {number} {noun}: delete them first, and wait until the worker has removed them"
+def _namespaces_left(row: Organization | Project | User | Application | Policy) -> str:
+    """How many namespaces a project or the projects of an organization have, and how they go; or empty."""
+    # `namespaces` belong to an app above this one.
+    projects = Project.objects.filter(Q(pk=row.pk) | Q(organization_id=row.pk), namespaces__isnull=False)
+    counted = projects.values_list("namespaces__status").annotate(number=Count("namespaces"))
+    numbers = dict(counted.order_by())
+    recycled, deleting = numbers.pop(Status.RECYCLED, 0), numbers.pop(Status.DELETING, 0)
+    clauses = []
+    if number := sum(numbers.values()):
+        clauses.append(f"{_namespaces(number)}: delete these first, and wait until the worker is done")
+    if deleting:
+        clauses.append(f"{_namespaces(deleting)} being deleted: wait until the worker has removed these")
+    if recycled:
+        clauses.append(
+            f"{_namespaces(recycled)} in the recycle bin: purge these in the administration or with"
+            " DELETE recycle-bin/{id}, or wait until they expire"
+        )
+    return f"{row} has {'; and '.join(clauses)}" if clauses else ""
+
+
+def _namespaces(number: int) -> str:
+    return f"{number} namespace" if number == 1 else f"{number} namespaces"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from registry_control.audit.services import Actor, record
 from registry_control.audit.services import Target as AuditTarget
 from registry_control.common.clock import now
 from registry_control.common.errors import InUse, InvalidArgument, PermissionsDenied
+from registry_control.common.models import Status
 from registry_control.replication import credentials, remote, selectors
 from registry_control.replication.models import Rule, Target
 from registry_control.replication.policy import check_url
@@ -152,10 +153,8 @@ def remove(target: Target, *, actor: Actor) -> None:
         InUse: rules use it.
     """
     pk, shown = target.pk, audit_target(target)
-    number = Rule.objects.filter(target=pk).count()
-    if number:
-        noun = "rule uses" if number == 1 else "rules use"
-        raise InUse("target", pk, f"{number} {noun} this target: delete them first")
+    if used := _rules_left(pk):
+        raise InUse("target", pk, used)
     try:
         with transaction.atomic():
             target.delete()
@@ -163,6 +162,26 @@ def remove(target: Target, *, actor: Actor) -> None:
         raise InUse("target", pk, "a rule uses this target: delete it first") from error
     target.pk = pk
     record(actor=actor, verb="target.delete", target=shown)
+
+
+def _rules_left(target_id: UUID) -> str:
+    """How many rules use a target, and how they go; empty if none does."""
+    rules = Rule.objects.filter(target=target_id)
+    clauses = []
+    if number := rules.filter(selectors.LIVE_RULE).count():
+        clauses.append(f"{_rules(number)} this target: delete these first")
+    if number := rules.filter(deleted_at__isnull=True, namespace__status=Status.RECYCLED).count():
+        clauses.append(
+            f"{_rules(number)} this target whose namespaces are in the recycle bin: purge these, or restore"
+            " them and delete the rules"
+        )
+    if not clauses and (number := rules.count()):
+        clauses.append(f"{_rules(number)} this target and are being deleted: wait until the worker is done")
+    return "; and ".join(clauses)
+
+
+def _rules(number: int) -> str:
+    return f"{number} rule uses" if number == 1 else f"{number} rules use"
 
 
 def check(*, principal: Principal, target_id: UUID) -> remote.Checked:

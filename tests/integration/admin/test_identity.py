@@ -1,16 +1,20 @@
 """Organizations, projects, principals and policies in the administration: a service does every write."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.test import Client
+from django.test import Client, override_settings
 
 from registry_control.access.errors import BadCredentials
 from registry_control.access.services import authenticate
 from registry_control.audit.models import AuditEvent
+from registry_control.audit.services import SYSTEM
 from registry_control.catalog.services import deletion
+from registry_control.common.errors import InUse
 from registry_control.common.store import blob_store
+from registry_control.identity import services
 from registry_control.identity.models import (
     ApiKey,
     Application,
@@ -19,7 +23,8 @@ from registry_control.identity.models import (
     Project,
     User,
 )
-from registry_control.namespaces.models import Namespace
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_control.recycling.services import emptying
 from tests.factories import (
     TestKey,
     make_key,
@@ -102,7 +107,9 @@ def test_an_organization_with_namespaces_is_not_deleted_and_their_number_is_show
     pages.post(url(Namespace, "delete", going.pk), CONFIRMED)
 
     # when the organization is deleted, then the deletion is refused
-    assert "has 2 namespaces: delete them first" in delete(pages, organization, way)
+    refused = delete(pages, organization, way)
+    assert "has 1 namespace: delete these first" in refused
+    assert "1 namespace being deleted" in refused
     assert Organization.objects.filter(pk=organization.pk).exists()
     assert authenticate(secret=tenant.secret).principal.id == tenant.holder.pk
     assert "organization.delete" not in verbs(organization.pk)
@@ -118,6 +125,43 @@ def test_an_organization_with_namespaces_is_not_deleted_and_their_number_is_show
         pass
     delete(pages, organization, way)
     assert not Organization.objects.filter(pk=organization.pk).exists()
+
+
+@pytest.mark.parametrize("kind", ["organization", "project"])
+def test_what_has_namespaces_in_the_recycle_bin_goes_once_they_are_purged(
+    pages: Client, tenant: TestKey, kind: str
+) -> None:
+    def remove() -> None:
+        if kind == "organization":
+            services.delete_organization(actor=SYSTEM, organization=tenant.organization)
+        else:
+            services.delete(actor=SYSTEM, row=project)
+
+    # given an organization, or one of its projects, whose only namespaces are in the recycle bin
+    namespaces = [make_namespace(tenant) for _ in range(2)]
+    project = namespaces[0].project
+    with override_settings(RECYCLE_BIN=timedelta(days=7)):
+        for namespace in namespaces:
+            pages.post(url(Namespace, "delete", namespace.pk), CONFIRMED)
+
+    # when it is deleted, then the refusal says where they are and how they go
+    expected = "has 2 namespaces in the recycle bin: purge these in the administration or with DELETE"
+    with pytest.raises(InUse) as refused:
+        remove()
+    assert expected in str(refused.value)
+    if kind == "organization":
+        assert expected in delete(pages, tenant.organization, "page")
+    for entry in RecycleBinEntry.objects.all():
+        emptying.purge_entry(entry.pk, actor=SYSTEM)
+    with pytest.raises(InUse) as refused:
+        remove()
+    assert "has 2 namespaces being deleted: wait" in str(refused.value)
+    store = blob_store()
+    store.check()
+    while deletion.run_batch(store=store, limit=50):
+        pass
+    remove()
+    assert not Project.objects.filter(pk=project.pk).exists()
 
 
 def _ids(organization: Organization) -> list[str]:

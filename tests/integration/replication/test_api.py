@@ -1,6 +1,7 @@
 """The API of targets, rules and executions: fields, statuses, rights."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -144,6 +145,17 @@ def test_a_target_with_rules_is_not_deleted(owner: TestKey, target_id: str, body
     assert (refused.status, refused.body["type"]) == (409, "precondition_failed")
     assert call(owner, "DELETE", f"/rules/{rule['id']}").status == 200
     assert call(owner, "DELETE", f"/targets/{target_id}").status == 200
+
+
+def test_a_target_with_rules_of_a_namespace_in_the_recycle_bin_says_so(
+    owner: TestKey, target_id: str, body: dict[str, Any]
+) -> None:
+    call(owner, "POST", "/rules", body)
+    with override_settings(RECYCLE_BIN=timedelta(days=7)):
+        assert Api(owner).delete(f"/namespaces/{body['namespace_id']}").status == 200
+    refused = call(owner, "DELETE", f"/targets/{target_id}")
+    assert refused.status == 409
+    assert "1 rule uses this target whose namespaces are in the recycle bin" in refused.body["message"]
 
 
 def test_a_rule_has_the_documented_fields_and_defaults(owner: TestKey, body: dict[str, Any]) -> None:
