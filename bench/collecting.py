@@ -35,6 +35,8 @@ from tests.services.stack import ROOT
 _PULLED: Final = f"{NAMESPACE}/pulled"
 _PUSHED: Final = f"{NAMESPACE}/pushed"
 _KEPT: Final = 0.85
+_BEGINS: Final = 60.0  # seconds within which the worker must have deleted something
+_POLL: Final = 0.1
 _NO_LIMIT: Final = {"REGISTRY_GC_BREAKER": "0", "REGISTRY_GC_GRACE": "86400"}
 
 _BLOBS: Final = """
@@ -173,13 +175,22 @@ def _beside_clients(url: str, blobs: int, seconds: float, folder: Path, cleanup:
     registry.put_manifest(_PULLED, "latest", manifest(configuration, layer))
     rest = _runs(registry, seconds)
     fill(url, blobs, "clients")
-    time.sleep(5)  # until the worker has noticed
+    _wait_for_deletions(url, blobs)
     busy = _runs(registry, seconds)
     left = _queued(url)
     print(f"\n{blobs - left:,} of {blobs:,} blobs were deleted meanwhile", flush=True)
     if not left:
         print("The deletion ended before the measurement: use more blobs or fewer seconds", file=sys.stderr)
     return [Pair(name, rest[name], busy[name]) for name in rest]
+
+
+def _wait_for_deletions(url: str, blobs: int) -> None:
+    """Wait until the worker has begun to delete."""
+    deadline = time.monotonic() + _BEGINS
+    while _queued(url) >= blobs:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the worker has deleted nothing within {_BEGINS:g} seconds")
+        time.sleep(_POLL)
 
 
 def _queued(url: str) -> int:

@@ -3,9 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import httpx
 import pytest
 
 from tests.integration.replication.slow import running_slow_registry
@@ -29,23 +27,9 @@ def product(tmp_path_factory: pytest.TempPathFactory, backing: Backing) -> Itera
         yield stack
 
 
-def call(stack: Stack, method: str, path: str, **body: object) -> dict[str, Any]:
-    credentials = stack.credentials
-    response = httpx.request(
-        method,
-        f"{credentials.control_url}{BASE}{path}",
-        headers={"X-Auth-Token": credentials.secret_key},
-        json=body or None,
-        timeout=30,
-    )
-    assert response.status_code == 200, response.text
-    found: dict[str, Any] = response.json()
-    return found
-
-
 def make_rule(stack: Stack, namespace: str, url: str, **fields: object) -> str:
-    target = call(stack, "POST", "/targets", name="peer", url=url)
-    namespace_id = api(stack, "GET", f"/namespaces?name={namespace}")["namespaces"][0]["id"]  # type: ignore[index]
+    target = api(stack, "POST", "/targets", base=BASE, name="peer", url=url)
+    namespace_id = api(stack, "GET", f"/namespaces?name={namespace}")["namespaces"][0]["id"]
     rule: dict[str, object] = {
         "name": "rule",
         "direction": "push",
@@ -54,7 +38,7 @@ def make_rule(stack: Stack, namespace: str, url: str, **fields: object) -> str:
         "repositories": ["*"],
         **fields,
     }
-    return str(call(stack, "POST", "/rules", **rule)["id"])
+    return str(api(stack, "POST", "/rules", base=BASE, **rule)["id"])
 
 
 def push(stack: Stack, repository: str, *layers: bytes) -> str:
@@ -69,18 +53,18 @@ def test_a_cancelled_execution_stops_sending_within_a_second(product: Stack) -> 
     push(product, "cancelled/app", os.urandom(LAYER))
     with running_slow_registry(rate=4_000_000) as slow:
         rule = make_rule(product, "cancelled", f"http://{slow.host}")
-        execution = call(product, "POST", f"/rules/{rule}/run")["id"]
+        execution = api(product, "POST", f"/rules/{rule}/run", base=BASE)["id"]
         wait_until(lambda: slow.received > 8_000_000, timeout=30)
 
         # when it is cancelled, then its connection ends within a second, and it is shown as cancelled
         began = time.monotonic()
-        assert call(product, "POST", f"/executions/{execution}/cancel")["status"] == "cancelled"
+        assert api(product, "POST", f"/executions/{execution}/cancel", base=BASE)["status"] == "cancelled"
         wait_until(lambda: slow.open == 0, timeout=20)
         assert time.monotonic() - began < 3  # one, and what is in the buffers of the connection
         received = slow.received
         time.sleep(2)
         assert slow.received == received
-    assert call(product, "GET", f"/executions/{execution}")["status"] == "cancelled"
+    assert api(product, "GET", f"/executions/{execution}", base=BASE)["status"] == "cancelled"
 
 
 def test_a_stop_of_the_worker_does_not_wait_for_a_target(make_stack: Callable[..., Stack]) -> None:
@@ -89,7 +73,7 @@ def test_a_stop_of_the_worker_does_not_wait_for_a_target(make_stack: Callable[..
     push(stack, "stopped/app", os.urandom(LAYER))
     with running_slow_registry(rate=0) as slow:
         rule = make_rule(stack, "stopped", f"http://{slow.host}")
-        execution = call(stack, "POST", f"/rules/{rule}/run")["id"]
+        execution = api(stack, "POST", f"/rules/{rule}/run", base=BASE)["id"]
         wait_until(lambda: slow.open > 0, timeout=30)
 
         # when the product is stopped, then it ends soon
@@ -102,6 +86,7 @@ def test_a_stop_of_the_worker_does_not_wait_for_a_target(make_stack: Callable[..
         stack.start()
         began = time.monotonic()
         wait_until(
-            lambda: call(stack, "GET", f"/executions/{execution}")["status"] == "succeeded", timeout=20
+            lambda: api(stack, "GET", f"/executions/{execution}", base=BASE)["status"] == "succeeded",
+            timeout=20,
         )
     stack.stop()

@@ -2,7 +2,7 @@
 
 import sqlite3
 from contextlib import closing
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import psycopg
@@ -36,18 +36,18 @@ def serves(stack: Stack, name: str) -> bool:
         return False
 
 
-def api(stack: Stack, method: str, path: str, **body: object) -> dict[str, object]:
+def api(stack: Stack, method: str, path: str, *, base: str = REGION, **body: object) -> dict[str, Any]:
     """Call the management API with the first key."""
     credentials = stack.credentials
     response = httpx.request(
         method,
-        f"{credentials.control_url}{REGION}{path}",
+        f"{credentials.control_url}{base}{path}",
         headers={"X-Auth-Token": credentials.secret_key},
         json=body or None,
         timeout=30,
     )
     assert response.status_code == 200, response.text
-    found: dict[str, object] = response.json()
+    found: dict[str, Any] = response.json()
     return found
 
 
