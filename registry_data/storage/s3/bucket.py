@@ -272,7 +272,8 @@ class Bucket:
     def list_multiparts(self, *, after: str, limit: int) -> tuple[list[str], str | None]:
         """Names of multipart uploads after a marker, and the marker of the next page; None at the end.
 
-        MinIO returns none here, because it lists only those of a given name; it aborts old ones itself.
+        MinIO returns those that began since its own start: it finds older ones only by their whole name, and
+        aborts them itself after some time (docs/storage.md).
         """
         with translate_errors():
             listed = self._client._list_multipart_uploads(  # noqa: SLF001

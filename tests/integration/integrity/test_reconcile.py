@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -21,9 +22,11 @@ from registry_control.common.store import blob_store
 from registry_control.integrity.models import BlobCheck, Job, UnknownObject
 from registry_control.integrity.services import checks, reconcile, unknown
 from registry_data.oci.digest import Digest
-from registry_data.storage.base import BlobStore, Key, Page, Unavailable, UploadId
+from registry_data.storage.base import BlobStore, Key, NotStored, Page, Unavailable, UploadId
 from registry_data.storage.factory import open_store
 from registry_data.storage.filesystem import FilesystemStore
+from registry_data.storage.s3.state import blob_object
+from registry_data.storage.s3.store import S3Store
 from tests.factories import Pushed, TestKey, digest_of, push_blob, push_image
 from tests.integration.gc.steps import expire_leases, is_stored, queued
 from tests.integration.integrity.conftest import LAYER
@@ -298,6 +301,45 @@ def test_the_objects_of_a_bucket_are_compared_too(owner: TestKey, namespace: Any
     assert not is_stored(s3, lost)
     assert is_stored(s3, current(pushed.blobs[2]).storage_key)
     assert s3.upload_size(UploadId(session.hex)) == 0
+
+
+@pytest.mark.clients
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize("server", ["minio", "versitygw"])
+def test_a_multipart_upload_that_no_session_knows_is_aborted_after_the_grace_period(
+    owner: TestKey, namespace: Any, request: pytest.FixtureRequest, server: str
+) -> None:
+    # given an upload that runs with parts, and a multipart upload whose session is gone
+    made = open_store(request.getfixturevalue(server).url())
+    assert isinstance(made, S3Store)
+    made.check()
+    pushed = push_image(owner, namespace, layers=[LAYER], store=made)
+    session = uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
+    running = UploadId(session.hex)
+    made.create_upload(running)
+    with closing(made.open_upload(running, at=0)) as writer:
+        writer.write(os.urandom(9_000_000))
+    bucket, forgotten = made._bucket, blob_object(uuid4().hex)  # noqa: SLF001
+    multipart = bucket.begin_multipart(forgotten)
+    bucket.put_part(forgotten, multipart, 1, memoryview(b"x" * 1000))
+
+    # when a pass sees it, then it is recorded, and stays for the grace period
+    work(made)
+    assert [(each.kind, each.name) for each in UnknownObject.objects.all()] == [("unfinished", forgotten)]
+    first_seen(hours=23)
+    work(made, until_finished=False)
+    assert bucket.parts(forgotten, multipart, first=1)
+
+    # and it is aborted afterwards, while the other upload goes on
+    first_seen(hours=25)
+    work(made, until_finished=False)
+    with pytest.raises(NotStored):
+        bucket.parts(forgotten, multipart, first=1)
+    assert not UnknownObject.objects.exists()
+    assert AuditEvent.objects.filter(verb="object.removed").count() == 1
+    with closing(made.open_upload(running, at=9_000_000)) as writer:
+        writer.write(b"the end")
+    assert made.upload_size(running) == 9_000_007
 
 
 @pytest.fixture
