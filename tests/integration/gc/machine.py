@@ -227,7 +227,7 @@ class LifeCycle(RuleBasedStateMachine):
     @initialize(
         recycle_bin=st.sampled_from([RECYCLE_BIN, timedelta()]),
         policies=st.lists(st.none() | st.sampled_from(POLICIES), min_size=2, max_size=2),
-        pushes=st.lists(st.tuples(repositories, lists_of_digests, tag_names | st.none()), max_size=3),
+        pushes=st.lists(st.tuples(repositories, lists_of_digests, tag_names | st.none()), max_size=2),
     )
     def configure(
         self,
@@ -361,9 +361,13 @@ class LifeCycle(RuleBasedStateMachine):
         repository=repositories,
         source=repositories,
         digest=digests,
-        before=st.integers(0, 6),
-        hours=st.sampled_from([0, 1.1, 5.1, 13]),
-        task=tasks,
+        was_pushed=st.booleans(),
+        pause=st.sampled_from([0, 2.1]),
+        before=st.integers(0, 12),
+        hours=st.sampled_from([0, 2.1, 5.1, 13]),
+        task=st.sampled_from(
+            ["collector", "collector", "idle images", "uploads", "leases", "bin", "retention"]
+        ),
         after=few_steps,
         restored=st.none() | choices,
     )
@@ -373,13 +377,21 @@ class LifeCycle(RuleBasedStateMachine):
         repository: int,
         source: int,
         digest: str,
+        was_pushed: bool,
+        pause: float,
         before: int,
         hours: float,
         task: str,
         after: int,
         restored: int | None,
     ) -> None:
-        """A request stops; much time passes; a task begins; the request and others go on; then the task."""
+        """A request stops; time passes; a task begins; the request goes on to its end, and then the task.
+
+        The blob may be there from an earlier upload.
+        """
+        if was_pushed:
+            self._request("upload", repository, repository, digest)
+        self._pass_time(pause)
         request = self._request(way, repository, source, digest, count=before) if before else None
         self._pass_time(hours)
         self._do_background_tasks(without=task)
@@ -432,17 +444,16 @@ class LifeCycle(RuleBasedStateMachine):
         digest=digests,
         count=st.integers(1, 30),
         is_killed=st.booleans(),
-        task=tasks,
     )
-    def crash(self, way: str, repository: int, digest: str, count: int, is_killed: bool, task: str) -> None:
-        """A request is killed, or the storage fails for it, at any step; then a task runs."""
+    def crash(self, way: str, repository: int, digest: str, count: int, is_killed: bool) -> None:
+        """A request is killed, or the storage fails for it, at any step; then the workers look for work."""
         request = self._request(way, repository, repository, digest, count=count)
         if request in self.requests and is_killed:
             self.requests.remove(request)
             self._kill(request)
         elif request in self.requests and request.operation.calls_storage:
             self._fail(request, _TO_THE_END)
-        self._run(partial(_TASKS[task], self.store, 100))
+        self._do_background_tasks()
 
     @rule(which=choices, count=steps)
     def fail_storage(self, which: int, count: int) -> None:
@@ -526,10 +537,19 @@ class LifeCycle(RuleBasedStateMachine):
             children = dict.fromkeys([*_one_of(known, first), *_one_of(known, second)])
             self._put(repository, _index([*children]), tag)
 
-    @rule(repository=repositories, contents=lists_of_digests, subject=lists_of_digests)
-    def put_referrer(self, repository: int, contents: list[str], subject: list[str]) -> None:
-        """PUT of a signature, whose subject may come later or never."""
-        self._put(repository, _image(contents, subject=_image(subject)), None)
+    @rule(
+        repository=repositories,
+        contents=lists_of_digests,
+        subject=lists_of_digests,
+        which=st.none() | choices,
+    )
+    def put_referrer(
+        self, repository: int, contents: list[str], subject: list[str], which: int | None
+    ) -> None:
+        """PUT of a signature of a manifest that is there, or that may come later or never."""
+        known = [] if which is None else [*self.models[repository].manifests.values()]
+        of = next(_one_of(known, which or 0), _image(subject))
+        self._put(repository, _image(contents, subject=of), None)
 
     @rule(which=choices, by_api=st.booleans())
     def untag(self, which: int, by_api: bool) -> None:
