@@ -8,6 +8,7 @@ exactly what is acknowledged and not deleted, and nothing else.
 """
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -116,6 +117,7 @@ AND NOT EXISTS (SELECT 1 FROM catalog_blobreview r WHERE r.blob_id = b.id)
 """
 
 _PENDING: Final = (RecycleBinEntry, BlobReview, BlobLease, UploadSession)
+_UPLOAD_ID: Final = re.compile("[0-9a-f]{32}")
 _TO_THE_END: Final = 1000  # steps
 _ROUNDS: Final = 30  # in which the background tasks must have nothing left to do
 
@@ -186,6 +188,9 @@ class Place:
 
     store: BlobStore
     names: Callable[[], Collection[str]]
+    name_of: Callable[[str], str]
+    """The name of the object with the content of a storage key."""
+
     clear: Callable[[], None]
     damage: Callable[[str, Content], None]
     leave: Callable[[str], None]
@@ -492,15 +497,15 @@ class LifeCycle(RuleBasedStateMachine):
         """An object without a row is in the storage, as after a database was restored from an old copy."""
         encoded = digest.partition(":")[2]
         key = blob_key("sha256", encoded, uuid4().hex)
-        self.place.leave(key)
-        self.strays[key] = self.clock.moment
+        self.place.leave(self.place.name_of(key))
+        self.strays[self.place.name_of(key)] = self.clock.moment
 
     @rule(digest=digests, content=st.sampled_from([Content.DAMAGED, Content.MISSING]))
     def lose(self, digest: str, content: Content) -> None:
         """The disk loses content, and a scrub notices it: no image has it until it is pushed again."""
         found = Blob.objects.filter(digest=digest, state=Blob.State.LIVE).values_list("pk", "storage_key")
         for blob_id, key in found:
-            self.place.damage(key, content)
+            self.place.damage(self.place.name_of(key), content)
             assert faults.settle(blob_id, key=key, finding=Finding(content))
             self.broken[digest] = content.value
             self.was_broken.add(digest)
@@ -777,11 +782,11 @@ class LifeCycle(RuleBasedStateMachine):
 
         Only a request that slept until its upload had expired may leave an object that no row knows.
         """
-        keys = {key for _, _, key, _ in rows(_BLOBS, [])}
+        keys = {self.place.name_of(key) for _, _, key, _ in rows(_BLOBS, [])}
         sessions = {uuid_from_db(pk).hex for (pk,) in rows(_SESSIONS, [])}
         names = {*self.place.names()}
         for name in names - keys - self.strays.keys():
-            if not sessions & {name.rpartition(".")[2], name.rpartition("/")[2].partition(".")[0]}:
+            if sessions.isdisjoint(_UPLOAD_ID.findall(name)):
                 assert name not in self.seen_keys
                 self.strays[name] = self.clock.moment - GRACE
         self.seen_keys |= keys
@@ -893,7 +898,9 @@ class LifeCycle(RuleBasedStateMachine):
             (digest, self.broken.get(digest, "live"))
             for digest in set[str]().union(*(model.linked() for model in self.models))
         )
-        assert sorted(self.place.names()) == sorted(key for _, key, state in there if state != "missing")
+        assert sorted(self.place.names()) == sorted(
+            self.place.name_of(key) for _, key, state in there if state != "missing"
+        )
         for number, size, untagged_size in _of(numbers, rows(_SIZES, [])):
             model = self.models[number]
             tagged = model.blobs_of(model.reachable())

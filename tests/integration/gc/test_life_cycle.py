@@ -16,9 +16,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from registry_control.integrity.policy import Content
+from registry_data.storage.base import BlobStore, Key
+from registry_data.storage.factory import open_store
 from registry_data.storage.filesystem import FilesystemStore
+from registry_data.storage.keys import parse_key
+from registry_data.storage.s3.address import Address
+from registry_data.storage.s3.bucket import Bucket
+from registry_data.storage.s3.state import blob_object
 from tests.integration.gc.machine import CONTENTS, LEASE, UPLOAD_LIFE, LifeCycle, Place
 from tests.integration.gc.stepping import clock_of_the_test, stops_at_transactions, without_waits_for_the_disk
+from tests.services.minio import S3Server
 
 _EXAMPLES: Final = os.environ.get("LIFE_CYCLE_EXAMPLES")
 pytestmark = [pytest.mark.django_db(transaction=True), *([pytest.mark.slow] if _EXAMPLES else [])]
@@ -69,8 +76,38 @@ def _on_disk(store: FilesystemStore, root: Path) -> Place:
     def damage(key: str, content: Content) -> None:
         (root / key).unlink() if content is Content.MISSING else (root / key).write_bytes(b"!")
 
-    return Place(store, names, clear, damage, lambda name: _write(root / name))
+    return Place(store, names, str, clear, damage, lambda name: _write(root / name))
 
 
 def _write(path: Path) -> None:
     path.write_bytes(b"unknown")
+
+
+@pytest.mark.timeout(0 if _EXAMPLES else 180)
+@pytest.mark.only_on("sqlite")  # the disk shows what depends on the database
+@pytest.mark.clients
+def test_content_in_an_object_store_stays_exactly_as_long(minio: S3Server) -> None:
+    url = minio.url()
+    store = open_store(url)
+    store.check()
+    _run(_in_bucket(store, Bucket(Address.parse(url))), examples=6)
+
+
+def _in_bucket(store: BlobStore, bucket: Bucket) -> Place:
+    def names() -> list[str]:
+        return [name for name, _ in bucket.list_objects(after="", limit=1000)]
+
+    def clear() -> None:
+        for name in names():
+            bucket.delete(name)
+
+    def damage(name: str, content: Content) -> None:
+        if content is Content.MISSING:
+            bucket.delete(name)
+        else:
+            bucket.put(name, b"!")
+
+    def leave(name: str) -> None:
+        bucket.put(name, b"unknown")
+
+    return Place(store, names, lambda key: blob_object(parse_key(Key(key))[1]), clear, damage, leave)
