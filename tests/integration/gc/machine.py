@@ -397,14 +397,43 @@ class LifeCycle(RuleBasedStateMachine):
         if was_pushed:
             self._request("upload", repository, repository, digest)
         self._pass_time(pause)
-        request = self._request(way, repository, source, digest, count=before) if before else None
+        self._race((way, repository, source, digest), before, hours, task, after, restored)
+
+    @rule(
+        way=requests,
+        which=choices,
+        digest=digests,
+        before=st.integers(0, 9),
+        task=st.sampled_from(["collector", "collector", "idle images"]),
+        after=few_steps,
+    )
+    def race_for_dead_content(
+        self, way: str, which: int, digest: str, before: int, task: str, after: int
+    ) -> None:
+        """A request for a blob, or in an image, that had one promise, which has ended."""
+        unused = [number for number in REPOSITORIES if not self.models[number].was_pushed]
+        for repository in _one_of(unused if task == "idle images" else REPOSITORIES, which):
+            self._request("upload", repository, repository, digest)
+            hours = 13 if task == "idle images" else 5.1
+            self._race((way, repository, repository, digest), before, hours, task, after, None)
+
+    def _race(
+        self,
+        arguments: tuple[str, int, int, str],
+        before: int,
+        hours: float,
+        task: str,
+        after: int,
+        restored: int | None,
+    ) -> None:
+        request = self._request(*arguments, count=before) if before else None
         self._pass_time(hours)
         self._do_background_tasks(without=task)
         running = self._work(task, 100, after)
         if restored is not None:
             self._restore_one(restored, None)
         if request is None:
-            self._request(way, repository, source, digest)
+            self._request(*arguments)
         else:
             self._advance(request, _TO_THE_END)
         self._advance(running, _TO_THE_END)
@@ -447,7 +476,7 @@ class LifeCycle(RuleBasedStateMachine):
         way=requests,
         repository=repositories,
         digest=digests,
-        count=st.integers(1, 30),
+        count=st.integers(1, 16),  # all steps of an upload
         is_killed=st.booleans(),
     )
     def crash(self, way: str, repository: int, digest: str, count: int, is_killed: bool) -> None:
