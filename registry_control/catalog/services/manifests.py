@@ -34,6 +34,7 @@ from registry_control.common.errors import AlreadyExists, PermissionsDenied
 from registry_control.common.models import NOT_DELETING, Status
 from registry_control.common.signals import content_pushed
 from registry_control.db.sql import (
+    Rows,
     execute,
     id_parameter,
     insert_many,
@@ -387,11 +388,11 @@ def delete_locked(image: Image, doomed: Sequence[Manifest], *, actor: Actor) -> 
     own = references.linked_only_by(ids)
     references.lease((blob.id for blob in own), image_id=image.pk)
     sparse.orphan(image.pk, ids)
-    tags_on = _names_on(ids)
     if recycling.is_on():
+        tags_on = _by_manifest(rows(f"{_TAGS_ON} {placeholders(ids)}", ids))
         _recycle(image, doomed, tags_on, own, actor=actor)
     else:
-        delete_rows(ids, image_id=image.pk, cause=Cause.MANIFEST_DELETED)
+        tags_on = delete_rows(ids, image_id=image.pk, cause=Cause.MANIFEST_DELETED)
     record_change(image_scope(image.pk))
     removed = sum(blob.size for blob in own)
     Image.objects.filter(pk=image.pk).update(
@@ -400,14 +401,14 @@ def delete_locked(image: Image, doomed: Sequence[Manifest], *, actor: Actor) -> 
         updated_at=now(),
     )
     target = images.target_of(image)
-    details = ({"digest": each.digest, "tags": " ".join(tags_on.get(each.pk, ()))} for each in doomed)
+    details = ({"digest": each.digest, "tags": " ".join(sorted(tags_on.get(each.pk, ())))} for each in doomed)
     record_many(((target, detail) for detail in details), actor=actor, verb="manifest.delete")
 
 
-def _names_on(manifest_ids: Sequence[int]) -> dict[int, list[str]]:
-    """The names of all tags on manifests, in every status."""
+def _by_manifest(tags_on: Rows) -> dict[int, list[str]]:
+    """The names of tags on manifests, of rows with both."""
     found: dict[int, list[str]] = {}
-    for manifest_id, name in rows(f"{_TAGS_ON} {placeholders(manifest_ids)} ORDER BY name", manifest_ids):
+    for manifest_id, name in tags_on:
         found.setdefault(manifest_id, []).append(name)
     return found
 
@@ -528,12 +529,12 @@ def _restore_tags(image: Image, keeper: Image, manifest_id: int, name: str | Non
     return restored
 
 
-def delete_rows(manifest_ids: Sequence[int], *, image_id: UUID, cause: Cause) -> None:
-    """Delete manifests of a locked image and all that depends on them."""
+def delete_rows(manifest_ids: Sequence[int], *, image_id: UUID, cause: Cause) -> dict[int, list[str]]:
+    """Delete manifests of a locked image and all that depends on them; returns the names of their tags."""
     which = placeholders(manifest_ids)
     references.release_links(manifest_ids, image_id=image_id, cause=cause)
+    tags_on = _by_manifest(rows(f"{_DELETE_TAGS} {which} RETURNING manifest_id, name", manifest_ids))
     statements = (
-        _DELETE_TAGS,
         _DELETE_CHILDREN,
         _DELETE_PARENTS,
         _DELETE_REFERRERS,
@@ -542,3 +543,4 @@ def delete_rows(manifest_ids: Sequence[int], *, image_id: UUID, cause: Cause) ->
     )
     for statement in statements:
         execute(f"{statement} {which}", manifest_ids)
+    return tags_on
