@@ -117,6 +117,8 @@ AND NOT EXISTS (SELECT 1 FROM catalog_blobreview r WHERE r.blob_id = b.id)
 """
 
 _PENDING: Final = (RecycleBinEntry, BlobReview, BlobLease, UploadSession)
+_MOST_STRAYS: Final = 10  # of more than 20, nothing is removed: the database may be the wrong one
+_LEVELS: Final = 10  # of indexes that list indexes: with a recycle bin, each level goes after the one above
 _UPLOAD_ID: Final = re.compile("[0-9a-f]{32}")
 _TO_THE_END: Final = 1000  # steps
 _ROUNDS: Final = 30  # in which the background tasks must have nothing left to do
@@ -525,6 +527,8 @@ class LifeCycle(RuleBasedStateMachine):
     def leave(self, digest: str) -> None:
         """An object without a row is in the storage, as after a database was restored from an old copy."""
         encoded = digest.partition(":")[2]
+        if len(self.strays) == _MOST_STRAYS:
+            return
         key = blob_key("sha256", encoded, uuid4().hex)
         self.place.leave(self.place.name_of(key))
         self.strays[self.place.name_of(key)] = self.clock.moment
@@ -873,11 +877,20 @@ class LifeCycle(RuleBasedStateMachine):
 
     def _check_retention(self) -> None:
         """What the rules do not keep has gone."""
+        for _ in range(_LEVELS):
+            if not any(self._removable()):
+                break
+            self._settle()
+        assert not any(self._removable())
         for number, (model, policy) in enumerate(zip(self.models, self.policies, strict=True)):
-            assert not retention_model.removable_manifests(policy, model, self.clock.moment)
             assert not retention_model.tags_left_too_long(policy, self.names[number].image, model)
         for number in (0, 2):
             self._set_retention(number, NOTHING)
+
+    def _removable(self) -> Iterator[set[str]]:
+        """The manifests of each repository that its rules let go."""
+        for model, policy in zip(self.models, self.policies, strict=True):
+            yield retention_model.removable_manifests(policy, model, self.clock.moment)
 
     def _do_background_tasks(self, *, without: str = "") -> None:
         """One call of each task."""
