@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
+from registry_control.common.clock import database_now
 from registry_control.common.models import Status
 from registry_control.db.sql import placeholders, rows
 from registry_control.gc.retention import ImageRules, Policy, Times
@@ -39,6 +41,7 @@ class Preview:
 
     namespace: Namespace
     policy: Policy
+    moment: datetime = field(default_factory=database_now, init=False)
     manifests: int = field(default=0, init=False)
     bytes: int = field(default=0, init=False)
 
@@ -63,7 +66,7 @@ class Preview:
                 yield PreviewedTag(image.name, row.tag.name, digest, keep, reason)
 
     def _times(self, image: ImageRow) -> Times:
-        return retained.times_of(self.namespace, image.restored_at)
+        return retained.times_of(self.namespace, image.restored_at, now=self.moment)
 
     def _locked(self, image: ImageRow) -> str:
         """Why nothing is removed from an image; empty if nothing prevents it."""

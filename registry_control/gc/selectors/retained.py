@@ -11,7 +11,6 @@ from uuid import UUID
 
 from django.conf import settings
 
-from registry_control.common.clock import now
 from registry_control.common.models import not_deleting_sql
 from registry_control.db.sql import (
     id_parameter,
@@ -123,11 +122,11 @@ class Position(NamedTuple):
 BEGIN: Final = Position(datetime(1970, 1, 1, tzinfo=UTC), 0)
 
 
-def times_of(namespace: Namespace, restored_at: datetime | None) -> Times:
-    """The times of an image that was restored then, for decisions at this moment."""
+def times_of(namespace: Namespace, restored_at: datetime | None, *, now: datetime) -> Times:
+    """The times of an image that was restored then, for decisions at a moment of the database's clock."""
     found = [each for each in (namespace.restored_at, restored_at) if each is not None]
     return Times(
-        now=now(),
+        now=now,
         pulls_since=namespace.pulls_recorded_from,
         restored_at=max(found, default=None),
         restored_stays=settings.RECYCLE_BIN,

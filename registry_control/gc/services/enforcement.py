@@ -30,7 +30,7 @@ from registry_control.catalog.services import images, manifests, tags
 from registry_control.catalog.services.tags import DoomedTag
 from registry_control.common import clock_watch
 from registry_control.common.background import is_stopping
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now, now
 from registry_control.common.models import DELETED, Status
 from registry_control.db.sql import id_parameter, rows, time_parameter
 from registry_control.gc.models import RetentionRun
@@ -67,6 +67,7 @@ class _Slice:
     namespace: Namespace
     policy: Policy
     stored_at: datetime  # of the policy
+    began_at: datetime  # by the clock of the database
     ends_at: float
     tags: int = 0
     manifests: int = 0
@@ -83,7 +84,7 @@ class _Slice:
 
     def _times(self, image: ImageRow | Image) -> Times:
         namespace = image.namespace if isinstance(image, Image) else self.namespace
-        return retained.times_of(namespace, image.restored_at)
+        return retained.times_of(namespace, image.restored_at, now=self.began_at)
 
     def skip(self, sentence: str) -> None:
         logger.warning("retention of %s: %s", self.namespace, sentence)
@@ -143,7 +144,8 @@ def _begin(run: RetentionRun, seconds: float) -> _Slice | None:
     if row is None or not policy.removes:
         _own(run).delete()
         return None
-    slice_ = _Slice(run, row.namespace, policy, row.updated_at, time.monotonic() + seconds)
+    ends_at = time.monotonic() + seconds
+    slice_ = _Slice(run, row.namespace, policy, row.updated_at, database_now(), ends_at)
     if row.namespace.status in DELETED:
         _finish(run, slice_)  # it may be restored from the recycle bin
         return None

@@ -34,8 +34,8 @@ BUDGET = {
     "GET {v1beta1}/namespaces/{n}/retention": 3,  # key, namespace, row
     # key, namespace, row, its pass: each read and written; audit
     "PUT {v1beta1}/namespaces/{n}/retention": 7,
-    # key, namespace, images, tags to find the newest, tags, digests; and the ends of these lists
-    "POST {v1beta1}/namespaces/{n}/retention/preview": 9,
+    # key, namespace, time, images, tags to find the newest, tags, digests; and the ends of these lists
+    "POST {v1beta1}/namespaces/{n}/retention/preview": 10,
 }
 BODIES: dict[str, Callable[[], dict[str, object]]] = {
     "POST /namespaces": lambda: {"name": unique("new")},
