@@ -12,7 +12,6 @@ from django.test import Client, override_settings
 from registry_control.catalog.models import UploadSession
 from registry_control.catalog.services import uploads
 from registry_control.common.clock import now
-from registry_control.common.store import blob_store
 from registry_control.gc.services import inventory
 from registry_control.integrity.models import Job, UnknownObject
 from registry_control.integrity.services import reconcile
@@ -26,15 +25,6 @@ from tests.integration.integrity.steps import change, orphan, remove, scrub_all
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PATH = "/registry/v1beta1/regions/fr-par/gc/report"
-
-
-@pytest.fixture
-def stored() -> FilesystemStore:
-    """The store of the settings, which the command uses."""
-    store = blob_store()
-    store.check()
-    assert isinstance(store, FilesystemStore)
-    return store
 
 
 def _finish_reconciling(store: FilesystemStore) -> None:
@@ -56,26 +46,26 @@ def _kinds(body: dict[str, Any]) -> dict[str, tuple[int | None, int | None]]:
 
 
 def test_what_no_blob_counts_and_blobs_without_content_are_findings_everywhere(
-    owner: TestKey, operator: TestKey, namespace: Namespace, stored: FilesystemStore
+    owner: TestKey, operator: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:
     # given an installation that has compared database and storage, and has nothing to tell
-    _finish_reconciling(stored)
+    _finish_reconciling(store)
     assert Api(operator).get(PATH).body["findings"] == []
 
     # when uploads run, objects are unknown, foreign or abandoned, and content is lost and damaged
-    pushed = push_image(owner, namespace, layers=[b"damaged", b"missing"], config=b"kept", store=stored)
+    pushed = push_image(owner, namespace, layers=[b"damaged", b"missing"], config=b"kept", store=store)
     for hashed, is_open in ((1000, True), (20, True), (5, False)):
         session = uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
         UploadSession.objects.filter(pk=session).update(hashed_size=hashed, is_open=is_open)
     UploadSession.objects.filter(hashed_size=0).delete()  # of the push above
-    orphan(stored, b"ten bytes!")
-    (stored._root / "blobs" / "readme.txt").write_text("of another program")  # noqa: SLF001
+    orphan(store, b"ten bytes!")
+    (store._root / "blobs" / "readme.txt").write_text("of another program")  # noqa: SLF001
     Job.objects.all().delete()
-    _finish_reconciling(stored)
+    _finish_reconciling(store)
     UnknownObject.objects.create(name="blobs/aa/aa", kind=Kind.UNFINISHED.value, upload="aa", size=0)
-    change(stored, digest_of(b"damaged"))
-    remove(stored, digest_of(b"missing"))
-    scrub_all(stored)
+    change(store, digest_of(b"damaged"))
+    remove(store, digest_of(b"missing"))
+    scrub_all(store)
     assert inventory.advance() is False
 
     # then the API, the command and the page name each, with the same figures and words
@@ -101,7 +91,7 @@ def test_what_no_blob_counts_and_blobs_without_content_are_findings_everywhere(
 
 
 def test_a_comparison_that_is_off_unfinished_or_stopped_is_a_finding(
-    operator: TestKey, stored: FilesystemStore
+    operator: TestKey, store: FilesystemStore
 ) -> None:
     assert "reconcile_running" in _kinds(Api(operator).get(PATH).body)
     Job.objects.create(name=Job.Name.RECONCILE, started_at=now(), error="no answer")
