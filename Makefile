@@ -65,7 +65,7 @@ clients: venv-dev ## Run the tests that drive docker and other clients (first: m
 	$(call run_tests,sqlite,clients)
 
 production: venv-dev ## Run several nodes from requirements.txt alone, and deploy/compose (first: make tools)
-	$(PYTEST) -n $(WORKERS) --dist loadgroup -m production tests/production $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m production tests/production $(ARGS)
 
 conformance: venv-dev ## Install the official suite of the OCI specification (needs go) and run it, on disk and MinIO
 	@tools/install.sh conformance minio

@@ -20,7 +20,6 @@ pytestmark = [
     pytest.mark.production,
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.xdist_group("docker"),
 ]
 
 # Blobs of a deleted image are deleted within seconds, and not after a day. Replication may connect to

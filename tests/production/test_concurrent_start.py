@@ -14,7 +14,6 @@ pytestmark = [
     pytest.mark.production,
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("nodes"),
 ]
 
 
