@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 
@@ -35,7 +36,7 @@ class ImageModel:
     promises: dict[str, datetime] = field(default_factory=dict)  # digest of a blob: until when
     was_pushed: bool = False  # since its last deletion, so that it exists, even without manifests
     deletions: int = 0
-    """How often the image was deleted, which ends promises whose responses are under way."""
+    """How often it, or its namespace, was deleted, which ends promises whose responses are under way."""
 
     blob_deletions: dict[str, int] = field(default_factory=dict)
     """The same for each blob."""
@@ -104,7 +105,12 @@ class ImageModel:
         self.blob_deletions[digest] = self.blob_deletions.get(digest, 0) + 1
 
     def delete(self) -> None:
-        self.manifests, self.tags, self.promises, self.was_pushed = {}, {}, {}, False
+        self.manifests, self.tags, self.was_pushed = {}, {}, False
+        self.end_promises()
+
+    def end_promises(self) -> None:
+        """A deletion of the image or its namespace ends what was promised, whether or not it is restored."""
+        self.promises = {}
         self.deletions += 1
 
     def reachable(self) -> set[str]:
@@ -129,12 +135,39 @@ class ImageModel:
         return {blob for digest in digests for blob in self.manifests[digest].blobs}
 
 
+@dataclass
+class NamespaceModel:
+    """A namespace with its images and its rules of retention; without an id there is none of its name."""
+
+    id: UUID | None
+    images: Mapping[str, ImageModel]  # by their names
+    policy: Mapping[str, Any]
+
+    @property
+    def is_there(self) -> bool:
+        return self.id is not None
+
+    def linked(self) -> set[str]:
+        """The blobs that manifests of its images list."""
+        return {blob for image in self.images.values() for blob in image.linked()}
+
+
+@dataclass(frozen=True)
+class NamespaceDeletion:
+    """A namespace in the recycle bin."""
+
+    number: int  # among the names of the test
+    namespace: NamespaceModel
+    expires_at: datetime
+
+
 @dataclass(frozen=True)
 class Deletion:
     """A deletion in the recycle bin: what a restore brings back."""
 
     kind: str  # tag, manifest or image
-    repository: int
+    repository: int  # where it was deleted; its namespace may have another name since
+    namespace: NamespaceModel
     image_id: UUID
     manifests: Mapping[str, ManifestModel]
     tags: Mapping[str, str]  # to the digest
@@ -143,7 +176,10 @@ class Deletion:
     used_at: Mapping[str, datetime]  # of all manifests of the image
 
     def obstacle(self, image: ImageModel, current: UUID | None, name: str | None) -> str | None:
-        """Why it cannot be restored, as a tag of another name if one is given; None if it can."""
+        """Why it cannot be restored, as a tag of another name if one is given; None if it can.
+
+        `current` is the id of the image of that name, if its namespace has one.
+        """
         if self.kind == "image":
             return "the name is in use" if current is not None else None
         if current != self.image_id:

@@ -23,7 +23,9 @@ from registry_data.storage.keys import parse_key
 from registry_data.storage.s3.address import Address
 from registry_data.storage.s3.bucket import Bucket
 from registry_data.storage.s3.state import blob_object
-from tests.integration.gc.machine import CONTENTS, LEASE, UPLOAD_LIFE, LifeCycle, Place
+from tests.integration.gc.documents import CONTENTS
+from tests.integration.gc.installation import LEASE, UPLOAD_LIFE, Place
+from tests.integration.gc.machine import LifeCycle
 from tests.integration.gc.stepping import clock_of_the_test, stops_at_transactions, without_waits_for_the_disk
 from tests.services.minio import S3Server
 
