@@ -2,8 +2,9 @@
 
 First without clients, at full speed in one process: the time, the statements and the memory for each number
 of blobs. Then a running product deletes the largest number at its own pace, while clients pull and push;
-their rates and latencies are compared with those at rest, measured right before. The rows of the blobs are
-written with SQL, and the disk has no content of them.
+their rates and latencies are compared with those at rest, measured right before: medians of several rounds,
+because one p99 of a few seconds says little. The rows of the blobs are written with SQL, and the disk has no
+content of them.
 """
 
 import argparse
@@ -13,28 +14,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import psycopg
 
-from bench.client import Connection, Steps
-from bench.content import MANIFEST, config, fixed, manifest, unique
-from bench.measure import Get, Load, Loop, Run, Wrk, measure
-from bench.registry import NAMESPACE, Registry
+from bench import beside
 from bench.sides import stowage
-from bench.uploads import authorized, monolithic
-from bench.work import KIB
 from tests.services.postgres import running_postgres
 from tests.services.stack import ROOT
 
-_PULLED: Final = f"{NAMESPACE}/pulled"
-_PUSHED: Final = f"{NAMESPACE}/pushed"
-_KEPT: Final = 0.85
 _BEGINS: Final = 60.0  # seconds within which the worker must have deleted something
 _POLL: Final = 0.1
 _NO_LIMIT: Final = {"REGISTRY_GC_BREAKER": "0", "REGISTRY_GC_GRACE": "86400"}
@@ -60,14 +52,6 @@ class Collected(NamedTuple):
     seconds: float
     statements: int
     memory: int  # bytes by which the process grew
-
-
-class Pair(NamedTuple):
-    """One kind of request at rest and during the deletion."""
-
-    name: str
-    rest: Run
-    busy: Run
 
 
 class _Counter:
@@ -135,14 +119,9 @@ def main() -> int:
             url = server.create_database(f"dead_{blobs}")
             print(_line(_alone(url, blobs, folder / f"alone-{blobs}")), flush=True)
         url = server.create_database("clients")
-        pairs = _beside_clients(url, max(options.blobs), options.seconds, folder / "clients", cleanup)
-    print("\n| requests | at rest | p99 | during the deletion | p99 | kept | p99 kept |\n" + "|---" * 7 + "|")
-    for name, rest, busy in pairs:
-        print(
-            f"| {name} | {rest.rate:,.0f} /s | {rest.p99 * 1000:.1f} ms | {busy.rate:,.0f} /s"
-            f" | {busy.p99 * 1000:.1f} ms | {busy.rate / rest.rate:.2f} | {rest.p99 / busy.p99:.2f} |"
-        )
-    return int(any(min(pair.busy.rate / pair.rest.rate, 1) < _KEPT for pair in pairs))
+        pairs = _beside_clients(url, max(options.blobs), options, folder / "clients", cleanup)
+    print(f"\n{beside.as_markdown(pairs)}")
+    return int(not all(pair.is_within_budget for pair in pairs))
 
 
 def _alone(url: str, blobs: int, folder: Path) -> Collected:
@@ -166,22 +145,21 @@ def _line(cost: Collected) -> str:
     )
 
 
-def _beside_clients(url: str, blobs: int, seconds: float, folder: Path, cleanup: ExitStack) -> Sequence[Pair]:
+def _beside_clients(
+    url: str, blobs: int, options: argparse.Namespace, folder: Path, cleanup: ExitStack
+) -> Sequence[beside.Pair]:
     registry = stowage(folder, cleanup, REGISTRY_DATABASE_URL=url, **_NO_LIMIT)
     cleanup.callback(registry.http.close)
-    layer, configuration = fixed(KIB), config()
-    for blob in (layer, configuration):
-        registry.put_blob(_PULLED, blob)
-    registry.put_manifest(_PULLED, "latest", manifest(configuration, layer))
-    rest = _runs(registry, seconds)
+    beside.seed(registry)
+    rest = beside.rounds(registry, options)
     fill(url, blobs, "clients")
     _wait_for_deletions(url, blobs)
-    busy = _runs(registry, seconds)
+    busy = beside.rounds(registry, options)
     left = _queued(url)
     print(f"\n{blobs - left:,} of {blobs:,} blobs were deleted meanwhile", flush=True)
     if not left:
         print("The deletion ended before the measurement: use more blobs or fewer seconds", file=sys.stderr)
-    return [Pair(name, rest[name], busy[name]) for name in rest]
+    return beside.pairs(rest, busy)
 
 
 def _wait_for_deletions(url: str, blobs: int) -> None:
@@ -199,36 +177,10 @@ def _queued(url: str) -> int:
     return int(found[0]) if found else 0
 
 
-def _runs(registry: Registry, seconds: float) -> dict[str, Run]:
-    registry.forget_tokens()
-    registry.take_tokens([_PULLED, _PUSHED])
-    size = manifest(config(), fixed(KIB)).size
-    loads: dict[str, tuple[Load, int]] = {
-        "pulls": (Wrk([Get(f"/v2/{_PULLED}/manifests/latest", registry.authorization(_PULLED), size)]), 16),
-        "pushes": (Loop(_pushes(authorized(registry.authorization(_PUSHED)))), 4),
-    }
-    return {name: measure(load, registry, number, seconds) for name, (load, number) in loads.items()}
-
-
-def _pushes(headers: str) -> Iterator[partial[Steps]]:
-    for number in count():
-        yield partial(_push, number=number, headers=headers)
-
-
-def _push(connection: Connection, *, number: int, headers: str) -> Steps:
-    configuration, layer = config(f"{number}-{time.monotonic_ns()}"), unique(8 * KIB)
-    for blob in (layer, configuration):
-        yield from monolithic(connection, repository=_PUSHED, headers=headers, blob=blob)
-    kind = f"Content-Type: {MANIFEST}\r\n"
-    target = f"/v2/{_PUSHED}/manifests/tag-{number % 50}"
-    body = manifest(configuration, layer).parts
-    yield from connection.call("PUT", target, headers + kind, *body, expect=201)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.collecting", description=__doc__)
     parser.add_argument("--blobs", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement with clients")
+    beside.add_options(parser)
     return parser.parse_args()
 
 
