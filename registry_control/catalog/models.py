@@ -108,7 +108,9 @@ class Manifest(models.Model):
     )
     created_at = models.DateTimeField(default=timezone.now)
     untagged_at = models.DateTimeField(
-        null=True, editable=False, help_text="When the last tag that reached it was moved or deleted."
+        null=True,
+        editable=False,
+        help_text="When the last tag that reached it was moved or deleted, or it was pushed again untagged.",
     )
     last_pulled_at = models.DateTimeField(
         null=True, editable=False, help_text="Exact to an hour; empty if never pulled since this is recorded."

@@ -13,7 +13,7 @@ from registry_control.access.policy import Action, Kind, Principal, Role, role_o
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, Target, record
 from registry_control.common.changes import namespace_scope, record_change, repositories_scope
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now, now
 from registry_control.common.errors import AlreadyExists, InvalidArgument, PermissionsDenied
 from registry_control.common.models import DELETED, Status
 from registry_control.common.signals import deletion_started, namespace_deletion_requested
@@ -231,7 +231,7 @@ def restore(namespace: Namespace, entry: RecycleBinEntry, *, name: str | None, a
     if name is not None:
         check_name(name)
         namespace.name = name
-    namespace.status, namespace.restored_at = entry.former_status, now()
+    namespace.status, namespace.restored_at = entry.former_status, database_now()
     try:
         with transaction.atomic():
             namespace.save(update_fields=["name", "status", "restored_at"])

@@ -18,7 +18,7 @@ from registry_control.catalog.models import Image
 from registry_control.catalog.selectors.listing import get_visible_image
 from registry_control.catalog.services import protection
 from registry_control.common.changes import image_scope, record_change, repositories_scope
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now, now
 from registry_control.common.errors import AlreadyExists, PermissionsDenied
 from registry_control.common.models import DELETED, NOT_DELETING, Status, not_deleting_sql
 from registry_control.common.signals import deletion_started
@@ -330,7 +330,7 @@ def restore(image: Image, entry: RecycleBinEntry, *, name: str | None, actor: Ac
     image.name = name or image.name
     if Image.objects.filter(NOT_DELETING, namespace=image.namespace_id, name=image.name).exists():
         raise AlreadyExists("image", str(image), recycling.TAKEN)
-    image.status, image.pushed_at, image.restored_at = entry.former_status, entry.pushed_at, now()
+    image.status, image.pushed_at, image.restored_at = entry.former_status, entry.pushed_at, database_now()
     image.save(update_fields=["name", "status", "pushed_at", "restored_at"])
     _record_change(image)
     record(actor=actor, verb="image.restore", target=target_of(image))

@@ -29,7 +29,7 @@ from registry_control.catalog.services import (
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.catalog.services.tags import TagChange
 from registry_control.common.changes import image_scope, record_change, repositories_scope
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now, now
 from registry_control.common.errors import AlreadyExists, PermissionsDenied
 from registry_control.common.models import NOT_DELETING, Status
 from registry_control.common.signals import content_pushed
@@ -84,7 +84,10 @@ _CHILDREN: Final = "SELECT digest, id FROM catalog_manifest WHERE image_id = %s 
 _INSERT: Final = """
 INSERT INTO catalog_manifest (image_id, digest, media_type, artifact_type, subject_digest, payload,
                               size, is_reachable, created_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, statement_timestamp()) RETURNING id
+"""
+_PUSHED_AGAIN: Final = """
+UPDATE catalog_manifest SET untagged_at = statement_timestamp() WHERE id = %s AND NOT is_reachable
 """
 _RELATIVES: Final = """
 SELECT 'index', p.id, p.is_reachable FROM catalog_missingchild w
@@ -195,6 +198,8 @@ def put(
         record(actor=actor, verb="manifest.push", target=image.target, digest=new.digest)
     else:
         stored = _add_optional_blobs(image, _Found(*found[0]), new)
+        if not stored.is_reachable and not tag_names:
+            execute(_PUSHED_AGAIN, [stored.id])  # so that it stays until the index that lists it is pushed
     changes = [tags.set_tag(image, name, stored.id, new.digest, actor=actor) for name in tag_names]
     is_changed = any(change.is_change for change in changes)
     if not found or is_changed:
@@ -320,7 +325,6 @@ def _insert(image_id: UUID, new: NewManifest, *, is_reachable: bool) -> int:
             new.payload,
             len(new.payload),
             is_reachable,
-            time_parameter(now()),
         ],
     )
     if inserted is None:
@@ -474,7 +478,7 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
     again = row(_BY_DIGEST, [id_parameter(image.pk), entry.digest])
     manifest_id = _Found(*again).id if again else _move_back(image, keeper, entry.digest)
     others = moves.bring_back(image, manifest_id, actor=actor)
-    Manifest.objects.filter(pk__in=[manifest_id, *others]).update(restored_at=now())
+    Manifest.objects.filter(pk__in=[manifest_id, *others]).update(restored_at=database_now())
     new = others if again else [manifest_id, *others]
     grown = sum(blob.size for blob in references.linked_only_by(new)) if new else 0
     restored = _restore_tags(image, keeper, manifest_id, name)
@@ -525,7 +529,7 @@ def _restore_tags(image: Image, keeper: Image, manifest_id: int, name: str | Non
             Tag.objects.create(image=keeper, name=name, manifest_id=manifest_id)
     own.filter(name__in=list(there)).delete()
     restored = list(own.values_list("name", flat=True))
-    own.update(image=image, manifest=manifest_id, restored_at=now())
+    own.update(image=image, manifest=manifest_id, restored_at=database_now())
     return restored
 
 

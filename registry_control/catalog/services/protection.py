@@ -6,11 +6,13 @@ meanwhile, and rules are stored when the pushes that have read the old ones have
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from registry_control.catalog.errors import ImageNotFound, TagProtected
 from registry_control.catalog.models import Image, Manifest
+from registry_control.common.clock import database_now
 from registry_control.common.models import not_deleting_sql
 from registry_control.db.sql import (
     Parameter,
@@ -19,13 +21,14 @@ from registry_control.db.sql import (
     placeholders,
     row,
     rows,
+    time_from_db,
     uuid_from_db,
 )
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.protection import UNPROTECTED, Protection, protection
 
 _TAG: Final = f"""
-SELECT t.id, t.manifest_id, r.protected_tags, r.protected_except
+SELECT statement_timestamp(), t.id, t.manifest_id, r.protected_tags, r.protected_except
 FROM catalog_image i
 LEFT JOIN (
     SELECT s.namespace_id, s.protected_tags, s.protected_except
@@ -74,15 +77,16 @@ class NamedTag(NamedTuple):
 
     existing: ExistingTag | None
     protection: Protection
+    read_at: datetime  # by the clock of the database, which all nodes share
 
 
 def named_tag(image_id: UUID, name: str) -> NamedTag:
     """Find a tag of an image, and share the protection of its namespace."""
     found = row(_TAG, [id_parameter(image_id), name, id_parameter(image_id)])
     if found is None:
-        return NamedTag(None, UNPROTECTED)
-    existing = None if found[0] is None else ExistingTag(found[0], found[1])
-    return NamedTag(existing, _protection(found[2:]))
+        return NamedTag(None, UNPROTECTED, database_now())
+    existing = None if found[1] is None else ExistingTag(found[1], found[2])
+    return NamedTag(existing, _protection(found[3:]), time_from_db(found[0]))
 
 
 def check_new_tag(name: str, *, image_id: UUID, by: Protection) -> None:
@@ -121,7 +125,7 @@ def check_move(image: Image, name: str, *, to: str) -> None:
     Raises:
         TagProtected: the tag points to another manifest, and the namespace protects it.
     """
-    existing, by = named_tag(image.pk, name)
+    existing, by, _ = named_tag(image.pk, name)
     if existing is not None and not Manifest.objects.filter(pk=existing.manifest_id, digest=to).exists():
         check_tag(name, image=str(image), by=by, action="write")
 

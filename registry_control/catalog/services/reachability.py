@@ -18,9 +18,8 @@ from django.db.models import Case, F, When
 
 from registry_control.catalog import references
 from registry_control.catalog.models import Image
-from registry_control.common.clock import now
 from registry_control.common.models import NOT_DELETING, not_deleting_sql
-from registry_control.db.sql import execute, id_parameter, placeholders, rows, time_parameter
+from registry_control.db.sql import execute, id_parameter, placeholders, rows
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +32,17 @@ SELECT s.id, r.manifest_id FROM catalog_manifest s
 JOIN catalog_referrer r ON r.image_id = s.image_id AND r.subject_digest = s.digest
 WHERE s.id IN
 """
-_SET: Final = "UPDATE catalog_manifest SET is_reachable = %s, untagged_at = %s WHERE id IN"
+_SET_REACHABLE: Final = "UPDATE catalog_manifest SET is_reachable = TRUE, untagged_at = NULL WHERE id IN"
+_SET_UNREACHABLE: Final = """
+UPDATE catalog_manifest SET is_reachable = FALSE, untagged_at = statement_timestamp() WHERE id IN
+"""
 
 # A full recount: all manifests become unreachable, then the tagged ones reachable, then the children and
 # referrers of those that have just become reachable, so that each manifest is visited once.
 _BATCH: Final = 500  # manifests whose children and referrers one statement marks
 _CLEAR: Final = """
-UPDATE catalog_manifest SET is_reachable = FALSE, untagged_at = %s WHERE image_id = %s AND is_reachable
+UPDATE catalog_manifest SET is_reachable = FALSE, untagged_at = statement_timestamp()
+WHERE image_id = %s AND is_reachable
 """
 _SET_TAGGED: Final = f"""
 UPDATE catalog_manifest SET is_reachable = TRUE, untagged_at = NULL WHERE id IN (
@@ -196,7 +199,7 @@ def _set(image_id: UUID, manifests: Collection[int], *, to: bool) -> dict[int, i
     if not manifests:
         return {}
     which = sorted(manifests)
-    execute(f"{_SET} {placeholders(which)}", [to, None if to else time_parameter(now()), *which])
+    execute(f"{_SET_REACHABLE if to else _SET_UNREACHABLE} {placeholders(which)}", which)
     return references.set_reachable(which, image_id=image_id, to=to)
 
 
@@ -207,7 +210,7 @@ def recount(image_id: UUID) -> None:
     if not locked.first():
         return
     image = id_parameter(image_id)
-    execute(_CLEAR, [time_parameter(now()), image])
+    execute(_CLEAR, [image])
     _set_reached([id_ for (id_,) in rows(_SET_TAGGED, [image])])
     sizes = references.recount(image_id)
     execute(_SET_SIZES, [sizes.reachable, sizes.unreachable, image])

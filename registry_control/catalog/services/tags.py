@@ -22,7 +22,7 @@ from registry_control.catalog.services import conditions, images, protection, re
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.common import clock_watch
 from registry_control.common.changes import image_scope, record_change
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now, now
 from registry_control.common.errors import AlreadyExists, PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.common.signals import deletion_started
@@ -88,14 +88,14 @@ def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, 
         TagProtected: the tag points to another manifest, and the namespace protects it.
         ImageNotFound: the tag is new and protected, and the namespace was deleted meanwhile.
     """
-    existing, by = protection.named_tag(image.id, name)
+    existing, by, read_at = protection.named_tag(image.id, name)
     if existing is not None and existing.manifest_id == manifest_id:
         return TagChange()
     if existing is None:
         protection.check_new_tag(name, image_id=image.id, by=by)
     else:
         protection.check_tag(name, image=image.name, by=by, action="write")
-    moment = time_parameter(now())
+    moment = time_parameter(read_at)  # rules of retention compare it with times of other nodes
     if existing is None:
         image_id = id_parameter(image.id)
         times = [moment, moment]
@@ -119,7 +119,7 @@ def untag(*, actor: Actor, image_id: UUID, name: str, only_if: Preconditions | N
         TagProtected: the namespace protects the tag.
     """
     image = images.get_for_update(image_id)
-    existing, by = protection.named_tag(image_id, name)
+    existing, by, _ = protection.named_tag(image_id, name)
     if existing is None:
         raise TagNotFound
     conditions.check(image_id, only_if)
@@ -188,16 +188,17 @@ def restore(image: Image, entry: RecycleBinEntry, *, name: str, manifest_id: int
     """
     if tag_row(image.pk, name) is not None:
         raise AlreadyExists("tag", f"{image}:{name}", recycling.TAKEN)
+    moment = database_now()
     Tag.objects.create(
         pk=entry.object_id,
         image=image,
         name=name,
         manifest_id=manifest_id,
-        created_at=entry.tag_created_at or now(),
-        updated_at=entry.tag_updated_at or now(),
+        created_at=entry.tag_created_at or moment,
+        updated_at=entry.tag_updated_at or moment,
         last_pulled_at=entry.tag_pulled_at,
         set_by=entry.tag_set_by,
-        restored_at=now(),
+        restored_at=moment,
     )
     record_change(image_scope(image.pk))
     moved = reachability.update(image.pk, [manifest_id])

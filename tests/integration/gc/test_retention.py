@@ -7,7 +7,7 @@ import pytest
 
 from registry_control.audit.models import AuditEvent
 from registry_control.catalog.models import Image, Manifest
-from registry_control.catalog.services import reachability
+from registry_control.catalog.services import manifests, reachability, tags
 from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.gc.models import RetentionRun
@@ -163,6 +163,37 @@ def test_a_manifest_is_untagged_only_since_its_tag_left_it(
     Manifest.objects.filter(digest=old).update(untagged_at=now() - timedelta(days=31))
     enforce(namespace)
     assert old not in manifests_of(image_id)
+
+
+def test_an_untagged_manifest_that_is_pushed_again_stays(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    """A client pushes the children of an index by their digests, even if they exist, and then the index."""
+    child = push(owner, image_id, days=100)
+    push(owner, image_id, days=100)
+    set_rules(namespace, untagged_days=30)
+    retag(owner, image_id, child)
+    enforce(namespace)
+    assert manifests_of(image_id) == {child}
+
+
+def test_times_do_not_come_from_the_clock_of_the_node_that_takes_a_push(
+    owner: TestKey, namespace: Namespace, image_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a node whose clock is two days behind
+    for module in (manifests, tags, reachability):
+        monkeypatch.setattr(module, "now", lambda: now() - timedelta(days=2), raising=False)
+    untagged = push(owner, image_id)
+    push(owner, image_id, "moved")
+    push(owner, image_id, "moved")
+    monkeypatch.undo()
+
+    # when rules remove what is older than a day, then what it has just taken stays
+    set_rules(namespace, {"keep_days_since_tagged": 1}, untagged_days=1)
+    enforce(namespace)
+    assert tags_of(image_id) == ["moved"]
+    assert len(manifests_of(image_id)) == 3
+    assert untagged in manifests_of(image_id)
 
 
 def test_a_tag_on_an_index_ends_the_untagged_time_of_its_children(
