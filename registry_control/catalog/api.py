@@ -35,7 +35,7 @@ from registry_control.rest.openapi import (
     id_parameter,
     operation,
 )
-from registry_control.rest.serializers import validated
+from registry_control.rest.serializers import NoQuery, validated
 from registry_control.rest.views import ResourceView
 
 _IMAGES: Final = "images"
@@ -235,10 +235,11 @@ class ManifestDetail(_ManifestView):
         tag=_MANIFESTS,
         response=ManifestSerializer,
         parameters=[_MANIFEST_ID],
-        errors=GET_ERRORS,
+        errors=[*LIST_ERRORS, *GET_ERRORS],
     )
     def get(self, request: Request, region: str, manifest_id: str) -> Response:
         """Show a manifest."""
+        validated(NoQuery, request.query_params)
         return self.respond(listing.get_visible_manifest(principal_of(request), self.parse_id(manifest_id)))
 
     @operation(
@@ -246,10 +247,11 @@ class ManifestDetail(_ManifestView):
         tag=_MANIFESTS,
         response=ManifestSerializer,
         parameters=[_MANIFEST_ID],
-        errors=DELETE_ERRORS,
+        errors=[*LIST_ERRORS, *DELETE_ERRORS],
     )
     def delete(self, request: Request, region: str, manifest_id: str) -> Response:
         """Delete a manifest with all its tags, as a client that deletes its digest does."""
+        validated(NoQuery, request.query_params)
         manifest = manifests.delete_visible(
             principal=principal_of(request), manifest_id=self.parse_id(manifest_id)
         )

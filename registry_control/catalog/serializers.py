@@ -123,7 +123,7 @@ class ManifestListSerializer(serializers.Serializer[Any]):
     total_count = serializers.IntegerField(help_text="On all pages.")
 
 
-class ManifestQuery(ListQuery):
+class ManifestQuery(NoUnknown, ListQuery):
     """The image, filters (exact, and all of them must match), order and page."""
 
     order_by = order_field("created_at")

@@ -16,7 +16,6 @@ from registry_control.gc.serializers import (
     ExplainQuery,
     ExplanationSerializer,
     NoBody,
-    NoQuery,
     QueueSerializer,
     ReportSerializer,
     RunListSerializer,
@@ -26,7 +25,7 @@ from registry_control.gc.serializers import (
 )
 from registry_control.gc.services import breaker, requested
 from registry_control.rest.openapi import id_parameter, operation
-from registry_control.rest.serializers import validated
+from registry_control.rest.serializers import NoQuery, validated
 from registry_control.rest.views import ResourceView
 
 _TAG: Final = "garbage collection"

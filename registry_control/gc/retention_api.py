@@ -14,11 +14,11 @@ from registry_control.access.authentication import principal_of
 from registry_control.gc.retention import parse
 from registry_control.gc.selectors import retention as retentions
 from registry_control.gc.selectors.preview import Preview
-from registry_control.gc.serializers import NoQuery, RetentionPreviewSerializer, RetentionSerializer
+from registry_control.gc.serializers import RetentionPreviewSerializer, RetentionSerializer
 from registry_control.gc.services import retention
 from registry_control.rest.identifiers import id_of
 from registry_control.rest.openapi import UPDATE_ERRORS, id_parameter, operation
-from registry_control.rest.serializers import validated
+from registry_control.rest.serializers import NoQuery, validated
 
 _TAG: Final = "retention"
 _NAMESPACE_ID: Final = id_parameter("namespace_id")

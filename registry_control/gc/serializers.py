@@ -13,10 +13,6 @@ from registry_data.oci.errors import ProtocolError
 _ORDERS: Final = ("started_at_desc", "started_at_asc")
 
 
-class NoQuery(NoUnknown):
-    """No query parameters."""
-
-
 class NoBody(NoUnknown):
     """No fields."""
 
@@ -37,7 +33,7 @@ class ExplainQuery(NoUnknown):
         try:
             return str(Digest.parse(value))
         except ProtocolError as error:
-            raise serializers.ValidationError(str(error)) from error
+            raise serializers.ValidationError(error.message) from error
 
 
 class StartRunSerializer(NoUnknown):

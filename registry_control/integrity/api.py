@@ -10,9 +10,9 @@ from rest_framework.views import APIView
 
 from registry_control.access.authentication import principal_of
 from registry_control.integrity.selectors import report
-from registry_control.integrity.serializers import NoParameters, ScrubSerializer
+from registry_control.integrity.serializers import ScrubSerializer
 from registry_control.rest.openapi import operation
-from registry_control.rest.serializers import validated
+from registry_control.rest.serializers import NoQuery, validated
 
 _ERRORS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN)
 
@@ -23,6 +23,6 @@ class Scrub(APIView):
     @operation("GetScrub", tag="garbage collection", response=ScrubSerializer, errors=_ERRORS)
     def get(self, request: Request, region: str) -> Response:
         """Show how much content was verified, and what is damaged or missing; for operators."""
-        validated(NoParameters, request.query_params)
+        validated(NoQuery, request.query_params)
         found = report.report(principal_of(request), period=settings.SCRUB_PERIOD)
         return Response(ScrubSerializer(found).data)

@@ -5,11 +5,6 @@ from typing import Any
 from rest_framework import serializers
 
 from registry_control.integrity.selectors.report import Reconciled, Report, State
-from registry_control.rest.serializers import NoUnknown
-
-
-class NoParameters(NoUnknown):
-    """No query parameters."""
 
 
 class FaultSerializer(serializers.Serializer[Any]):

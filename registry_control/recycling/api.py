@@ -25,9 +25,9 @@ from registry_control.recycling.serializers import (
 )
 from registry_control.recycling.services import emptying, restoring
 from registry_control.rest.identifiers import id_of
-from registry_control.rest.openapi import GET_ERRORS, UPDATE_ERRORS, id_parameter, operation
+from registry_control.rest.openapi import GET_ERRORS, LIST_ERRORS, UPDATE_ERRORS, id_parameter, operation
 from registry_control.rest.pagination import page_of
-from registry_control.rest.serializers import validated
+from registry_control.rest.serializers import NoQuery, validated
 
 _TAG: Final = "recycle bin"
 _ID: Final = id_parameter("entry_id")
@@ -59,9 +59,10 @@ class EntryList(APIView):
 class Usage(APIView):
     """The bytes that an organization uses."""
 
-    @operation("GetUsage", tag=_TAG, response=UsageSerializer)
+    @operation("GetUsage", tag=_TAG, response=UsageSerializer, errors=LIST_ERRORS)
     def get(self, request: Request, region: str) -> Response:
         """Show how many bytes the organization of the API key uses, and how many lie in the recycle bin."""
+        validated(NoQuery, request.query_params)
         return Response(UsageSerializer(selectors.usage(principal_of(request))).data)
 
 
@@ -73,10 +74,11 @@ class EntryDetail(APIView):
         tag=_TAG,
         response=EntrySerializer,
         parameters=[_ID],
-        errors=[*GET_ERRORS, HTTPStatus.FORBIDDEN],
+        errors=[*LIST_ERRORS, *GET_ERRORS, HTTPStatus.FORBIDDEN],
     )
     def get(self, request: Request, region: str, entry_id: str) -> Response:
         """Show an entry."""
+        validated(NoQuery, request.query_params)
         wanted = id_of(selectors.RESOURCE, entry_id)
         return Response(
             EntrySerializer(selectors.get_entry(principal_of(request), wanted, action="read")).data
@@ -87,10 +89,11 @@ class EntryDetail(APIView):
         tag=_TAG,
         response=EntrySerializer,
         parameters=[_ID],
-        errors=[*GET_ERRORS, HTTPStatus.FORBIDDEN],
+        errors=[*LIST_ERRORS, *GET_ERRORS, HTTPStatus.FORBIDDEN],
     )
     def delete(self, request: Request, region: str, entry_id: str) -> Response:
         """Delete for good what an entry keeps: the grace period of its content begins."""
+        validated(NoQuery, request.query_params)
         wanted = id_of(selectors.RESOURCE, entry_id)
         return Response(
             EntrySerializer(emptying.purge(principal=principal_of(request), entry_id=wanted)).data
@@ -111,6 +114,7 @@ class EntryRestore(APIView):
     )
     def post(self, request: Request, region: str, entry_id: str) -> Response:
         """Restore what was deleted, with the same id; 409 if its name is taken and no other is given."""
+        validated(NoQuery, request.query_params)
         wanted, principal = id_of(selectors.RESOURCE, entry_id), principal_of(request)
         selectors.get_entry(principal, wanted, action="write")  # 404 comes before what is wrong with the body
         body = validated(RestoreSerializer, request.data)

@@ -4,6 +4,7 @@ The fields of Django REST framework convert 5 to "5" and "yes" to true, and trim
 value of another JSON type instead (ADR 11).
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, Never
 from uuid import UUID
 
@@ -70,14 +71,18 @@ class ListQuery(serializers.Serializer[Any]):
 
 
 class NoUnknown(serializers.Serializer[Any]):
-    """A base of query parameters of which no others are accepted."""
+    """A base of bodies and query parameters of which no other fields are accepted."""
 
     def to_internal_value(self, data: Any) -> Any:  # noqa: ANN401 - as in the base class
         """Reject parameters that have no field."""
-        if unknown := sorted(set(data) - set(self.fields)):
+        if isinstance(data, Mapping) and (unknown := sorted(set(data) - set(self.fields))):
             messages = {name: ["there is no such parameter"] for name in unknown}
             raise serializers.ValidationError(messages, code="unknown")
         return super().to_internal_value(data)
+
+
+class NoQuery(NoUnknown):
+    """No query parameters."""
 
 
 def order_field(*names: str) -> serializers.ChoiceField:

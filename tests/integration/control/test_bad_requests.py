@@ -2,15 +2,17 @@
 
 import json
 import logging
+import re
 from contextlib import AbstractContextManager
 
 import pytest
 from django.db import OperationalError, connection
 from django.test import Client
+from drf_spectacular.generators import SchemaGenerator
 
 from registry_control.namespaces.models import Namespace
 from tests.factories import TestKey, make_namespace
-from tests.integration.control.api import Api, details
+from tests.integration.control.api import UNKNOWN_ID, Api, details
 
 pytestmark = pytest.mark.django_db
 
@@ -246,3 +248,49 @@ def test_an_unavailable_database_is_503_with_retry_after(
 def test_health_and_metadata_need_no_key() -> None:
     assert set(Api().get("/healthz").body) == {"status", "worker", "version"}
     assert set(Api().get("/metadata").body) == {"platform", "partition", "domain"}
+
+
+def operations_with_a_body() -> list[tuple[str, str]]:
+    """Method and path of every operation of the API that reads a body, with ids that no object has."""
+    document = SchemaGenerator().get_schema(public=True)  # type: ignore[no-untyped-call]
+    return [
+        (method.upper(), re.sub(r"\{\w+_id\}", UNKNOWN_ID, path.replace("{region}", "fr-par")))
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if "requestBody" in operation
+    ]
+
+
+@pytest.mark.parametrize("body", ["[]", '[{"name": "x"}]', '"text"', "null", "5", "true"])
+def test_no_operation_fails_because_the_body_is_not_an_object(operator: TestKey, body: str) -> None:
+    found = operations_with_a_body()
+    assert len(found) > 10
+    statuses = {each: Api(operator).call(*each, body).status for each in found}
+    assert set(statuses.values()) <= {400, 404}, statuses
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/usage"),
+        ("GET", "/recycle-bin"),
+        ("GET", f"/recycle-bin/{UNKNOWN_ID}"),
+        ("DELETE", f"/recycle-bin/{UNKNOWN_ID}"),
+        ("POST", f"/recycle-bin/{UNKNOWN_ID}/restore"),
+        ("GET", f"/manifests?image_id={UNKNOWN_ID}"),
+        ("GET", f"/manifests/{UNKNOWN_ID}"),
+        ("DELETE", f"/manifests/{UNKNOWN_ID}"),
+        ("GET", "/gc/queue"),
+        ("GET", "/gc/report"),
+        ("GET", "/gc/scrub"),
+        ("GET", "/gc/runs"),
+        ("GET", f"/gc/runs/{UNKNOWN_ID}"),
+        ("POST", "/gc/runs"),
+        ("POST", "/gc/breaker/release"),
+    ],
+)
+def test_unknown_parameters_of_the_registrys_own_api_are_errors(
+    operator: TestKey, method: str, path: str
+) -> None:
+    whole = f"/registry/v1beta1/regions/fr-par{path}{'&' if '?' in path else '?'}nmae=x"
+    assert details(Api(operator).call(method, whole)) == {"nmae": "unknown"}

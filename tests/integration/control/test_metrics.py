@@ -20,12 +20,11 @@ from registry_control.gc.models import Breaker, GcRun
 from registry_control.gc.policy import Rules
 from registry_control.gc.services import inventory
 from registry_control.gc.services.figures import count_new
-from registry_control.identity.models import Organization
 from registry_control.integrity.models import BlobFault, Job, UnknownObject
 from registry_control.namespaces.models import RecycleBinEntry
 from registry_control.replication.models import Execution, ExecutionStatus, Rule
 from registry_control.serving.heartbeat import record_heartbeat
-from tests.factories import FULL_ACCESS, OPERATOR, TestKey, make_key, make_namespace, push_image, unique
+from tests.factories import TestKey, make_key, make_namespace, push_image, unique
 from tests.integration.control.api import Api
 from tests.integration.replication.scene import make_rule, make_target
 from tests.services.stack import ROOT
@@ -33,13 +32,6 @@ from tests.services.stack import ROOT
 pytestmark = pytest.mark.django_db
 
 RULES: Final = ROOT / "deploy" / "prometheus" / "rules.yml"
-
-
-@pytest.fixture
-def operator() -> TestKey:
-    key = make_key(FULL_ACCESS, OPERATOR)
-    Organization.objects.filter(pk=key.organization.pk).update(operates_installation=True)
-    return key
 
 
 def scrape(operator: TestKey) -> dict[str, float]:

@@ -196,6 +196,16 @@ def test_the_command_obeys_the_breaker_until_it_is_released(dead: Pushed) -> Non
     assert (again["blobs"], again["stopped_by_breaker"], again["reason"]) == (4, False, "")
 
 
+@pytest.mark.parametrize("option", ["--dry-run", "--report", f"--explain=sha256:{'0' * 64}"])
+def test_a_command_that_only_looks_does_not_release_the_breaker(dead: Pushed, option: str) -> None:
+    blob_store().check()
+    inventory.advance()
+    assert _gc("--now")["stopped_by_breaker"] is True
+    with pytest.raises(CommandError, match="use it without"):
+        call_command("gc", "--release-breaker", option)
+    assert Breaker.objects.get().stopped_at is not None
+
+
 def test_a_requested_run_ends_as_stopped(dead: Pushed, store: FilesystemStore) -> None:
     BlobReview.objects.update(unreferenced_since=now() - timedelta(days=9))
     run = start_run(actor=SYSTEM, dry_run=False)

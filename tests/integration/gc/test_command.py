@@ -200,6 +200,19 @@ def test_the_command_a_requested_run_and_the_queue_count_the_same(
     assert (done["blobs"], done["bytes"], len(done["waiting"])) == (3, 5, 2)
 
 
+def test_an_empty_digest_is_refused_and_starts_no_run(deleting: Pushed) -> None:
+    with pytest.raises(CommandError, match="'' is not a digest"):
+        gc("--now", "--explain", "")
+    assert not GcRun.objects.exists()
+
+
+def test_now_says_what_it_passes_over_beside_the_document(deleting: Pushed) -> None:
+    out, err = StringIO(), StringIO()
+    call_command("gc", "--now", "--json", stdout=out, stderr=err)
+    assert json.loads(out.getvalue())["blobs"] == 2
+    assert "passes over the grace period" in err.getvalue()
+
+
 @pytest.mark.only_on("sqlite")
 def test_a_database_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     environment = {

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
 from registry_control.audit.services import SYSTEM
 from registry_control.common.store import blob_store
@@ -57,18 +57,20 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **options: Any) -> None:
         """Run, and print what was removed and what waits."""
         if options["release_breaker"]:
-            breaker.release(actor=SYSTEM)
+            self._release(options)
         ignore_grace = options["now"]
         if options["report"]:
             self._report(as_json=options["json"])
             return
-        if options["explain"]:
+        if options["explain"] is not None:
             self._explain(options["explain"], commands.rules(ignore_grace=ignore_grace), options["json"])
             return
         if options["dry_run"]:
             outcome = commands.dry_run(ignore_grace=ignore_grace)
         else:
             outcome = commands.collect(store=blob_store(), ignore_grace=ignore_grace)
+        if ignore_grace:
+            self._announce(self.stderr if options["json"] else self.stdout)
         waiting = planner.waiting(commands.rules(ignore_grace=ignore_grace))
         if options["json"]:
             self._print_json(outcome, waiting, dry_run=options["dry_run"])
@@ -77,11 +79,23 @@ class Command(BaseCommand):
         if outcome.errors:
             raise CommandError("not everything was removed: " + "; ".join(outcome.errors))
 
+    def _release(self, options: dict[str, Any]) -> None:
+        """Release the breaker, unless the command is only to look.
+
+        Raises:
+            CommandError: it is.
+        """
+        if options["dry_run"] or options["report"] or options["explain"] is not None:
+            raise CommandError(
+                "--release-breaker lets the collector go on: use it without --dry-run, --report and --explain"
+            )
+        breaker.release(actor=SYSTEM)
+
     def _explain(self, digest: str, rules: Rules, as_json: bool) -> None:
         try:
             Digest.parse(digest)
         except ProtocolError as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(error.message) from error
         found = explain(digest, viewer=Viewer(None), rules=rules)
         if as_json:
             self.stdout.write(json.dumps({**asdict(found), "goes_at": _time(found.goes_at)}))
@@ -112,6 +126,14 @@ class Command(BaseCommand):
         for finding in found.findings:
             self.stdout.write(finding.text)
 
+    def _announce(self, output: OutputWrapper) -> None:
+        """Say what `--now` passes over; standard output is for the document alone if there is one."""
+        grace = int(settings.GC_GRACE.total_seconds())
+        output.write(
+            f"--now empties the recycle bin and passes over the grace period of {grace} s;"
+            " it keeps leased blobs, running uploads and everything that a manifest lists"
+        )
+
     def _print_json(
         self, outcome: Outcome, waiting: Iterator[tuple[Candidate, Verdict]], *, dry_run: bool
     ) -> None:
@@ -133,12 +155,6 @@ class Command(BaseCommand):
     def _print_text(
         self, outcome: Outcome, waiting: Iterator[tuple[Candidate, Verdict]], options: dict[str, Any]
     ) -> None:
-        if options["now"]:
-            grace = int(settings.GC_GRACE.total_seconds())
-            self.stdout.write(
-                f"--now empties the recycle bin and passes over the grace period of {grace} s;"
-                " it keeps leased blobs, running uploads and everything that a manifest lists"
-            )
         verb = "would remove" if options["dry_run"] else "removed"
         self.stdout.write(
             f"{verb} {outcome.blobs} blobs of {outcome.bytes} bytes and {outcome.manifests} manifests"

@@ -1,7 +1,7 @@
 """`manage.py scrub`: verifies stored content now, in this process."""
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from dataclasses import asdict
 from typing import Any
 
@@ -11,10 +11,22 @@ from django.core.management.base import BaseCommand, CommandError
 from registry_control.common.store import blob_store
 from registry_control.integrity.policy import MIB
 from registry_control.integrity.selectors.report import Fault, Report, State, full_report
+from registry_control.integrity.serializers import ScrubSerializer
 from registry_control.integrity.services import commands
 from registry_control.integrity.services.commands import Outcome
 from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ProtocolError
+
+
+def _rate(text: str) -> int:
+    """MiB per second.
+
+    Raises:
+        ArgumentTypeError: it is not a positive number.
+    """
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 class Command(BaseCommand):
@@ -25,7 +37,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
         parser.add_argument("digests", nargs="*", metavar="DIGEST", help="only these; by default all content")
-        parser.add_argument("--rate", type=int, default=0, metavar="MIB", help="MiB per second at most")
+        parser.add_argument("--rate", type=_rate, metavar="MIB", help="MiB per second at most")
         parser.add_argument(
             "--accept-losses",
             action="store_true",
@@ -41,12 +53,14 @@ class Command(BaseCommand):
         else:
             outcome = commands.scrub_all(
                 blob_store(),
-                bytes_per_second=options["rate"] * MIB or None,
+                bytes_per_second=options["rate"] and options["rate"] * MIB,
                 accept_losses=options["accept_losses"],
             )
         report = full_report(period=settings.SCRUB_PERIOD)
         if options["json"]:
-            self.stdout.write(json.dumps({**asdict(outcome), **asdict(report)}, default=str))
+            errors = list(dict.fromkeys([*outcome.errors, *report.errors]))
+            shown = {**asdict(outcome), **ScrubSerializer(report).data, "errors": errors}
+            self.stdout.write(json.dumps(shown))
         else:
             self._print(outcome, report)
         if outcome.errors:
@@ -56,7 +70,7 @@ class Command(BaseCommand):
         try:
             return str(Digest.parse(digest))
         except ProtocolError as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(error.message) from error
 
     def _print(self, outcome: Outcome, report: Report) -> None:
         self.stdout.write(f"read {outcome.blobs} blobs of {outcome.bytes} bytes")

@@ -1,0 +1,60 @@
+"""What `manage.py scrub` prints, and what it refuses."""
+
+import json
+from datetime import datetime
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from registry_control.common.store import blob_store
+from registry_control.namespaces.models import Namespace
+from registry_data.storage.filesystem import FilesystemStore
+from tests.factories import Pushed, TestKey, digest_of, push_image
+from tests.integration.integrity.conftest import LAYER
+from tests.integration.integrity.steps import remove
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.only_on("sqlite")]
+
+
+@pytest.fixture
+def lost(owner: TestKey, namespace: Namespace) -> Pushed:
+    """An image in the store of the settings that has lost a layer."""
+    store = blob_store()
+    assert isinstance(store, FilesystemStore)
+    store.check()
+    pushed = push_image(owner, namespace, layers=[LAYER, b"another layer"], store=store)
+    remove(store, digest_of(LAYER))
+    return pushed
+
+
+def scrub(*arguments: str) -> tuple[dict[str, Any], str]:
+    """The document, and the error with which the command ended."""
+    out, error = StringIO(), ""
+    try:
+        call_command("scrub", "--json", *arguments, stdout=out)
+    except CommandError as found:
+        error = str(found)
+    return json.loads(out.getvalue()), error
+
+
+def test_the_document_is_that_of_the_api_with_times_as_rfc_3339_has_them(lost: Pushed) -> None:
+    found, error = scrub()
+    assert error == ""
+    assert [each["digest"] for each in found["missing"]] == [digest_of(LAYER)]
+    assert "T" in found["missing"][0]["found_at"]
+    assert datetime.fromisoformat(found["missing"][0]["found_at"]).tzinfo is not None
+
+
+def test_the_document_has_the_errors_of_the_run(lost: Pushed) -> None:
+    unknown = digest_of(b"no blob")
+    found, error = scrub(unknown)
+    assert found["errors"] == [f"the registry has no blob {unknown}"]
+    assert unknown in error
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "x", "1.5", ""])
+def test_a_rate_is_a_positive_number(lost: Pushed, rate: str) -> None:
+    with pytest.raises(CommandError, match="is not a whole number of at least 1"):
+        call_command("scrub", f"--rate={rate}")
