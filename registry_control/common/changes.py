@@ -10,9 +10,9 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from registry_control.common.clock import now
 from registry_control.common.models import Change
-from registry_control.db.sql import execute, time_parameter
+from registry_control.db.functions import DatabaseNow
+from registry_control.db.sql import execute
 
 RETENTION: Final = timedelta(hours=1)
 EVERYTHING: Final = "all"
@@ -20,8 +20,8 @@ EVERYTHING: Final = "all"
 
 _HORIZON: Final = "pruned:"
 _COLUMNS: Final = "INSERT INTO common_change (scope, transaction_id, created_at) VALUES "
-_POSTGRESQL_ROW: Final = "(%s, pg_current_xact_id()::text::bigint, %s)"
-_SQLITE_ROW: Final = "(%s, 0, %s)"
+_POSTGRESQL_ROW: Final = "(%s, pg_current_xact_id()::text::bigint, statement_timestamp())"
+_SQLITE_ROW: Final = "(%s, 0, statement_timestamp())"
 
 
 def organization_scope(organization_id: UUID | str) -> str:
@@ -57,10 +57,7 @@ def record_change(*scopes: str) -> None:
     if not connection.in_atomic_block:
         raise RuntimeError("record_change needs the transaction that makes the change")
     row = _SQLITE_ROW if connection.vendor == "sqlite" else _POSTGRESQL_ROW
-    moment = time_parameter(now())
-    execute(
-        _COLUMNS + ", ".join([row] * len(scopes)), [value for scope in scopes for value in (scope, moment)]
-    )
+    execute(_COLUMNS + ", ".join([row] * len(scopes)), scopes)
 
 
 def pruned_up_to(scope: str) -> int | None:
@@ -75,7 +72,7 @@ def prune_changes(*, limit: int) -> int:
     The same transaction records the horizon: a process that has not read all of the deleted rows finds that
     record instead, and evicts everything. So the clock decides only when a row goes, never what is fresh.
     """
-    old = Change.objects.filter(created_at__lt=now() - RETENTION).order_by("id").select_for_update()
+    old = Change.objects.filter(created_at__lt=DatabaseNow() - RETENTION).order_by("id").select_for_update()
     doomed = list(old.values_list("id", "transaction_id")[:limit])
     if not doomed:
         return 0

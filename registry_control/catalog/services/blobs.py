@@ -16,7 +16,6 @@ from registry_control.catalog.models import CURRENT_BLOB, Blob, live_sql
 from registry_control.catalog.references import Cause
 from registry_control.catalog.services import images
 from registry_control.common.changes import EVERYTHING, record_change
-from registry_control.common.clock import now
 from registry_control.common.signals import content_healed
 from registry_control.db.sql import (
     Rows,
@@ -25,7 +24,6 @@ from registry_control.db.sql import (
     id_parameter,
     rows,
     rows_of_each,
-    time_parameter,
 )
 from registry_data.storage.base import Key
 
@@ -35,7 +33,8 @@ _CLOSE: Final = """
 UPDATE catalog_uploadsession SET is_open = FALSE WHERE id = %s AND image_id = %s AND is_open RETURNING id
 """
 _INSERT: Final = """
-INSERT INTO catalog_blob (digest, size, storage_key, state, created_at) VALUES (%s, %s, %s, 'live', %s)
+INSERT INTO catalog_blob (digest, size, storage_key, state, created_at)
+VALUES (%s, %s, %s, 'live', statement_timestamp())
 ON CONFLICT (digest) WHERE NOT (state = 'deleting') DO NOTHING RETURNING id
 """
 # `storage_key <> ''` is true of every row.
@@ -47,7 +46,8 @@ SELECT id, size, storage_key, state FROM catalog_blob
 WHERE digest = %s AND {CURRENT_BLOB} AND (state <> 'live' OR storage_key = %s) FOR UPDATE
 """
 _REPLACE: Final = """
-UPDATE catalog_blob SET size = %s, storage_key = %s, state = 'live', verified_at = %s WHERE id = %s
+UPDATE catalog_blob SET size = %s, storage_key = %s, state = 'live', verified_at = statement_timestamp()
+WHERE id = %s
 """
 _SHARE: Final = "SELECT id FROM catalog_blob WHERE id = %s AND state = 'live' FOR SHARE"
 
@@ -92,7 +92,7 @@ def _heal(new: NewBlob, lost: Key | None) -> int | None:
     and leases stay. Garbage collection deletes what is left of the old bytes.
     """
     for blob_id, size, key, state in rows(_LOCK_BROKEN, [new.digest, lost or ""]):
-        execute(_REPLACE, [new.size, new.storage_key, time_parameter(now()), blob_id])
+        execute(_REPLACE, [new.size, new.storage_key, blob_id])
         references.discard_content(new.digest, size=size, key=key)
         record_change(EVERYTHING)  # any number of images may have the blob
         found_as = Blob.State.MISSING if state == Blob.State.LIVE else state
@@ -137,7 +137,7 @@ def _check_closed(image_id: UUID, image: Rows, closed: Rows) -> None:
 
 
 def _insert_statement(new: NewBlob) -> Statement:
-    return _INSERT, [new.digest, new.size, new.storage_key, time_parameter(now())]
+    return _INSERT, [new.digest, new.size, new.storage_key]
 
 
 def _ensure(new: NewBlob, inserted: Rows, *, lost: Key | None) -> tuple[int, bool]:

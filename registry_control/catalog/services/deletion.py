@@ -23,9 +23,10 @@ from registry_control.catalog.references import Cause
 from registry_control.catalog.selectors.holders import idle_images, leases_have_expired
 from registry_control.catalog.services import images, manifests, uploads
 from registry_control.common import clock_watch
-from registry_control.common.clock import database_now, now
+from registry_control.common.clock import database_now
 from registry_control.common.models import Status
 from registry_control.common.signals import manifests_removed
+from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import execute, id_parameter, placeholders, rows
 from registry_control.namespaces import recycling
 from registry_control.namespaces.models import Namespace
@@ -121,7 +122,7 @@ def _delete_images(store: BlobStore, limit: int) -> tuple[bool, list[StorageErro
 def _requeue(pk: UUID) -> None:
     """Put an image behind all others, unless another transaction has locked its row."""
     unlocked = Image.objects.select_for_update(skip_locked=True).filter(pk=pk, status=Status.DELETING)
-    Image.objects.filter(pk__in=list(unlocked.values_list("pk", flat=True))).update(updated_at=now())
+    Image.objects.filter(pk__in=list(unlocked.values_list("pk", flat=True))).update(updated_at=DatabaseNow())
 
 
 def _delete_namespaces(limit: int) -> bool:

@@ -29,7 +29,6 @@ from registry_control.db.sql import (
     id_parameter,
     row,
     rows,
-    time_parameter,
     uuid_from_db,
 )
 from registry_control.namespaces import recycling
@@ -50,7 +49,8 @@ SELECT id FROM catalog_image WHERE namespace_id = %s AND name = %s AND {not_dele
 _INSERT: Final = """
 INSERT INTO catalog_image (id, namespace_id, organization_id, name, visibility, status, status_message,
                            size, untagged_size, size_is_stale, tag_rows, created_at, updated_at)
-VALUES (%s, %s, %s, %s, 'inherit', 'ready', '', 0, 0, FALSE, 0, %s, %s)
+VALUES (%s, %s, %s, %s, 'inherit', 'ready', '', 0, 0, FALSE, 0,
+        statement_timestamp(), statement_timestamp())
 """
 _COUNT: Final = "UPDATE namespaces_namespace SET image_rows = image_rows + 1 WHERE id = %s"
 _LOCK: Final = f"""
@@ -123,10 +123,10 @@ def get_or_create(*, actor: Actor, namespace_id: UUID, name: str) -> UUID:
         raise ImageReadOnly(f"{namespace.name}/{name}")
     for (existing_id,) in rows(_BY_NAME, [id_parameter(namespace_id), name]):
         return uuid_from_db(existing_id)
-    image_id, moment = uuid4(), time_parameter(now())
+    image_id = uuid4()
     organization_id = uuid_from_db(namespace.organization_id)
     place = [id_parameter(namespace_id), id_parameter(organization_id)]
-    execute(_INSERT, [id_parameter(image_id), *place, name, moment, moment])
+    execute(_INSERT, [id_parameter(image_id), *place, name])
     execute(_COUNT, [id_parameter(namespace_id)])
     target = Target("image", image_id, f"{namespace.name}/{name}", organization_id)
     record(actor=actor, verb="image.create", target=target)

@@ -29,10 +29,11 @@ from registry_control.catalog.services import (
 from registry_control.catalog.services.images import ImageForUpdate
 from registry_control.catalog.services.tags import TagChange
 from registry_control.common.changes import image_scope, record_change, repositories_scope
-from registry_control.common.clock import database_now, now
+from registry_control.common.clock import database_now
 from registry_control.common.errors import AlreadyExists, PermissionsDenied
 from registry_control.common.models import NOT_DELETING, Status
 from registry_control.common.signals import content_pushed
+from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import (
     Rows,
     execute,
@@ -42,7 +43,6 @@ from registry_control.db.sql import (
     row,
     rows,
     rows_of_each,
-    time_parameter,
 )
 from registry_control.namespaces import recycling
 from registry_control.namespaces.models import RecycleBinEntry
@@ -116,7 +116,8 @@ _TAGS_ON: Final = "SELECT manifest_id, name FROM catalog_tag WHERE manifest_id I
 _PUSHED: Final = """
 UPDATE catalog_image SET size = size + CASE WHEN size_is_stale THEN 0 ELSE %s END,
                          untagged_size = untagged_size + CASE WHEN size_is_stale THEN 0 ELSE %s END,
-                         tag_rows = tag_rows + %s, pushed_at = %s, updated_at = %s
+                         tag_rows = tag_rows + %s,
+                         pushed_at = statement_timestamp(), updated_at = statement_timestamp()
 WHERE id = %s
 """
 
@@ -219,9 +220,8 @@ def _update_image(image_id: UUID, stored: _Stored, changes: Sequence[TagChange])
         affected.add(stored.id)
     moved = reachability.update(image_id, affected) if affected else 0
     sizes = (stored.grown.size + moved, stored.grown.untagged_size - moved)
-    moment = time_parameter(now())
     created = sum(change.is_new for change in changes)
-    execute(_PUSHED, [*sizes, created, moment, moment, id_parameter(image_id)])
+    execute(_PUSHED, [*sizes, created, id_parameter(image_id)])
 
 
 def _create(image: ImageForUpdate, new: NewManifest, *, is_tagged: bool) -> _Stored:
@@ -402,7 +402,7 @@ def delete_locked(image: Image, doomed: Sequence[Manifest], *, actor: Actor) -> 
     Image.objects.filter(pk=image.pk).update(
         **reachability.changed_sizes(size=moved, untagged_size=-moved - removed),
         tag_rows=F("tag_rows") - sum(map(len, tags_on.values())),
-        updated_at=now(),
+        updated_at=DatabaseNow(),
     )
     target = images.target_of(image)
     details = ({"digest": each.digest, "tags": " ".join(sorted(tags_on.get(each.pk, ())))} for each in doomed)
@@ -478,7 +478,7 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
     again = row(_BY_DIGEST, [id_parameter(image.pk), entry.digest])
     manifest_id = _Found(*again).id if again else _move_back(image, keeper, entry.digest)
     others = moves.bring_back(image, manifest_id, actor=actor)
-    Manifest.objects.filter(pk__in=[manifest_id, *others]).update(restored_at=database_now())
+    Manifest.objects.filter(pk__in=[manifest_id, *others]).update(restored_at=DatabaseNow())
     new = others if again else [manifest_id, *others]
     grown = sum(blob.size for blob in references.linked_only_by(new)) if new else 0
     restored = _restore_tags(image, keeper, manifest_id, name)
@@ -526,10 +526,13 @@ def _restore_tags(image: Image, keeper: Image, manifest_id: int, name: str | Non
         if taken:
             own.filter(name=taken[0]).update(name=name)
         else:
-            Tag.objects.create(image=keeper, name=name, manifest_id=manifest_id)
+            moment = database_now()
+            Tag.objects.create(
+                image=keeper, name=name, manifest_id=manifest_id, created_at=moment, updated_at=moment
+            )
     own.filter(name__in=list(there)).delete()
     restored = list(own.values_list("name", flat=True))
-    own.update(image=image, manifest=manifest_id, restored_at=database_now())
+    own.update(image=image, manifest=manifest_id, restored_at=DatabaseNow())
     return restored
 
 

@@ -143,7 +143,7 @@ def untag_locked(image: Image, doomed: Sequence[DoomedTag], *, actor: Actor) -> 
     Image.objects.filter(pk=image.pk).update(
         **reachability.changed_sizes(size=-size, untagged_size=size),
         tag_rows=F("tag_rows") - len(doomed),
-        updated_at=now(),
+        updated_at=DatabaseNow(),
     )
     target = images.target_of(image)
     record_many(((target, _detail(tag)) for tag in doomed), actor=actor, verb="tag.delete")

@@ -30,7 +30,7 @@ from registry_control.catalog.services import images, manifests, tags
 from registry_control.catalog.services.tags import DoomedTag
 from registry_control.common import clock_watch
 from registry_control.common.background import is_stopping
-from registry_control.common.clock import database_now, now
+from registry_control.common.clock import database_now
 from registry_control.common.models import DELETED, Status
 from registry_control.db.sql import id_parameter, rows, time_parameter
 from registry_control.gc.models import RetentionRun
@@ -114,7 +114,7 @@ def enforce(*, seconds: float) -> bool:
 
 def _due() -> Q:
     """Passes and slices that are due. One that is due later than in an hour was planned by a wrong clock."""
-    moment = now()
+    moment = database_now()
     is_due = Q(due_at__lte=moment) | Q(due_at__gt=moment + 2 * INTERVAL)
     is_claimed = Q(claimed_until__gt=moment, claimed_until__lte=moment + 2 * _CLAIM)
     return is_due & (Q(claimed_until__isnull=True) | ~is_claimed)
@@ -129,9 +129,10 @@ def _claim() -> RetentionRun | None:
         run = found.order_by("due_at", "pk").first()
         if run is None:
             return None
-        run.claim, run.claimed_until = uuid4(), now() + _CLAIM
+        moment = database_now()
+        run.claim, run.claimed_until = uuid4(), moment + _CLAIM
         if run.started_at is None or run.finished_at is not None:
-            run.started_at, run.finished_at = now(), None
+            run.started_at, run.finished_at = moment, None
             run.tags, run.manifests, run.skipped, run.cursor = 0, 0, [], {}
         run.save()
         return run
@@ -159,7 +160,7 @@ def _begin(run: RetentionRun, seconds: float) -> _Slice | None:
 
 def _finish(run: RetentionRun, slice_: _Slice) -> None:
     """End the pass; the next one is due an hour after this one began."""
-    moment = now()
+    moment = database_now()
     due_at = max(moment, min(run.started_at or moment, moment) + INTERVAL)
     _save(run, slice_, cursor={}, due_at=due_at, finished_at=moment)
     if run.tags or run.manifests or run.skipped:
@@ -170,7 +171,7 @@ def _finish(run: RetentionRun, slice_: _Slice) -> None:
 
 def _pause(run: RetentionRun, slice_: _Slice) -> None:
     """Give the pass back, behind all others that are due."""
-    _save(run, slice_, cursor=run.cursor, due_at=now(), finished_at=None)
+    _save(run, slice_, cursor=run.cursor, due_at=database_now(), finished_at=None)
 
 
 def _save(

@@ -1,7 +1,7 @@
 """Storing the retention of a namespace."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from django.db import transaction
 from registry_control.access.policy import Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.gc.models import RetentionRun
 from registry_control.gc.retention import Policy, parse
 from registry_control.gc.selectors import retention as selectors
@@ -42,12 +42,12 @@ def put(*, principal: Principal, namespace_id: UUID, document: object) -> Policy
 
 def store(namespace: Namespace, policy: Policy, *, actor: Actor) -> Retention:
     """Store the retention of a namespace whose row is locked, for an actor who may do that."""
-    moment = now()
+    moment = database_now()
     fields = policy.as_json()
     row, _ = Retention.objects.update_or_create(
         namespace=namespace, defaults={**fields, "updated_at": moment}
     )
-    _plan(namespace, policy)
+    _plan(namespace, policy, moment)
     record(
         actor=actor,
         verb="namespace.retention",
@@ -61,12 +61,12 @@ def store(namespace: Namespace, policy: Policy, *, actor: Actor) -> Retention:
     return row
 
 
-def _plan(namespace: Namespace, policy: Policy) -> None:
+def _plan(namespace: Namespace, policy: Policy, moment: datetime) -> None:
     """Let a new pass begin at once; a worker in the middle of one loses its claim."""
     if not policy.removes:
         RetentionRun.objects.filter(namespace=namespace).delete()
         return
     RetentionRun.objects.update_or_create(
         namespace=namespace,
-        defaults={"due_at": now(), "claim": None, "claimed_until": None, "started_at": None, "cursor": {}},
+        defaults={"due_at": moment, "claim": None, "claimed_until": None, "started_at": None, "cursor": {}},
     )

@@ -7,7 +7,7 @@ takes, so that several workers share the row of an hour without deadlocks.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from registry_control.audit.services import Actor, Target, record
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.db.sql import execute, id_parameter, time_parameter
 from registry_control.gc.models import GcRun
 
@@ -24,13 +24,14 @@ _MAX_ERRORS: Final = 20  # of one run
 _ABANDONED_AFTER: Final = timedelta(minutes=10)
 
 _ADD: Final = """
-UPDATE gc_gcrun SET blobs = blobs + %s, bytes = bytes + %s, manifests = manifests + %s, updated_at = %s
+UPDATE gc_gcrun SET blobs = blobs + %s, bytes = bytes + %s, manifests = manifests + %s,
+                    updated_at = statement_timestamp()
 WHERE id = %s
 """
 _ADD_TO_HOUR: Final = """
 INSERT INTO gc_gcrun (id, kind, status, dry_run, errors, cursor_blob, hour, started_at, updated_at,
                       blobs, bytes, manifests)
-VALUES (%s, 'continuous', 'running', FALSE, '[]', 0, %s, %s, %s, %s, %s, %s)
+VALUES (%s, 'continuous', 'running', FALSE, '[]', 0, %s, %s, statement_timestamp(), %s, %s, %s)
 ON CONFLICT (hour) DO UPDATE SET
     blobs = gc_gcrun.blobs + excluded.blobs, bytes = gc_gcrun.bytes + excluded.bytes,
     manifests = gc_gcrun.manifests + excluded.manifests, updated_at = excluded.updated_at
@@ -52,13 +53,17 @@ def counted_in(run_id: UUID) -> Iterator[None]:
 
 def count(*, blobs: int = 0, size: int = 0, manifests: int = 0) -> None:
     """Add removals of the current transaction to the run of this thread, or to those of this hour."""
-    moment, run_id = now(), _run.get()
+    run_id = _run.get()
     if run_id is not None:
-        execute(_ADD, [blobs, size, manifests, time_parameter(moment), id_parameter(run_id)])
+        execute(_ADD, [blobs, size, manifests, id_parameter(run_id)])
         return
-    hour = time_parameter(moment.replace(minute=0, second=0, microsecond=0))
+    hour = time_parameter(_this_hour())
     sums = [blobs, size, manifests]
-    execute(_ADD_TO_HOUR, [id_parameter(uuid4()), hour, hour, time_parameter(moment), *sums])
+    execute(_ADD_TO_HOUR, [id_parameter(uuid4()), hour, hour, *sums])
+
+
+def _this_hour() -> datetime:
+    return database_now().replace(minute=0, second=0, microsecond=0)
 
 
 @transaction.atomic
@@ -67,7 +72,7 @@ def add_error(text: str) -> None:
     run_id = _run.get()
     if run_id is None:
         count()  # creates the row of this hour
-        wanted = Q(hour=now().replace(minute=0, second=0, microsecond=0))
+        wanted = Q(hour=_this_hour())
     else:
         wanted = Q(pk=run_id)
     run = GcRun.objects.select_for_update().filter(wanted).first()
@@ -79,7 +84,8 @@ def add_error(text: str) -> None:
 @transaction.atomic
 def start(*, actor: Actor, kind: GcRun.Kind, dry_run: bool) -> GcRun:
     """Create a run."""
-    run = GcRun.objects.create(kind=kind, dry_run=dry_run)
+    moment = database_now()
+    run = GcRun.objects.create(kind=kind, dry_run=dry_run, started_at=moment, updated_at=moment)
     record(actor=actor, verb="gcrun.start", target=Target("gcrun", run.pk, str(run), None), dry_run=dry_run)
     return run
 
@@ -92,7 +98,7 @@ def finish(run_id: UUID, *, is_stopped: bool = False) -> GcRun:
         run.status = GcRun.Status.FAILED if run.errors else GcRun.Status.SUCCEEDED
         if is_stopped:
             run.status = GcRun.Status.STOPPED
-        run.finished_at = run.updated_at = now()
+        run.finished_at = run.updated_at = database_now()
         run.save(update_fields=["status", "finished_at", "updated_at"])
     return run
 
@@ -100,7 +106,7 @@ def finish(run_id: UUID, *, is_stopped: bool = False) -> GcRun:
 @transaction.atomic
 def close_old() -> int:
     """End the runs of past hours, and stop those of commands that were killed. Returns how many."""
-    moment = now()
+    moment = database_now()
     over = Q(kind=GcRun.Kind.CONTINUOUS, hour__lte=moment - HOUR)
     abandoned = Q(kind=GcRun.Kind.COMMAND, updated_at__lt=moment - _ABANDONED_AFTER)
     running = GcRun.objects.select_for_update(skip_locked=True).filter(status=GcRun.Status.RUNNING)

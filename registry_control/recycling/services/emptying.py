@@ -23,7 +23,6 @@ from registry_control.catalog.selectors.recycled import image_with_promises
 from registry_control.catalog.services import images
 from registry_control.catalog.services.deletion import skip_locked
 from registry_control.common import clock_watch
-from registry_control.common.clock import now
 from registry_control.common.errors import NotFound
 from registry_control.common.models import Status
 from registry_control.common.signals import deletion_started
@@ -109,7 +108,7 @@ def _purge_content(entry_ids: Sequence[UUID], *, verb: str) -> int:
         record_many(events, actor=SYSTEM, verb=f"{kind}.{verb}")
     RecycleBinEntry.objects.filter(pk__in=[entry.pk for entry in entries]).delete()
     if doomed := [entry.row_id for entry in entries if entry.row_id is not None]:
-        Image.objects.filter(pk__in=doomed).update(status=Status.DELETING, updated_at=now())
+        Image.objects.filter(pk__in=doomed).update(status=Status.DELETING, updated_at=DatabaseNow())
         deletion_started.send(sender=Image)
     return len(entries)
 
