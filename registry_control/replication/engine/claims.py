@@ -7,17 +7,15 @@ then images that have not been looked at, so that only a few images have detaile
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from registry_control.common.clock import now
+from registry_control.db.functions import DatabaseNow
 from registry_control.replication.engine.keeper import CLAIM, Hold
 from registry_control.replication.models import (
-    Claimable,
     Execution,
     ExecutionBlob,
     ExecutionImage,
@@ -49,8 +47,8 @@ def claim_next() -> Work | None:
     Starts executions that wait, and ends those that have no work left.
     """
     start_waiting()
-    busy = _claims_by_organization(now())
-    candidates = list(_running(now()).order_by("served_at")[:_CONSIDERED])
+    busy = _claims_by_organization()
+    candidates = list(_running().order_by("served_at")[:_CONSIDERED])
     for execution in sorted(candidates, key=lambda one: (busy[one.organization_id], one.served_at)):
         work = _claim_in(execution)
         if work is not None:
@@ -60,11 +58,10 @@ def claim_next() -> Work | None:
 
 def others_wait(organization_id: UUID) -> bool:
     """Whether another organization has work that no thread does, so that a long transfer should pause."""
-    moment = now()
-    busy = [*_claims_by_organization(moment)]
-    free = _running(moment).exclude(organization_id__in=[organization_id, *busy])
+    busy = [*_claims_by_organization()]
+    free = _running().exclude(organization_id__in=[organization_id, *busy])
     pending: list[Exists] = [
-        Exists(model.objects.filter(_due(moment), execution=OuterRef("pk"), state=ItemState.PENDING))
+        Exists(model.objects.filter(_due(), execution=OuterRef("pk"), state=ItemState.PENDING))
         for model in (ExecutionImage, ExecutionBlob)
     ]
     return free.filter(Q(is_planned=False) | Q(pending[0]) | Q(pending[1])).exists()
@@ -84,23 +81,24 @@ def _start(pk: UUID, rule_id: UUID) -> None:
     rule = Rule.objects.select_for_update(skip_locked=True).filter(pk=rule_id).values_list("pk").first()
     if rule is None or Execution.objects.filter(rule=rule_id, status=ExecutionStatus.RUNNING).exists():
         return
-    moment = now()
+    now = DatabaseNow()
     Execution.objects.filter(pk=pk, status=ExecutionStatus.PENDING).update(
-        status=ExecutionStatus.RUNNING, started_at=moment, served_at=moment, next_attempt_at=moment
+        status=ExecutionStatus.RUNNING, started_at=now, served_at=now, next_attempt_at=now
     )
 
 
-def _running(moment: datetime) -> QuerySet[Execution]:
-    return Execution.objects.filter(status=ExecutionStatus.RUNNING, next_attempt_at__lte=moment)
+def _running() -> QuerySet[Execution]:
+    return Execution.objects.filter(status=ExecutionStatus.RUNNING, next_attempt_at__lte=DatabaseNow())
 
 
-def _due(moment: datetime) -> Q:
+def _due() -> Q:
     """Items that nobody works on and that need not wait."""
-    return Q(next_attempt_at__lte=moment) & (Q(claimed_until=None) | Q(claimed_until__lte=moment))
+    now = DatabaseNow()
+    return Q(next_attempt_at__lte=now) & (Q(claimed_until=None) | Q(claimed_until__lte=now))
 
 
-def _claims_by_organization(moment: datetime) -> Counter[UUID]:
-    claimed = {"claimed_by__isnull": False, "claimed_until__gt": moment}
+def _claims_by_organization() -> Counter[UUID]:
+    claimed = {"claimed_by__isnull": False, "claimed_until__gt": DatabaseNow()}
     counts: Counter[UUID] = Counter(
         Execution.objects.filter(**claimed).values_list("organization_id", flat=True)
     )
@@ -134,7 +132,7 @@ def _ready_images(execution: Execution) -> QuerySet[ExecutionImage]:
 def _free_blobs(execution: Execution) -> QuerySet[ExecutionBlob]:
     """Pending blobs, without those on their way to another repository, from which they can be mounted."""
     own = ExecutionBlob.objects.filter(execution=execution)
-    under_way = own.filter(claimed_by__isnull=False, claimed_until__gt=now())
+    under_way = own.filter(claimed_by__isnull=False, claimed_until__gt=DatabaseNow())
     return own.filter(state=ItemState.PENDING).exclude(
         digest__in=list(under_way.values_list("digest", flat=True))
     )
@@ -142,17 +140,15 @@ def _free_blobs(execution: Execution) -> QuerySet[ExecutionBlob]:
 
 @transaction.atomic
 def _claim(found: QuerySet[ItemT], execution: Execution) -> Work | None:
-    moment = now()
     # In the order of the index: however many rows wait, one is read.
-    free = found.select_for_update(skip_locked=True, of=("self",)).filter(_due(moment))
+    free = found.select_for_update(skip_locked=True, of=("self",)).filter(_due())
     item = free.order_by("next_attempt_at").first()
     if item is None:
         return None
-    item.claimed_by, item.claimed_until = uuid4(), moment + CLAIM
-    item.save(update_fields=["claimed_by", "claimed_until"])
-    Execution.objects.filter(pk=execution.pk).update(served_at=moment)
-    model: type[Claimable] = type(item)
-    return Work(item, execution, Hold(model, item.claimed_by, execution.pk))
+    claim, model = uuid4(), type(item)
+    model._default_manager.filter(pk=item.pk).update(claimed_by=claim, claimed_until=DatabaseNow() + CLAIM)
+    Execution.objects.filter(pk=execution.pk).update(served_at=DatabaseNow())
+    return Work(item, execution, Hold(model, claim, execution.pk))
 
 
 @transaction.atomic

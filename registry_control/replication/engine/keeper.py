@@ -19,7 +19,7 @@ from django.db import Error as AnyDatabaseError
 from django.db import close_old_connections, connections, transaction
 
 from registry_control.common.background import is_stopping
-from registry_control.common.clock import now
+from registry_control.db.functions import DatabaseNow
 from registry_control.replication.models import (
     Claimable,
     Execution,
@@ -133,7 +133,7 @@ def _renew(holds: list[Hold]) -> None:
         started = time.monotonic()
         with transaction.atomic():
             claimed = model.objects.filter(claimed_by__in=own)
-            claimed.update(claimed_until=now() + CLAIM)
+            claimed.update(claimed_until=DatabaseNow() + CLAIM)
             kept = set(claimed.values_list("claimed_by", flat=True))
         for token, hold in own.items():
             if token in kept:

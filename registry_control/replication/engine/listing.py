@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from registry_control.catalog.models import Image, Tag
 from registry_control.common.globs import is_glob, matches, matches_any
 from registry_control.common.models import NOT_DELETING
+from registry_control.db.functions import DatabaseNow
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import outcomes
 from registry_control.replication.engine.work import CannotReplicate, Context
@@ -116,4 +117,10 @@ def _images(context: Context, source: str, tags: Iterable[str]) -> Iterator[Exec
 
 def new_image(execution: Execution, source: str, destination: str, reference: str) -> ExecutionImage:
     """A row for a tag or digest, which is not saved yet."""
-    return ExecutionImage(execution=execution, source=source, destination=destination, reference=reference)
+    return ExecutionImage(
+        execution=execution,
+        source=source,
+        destination=destination,
+        reference=reference,
+        next_attempt_at=DatabaseNow(),
+    )

@@ -7,7 +7,8 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
+from registry_control.db.functions import DatabaseNow
 from registry_control.replication.engine.claims import Item, Work
 from registry_control.replication.engine.keeper import Interrupted
 from registry_control.replication.models import (
@@ -89,7 +90,7 @@ def retry(
     work: Work, sentence: str, *, retry_after: float | None = None, attempts: int | None = None
 ) -> None:
     """Try again later, or give up: after GIVE_UP without success, or after `attempts` failures in a row."""
-    moment = now()
+    moment = database_now()
     with transaction.atomic():
         item = _claimed(work).select_for_update(of=("self",)).first()
         if item is None:
@@ -118,11 +119,12 @@ def _pause(work: Work, item: Item, sentence: str, retry_after: float | None) -> 
     execution = Execution.objects.select_for_update().get(pk=work.execution.pk)
     execution.trouble = sentence
     execution.failures += 1
-    execution.failing_since = execution.failing_since or now()
+    moment = database_now()
+    execution.failing_since = execution.failing_since or moment
     if retry_after or execution.failures >= 3:
-        execution.next_attempt_at = now() + retry_delay(execution.failures - 2, retry_after=retry_after)
+        execution.next_attempt_at = moment + retry_delay(execution.failures - 2, retry_after=retry_after)
     execution.save(update_fields=["trouble", "failures", "failing_since", "next_attempt_at"])
-    if now() - execution.failing_since >= GIVE_UP:
+    if moment - execution.failing_since >= GIVE_UP:
         _fail_execution(execution.pk, f"{sentence}; given up after an hour without success")
 
 
@@ -141,7 +143,7 @@ def remember(target_id: UUID, digest: str, repository: str) -> None:
     """Note that a repository of a target has a blob, so that others can mount it."""
     with transaction.atomic():
         TargetBlob.objects.bulk_create(
-            [TargetBlob(target_id=target_id, digest=digest, repository=repository, seen_at=now())],
+            [TargetBlob(target_id=target_id, digest=digest, repository=repository, seen_at=DatabaseNow())],
             update_conflicts=True,
             unique_fields=["target", "digest"],
             update_fields=["repository", "seen_at"],

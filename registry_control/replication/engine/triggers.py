@@ -10,9 +10,10 @@ from django.db.models import Exists, Min, OuterRef
 
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.services import blobs, uploads
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.common.globs import matches, matches_any
 from registry_control.common.models import NOT_DELETING
+from registry_control.db.functions import DatabaseNow
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import content
 from registry_control.replication.engine.listing import destination_of, new_image
@@ -44,13 +45,17 @@ def start_due(*, limit: int) -> int:
 
     A time that passed while no worker ran counts once, however many there were.
     """
-    due = Rule.objects.filter(next_run_at__lte=now()).order_by("next_run_at").values_list("pk", flat=True)
+    due = (
+        Rule.objects.filter(next_run_at__lte=DatabaseNow())
+        .order_by("next_run_at")
+        .values_list("pk", flat=True)
+    )
     return sum(_start_due(pk) for pk in list(due[:limit]))
 
 
 @transaction.atomic
 def _start_due(pk: UUID) -> bool:
-    moment = now()
+    moment = database_now()
     rule = Rule.objects.select_for_update(skip_locked=True).filter(pk=pk, next_run_at__lte=moment).first()
     if rule is None:
         return False
@@ -87,14 +92,7 @@ def _start_pushed(rule_id: UUID) -> bool:
     wanted = _images_of(rule, rule.namespace, events)
     if not wanted:
         return True
-    execution = Execution.objects.create(
-        rule=rule,
-        organization_id=rule.organization_id,
-        trigger=Trigger.PUSH,
-        is_partial=True,
-        is_planned=True,
-        images_total=len(wanted),
-    )
+    execution = executions.create(rule, trigger=Trigger.PUSH, pushed=len(wanted))
     ExecutionImage.objects.bulk_create(
         new_image(execution, source, destination, reference)
         for source, destination, reference in sorted(wanted)
@@ -142,7 +140,7 @@ def clean_up(*, limit: int) -> bool:
     Returns whether there may be more.
     """
     deleted = _delete_details(limit) + _delete_old(limit) + _delete_rules(limit)
-    old = TargetBlob.objects.filter(seen_at__lt=now() - KEPT).values_list("pk", flat=True)[:limit]
+    old = TargetBlob.objects.filter(seen_at__lt=DatabaseNow() - KEPT).values_list("pk", flat=True)[:limit]
     with transaction.atomic():
         deleted += TargetBlob.objects.filter(pk__in=list(old)).delete()[0]
     return deleted >= limit
@@ -193,7 +191,7 @@ def _delete_old(limit: int) -> int:
     """Delete executions that ended long ago or whose rule was deleted, when their rows are gone."""
     empty = Execution.objects.filter(images__isnull=True, blobs__isnull=True, finished_at__isnull=False)
     deleted = 0
-    for gone in ({"finished_at__lt": now() - KEPT}, {"rule__deleted_at__isnull": False}):
+    for gone in ({"finished_at__lt": DatabaseNow() - KEPT}, {"rule__deleted_at__isnull": False}):
         with transaction.atomic():
             pks = list(empty.filter(**gone).values_list("pk", flat=True)[:limit])
             deleted += Execution.objects.filter(pk__in=pks).delete()[0]

@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db import transaction
 
 from registry_control.audit.services import Actor
+from registry_control.db.functions import DatabaseNow
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import claims, outcomes
 from registry_control.replication.engine.claims import Work
@@ -222,6 +223,7 @@ def _insert_blobs(execution_id: UUID, image: ExecutionImage, blobs: list[Planned
             destination=image.destination,
             digest=blob.digest,
             size=blob.size,
+            next_attempt_at=DatabaseNow(),
         )
         for blob in new
     )

@@ -8,7 +8,7 @@ from registry_control.access.policy import Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.audit.services import Target as AuditTarget
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.replication import selectors
 from registry_control.replication.models import (
     UNFINISHED,
@@ -26,8 +26,22 @@ def start(rule: Rule, *, trigger: Trigger) -> Execution:
     An execution of the whole rule that waits to start is returned instead: it would do the same.
     """
     waiting = Execution.objects.filter(rule=rule, status=ExecutionStatus.PENDING, is_partial=False).first()
-    return waiting or Execution.objects.create(
-        rule=rule, organization_id=rule.organization_id, trigger=trigger
+    return waiting or create(rule, trigger=trigger)
+
+
+def create(rule: Rule, *, trigger: Trigger, pushed: int | None = None) -> Execution:
+    """Create an execution of a rule that is due at once: of the whole rule, or of so many pushed images."""
+    moment = database_now()
+    return Execution.objects.create(
+        rule=rule,
+        organization_id=rule.organization_id,
+        trigger=trigger,
+        is_partial=pushed is not None,
+        is_planned=pushed is not None,
+        images_total=pushed or 0,
+        created_at=moment,
+        served_at=moment,
+        next_attempt_at=moment,
     )
 
 
@@ -64,7 +78,7 @@ def cancel_of(rule: Rule, *, reason: str) -> None:
 def end(execution: Execution, *, status: ExecutionStatus) -> None:
     """Set the final status of an execution whose row is locked."""
     execution.status = status
-    execution.finished_at = now()
+    execution.finished_at = database_now()
     execution.trouble = ""  # nothing is tried again
     execution.save(update_fields=["status", "finished_at", "errors", "trouble"])
 

@@ -10,7 +10,7 @@ from registry_control.access.policy import Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import SYSTEM, Actor, record
 from registry_control.audit.services import Target as AuditTarget
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.common.errors import InvalidArgument
 from registry_control.common.models import Status
 from registry_control.common.signals import execution_started
@@ -146,7 +146,7 @@ def change(rule: Rule, *, actor: Actor, changes: dict[str, Any], target: Target 
     if not names:
         return
     _set(rule, fields, reschedule="cron" in names or "enabled" in names)
-    rule.updated_at = now()
+    rule.updated_at = database_now()
     rule.save(update_fields=[*names, "next_run_at", "updated_at"])
     if not (rule.enabled and rule.on_push):
         PushEvent.objects.filter(rule=rule).delete()
@@ -161,7 +161,7 @@ def _set(rule: Rule, fields: RuleFields, *, reschedule: bool = True) -> None:
     rule.on_push, rule.cron, rule.enabled = fields.on_push, fields.cron, fields.enabled
     if reschedule:
         is_due = fields.enabled and fields.cron
-        rule.next_run_at = policy.next_time(fields.cron, after=now()) if is_due else None
+        rule.next_run_at = policy.next_time(fields.cron, after=database_now()) if is_due else None
 
 
 @transaction.atomic
@@ -186,7 +186,7 @@ def start_deletion(rule: Rule, *, actor: Actor) -> None:
     record(actor=actor, verb="rule.delete", target=audit_target(rule))
     executions.cancel_of(rule, reason="the rule was deleted")
     rule.target = rule.namespace = None
-    rule.deleted_at = now()
+    rule.deleted_at = database_now()
     rule.next_run_at = None
     rule.save(update_fields=["target", "namespace", "deleted_at", "next_run_at"])
 

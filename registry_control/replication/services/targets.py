@@ -15,7 +15,7 @@ from registry_control.access.policy import Principal
 from registry_control.access.services import actor_of
 from registry_control.audit.services import Actor, record
 from registry_control.audit.services import Target as AuditTarget
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now
 from registry_control.common.errors import InUse, InvalidArgument, PermissionsDenied
 from registry_control.common.models import Status
 from registry_control.replication import credentials, remote, selectors
@@ -123,7 +123,7 @@ def change(target: Target, *, actor: Actor, changes: TargetChanges) -> None:
         fields.append("sealed_password")
     if not fields:
         return
-    target.updated_at = now()
+    target.updated_at = database_now()
     target.save(update_fields=[*fields, "updated_at"])
     named = ", ".join(sorted("password" if name == "sealed_password" else name for name in fields))
     record(actor=actor, verb="target.update", target=audit_target(target), fields=named, **_recorded(changed))

@@ -32,8 +32,8 @@ BUDGET = {
     # something else does, marks of manifest and links, bytes; image, audit
     "DELETE /tags/{t}": 14,
     "GET {v1beta1}/namespaces/{n}/retention": 3,  # key, namespace, row
-    # key, namespace, row, its pass: each read and written; audit
-    "PUT {v1beta1}/namespaces/{n}/retention": 7,
+    # key, namespace, time, row, its pass: both read and written; audit
+    "PUT {v1beta1}/namespaces/{n}/retention": 8,
     # key, namespace, time, images, tags to find the newest, tags, digests; and the ends of these lists
     "POST {v1beta1}/namespaces/{n}/retention/preview": 10,
 }

@@ -5,14 +5,15 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.db.models import F
 
-from registry_control.common.clock import now
+from registry_control.common.clock import database_now, now
 from registry_control.common.models import ClockWatch
 from registry_control.common.signals import clock_set_back
 from registry_control.namespaces.models import Namespace
-from registry_control.replication.engine import claims, outcomes
+from registry_control.replication.engine import claims, outcomes, triggers
 from registry_control.replication.engine.claims import Work, claim_next, others_wait, start_waiting
-from registry_control.replication.engine.keeper import Interrupted
+from registry_control.replication.engine.keeper import CLAIM, Interrupted
 from registry_control.replication.engine.run import run
 from registry_control.replication.engine.work import Context, Progress
 from registry_control.replication.models import (
@@ -28,6 +29,7 @@ from registry_control.replication.remote import registries
 from registry_control.replication.services import executions, rules
 from registry_control.replication.services.rules import actor_of_rule
 from registry_data.storage.base import BlobStore
+from tests.clocks import YEARS, check_times, wrong_clock_of_the_node
 from tests.factories import TestKey, make_key, make_namespace, push_image
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
 from tests.integration.replication.scene import make_rule, make_target, work_off
@@ -279,3 +281,39 @@ def run_until() -> Callable[[], None]:
         ExecutionBlob.objects.update(next_attempt_at=now())
 
     return work
+
+
+@pytest.mark.parametrize("error", [YEARS, -YEARS], ids=["ahead", "behind"])
+def test_a_node_with_a_wrong_clock_keeps_no_other_from_its_work(
+    owner: TestKey, namespace: Namespace, target: Target, store: BlobStore, error: timedelta
+) -> None:
+    # given a node with a wrong clock that lists and plans an execution, claims some of it, and then dies
+    pushed = push_image(owner, namespace, layers=[os.urandom(50) for _ in range(5)], store=store)
+    hourly = make_rule(owner, namespace, target, cron="0 * * * *")
+    pushing = make_rule(owner, namespace, target, on_push=True)
+    with wrong_clock_of_the_node(error):
+        rules.run(principal=owner.principal, rule_id=hourly.pk)
+        for _ in range(2):
+            work = claim_next()
+            assert work is not None
+            run(work)
+        lost = claimed(1)
+        outcomes.retry(claimed(1)[0], "the target is down")
+        Rule.objects.filter(pk=hourly.pk).update(next_run_at=database_now())
+        triggers.start_due(limit=10)
+        push_image(owner, namespace, pushed.image.name, layers=[b"new"], store=store)
+        triggers.start_pushed(limit=10)
+        assert Execution.objects.filter(rule=pushing).count() == 1
+
+    # then all times are those of the database
+    shown = {f"{name}.{when}_at" for name in ("rule", "target") for when in ("created", "updated")}
+    check_times("replication", only_shown=shown)
+
+    # and others have the rest at once, and the lost claim when it is over
+    others = claimed(10)
+    assert len([work for work in others if isinstance(work.item, ExecutionBlob)]) == 4
+    assert lost[0].item not in [work.item for work in others]
+    ExecutionBlob.objects.filter(claimed_by=lost[0].hold.token).update(
+        claimed_until=F("claimed_until") - CLAIM
+    )
+    assert lost[0].item in [work.item for work in claimed(10)]
