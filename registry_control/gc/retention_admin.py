@@ -92,16 +92,12 @@ class RetentionAdmin(AuditedAdmin):
     list_select_related = ("namespace",)
     search_fields = ("namespace__name", "namespace__id")
     ordering = ("namespace__name",)
-    autocomplete_fields = ("namespace",)
+    fields = ("namespace", "enabled", "rules", "untagged_days", *_LINES, "preview", "passes", "updated_at")
+    readonly_fields = ("namespace", "preview", "passes", "updated_at")
 
-    def get_fields(self, request: HttpRequest, obj: Retention | None = None) -> tuple[str, ...]:
-        """The fields of the form, and for an existing retention what became of it."""
-        chosen = ("namespace", "enabled", "rules", "untagged_days", *_LINES)
-        return (*chosen, "preview", "passes", "updated_at") if obj else chosen
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Retention | None = None) -> tuple[str, ...]:
-        """A retention belongs to its namespace."""
-        return ("namespace", "preview", "passes", "updated_at") if obj else ()
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Always False: each namespace has one."""
+        return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Retention | None = None) -> bool:
         """Always False: a retention goes with its namespace."""
@@ -143,7 +139,7 @@ class RetentionAdmin(AuditedAdmin):
     ) -> None:
         """Store the retention through the service, unless nothing was edited."""
         policy = policy_of_form(form.cleaned_data)
-        if change and policy == policy_of(obj.namespace_id):
+        if policy == policy_of(obj.namespace_id):
             return
         namespace = _lock(obj.namespace_id)
         if namespace is None or namespace.status in DELETED:

@@ -64,9 +64,10 @@ class Namespace(Lockable):
 
 
 class Retention(models.Model):
-    """The retention rules of a namespace and its protected tags; without a row it has none.
+    """The retention rules of a namespace and its protected tags; each namespace has a row.
 
-    `rules` and the lists are as the API shows them. Protection holds whether or not the rules are enabled.
+    Pushes share the row, so that other rules are stored after them (ADR 62). `rules` and the lists are as the
+    API shows them. Protection holds whether or not the rules are enabled.
     """
 
     namespace = models.OneToOneField(Namespace, models.CASCADE, related_name="retention", primary_key=True)

@@ -17,10 +17,11 @@ from registry_control.common.clock import database_now, now
 from registry_control.common.errors import AlreadyExists, InvalidArgument, PermissionsDenied
 from registry_control.common.models import DELETED, Status
 from registry_control.common.signals import deletion_started, namespace_deletion_requested
+from registry_control.db.functions import DatabaseNow
 from registry_control.identity.models import Application, Project, User
 from registry_control.namespaces import recycling, selectors
 from registry_control.namespaces.locking import set_locked
-from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_control.namespaces.models import Namespace, RecycleBinEntry, Retention
 from registry_control.namespaces.policy import check_deletable, check_name, check_writable
 
 
@@ -91,6 +92,8 @@ def create_in_project(
                 owner_user_id=owner_user_id,
                 owner_application_id=owner_application_id,
             )
+            # Pushes share this row, so that its first change waits for them, too (ADR 62).
+            Retention.objects.create(namespace=namespace, updated_at=DatabaseNow())
             record(actor=actor, verb="namespace.create", target=target_of(namespace), is_public=is_public)
             return namespace
     except IntegrityError as error:

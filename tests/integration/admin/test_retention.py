@@ -9,9 +9,10 @@ from django.urls import reverse
 from registry_control.audit.models import AuditEvent
 from registry_control.catalog.models import Tag
 from registry_control.gc.models import RetentionRun
+from registry_control.gc.retention import NOTHING
 from registry_control.gc.selectors.retention import policy_of
 from registry_control.identity.models import User
-from registry_control.namespaces.models import Namespace, Retention
+from registry_control.namespaces.models import Namespace
 from tests.factories import TestKey, push_image
 from tests.integration.gc.retaining import new_image, push, set_rules
 
@@ -29,12 +30,18 @@ def form(**fields: str) -> dict[str, str]:
     return {**whole, **fields}
 
 
-def test_a_retention_is_added_changed_and_audited_by_the_service(
+def test_a_retention_is_changed_and_audited_by_the_service(
     pages: Client, namespace: Namespace, administrator: User
 ) -> None:
-    # when one is added, then the worker will enforce it
-    added = form(namespace=str(namespace.pk), enabled="on", rules=RULES, protected_tags="v*\r\nrelease")
-    assert pages.post(page("add"), added).status_code == 302
+    # given the list, which has the empty retention of each namespace, and no way to add another
+    shown = pages.get(page("changelist")).content.decode()
+    assert namespace.name in shown
+    assert page("add") not in shown
+    assert pages.get(page("add")).status_code == 403
+
+    # when rules are stored, then the worker will enforce them
+    first = form(enabled="on", rules=RULES, protected_tags="v*\r\nrelease")
+    assert pages.post(page("change", namespace.pk), first).status_code == 302
     policy = policy_of(namespace.pk)
     assert (policy.enabled, policy.rules[0].tags) == (True, "pr-*")
     assert policy.protected_tags == ("v*", "release")
@@ -67,10 +74,10 @@ def test_a_retention_is_added_changed_and_audited_by_the_service(
 def test_malformed_fields_are_refused_with_their_place(
     pages: Client, namespace: Namespace, field: str, value: str, message: str
 ) -> None:
-    response = pages.post(page("add"), form(**{"namespace": str(namespace.pk), field: value}))
+    response = pages.post(page("change", namespace.pk), form(**{field: value}))
     assert response.status_code == 200
     assert message in response.content.decode()
-    assert not Retention.objects.exists()
+    assert policy_of(namespace.pk) == NOTHING
 
 
 def test_the_preview_shows_what_the_rules_remove(pages: Client, owner: TestKey, namespace: Namespace) -> None:

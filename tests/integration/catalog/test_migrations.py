@@ -85,3 +85,32 @@ def test_blobs_without_references_of_an_earlier_version_are_queued_for_garbage_c
 ) -> None:
     stack = make_stack()
     stack.manage("shell", "-c", _UNREFERENCED)
+
+
+# Namespaces of before 0010 have a row of retention only if rules were stored.
+_RETENTION = """
+from importlib import import_module
+from django.core.management import call_command
+from registry_control.audit.services import SYSTEM
+from registry_control.gc.retention import parse
+from registry_control.gc.services import retention
+from registry_control.namespaces.models import Namespace, Retention
+from tests.factories import make_key, make_namespace
+
+owner = make_key()
+namespaces = [make_namespace(owner) for _ in range(5)]
+retention.store(namespaces[0], parse({"protected_tags": ["v*"]}), actor=SYSTEM)
+call_command("migrate", "namespaces", "0009", verbosity=0)
+assert [row.protected_tags for row in Retention.objects.all()] == [["v*"]]
+
+import_module("registry_control.namespaces.migrations.0010_retention_of_each_namespace")._BATCH = 2
+call_command("migrate", "namespaces", verbosity=0)
+assert Retention.objects.count() == Namespace.objects.count() == 5
+assert [row.pk for row in Retention.objects.all() if row.protected_tags] == [namespaces[0].pk]
+"""
+
+
+def test_each_namespace_of_an_earlier_version_gets_a_row_of_retention(
+    make_stack: Callable[..., Stack],
+) -> None:
+    make_stack().manage("shell", "-c", _RETENTION)

@@ -58,10 +58,9 @@ def test_a_push_that_waited_for_the_image_sees_rules_that_were_stored_meanwhile(
     assert pushed.tag("v1").manifest.digest == pushed.digest
 
 
-def test_other_rules_are_stored_when_a_push_that_has_read_the_old_ones_has_ended(
+def test_the_first_rules_are_stored_when_a_push_that_has_found_none_has_ended(
     owner: TestKey, namespace: Namespace, pushed: Pushed
 ) -> None:
-    store(owner, namespace)
     with open_transaction():
         digest = put(owner, pushed, "v1")
         storing = Other(lambda: store(owner, namespace, "v*"))
@@ -76,7 +75,6 @@ def test_other_rules_are_stored_when_a_push_that_has_read_the_old_ones_has_ended
 def test_a_change_waits_for_rules_that_are_being_stored_and_is_refused(
     owner: TestKey, namespace: Namespace, pushed: Pushed, change: str
 ) -> None:
-    store(owner, namespace)
     call = {
         "move": lambda: put(owner, pushed, "v1"),
         "untag": lambda: tags.untag(actor=owner.actor, image_id=pushed.image_id, name="v1"),
@@ -132,7 +130,6 @@ def test_deletions_into_the_recycle_bin_and_new_rules_do_not_deadlock(
     owner: TestKey, namespace: Namespace, pushed: Pushed
 ) -> None:
     # given a deletion and a removal by a rule, whose entries reference the namespace when they commit
-    store(owner, namespace)
     with override_settings(RECYCLE_BIN=timedelta(days=7)):
         with open_transaction():
             tags.untag(actor=owner.actor, image_id=pushed.image_id, name="v1")

@@ -17,7 +17,7 @@ RETENTION: dict[str, object] = {"rules": [{"images": "*", "tags": "*", "keep_new
 # Number of statements, without those of transactions (BEGIN, SAVEPOINT).
 BUDGET = {
     "GET /namespaces": 3,  # key, count, page with usage
-    "POST /namespaces": 5,  # key, project, insert, audit, usage
+    "POST /namespaces": 6,  # key, project, namespace and its retention, audit, namespace with its sums
     "GET /namespaces/{n}": 2,
     "PATCH /namespaces/{n}": 5,  # key, row, update, change log, audit
     "DELETE /namespaces/{n}": 6,  # and protected tags

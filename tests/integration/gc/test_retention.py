@@ -11,8 +11,10 @@ from registry_control.catalog.services import manifests, reachability, tags
 from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.gc.models import RetentionRun
+from registry_control.gc.retention import NOTHING
+from registry_control.gc.selectors.retention import policy_of
 from registry_control.gc.services import enforcement
-from registry_control.namespaces.models import Namespace, Retention
+from registry_control.namespaces.models import Namespace
 from tests.factories import TestKey
 from tests.integration.gc.retaining import (
     enforce,
@@ -257,7 +259,7 @@ def test_a_preview_uses_the_rules_of_its_body_and_changes_nothing(
     assert preview(owner, namespace) == {"tags": [kept], "manifests": 0, "bytes": 0}
     (tag,) = preview(owner, namespace, {"rules": [{"images": "a??", "tags": "a"}]})["tags"]
     assert tag["action"] == "remove"
-    assert not Retention.objects.exists()
+    assert policy_of(namespace.pk) == NOTHING
     assert tags_of(image_id) == ["a"]
 
 

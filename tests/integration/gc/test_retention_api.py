@@ -6,7 +6,9 @@ import pytest
 
 from registry_control.audit.models import AuditEvent
 from registry_control.common.models import Status
-from registry_control.namespaces.models import Namespace, Retention
+from registry_control.gc.retention import NOTHING
+from registry_control.gc.selectors.retention import policy_of
+from registry_control.namespaces.models import Namespace
 from tests.factories import PUSH, READ_ONLY, TestKey, make_key, make_namespace
 from tests.integration.control.api import UNKNOWN_ID, Api, details
 
@@ -83,7 +85,7 @@ def test_only_an_administrator_of_the_namespace_reads_and_changes_it(
         assert foreign.status == missing.status == 404
         assert foreign.body["message"] == missing.body["message"]
         assert Api(owner).call(method, path("nonsense"), body).status == 404
-    assert not Retention.objects.exists()
+    assert policy_of(namespace.pk) == NOTHING
 
 
 RULE = {"images": "*", "tags": "*"}
@@ -121,7 +123,7 @@ def test_a_malformed_body_is_refused_with_the_field(
     owner: TestKey, namespace: Namespace, body: object, expected: dict[str, str]
 ) -> None:
     assert details(Api(owner).call("PUT", path(namespace.pk), body)) == expected
-    assert not Retention.objects.exists()
+    assert policy_of(namespace.pk) == NOTHING
 
 
 def test_unknown_query_parameters_are_errors(owner: TestKey, namespace: Namespace) -> None:
