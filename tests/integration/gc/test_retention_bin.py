@@ -10,9 +10,11 @@ from registry_control.catalog.models import Image, Manifest, ManifestChild, Miss
 from registry_control.catalog.services import manifests, reachability, tags
 from registry_control.common.clock import now
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_control.recycling.services import emptying
+from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import TestKey
 from tests.integration.control.api import Api
-from tests.integration.gc.recycling import BIN, restore
+from tests.integration.gc.recycling import BIN, entry_id, expire, finish, restore
 from tests.integration.gc.retaining import enforce, manifests_of, preview, push, set_rules, sizes, tags_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("recycle_bin")]
@@ -116,6 +118,35 @@ def test_without_a_bin_a_rule_leaves_the_children_of_an_index_that_is_in_it(
         assert enforce(namespace).manifests == 0
     restore_digest(owner, index)
     assert manifests_of(image_id) == {child, index}
+
+
+@pytest.mark.parametrize("ended_by", ["time", "purge", "command"])
+def test_the_children_go_when_the_index_has_left_a_bin_that_was_turned_off(
+    owner: TestKey, namespace: Namespace, image_id: UUID, store: FilesystemStore, ended_by: str
+) -> None:
+    # given a deleted index with children of two levels, in a bin that was turned off since
+    child = push(owner, image_id, days=9)
+    inner = push(owner, image_id, days=9, children=[child])
+    index = push(owner, image_id, days=9, children=[inner])
+    manifests.delete(actor=owner.actor, image_id=image_id, digest=index)
+    set_rules(namespace, untagged_days=5)
+    with override_settings(RECYCLE_BIN=timedelta(0)):
+        enforce(namespace)
+        finish(store)
+        assert manifests_of(image_id) == {child, inner}
+        assert Api(owner).get(BIN).body["entries"][0]["name"].endswith(index)
+
+        # when its time is over, or somebody empties the bin, then the next pass removes them for good
+        if ended_by == "time":
+            expire()
+        elif ended_by == "purge":
+            assert Api(owner).delete(f"{BIN}/{entry_id(owner)}").status == 200
+        else:
+            emptying.empty(limit=10)
+        finish(store)
+        assert enforce(namespace).manifests == 2
+    assert manifests_of(image_id) == set()
+    assert not RecycleBinEntry.objects.exists()
 
 
 def restore_after(owner: TestKey, *, days: float) -> None:
