@@ -1,10 +1,13 @@
 """How fast background work goes that could use all of a machine: it gives way to clients (ADR 66).
 
 A thread works for a share of the time and sleeps for the rest. The share grows while the machine is idle and
-is halved when there are signs of load: a batch takes much longer than the fastest recent ones (the database,
-the storage or the machine is busy), or the thread waits for a processor.
+is halved when there are signs of load. `Pace` is for batches of rows: a sign is a batch that takes much
+longer than the fastest recent ones (the database, the storage or the machine is busy), or that the thread
+waits for a processor. `ProcessorShare` is for transfers, whose speed the network decides: it knows the second
+sign only, and limits processor time instead of elapsed time.
 """
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +26,8 @@ _GROWTH: Final = 1.15
 _SLOW: Final = 1.6  # times the time of the fastest recent batches
 _FORGETTING: Final = 1.002  # for each batch: the fastest batch may have been fast for a reason that is gone
 _WAITING: Final = 0.15  # share of the time in which the thread wanted a processor and had none
+_CROWDED: Final = 0.3  # the same for transfers, whose own target or database may take a processor
+_SLICE: Final = 0.05  # seconds between two looks at the processor time
 _SCHEDULER: Final = Path("/proc/thread-self/schedstat")
 
 
@@ -46,8 +51,7 @@ class Pace:
             each = seconds / rows
             self.fastest = each if self.fastest is None else min(each, self.fastest * _FORGETTING)
             is_loaded |= each > self.fastest * _SLOW
-        self.share = self.share / 2 if is_loaded else self.share * _GROWTH
-        self.share = min(max(self.share, LEAST_SHARE), MOST_SHARE)
+        self.share = _adapted(self.share, is_loaded=is_loaded, most=MOST_SHARE)
         return min(seconds * (1 / self.share - 1), LONGEST_PAUSE)
 
     @contextmanager
@@ -70,6 +74,47 @@ class Batch:
 
     rows: int = 0
     has_more: bool = False
+
+
+class ProcessorShare(threading.local):
+    """How much of a processor a thread may use: a whole one, less while it has to wait for one.
+
+    Each thread has values of its own.
+    """
+
+    def __init__(self) -> None:
+        self.share = _FIRST_SHARE
+        self._looked_at = time.monotonic()
+        self._ran, self._waited = _scheduled()
+
+    def give_way(self) -> None:
+        """Pause if the thread has used its share. Cheap: called for each piece of a transfer.
+
+        The caller must hold no lock that a request needs.
+        """
+        seconds = time.monotonic() - self._looked_at
+        if seconds < _SLICE:
+            return
+        ran, waited = _scheduled()
+        pause(self.after(seconds=seconds, ran=(ran - self._ran) / 1e9, waited=(waited - self._waited) / 1e9))
+        self._looked_at = time.monotonic()
+        self._ran, self._waited = _scheduled()
+
+    def after(self, *, seconds: float, ran: float, waited: float) -> float:
+        """Adapt to some work, and return for how many seconds to pause after it.
+
+        Args:
+            seconds: how long the work took.
+            ran: the seconds of it in which the thread ran.
+            waited: the seconds of it in which the thread waited for a processor.
+        """
+        is_loaded = waited > (ran + waited) * _CROWDED
+        self.share = _adapted(self.share, is_loaded=is_loaded, most=1.0)
+        return min(max(ran / self.share - seconds, 0.0), LONGEST_PAUSE)
+
+
+def _adapted(share: float, *, is_loaded: bool, most: float) -> float:
+    return min(max(share / 2 if is_loaded else share * _GROWTH, LEAST_SHARE), most)
 
 
 def _scheduled() -> tuple[int, int]:

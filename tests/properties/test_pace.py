@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_control.common.pace import LEAST_SHARE, LONGEST_PAUSE, MOST_SHARE, Pace
+from registry_control.common.pace import LEAST_SHARE, LONGEST_PAUSE, MOST_SHARE, Pace, ProcessorShare
 
 BATCHES = st.lists(
     st.tuples(st.floats(0.0001, 60.0), st.integers(0, 1000), st.floats(0.0, 1.0)), min_size=1, max_size=50
@@ -47,3 +47,29 @@ def test_a_measured_batch_ends_with_a_pause_only_if_there_is_more_to_do() -> Non
     with pace.batch() as batch:
         batch.rows, batch.has_more = 10, True
     assert pace.fastest is not None
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 60.0)), max_size=50))
+def test_a_transfer_is_never_paused_for_longer_than_the_longest(
+    pieces: list[tuple[float, float, float]],
+) -> None:
+    processor = ProcessorShare()
+    for ran, waited, idle in pieces:
+        assert 0 <= processor.after(seconds=ran + waited + idle, ran=ran, waited=waited) <= LONGEST_PAUSE
+        assert LEAST_SHARE <= processor.share <= 1
+
+
+def test_a_transfer_pauses_while_the_processors_are_busy_and_not_at_rest() -> None:
+    processor = ProcessorShare()
+    for _ in range(20):
+        processor.after(seconds=0.05, ran=0.05, waited=0.0)
+    assert processor.after(seconds=0.05, ran=0.05, waited=0.0) == 0
+    for _ in range(5):
+        processor.after(seconds=0.05, ran=0.025, waited=0.025)
+    assert processor.after(seconds=0.05, ran=0.025, waited=0.025) > 0.4
+
+
+def test_a_transfer_that_waits_for_the_network_is_not_slowed_down_by_busy_processors() -> None:
+    processor = ProcessorShare()
+    for _ in range(10):
+        assert processor.after(seconds=1.0, ran=0.01, waited=0.02) == 0

@@ -99,6 +99,7 @@ def _failed(work: Work, error: Exception) -> None:
 
 def _do(work: Work) -> None:
     with _context(work) as context:
+        context.check()
         _do_in(context, work)
 
 

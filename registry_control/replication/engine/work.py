@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db import transaction
 
 from registry_control.audit.services import Actor
+from registry_control.common.pace import ProcessorShare
 from registry_control.db.functions import DatabaseNow
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.engine import claims, outcomes
@@ -39,6 +40,7 @@ LONGEST_TURN: Final = 60.0
 """Seconds after which it does so even if bytes must be sent again."""
 
 _LOOK: Final = 5.0  # seconds between two looks whether others wait
+_processor: Final = ProcessorShare()
 
 
 class CannotReplicate(Exception):
@@ -66,7 +68,8 @@ class Context:
     actor: Actor
 
     def check(self) -> None:
-        """Raise Interrupted if the work must stop."""
+        """Give way to clients (ADR 66), and raise Interrupted if the work must stop."""
+        _processor.give_way()
         self.work.hold.check()
 
 
