@@ -120,7 +120,8 @@ class Budget:
 
     share: float  # of all bytes, in 24 hours; 0 means no limit
     marked: int  # bytes in the last 24 hours
-    stored: int | None  # bytes of the last inventory, with those marked in the day before; None: none yet
+    # Bytes of the last inventory, those marked in the day before, and those pushed since; None: none yet.
+    stored: int | None
     is_fresh: bool  # whether that inventory is recent enough to stop the collector on
     released_at: datetime | None = None  # an operator let everything go that was unreferenced then
 

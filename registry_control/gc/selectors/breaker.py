@@ -9,17 +9,21 @@ from registry_control.gc.models import Breaker
 from registry_control.gc.policy import MIN_STORED, Budget
 from registry_control.gc.selectors import inventory, marked
 
-FRESH: Final = timedelta(minutes=5)
-"""The collector stops only on an inventory that is not older, so that new pushes count."""
+_FRESH: Final = timedelta(minutes=5)
+_FEW: Final = 0.1
+"""The collector stops, or is exempt from stopping, only by an inventory that is not older than `_FRESH`, and
+since which pushes have added less than this share to it."""
 
 
 def budget_of(breaker: Breaker | None) -> Budget:
     """What may be marked now."""
-    newest = inventory.newest()
-    stored = None if newest is None else newest.live_bytes + newest.marked_before
-    age = inventory.age()
-    is_fresh = age is not None and age <= FRESH
     released_at = breaker.released_at if breaker is not None else None
+    newest, age = inventory.newest(), inventory.age()
+    if newest is None or age is None:
+        return Budget(settings.GC_BREAKER, marked.of_a_day(), None, is_fresh=False, released_at=released_at)
+    pushed = inventory.pushed_since(newest)
+    stored = newest.live_bytes + newest.marked_before + pushed
+    is_fresh = age <= _FRESH and pushed <= _FEW * stored
     return Budget(settings.GC_BREAKER, marked.of_a_day(), stored, is_fresh, released_at)
 
 

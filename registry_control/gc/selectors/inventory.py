@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from django.db.models import QuerySet
 
 from registry_control.common.clock import database_now
-from registry_control.db.sql import rows
+from registry_control.db.sql import row, rows
 from registry_control.gc.models import Inventory
 
 # Of the links of a blob that millions of manifests list, the first ones decide whether a tag reaches it.
@@ -32,6 +32,12 @@ SELECT found.kind, COUNT(*), SUM(found.size), MAX(found.id) FROM (
 ) found GROUP BY found.kind
 """
 
+_PUSHED: Final = """
+SELECT COALESCE(SUM(pushed.size), 0) FROM (
+    SELECT size FROM catalog_blob WHERE id > %s ORDER BY id LIMIT 10000
+) pushed
+"""
+
 
 class Count(NamedTuple):
     """The blobs of a slice that one kind of reference keeps."""
@@ -53,6 +59,12 @@ def age() -> timedelta | None:
     if found is None or found.finished_at is None:
         return None
     return abs(database_now() - found.finished_at)  # the clock may have been set back meanwhile
+
+
+def pushed_since(found: Inventory) -> int:
+    """Bytes of the blobs that are newer than a complete count, of the first 10,000."""
+    sums = row(_PUSHED, [found.cursor])
+    return int(sums[0]) if sums else 0
 
 
 def count_slice(after: int, limit: int) -> list[Count]:

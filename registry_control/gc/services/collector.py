@@ -29,7 +29,7 @@ from registry_control.db.sql import Parameter, execute, placeholders, rows, time
 from registry_control.gc.models import Breaker
 from registry_control.gc.policy import Action, Facts, Rules, judge, retry_after, spend
 from registry_control.gc.selectors import planner
-from registry_control.gc.selectors.breaker import FRESH, budget_of
+from registry_control.gc.selectors.breaker import budget_of
 from registry_control.gc.selectors.candidates import Candidate, load
 from registry_control.gc.services import breaker, inventory, runs
 from registry_control.gc.services.claims import claim_rows
@@ -156,7 +156,7 @@ def _since(facts: Facts) -> datetime:
 def _take_inventory() -> bool:
     """Count the stored bytes for a second at most; returns whether the count is complete."""
     deadline = time.monotonic() + _INVENTORY_SLICE
-    while inventory.advance(max_age=FRESH):
+    while inventory.advance(max_age=timedelta()):
         if time.monotonic() > deadline:
             return False  # the next batch continues
     return True

@@ -132,6 +132,24 @@ def test_pushes_since_the_last_inventory_count_before_the_collector_stops(
     assert Inventory.objects.get().tagged_bytes == GIB
 
 
+@pytest.mark.parametrize("counted", [0, GIB * 11 // 10, 2 * GIB])
+def test_pushes_since_an_inventory_of_this_minute_count_as_well(
+    dead: Pushed, store: FilesystemStore, counted: int
+) -> None:
+    # given an inventory from before the pushes, of less than the breaker acts on or of more
+    Inventory.objects.create(finished_at=now(), tagged_bytes=counted)
+
+    # when the collector runs, then the limit is half of what is stored now
+    reason = _collect_all(store)
+    assert _left() == 4
+    assert "exceed the limit of 5368709120 bytes" in reason
+
+
+def test_a_dry_run_counts_pushes_since_the_last_inventory(dead: Pushed) -> None:
+    Inventory.objects.create(finished_at=now() - timedelta(minutes=50))
+    assert _gc("--dry-run", "--now")["stopped_by_breaker"] is True
+
+
 @pytest.mark.only_on("postgresql")
 def test_several_workers_do_not_exceed_the_share_together(dead: Pushed, store: FilesystemStore) -> None:
     while inventory.advance():
