@@ -15,7 +15,7 @@ from uuid import UUID
 from registry_control.audit.services import Actor
 from registry_control.catalog.errors import BlobNotFound, CatalogError, DigestMismatch, UploadNotFound
 from registry_control.catalog.selectors.holders import StoredBlob, find_blob
-from registry_control.catalog.services import blobs, manifests, uploads
+from registry_control.catalog.services import blobs, manifests, plausibility, uploads
 from registry_data.oci.digest import CANONICAL, Digest, Hashers
 from registry_data.oci.manifest import ParsedManifest
 from registry_data.oci.preconditions import Preconditions
@@ -158,10 +158,15 @@ def _lease_instead(received: ReceivedBlob, blob: StoredBlob, store: BlobStore) -
 
 
 def _has_content(blob: StoredBlob, store: BlobStore) -> bool | None:
-    """Whether the storage has all bytes of a blob; None if it does not respond."""
+    """Whether the storage has all bytes of a blob; None if it does not respond.
+
+    Raises:
+        Unavailable: it lacks most other content as well, so that it is likely not the right storage.
+    """
     try:
         return store.size(Key(blob.storage_key)) == blob.size
     except NotStored:
+        plausibility.require_plausible(store)
         return False
     except StorageError:
         return None

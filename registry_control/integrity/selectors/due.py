@@ -1,6 +1,5 @@
 """Which blobs to look at next."""
 
-import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -23,11 +22,6 @@ WHERE id = %s AND NOT (state = 'deleting')
 _BY_DIGEST: Final = """
 SELECT id, digest, size, storage_key, COALESCE(verified_at, created_at) FROM catalog_blob
 WHERE digest = %s AND NOT (state = 'deleting')
-"""
-_ID_RANGE: Final = "SELECT (SELECT MIN(id) FROM catalog_blob), (SELECT MAX(id) FROM catalog_blob)"
-_NEXT: Final = """
-SELECT id, digest, size, storage_key, COALESCE(verified_at, created_at) FROM catalog_blob
-WHERE id >= %s AND state = 'live' ORDER BY id LIMIT 1
 """
 
 
@@ -70,15 +64,6 @@ def blob_with_digest(digest: str) -> StoredBlob | None:
     """The blob of a digest, unless it is being deleted."""
     found = row(_BY_DIGEST, [digest])
     return None if found is None else _blob(found)
-
-
-def random_blobs(number: int) -> Sequence[StoredBlob]:
-    """Some live blobs, of any age; fewer than `number` if the registry has few."""
-    first, last = row(_ID_RANGE, []) or (None, None)
-    if first is None:
-        return []
-    found = [row(_NEXT, [random.randint(first, last)]) for _ in range(number)]  # noqa: S311 - no secret
-    return list({each[0]: _blob(each) for each in found if each is not None}.values())
 
 
 class Totals(NamedTuple):

@@ -9,6 +9,7 @@ import logging
 from datetime import timedelta
 from typing import Final
 
+from registry_control.catalog.selectors.sample import random_blobs
 from registry_control.common.clock import database_now
 from registry_control.db.sql import execute, time_parameter
 from registry_control.integrity.models import BlobCheck, Job
@@ -21,7 +22,7 @@ from registry_control.integrity.policy import (
     recheck_after,
     retry_after,
 )
-from registry_control.integrity.selectors.due import StoredBlob, blob_with_id, random_blobs
+from registry_control.integrity.selectors.due import StoredBlob, blob_with_id
 from registry_control.integrity.services import faults, jobs
 from registry_control.integrity.services.reading import Interrupted, Pace, glance, look
 from registry_data.storage.base import BlobStore

@@ -13,7 +13,7 @@ from registry_control.catalog.services import images, uploads
 from registry_control.namespaces.models import Namespace
 from registry_data.oci.digest import ALGORITHMS, Digest
 from registry_data.oci.manifest import parse_manifest
-from registry_data.storage.base import Key, UploadId
+from registry_data.storage.base import Key, Unavailable, UploadId
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import TestKey, make_key, make_namespace, push_image, receive_blob
 
@@ -170,6 +170,34 @@ def test_invariant_4_a_blob_whose_bytes_are_missing_is_replaced_by_the_stream(
 
     blob = Blob.objects.get(digest=str(DIGEST), state=Blob.State.LIVE)
     assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
+
+
+def test_a_wrong_storage_gets_no_content_that_replaces_the_right_one(
+    owner: TestKey, namespace: Namespace, image_id: UUID, store: FilesystemStore, tmp_path: Path
+) -> None:
+    # given a registry with content, and a node with another bucket, or whose disk was not mounted at its start
+    layers = [CONTENT, *(b"layer %d" % number for number in range(25))]
+    push_image(owner, namespace, "base", layers=layers, store=store)
+    before = Blob.objects.get(digest=str(DIGEST))
+    wrong = FilesystemStore(tmp_path / "elsewhere")
+    wrong.check()
+
+    # when content that the registry has is pushed to that node
+    with pytest.raises(Unavailable, match="check that the storage is the right one"):
+        receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=wrong)
+
+    # then its bytes in the right storage stay those of all images
+    after = Blob.objects.get(digest=str(DIGEST))
+    assert (after.state, after.storage_key) == ("live", before.storage_key)
+    assert not Blob.objects.filter(state="deleting").exists()
+
+    # and a storage that has lost some content of many is not taken for a wrong one
+    for blob in Blob.objects.order_by("pk")[:5]:
+        store.delete(Key(blob.storage_key))
+    receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
+    healed = Blob.objects.get(digest=str(DIGEST), state="live")
+    assert b"".join(store.read(Key(healed.storage_key))) == CONTENT
+    assert healed.storage_key != before.storage_key
 
 
 def test_a_manifest_with_another_digest_is_rejected() -> None:

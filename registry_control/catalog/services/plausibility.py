@@ -1,0 +1,47 @@
+"""Whether the storage is likely the one that the database describes (ADR 34)."""
+
+import logging
+from typing import Final
+
+from registry_control.catalog.selectors.sample import random_blobs
+from registry_data.storage.base import BlobStore, Key, NotStored, StorageError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+_SAMPLE: Final = 20  # blobs
+_FEWEST: Final = 10  # missing ones, below which nothing is suspicious
+WRONG_STORE: Final = (
+    "most content seems to be missing: check that the storage is the right one and completely mounted; if the"
+    " content is lost, run `manage.py scrub --accept-losses`, after which the next pushes heal it"
+)
+
+
+def lacks_most(store: BlobStore) -> bool:
+    """Whether the storage says of most blobs of a random sample that it has no such content.
+
+    Then it is likely another bucket or a disk that is not mounted. Not for fewer than ten missing blobs.
+    """
+    sample = random_blobs(_SAMPLE)
+    missing = sum(_is_missing(store, Key(blob.key)) for blob in sample)
+    return missing >= _FEWEST and missing * 2 > len(sample)
+
+
+def require_plausible(store: BlobStore) -> None:
+    """Check that the storage has other content, before an upload replaces content that is missing.
+
+    Raises:
+        Unavailable: it lacks most.
+    """
+    if lacks_most(store):
+        logger.error("%s", WRONG_STORE)
+        raise Unavailable(WRONG_STORE)
+
+
+def _is_missing(store: BlobStore, key: Key) -> bool:
+    try:
+        store.size(key)
+    except NotStored:
+        return True
+    except StorageError:
+        return False
+    return False
