@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from registry_control.catalog import ingest
-from registry_control.catalog.errors import DigestMismatch, MissingContent, UploadNotFound
+from registry_control.catalog.errors import BlobNotFound, DigestMismatch, MissingContent, UploadNotFound
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.references import broken_blobs
 from registry_control.catalog.selectors import resolve
@@ -130,9 +130,12 @@ def copy_blob(context: Context, blob: ExecutionBlob) -> None:
         return
     _transfer(context, blob, image_id)
     _, found = resolve.blob(context.namespace.name, blob.destination, blob.digest)
-    if found is None:
-        raise LostContent("the blob was deleted as soon as it was stored", [blob.digest])
-    blobs.promise(blob_id=found.id, image_id=image_id, at_least=_HELD)
+    try:
+        if found is None:
+            raise BlobNotFound
+        blobs.promise(blob_id=found.id, image_id=image_id, at_least=_HELD)
+    except BlobNotFound as error:
+        raise LostContent("the blob was deleted as soon as it was stored", [blob.digest]) from error
 
 
 def _transfer(context: Context, blob: ExecutionBlob, image_id: UUID) -> None:
@@ -250,7 +253,10 @@ def _lease(context: Context, blob: ExecutionBlob, image_id: UUID) -> bool:
         holders = images_with(found.id, organization_id=context.work.execution.organization_id)
         if not any(namespace == context.namespace.name for namespace, _ in holders):
             return False
-    blobs.promise(blob_id=found.id, image_id=image_id, at_least=_HELD)
+    try:
+        blobs.promise(blob_id=found.id, image_id=image_id, at_least=_HELD)
+    except BlobNotFound:  # garbage collection has deleted it since
+        return False
     return True
 
 

@@ -175,7 +175,7 @@ def test_invariant_4_a_blob_whose_bytes_are_missing_is_replaced_by_the_stream(
 def test_a_wrong_storage_gets_no_content_that_replaces_the_right_one(
     owner: TestKey, namespace: Namespace, image_id: UUID, store: FilesystemStore, tmp_path: Path
 ) -> None:
-    # given a registry with content, and a node with another bucket, or whose disk was not mounted at its start
+    # given a registry with content, and a node with another bucket, or whose disk was not mounted
     layers = [CONTENT, *(b"layer %d" % number for number in range(25))]
     push_image(owner, namespace, "base", layers=layers, store=store)
     before = Blob.objects.get(digest=str(DIGEST))

@@ -2,20 +2,26 @@
 
 import os
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.test import override_settings
 
 from registry_control.audit.models import ActorKind, AuditEvent
+from registry_control.catalog import references
 from registry_control.catalog.models import BlobLease, Image, Manifest, Tag
-from registry_control.common.clock import now
+from registry_control.catalog.selectors.holders import images_with
+from registry_control.catalog.services import images
+from registry_control.common.clock import database_now, now
 from registry_control.common.models import Status
+from registry_control.gc.policy import Rules
 from registry_control.gc.retention import Policy
 from registry_control.gc.services import retention
+from registry_control.gc.services.collector import collect_batch
 from registry_control.integrity.policy import Content, Finding
 from registry_control.integrity.services import faults
 from registry_control.namespaces.models import Namespace
-from registry_control.replication.engine import claims, triggers
+from registry_control.replication.engine import claims, pulling, triggers
 from registry_control.replication.engine.run import run
 from registry_control.replication.models import (
     Direction,
@@ -29,7 +35,7 @@ from registry_control.replication.services import executions, rules
 from registry_data.client.registry import RemoteRegistry
 from registry_data.oci.digest import Digest
 from registry_data.storage.base import BlobStore, Key
-from tests.factories import TestKey, make_namespace, unique
+from tests.factories import TestKey, make_namespace, push_blob, unique
 from tests.integration.replication.content import Local, image_manifest, index_manifest, push_remote
 from tests.integration.replication.scene import make_rule, run_rule
 
@@ -223,6 +229,37 @@ def test_blobs_of_the_namespace_are_not_transferred_but_those_of_others_are(
     # when an image with both is pulled, then the source has to send the other one
     done = run_rule(owner, make_rule(owner, namespace, target, PULL, repositories=[repository]))
     assert (done.status, done.bytes_done) == (ExecutionStatus.SUCCEEDED, len(far))
+
+
+def test_a_blob_of_the_namespace_that_is_collected_at_this_moment_is_transferred(
+    owner: TestKey,
+    namespace: Namespace,
+    target: Target,
+    remote: RemoteRegistry,
+    store: BlobStore,
+    repository: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a layer that was uploaded to an image of the namespace, and an image at the source with it
+    layer = os.urandom(5_000)
+    other = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="other")
+    push_blob(owner, other, layer, store=store)
+    push_remote(remote, repository, image_manifest(layer), layer, tag="v1")
+
+    def find_then_collect(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]:
+        found = images_with(blob_id, organization_id=organization_id)
+        references.release_lease(blob_id, image_id=other, cause=references.Cause.BLOB_DELETED)
+        collect_batch(store=store, rules=Rules(database_now(), timedelta(0)), limit=10)
+        return found
+
+    # when it is collected after the replication has found it, then it is transferred
+    monkeypatch.setattr(pulling, "images_with", find_then_collect)
+    done = run_rule(owner, make_rule(owner, namespace, target, PULL, repositories=[repository]))
+    assert (done.status, done.errors, done.bytes_done) == (
+        ExecutionStatus.SUCCEEDED,
+        [],
+        len(layer) + len(b"{}"),
+    )
 
 
 def test_a_locked_namespace_is_not_written_to(
