@@ -154,10 +154,13 @@ class ContentRules(NamespaceRules):
     @rule(which=choices, digest=digests)
     def delete_blob(self, which: int, digest: str) -> None:
         """DELETE of a blob, which is refused while a manifest lists it."""
-        repository = self._repository(which)
+        self._delete_blob(self._repository(which), digest)
+
+    def _delete_blob(self, repository: int, digest: str) -> None:
         credentials, name = self._credentials(repository), self.names[repository]
         if digest in self.broken:
             return
+        self._note_needs()
         status = status_of(lambda: blobs.delete(credentials, name, Digest.parse(digest)))
         if digest in self.models[repository].linked():
             assert status == HTTPStatus.METHOD_NOT_ALLOWED

@@ -189,6 +189,11 @@ class Installation(RuleBasedStateMachine):
     def _key(self, repository: int) -> TestKey:
         return self.owners[NAMESPACE_OF[repository]]
 
+    def _exists(self, model: ImageModel) -> bool:
+        """Whether the namespace of a repository is there, also under another name than before."""
+        of_namespaces_there = (each for each in self.namespaces if each.is_there)
+        return any(image is model for each in of_namespaces_there for image in each.images.values())
+
     def _repository(self, which: int) -> int:
         """One of the repositories of the first two names, and of the third one while it is there."""
         usual = [n for n in REPOSITORIES if NAMESPACE_OF[n] < 2 or self._namespace(n).is_there]
@@ -249,10 +254,12 @@ class Installation(RuleBasedStateMachine):
             assert request.repository is None or not request.must_succeed
             return
         model = request.model
-        if model is not self.models[request.repository]:
+        is_promised = request.epoch == model.epoch(request.digest)
+        is_there = self._namespace(request.repository).is_there
+        if model is not self.models[request.repository] and is_there:
             return  # the promise may be of the old namespace of that name, or of the new one
-        assert self._namespace(request.repository).is_there, "a deleted namespace has accepted content"
-        if request.epoch == model.epoch(request.digest):
+        assert not is_promised or self._exists(model), "a deleted namespace has accepted content"
+        if is_promised:
             since = operation.committed_at or request.began
             assert since is not None
             self.broken.pop(request.digest, None)

@@ -109,7 +109,7 @@ class StepRules(ContentRules):
         way=ways,
         which=choices,
         digest=digests,
-        before=st.integers(0, 9),
+        before=st.just(0) | st.integers(1, 9),
         task=st.sampled_from(["collector", "collector", "idle images"]),
         after=few_steps,
     )
@@ -195,6 +195,36 @@ class StepRules(ContentRules):
             else:
                 self._restore_one(which, None)
             self._advance(running, TO_THE_END)
+
+    @rule(
+        which=choices,
+        digest=digests,
+        between=st.sampled_from([0.2, 0.9]),
+        later=st.sampled_from([0.2, 0.9, 1.1]),
+    )
+    def release_twice(self, which: int, digest: str, between: float, later: float) -> None:
+        """Two repositories have a blob, it is deleted in one after the other, and the collector runs."""
+        there = [number for number in REPOSITORIES if self._namespace(number).is_there]
+        first, second = [*one_of(there, which)], [*one_of(there, which + 1)]
+        for repository in first + second:
+            self._request("upload", repository, repository, digest)
+        for repository, hours in zip(first + second, (between, later), strict=False):
+            self._delete_blob(repository, digest)
+            self._pass_time(hours)
+        self._run(partial(TASKS["collector"], self.store, 100))
+
+    @rule(
+        which=choices, digest=digests, way=st.sampled_from(["upload", "replicate"]), before=st.integers(1, 12)
+    )
+    def inspect_beside_an_upload(self, which: int, digest: str, way: str, before: int) -> None:
+        """An upload takes longer than the grace period of objects that no row knows."""
+        repository = self._repository(which)
+        request = self._request(way, repository, repository, digest, pieces=2, count=before)
+        for _ in range(2):
+            for inspection in INSPECTIONS.values():
+                self._run(partial(inspection, self.store))
+            self._pass_time(1.1)
+        self._advance(request, TO_THE_END)
 
     @rule(task=tasks, failing=failures)
     def work_on_bad_storage(self, task: str, failing: list[bool]) -> None:
