@@ -1,9 +1,9 @@
 """Authentication and authorization of the data plane: the first step of every use case."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -11,12 +11,15 @@ from django.conf import settings
 from registry_control.access.errors import BadCredentials
 from registry_control.access.policy import Action
 from registry_control.access.services import Caller, RepositoryFacts, authenticate, authorize
+from registry_control.catalog.errors import ImageNotFound
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.resolve import RepositoryRecord
 from registry_control.catalog.services import images
 from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository, check_writable_with
 from registry_data.registry.use_case import read_only_error, use_case
+
+_T = TypeVar("_T")
 
 CATALOG_SCOPE: Final = "registry:catalog:*"
 
@@ -194,3 +197,19 @@ def image_for_push(pusher: Pusher) -> UUID:
     return images.get_or_create(
         actor=pusher.caller.actor, namespace_id=record.namespace_id, name=repository.image
     )
+
+
+def in_image(pusher: Pusher, push: Callable[[UUID], _T]) -> _T:
+    """Call a step of a push with its image, and a second time with a new image if that one was removed.
+
+    The worker removes images to which nothing was ever pushed (`deletion.remove_never_pushed`). A client that
+    begins a push at that moment must not be refused.
+
+    Raises:
+        ProtocolError, CatalogError: as `image_for_push` and the step; ImageNotFound if the new image was
+            deleted, too.
+    """
+    try:
+        return push(image_for_push(pusher))
+    except ImageNotFound:
+        return push(image_for_push(replace(pusher, record=replace(pusher.record, image_id=None))))

@@ -14,7 +14,7 @@ from registry_data.registry.authorization import (
     Credentials,
     Pusher,
     identify,
-    image_for_push,
+    in_image,
     is_allowed,
     require,
     scope_of,
@@ -48,9 +48,9 @@ def mount(
             return False
         if blob is None:
             return False
-        image_id = image_for_push(Pusher(caller, repository, record))
+        pusher, blob_id = Pusher(caller, repository, record), blob.id
         try:
-            blobs.promise(blob_id=blob.id, image_id=image_id)
+            in_image(pusher, lambda image_id: blobs.promise(blob_id=blob_id, image_id=image_id))
         except BlobNotFound:
             return False
         return True

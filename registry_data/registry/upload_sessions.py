@@ -16,7 +16,7 @@ from registry_data.registry.authorization import (
     Credentials,
     Pusher,
     identify,
-    image_for_push,
+    in_image,
     require,
     scope_of,
 )
@@ -53,8 +53,12 @@ def start(pusher: Pusher, *, algorithm: str, store: BlobStore) -> UUID:
     with use_case():
         store.ensure_capacity(0)
         with unsynced_transaction():
-            image_id = image_for_push(pusher)
-            session_id = uploads.start(actor=pusher.caller.actor, image_id=image_id, algorithm=algorithm)
+            session_id = in_image(
+                pusher,
+                lambda image_id: uploads.start(
+                    actor=pusher.caller.actor, image_id=image_id, algorithm=algorithm
+                ),
+            )
         try:
             store.create_upload(UploadId(session_id.hex))
         except BaseException:

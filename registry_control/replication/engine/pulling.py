@@ -12,7 +12,13 @@ from typing import Final
 from uuid import UUID
 
 from registry_control.catalog import ingest
-from registry_control.catalog.errors import BlobNotFound, DigestMismatch, MissingContent, UploadNotFound
+from registry_control.catalog.errors import (
+    BlobNotFound,
+    DigestMismatch,
+    ImageNotFound,
+    MissingContent,
+    UploadNotFound,
+)
 from registry_control.catalog.models import Image, Manifest
 from registry_control.catalog.references import broken_blobs
 from registry_control.catalog.selectors import resolve
@@ -149,7 +155,7 @@ def _transfer(context: Context, blob: ExecutionBlob, image_id: UUID) -> None:
 
     try:
         ingest.continue_blob(session_id, read, image_id=image_id, claimed=claimed, store=context.store)
-    except (ContentMismatch, DigestMismatch, UploadNotFound):
+    except (ContentMismatch, DigestMismatch, ImageNotFound, UploadNotFound):
         outcomes.save_upload(context.work, "")  # the next attempt begins a new one
         with suppress(UploadNotFound, StorageError):  # the worker removes the session otherwise
             uploads.cancel(session_id=session_id, image_id=image_id, store=context.store)

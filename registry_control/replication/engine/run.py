@@ -86,6 +86,9 @@ def _failed(work: Work, error: Exception) -> None:
             outcomes.retry(work, str(error), retry_after=error.retry_after)
         case ContentMismatch() | DigestMismatch() | LostContent() | UploadNotFound():
             outcomes.retry(work, str(error) or "the upload has expired", attempts=_ATTEMPTS)
+        case ImageNotFound() if isinstance(work.item, ExecutionBlob):
+            # Perhaps because nothing was ever pushed to it (`remove_never_pushed`); it is created again.
+            outcomes.retry(work, _sentence(error), attempts=_ATTEMPTS)
         case CannotReplicate() | RemoteError() | CatalogError() | ProtocolError():
             outcomes.fail(work, _sentence(error))
         case NotStored():

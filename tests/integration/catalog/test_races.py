@@ -38,7 +38,11 @@ from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace
+from registry_data.oci.digest import Digest
 from registry_data.oci.preconditions import Preconditions
+from registry_data.oci.reference import Repository
+from registry_data.registry import mounts, upload_sessions
+from registry_data.registry.authorization import Credentials, require_push
 from registry_data.storage.base import Key
 from registry_data.storage.filesystem import FilesystemStore
 from registry_data.storage.keys import blob_key
@@ -406,6 +410,34 @@ def test_a_push_waits_for_the_deletion_of_its_image_and_raises_image_not_found(
         assert other.waits
     with pytest.raises(ImageNotFound):
         other.end()
+
+
+@pytest.mark.parametrize("how", ["upload", "mount"])
+def test_a_push_that_begins_while_its_empty_image_is_removed_gets_a_new_one(
+    owner: TestKey, namespace: Namespace, image_id: UUID, store: FilesystemStore, how: str
+) -> None:
+    # given an old image without any push, which a worker is removing
+    another = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="another")
+    digest, credentials = push_blob(owner, another, b"layer"), Credentials(secret=owner.secret)
+    app, source = Repository(namespace.name, "app"), Repository(namespace.name, "another")
+    Image.objects.filter(pk=image_id).update(created_at=now() - settings.UPLOAD_LIFE)
+    pusher = require_push(credentials, app)
+    with open_transaction():
+        deletion.remove_never_pushed(limit=10)
+        assert Image.objects.get(pk=image_id).status == Status.DELETING
+
+        # when a client begins a push to it
+        begin = {
+            "upload": lambda: upload_sessions.start(pusher, algorithm="sha256", store=store),
+            "mount": lambda: mounts.mount(credentials, app, Digest.parse(digest), source=source),
+        }[how]
+        other = Other(begin)
+        assert other.waits
+
+    # then it has begun, in a new image
+    assert other.end()
+    begun = UploadSession if how == "upload" else BlobLease
+    assert begun.objects.filter(image__name="app").exclude(image=image_id).count() == 1
 
 
 @pytest.mark.parametrize("how", ["upload", "mount"])

@@ -96,7 +96,7 @@ class LifeCycle(StepRules):
     """The rules with a beginning, invariants and an end."""
 
     @initialize(
-        recycle_bin=st.sampled_from([RECYCLE_BIN, timedelta()]),
+        recycle_bin=st.sampled_from([RECYCLE_BIN, RECYCLE_BIN, timedelta()]),
         policies=st.lists(st.none() | st.sampled_from(POLICIES), min_size=2, max_size=2),
         pushes=st.lists(st.tuples(choices, lists_of_digests, tag_names | st.none()), max_size=2),
     )

@@ -4,7 +4,7 @@ A deleted namespace is gone at once, its name is free, and what was promised in 
 everything that it had, except deletions in it whose own time in the recycle bin has passed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -42,8 +42,10 @@ from tests.integration.gc.installation import (
 from tests.integration.gc.life_cycle import NamespaceDeletion
 from tests.integration.gc.request_steps import Requests
 
-_kills: Final = st.sampled_from([TO_THE_END, TO_THE_END, TO_THE_END, 1, 2])
+_kills = st.sampled_from([TO_THE_END, TO_THE_END, TO_THE_END, 1, 2])
 """Whether a request ends, or is killed before its transaction, or after the commit."""
+
+after_deletions = st.sampled_from([(), ("create",), ("restore",), ("create", "restore")])
 
 _NOT_THERE: Final = HTTPStatus.FORBIDDEN
 """The answer of the data plane for a namespace that is not there, as for one that the caller may not see."""
@@ -52,13 +54,24 @@ _NOT_THERE: Final = HTTPStatus.FORBIDDEN
 class NamespaceRules(Requests):
     """What happens to whole namespaces."""
 
-    @rule(which=choices, count=_kills, is_created_again=st.booleans())
-    def delete_namespace(self, which: int, count: int, is_created_again: bool) -> None:
+    @rule(which=choices, count=_kills, then=after_deletions)
+    def delete_namespace(self, which: int, count: int, then: Collection[str]) -> None:
         """DELETE of a namespace by the management API; its name may be used again at once."""
-        for number in one_of(self._there(), which):
+        with_content = [number for number in self._there() if self.namespaces[number].linked()]
+        for number in one_of(with_content or self._there(), which):
             self._delete_namespace(number, count)
-            if is_created_again and not self.namespaces[number].is_there:
-                self._create_namespace(number, TO_THE_END)
+            self._go_on_without(number, then)
+
+    def _go_on_without(self, number: int, then: Collection[str]) -> None:
+        """Create a namespace of the name of one that was deleted, restore the deleted one, or both.
+
+        Then the restored one gets the other name.
+        """
+        if "create" in then and not self.namespaces[number].is_there:
+            self._create_namespace(number)
+        deleted = [key for key, each in self.deleted_namespaces.items() if each.number == number]
+        if "restore" in then and deleted:
+            self._restore_namespace(deleted[-1], is_renamed=self.namespaces[number].is_there)
 
     def _there(self) -> Sequence[int]:
         return [number for number in NAMESPACES if self.namespaces[number].is_there]
@@ -100,7 +113,7 @@ class NamespaceRules(Requests):
         for number in one_of([n for n in NAMESPACES[:2] if n not in self._there()], which):
             self._create_namespace(number, count)
 
-    def _create_namespace(self, number: int, count: int) -> None:
+    def _create_namespace(self, number: int, count: int = TO_THE_END) -> None:
         name, principal = self.namespace_names[number], self.owners[number].principal
         create = partial(namespaces.create, principal=principal, name=name, description="", is_public=False)
         error = self._attempt(create, partial(self._namespace_is_created, number), count)

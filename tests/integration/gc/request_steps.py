@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from registry_control.catalog import ingest
-from registry_control.catalog.errors import UploadNotFound
+from registry_control.catalog.errors import ImageNotFound, UploadNotFound
 from registry_control.catalog.services import images
 from registry_data.oci.digest import Digest
 from registry_data.registry import blobs, mounts, upload_sessions
@@ -81,6 +81,14 @@ class Requests(Installation):
         return True
 
     def _replicate(self, request: Request, repository: int, digest: str) -> bool:
+        """Copy a blob as the worker does, which tries again when its image was removed meanwhile."""
+        try:
+            return self._copy(request, repository, digest)
+        except ImageNotFound:
+            request.session.clear()
+            return self._copy(request, repository, digest)
+
+    def _copy(self, request: Request, repository: int, digest: str) -> bool:
         claimed, content = Digest.parse(digest), CONTENTS[digest]
         name, key = self.names[repository], self._key(repository)
         pusher = require_push(self._credentials(repository), name)

@@ -1,6 +1,6 @@
 """Requests and background tasks that stop, go on, race each other, crash and meet storage errors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -28,6 +28,7 @@ from tests.integration.gc.installation import (
     steps,
     ways,
 )
+from tests.integration.gc.namespace_rules import after_deletions
 from tests.integration.gc.steps import GRACE
 
 INSPECTIONS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
@@ -150,27 +151,31 @@ class StepRules(ContentRules):
         which=choices,
         digest=digests,
         before=st.integers(1, 12),
-        then=st.sampled_from(["nothing", "create", "restore"]),
+        then=after_deletions,
         hours=st.sampled_from([0, 0.5, 2.1, 5.1]),
         task=st.sampled_from(["settle", "bin", "deletions", "uploads", "collector"]),
         after=few_steps,
     )
     def race_with_the_deletion_of_a_namespace(
-        self, way: str, which: int, digest: str, before: int, then: str, hours: float, task: str, after: int
+        self,
+        way: str,
+        which: int,
+        digest: str,
+        before: int,
+        then: Collection[str],
+        hours: float,
+        task: str,
+        after: int,
     ) -> None:
         """A request stops; its namespace is deleted, and restored or created again; workers do their work."""
         for repository in one_of([n for n in REPOSITORIES if self._namespace(n).is_there], which):
             number = NAMESPACE_OF[repository]
             request = self._request(way, repository, repository, digest, count=before)
             self._delete_namespace(number)
-            if then == "create" and not self.namespaces[number].is_there:
-                self._create_namespace(number, TO_THE_END)
             self._pass_time(hours)
             self._do_background_tasks(without=task)
             running = self._work(task, 100, after)
-            deleted = [key for key, each in self.deleted_namespaces.items() if each.number == number]
-            if then == "restore" and deleted and not self.namespaces[number].is_there:
-                self._restore_namespace(deleted[-1], is_renamed=False)
+            self._go_on_without(number, then)
             self._advance(request, TO_THE_END)
             self._advance(running, TO_THE_END)
 

@@ -6,9 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db import connection, transaction
 from django.test import override_settings
 
-from registry_control.catalog.models import Blob, UploadSession
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.models import Blob, Image, Manifest, UploadSession
+from registry_control.catalog.services import images
 from registry_control.common.clock import now
 from registry_control.common.secrets import derived_key
 from registry_control.namespaces.models import Namespace
@@ -31,7 +34,7 @@ from tests.integration.replication.content import CONFIG, image_manifest
 from tests.integration.replication.scene import end_waiting, make_rule, make_target, run_rule, work_off
 from tests.services.ports import free_port
 from tests.services.registries import running_registry
-from tests.services.scripted import Script, replying, running_script
+from tests.services.scripted import Exchange, Script, replying, running_script
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -154,7 +157,7 @@ def test_an_execution_without_success_for_an_hour_is_given_up(
 
 
 def test_wrong_content_is_not_stored(
-    owner: TestKey, namespace: Namespace, scripted: Target, script: Script
+    owner: TestKey, namespace: Namespace, scripted: Target, script: Script, store: BlobStore
 ) -> None:
     # given a source that sends other bytes than those of a layer
     layer = os.urandom(1000)
@@ -180,6 +183,35 @@ def test_wrong_content_is_not_stored(
     # and nothing of it is stored
     assert list(Blob.objects.values_list("digest", flat=True)) == [str(Digest.of(CONFIG))]
     assert not UploadSession.objects.filter(is_open=True).exists()
+
+
+def test_a_blob_whose_image_was_removed_meanwhile_is_copied_again(
+    owner: TestKey, namespace: Namespace, scripted: Target, script: Script, store: BlobStore
+) -> None:
+    # given a source, and a worker that removes the image, to which nothing was ever pushed, during a transfer
+    manifest = image_manifest()
+    script.on("GET /v2/x/app/tags/list", replying(200, b'{"tags": ["v1"]}'))
+    media_type = {"Content_Type": "application/vnd.oci.image.manifest.v1+json"}
+    script.on("(GET|HEAD) /v2/x/app/manifests/v1", replying(200, manifest, **media_type))
+
+    def remove_and_reply(exchange: Exchange) -> None:
+        with transaction.atomic():
+            for image in Image.objects.select_for_update().filter(created_at__lte=began):
+                images.remove(image, actor=SYSTEM)
+        connection.close()
+        exchange.reply(200, CONFIG)
+
+    script.on(f"GET /v2/x/app/blobs/{Digest.of(CONFIG)}", remove_and_reply)
+    images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
+    began = now()
+
+    # when it is pulled, then the next attempt brings the blob into a new image
+    execution = run_rule(owner, make_rule(owner, namespace, scripted, Direction.PULL, repositories=["x/app"]))
+    end_waiting()
+    work_off()
+    execution.refresh_from_db()
+    assert execution.status == ExecutionStatus.SUCCEEDED, execution.errors
+    assert Manifest.objects.get().image.created_at > began
 
 
 def test_a_source_that_sends_no_manifest_fails_with_a_reason(
