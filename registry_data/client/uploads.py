@@ -23,9 +23,9 @@ from registry_data.oci.digest import Digest
 from registry_data.oci.errors import ProtocolError
 from registry_data.oci.ranges import parse_content_range
 
-_FINISH_TIMEOUT: Final = (
-    900.0  # seconds: some registries copy the blob within their storage before they answer
-)
+# Some registries copy the blob within their storage before they answer.
+_COPY_RATE: Final = 4 * 1024 * 1024  # bytes per second at least
+_LONGEST_COPY: Final = 840.0  # seconds
 _CREATED: Final = frozenset({200, 201, 202, 204})
 # Registries answer these when an upload expired, was completed, or is not where its location says.
 _GONE: Final = frozenset({400, 404, 405, 409, 410, 416})
@@ -123,7 +123,8 @@ class RemoteUpload:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         separator = "&" if "?" in self.location else "?"  # the query stays as it is
         url = httpx.URL(f"{self.location}{separator}digest={digest}")
-        with self._request("PUT", url, headers=headers, content=last, timeout=_FINISH_TIMEOUT) as response:
+        timeout = ANSWER_TIMEOUT + min((self.offset + size) / _COPY_RATE, _LONGEST_COPY)
+        with self._request("PUT", url, headers=headers, content=last, timeout=timeout) as response:
             try:
                 self._expect(response, f"the blob {digest}")
             except RemoteRefused as error:

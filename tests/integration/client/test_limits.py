@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 import pytest
 
-from registry_data.client import network
+from registry_data.client import network, uploads
 from registry_data.client.egress import EgressPolicy
 from registry_data.client.errors import ContentMismatch, RemoteError, RemoteRefused, RemoteUnavailable
 from registry_data.client.registry import RemoteRegistry
@@ -223,6 +223,20 @@ def test_an_upload_that_is_read_too_slowly_ends(
 
     with pytest.raises(RemoteUnavailable, match="too slowly"):
         upload.append(slow(), 2000 * 1024 * 1024)
+
+
+def test_the_last_request_of_an_upload_waits_by_the_size_of_the_blob(
+    registry: Script, remote: RemoteRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "ANSWER_TIMEOUT", 0.1)
+    monkeypatch.setattr(uploads, "_COPY_RATE", 1000)  # bytes per second
+    registry.on("POST", replying(202, Location="/upload"))
+    registry.on("PUT", lambda _: time.sleep(1.5))
+    for size, longest in ((10, 0.6), (600, 1.3)):
+        upload, started = remote.start_upload("a/b"), time.monotonic()
+        with pytest.raises(RemoteUnavailable, match="read timeout"):
+            upload.finish(DIGEST, bytes(size))
+        assert 0.1 + size / 1000 <= time.monotonic() - started < longest
 
 
 @pytest.mark.parametrize(
