@@ -2,10 +2,15 @@ from typing import TYPE_CHECKING
 
 from django.apps import AppConfig
 
-from registry_control.common.signals import deletion_started, namespace_deletion_requested
+from registry_control.common.signals import (
+    deletion_started,
+    namespace_deletion_requested,
+    storage_prepared,
+)
 
 if TYPE_CHECKING:
     from registry_control.namespaces.models import Namespace
+    from registry_data.storage.base import BlobStore
 
 
 class CatalogConfig(AppConfig):
@@ -15,6 +20,7 @@ class CatalogConfig(AppConfig):
     def ready(self) -> None:
         deletion_started.connect(_enqueue_deletions, dispatch_uid="catalog")
         namespace_deletion_requested.connect(_check_protected_tags, dispatch_uid="catalog")
+        storage_prepared.connect(_check_storage, dispatch_uid="catalog")
 
 
 def _enqueue_deletions(**_: object) -> None:
@@ -30,3 +36,9 @@ def _check_protected_tags(*, namespace: "Namespace", **_: object) -> None:
     from registry_control.catalog.services.protection import check_tags_of_namespace
 
     check_tags_of_namespace(namespace)
+
+
+def _check_storage(*, store: "BlobStore", **_: object) -> None:
+    from registry_control.catalog.services.plausibility import require_plausible
+
+    require_plausible(store)

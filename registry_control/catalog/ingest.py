@@ -7,6 +7,7 @@ errors of the catalogue and of the storage, and the data plane converts them to 
 The caller checks the rights of the actor.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from registry_data.oci.manifest import ParsedManifest
 from registry_data.oci.preconditions import Preconditions
 from registry_data.storage.base import BlobStore, Key, NotStored, StorageError, UploadId, UploadWriter
 from registry_data.storage.keys import blob_key
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,11 @@ def _has_content(blob: StoredBlob, store: BlobStore) -> bool | None:
     try:
         return store.size(Key(blob.storage_key)) == blob.size
     except NotStored:
-        plausibility.require_plausible(store)
+        try:
+            plausibility.require_plausible(store)
+        except StorageError as error:
+            logger.error("%s", error)
+            raise
         return False
     except StorageError:
         return None

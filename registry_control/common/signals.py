@@ -31,6 +31,11 @@ Arguments: `image_id`, `digest` of the manifest, and `tags`: the names of the ta
 content_healed: Final = Signal()
 """A push replaced the content of the damaged or missing blob `blob_id`; the sender is the model of blobs."""
 
+storage_prepared: Final = Signal()
+"""A process is about to use the storage `store` for the first time: a receiver raises `StorageError` if it is
+likely not that of the database.
+"""
+
 findings_requested: Final = Signal()
 """Someone asks why the disk has not shrunk; a receiver returns its `Finding`s. The sender is `Finding`."""
 

@@ -4,8 +4,10 @@ from functools import lru_cache
 from typing import Any, Final
 
 from django.db import Error as AnyDatabaseError
+from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
+from registry_control.common.signals import storage_prepared
 from registry_control.serving.impatient import impatient_connection
 from registry_control.serving.models import Installation
 from registry_control.serving.readiness import CheckFailed, Readiness
@@ -63,7 +65,8 @@ class StorageCheck:
     """Creates what the store needs at the first success; later it only checks that it is still there.
 
     A folder that is missing later was unmounted: an empty one in its place would answer "not found" for every
-    image.
+    image. So would a wrong bucket, or a disk that was not mounted at the start: before the first success, a
+    sample of the content is looked at (ADR 34).
     """
 
     def __init__(self, store: BlobStore) -> None:
@@ -74,13 +77,28 @@ class StorageCheck:
         """Check the store.
 
         Raises:
-            CheckFailed: it does not respond, is not writable, or its bucket or folder is missing.
+            CheckFailed: it does not respond, is not writable, its bucket or folder is missing, or it is
+                likely not that of the database.
         """
         try:
             if self._is_prepared:
                 self._store.check_exists()
             else:
                 self._store.check()
+                self._is_prepared = self._was_examined()
         except StorageError as error:
             raise CheckFailed(STORAGE, str(error)) from error
-        self._is_prepared = True
+
+    def _was_examined(self) -> bool:
+        """Compare the store with the database; False if that does not respond, which another check reports.
+
+        Raises:
+            StorageError: they do not belong together.
+        """
+        try:
+            storage_prepared.send(sender=StorageCheck, store=self._store)
+        except AnyDatabaseError:
+            return False
+        finally:
+            connection.close()  # of this thread
+        return True

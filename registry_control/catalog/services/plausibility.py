@@ -1,12 +1,9 @@
 """Whether the storage is likely the one that the database describes (ADR 34)."""
 
-import logging
 from typing import Final
 
 from registry_control.catalog.selectors.sample import random_blobs
 from registry_data.storage.base import BlobStore, Key, NotStored, StorageError, Unavailable
-
-logger = logging.getLogger(__name__)
 
 _SAMPLE: Final = 20  # blobs
 _FEWEST: Final = 10  # missing ones, below which nothing is suspicious
@@ -16,7 +13,7 @@ WRONG_STORE: Final = (
 )
 
 
-def lacks_most(store: BlobStore) -> bool:
+def _lacks_most(store: BlobStore) -> bool:
     """Whether the storage says of most blobs of a random sample that it has no such content.
 
     Then it is likely another bucket or a disk that is not mounted. Not for fewer than ten missing blobs.
@@ -27,13 +24,14 @@ def lacks_most(store: BlobStore) -> bool:
 
 
 def require_plausible(store: BlobStore) -> None:
-    """Check that the storage has other content, before an upload replaces content that is missing.
+    """Check that the storage has the content of the database, as far as a sample tells.
+
+    For a process that begins to use it, and before an upload replaces content that is missing.
 
     Raises:
         Unavailable: it lacks most.
     """
-    if lacks_most(store):
-        logger.error("%s", WRONG_STORE)
+    if _lacks_most(store):
         raise Unavailable(WRONG_STORE)
 
 
