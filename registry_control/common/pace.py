@@ -19,6 +19,7 @@ from registry_control.common.background import pause
 
 LEAST_SHARE: Final = 0.05
 MOST_SHARE: Final = 0.5
+LEAST_PROCESSOR: Final = 0.1  # of a processor, for a transfer: two of them take a tenth of two processors
 LONGEST_PAUSE: Final = 2.0  # seconds
 
 _FIRST_SHARE: Final = 0.2
@@ -51,7 +52,7 @@ class Pace:
             each = seconds / rows
             self.fastest = each if self.fastest is None else min(each, self.fastest * _FORGETTING)
             is_loaded |= each > self.fastest * _SLOW
-        self.share = _adapted(self.share, is_loaded=is_loaded, most=MOST_SHARE)
+        self.share = _adapted(self.share, is_loaded=is_loaded, least=LEAST_SHARE, most=MOST_SHARE)
         return min(seconds * (1 / self.share - 1), LONGEST_PAUSE)
 
     @contextmanager
@@ -109,12 +110,12 @@ class ProcessorShare(threading.local):
             waited: the seconds of it in which the thread waited for a processor.
         """
         is_loaded = waited > (ran + waited) * _CROWDED
-        self.share = _adapted(self.share, is_loaded=is_loaded, most=1.0)
+        self.share = _adapted(self.share, is_loaded=is_loaded, least=LEAST_PROCESSOR, most=1.0)
         return min(max(ran / self.share - seconds, 0.0), LONGEST_PAUSE)
 
 
-def _adapted(share: float, *, is_loaded: bool, most: float) -> float:
-    return min(max(share / 2 if is_loaded else share * _GROWTH, LEAST_SHARE), most)
+def _adapted(share: float, *, is_loaded: bool, least: float, most: float) -> float:
+    return min(max(share / 2 if is_loaded else share * _GROWTH, least), most)
 
 
 def _scheduled() -> tuple[int, int]:

@@ -3,7 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_control.common.pace import LEAST_SHARE, LONGEST_PAUSE, MOST_SHARE, Pace, ProcessorShare
+from registry_control.common.pace import (
+    LEAST_PROCESSOR,
+    LEAST_SHARE,
+    LONGEST_PAUSE,
+    MOST_SHARE,
+    Pace,
+    ProcessorShare,
+)
 
 BATCHES = st.lists(
     st.tuples(st.floats(0.0001, 60.0), st.integers(0, 1000), st.floats(0.0, 1.0)), min_size=1, max_size=50
@@ -56,7 +63,7 @@ def test_a_transfer_is_never_paused_for_longer_than_the_longest(
     processor = ProcessorShare()
     for ran, waited, idle in pieces:
         assert 0 <= processor.after(seconds=ran + waited + idle, ran=ran, waited=waited) <= LONGEST_PAUSE
-        assert LEAST_SHARE <= processor.share <= 1
+        assert LEAST_PROCESSOR <= processor.share <= 1
 
 
 def test_a_transfer_pauses_while_the_processors_are_busy_and_not_at_rest() -> None:
@@ -66,7 +73,7 @@ def test_a_transfer_pauses_while_the_processors_are_busy_and_not_at_rest() -> No
     assert processor.after(seconds=0.05, ran=0.05, waited=0.0) == 0
     for _ in range(5):
         processor.after(seconds=0.05, ran=0.025, waited=0.025)
-    assert processor.after(seconds=0.05, ran=0.025, waited=0.025) > 0.4
+    assert processor.after(seconds=0.05, ran=0.025, waited=0.025) > 0.15
 
 
 def test_a_transfer_that_waits_for_the_network_is_not_slowed_down_by_busy_processors() -> None:
