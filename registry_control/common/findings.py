@@ -11,3 +11,8 @@ class Finding:
     text: str  # for people, with what to do
     number: int | None = None  # of rows or objects; None if it has none
     bytes: int | None = None
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """A number with a noun; without `many`, the plural has an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -12,6 +12,7 @@ from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from registry_control.administration.base import ReadOnlyAdmin, actor_of, human_size, short
+from registry_control.administration.confirmation import ask, is_confirmed
 from registry_control.catalog.models import BlobReview
 from registry_control.common.clock import database_now
 from registry_control.gc import retention_admin  # noqa: F401 - registers its pages
@@ -106,12 +107,30 @@ class GcRunAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(reverse("admin:gc_gcrun_changelist"))
 
     def release(self, request: HttpRequest) -> HttpResponse:
-        """Let a collector go on that the circuit breaker or a jump of the clock has stopped."""
+        """Let a collector go on that the circuit breaker or a jump of the clock has stopped.
+
+        The administrator confirms it first, because it deletes any number of bytes.
+        """
         if not self.may_run(request):
             raise PermissionDenied
+        if not is_confirmed(request):
+            return self._ask_to_release(request)
         breaker.release(actor=actor_of(request))
         self.message_user(request, "Garbage collection goes on.")
         return HttpResponseRedirect(reverse("admin:gc_gcrun_disk"))
+
+    def _ask_to_release(self, request: HttpRequest) -> HttpResponse:
+        """The page that asks whether to let the collector go on."""
+        waiting = queue.summarize(grace=settings.GC_GRACE)
+        return ask(
+            request,
+            {**self.admin_site.each_context(request), "opts": self.opts},
+            question="Let garbage collection go on? All that is in the review queue now"
+            f" ({waiting.entries} blobs of {human_size(waiting.bytes)}) is deleted when its grace period is"
+            " over, whatever its size.",
+            button="Let it go on",
+            back=reverse("admin:gc_gcrun_disk"),
+        )
 
     def disk(self, request: HttpRequest) -> HttpResponse:
         """Answer why the disk has not shrunk."""

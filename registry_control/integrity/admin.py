@@ -1,5 +1,6 @@
 """Administration pages of damaged and missing content."""
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -28,6 +29,13 @@ class _IsHealed(admin.SimpleListFilter):
         if self.value() in ("quarantined", "healed"):
             return queryset.filter(healed_at__isnull=self.value() == "quarantined")
         return queryset
+
+
+def _duration(period: timedelta) -> str:
+    """A period in days, or in seconds if it is shorter than one."""
+    if period < timedelta(days=1):
+        return f"{int(period.total_seconds())} s"
+    return f"{period.total_seconds() / 86_400:.3g} days"
 
 
 @admin.register(BlobFault)
@@ -63,7 +71,7 @@ class BlobFaultAdmin(ReadOnlyAdmin):
         period = settings.SCRUB_PERIOD
         shown = {
             "is_on": bool(period),
-            "days": round(period.total_seconds() / 86_400, 1),
+            "period": _duration(period),
             "covered": f"{report.covered(period) * 100:.1f} %" if period else "",
             "open": BlobFault.objects.filter(healed_at__isnull=True).count(),
             "errors": report.errors(),

@@ -8,10 +8,12 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_POST
 
 from registry_control.administration.base import ReadOnlyAdmin, actor_of, human_size
+from registry_control.administration.confirmation import ask, is_confirmed, some
 from registry_control.common.errors import ServiceError
 from registry_control.namespaces.models import RecycleBinEntry
 from registry_control.recycling.services import emptying, restoring
@@ -70,9 +72,14 @@ class RecycleBinEntryAdmin(ReadOnlyAdmin):
         return self._done(request, entry_id, lambda: self._restore(request, entry_id, name))
 
     def purge(self, request: HttpRequest, entry_id: UUID) -> HttpResponse:
-        """Delete for good what one entry keeps."""
+        """Delete for good what one entry keeps, once the administrator has confirmed it."""
         if not self.has_purge_permission(request):
             raise PermissionDenied
+        found = RecycleBinEntry.objects.filter(pk=entry_id)
+        if not is_confirmed(request) and found.exists():
+            return self._ask(
+                request, found, reverse("admin:namespaces_recyclebinentry_change", args=[entry_id])
+            )
         return self._done(request, entry_id, lambda: self._purge(request, entry_id))
 
     def _done(self, request: HttpRequest, entry_id: UUID, act: Callable[[], bool]) -> HttpResponse:
@@ -89,10 +96,30 @@ class RecycleBinEntryAdmin(ReadOnlyAdmin):
             self._restore(request, entry_id, None)
 
     @admin.action(description="Delete for good", permissions=["purge"])
-    def purge_selected(self, request: HttpRequest, queryset: QuerySet[RecycleBinEntry]) -> None:
-        """Delete for good what entries keep."""
+    def purge_selected(
+        self, request: HttpRequest, queryset: QuerySet[RecycleBinEntry]
+    ) -> HttpResponse | None:
+        """Delete for good what entries keep, once the administrator has confirmed it."""
+        if not is_confirmed(request):
+            return self._ask(request, queryset, reverse("admin:namespaces_recyclebinentry_changelist"))
         for entry_id in queryset.order_by("deleted_at", "pk").values_list("pk", flat=True):
             self._purge(request, entry_id)
+        return None
+
+    def _ask(self, request: HttpRequest, entries: QuerySet[RecycleBinEntry], back: str) -> TemplateResponse:
+        """The page that asks whether to delete entries for good."""
+        return ask(
+            request,
+            {**self.admin_site.each_context(request), "opts": self.opts},
+            question="Delete this for good? Nobody can restore it then. The grace period begins of all"
+            " content that nothing else keeps.",
+            button="Delete for good",
+            back=back,
+            rows=[
+                f"{entry.get_kind_display()} {entry.name}" for entry in some(entries.order_by("name", "pk"))
+            ],
+            number=entries.count(),
+        )
 
     def _restore(self, request: HttpRequest, entry_id: UUID, name: str | None) -> bool:
         """Whether it was restored; a message says what happened."""

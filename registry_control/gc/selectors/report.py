@@ -15,7 +15,7 @@ from registry_control.catalog.models import Image
 from registry_control.catalog.selectors.holders import deletions_pending
 from registry_control.catalog.selectors.staging import staged
 from registry_control.common.clock_watch import shared_reason
-from registry_control.common.findings import Finding
+from registry_control.common.findings import Finding, plural
 from registry_control.common.models import NOT_DELETING, Status
 from registry_control.common.signals import findings_requested
 from registry_control.db.sql import rows
@@ -125,13 +125,14 @@ def _lines(counted: Inventory) -> Iterator[Line]:
 
 def _findings() -> Iterator[Finding]:
     """What else keeps bytes, or makes the lines above wrong."""
-    images, size = _recycled()
-    if images:
+    kept, size = _recycled()
+    if kept:
         yield Finding(
             "recycle_bin",
-            f"{images} images in the recycle bin keep {size} bytes, of which other images may need a part;"
-            " they count as tagged or untagged above. Purge their entries to free the space earlier.",
-            images,
+            f"The recycle bin has {plural(kept, 'image or manifest', 'images and manifests')} of {size}"
+            " bytes, of which other images may need a part; they count as tagged or untagged above. Purge"
+            " their entries to free the space earlier.",
+            kept,
             size,
         )
     if held := shared_reason(longest=settings.RECYCLE_BIN):
@@ -151,16 +152,16 @@ def _uploads() -> Iterator[Finding]:
     if found.open:
         yield Finding(
             "uploads",
-            f"{found.open} uploads that run or can be resumed have at least {found.open_bytes} bytes outside"
-            f" of the blobs. Each expires {life} s after its last chunk.",
+            f"{plural(found.open, 'upload')} that can be resumed, with at least {found.open_bytes} bytes"
+            f" outside of the blobs. Each expires {life} s after its last chunk.",
             found.open,
             found.open_bytes,
         )
     if found.closed:
         yield Finding(
             "closed_uploads",
-            f"{found.closed} finished, cancelled or expired uploads have bytes that the worker has yet to"
-            " remove.",
+            f"{plural(found.closed, 'finished, cancelled or expired upload')} with bytes that the worker"
+            " has yet to remove.",
             found.closed,
         )
 
@@ -171,7 +172,7 @@ def _findings_of_other_apps() -> Iterator[Finding]:
 
 
 def _recycled() -> tuple[int, int]:
-    """The images in the recycle bin, by themselves or with their namespace, and their bytes.
+    """The images and manifests in the recycle bin, by themselves or with their namespace, and their bytes.
 
     Two queries, each of which has an index: one with OR would scan all images.
     """

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db.models import Count, Q, Sum
 from django.db.models.functions import Coalesce
 
-from registry_control.common.findings import Finding
+from registry_control.common.findings import Finding, plural
 from registry_control.integrity.models import BlobFault, Job, UnknownObject
 from registry_data.storage.base import Kind
 
@@ -19,8 +19,8 @@ def findings() -> Iterator[Finding]:
     if job is not None and (foreign := job.counts.get("foreign", 0)):
         yield Finding(
             "foreign_objects",
-            f"{foreign} files or folders of other programs are in the storage. The registry never removes"
-            " them.",
+            f"{plural(foreign, 'file or folder', 'files and folders')} of other programs in the storage. The"
+            " registry never removes them.",
             foreign,
         )
     if not settings.RECONCILE_PERIOD:
@@ -52,17 +52,17 @@ def _unknown() -> Iterator[Finding]:
     if found["objects"]:
         yield Finding(
             "unknown_objects",
-            f"{found['objects']} objects of {found['bytes']} bytes are in the storage that no row knows, such"
-            f" as the rest of an upload whose process was killed. Each is removed {grace} s after it was"
-            " found.",
+            f"{plural(found['objects'], 'object')} of {found['bytes']} bytes in the storage that no row"
+            " knows, such as the rest of an upload whose process was killed. Each is removed"
+            f" {grace} s after it was found.",
             found["objects"],
             found["bytes"],
         )
     if found["multiparts"]:
         yield Finding(
             "abandoned_multiparts",
-            f"{found['multiparts']} abandoned multipart uploads are in the bucket; S3 does not tell their"
-            f" sizes. Each is aborted {grace} s after it was found.",
+            f"{plural(found['multiparts'], 'abandoned multipart upload')} in the bucket; S3 does not tell the"
+            f" size. Each is aborted {grace} s after it was found.",
             found["multiparts"],
         )
 
@@ -77,7 +77,7 @@ def _quarantined() -> Iterator[Finding]:
         number, size = found[BlobFault.Kind.MISSING]
         yield Finding(
             "missing_blobs",
-            f"{number} blobs of {size} bytes count above, and their content is missing in the storage. The"
+            f"{plural(number, 'blob')} of {size} bytes without content in the storage, counted above. The"
             " next push of each heals it.",
             number,
             size,
@@ -86,8 +86,8 @@ def _quarantined() -> Iterator[Finding]:
         number, size = found[BlobFault.Kind.DAMAGED]
         yield Finding(
             "damaged_blobs",
-            f"{number} blobs of {size} bytes count above, and their content is damaged. It stays until a push"
-            " heals the blob or the images are deleted.",
+            f"{plural(number, 'blob')} of {size} bytes with damaged content, counted above. It stays until a"
+            " push heals the blob or the images are deleted.",
             number,
             size,
         )

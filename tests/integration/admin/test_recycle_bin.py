@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.test import Client, override_settings
@@ -12,7 +13,7 @@ from registry_control.catalog.services import images
 from registry_control.identity.models import User
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from tests.factories import Pushed, TestKey, push_image
-from tests.integration.admin.forms import url
+from tests.integration.admin.forms import fields, url
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,7 +49,9 @@ def test_the_buttons_restore_and_purge(
     assert deleted.image.name == "other"
     assert AuditEvent.objects.get(verb="image.restore").actor_id == str(administrator.pk)
     images.delete(principal=owner.principal, image_id=deleted.image_id)
-    assert "Deleted for good" in button(pages, "purge")
+    assert "Delete this for good?" in button(pages, "purge")
+    assert RecycleBinEntry.objects.exists()
+    assert "Deleted for good" in button(pages, "purge", confirmed="Delete for good")
     assert AuditEvent.objects.get(verb="image.purge").actor_id == str(administrator.pk)
     assert deleted.image.status == "deleting"
 
@@ -62,7 +65,13 @@ def test_actions_work_on_several_entries(
     other = push_image(owner, namespace, "other")
     images.delete(principal=owner.principal, image_id=other.image_id)
     chosen = [str(pk) for pk in RecycleBinEntry.objects.values_list("pk", flat=True)]
-    sent = {"action": action, "_selected_action": chosen}
+    sent: dict[str, Any] = {"action": action, "_selected_action": chosen}
+    if action == "purge_selected":
+        asked = pages.post(url(RecycleBinEntry, "changelist"), sent)
+        names = RecycleBinEntry.objects.values_list("name", flat=True)
+        assert set(asked.context["rows"]) == {f"Image {name}" for name in names}
+        assert len(names) == 2
+        sent = {**fields(asked.content), "confirmed": "Delete for good"}
     assert pages.post(url(RecycleBinEntry, "changelist"), sent).status_code == 302
     assert {deleted.image.status, other.image.status} == {status}
     assert not RecycleBinEntry.objects.exists()

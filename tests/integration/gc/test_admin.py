@@ -126,7 +126,10 @@ def test_an_administrator_lets_a_stopped_collector_go_on(store: FilesystemStore)
     for page in ("/admin/gc/gcrun/disk/", url(GcRun, "changelist")):
         assert "too much at once" in client.get(page).content.decode()
     assert staff("view_gcrun").post("/admin/gc/gcrun/release/").status_code == 403
-    assert client.post("/admin/gc/gcrun/release/").status_code == 302
+    asked = client.post("/admin/gc/gcrun/release/")
+    assert "whatever its size" in asked.content.decode()
+    assert Breaker.objects.get().stopped_at is not None
+    assert client.post("/admin/gc/gcrun/release/", {"confirmed": "Let it go on"}).status_code == 302
     assert "too much at once" not in client.get("/admin/gc/gcrun/disk/").content.decode()
     assert AuditEvent.objects.get(verb="gcbreaker.release").actor_kind == "user"
 
@@ -140,5 +143,6 @@ def test_the_disk_page_names_the_images_in_the_recycle_bin() -> None:
     with transaction.atomic():
         images.start_deletion(images.get_for_update(pushed.image_id), actor=owner.actor)
     assert (
-        "1 images in the recycle bin keep 3006 bytes" in client.get("/admin/gc/gcrun/disk/").content.decode()
+        "The recycle bin has 1 image or manifest of 3006 bytes"
+        in client.get("/admin/gc/gcrun/disk/").content.decode()
     )
