@@ -190,11 +190,14 @@ class ContentRules(NamespaceRules):
         """GET of a manifest by its tag, whose time is recorded."""
         tagged = [(number, tag) for number in REPOSITORIES for tag in self.models[number].tags]
         for repository, tag in one_of(tagged, which):
-            name, reference = self.names[repository], parse_tag(tag)
-            found = manifests.get(self._credentials(repository), name, reference, with_payload=False)
-            assert found.digest == self.models[repository].tags[tag]
-            pulls.record({found.pull: 0.0})
-            self.models[repository].pull(tag, self.clock.moment)
+            self._pull(repository, tag)
+
+    def _pull(self, repository: int, tag: str) -> None:
+        name, reference = self.names[repository], parse_tag(tag)
+        found = manifests.get(self._credentials(repository), name, reference, with_payload=False)
+        assert found.digest == self.models[repository].tags[tag]
+        pulls.record({found.pull: 0.0})
+        self.models[repository].pull(tag, self.clock.moment)
 
     @rule(which=choices)
     def delete_image(self, which: int) -> None:

@@ -171,6 +171,11 @@ class NamespaceRules(Requests):
         for content in [each for each, deleted in self.bin.items() if deleted.namespace is purged]:
             del self.bin[content]
 
+    @rule(which=choices)
+    def look(self, which: int) -> None:
+        """Pulls by tag and HEAD of blobs, also while workers remove what was deleted."""
+        self._check_answers(NAMESPACES[which % len(NAMESPACES)])
+
     def _check_answers(self, number: int) -> None:
         """What pulls from a namespace answer: everything that it has, and nothing that it does not have."""
         for repository in REPOSITORIES:

@@ -18,17 +18,21 @@ from tests.integration.gc.content_rules import ContentRules
 from tests.integration.gc.installation import (
     NAMESPACE_OF,
     REPOSITORIES,
+    TAGS,
     TASKS,
     TO_THE_END,
     Request,
     choices,
     digests,
     few_steps,
+    lists_of_digests,
     one_of,
     steps,
+    tag_names,
     ways,
 )
 from tests.integration.gc.namespace_rules import after_deletions
+from tests.integration.gc.retention_model import POLICIES, Policy
 from tests.integration.gc.steps import GRACE
 
 INSPECTIONS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
@@ -150,6 +154,7 @@ class StepRules(ContentRules):
         way=ways,
         which=choices,
         digest=digests,
+        pushed=st.none() | st.tuples(lists_of_digests, tag_names),
         before=st.integers(1, 12),
         then=after_deletions,
         hours=st.sampled_from([0, 0.5, 2.1, 5.1]),
@@ -161,6 +166,7 @@ class StepRules(ContentRules):
         way: str,
         which: int,
         digest: str,
+        pushed: tuple[list[str], str] | None,
         before: int,
         then: Collection[str],
         hours: float,
@@ -170,6 +176,8 @@ class StepRules(ContentRules):
         """A request stops; its namespace is deleted, and restored or created again; workers do their work."""
         for repository in one_of([n for n in REPOSITORIES if self._namespace(n).is_there], which):
             number = NAMESPACE_OF[repository]
+            if pushed is not None:
+                self._push(repository, *pushed, ["upload"] * len(pushed[0]))
             request = self._request(way, repository, repository, digest, count=before)
             self._delete_namespace(number)
             self._pass_time(hours)
@@ -230,6 +238,28 @@ class StepRules(ContentRules):
                 self._run(partial(inspection, self.store))
             self._pass_time(1.1)
         self._advance(request, TO_THE_END)
+
+    @rule(
+        which=choices,
+        policy=st.sampled_from(POLICIES),
+        contents=st.lists(lists_of_digests, min_size=len(TAGS), max_size=len(TAGS)),
+        pulled=st.none() | tag_names,
+        days=st.sampled_from([0, 1.1]),
+    )
+    def enforce_retention(
+        self, which: int, policy: Policy, contents: list[list[str]], pulled: str | None, days: float
+    ) -> None:
+        """All tags are pushed one after the other, one is pulled, and a worker enforces the rules."""
+        there = [number for number in REPOSITORIES if self._namespace(number).is_there]
+        for repository in one_of(there, which):
+            self._set_retention(NAMESPACE_OF[repository], policy)
+            for tag, digests_of_tag in zip(TAGS, contents, strict=True):
+                self._push(repository, digests_of_tag, tag, ["upload"] * len(digests_of_tag))
+                self._pass_time(0.1)
+            self._pass_time(days * 24)
+            if pulled is not None and pulled in self.models[repository].tags:
+                self._pull(repository, pulled)
+            self._run(partial(TASKS["retention"], self.store, 100))
 
     @rule(task=tasks, failing=failures)
     def work_on_bad_storage(self, task: str, failing: list[bool]) -> None:
