@@ -48,12 +48,16 @@ def _postgres_scans(sql: str, parameters: Parameters, big: Collection[str]) -> l
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         (plan,) = cursor.fetchone()
-    nodes = _nodes((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
     return [
         f"{node['Node Type']} on {node['Relation Name']}"
-        for node in nodes
+        for node in nodes_of(plan)
         if node["Node Type"] == "Seq Scan" and node["Relation Name"] in big
     ]
+
+
+def nodes_of(explained: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - JSON, parsed or not
+    """All nodes of a plan that PostgreSQL has explained as JSON."""
+    return _nodes((json.loads(explained) if isinstance(explained, str) else explained)[0]["Plan"])
 
 
 def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -115,7 +115,7 @@ class RecycleBinEntry(models.Model):
     namespace = models.ForeignKey(Namespace, models.PROTECT, related_name="recycled", db_index=False)
     organization_id = models.UUIDField(editable=False)
     object_id = models.UUIDField(help_text="Of what was deleted, as the API names it.")
-    image_id = models.UUIDField(null=True, db_index=True, help_text="Of the image, or of what was in it.")
+    image_id = models.UUIDField(null=True, help_text="Of the image, or of what was in it.")
     row_id = models.UUIDField(
         null=True, db_index=True, help_text="Of the namespace or image in status `recycled` that keeps it."
     )
@@ -129,6 +129,9 @@ class RecycleBinEntry(models.Model):
     former_status = models.CharField(max_length=16, choices=Status.choices, default=Status.READY)
     pushed_at = models.DateTimeField(null=True, help_text="Of the image: hidden images have none.")
     digest = models.CharField(max_length=135, blank=True, default="", help_text="Of manifest or tag.")
+    subject_digest = models.CharField(
+        max_length=135, blank=True, default="", help_text="Of a manifest, if it has a subject."
+    )
     tag_created_at = models.DateTimeField(null=True)
     tag_updated_at = models.DateTimeField(null=True)
     tag_pulled_at = models.DateTimeField(null=True)
@@ -141,6 +144,12 @@ class RecycleBinEntry(models.Model):
             models.Index(fields=["namespace", "deleted_at", "id"], name="recycled_of_namespace"),
             models.Index(fields=["organization_id", "size"], name="recycled_of_organization"),
             models.Index(fields=["id"], condition=models.Q(is_settled=False), name="recycled_to_settle"),
+            models.Index(fields=["image_id", "digest"], name="recycled_of_image"),
+            models.Index(
+                fields=["image_id", "subject_digest"],
+                condition=models.Q(subject_digest__gt=""),
+                name="recycled_referrers",
+            ),
         ]
 
     def __str__(self) -> str:

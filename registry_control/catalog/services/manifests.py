@@ -456,7 +456,7 @@ def _recycle(
             object_id=UUID(int=manifest.pk),
             row_id=to[manifest.pk],
             size=sizes[manifest.pk],
-            columns={"digest": manifest.digest},
+            columns={"digest": manifest.digest, "subject_digest": manifest.subject_digest},
         )
         for manifest in doomed
     ]

@@ -1,6 +1,7 @@
 """Moves manifests between an image and the rows that keep them in the recycle bin (ADR 60)."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -13,16 +14,20 @@ from registry_control.namespaces.models import RecycleBinEntry
 
 _MOVE_MANIFEST: Final = "UPDATE catalog_manifest SET image_id = moved.image_id, is_reachable = FALSE"
 _MOVE_REFERRER: Final = "UPDATE catalog_referrer SET image_id = moved.image_id"
-_IN_BIN: Final = """
-SELECT m.digest, m.id, e.id, e.row_id FROM namespaces_recyclebinentry e
-JOIN catalog_manifest m ON m.image_id = e.row_id
-WHERE e.image_id = %s AND e.kind = 'manifest' AND e.deleted_by = %s
+# What a rule removed (in `{of}`) with some manifests. CROSS JOIN: SQLite begins with these.
+_REMOVED: Final = """
+SELECT m.digest, m.id, e.id, e.row_id, e.deleted_at FROM {of}
+CROSS JOIN namespaces_recyclebinentry e
+CROSS JOIN catalog_manifest m
+WHERE e.image_id = %s AND e.kind = 'manifest' AND e.deleted_by = %s AND m.image_id = e.row_id
 AND (SELECT o.id FROM catalog_manifest o WHERE o.image_id = e.image_id AND o.digest = e.digest) IS NULL
-AND (
-    e.digest IN (SELECT w.digest FROM catalog_missingchild w WHERE w.parent_id IN {ids})
-    OR m.subject_digest IN (SELECT s.digest FROM catalog_manifest s WHERE s.id IN {ids})
-)
-ORDER BY e.deleted_at, e.id
+"""
+_IN_BIN: Final = f"""
+{_REMOVED.format(of="catalog_missingchild w")} AND e.digest = w.digest AND w.parent_id IN {{ids}}
+UNION ALL
+{_REMOVED.format(of="catalog_manifest s")}
+AND e.subject_digest = s.digest AND e.subject_digest > '' AND s.id IN {{ids}}
+ORDER BY 5, 3
 """
 
 
@@ -40,6 +45,7 @@ class _InBin(NamedTuple):
     id: int
     entry_id: UUID | str
     keeper_id: UUID | str
+    deleted_at: datetime | str  # as the database returns it
 
 
 def bring_back(image: Image, manifest_id: int, *, actor: Actor) -> list[int]:
@@ -57,7 +63,7 @@ def bring_back(image: Image, manifest_id: int, *, actor: Actor) -> list[int]:
 
 def _bring_back(image: Image, manifest_ids: Sequence[int], actor: Actor) -> list[int]:
     which = placeholders(manifest_ids)
-    parameters = [id_parameter(image.pk), SYSTEM.name, *manifest_ids, *manifest_ids]
+    parameters = 2 * [id_parameter(image.pk), SYSTEM.name, *manifest_ids]
     latest = {each[0]: _InBin(*each) for each in rows(_IN_BIN.replace("{ids}", which), parameters)}
     if not latest:
         return []

@@ -114,3 +114,35 @@ def test_each_namespace_of_an_earlier_version_gets_a_row_of_retention(
     make_stack: Callable[..., Stack],
 ) -> None:
     make_stack().manage("shell", "-c", _RETENTION)
+
+
+# Entries of before 0025 do not have the subject of a manifest.
+_SUBJECTS = """
+from datetime import timedelta
+from django.core.management import call_command
+from django.test import override_settings
+from registry_control.catalog.services import manifests
+from registry_control.namespaces.models import RecycleBinEntry
+from tests.factories import make_key, make_manifest, make_namespace, push_image
+
+owner = make_key()
+pushed = push_image(owner, make_namespace(owner))
+signature = make_manifest(subject=pushed.digest)
+manifests.put(actor=owner.actor, image_id=pushed.image_id, new=signature, tag_names=())
+with override_settings(RECYCLE_BIN=timedelta(days=1)):
+    for digest in (signature.digest, pushed.digest):
+        manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=digest)
+expected = {(signature.digest, pushed.digest), (pushed.digest, "")}
+entries = RecycleBinEntry.objects.values_list("digest", "subject_digest")
+assert set(entries) == expected, entries
+call_command("migrate", "catalog", "0024", verbosity=0)
+call_command("migrate", "namespaces", "0010", verbosity=0)
+call_command("migrate", verbosity=0)
+assert set(entries.all()) == expected, entries
+"""
+
+
+def test_the_subjects_of_deleted_manifests_are_added_to_the_recycle_bin(
+    make_stack: Callable[..., Stack],
+) -> None:
+    make_stack().manage("shell", "-c", _SUBJECTS)

@@ -1,11 +1,14 @@
 """Retention with a recycle bin: what it removes can be restored, and stays then."""
 
 from datetime import timedelta
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from django.db import connection
 from django.test import override_settings
 
+from bench.growth import plans
 from registry_control.catalog.models import Image, Manifest, ManifestChild, MissingChild, Tag
 from registry_control.catalog.services import manifests, reachability, tags
 from registry_control.common.clock import now
@@ -16,6 +19,7 @@ from tests.factories import TestKey
 from tests.integration.control.api import Api
 from tests.integration.gc.recycling import BIN, entry_id, expire, finish, restore
 from tests.integration.gc.retaining import enforce, manifests_of, preview, push, set_rules, sizes, tags_of
+from tests.integration.growth.watched import Statement, recording
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("recycle_bin")]
 
@@ -83,6 +87,60 @@ def test_an_index_comes_back_with_what_rules_removed_with_it(
     reachability.recount(image_id)
     assert sizes(image_id) == bytes_before
     assert Image.objects.count() == 1
+
+
+def test_a_restore_reads_only_entries_of_what_comes_back(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    # given an index with a child and a signature in a bin with thousands of other manifests of the image
+    child = push(owner, image_id, days=9)
+    index = push(owner, image_id, days=9, children=[child])
+    signature = push(owner, image_id, days=9, subject=index)
+    set_rules(namespace, untagged_days=5)
+    enforce(namespace)
+    (entry,) = RecycleBinEntry.objects.filter(digest=index)
+    RecycleBinEntry.objects.bulk_create(
+        replaced(entry, digest=f"sha256:{number}", subject_digest=f"sha512:{number}")
+        for number in range(3000)
+    )
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE namespaces_recyclebinentry")
+
+    # when it is restored
+    statements: list[Statement] = []
+    with recording(statements):
+        assert Api(owner).post(f"{BIN}/{entry.pk}/restore").status == 200
+
+    # then its child and its signature come back, and each statement finds entries by their digests or ids
+    assert manifests_of(image_id) == {index, child, signature}
+    reads = [each for each in statements if "FROM namespaces_recyclebinentry" in each.sql.replace('"', "")]
+    reads += [each for each in statements if "JOIN namespaces_recyclebinentry" in each.sql]
+    assert len(reads) > 2
+    found = [way for each in reads for way in ways_to(each)]
+    assert found
+    assert [way for way in found if "digest" not in way and "id =" not in way and "(id=" not in way] == []
+
+
+def replaced(entry: RecycleBinEntry, **fields: Any) -> RecycleBinEntry:
+    """Another entry, which keeps nothing."""
+    names = ("kind", "name", "namespace", "organization_id", "object_id", "image_id", "deleted_by")
+    same = {name: getattr(entry, name) for name in (*names, "expires_at")}
+    return RecycleBinEntry(**same, row_id=uuid4(), **fields)
+
+
+def ways_to(statement: Statement) -> list[str]:
+    """How the database finds the rows of the recycle bin for a statement."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement.sql}", statement.parameters)
+            steps = [step for *_, step in cursor.fetchall()]
+            return [step for step in steps if step.split()[1:2] in (["e"], ["namespaces_recyclebinentry"])]
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {statement.sql}", statement.parameters)
+        nodes = list(plans.nodes_of(cursor.fetchone()[0]))
+    reads = [node for node in nodes if node["Node Type"] != "ModifyTable"]
+    ours = [node for node in reads if node.get("Relation Name") == "namespaces_recyclebinentry"]
+    return [node.get("Index Cond") or node.get("Recheck Cond") or node["Node Type"] for node in ours]
 
 
 def test_an_index_that_a_user_deleted_comes_back_with_children_that_a_rule_removed_meanwhile(
