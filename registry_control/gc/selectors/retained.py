@@ -14,6 +14,7 @@ from django.conf import settings
 from registry_control.common.models import not_deleting_sql
 from registry_control.db.sql import (
     id_parameter,
+    interval_parameter,
     optional_time,
     placeholders,
     rows,
@@ -32,7 +33,6 @@ from registry_control.gc.retention import (
     last_use,
     removable,
 )
-from registry_control.namespaces import recycling
 from registry_control.namespaces.models import Namespace
 
 PAGE: Final = 1000
@@ -81,6 +81,25 @@ SELECT r.manifest_id FROM catalog_manifest s
 JOIN catalog_referrer r ON r.image_id = s.image_id AND r.subject_digest = s.digest
 JOIN catalog_manifest m ON m.id = r.manifest_id AND NOT m.is_reachable
 WHERE s.id IN {ids} AND r.manifest_id > %s ORDER BY r.manifest_id LIMIT %s
+"""
+# What an entry of the recycle bin needs that stays longer than one of this moment would: the children and
+# referrers of its manifest, and the manifest of its tag.
+_OUTLIVES: Final = """
+SELECT id FROM namespaces_recyclebinentry WHERE expires_at > statement_timestamp() + %s LIMIT 1
+"""
+_NEEDED: Final = """
+SELECT c.child_id FROM catalog_manifestchild c
+JOIN catalog_manifest p ON p.id = c.parent_id
+JOIN namespaces_recyclebinentry e ON e.row_id = p.image_id
+WHERE e.expires_at > statement_timestamp() + %s AND c.child_id IN {ids}
+UNION
+SELECT m.id FROM namespaces_recyclebinentry e
+JOIN catalog_manifest m ON m.image_id = e.image_id AND m.digest = e.digest
+WHERE e.kind = 'tag' AND e.expires_at > statement_timestamp() + %s AND m.id IN {ids}
+UNION
+SELECT m.id FROM namespaces_recyclebinentry e
+JOIN catalog_manifest m ON m.image_id = e.image_id AND m.subject_digest = e.digest
+WHERE e.kind = 'manifest' AND e.expires_at > statement_timestamp() + %s AND m.id IN {ids}
 """
 _AT_ONCE: Final = 500  # ids in one statement
 
@@ -206,10 +225,11 @@ def untagged_pages(image_id: UUID, *, after: Position = BEGIN) -> Iterator[tuple
 def doomed(ids: Collection[int], days: Days) -> list[int]:
     """Those of the manifests that go now, in ascending order.
 
-    Loads them with all indexes and subjects from which they can be reached. An index in the recycle bin
-    keeps its children if the bin was turned off since: they could not be restored with it.
+    Loads them with all indexes and subjects from which they can be reached. If the recycle bin was turned
+    off or its time was shortened, what is in it keeps what it would have to be restored with.
     """
-    facts, waiting, listed = dict[int, _Facts](), set(ids), set[int]()
+    facts, waiting, needed = dict[int, _Facts](), set(ids), set[int]()
+    is_shorter = bool(rows(_OUTLIVES, [interval_parameter(settings.RECYCLE_BIN)]))
     parents, subjects = dict[int, list[int]](), dict[int, int]()
     _add(facts, _select(_BY_ID, waiting))
     while waiting:
@@ -218,8 +238,8 @@ def doomed(ids: Collection[int], days: Days) -> list[int]:
             if is_beside:
                 level.append(tuple(found))
                 parents.setdefault(found[0], []).append(found[1])
-            elif not recycling.is_on():
-                listed.add(found[0])
+        if is_shorter:
+            needed |= _needed_by_bin(waiting)
         of_subjects = _select(_SUBJECTS, waiting)
         subjects |= {each[0]: each[1] for each in of_subjects}
         waiting = {each[1] for each in (*level, *of_subjects)} - facts.keys()
@@ -227,7 +247,7 @@ def doomed(ids: Collection[int], days: Days) -> list[int]:
     going = removable(
         {
             id_: Untagged(
-                is_kept=each.is_reachable or id_ in listed or days.times.is_held(each.restored(days.times)),
+                is_kept=each.is_reachable or id_ in needed or days.times.is_held(each.restored(days.times)),
                 is_over=is_over(each.used_at(days.times), days.untagged, days.times.now),
                 parents=tuple(parents.get(id_, ())),
                 subject=subjects.get(id_),
@@ -236,6 +256,15 @@ def doomed(ids: Collection[int], days: Days) -> list[int]:
         }
     )
     return sorted(going.intersection(ids))
+
+
+def _needed_by_bin(ids: Collection[int]) -> set[int]:
+    """Those of the manifests that must go later than an entry of the recycle bin."""
+    period, found = interval_parameter(settings.RECYCLE_BIN), set[int]()
+    for part in _parts(sorted(ids)):
+        sql = _NEEDED.replace("{ids}", placeholders(part))
+        found |= {id_ for (id_,) in rows(sql, [period, *part, period, *part, period, *part])}
+    return found
 
 
 def required_before(ids: Collection[int], days: Days, *, known: set[int], limit: int) -> set[int]:

@@ -164,18 +164,28 @@ def test_an_index_that_a_user_deleted_comes_back_with_children_that_a_rule_remov
     assert manifests_of(image_id) == {index, *children}
 
 
-def test_without_a_bin_a_rule_leaves_the_children_of_an_index_that_is_in_it(
-    owner: TestKey, namespace: Namespace, image_id: UUID
+@pytest.mark.parametrize("period", [timedelta(0), timedelta(days=1)], ids=["off", "a day"])
+def test_after_the_bin_was_shortened_a_rule_leaves_what_an_older_entry_needs(
+    owner: TestKey, namespace: Namespace, image_id: UUID, period: timedelta
 ) -> None:
+    # given a deleted index with a signature, and a deleted tag, in a bin that keeps them for a week
     child = push(owner, image_id, days=9)
     index = push(owner, image_id, days=9, children=[child])
+    signature = push(owner, image_id, days=9, subject=index)
+    tagged = push(owner, image_id, "v1", days=9)
     manifests.delete(actor=owner.actor, image_id=image_id, digest=index)
+    tags.untag(actor=owner.actor, image_id=image_id, name="v1")
+    Manifest.objects.filter(digest=tagged).update(untagged_at=now() - timedelta(days=9))
+
+    # when rules remove what is untagged while the bin is shorter, then all of it can still be restored
     set_rules(namespace, untagged_days=5)
-    with override_settings(RECYCLE_BIN=timedelta(0)):
+    with override_settings(RECYCLE_BIN=period):
         assert preview(owner, namespace)["manifests"] == 0
         assert enforce(namespace).manifests == 0
     restore_digest(owner, index)
-    assert manifests_of(image_id) == {child, index}
+    assert manifests_of(image_id) == {child, index, signature, tagged}
+    assert restore(owner).status == 200
+    assert tags_of(image_id) == ["v1"]
 
 
 @pytest.mark.parametrize("ended_by", ["time", "purge", "command"])
