@@ -34,6 +34,7 @@ _API_SECRET = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3
 # The published keys of token signatures are derived from the secret key, so a short one could be found by an
 # offline brute-force attack.
 _MIN_KEY_LENGTH: Final = 32
+_CENTURY: Final = 100 * 365 * 86_400  # seconds
 
 
 class ConfigurationError(Exception):
@@ -161,12 +162,12 @@ class Environment:
             database_threads=read.number("DATABASE_THREADS", 8, at_least=1),
             storage_threads=read.number("STORAGE_THREADS", 8, at_least=1),
             first_accounts=_first_accounts(read),
-            gc_grace=read.number("GC_GRACE", 86_400, at_least=0),
+            gc_grace=read.seconds("GC_GRACE", 86_400, at_least=0),
             gc_breaker=read.share("GC_BREAKER", 0.5),
-            lease=read.number("LEASE", 86_400, at_least=1),
-            recycle_bin=read.number("RECYCLE_BIN", 604_800, at_least=0),
-            scrub_period=read.number("SCRUB_PERIOD", 2_592_000, at_least=0),
-            reconcile_period=read.number("RECONCILE_PERIOD", 604_800, at_least=0),
+            lease=read.seconds("LEASE", 86_400, at_least=1),
+            recycle_bin=read.seconds("RECYCLE_BIN", 604_800, at_least=0),
+            scrub_period=read.seconds("SCRUB_PERIOD", 2_592_000, at_least=0),
+            reconcile_period=read.seconds("RECONCILE_PERIOD", 604_800, at_least=0),
             # Last, so that no key is generated if a value is invalid.
             secret_key=(key := _secret_key(read, state_dir)).text,
             key_file=key.file,
@@ -303,6 +304,13 @@ class _Reader:
         value = self(name, str(default))
         if not (value.isascii() and value.isdigit()) or int(value) < at_least:
             raise _invalid(name, value, f"an integer of at least {at_least}")
+        return int(value)
+
+    def seconds(self, name: str, default: int, *, at_least: int) -> int:
+        """A period of a century at most, so that every time that is computed with it exists."""
+        value = self(name, str(default))
+        if len(value) > len(str(_CENTURY)) or self.number(name, default, at_least=at_least) > _CENTURY:
+            raise _invalid(name, value, f"an integer from {at_least} to {_CENTURY} (a century)")
         return int(value)
 
     def share(self, name: str, default: float) -> float:

@@ -1,6 +1,6 @@
 """Why content is kept, or when it goes, as far as the caller may know."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -14,7 +14,7 @@ from registry_control.access.selectors import operates
 from registry_control.catalog.models import BlobLease, BlobLink, Image, Manifest, ManifestChild
 from registry_control.catalog.selectors.listing import newest_tags_on
 from registry_control.catalog.selectors.recycled import only_recycled, recycled_until
-from registry_control.common.models import Status
+from registry_control.common.models import DELETED, Status
 from registry_control.db.sql import rows, uuid_from_db
 from registry_control.gc.policy import Action, Rules, Verdict, judge
 from registry_control.gc.selectors.candidates import Candidate, by_digest
@@ -24,6 +24,9 @@ OTHERS: Final = "images of others"
 _MOST_MANIFESTS: Final = 100  # of one image that are examined
 _MOST_IMAGES: Final = 200
 _DEEPEST: Final = 5  # levels of indexes and subjects from a manifest to its tags
+_BEING_DELETED: Final = (
+    "the worker is deleting the images that have it; its grace period begins when it has done that"
+)
 _NO_BLOB: Final = 0  # an id that no blob has
 
 # Skips from one image to the next in the index, as `holders` of the catalogue does.
@@ -97,25 +100,40 @@ def explain(digest: str, *, viewer: Viewer, rules: Rules) -> Explanation:
     Without a right on an image that has the content, a caller gets the same answer as for content that does
     not exist, unless it operates the installation or an image of its organization had the blob last.
     """
-    manifests = list(
-        Manifest.objects.defer("payload").filter(digest=digest, image__in=viewer.images())[:_MOST_IMAGES]
-    )
-    kept = [manifest for manifest in manifests if not _is_recycled(manifest.image)]
-    kept_by = [reason for manifest in kept for reason in _reached_by(manifest)]
+    of_manifest = _explain_manifest(digest, viewer, rules)
     blobs = by_digest(digest)
     knows_all = viewer.operates
     explanations = [_explain_blob(blob, viewer, rules, knows_all=knows_all) for blob in blobs]
     if not blobs:
         _seen(_NO_BLOB, viewer)  # the duration must not show what other tenants have (invariant 9)
     known = next((each for each in explanations if each is not None), None)
-    if kept_by:
-        kept_by += known.kept_by if known else ()
+    if of_manifest is None:
+        reason = "there is no such content, or none that you may know of"
+        return known or Explanation(digest, State.UNKNOWN, (), None, reason)
+    if known is not None and of_manifest.state is State.KEPT:
+        return replace(of_manifest, kept_by=_distinct([*of_manifest.kept_by, *known.kept_by]))
+    return of_manifest
+
+
+def _explain_manifest(digest: str, viewer: Viewer, rules: Rules) -> Explanation | None:
+    """The state of the manifests of a digest; None if the viewer may not know of any."""
+    found = Manifest.objects.defer("payload").filter(digest=digest)
+    manifests = list(found.filter(image__in=viewer.images())[:_MOST_IMAGES])
+    there = [each for each in manifests if not _is_being_deleted(each.image)]
+    kept = [each for each in there if not _is_recycled(each.image)]
+    if kept:
+        kept_by = [reason for manifest in kept for reason in _reached_by(manifest)]
         return Explanation(digest, State.KEPT, _distinct(kept_by), None, "an image has this manifest")
-    if manifests:
-        return _explain_recycled(digest, [manifest.image for manifest in manifests], rules)
-    return known or Explanation(
-        digest, State.UNKNOWN, (), None, "there is no such content, or none that you may know of"
-    )
+    if viewer.operates and found.filter(image__in=_live_images()).exists():
+        return Explanation(digest, State.KEPT, (OTHERS,), None, "an image has this manifest")
+    if there:
+        return _explain_recycled(digest, [manifest.image for manifest in there], rules)
+    return Explanation(digest, State.WAITING, (), None, _BEING_DELETED) if manifests else None
+
+
+def _live_images() -> QuerySet[Image]:
+    """The images that are neither deleted nor in the recycle bin, nor is their namespace."""
+    return Image.objects.exclude(status__in=DELETED).exclude(namespace__status__in=DELETED)
 
 
 def _explain_recycled(digest: str, images: Sequence[Image], rules: Rules) -> Explanation:
@@ -134,6 +152,10 @@ def _is_recycled(image: Image) -> bool:
     return Status.RECYCLED in (image.status, image.namespace.status)
 
 
+def _is_being_deleted(image: Image) -> bool:
+    return Status.DELETING in (image.status, image.namespace.status)
+
+
 def _explain_blob(blob: Candidate, viewer: Viewer, rules: Rules, *, knows_all: bool) -> Explanation | None:
     """The state of a blob; None if the viewer may not know of it."""
     seen = _seen(blob.id, viewer)
@@ -143,8 +165,12 @@ def _explain_blob(blob: Candidate, viewer: Viewer, rules: Rules, *, knows_all: b
     in_bin = only_recycled([blob.id]).get(blob.id)
     facts = replace(blob.facts, recycled_until=in_bin.until) if in_bin else blob.facts
     verdict = judge(facts, rules)
-    kept_by = [reason for holder in seen for reason in _kept_by(holder, blob)]
-    if _is_kept_by_others(blob.id, viewer):
+    holders = _images_of(blob.id)
+    if verdict.action is Action.KEEP and holders and not _staying(holders).exists():
+        verdict = Verdict(Action.WAIT, _BEING_DELETED)
+    staying = [holder for holder in seen if not _is_being_deleted(holder.image)]
+    kept_by = [reason for holder in staying for reason in _kept_by(holder, blob)]
+    if _has_others(holders, viewer):
         kept_by.append(OTHERS)
         # The leases of others are theirs to know.
         if not knows_all and verdict.action in (Action.KEEP, Action.RECYCLED):
@@ -200,11 +226,17 @@ def _seen(blob_id: int, viewer: Viewer) -> list[_Holder]:
     return [_Holder(image, image.link is not None, image.leased_until) for image in holding[:_MOST_IMAGES]]
 
 
-def _is_kept_by_others(blob_id: int, viewer: Viewer) -> bool:
-    """Whether one of the first images that have a blob is not the viewer's."""
-    holders = _images_of(blob_id)
+def _has_others(holders: Collection[UUID], viewer: Viewer) -> bool:
+    """Whether one of the images that have a blob is not the viewer's."""
     own = viewer.images().filter(pk__in=holders)
-    return bool(holders - set(own.values_list("pk", flat=True)))
+    others = set(holders) - set(own.values_list("pk", flat=True))
+    return _staying(others).exists()
+
+
+def _staying(image_ids: Collection[UUID]) -> QuerySet[Image]:
+    """Those of some images that the worker is not deleting."""
+    found = Image.objects.filter(pk__in=image_ids)
+    return found.exclude(status=Status.DELETING).exclude(namespace__status=Status.DELETING)
 
 
 def _images_of(blob_id: int) -> set[UUID]:

@@ -204,6 +204,38 @@ def test_explain_finds_the_tag_of_an_index_and_untagged_manifests() -> None:
     assert f"tag multi of image {image}" in explain(owner, digest_of(b"layer"))["kept_by"]
 
 
+def test_explain_says_that_an_image_is_being_deleted_until_the_worker_has_done_that(
+    operator: TestKey, store: FilesystemStore
+) -> None:
+    # given an image whose deletion has begun, and a layer that another image has as well
+    owner = make_key()
+    namespace = make_namespace(owner)
+    push_image(owner, namespace, "kept", layers=[b"shared"], config=b"kept config")
+    pushed = push_image(owner, namespace, layers=[b"shared", b"own layer"], config=b"own", store=store)
+    images.delete(principal=owner.principal, image_id=pushed.image_id)
+
+    # then its manifest and its own layer wait, and the shared layer is kept by the other image alone
+    for viewer in (owner, operator):
+        for digest in (pushed.digest, digest_of(b"own layer")):
+            found = explain(viewer, digest)
+            if viewer is operator and digest == pushed.digest:
+                assert found["state"] == "unknown"
+                continue
+            assert (found["state"], found["kept_by"], found["goes_at"]) == ("waiting", [], None)
+            assert "is deleting the images" in found["reason"]
+    found = explain(owner, digest_of(b"shared"))
+    assert found["state"] == "kept"
+    assert not [each for each in found["kept_by"] if f"{namespace.name}/app" in each]
+
+
+def test_explain_tells_an_operator_that_others_have_a_manifest(operator: TestKey) -> None:
+    owner = make_key()
+    pushed = push_image(owner, make_namespace(owner))
+    found = explain(operator, pushed.digest)
+    assert (found["state"], found["kept_by"]) == ("kept", ["images of others"])
+    assert explain(make_key(), pushed.digest)["state"] == "unknown"
+
+
 def test_explain_shows_only_what_the_caller_may_see(operator: TestKey, store: FilesystemStore) -> None:
     # given a layer that two tenants have
     owner, stranger, nobody = make_key(), make_key(), make_key()

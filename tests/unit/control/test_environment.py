@@ -42,6 +42,15 @@ def test_the_public_host_defaults_to_the_data_address(tmp_path: Path) -> None:
     assert load(tmp_path, REGISTRY_DATA_ADDR="10.0.0.7:5443").public_host == "10.0.0.7:5443"
 
 
+@pytest.mark.parametrize("name", ["GC_GRACE", "LEASE", "RECYCLE_BIN", "SCRUB_PERIOD", "RECONCILE_PERIOD"])
+def test_a_period_is_a_century_at_most(tmp_path: Path, name: str) -> None:
+    most = 100 * 365 * 86_400
+    assert getattr(load(tmp_path, **{f"REGISTRY_{name}": str(most)}), name.lower()) == most
+    for value in (str(most + 1), "9" * 5000, "10000000000"):
+        with pytest.raises(ConfigurationError, match=f"REGISTRY_{name} is .* to {most} "):
+            load(tmp_path, **{f"REGISTRY_{name}": value})
+
+
 def test_an_ipv6_address_is_written_in_brackets(tmp_path: Path) -> None:
     address = load(tmp_path, REGISTRY_DATA_ADDR="[::1]:5000").data_addr
     assert address == Address("::1", 5000)
