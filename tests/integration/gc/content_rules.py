@@ -31,7 +31,7 @@ from tests.integration.gc.installation import (
     status_of,
     tag_names,
 )
-from tests.integration.gc.life_cycle import Deletion, ManifestModel
+from tests.integration.gc.life_cycle import Deletion, ImageModel, ManifestModel
 from tests.integration.gc.namespace_rules import NamespaceRules
 from tests.integration.gc.retention_model import NOTHING, POLICIES, Policy
 
@@ -232,7 +232,7 @@ class ContentRules(NamespaceRules):
         else:
             model, current = self.models[repository], self._find_image(repository)
             obstacle = deleted.obstacle(model, current, name)
-        principal = self._key(deleted.repository).principal
+        principal, before = self._key(deleted.repository).principal, self._entries()
         try:
             restoring.restore(principal=principal, entry_id=entry_id, name=name)
         except NotFound:
@@ -244,6 +244,33 @@ class ContentRules(NamespaceRules):
             assert obstacle is None
             del self.bin[entry_id]
             deleted.restore(model, name)
+            if deleted.kind == "manifest":
+                self._bring_back(model, deleted, before - self._entries())
+
+    def _bring_back(self, model: ImageModel, restored: Deletion, taken_out: set[UUID]) -> None:
+        """Children and referrers that rules have removed come back with a manifest, and only these.
+
+        Those whose time has passed may be there still, or not any more.
+        """
+        of_rules = {
+            key: each
+            for key, each in self.bin.items()
+            if each.by_rule and each.kind == "manifest" and each.image_id == restored.image_id
+        }
+        kept = {
+            manifest.digest: manifest
+            for key, each in of_rules.items()
+            for manifest in each.manifests.values()
+            if key in taken_out or each.expires_at > self.clock.moment
+        }
+        (digest,) = restored.manifests
+        expected = model.comes_back_with(digest, kept.values())
+        for key in taken_out & self.bin.keys():
+            brought = self.bin.pop(key)
+            assert brought.by_rule
+            expected -= brought.manifests.keys()
+            brought.restore(model, None)
+        assert not expected
 
     def _place_of(self, deleted: Deletion) -> int | None:
         """The repository that something was deleted from; None while its namespace is deleted."""

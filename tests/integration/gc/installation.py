@@ -359,6 +359,8 @@ class Installation(RuleBasedStateMachine):
         manifests: Mapping[str, ManifestModel],
         tags: Mapping[str, str],
         name: str,
+        *,
+        by_rule: bool = False,
     ) -> None:
         """Note what the recycle bin has of a deletion that has just been done, if there is one.
 
@@ -377,7 +379,12 @@ class Installation(RuleBasedStateMachine):
             self.clock.moment + settings.RECYCLE_BIN,
             dict(model.tag_times),
             dict(model.used_at),
+            by_rule,
         )
+
+    def _entries(self) -> set[UUID]:
+        """The ids of all entries of the recycle bin."""
+        return {uuid_from_db(pk) for pk, _ in rows(ENTRIES, [])}
 
     def _new_entry(self, name: str) -> UUID:
         """The id of the entry that a deletion has just inserted."""
@@ -417,13 +424,13 @@ class Installation(RuleBasedStateMachine):
                 self._namespace(number).policy, model, self.clock.moment
             )
         for digest in gone:
-            self._manifest_is_deleted(number, digest)
+            self._manifest_is_deleted(number, digest, by_rule=True)
 
-    def _manifest_is_deleted(self, repository: int, digest: str) -> None:
+    def _manifest_is_deleted(self, repository: int, digest: str, *, by_rule: bool = False) -> None:
         model = self.models[repository]
         tagged = {tag: digest for tag, target in model.tags.items() if target == digest}
         kept, name = {digest: model.manifests[digest]}, f"{self.names[repository]}@{digest}"
-        self._keep("manifest", repository, self._image_id(repository), kept, tagged, name)
+        self._keep("manifest", repository, self._image_id(repository), kept, tagged, name, by_rule=by_rule)
         model.delete_manifest(digest, self.clock.moment, promised_until=self.clock.moment + PROMISED_FOR)
 
 

@@ -1,6 +1,6 @@
 """The model of the life cycle: what a registry must have after the requests that it acknowledged."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -126,6 +126,24 @@ class ImageModel:
             waiting += self.referrers(digest)
         return found
 
+    def comes_back_with(self, restored: str, removed: Collection[ManifestModel]) -> set[str]:
+        """The manifests among those that rules have removed which a restored manifest brings back.
+
+        They are its children and referrers, and theirs.
+        """
+        found: set[str] = set()
+        waiting = [restored]
+        while waiting:
+            digest = waiting.pop()
+            if digest not in self.manifests:
+                (parent,) = {each for each in removed if each.digest == digest}
+            else:
+                parent = self.manifests[digest]
+            more = {m.digest for m in removed if m.digest in parent.children or m.subject == digest}
+            waiting += more - found - self.manifests.keys()
+            found |= more - self.manifests.keys()
+        return found
+
     def referrers(self, subject: str) -> Iterator[str]:
         """The manifests with that subject."""
         return (each.digest for each in self.manifests.values() if each.subject == subject)
@@ -174,6 +192,7 @@ class Deletion:
     expires_at: datetime
     tag_times: Mapping[str, TagTimes]
     used_at: Mapping[str, datetime]  # of all manifests of the image
+    by_rule: bool  # of retention
 
     def obstacle(self, image: ImageModel, current: UUID | None, name: str | None) -> str | None:
         """Why it cannot be restored, as a tag of another name if one is given; None if it can.

@@ -38,7 +38,6 @@ from tests.integration.gc import retention_model
 from tests.integration.gc.documents import CONTENTS
 from tests.integration.gc.installation import (
     ALL_PERIODS,
-    ENTRIES,
     MANIFESTS,
     RECYCLE_BIN,
     TAGGED,
@@ -142,7 +141,7 @@ class LifeCycle(StepRules):
         """Its content is complete until it expires."""
         current = {deleted.image_id for deleted in self.bin.values() if deleted.kind == "image"}
         current |= {uuid_from_db(pk) for (pk,) in rows(_KEPT_IMAGES, [])}
-        entries = {uuid_from_db(pk) for pk, _ in rows(ENTRIES, [])}
+        entries = self._entries()
         live = {digest for (digest,) in rows(_LIVE, [])}
         for entry_id, deleted in self.bin.items():
             if deleted.expires_at > self.clock.moment:
