@@ -131,6 +131,12 @@ class Inventory(models.Model):
         return f"inventory of {self.started_at:%Y-%m-%d %H:%M}"
 
     @property
+    def blobs(self) -> int:
+        """All blobs that were counted."""
+        live = self.tagged_blobs + self.untagged_blobs + self.leased_blobs + self.unreferenced_blobs
+        return live + self.deleting_blobs
+
+    @property
     def live_bytes(self) -> int:
         """The bytes that the collector has not marked."""
         return self.tagged_bytes + self.untagged_bytes + self.leased_bytes + self.unreferenced_bytes

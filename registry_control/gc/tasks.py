@@ -73,7 +73,7 @@ def enforce_retention() -> bool:
 
 @background_task(name="gc.take_inventory", queue=Queue.FAST, every=timedelta(minutes=1), at_most=1)
 def take_inventory() -> bool:
-    """Count the stored bytes by what keeps them, once an hour."""
+    """Count the stored bytes by what keeps them, each minute if that is quick, or else each hour."""
     with _inventorying.batch() as batch:
         batch.rows, batch.has_more = 1, inventory.advance()
     return batch.has_more

@@ -69,7 +69,9 @@ def _stored() -> Iterator[Metric]:
     if counted is not None:
         blobs = {kept: getattr(counted, f"{kept}_blobs") for kept in _KEPT}
         size = {kept: getattr(counted, f"{kept}_bytes") for kept in _KEPT}
-        yield _by("blobs", "Stored blobs by what keeps them, counted once an hour.", "kept", blobs)
+        yield _by(
+            "blobs", "Stored blobs by what keeps them, counted every minute or every hour.", "kept", blobs
+        )
         yield _by("blob_bytes", "Their bytes.", "kept", size)
     uploads = staged()
     states = {"open": uploads.open, "closed": uploads.closed}

@@ -1,6 +1,7 @@
 """Why the disk has not shrunk: the page, the API and the command tell the same of all that keeps bytes."""
 
 import json
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
@@ -12,6 +13,7 @@ from django.test import Client, override_settings
 from registry_control.catalog.models import UploadSession
 from registry_control.catalog.services import uploads
 from registry_control.common.clock import now
+from registry_control.gc.models import Inventory
 from registry_control.gc.services import inventory
 from registry_control.integrity.models import Job, UnknownObject
 from registry_control.integrity.services import reconcile
@@ -98,3 +100,13 @@ def test_a_comparison_that_is_off_unfinished_or_stopped_is_a_finding(
     assert "reconcile_stopped" in _kinds(Api(operator).get(PATH).body)
     with override_settings(RECONCILE_PERIOD=settings.RECONCILE_PERIOD * 0):
         assert "reconcile_off" in _kinds(Api(operator).get(PATH).body)
+
+
+@pytest.mark.parametrize(("blobs", "is_counted"), [(20_000, True), (20_001, False)])
+def test_a_count_that_is_quick_is_repeated_every_minute(blobs: int, is_counted: bool) -> None:
+    last = Inventory.objects.create(finished_at=now() - timedelta(seconds=59), tagged_blobs=blobs)
+    assert inventory.advance() is False
+    assert Inventory.objects.filter(pk=last.pk).exists() is not is_counted
+    Inventory.objects.update(finished_at=now() - timedelta(hours=1))
+    inventory.advance()
+    assert not Inventory.objects.filter(pk=last.pk).exists()
