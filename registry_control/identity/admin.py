@@ -1,7 +1,7 @@
 """Pages of organizations, projects, users, applications, API keys and policies. Services make all changes."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin
@@ -66,6 +66,15 @@ class IdentityAdmin(AuditedAdmin):
         services.delete(actor=actor_of(request), row=obj)
 
 
+def _named(contents: Mapping[str, int]) -> dict[str, int]:
+    """The kinds of rows in words."""
+    return {name.replace("api_", "API ").replace("_", " "): number for name, number in contents.items()}
+
+
+def _parts(named: Mapping[str, int]) -> list[str]:
+    return [f"{name}: {number}" for name, number in named.items()]
+
+
 @admin.register(Organization)
 class OrganizationAdmin(IdentityAdmin):
     """Creating one creates its default project too; deleting one deletes everything but namespaces."""
@@ -96,13 +105,9 @@ class OrganizationAdmin(IdentityAdmin):
         shown: list[Any] = []
         forbidden, protected = set(), []
         for organization in objs:
-            contents = services.contents_of(organization)
-            named = {
-                name.replace("api_", "API ").replace("_", " "): number for name, number in contents.items()
-            }
+            named = _named(services.contents_of(organization))
             counts.update({"organizations": 1, **named})
-            parts = [f"{name}: {number}" for name, number in named.items()]
-            shown += [f"organization: {organization}", parts]
+            shown += [f"organization: {organization}", _parts(named)]
             if not self.has_delete_permission(request, organization):
                 forbidden.add("superuser")
             if blocked := services.deletion_blocked(actor=actor_of(request), organization=organization):
@@ -137,6 +142,23 @@ class ProjectAdmin(IdentityAdmin):
         """The default project is deleted with its organization only."""
         is_default = obj is not None and obj.pk == obj.organization_id
         return not is_default and super().has_delete_permission(request, obj)
+
+    def get_deleted_objects(
+        self, objs: Iterable[Project] | QuerySet[Project], request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
+        """Count what the deletion deletes, and the namespaces that forbid it."""
+        counts: Counter[str] = Counter()
+        shown: list[Any] = []
+        forbidden, protected = set(), []
+        for project in objs:
+            named = _named(services.contents_of_project(project))
+            counts.update({"projects": 1, **named})
+            shown += [f"project: {project}", _parts(named)]
+            if not self.has_delete_permission(request, project):
+                forbidden.add("default project, which goes with its organization")
+            if blocked := services.namespaces_left(project):
+                protected.append(blocked)
+        return shown, dict(counts), forbidden, protected
 
 
 MAKES_ADMINISTRATORS: Final = ("is_staff", "is_superuser", "user_permissions")

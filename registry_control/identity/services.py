@@ -326,7 +326,15 @@ def deletion_blocked(*, actor: Actor, organization: Organization) -> str:
     """Why the actor cannot delete the organization; empty if nothing prevents it."""
     if actor.kind is ActorKind.USER and organization.users.filter(pk=actor.id).exists():
         return f"You belong to {organization}: a user outside of it must delete it"
-    return _namespaces_left(organization)
+    return namespaces_left(organization)
+
+
+def contents_of_project(project: Project) -> dict[str, int]:
+    """How many rows of each kind a deletion of the project deletes with it."""
+    return {
+        "api_keys": ApiKey.objects.filter(default_project=project).count(),
+        "policy_rules": PolicyRule.objects.filter(project=project).count(),
+    }
 
 
 def contents_of(organization: Organization) -> dict[str, int]:
@@ -353,11 +361,11 @@ def _delete(row: Organization | Project | User | Application | Policy, target: T
             deleted, _ = row.delete()
             record_change(EVERYTHING)
     except ProtectedError as error:
-        raise InUse(target.kind, target.id, _namespaces_left(row) or str(error)) from error
+        raise InUse(target.kind, target.id, namespaces_left(row) or str(error)) from error
     return bool(deleted)
 
 
-def _namespaces_left(row: Organization | Project | User | Application | Policy) -> str:
+def namespaces_left(row: Organization | Project | User | Application | Policy) -> str:
     """How many namespaces a project or the projects of an organization have, and how they go; or empty."""
     # `namespaces` belong to an app above this one.
     projects = Project.objects.filter(Q(pk=row.pk) | Q(organization_id=row.pk), namespaces__isnull=False)

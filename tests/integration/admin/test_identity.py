@@ -199,10 +199,20 @@ def test_staff_cannot_delete_an_organization_with_a_superuser(administrator: Use
 def test_a_project_with_namespaces_is_not_deleted(pages: Client, tenant: TestKey) -> None:
     project = make_project(tenant.organization)
     namespace = make_namespace(tenant, project=project)
+    make_key(holder=tenant.holder, project=project)
     page = url(Project, "delete", project.pk)
-    assert namespace.name in pages.post(page, CONFIRMED).content.decode()
+
+    # when the page is opened or confirmed, then it says what would go, and what forbids it
+    for shown in (pages.get(page), pages.post(page, CONFIRMED)):
+        text = shown.content.decode()
+        assert f"{project} has 1 namespace: delete these first" in text
     assert Project.objects.filter(pk=project.pk).exists()
+
+    # and without the namespace, it goes with the key and the rule of a policy
     Namespace.objects.filter(pk=namespace.pk).delete()
+    text = pages.get(page).content.decode()
+    for count in ("API keys: 1", "policy rules: 1"):
+        assert count in text
     assert pages.post(page, CONFIRMED).status_code == 302
     assert not Project.objects.filter(pk=project.pk).exists()
     assert verbs(project.pk) == ["project.create", "project.delete"]
