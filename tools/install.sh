@@ -18,6 +18,7 @@ buildah          builds images
 containerd       image store for ctr; its own ctr is older
 mmdebstrap       makes the base of the images that the tests of deploy/ build
 systemd          systemd-analyze checks units
+prometheus       scrapes the figures, and promtool checks the alerts
 '
 
 # Go programs: name, package, version.

@@ -15,6 +15,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from registry_control.catalog.selectors.staging import staged
+from registry_control.common.background import Queue
 from registry_control.common.clock import database_now
 from registry_control.common.clock_watch import shared_reason
 from registry_control.common.version import version
@@ -23,6 +24,7 @@ from registry_control.integrity.selectors import counts, report
 from registry_control.recycling.selectors import whole_bin
 from registry_control.replication import selectors as replication
 
+_NEVER: Final = float("inf")
 _KEPT: Final = ("tagged", "untagged", "leased", "unreferenced", "deleting")
 
 
@@ -42,8 +44,12 @@ class _Figures(Collector):
         yield _by("build_info", "The version of the registry.", "version", {version(): 1})
         for part in (_collector, _stored, _recycle_bin, _integrity, _replication):
             yield from part()
-        ages = {name: age.total_seconds() for name, age in self._heartbeats.items()}
-        text = "Age of the last heartbeat of any worker of this queue, which has one every 10 seconds."
+        ages = {queue.value: _NEVER for queue in Queue}
+        ages |= {name: age.total_seconds() for name, age in self._heartbeats.items()}
+        text = (
+            "Age of the last heartbeat of any worker of this queue, which has one every 10 seconds;"
+            " +Inf if none was ever seen."
+        )
         yield _by("worker_heartbeat_age_seconds", text, "queue", ages)
 
 
