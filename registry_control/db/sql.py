@@ -3,7 +3,7 @@
 Statements bypass Django's cursors but use its connection and transactions; on PostgreSQL they are prepared.
 The functions below convert values like Django's fields: SQLite stores a UUID as hex text and a time without
 zone, PostgreSQL stores both natively. Statements are written for PostgreSQL. For SQLite, where a writing
-transaction locks the whole database, `FOR UPDATE`, `FOR NO KEY UPDATE` and `FOR SHARE` are removed.
+transaction locks the whole database, `FOR UPDATE`, `FOR SHARE` and their `KEY` variants are removed.
 `statement_timestamp()` is the time of the database server, or of the machine with SQLite, whatever the clock
 of a node says (ADR 66).
 """
@@ -35,7 +35,7 @@ QueryExecutor: TypeAlias = Callable[[str, Sequence[Parameter], DependsOn | None]
 
 _executor: ContextVar[QueryExecutor | None] = ContextVar("query_executor", default=None)
 _BATCH: Final = 1000  # rows of one INSERT
-_LOCKING: Final = re.compile(r"\bFOR (NO KEY UPDATE|UPDATE|SHARE)( OF \w+)?( SKIP LOCKED)?")
+_LOCKING: Final = re.compile(r"\bFOR (NO KEY UPDATE|UPDATE|KEY SHARE|SHARE)( OF \w+)?( SKIP LOCKED)?")
 _LATER: Final = "statement_timestamp() + %s"
 
 

@@ -90,7 +90,8 @@ def _remove_keepers_of_organization(pks: list[UUID]) -> int:
     deleting = Image.objects.filter(pk__in=pks, status=Status.DELETING)
     unlocked = deleting.select_for_update(skip_locked=True).order_by("pk")
     keepers = list(unlocked.values_list("pk", flat=True))
-    if manifest_ids := list(Manifest.objects.filter(image__in=keepers).values_list("pk", flat=True)):
+    kept = Manifest.objects.filter(image__in=keepers).select_for_update().order_by("pk")
+    if manifest_ids := list(kept.values_list("pk", flat=True)):
         manifests.delete_rows(manifest_ids, image_id=keepers[0], cause=Cause.MANIFEST_DELETED)
         manifests_removed.send(sender=Manifest, count=len(manifest_ids))
     Image.objects.filter(pk__in=keepers).delete()
@@ -258,7 +259,9 @@ def _delete_content(image_id: UUID, *, limit: int) -> int:
     Image.objects.filter(pk=image_id).update(tag_rows=F("tag_rows") - tags)
     if tags == limit:
         return tags
-    found = Manifest.objects.filter(image=image_id).order_by("pk").values_list("pk", flat=True)
+    # Locked before all that refers to them: see `sparse`.
+    locked = Manifest.objects.filter(image=image_id).select_for_update().order_by("pk")
+    found = locked.values_list("pk", flat=True)
     if manifest_ids := list(found[:limit]):
         manifests.delete_rows(manifest_ids, image_id=image_id, cause=Cause.IMAGE_DELETED)
         manifests_removed.send(sender=Manifest, count=len(manifest_ids))

@@ -1,6 +1,6 @@
 """Moves manifests between an image and the rows that keep them in the recycle bin (ADR 60)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -52,7 +52,7 @@ def bring_back(image: Image, manifest_id: int, *, actor: Actor) -> list[int]:
     """Move what rules of retention removed with a manifest back to its image; returns the ids.
 
     That is its children and referrers, theirs too, unless the image has them again. They had no tags. The
-    caller has locked the namespace's row, as everything does that takes an entry out of the bin.
+    caller has locked the namespace's row. What expires at this moment stays deleted.
     """
     found, level = list[int](), [manifest_id]
     while level:
@@ -64,7 +64,9 @@ def bring_back(image: Image, manifest_id: int, *, actor: Actor) -> list[int]:
 def _bring_back(image: Image, manifest_ids: Sequence[int], actor: Actor) -> list[int]:
     which = placeholders(manifest_ids)
     parameters = 2 * [id_parameter(image.pk), SYSTEM.name, *manifest_ids]
-    latest = {each[0]: _InBin(*each) for each in rows(_IN_BIN.replace("{ids}", which), parameters)}
+    found = [_InBin(*each) for each in rows(_IN_BIN.replace("{ids}", which), parameters)]
+    there = _lock_entries(uuid_from_db(each.entry_id) for each in found)
+    latest = {each.digest: each for each in found if uuid_from_db(each.entry_id) in there}
     if not latest:
         return []
     ids = [each.id for each in latest.values()]
@@ -77,3 +79,9 @@ def _bring_back(image: Image, manifest_ids: Sequence[int], actor: Actor) -> list
     details = ((target, {"digest": digest, "tags": ""}) for digest in latest)
     record_many(details, actor=actor, verb="manifest.restore")
     return ids
+
+
+def _lock_entries(entry_ids: Iterable[UUID]) -> set[UUID]:
+    """Lock entries of the bin; the worker may have taken some out of it since they were read."""
+    entries = RecycleBinEntry.objects.select_for_update().filter(pk__in=[*entry_ids]).order_by("pk")
+    return set(entries.values_list("pk", flat=True))

@@ -8,17 +8,20 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
-from registry_control.catalog.models import Image, Manifest, Tag
-from registry_control.catalog.services import images, manifests, reachability, tags
+from registry_control.catalog.models import Image, Manifest, ManifestChild, MissingChild, Tag
+from registry_control.catalog.services import deletion, images, manifests, reachability, tags
+from registry_control.common.clock import now
 from registry_control.common.errors import AlreadyExists, NotFound
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_control.recycling.errors import CannotRestore
 from registry_control.recycling.services import emptying, restoring
 from registry_data.storage.filesystem import FilesystemStore
-from tests.factories import Pushed, TestKey, make_key, make_namespace, push_image
+from tests.factories import Pushed, TestKey, make_key, make_manifest, make_namespace, push_blob, push_image
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
 from tests.integration.gc.recycling import expire, finish
+from tests.integration.gc.retaining import enforce, manifests_of, new_image, set_rules
+from tests.integration.gc.retaining import push as push_untagged
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -202,3 +205,87 @@ def _check(pushed: Pushed) -> None:
     assert (before.status, before.size, before.untagged_size) == ("ready", after.size, after.untagged_size)
     assert before.tag_rows == Tag.objects.filter(image=pushed.image_id).count()
     assert Image.objects.filter(status="ready").count() == 1
+
+
+@pytest.mark.parametrize("step", ["push", "delete", "restore"])
+def test_a_child_changes_while_an_index_that_lists_it_leaves_the_bin(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore, step: str
+) -> None:
+    # given an index in the recycle bin, whose child is in the image, in the bin, or gone
+    image_id = new_image(owner, namespace)
+    new = make_manifest([push_blob(owner, image_id, b"layer")])
+
+    def push() -> None:
+        manifests.put(actor=owner.actor, image_id=image_id, new=new, tag_names=[])
+
+    def delete() -> None:
+        manifests.delete(actor=owner.actor, image_id=image_id, digest=new.digest)
+
+    push()
+    manifests.delete(
+        actor=owner.actor, image_id=image_id, digest=push_untagged(owner, image_id, children=[new.digest])
+    )
+    of_index = entry()
+    if step != "delete":
+        delete()
+    of_child = RecycleBinEntry.objects.exclude(pk=of_index).values_list("pk", flat=True).first()
+
+    # when its time is over while the child is pushed, deleted or restored
+    calls = {"push": push, "delete": delete, "restore": lambda: of_child and restored(owner, of_child)}
+    RecycleBinEntry.objects.filter(pk=of_index).update(expires_at=now())
+    emptying.expire(limit=10)
+    with open_transaction():
+        deletion.run_batch(store=store, limit=10)
+        changing = Other(calls[step])
+        assert changing.waits
+
+    # then both succeed, and nothing of the index is left
+    changing.end()
+    finish(store)
+    assert not ManifestChild.objects.exists()
+    assert not MissingChild.objects.exists()
+    assert Manifest.objects.filter(image=image_id).count() == (step != "delete")
+
+
+def test_a_child_that_expires_while_its_index_is_restored_stays_deleted(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    # given an index and a child that a rule has removed
+    image_id = new_image(owner, namespace)
+    child = push_untagged(owner, image_id, days=9)
+    index = push_untagged(owner, image_id, days=9, children=[child])
+    set_rules(namespace, untagged_days=5)
+    enforce(namespace)
+    of_index = RecycleBinEntry.objects.get(digest=index).pk
+
+    # when the worker takes the child out of the bin for good at the moment of a restore
+    RecycleBinEntry.objects.filter(digest=child).update(expires_at=now())
+    with open_transaction():
+        emptying.expire(limit=10)
+        restoring_index = Other(lambda: restored(owner, of_index))
+        assert restoring_index.waits
+    restoring_index.end()
+
+    # then the index is there without it, until it is pushed again
+    finish(store)
+    assert manifests_of(image_id) == {index}
+    assert MissingChild.objects.get().digest == child
+    assert not RecycleBinEntry.objects.exists()
+
+
+def test_an_index_leaves_the_bin_while_its_child_is_deleted(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    image_id = new_image(owner, namespace)
+    child = push_untagged(owner, image_id)
+    index = push_untagged(owner, image_id, children=[child])
+    manifests.delete(actor=owner.actor, image_id=image_id, digest=index)
+    expire()
+    emptying.expire(limit=10)
+    with open_transaction():
+        manifests.delete(actor=owner.actor, image_id=image_id, digest=child)
+        removing = Other(lambda: deletion.run_batch(store=store, limit=10))
+        assert removing.waits
+    removing.end()
+    finish(store)
+    assert not Manifest.objects.filter(digest=index).exists()
