@@ -18,6 +18,7 @@ from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs, images, uploads
 from registry_control.common.store import blob_store
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_control.recycling.services import emptying
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import READ_ONLY, TestKey, digest_of, make_key, make_namespace, push_blob, push_image
 from tests.integration.control.api import UNKNOWN_ID, Api
@@ -129,16 +130,23 @@ def test_a_locked_namespace_takes_nothing_back(owner: TestKey) -> None:
     assert Api(owner).delete(f"{BIN}/{entry_id(owner)}").status == 200
 
 
-def test_what_was_promised_ends_with_the_deletion(owner: TestKey, store: FilesystemStore) -> None:
+@pytest.mark.parametrize("what", ["image", "namespace"])
+def test_what_was_promised_ends_with_the_deletion(owner: TestKey, store: FilesystemStore, what: str) -> None:
+    # given an image with promises and uploads
     namespace = make_namespace(owner)
     pushed = push_image(owner, namespace)
-    leased = push_blob(owner, pushed.image_id, b"never linked", store=store)
-    session = uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
-    Api(owner).delete(f"/images/{pushed.image_id}")
-    finish(store)
+    leased = {push_blob(owner, pushed.image_id, content, store=store) for content in (b"never linked", b"b")}
+    for _ in range(2):
+        uploads.start(actor=owner.actor, image_id=pushed.image_id, algorithm="sha256")
+
+    # when it is deleted, then these end, in several batches
+    api = Api(owner)
+    api.delete(f"/images/{pushed.image_id}" if what == "image" else f"/namespaces/{namespace.pk}")
+    while emptying.settle(entries=1, limit=1):
+        pass
     assert not BlobLease.objects.exists()
-    assert not UploadSession.objects.filter(pk=session, is_open=True).exists()
-    assert leased in queued()
+    assert not UploadSession.objects.filter(is_open=True).exists()
+    assert leased <= queued()
     found = BlobLink.objects.first()
     assert found is not None
     with pytest.raises(ImageNotFound):

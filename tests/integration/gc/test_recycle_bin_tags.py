@@ -35,7 +35,8 @@ def sizes(pushed: Pushed) -> tuple[int, int, int]:
 @pytest.mark.parametrize("by", ["management API", "data plane"])
 def test_a_deleted_tag_comes_back_as_it_was(owner: TestKey, namespace: Namespace, by: str) -> None:
     api, pushed = Api(owner), push_image(owner, namespace, tags=("v1",))
-    tag = pushed.tag("v1")
+    tag, pulled_at = pushed.tag("v1"), now() - timedelta(days=1)
+    Tag.objects.update(last_pulled_at=pulled_at)
     before = api.get(f"/tags/{tag.pk}").body
     if by == "data plane":
         tags.untag(actor=owner.actor, image_id=pushed.image_id, name="v1")
@@ -50,6 +51,7 @@ def test_a_deleted_tag_comes_back_as_it_was(owner: TestKey, namespace: Namespace
 
     restored = restore(owner)
     assert (restored.status, restored.body) == (200, before)
+    assert pushed.tag("v1").last_pulled_at == pulled_at
     assert sizes(pushed) == (pushed.size, 0, 1)
     assert resolve.manifest_by_tag(namespace.name, "app", "v1")[1] is not None
 
