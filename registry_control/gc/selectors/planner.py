@@ -114,10 +114,14 @@ def pages(rules: Rules, *, only_due: bool = False) -> Iterator[Page]:
         after = page.next
 
 
-def waiting(rules: Rules) -> Iterator[tuple[Candidate, Verdict]]:
-    """All blobs that only a grace period, a lease or the recycle bin keeps."""
+def waiting(rules: Rules, *, with_due: bool = False) -> Iterator[tuple[Candidate, Verdict]]:
+    """All blobs that only a grace period, a lease or the recycle bin keeps.
+
+    `with_due` adds those that are due: after a run, what the circuit breaker or the storage keeps.
+    """
+    kept = {Action.WAIT, Action.COLLECT, Action.DELETE} if with_due else {Action.WAIT}
     for page in pages(rules):
-        yield from (each for each in page.verdicts if each[1].action is Action.WAIT)
+        yield from (each for each in page.verdicts if each[1].action in kept)
     yield from (each for each in recycled(rules) if each[1].action is Action.RECYCLED)
     after = 0
     while found := rows(_LEASES, [after, _BATCH]):

@@ -209,6 +209,11 @@ def test_the_command_obeys_the_breaker_until_it_is_released(dead: Pushed) -> Non
     done = _gc("--now")
     assert (done["blobs"], done["stopped_by_breaker"]) == (5, True)
     assert "exceed the limit" in done["error"]
+    assert planned["waiting"] == []
+    assert [each["bytes"] for each in done["waiting"]] == [GIB] * 4
+    assert {each["reason"].rpartition("; ")[2] for each in done["waiting"]} == {
+        "the circuit breaker keeps it"
+    }
     assert GcRun.objects.get(kind="command").status == "stopped"
     again = _gc("--now", "--release-breaker")
     assert (again["blobs"], again["stopped_by_breaker"], again["reason"]) == (4, False, "")

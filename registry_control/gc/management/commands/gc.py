@@ -3,7 +3,7 @@
 import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
 from registry_control.audit.services import SYSTEM
 from registry_control.common.store import blob_store
-from registry_control.gc.policy import Rules, Verdict
+from registry_control.gc.policy import Action, Rules, Verdict
 from registry_control.gc.selectors import planner
 from registry_control.gc.selectors.candidates import Candidate
 from registry_control.gc.selectors.explanation import Viewer, explain
@@ -71,7 +71,9 @@ class Command(BaseCommand):
             outcome = commands.collect(store=blob_store(), ignore_grace=ignore_grace)
         if ignore_grace:
             self._announce(self.stderr if options["json"] else self.stdout)
-        waiting = planner.waiting(commands.rules(ignore_grace=ignore_grace))
+        now = commands.rules(ignore_grace=ignore_grace)
+        left = planner.waiting(now, with_due=not options["dry_run"])
+        waiting = ((blob, _with_stop(verdict, outcome.stopped)) for blob, verdict in left)
         if options["json"]:
             self._print_json(outcome, waiting, dry_run=options["dry_run"])
         else:
@@ -167,6 +169,13 @@ class Command(BaseCommand):
                 self.stdout.write(f"waiting: {candidate.digest} ({candidate.size} bytes): {verdict.reason}")
         if number > _SHOWN:
             self.stdout.write(f"waiting: {number - _SHOWN} more blobs")
+
+
+def _with_stop(verdict: Verdict, stopped: str) -> Verdict:
+    """Add that the circuit breaker keeps a blob that is due."""
+    if not stopped or verdict.action is not Action.COLLECT:
+        return verdict
+    return replace(verdict, reason=f"{verdict.reason}; the circuit breaker keeps it")
 
 
 def _waiting(candidate: Candidate, verdict: Verdict) -> dict[str, object]:
