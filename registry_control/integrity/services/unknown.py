@@ -10,6 +10,7 @@ from django.db.models import Q, QuerySet
 
 from registry_control.audit.services import SYSTEM, Target, record
 from registry_control.common import clock_watch
+from registry_control.common.background import is_stopping
 from registry_control.common.clock import database_now
 from registry_control.integrity.models import UnknownObject
 from registry_control.integrity.policy import retry_after
@@ -63,7 +64,7 @@ def remove_due(store: BlobStore, *, grace: timedelta, even_most: bool = False) -
     Unless `even_most` is set, nothing is removed while more objects are unknown than the registry has blobs.
     """
     removed, error = 0, ""
-    while not error and (due := list(_due(database_now(), grace)[:_BATCH])):
+    while not error and not is_stopping() and (due := list(_due(database_now(), grace)[:_BATCH])):
         if held := clock_watch.check(longest=grace).reason:
             return Removal(removed, held=held)
         if not even_most and _is_implausible():
