@@ -74,7 +74,7 @@ def continue_blob(
         StorageError: the storage is full or does not respond, or another process has the session open.
     """
     session = uploads.get(session_id=session_id, image_id=image_id)
-    uploads.save_progress(session, hashed=None)  # extends its life
+    session = uploads.keep_alive(session)
     upload, hashers = UploadId(session_id.hex), Hashers([claimed.algorithm])
     writer = store.open_upload(upload, at=None)
     try:
@@ -84,6 +84,7 @@ def continue_blob(
         for piece in read(writer.offset):
             hashers.update(piece)
             writer.write(piece)
+            session = uploads.keep_alive(session)
     except BaseException:
         writer.close()
         raise

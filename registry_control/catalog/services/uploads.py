@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -174,6 +174,14 @@ def save_progress(session: Session, *, hashed: tuple[int, str] | None) -> None:
     if changes:
         with unsynced_transaction():
             UploadSession.objects.filter(pk=session.id, is_open=True).update(**changes)
+
+
+def keep_alive(session: Session) -> Session:
+    """Extend the life of a session, now and then, while its bytes arrive; a transfer may take days."""
+    if time.monotonic() <= session.renew_at:
+        return session
+    save_progress(session, hashed=None)
+    return replace(session, renew_at=time.monotonic() + (settings.UPLOAD_LIFE * 0.1).total_seconds())
 
 
 def close(*, session_id: UUID) -> None:

@@ -1,10 +1,13 @@
 """Blobs and manifests are stored in the catalogue without an HTTP request."""
 
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from django.test import override_settings
 
 from registry_control.catalog import ingest
 from registry_control.catalog.errors import DigestMismatch, MissingContent, UploadNotFound
@@ -249,6 +252,21 @@ def test_a_stream_that_was_interrupted_continues_where_it_ended(
     assert BlobLease.objects.filter(blob=blob, image=image_id).exists()
     with pytest.raises(UploadNotFound):
         ingest.continue_blob(session, lambda _: [], image_id=image_id, claimed=DIGEST, store=store)
+
+
+def test_an_upload_does_not_expire_while_its_bytes_arrive(
+    owner: TestKey, image_id: UUID, store: FilesystemStore
+) -> None:
+    # given a transfer that takes longer than an idle upload lives
+    def pieces() -> Iterator[bytes]:
+        for byte in CONTENT:
+            time.sleep(2 / len(CONTENT))
+            uploads.expire(store=store, limit=10)
+            yield bytes([byte])
+
+    with override_settings(UPLOAD_LIFE=timedelta(seconds=1)):
+        receive_blob(pieces(), actor=owner.actor, image_id=image_id, claimed=DIGEST, store=store)
+    assert Blob.objects.filter(digest=str(DIGEST)).exists()
 
 
 def test_a_continued_stream_with_another_digest_stores_nothing(
