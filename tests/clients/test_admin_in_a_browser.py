@@ -88,6 +88,21 @@ def test_every_page_fits_a_screen_and_a_phone(page: Page, stack: Stack, tenants:
             assert not widths_that_do_not_fit(page), page.url
 
 
+def test_the_pages_about_the_disk_and_about_retention_fit(page: Page, stack: Stack, tenants: Tenants) -> None:
+    name = tenants.image_with_policies(is_public=False, visibility="inherit").split("/")[0]
+    base = sign_in(page, stack)
+    page.goto(f"{base}gc/gcrun/disk/")
+    assert not widths_that_do_not_fit(page)
+    page.goto(f"{base}namespaces/retention/?q={name}")
+    page.click("#result_list tbody th a")
+    page.fill("#id_rules", '[{"images": "*", "tags": "*"}]')
+    page.uncheck("#id_enabled")
+    page.click("input[name=_continue]")
+    page.click("text=what these rules remove now")
+    assert page.locator("#result_list tbody tr").count() > 0
+    assert not widths_that_do_not_fit(page)
+
+
 def test_an_action_makes_a_namespace_public_and_a_form_an_image_private(
     page: Page, stack: Stack, tenants: Tenants
 ) -> None:
