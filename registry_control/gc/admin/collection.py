@@ -15,7 +15,6 @@ from registry_control.administration.base import ReadOnlyAdmin, actor_of, human_
 from registry_control.administration.confirmation import ask, is_confirmed
 from registry_control.catalog.models import BlobReview
 from registry_control.common.clock import database_now
-from registry_control.gc import retention_admin  # noqa: F401 - registers its pages
 from registry_control.gc.models import GcRun
 from registry_control.gc.selectors import queue
 from registry_control.gc.selectors.report import report
