@@ -211,6 +211,11 @@ class Tag(Timestamped):
         editable=False,
         help_text="When it was restored from the recycle bin by itself or with its manifest.",
     )
+    pushed_at = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="When its manifest was pushed under it again, exact to an hour; empty if never.",
+    )
     set_by = models.CharField(
         max_length=255, blank=True, default="", help_text="The name of the actor who set it last."
     )

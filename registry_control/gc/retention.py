@@ -23,7 +23,7 @@ MAX_GLOBS: Final = 100  # of protected tags, and of exceptions
 GLOB_LENGTH: Final = 255
 MAX_NUMBER: Final = 2**31 - 1
 ACCURACY: Final = timedelta(hours=1)
-"""How much later than recorded the last pull may have been."""
+"""How much later than recorded the last pull, or the last push of the same manifest, may have been."""
 
 _IMAGE_GLOB: Final = re.compile(r"[a-z0-9._/*?-]+")
 _TAG_GLOB: Final = re.compile(r"[A-Za-z0-9._*?-]+")
@@ -198,6 +198,7 @@ class Tag:
     tagged_at: datetime  # when it last got its manifest
     pulled_at: datetime | None  # None: never since pulls are recorded
     restored_at: datetime | None = None  # by itself or with its manifest
+    pushed_at: datetime | None = None  # when the manifest that it has was pushed under it again, if ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +282,10 @@ class ImageRules:
                 yield f"it was restored in the last {_days(days)}"
 
     def _used_at(self, tag: Tag) -> datetime:
-        return last_use(tag.tagged_at, tag.pulled_at, pulls_since=self._times.pulls_since)
+        pushed_at = tag.tagged_at
+        if tag.pushed_at is not None:
+            pushed_at = max(pushed_at, tag.pushed_at + ACCURACY)
+        return last_use(pushed_at, tag.pulled_at, pulls_since=self._times.pulls_since)
 
     def _missed(self, rule: Rule, tag: Tag) -> str:
         missed = []

@@ -28,7 +28,8 @@ from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.protection import UNPROTECTED, Protection, protection
 
 _TAG: Final = f"""
-SELECT statement_timestamp(), t.id, t.manifest_id, r.protected_tags, r.protected_except
+SELECT statement_timestamp(), t.id, t.manifest_id, COALESCE(t.pushed_at, t.updated_at),
+       r.protected_tags, r.protected_except
 FROM catalog_image i
 LEFT JOIN (
     SELECT s.namespace_id, s.protected_tags, s.protected_except
@@ -70,6 +71,7 @@ class ExistingTag(NamedTuple):
 
     id: UUID | str  # as the database returns it
     manifest_id: int
+    pushed_at: datetime  # exact to an hour
 
 
 class NamedTag(NamedTuple):
@@ -85,8 +87,9 @@ def named_tag(image_id: UUID, name: str) -> NamedTag:
     found = row(_TAG, [id_parameter(image_id), name, id_parameter(image_id)])
     if found is None:
         return NamedTag(None, UNPROTECTED, database_now())
-    existing = None if found[1] is None else ExistingTag(found[1], found[2])
-    return NamedTag(existing, _protection(found[3:]), time_from_db(found[0]))
+    read_at, tag_id, manifest_id, pushed_at, *protected = found
+    existing = None if tag_id is None else ExistingTag(tag_id, manifest_id, time_from_db(pushed_at))
+    return NamedTag(existing, _protection((*protected,)), time_from_db(read_at))
 
 
 def check_new_tag(name: str, *, image_id: UUID, by: Protection) -> None:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
@@ -39,6 +40,8 @@ INSERT INTO catalog_tag (id, image_id, name, manifest_id, status, created_at, up
 VALUES (%s, %s, %s, %s, 'ready', %s, %s, %s)
 """
 _MOVE: Final = "UPDATE catalog_tag SET manifest_id = %s, updated_at = %s, set_by = %s WHERE id = %s"
+_PUSHED_AGAIN: Final = "UPDATE catalog_tag SET pushed_at = %s WHERE id = %s"
+_FRESH: Final = timedelta(hours=1)  # within which another push of the same manifest writes nothing
 _REMEMBER: Final = """
 INSERT INTO catalog_taghistory (tag_id, digest, since, until, set_by)
 SELECT t.id, m.digest, t.updated_at, %s, t.set_by
@@ -90,6 +93,8 @@ def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, 
     """
     existing, by, read_at = protection.named_tag(image.id, name)
     if existing is not None and existing.manifest_id == manifest_id:
+        if read_at - existing.pushed_at > _FRESH:
+            execute(_PUSHED_AGAIN, [time_parameter(read_at), existing.id])
         return TagChange()
     if existing is None:
         protection.check_new_tag(name, image_id=image.id, by=by)

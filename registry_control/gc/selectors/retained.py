@@ -38,7 +38,8 @@ from registry_control.namespaces.models import Namespace
 PAGE: Final = 1000
 
 _TAG: Final = """
-SELECT t.id, t.name, t.manifest_id, t.updated_at, t.last_pulled_at, t.restored_at FROM catalog_tag t WHERE
+SELECT t.id, t.name, t.manifest_id, t.updated_at, t.last_pulled_at, t.restored_at, t.pushed_at
+FROM catalog_tag t WHERE
 """
 _TAGS: Final = f"""
 {_TAG} t.image_id = %s AND {not_deleting_sql("t")} AND t.name > %s ORDER BY t.name LIMIT %s

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from registry_control.audit.models import AuditEvent
-from registry_control.catalog.models import Image, Manifest
+from registry_control.catalog.models import Image, Manifest, Tag
 from registry_control.catalog.services import manifests, reachability, tags
 from registry_control.common.clock import now
 from registry_control.common.models import Status
@@ -98,6 +98,25 @@ def test_a_push_counts_as_a_pull_and_old_namespaces_have_no_earlier_pulls_record
     Namespace.objects.filter(pk=namespace.pk).update(pulls_recorded_from=now() - timedelta(days=6))
     enforce(namespace)
     assert tags_of(image_id) == ["new"]
+
+
+def test_a_push_of_the_digest_that_a_tag_has_counts_as_a_push(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    # given tags that got their digests long ago and were never pulled; a build pushes one of them every night
+    nightly = push(owner, image_id, "nightly", days=100)
+    push(owner, image_id, "old", days=100)
+    Namespace.objects.filter(pk=namespace.pk).update(pulls_recorded_from=now() - timedelta(days=100))
+    set_rules(namespace, {"keep_days_since_pulled": 14})
+    for _ in range(2):
+        retag(owner, image_id, nightly, "nightly")
+    enforce(namespace)
+    assert tags_of(image_id) == ["nightly"]
+
+    # when the build ends, then the tag goes
+    Tag.objects.update(pushed_at=now() - timedelta(days=15))
+    enforce(namespace)
+    assert tags_of(image_id) == []
 
 
 def test_protected_tags_stay(owner: TestKey, namespace: Namespace, image_id: UUID) -> None:
