@@ -58,7 +58,7 @@ def _run(place: Place, examples: int) -> None:
 def test_content_stays_exactly_as_long_as_something_refers_to_it(
     store: FilesystemStore, tmp_path: Path
 ) -> None:
-    _run(_on_disk(store, tmp_path / "blobs"), examples=30)
+    _run(_on_disk(store, tmp_path / "blobs"), examples=20)
 
 
 def _on_disk(store: FilesystemStore, root: Path) -> Place:
@@ -92,7 +92,7 @@ def test_content_in_an_object_store_stays_exactly_as_long(minio: S3Server) -> No
     url = minio.url()
     store = open_store(url)
     store.check()
-    _run(_in_bucket(store, Bucket(Address.parse(url))), examples=6)
+    _run(_in_bucket(store, Bucket(Address.parse(url))), examples=4)
 
 
 def _in_bucket(store: BlobStore, bucket: Bucket) -> Place:
