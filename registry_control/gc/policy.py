@@ -127,10 +127,13 @@ class Budget:
 
     @property
     def limit(self) -> int | None:
-        """Bytes in 24 hours; None means no limit."""
+        """Bytes in 24 hours; None means no limit.
+
+        The share of `MIN_STORED` may go however much is stored: below it there is no limit.
+        """
         if not self.share or (self.is_fresh and (self.stored or 0) < MIN_STORED):
             return None
-        return int((self.stored or 0) * self.share)
+        return int(max(self.stored or 0, MIN_STORED) * self.share)
 
     def is_released(self, facts: Facts) -> bool:
         """Whether an operator has let this blob go, however large it is."""
