@@ -16,6 +16,7 @@ from registry_control.catalog.errors import ImageNotFound
 from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, UploadSession
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs, images, uploads
+from registry_control.common.clock import now
 from registry_control.common.store import blob_store
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_control.recycling.services import emptying
@@ -175,6 +176,15 @@ def test_what_leaves_the_bin_is_deleted_and_then_collected(
     assert not RecycleBinEntry.objects.exists()
     assert Namespace.objects.exists() == (what == "image")
     assert collect(store).removed == len(pushed.blobs)
+
+
+def test_nothing_leaves_the_bin_a_minute_before_its_time(owner: TestKey, store: FilesystemStore) -> None:
+    namespace = make_namespace(owner)
+    push_image(owner, namespace)
+    Api(owner).delete(f"/namespaces/{namespace.pk}")
+    RecycleBinEntry.objects.update(expires_at=now() + timedelta(minutes=1))
+    finish(store)
+    assert restore(owner).status == 200
 
 
 def test_a_namespace_that_goes_for_good_takes_the_entries_in_it_along(
