@@ -1,7 +1,7 @@
 """Measures what scrubbing and replication cost clients: `python -m bench.background`.
 
 A product on PostgreSQL is filled with images. Clients pull and push at rest, while a worker scrubs all
-content again and again, and while a rule replicates the images to distribution v3 on the same machine.
+content, which is due, and while a rule replicates the images to distribution v3 on the same machine.
 `bench.collecting` measures the deletion of dead blobs.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import psycopg
 
 from bench import beside
 from bench.content import config, manifest, unique
@@ -29,7 +30,7 @@ _TAGS_EACH: Final = 20  # images of one repository
 _LAYER: Final = MIB
 _BEGINS: Final = 120.0  # seconds within which the work must have begun
 _POLL: Final = 0.2
-_SCRUB_PERIOD: Final = 60  # seconds; everything is due again after half of it
+_DUE: Final = "UPDATE catalog_blob SET verified_at = now() - interval '60 days'"
 _REGISTRY_V1: Final = "/registry/v1/regions/fr-par"
 _REGISTRY: Final = "/registry/v1beta1/regions/fr-par"
 _REPLICATION: Final = "/replication/v1beta1/regions/fr-par"
@@ -89,14 +90,17 @@ def _fill(registry: Registry, images: int) -> None:
 
 
 def _scrubbing(url: str, folder: Path, options: argparse.Namespace, stops: ExitStack) -> list[beside.Pair]:
-    """All content is read twice in `_SCRUB_PERIOD`, at the lowest rate or a higher one (ADR 64)."""
-    product = _product(url, folder, stops, REGISTRY_SCRUB_PERIOD=str(_SCRUB_PERIOD))
-    rest = beside.rounds(product.registry, options)  # next to nothing is stored
+    """All content is due, and is read at the rate of the default settings."""
+    product = _product(url, folder, stops)
     _fill(product.registry, options.images)
-    time.sleep(_SCRUB_PERIOD / 2)  # an upload counts as a verification
-    busy = beside.rounds(product.registry, options)
-    covered = product.call("GET", f"{_REGISTRY}/gc/scrub")["covered"]
-    print(f"\nscrubbed or uploaded within the last {_SCRUB_PERIOD} s: {covered:.0%}", flush=True)
+    rest = beside.rounds(product.registry, options)  # an upload counts as a verification
+    with psycopg.connect(url, autocommit=True) as connection:
+        due = connection.execute(_DUE).rowcount
+        busy = beside.rounds(product.registry, options)
+        left = connection.execute(
+            "SELECT count(*) FROM catalog_blob WHERE verified_at < now() - interval '1 day'"
+        )
+        print(f"\n{due - (left.fetchone() or (0,))[0]} of {due} blobs were read meanwhile", flush=True)
     return beside.pairs(rest, busy)
 
 
