@@ -222,6 +222,7 @@ def _recycle(namespace: Namespace, actor: Actor) -> None:
     namespace.status = Status.RECYCLED
     namespace.save(update_fields=["status"])
     _record_change(namespace)
+    namespace.updated_at = now()  # of the response: what is restored has its old one
 
 
 def restore(namespace: Namespace, entry: RecycleBinEntry, *, name: str | None, actor: Actor) -> None:

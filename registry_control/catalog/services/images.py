@@ -316,6 +316,7 @@ def _recycle(image: Image, actor: Actor) -> None:
     image.pushed_at = None
     image.save(update_fields=["status", "pushed_at"])
     _record_change(image)
+    image.updated_at = now()  # of the response: what is restored has its old one
 
 
 def restore(image: Image, entry: RecycleBinEntry, *, name: str | None, actor: Actor) -> None:

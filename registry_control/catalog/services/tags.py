@@ -249,7 +249,7 @@ def start_deletion(tag: Tag, *, actor: Actor) -> None:
         protection.check_tag(tag.name, image=str(tag.image), by=by, action="delete")
     if recycling.is_on() and tag.status != Status.DELETING:
         untag_locked(tag.image, [DoomedTag(tag.pk, tag.name, tag.manifest_id)], actor=actor)
-        tag.status = Status.DELETING  # of the response; there is no row any more
+        tag.status, tag.updated_at = Status.DELETING, now()  # of the response; there is no row any more
         return
     if tag.status != Status.DELETING:
         tag.status = Status.DELETING

@@ -35,6 +35,7 @@ def test_a_deleted_image_is_gone_and_has_an_entry_until_it_is_restored_as_it_was
     before = api.get(f"/images/{pushed.image_id}").body
     deleted = api.delete(f"/images/{pushed.image_id}")
     assert (deleted.status, deleted.body["status"]) == (200, "deleting")
+    assert deleted.body["updated_at"] > before["updated_at"]
 
     assert api.get(f"/images/{pushed.image_id}").status == 404
     assert api.get(f"/tags/{pushed.tag('v1').pk}").status == 404
@@ -69,7 +70,9 @@ def test_a_deleted_namespace_comes_back_with_its_images(owner: TestKey) -> None:
     api, namespace = Api(owner), make_namespace(owner, is_public=True)
     pushed = push_image(owner, namespace)
     before = api.get(f"/namespaces/{namespace.pk}").body
-    assert api.delete(f"/namespaces/{namespace.pk}").body["status"] == "deleting"
+    deleted = api.delete(f"/namespaces/{namespace.pk}").body
+    assert deleted["status"] == "deleting"
+    assert deleted["updated_at"] > before["updated_at"]
 
     assert api.get(f"/namespaces/{namespace.pk}").status == 404
     assert api.get(f"/images/{pushed.image_id}").status == 404
@@ -85,6 +88,17 @@ def test_a_deleted_namespace_comes_back_with_its_images(owner: TestKey) -> None:
     assert (restored.status, restored.body) == (200, before)
     assert [image["id"] for image in api.get("/images").body["images"]] == [str(pushed.image_id)]
     assert resolve.manifest_by_tag(namespace.name, "app", "latest")[1] is not None
+
+
+def test_the_response_to_the_deletion_of_a_tag_has_the_time_of_the_deletion(owner: TestKey) -> None:
+    api, pushed = Api(owner), push_image(owner, make_namespace(owner))
+    path = f"/tags/{pushed.tag('latest').pk}"
+    before = api.get(path).body
+    deleted = api.delete(path).body
+    assert deleted["status"] == "deleting"
+    assert deleted["updated_at"] > before["updated_at"]
+    assert restore(owner).status == 200
+    assert api.get(path).body == before
 
 
 def test_a_taken_name_is_a_conflict_with_a_way_out(owner: TestKey) -> None:
