@@ -281,6 +281,8 @@ class Installation(RuleBasedStateMachine):
 
     def _kill(self, request: Request) -> None:
         request.operation.kill()
+        if Blob.objects.filter(digest=request.digest, state=Blob.State.LIVE).exists():
+            self.broken.pop(request.digest, None)  # it had healed the content before
         self._interrupt(request)
 
     def _interrupt(self, request: Request) -> None:
