@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from django.test import override_settings
 
+from registry_control.common import pace
 from registry_control.common.store import blob_store
 from registry_control.namespaces.models import Namespace
 from registry_control.replication.models import Target
@@ -34,6 +35,12 @@ def _local_targets() -> Iterator[None]:
     with override_settings(EGRESS=LOCAL):
         yield
     registries.close_idle()
+
+
+@pytest.fixture(autouse=True)
+def _no_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in this process does not give way: it is other tests that load the machine."""
+    monkeypatch.setattr(pace, "pause", lambda seconds: None)
 
 
 @pytest.fixture(scope="session")
