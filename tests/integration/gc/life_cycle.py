@@ -224,4 +224,7 @@ class Deletion:
         for tag, digest in {**kept, **renamed}.items():
             if tag not in image.tags:
                 image.tags[tag] = digest
-                image.tag_times[tag] = self.tag_times.get(tag, TagTimes(None))
+                # `tag_times` may have another tag of the new name, which was deleted before.
+                is_new = tag in renamed and tag not in self.tags
+                known = TagTimes(None) if is_new else self.tag_times.get(tag, TagTimes(None))
+                image.tag_times[tag] = known

@@ -58,7 +58,7 @@ def _run(place: Place, examples: int) -> None:
 def test_content_stays_exactly_as_long_as_something_refers_to_it(
     store: FilesystemStore, tmp_path: Path
 ) -> None:
-    _run(_on_disk(store, tmp_path / "blobs"), examples=20)
+    _run(_on_disk(store, tmp_path / "blobs"), examples=12)
 
 
 def _on_disk(store: FilesystemStore, root: Path) -> Place:
