@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+import gc
 import os
 import signal
 import sys
@@ -19,11 +20,19 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[2:]))
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "registry_control.settings")
+    import django
     from django.core.management import execute_from_command_line
     from django.db import InterfaceError, OperationalError
 
+    from registry_control.serving.process_tuning import rare_collections
+
     try:
+        with rare_collections():
+            django.setup()
         execute_from_command_line(sys.argv)
     except (InterfaceError, OperationalError) as error:
         reason = " ".join(str(error).split())
         sys.exit(f"manage.py {' '.join(sys.argv[1:2])}: the database cannot be used: {reason}")
+    finally:
+        # Otherwise the interpreter's last collections visit all modules: up to half the time of a command.
+        gc.freeze()

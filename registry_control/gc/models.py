@@ -41,6 +41,11 @@ class GcRun(models.Model):
     finished_at = models.DateTimeField(null=True)
     blobs = models.BigIntegerField(default=0)
     bytes = models.BigIntegerField(default=0)
+    exempt_bytes = models.BigIntegerField(
+        default=0,
+        db_default=0,
+        help_text="Of a dry run: those that do not count against the circuit breaker.",
+    )
     manifests = models.BigIntegerField(default=0, help_text="Of deleted images, removed by the worker.")
     errors = models.JSONField(default=list, blank=True)
     cursor_since = models.DateTimeField(null=True, help_text="How far a dry run has read the review queue.")

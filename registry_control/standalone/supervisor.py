@@ -11,6 +11,7 @@ from django.db import connections
 from registry_control.serving.addresses import reachable
 from registry_control.serving.pid_file import PidFile
 from registry_control.serving.process import fork
+from registry_control.serving.process_tuning import freeze_objects
 from registry_control.serving.roles import ROLES, run
 from registry_control.serving.signals import Signals
 from registry_control.serving.supervised import SupervisedProcess
@@ -30,6 +31,7 @@ def run_all_roles(signals: Signals, *, on_ready: Callable[[], None], report: Cal
         report: receives lines for the operator.
     """
     connections.close_all()  # A forked process must not share a connection.
+    freeze_objects()  # Otherwise each of them would visit and so copy what this process has imported.
     worker = PidFile("worker")
     worker.remove()
     is_ready: dict[str, Callable[[int], bool]] = {

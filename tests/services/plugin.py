@@ -149,8 +149,9 @@ def _kept_database() -> Iterator[Path]:
         yield _KEPT / f"{state.hexdigest()}.sqlite3"
 
 
-_GC_THRESHOLD: Final = gc.get_threshold()
-gc.set_threshold(100_000, *_GC_THRESHOLD[1:])
+# Tests create many objects that stay (modules, models, templates), and each full collection visits them all:
+# with the usual threshold of 700 that takes nearly half of the processor time.
+gc.set_threshold(100_000)
 
 # The tests start hundreds of processes. Without cached bytecode each compiles all sources again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -175,9 +176,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 
 def pytest_collection_finish() -> None:
-    """Exclude modules and collected tests from garbage collections, which visit them again and again."""
+    """Exclude modules and collected tests from garbage collections."""
     gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLD)
 
 
 @pytest.hookimpl(trylast=True)  # after the fixtures of the session are torn down

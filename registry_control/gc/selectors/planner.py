@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from registry_control.catalog.selectors.recycled import recycled_blobs
 from registry_control.db.sql import optional_time, row, rows, time_parameter
-from registry_control.gc.policy import Action, Rules, Verdict, judge
+from registry_control.gc.policy import Action, Budget, Rules, Verdict, judge
 from registry_control.gc.selectors.candidates import Candidate, load
 
 _IS_DUE: Final = """
@@ -71,6 +71,12 @@ class Page:
         """The blobs that a run removes."""
         goes = (Action.COLLECT, Action.DELETE)
         return [candidate for candidate, verdict in self.verdicts if verdict.action in goes]
+
+    def exempt_bytes(self, budget: Budget) -> int:
+        """The bytes of marked blobs and of those that an operator released: the limit does not count them."""
+        return sum(
+            each.size for each in self.collectable if each.facts.is_deleting or budget.is_released(each.facts)
+        )
 
 
 class QueueSummary(NamedTuple):

@@ -44,15 +44,12 @@ def rules(*, ignore_grace: bool) -> Rules:
 
 def dry_run(*, ignore_grace: bool) -> Outcome:
     """Compute what `collect` would remove now. Changes nothing."""
-    blobs = size = released = 0
+    blobs = size = exempt = 0
     budget, current = current_budget(), rules(ignore_grace=ignore_grace)
     for page in planner.pages(current, only_due=True):
         blobs += len(page.collectable)
         size += sum(each.size for each in page.collectable)
-        # What was marked before has been counted.
-        released += sum(
-            each.size for each in page.collectable if each.facts.is_deleting or budget.is_released(each.facts)
-        )
+        exempt += page.exempt_bytes(budget)
     manifests = manifests_being_deleted()
     if ignore_grace:
         manifests += recycled_manifests()
@@ -60,7 +57,7 @@ def dry_run(*, ignore_grace: bool) -> Outcome:
             if verdict.action is Action.COLLECT:
                 blobs += 1
                 size += candidate.size
-    return Outcome(blobs, size, manifests, stopped=would_stop(size - released))
+    return Outcome(blobs, size, manifests, stopped=would_stop(size - exempt))
 
 
 def collect(*, store: BlobStore, ignore_grace: bool) -> Outcome:

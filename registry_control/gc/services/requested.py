@@ -1,5 +1,7 @@
 """Runs that the API or the administration requests. A run is a row; workers advance it (invariant 8)."""
 
+from typing import Final
+
 from django.conf import settings
 from django.db import transaction
 
@@ -14,11 +16,14 @@ from registry_control.common.signals import collection_requested
 from registry_control.gc.models import GcRun
 from registry_control.gc.policy import Rules
 from registry_control.gc.selectors import planner
+from registry_control.gc.selectors.breaker import current_budget, would_stop
 from registry_control.gc.selectors.planner import Cursor
 from registry_control.gc.selectors.queue import RESOURCE
 from registry_control.gc.services import runs
 from registry_control.gc.services.collector import Batch, collect_batch
 from registry_data.storage.base import BlobStore, StorageError
+
+_COUNTED: Final = ("blobs", "bytes", "exempt_bytes", "updated_at")
 
 
 @transaction.atomic
@@ -72,7 +77,10 @@ def _advance(run: GcRun, store: BlobStore, limit: int) -> None:
 
 @transaction.atomic
 def _advance_dry_run(run: GcRun, limit: int) -> bool:
-    """Count the next part of the queue, by the rules of the time when the run was requested."""
+    """Count the next part of the queue, by the rules of the time when the run was requested.
+
+    At the end it has stopped if the circuit breaker would stop a run that removes this.
+    """
     locked = GcRun.objects.select_for_update(skip_locked=True).filter(pk=run.pk)
     current = locked.filter(status=GcRun.Status.RUNNING).first()
     if current is None:
@@ -82,12 +90,16 @@ def _advance_dry_run(run: GcRun, limit: int) -> bool:
     page = planner.review(rules, after=after, limit=limit, only_due=True)
     current.blobs += len(page.collectable)
     current.bytes += sum(each.size for each in page.collectable)
+    current.exempt_bytes += page.exempt_bytes(current_budget())
     current.updated_at = database_now()
     if page.next is not None:
         current.cursor_since, current.cursor_blob = page.next
-    else:
-        current.manifests = manifests_being_deleted()
-    current.save(update_fields=["blobs", "bytes", "manifests", "updated_at", "cursor_since", "cursor_blob"])
-    if page.next is None:
-        runs.finish(run.pk)
+        current.save(update_fields=[*_COUNTED, "cursor_since", "cursor_blob"])
+        return True
+    current.manifests = manifests_being_deleted()
+    stopped = would_stop(current.bytes - current.exempt_bytes)
+    if stopped:
+        current.errors = [stopped]
+    current.save(update_fields=[*_COUNTED, "manifests", "errors"])
+    runs.finish(run.pk, is_stopped=bool(stopped))
     return True

@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -105,18 +105,18 @@ def test_lists_of_referrers_do_not_slow_down_pulls_of_other_tenants(
 @pytest.mark.parametrize(
     ("annotations", "message"),
     [
-        ({str(number): "" for number in range(1001)}, "1001 annotations; 1000 at most"),
-        ({"long": "x" * 262_144}, "262148 bytes; 262144 at most"),
-        ({f"{number:06}": "" for number in range(250_000)}, "too many fields and entries"),
+        (lambda: {str(number): "" for number in range(1001)}, "1001 annotations; 1000 at most"),
+        (lambda: {"long": "x" * 262_144}, "262148 bytes; 262144 at most"),
+        (lambda: {f"{number:06}": "" for number in range(250_000)}, "too many fields and entries"),
     ],
 )
 def test_a_manifest_with_too_many_annotations_is_rejected(
-    tenants: Tenants, annotations: dict[str, str], message: str
+    tenants: Tenants, annotations: Callable[[], dict[str, str]], message: str
 ) -> None:
     repository = tenants.repository()
     tenants.owner.push_blob(repository, CONFIG)
     response = tenants.owner.put_manifest(
-        repository, "latest", image_manifest(CONFIG, [], annotations=annotations, subject=SUBJECT)
+        repository, "latest", image_manifest(CONFIG, [], annotations=annotations(), subject=SUBJECT)
     )
     assert response.status_code == 400
     assert response.json()["errors"][0]["code"] == "MANIFEST_INVALID"

@@ -239,6 +239,26 @@ def test_a_requested_run_ends_as_stopped(dead: Pushed, store: FilesystemStore) -
     assert "exceed the limit" in run.errors[0]
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_a_requested_dry_run_says_that_the_breaker_would_stop_it(
+    dead: Pushed, store: FilesystemStore, *, released: bool
+) -> None:
+    BlobReview.objects.update(unreferenced_since=now() - timedelta(days=9))
+    inventory.advance()
+    if released:
+        Breaker.objects.create(released_at=now() - timedelta(hours=1))
+    run = start_run(actor=SYSTEM, dry_run=True)
+    while advance_runs(store=store, limit=4):
+        pass
+    run.refresh_from_db()
+    assert run.blobs == 9
+    if released:
+        assert (run.status, run.errors) == ("succeeded", [])
+    else:
+        assert run.status == "stopped"
+        assert "exceed the limit" in run.errors[0]
+
+
 def test_an_inventory_sorts_all_blobs_by_what_keeps_them(
     owner: TestKey, namespace: Namespace, store: FilesystemStore
 ) -> None:

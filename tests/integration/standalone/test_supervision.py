@@ -18,7 +18,7 @@ from tests.services.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.only_on("sqlite")]  # processes and signals, no SQL
 
-LAYER = os.urandom(64_000_000)
+LAYER = os.urandom(1_000_000) * 64
 
 
 @pytest.fixture(scope="module")
