@@ -8,14 +8,14 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
-_CONFIRMED: Final = "confirmed"
+CONFIRMED: Final = "confirmed"
 _SHOWN: Final = 50  # rows
 _OF_ACTIONS: Final = ("action", "select_across", ACTION_CHECKBOX_NAME)
 
 
 def is_confirmed(request: HttpRequest) -> bool:
     """Whether the request comes from that page."""
-    return _CONFIRMED in request.POST
+    return CONFIRMED in request.POST
 
 
 def ask(
@@ -42,7 +42,7 @@ def ask(
     more = (len(rows) if number is None else number) - len(rows)
     sent = [(name, value) for name in _OF_ACTIONS for value in request.POST.getlist(name)]
     shown = {"title": button, "question": question, "rows": rows, "more": more, "button": button}
-    page = {**context, **shown, "back": back, "sent": sent, "confirmed": _CONFIRMED}
+    page = {**context, **shown, "back": back, "sent": sent, "confirmed": CONFIRMED}
     return TemplateResponse(request, "administration/confirm.html", page)
 
 

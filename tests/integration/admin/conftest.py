@@ -4,7 +4,9 @@ import pytest
 from django.test import Client
 
 from registry_control.identity.models import User
-from tests.factories import make_user
+from registry_control.namespaces.models import Namespace
+from tests.factories import Pushed, TestKey, make_user
+from tests.integration.admin.world import make_world
 
 
 @pytest.fixture
@@ -17,3 +19,9 @@ def pages(administrator: User) -> Client:
     client = Client()
     client.force_login(administrator)
     return client
+
+
+@pytest.fixture
+def world(owner: TestKey, namespace: Namespace) -> Pushed:
+    """At least one row of every model."""
+    return make_world(owner, namespace)
