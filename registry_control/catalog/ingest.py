@@ -15,6 +15,7 @@ from uuid import UUID
 
 from registry_control.audit.services import Actor
 from registry_control.catalog.errors import BlobNotFound, CatalogError, DigestMismatch, UploadNotFound
+from registry_control.catalog.models import Blob
 from registry_control.catalog.selectors.holders import StoredBlob, find_blob
 from registry_control.catalog.services import blobs, manifests, plausibility, uploads
 from registry_data.oci.digest import CANONICAL, Digest, Hashers
@@ -144,6 +145,10 @@ def deduplicate(received: ReceivedBlob, *, store: BlobStore) -> Duplicate:
     if found is None:
         return Duplicate()
     blob = found.stored
+    if found.state is not Blob.State.LIVE:  # the upload heals it
+        if found.state is Blob.State.MISSING:
+            _require_plausible(store)
+        return Duplicate()
     has_content = blob.size == received.size and _has_content(blob, store)
     if has_content and found.is_in_organization and not received.writer.is_published:
         return Duplicate(is_leased=_lease_instead(received, blob, store))
@@ -161,6 +166,14 @@ def _lease_instead(received: ReceivedBlob, blob: StoredBlob, store: BlobStore) -
     return True
 
 
+def _require_plausible(store: BlobStore) -> None:
+    try:
+        plausibility.require_plausible(store)
+    except StorageError as error:
+        logger.error("%s", error)
+        raise
+
+
 def _has_content(blob: StoredBlob, store: BlobStore) -> bool | None:
     """Whether the storage has all bytes of a blob; None if it does not respond.
 
@@ -170,11 +183,7 @@ def _has_content(blob: StoredBlob, store: BlobStore) -> bool | None:
     try:
         return store.size(Key(blob.storage_key)) == blob.size
     except NotStored:
-        try:
-            plausibility.require_plausible(store)
-        except StorageError as error:
-            logger.error("%s", error)
-            raise
+        _require_plausible(store)
         return False
     except StorageError:
         return None

@@ -26,8 +26,8 @@ from registry_control.replication.serializers import (
 )
 from registry_control.replication.services import executions, rules, targets
 from registry_control.rest.identifiers import id_of
-from registry_control.rest.openapi import GET_ERRORS, LIST_ERRORS, id_parameter, operation
-from registry_control.rest.serializers import validated
+from registry_control.rest.openapi import LIST_ERRORS, id_parameter, operation
+from registry_control.rest.serializers import NoQuery, validated
 from registry_control.rest.views import ResourceView
 
 _TARGETS: Final = "replication targets"
@@ -36,8 +36,7 @@ _EXECUTIONS: Final = "replication executions"
 _TARGET_ID: Final = id_parameter("target_id")
 _RULE_ID: Final = id_parameter("rule_id")
 _EXECUTION_ID: Final = id_parameter("execution_id")
-_CHANGE_ERRORS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
-_OF_RULE_ERRORS: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+_ERRORS: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 
 
 class _TargetView(ResourceView):
@@ -91,6 +90,7 @@ class TargetList(_TargetView):
     )
     def post(self, request: Request, region: str) -> Response:
         """Create a target. The password is stored encrypted and never returned."""
+        validated(NoQuery, request.query_params)
         body = validated(CreateTargetSerializer, request.data)
         return self.respond(targets.create(principal=principal_of(request), **body))
 
@@ -103,10 +103,11 @@ class TargetDetail(_TargetView):
         tag=_TARGETS,
         response=TargetSerializer,
         parameters=[_TARGET_ID],
-        errors=GET_ERRORS,
+        errors=[HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND],
     )
     def get(self, request: Request, region: str, target_id: str) -> Response:
         """Show a target."""
+        validated(NoQuery, request.query_params)
         return self.respond(selectors.get_target(principal_of(request), self.parse_id(target_id)))
 
     @operation(
@@ -120,6 +121,7 @@ class TargetDetail(_TargetView):
     )
     def patch(self, request: Request, region: str, target_id: str) -> Response:
         """Change a target; running executions use the changes from their next connection on."""
+        validated(NoQuery, request.query_params)
         body = validated(UpdateTargetSerializer, request.data)
         changes: targets.TargetChanges = {name: value for name, value in body.items() if value is not None}  # type: ignore[assignment]
         return self.respond(
@@ -133,10 +135,11 @@ class TargetDetail(_TargetView):
         tag=_TARGETS,
         response=TargetSerializer,
         parameters=[_TARGET_ID],
-        errors=[HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT],
+        errors=[HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT],
     )
     def delete(self, request: Request, region: str, target_id: str) -> Response:
         """Delete a target that no rule uses."""
+        validated(NoQuery, request.query_params)
         return self.respond(
             targets.delete(principal=principal_of(request), target_id=self.parse_id(target_id))
         )
@@ -150,10 +153,11 @@ class TargetCheck(_TargetView):
         tag=_TARGETS,
         response=CheckedSerializer,
         parameters=[_TARGET_ID],
-        errors=GET_ERRORS,
+        errors=[HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND],
     )
     def post(self, request: Request, region: str, target_id: str) -> Response:
         """Connect to the target and sign in; nothing is changed there."""
+        validated(NoQuery, request.query_params)
         checked = targets.check(principal=principal_of(request), target_id=self.parse_id(target_id))
         return Response(CheckedSerializer(checked).data)
 
@@ -193,10 +197,11 @@ class RuleList(_RuleView):
             "on_push": True,
         },
         response=RuleSerializer,
-        errors=_CHANGE_ERRORS,
+        errors=_ERRORS,
     )
     def post(self, request: Request, region: str) -> Response:
         """Create a rule. It runs on pushes, by a schedule, and when it is run by hand."""
+        validated(NoQuery, request.query_params)
         body = validated(CreateRuleSerializer, request.data)
         fields = rules.RuleFields(
             name=body["name"],
@@ -226,10 +231,11 @@ class RuleDetail(_RuleView):
         tag=_RULES,
         response=RuleSerializer,
         parameters=[_RULE_ID],
-        errors=_OF_RULE_ERRORS,
+        errors=_ERRORS,
     )
     def get(self, request: Request, region: str, rule_id: str) -> Response:
         """Show a rule."""
+        validated(NoQuery, request.query_params)
         return self.respond(selectors.get_rule(principal_of(request), self.parse_id(rule_id), action="read"))
 
     @operation(
@@ -239,10 +245,11 @@ class RuleDetail(_RuleView):
         example={"enabled": False},
         response=RuleSerializer,
         parameters=[_RULE_ID],
-        errors=_CHANGE_ERRORS,
+        errors=_ERRORS,
     )
     def patch(self, request: Request, region: str, rule_id: str) -> Response:
         """Change a rule. Direction and namespace cannot change; a running execution continues as it began."""
+        validated(NoQuery, request.query_params)
         body = validated(UpdateRuleSerializer, request.data)
         target_id = body.pop("target_id", None)
         changes = {name: value for name, value in body.items() if value is not None}
@@ -264,10 +271,11 @@ class RuleDetail(_RuleView):
         tag=_RULES,
         response=RuleSerializer,
         parameters=[_RULE_ID],
-        errors=_OF_RULE_ERRORS,
+        errors=_ERRORS,
     )
     def delete(self, request: Request, region: str, rule_id: str) -> Response:
         """Delete a rule with its executions; what was replicated stays."""
+        validated(NoQuery, request.query_params)
         return self.respond(rules.delete(principal=principal_of(request), rule_id=self.parse_id(rule_id)))
 
 
@@ -279,10 +287,11 @@ class RuleRun(_ExecutionView):
         tag=_RULES,
         response=ExecutionSerializer,
         parameters=[_RULE_ID],
-        errors=_OF_RULE_ERRORS,
+        errors=_ERRORS,
     )
     def post(self, request: Request, region: str, rule_id: str) -> Response:
         """Start an execution of the whole rule; if one waits to start already, it is returned instead."""
+        validated(NoQuery, request.query_params)
         return self.respond(rules.run(principal=principal_of(request), rule_id=id_of("rule", rule_id)))
 
 
@@ -313,10 +322,11 @@ class ExecutionDetail(_ExecutionView):
         tag=_EXECUTIONS,
         response=ExecutionSerializer,
         parameters=[_EXECUTION_ID],
-        errors=_OF_RULE_ERRORS,
+        errors=_ERRORS,
     )
     def get(self, request: Request, region: str, execution_id: str) -> Response:
         """Show an execution with its progress and errors."""
+        validated(NoQuery, request.query_params)
         return self.respond(
             selectors.get_execution(principal_of(request), self.parse_id(execution_id), action="read")
         )
@@ -330,10 +340,11 @@ class ExecutionCancel(_ExecutionView):
         tag=_EXECUTIONS,
         response=ExecutionSerializer,
         parameters=[_EXECUTION_ID],
-        errors=_OF_RULE_ERRORS,
+        errors=_ERRORS,
     )
     def post(self, request: Request, region: str, execution_id: str) -> Response:
         """End an execution within a second; what was replicated stays. A finished one does not change."""
+        validated(NoQuery, request.query_params)
         return self.respond(
             executions.cancel(principal=principal_of(request), execution_id=self.parse_id(execution_id))
         )

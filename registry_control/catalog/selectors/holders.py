@@ -7,7 +7,15 @@ from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from registry_control.catalog.models import BlobLease, Image, Manifest, Tag, UploadSession, live_sql
+from registry_control.catalog.models import (
+    CURRENT_BLOB,
+    Blob,
+    BlobLease,
+    Image,
+    Manifest,
+    Tag,
+    UploadSession,
+)
 from registry_control.common.models import DELETED, NOT_DELETING, Status, not_deleting_sql
 from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import id_parameter, row, rows
@@ -53,21 +61,21 @@ WHERE i.id = h.image_id AND n.id = i.namespace_id
 
 # Examines 20 images in index order. If all of them belong to other organizations, the uploaded bytes are
 # stored like those of an unknown blob.
-_LIVE: Final = f"""
-SELECT b.id, b.size, b.storage_key, EXISTS (
+_CURRENT: Final = f"""
+SELECT b.id, b.size, b.storage_key, b.state, EXISTS (
     SELECT 1
     FROM (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = b.id ORDER BY k.image_id LIMIT 20) h
     CROSS JOIN catalog_image i
     CROSS JOIN catalog_image here
     WHERE i.id = h.image_id AND here.id = %s AND i.organization_id = here.organization_id
 )
-FROM catalog_blob b WHERE b.digest = %s AND {live_sql("b")}
+FROM catalog_blob b WHERE b.digest = %s AND {CURRENT_BLOB}
 """
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """A live blob and the storage key of its bytes."""
+    """A blob and the storage key of its bytes."""
 
     id: int
     size: int  # bytes
@@ -75,20 +83,23 @@ class StoredBlob:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveBlob:
-    """A live blob, and whether one of the first images that link it is of a given image's organization."""
+class CurrentBlob:
+    """A blob that is not being deleted; live, or found damaged or missing."""
 
     stored: StoredBlob
+    state: Blob.State
     is_in_organization: bool
+    """Whether one of the first images that link it is of the same organization as a given image."""
 
 
-def find_blob(digest: str, *, image_id: UUID) -> LiveBlob | None:
-    """The live blob of a digest, if the registry has one, seen from an image."""
-    found = row(_LIVE, [id_parameter(image_id), digest])
+def find_blob(digest: str, *, image_id: UUID) -> CurrentBlob | None:
+    """The blob of a digest, if the registry has one, seen from an image."""
+    found = row(_CURRENT, [id_parameter(image_id), digest])
     if found is None:
         return None
-    blob_id, size, storage_key, is_in_organization = found
-    return LiveBlob(StoredBlob(blob_id, size, storage_key), bool(is_in_organization))
+    blob_id, size, storage_key, state, is_in_organization = found
+    stored = StoredBlob(blob_id, size, storage_key)
+    return CurrentBlob(stored, Blob.State(state), bool(is_in_organization))
 
 
 def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]:

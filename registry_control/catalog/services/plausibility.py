@@ -13,7 +13,7 @@ WRONG_STORE: Final = (
 )
 
 
-def _lacks_most(store: BlobStore) -> bool:
+def lacks_most(store: BlobStore) -> bool:
     """Whether the storage says of most blobs of a random sample that it has no such content.
 
     Then it is likely another bucket or a disk that is not mounted. Not for fewer than ten missing blobs.
@@ -31,7 +31,7 @@ def require_plausible(store: BlobStore) -> None:
     Raises:
         Unavailable: it lacks most.
     """
-    if _lacks_most(store):
+    if lacks_most(store):
         raise Unavailable(WRONG_STORE)
 
 

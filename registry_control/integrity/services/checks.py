@@ -9,12 +9,13 @@ import logging
 from datetime import timedelta
 from typing import Final
 
-from registry_control.catalog.selectors.sample import random_blobs
+from django.db.models import QuerySet
+
+from registry_control.catalog.services.plausibility import lacks_most
 from registry_control.common.clock import database_now
 from registry_control.db.sql import execute, time_parameter
 from registry_control.integrity.models import BlobCheck, Job
 from registry_control.integrity.policy import (
-    FEWEST_SUSPICIOUS,
     SLOWEST,
     Content,
     Finding,
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 _BATCH: Final = 50
 _MAX_FAILURES: Final = 3  # in a row, after which the storage is taken to be down
-_SAMPLE: Final = 20  # blobs that are looked at before many are found missing
 _LONGEST: Final = 255  # characters of a reason
 _CHECK_SPEED: Final = 8 * SLOWEST  # bytes per second of one look
 WRONG_STORE: Final = (
@@ -54,6 +54,11 @@ def add(blob: StoredBlob, finding: Finding) -> None:
     what = [finding.content.value, finding.detail[:_LONGEST]]
     due = time_parameter(moment + confirm_after(finding.content))
     execute(_ADD, [blob.id, blob.key, *what, due, time_parameter(moment)])
+
+
+def refused() -> QuerySet[BlobCheck]:
+    """Blobs whose content is missing, but which are not marked because most content seems to be."""
+    return BlobCheck.objects.filter(found=Content.MISSING.value, failed_at__isnull=False)
 
 
 def work(store: BlobStore, *, accept_losses: bool = False) -> bool:
@@ -149,9 +154,8 @@ def _forget(check: BlobCheck) -> None:
 
 
 def _is_trusted(store: BlobStore, *, missing: int) -> bool:
-    """Whether the storage has most content: if many blobs are missing, it may be the wrong storage."""
-    if missing < FEWEST_SUSPICIOUS:
-        return True
-    sample = random_blobs(_SAMPLE)
-    present = sum(glance(store, key=each.key, size=each.size).content is Content.WHOLE for each in sample)
-    return present * 2 >= len(sample) > 0
+    """Whether missing content is lost, and the storage not likely the wrong one.
+
+    A sample of all content decides, because blobs become due one by one, too.
+    """
+    return missing == 0 or not lacks_most(store)

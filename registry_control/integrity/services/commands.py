@@ -26,7 +26,7 @@ _BATCH: Final = 100
 _SLICE: Final = 500
 _SHOWN: Final = 20
 _PAUSE: Final = 0.5  # seconds between two attempts to take second looks, which a worker may be taking
-_LONGEST_WAIT: Final = 600.0  # seconds for all second looks
+_LONGEST_WAIT: Final = 600.0  # seconds without a full batch of second looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +123,22 @@ def reconcile_all(
 
 
 def confirm(store: BlobStore, *, accept_losses: bool = False) -> Sequence[str]:
-    """Take the second looks that are due within seconds; returns the errors of those that failed."""
+    """Take the second looks that are due within seconds; returns the errors of those that failed.
+
+    With `accept_losses` also those that workers postponed or postpone meanwhile, because they accept none.
+    """
     until, deadline = database_now() + 2 * CONFIRM_AFTER, time.monotonic() + _LONGEST_WAIT
     began = database_now()
-    while BlobCheck.objects.filter(due_at__lte=until).exists() and time.monotonic() < deadline:
-        if not checks.work(store, accept_losses=accept_losses):
+    while time.monotonic() < deadline:
+        if accept_losses:
+            checks.refused().update(due_at=began)
+        if not BlobCheck.objects.filter(due_at__lte=until).exists():
+            break
+        if checks.work(store, accept_losses=accept_losses):
+            deadline = time.monotonic() + _LONGEST_WAIT
+        else:
             time.sleep(_PAUSE)
+    if accept_losses and checks.refused().exists():
+        return [checks.WRONG_STORE]
     failed = BlobCheck.objects.filter(failed_at__gte=began)
     return list(dict.fromkeys(failed.values_list("reason", flat=True)[:20]))

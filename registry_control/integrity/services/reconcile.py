@@ -3,7 +3,8 @@
 A pass has two phases. `rows` asks the storage for the content of each blob, and queues blobs that garbage
 collection has lost sight of. `objects` lists the storage, and records the objects that no row knows. The
 position is in the row of the job, which is saved after each slice: a killed worker repeats one slice, without
-harm. An error of the storage ends the slice; nothing follows from it (invariant 7).
+harm. A blob for which the storage fails is looked at again later and does not stop the others; several in a
+row, or an error of the listing, end the slice. Nothing else follows from an error (invariant 7).
 """
 
 import logging
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 ROWS: Final = "rows"
 OBJECTS: Final = "objects"
 _SLICE: Final = 500
+_MAX_FAILURES: Final = 3  # in a row, after which the storage is taken to be down
 _MAX_ERROR: Final = 255
 _LAST_ID: Final = 2**63 - 1
 _SHOWN: Final = 20  # names of foreign objects that are recorded
@@ -152,15 +154,15 @@ def compare(store: BlobStore, phase: str, cursor: str, *, limit: int, accept_los
 def _compare_rows(store: BlobStore, after: int, limit: int, *, accept_losses: bool) -> Slice:
     blobs = blobs_after(after, limit=limit)
     suspects: list[tuple[ComparedBlob, Finding]] = []
-    last, error = after, ""
+    last, failures, error = after, 0, ""
     for blob in blobs:
         finding = glance(store, key=blob.key, size=blob.size)
-        if finding.content is Content.UNKNOWN:
-            error = finding.detail
-            break
-        last = blob.id
+        last, failures = blob.id, failures + 1 if finding.content is Content.UNKNOWN else 0
         if finding.content is not Content.WHOLE or blob.state != Blob.State.LIVE:
             suspects.append((blob, finding))
+        if failures == _MAX_FAILURES:
+            error = finding.detail
+            break
     lost = [blob for blob, finding in suspects if finding.content is Content.MISSING]
     lost = [blob for blob in lost if blob.state == Blob.State.LIVE]
     if not accept_losses and is_suspicious(missing=len(lost), examined=len(blobs)):

@@ -175,8 +175,9 @@ def test_invariant_4_a_blob_whose_bytes_are_missing_is_replaced_by_the_stream(
     assert b"".join(store.read(Key(blob.storage_key))) == CONTENT
 
 
+@pytest.mark.parametrize("state", ["live", "missing"])
 def test_a_wrong_storage_gets_no_content_that_replaces_the_right_one(
-    owner: TestKey, namespace: Namespace, image_id: UUID, store: FilesystemStore, tmp_path: Path
+    owner: TestKey, namespace: Namespace, image_id: UUID, store: FilesystemStore, tmp_path: Path, state: str
 ) -> None:
     # given a registry with content, and a node with another bucket, or whose disk was not mounted
     layers = [CONTENT, *(b"layer %d" % number for number in range(25))]
@@ -185,13 +186,14 @@ def test_a_wrong_storage_gets_no_content_that_replaces_the_right_one(
     wrong = FilesystemStore(tmp_path / "elsewhere")
     wrong.check()
 
-    # when content that the registry has is pushed to that node
+    # when content that the registry has, or has found missing, is pushed to that node
+    Blob.objects.filter(pk=before.pk).update(state=state)
     with pytest.raises(Unavailable, match="check that the storage is the right one"):
         receive_blob(PIECES, actor=owner.actor, image_id=image_id, claimed=DIGEST, store=wrong)
 
     # then its bytes in the right storage stay those of all images
     after = Blob.objects.get(digest=str(DIGEST))
-    assert (after.state, after.storage_key) == ("live", before.storage_key)
+    assert (after.state, after.storage_key) == (state, before.storage_key)
     assert not Blob.objects.filter(state="deleting").exists()
 
     # and a storage that has lost some content of many is not taken for a wrong one

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from datetime import timedelta
 from io import StringIO
@@ -161,20 +161,18 @@ def test_blobs_whose_content_is_lost_are_found(pushed: Pushed, store: Filesystem
 
 
 class Flaky(FilesystemStore):
-    """A storage that fails at one of its calls."""
+    """Fails for some keys, or for listings."""
 
-    calls = 0
-    fails_at = 1
+    failing: Collection[str] = ()
+    lists = True
 
     def size(self, key: Key) -> int:
-        self.calls += 1
-        if self.calls == self.fails_at:
+        if key in self.failing:
             raise Unavailable("no answer")
         return super().size(key)
 
     def list_objects(self, cursor: str, *, limit: int) -> Page:
-        self.calls += 1
-        if self.calls == self.fails_at:
+        if not self.lists:
             raise Unavailable("no answer")
         return super().list_objects(cursor, limit=limit)
 
@@ -184,18 +182,36 @@ def test_invariant_7_an_error_of_the_storage_stops_the_slice_and_the_pass_goes_o
 ) -> None:
     flaky = Flaky(store._root)  # noqa: SLF001
     orphan(store, b"unknown")
-    for _ in ("the second row", "the third row", "the listing"):
-        flaky.calls, flaky.fails_at = 0, 2
+    # given a storage that is down for all content, and then for the listing
+    for keys, lists in ((Blob.objects.values_list("storage_key", flat=True), True), ((), False)):
+        flaky.failing, flaky.lists = {Key(key) for key in keys}, lists
         job = work(flaky)
         assert job.error == "no answer"
         assert job.finished_at is None
         work(flaky)  # not before some seconds have passed
         assert Job.objects.get(pk="reconcile").error == "no answer"
         Job.objects.update(retry_at=None)
-    flaky.fails_at = 0
+
+    # when it responds again, then the pass ends, and what it could not see is looked at again
+    flaky.lists = True
     job = work(flaky)
     assert (job.error, job.counts["rows"], job.counts["unknown"]) == ("", 3, 1)
+    assert BlobCheck.objects.count() == 3
+    second_looks(store)
     assert not BlobCheck.objects.exists()
+    assert {blob.state for blob in Blob.objects.all()} == {"live"}
+
+
+def test_content_that_cannot_be_looked_at_for_ever_does_not_stop_the_comparison(
+    pushed: Pushed, store: FilesystemStore
+) -> None:
+    flaky = Flaky(store._root)  # noqa: SLF001
+    flaky.failing = {Key(Blob.objects.order_by("pk")[1].storage_key)}
+    orphan(store, b"unknown")
+    job = work(flaky)
+    assert (job.error, job.counts["rows"], job.counts["unknown"]) == ("", 3, 1)
+    assert job.finished_at is not None
+    assert [check.found for check in BlobCheck.objects.all()] == ["unknown"]
     assert {blob.state for blob in Blob.objects.all()} == {"live"}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,10 @@ from registry_control.catalog.services import blobs, manifests
 from registry_control.common.clock import now
 from registry_control.gc.services.collector import collect_batch
 from registry_control.integrity.models import BlobCheck, BlobFault, Job
+from registry_control.integrity.policy import Content, Finding
+from registry_control.integrity.selectors.due import StoredBlob
 from registry_control.integrity.selectors.report import covered, errors
-from registry_control.integrity.services import checks, scrub
+from registry_control.integrity.services import checks, commands, scrub
 from registry_data.storage.base import Key, Unavailable
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import Pushed, TestKey, digest_of, make_manifest, push_blob
@@ -31,6 +34,9 @@ from tests.integration.integrity.steps import (
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+MISSING = Finding(Content.MISSING, "no such content")
 
 
 def states() -> dict[str, str]:
@@ -226,6 +232,49 @@ def test_most_content_missing_at_once_is_taken_for_the_wrong_store(
     # but an operator who knows that the content is lost can let the next pushes heal it
     BlobCheck.objects.update(due_at=now())
     checks.work(store, accept_losses=True)
+    assert sorted(states().values()) == ["live"] * 3 + ["missing"] * 20
+
+
+def test_content_that_seems_missing_blob_by_blob_is_taken_for_the_wrong_store(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore, tmp_path: Path
+) -> None:
+    # given downloads of a few layers from a disk that is not mounted
+    for number in range(20):
+        push_blob(owner, pushed.image_id, b"layer %d" % number, store=store)
+    empty = FilesystemStore(tmp_path / "mount point")
+    empty.check()
+    for blob in Blob.objects.order_by("pk")[:3]:
+        checks.add(StoredBlob(blob.pk, blob.digest, blob.size, Key(blob.storage_key), now()), MISSING)
+
+    # when they are looked at again, then nothing is out of service
+    second_looks(empty)
+    assert set(states().values()) == {"live"}
+    assert Job.objects.get(pk="checks").error.startswith("most content seems to be missing")
+
+    # and the right disk ends it
+    second_looks(store)
+    assert not BlobCheck.objects.exists()
+
+
+@pytest.mark.parametrize("command", ["scrub", "reconcile"])
+def test_accepted_losses_are_marked_whatever_workers_postponed(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore, command: str
+) -> None:
+    # given lost content, which workers have refused to mark several times
+    for number in range(20):
+        remove(store, push_blob(owner, pushed.image_id, b"layer %d" % number, store=store))
+    scrub_all(store)
+    for _ in range(3):
+        second_looks(store)
+    assert set(states().values()) == {"live"}
+    assert BlobCheck.objects.filter(due_at__gt=now() + timedelta(minutes=1)).count() == 20
+
+    # when an operator accepts the losses, then the next pushes heal them
+    if command == "scrub":
+        found = commands.scrub_all(store, bytes_per_second=None, accept_losses=True).errors
+    else:
+        found = commands.reconcile_all(store, grace=timedelta(days=1), accept_losses=True).errors
+    assert found == []
     assert sorted(states().values()) == ["live"] * 3 + ["missing"] * 20
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.test import override_settings
@@ -250,6 +251,24 @@ def test_unknown_parameters_of_lists_are_errors(owner: TestKey, kind: str) -> No
     assert call(owner, "GET", f"/{kind}").body == {kind: [], "total_count": 0}
     assert details(call(owner, "GET", f"/{kind}?nmae=x")) == {"nmae": "unknown"}
     assert call(owner, "GET", f"/{kind}?page=1&page_size=5&order_by=created_at_desc").status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/targets"),
+        *((method, "/targets/{id}") for method in ("GET", "PATCH", "DELETE")),
+        ("POST", "/targets/{id}/check"),
+        ("POST", "/rules"),
+        *((method, "/rules/{id}") for method in ("GET", "PATCH", "DELETE")),
+        ("POST", "/rules/{id}/run"),
+        ("GET", "/executions/{id}"),
+        ("POST", "/executions/{id}/cancel"),
+    ],
+)
+def test_unknown_parameters_are_errors(owner: TestKey, method: str, path: str) -> None:
+    response = call(owner, method, path.format(id=uuid4()) + "?dry_run=true")
+    assert (response.status, details(response)) == (400, {"dry_run": "unknown"})
 
 
 CALLERS: dict[str, Callable[[TestKey, Namespace], TestKey | None]] = {
