@@ -10,11 +10,11 @@ of a node says (ADR 66).
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -23,6 +23,7 @@ from psycopg.types.json import Jsonb
 
 from registry_control.db.postgresql import base as postgresql
 
+_T = TypeVar("_T")
 Parameter: TypeAlias = Any  # str, int, bytes, None, or the result of a *_parameter function below
 
 Rows: TypeAlias = list[tuple[Any, ...]]
@@ -144,6 +145,12 @@ def insert_many(
 def placeholders(values: Sequence[Parameter]) -> str:
     """`(%s, %s, ...)` with one placeholder for each value; `values` must not be empty."""
     return f"({', '.join(['%s'] * len(values))})"
+
+
+def batches(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    """The values in parts of at most `size`, because a statement has a limited number of parameters."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 @lru_cache(maxsize=1)

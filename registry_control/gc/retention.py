@@ -282,9 +282,8 @@ class ImageRules:
                 yield f"it was restored in the last {_days(days)}"
 
     def _used_at(self, tag: Tag) -> datetime:
-        pushed_at = tag.tagged_at
-        if tag.pushed_at is not None:
-            pushed_at = max(pushed_at, tag.pushed_at + ACCURACY)
+        # A push of the digest that the tag has already is not recorded within an hour of the push before it.
+        pushed_at = max(tag.tagged_at, tag.pushed_at or tag.tagged_at) + ACCURACY
         return last_use(pushed_at, tag.pulled_at, pulls_since=self._times.pulls_since)
 
     def _missed(self, rule: Rule, tag: Tag) -> str:

@@ -122,6 +122,9 @@ class RecycleBinEntry(models.Model):
     size = models.BigIntegerField(default=0, help_text="Bytes that no size counts any more.")
     deleted_at = models.DateTimeField(default=timezone.now)
     deleted_by = models.CharField(max_length=255, help_text="The name of the actor.")
+    is_by_rule = models.BooleanField(
+        default=False, db_default=False, help_text="Whether the registry deleted it, not a user."
+    )
     expires_at = models.DateTimeField(db_index=True)
     is_settled = models.BooleanField(
         default=False, help_text="Whether the worker has ended the leases and uploads of what was deleted."

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import QuerySet
 
+from registry_control.audit.models import ActorKind
 from registry_control.audit.services import Actor
 from registry_control.common.clock import database_now
 from registry_control.common.signals import recycled
@@ -57,6 +58,7 @@ def keep(
             size=each.size,
             deleted_at=moment,
             deleted_by=actor.name,
+            is_by_rule=actor.kind is ActorKind.SYSTEM,
             expires_at=moment + settings.RECYCLE_BIN,
             is_settled=kind not in _PROMISING,
             **each.columns,

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from django.db.models import Max, QuerySet
 
-from registry_control.catalog.models import BlobLease, BlobLink, Image, Manifest, UploadSession
+from registry_control.catalog.models import BlobLease, Image, Manifest, UploadSession
 from registry_control.common.models import NOT_DELETING, Status, not_deleting_sql
-from registry_control.db.sql import placeholders, rows, time_from_db, uuid_from_db
+from registry_control.db.sql import id_parameter, placeholders, rows, time_from_db, uuid_from_db
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 
 _PAGE: Final = 500  # blobs
@@ -29,6 +29,17 @@ WHERE k.blob_id = b.id AND i.id = k.image_id AND e.row_id IN (i.id, i.namespace_
 _ONLY_RECYCLED: Final = f"""
 SELECT b.id, (SELECT MAX(e.expires_at) {_ENTRIES}), (SELECT i.id {_ENTRIES} ORDER BY i.id LIMIT 1)
 FROM catalog_blob b WHERE ({_LIVE_LINK}) IS NULL AND b.id IN
+"""
+
+
+# The blobs of an image that no earlier image links which is not being deleted. For a blob that many images in
+# the recycle bin share, that is one look at the index.
+_FIRST_LINKED: Final = """
+SELECT DISTINCT k.blob_id FROM catalog_bloblink k WHERE k.image_id = %s AND k.blob_id > %s AND (
+    SELECT o.id FROM catalog_bloblink o CROSS JOIN catalog_image i CROSS JOIN namespaces_namespace n
+    WHERE o.blob_id = k.blob_id AND o.image_id < k.image_id AND i.id = o.image_id AND n.id = i.namespace_id
+    AND i.status <> 'deleting' AND n.status <> 'deleting' LIMIT 1
+) IS NULL ORDER BY k.blob_id LIMIT %s
 """
 
 
@@ -66,7 +77,7 @@ def recycled_blobs() -> Iterator[dict[int, Recycled]]:
     found = (images.values_list("pk", flat=True).iterator() for images in _recycled_images())
     for image_id in chain.from_iterable(found):
         after = 0
-        while page := _linked_by(image_id, after):
+        while page := _first_linked_by(image_id, after):
             after = page[-1]
             yield {
                 blob_id: found
@@ -75,10 +86,10 @@ def recycled_blobs() -> Iterator[dict[int, Recycled]]:
             }
 
 
-def _linked_by(image_id: UUID, after: int) -> list[int]:
-    """The next blobs that an image links, in the order of their ids."""
-    links = BlobLink.objects.filter(image=image_id, blob__gt=after).order_by("blob")
-    return list(links.values_list("blob", flat=True).distinct()[:_PAGE])
+def _first_linked_by(image_id: UUID, after: int) -> list[int]:
+    """The next blobs of which an image is the first that links them, in the order of their ids."""
+    found = rows(_FIRST_LINKED, [id_parameter(image_id), after, _PAGE])
+    return [blob_id for (blob_id,) in found]
 
 
 def recycled_manifests() -> int:

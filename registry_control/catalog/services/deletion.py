@@ -6,7 +6,7 @@ so that one push that hangs does not stop all deletions.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
@@ -27,7 +27,7 @@ from registry_control.common.clock import database_now
 from registry_control.common.models import Status
 from registry_control.common.signals import manifests_removed
 from registry_control.db.functions import DatabaseNow
-from registry_control.db.sql import execute, id_parameter, placeholders, rows
+from registry_control.db.sql import batches, execute, id_parameter, placeholders, rows
 from registry_control.namespaces import recycling
 from registry_control.namespaces.models import Namespace
 from registry_control.namespaces.services import target_of
@@ -79,14 +79,14 @@ def _remove_keepers(limit: int) -> int:
         of_organizations.setdefault(organization_id, []).append(pk)
     removed = 0
     for pks in of_organizations.values():
-        for start in range(0, len(pks), _FEW):
+        for part in batches(pks, _FEW):
             with skip_locked():
-                removed += _remove_keepers_of_organization(pks[start : start + _FEW])
+                removed += _remove_keepers_of_organization(part)
     return removed
 
 
 @transaction.atomic
-def _remove_keepers_of_organization(pks: list[UUID]) -> int:
+def _remove_keepers_of_organization(pks: Sequence[UUID]) -> int:
     deleting = Image.objects.filter(pk__in=pks, status=Status.DELETING)
     unlocked = deleting.select_for_update(skip_locked=True).order_by("pk")
     keepers = list(unlocked.values_list("pk", flat=True))

@@ -117,18 +117,18 @@ def explain(digest: str, *, viewer: Viewer, rules: Rules) -> Explanation:
 
 def _explain_manifest(digest: str, viewer: Viewer, rules: Rules) -> Explanation | None:
     """The state of the manifests of a digest; None if the viewer may not know of any."""
-    found = Manifest.objects.defer("payload").filter(digest=digest)
-    manifests = list(found.filter(image__in=viewer.images())[:_MOST_IMAGES])
-    there = [each for each in manifests if not _is_being_deleted(each.image)]
-    kept = [each for each in there if not _is_recycled(each.image)]
+    found = Manifest.objects.defer("payload").select_related("image__namespace").filter(digest=digest)
+    own = found.filter(image__in=viewer.images()).order_by("pk")
+    kept = list(own.filter(image__in=_live_images())[:_MOST_IMAGES])
     if kept:
         kept_by = [reason for manifest in kept for reason in _reached_by(manifest)]
         return Explanation(digest, State.KEPT, _distinct(kept_by), None, "an image has this manifest")
     if viewer.operates and found.filter(image__in=_live_images()).exists():
         return Explanation(digest, State.KEPT, (OTHERS,), None, "an image has this manifest")
-    if there:
+    recycled = own.exclude(image__status=Status.DELETING).exclude(image__namespace__status=Status.DELETING)
+    if there := list(recycled[:_MOST_IMAGES]):
         return _explain_recycled(digest, [manifest.image for manifest in there], rules)
-    return Explanation(digest, State.WAITING, (), None, _BEING_DELETED) if manifests else None
+    return Explanation(digest, State.WAITING, (), None, _BEING_DELETED) if own.exists() else None
 
 
 def _live_images() -> QuerySet[Image]:
@@ -166,7 +166,7 @@ def _explain_blob(blob: Candidate, viewer: Viewer, rules: Rules, *, knows_all: b
     facts = replace(blob.facts, recycled_until=in_bin.until) if in_bin else blob.facts
     verdict = judge(facts, rules)
     holders = _images_of(blob.id)
-    if verdict.action is Action.KEEP and holders and not _staying(holders).exists():
+    if verdict.action is Action.KEEP and holders and not _has_staying_holder(blob.id):
         verdict = Verdict(Action.WAIT, _BEING_DELETED)
     staying = [holder for holder in seen if not _is_being_deleted(holder.image)]
     kept_by = [reason for holder in staying for reason in _kept_by(holder, blob)]
@@ -231,6 +231,17 @@ def _has_others(holders: Collection[UUID], viewer: Viewer) -> bool:
     own = viewer.images().filter(pk__in=holders)
     others = set(holders) - set(own.values_list("pk", flat=True))
     return _staying(others).exists()
+
+
+def _has_staying_holder(blob_id: int) -> bool:
+    """Whether an image links or leases a blob that the worker is not deleting; of any number of images."""
+    links, leases = BlobLink.objects.filter(blob=blob_id), BlobLease.objects.filter(blob=blob_id)
+    return any(
+        found.exclude(image__status=Status.DELETING)
+        .exclude(image__namespace__status=Status.DELETING)
+        .exists()
+        for found in (links, leases)
+    )
 
 
 def _staying(image_ids: Collection[UUID]) -> QuerySet[Image]:

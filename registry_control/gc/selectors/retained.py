@@ -13,6 +13,7 @@ from django.conf import settings
 
 from registry_control.common.models import not_deleting_sql
 from registry_control.db.sql import (
+    batches,
     id_parameter,
     interval_parameter,
     optional_time,
@@ -198,7 +199,7 @@ def tags_by_id(ids: Sequence[UUID]) -> list[TagRow]:
 def have_all(image_id: UUID, names: Collection[str]) -> bool:
     """Whether an image still has all tags of these names."""
     wanted, image = sorted(names), id_parameter(image_id)
-    for part in _parts(wanted):
+    for part in batches(wanted, _AT_ONCE):
         ((number,),) = rows(f"{_NAMED} {placeholders(part)}", [image, *part])
         if number < len(part):
             return False
@@ -208,7 +209,7 @@ def have_all(image_id: UUID, names: Collection[str]) -> bool:
 def digests_of(manifest_ids: Collection[int]) -> dict[int, str]:
     """The digests of manifests by their ids."""
     found: dict[int, str] = {}
-    for part in _parts(sorted(manifest_ids)):
+    for part in batches(sorted(manifest_ids), _AT_ONCE):
         found |= dict[int, str](rows(f"{_DIGESTS} {placeholders(part)}", part))
     return found
 
@@ -262,7 +263,7 @@ def doomed(ids: Collection[int], days: Days) -> list[int]:
 def _needed_by_bin(ids: Collection[int]) -> set[int]:
     """Those of the manifests that must go later than an entry of the recycle bin."""
     period, found = interval_parameter(settings.RECYCLE_BIN), set[int]()
-    for part in _parts(sorted(ids)):
+    for part in batches(sorted(ids), _AT_ONCE):
         sql = _NEEDED.replace("{ids}", placeholders(part))
         found |= {id_ for (id_,) in rows(sql, [period, *part, period, *part, period, *part])}
     return found
@@ -274,7 +275,7 @@ def required_before(ids: Collection[int], days: Days, *, known: set[int], limit:
     Without those that are known; if they are more than `limit`, some of them, but more than `limit`.
     """
     found = {parent for _, parent, *_, is_beside in _select(_PARENTS, ids) if is_beside} - known
-    for part in _parts(sorted(ids)):
+    for part in batches(sorted(ids), _AT_ONCE):
         after = 0
         while page := rows(_REFERRERS.replace("{ids}", placeholders(part)), [*part, after, _AT_ONCE]):
             found |= set(doomed([id_ for (id_,) in page], days)) - known
@@ -307,12 +308,8 @@ def _add(facts: dict[int, _Facts], found: Collection[tuple[Any, ...]]) -> None:
 
 
 def _select(sql: str, ids: Collection[int]) -> list[tuple[Any, ...]]:
-    return [each for part in _parts(sorted(ids)) for each in rows(f"{sql} {placeholders(part)}", part)]
-
-
-def _parts(values: list[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(values), _AT_ONCE):
-        yield values[start : start + _AT_ONCE]
+    parts = batches(sorted(ids), _AT_ONCE)
+    return [each for part in parts for each in rows(f"{sql} {placeholders(part)}", part)]
 
 
 def _tag_row(found: tuple[Any, ...]) -> TagRow:

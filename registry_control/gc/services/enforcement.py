@@ -12,10 +12,10 @@ again: a push, a pull or a deletion since the plan was made is taken into accoun
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final
 from uuid import uuid4
 
 from django.conf import settings
@@ -32,7 +32,7 @@ from registry_control.common import clock_watch
 from registry_control.common.background import is_stopping
 from registry_control.common.clock import database_now
 from registry_control.common.models import DELETED, Status
-from registry_control.db.sql import id_parameter, rows, time_parameter
+from registry_control.db.sql import batches, id_parameter, rows, time_parameter
 from registry_control.gc.models import RetentionRun
 from registry_control.gc.retention import NOTHING, ImageRules, Policy, Times
 from registry_control.gc.selectors import retained
@@ -52,7 +52,6 @@ _MAX_SKIPPED: Final = 20  # sentences in the report of a pass
 _SHARE_POLICY: Final = """
 SELECT namespace_id FROM namespaces_retention WHERE namespace_id = %s AND updated_at = %s FOR SHARE
 """
-_T = TypeVar("_T")
 
 
 class _Superseded(Exception):
@@ -256,7 +255,7 @@ def _remove_tags(slice_: _Slice, image: ImageRow, *, after: str) -> dict[str, st
     slice_.ends_at += time.monotonic() - began  # for a giant image, planning may take longer than a slice
     for page in retained.tag_pages(image.id, after=after):
         going = [row for row in page if not retained.decide(rules, row, newest).keep]
-        for batch in _batches(going, _TAGS_AT_ONCE):
+        for batch in batches(going, _TAGS_AT_ONCE):
             if not _remove_batch(slice_, image, batch, newest):
                 # A newest tag was deleted: others take its place. The next pass decides about this batch.
                 newest = retained.newest_tags(image.id, rules)
@@ -300,7 +299,7 @@ def _remove_untagged(slice_: _Slice, image: ImageRow, *, after: Position) -> dic
         slice_.skip(f"{slice_.namespace.name}/{image.name} is being recounted, and is left for the next pass")
         return {}
     for page, position in retained.untagged_pages(image.id, after=after):
-        for batch in _batches(retained.doomed(page, slice_.days_for(image)), _MANIFESTS_AT_ONCE):
+        for batch in batches(retained.doomed(page, slice_.days_for(image)), _MANIFESTS_AT_ONCE):
             while batch:
                 batch = _remove_some(slice_, image, batch)
                 if slice_.must_end():
@@ -352,11 +351,6 @@ def _require_policy(slice_: _Slice) -> None:
     """
     if not rows(_SHARE_POLICY, [id_parameter(slice_.namespace.pk), time_parameter(slice_.stored_at)]):
         raise _Superseded
-
-
-def _batches(found: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(found), size):
-        yield found[start : start + size]
 
 
 def _encoded(position: Position) -> str:

@@ -27,6 +27,7 @@ from registry_control.common.errors import NotFound
 from registry_control.common.models import Status
 from registry_control.common.signals import deletion_started
 from registry_control.db.functions import DatabaseNow
+from registry_control.db.sql import batches
 from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_control.recycling.selectors import get_entry
@@ -84,9 +85,7 @@ def _purge_all(entry_ids: Sequence[UUID], *, verb: str) -> int:
     """Delete entries for good, those of tags and manifests several in each transaction; returns how many."""
     kinds = dict(RecycleBinEntry.objects.filter(pk__in=entry_ids).values_list("pk", "kind"))
     many = [pk for pk, kind in kinds.items() if kind in (Kind.TAG, Kind.MANIFEST)]
-    done = sum(
-        _purge_content(many[start : start + _AT_ONCE], verb=verb) for start in range(0, len(many), _AT_ONCE)
-    )
+    done = sum(_purge_content(part, verb=verb) for part in batches(many, _AT_ONCE))
     return done + sum(_try(partial(_purge_one, verb=verb), pk) for pk in kinds if pk not in many)
 
 

@@ -13,6 +13,7 @@ from registry_control.catalog.models import Blob, BlobLease, BlobLink, BlobRevie
 from registry_control.catalog.services import images, manifests, uploads
 from registry_control.common.clock import now
 from registry_control.gc.models import GcRun
+from registry_control.gc.selectors import explanation
 from registry_control.gc.services.requested import advance_runs
 from registry_data.storage.base import Key
 from registry_data.storage.filesystem import FilesystemStore
@@ -226,6 +227,32 @@ def test_explain_says_that_an_image_is_being_deleted_until_the_worker_has_done_t
     found = explain(owner, digest_of(b"shared"))
     assert found["state"] == "kept"
     assert not [each for each in found["kept_by"] if f"{namespace.name}/app" in each]
+
+
+def test_explain_finds_the_live_image_among_any_number_that_are_deleted(
+    operator: TestKey, store: FilesystemStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given more images with a layer that are being deleted, or in the recycle bin, than explain looks at
+    monkeypatch.setattr(explanation, "_MOST_IMAGES", 1)
+    owner, layer = make_key(), digest_of(b"shared")
+    namespace = make_namespace(owner)
+    gone = [push_image(owner, namespace, f"gone-{number}", layers=[b"shared"]) for number in range(5)]
+    live = push_image(owner, namespace, "live", layers=[b"shared"])
+    assert live.digest == gone[0].digest
+    expire_leases()
+    for pushed in gone:
+        images.delete(principal=owner.principal, image_id=pushed.image_id)
+
+    # then the live one keeps the layer and the manifest
+    for viewer in (owner, operator):
+        for digest in (layer, live.digest):
+            assert explain(viewer, digest)["state"] == "kept"
+    assert explain(owner, live.digest)["kept_by"] == [f"tag latest of image {namespace.name}/live"]
+
+    # and without it, they wait for the worker
+    images.delete(principal=owner.principal, image_id=live.image_id)
+    for digest in (layer, live.digest):
+        assert explain(owner, digest)["state"] == "waiting"
 
 
 def test_explain_tells_an_operator_that_others_have_a_manifest(operator: TestKey) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import override_settings
 
 from registry_control.audit.models import AuditEvent
 from registry_control.catalog.errors import ImageNotFound
 from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, UploadSession
 from registry_control.catalog.selectors import resolve
+from registry_control.catalog.selectors.recycled import recycled_blobs
 from registry_control.catalog.services import blobs, images, uploads
 from registry_control.common.clock import now
 from registry_control.common.store import blob_store
@@ -279,6 +280,27 @@ def gc(*options: str) -> dict[str, Any]:
     call_command("gc", "--json", *options, stdout=output)
     found: dict[str, Any] = json.loads(output.getvalue())
     return found
+
+
+def test_a_layer_that_many_images_in_the_bin_share_is_looked_at_once(
+    owner: TestKey, store: FilesystemStore
+) -> None:
+    api, namespace = Api(owner), make_namespace(owner)
+    for number in range(8):
+        layers = [b"shared", b"own %d" % number]
+        pushed = push_image(owner, namespace, f"app-{number}", layers=layers, config=b"config")
+        api.delete(f"/images/{pushed.image_id}")
+    finish(store)
+    looked_at = list[int]()
+
+    def record(execute: Any, sql: str, parameters: Any, many: bool, context: Any) -> Any:
+        if "MAX(e.expires_at)" in sql:
+            looked_at.extend(parameters)
+        return execute(sql, parameters, many, context)
+
+    with connection.execute_wrapper(record):
+        found = [blob_id for page in recycled_blobs() for blob_id in page]
+    assert sorted(looked_at) == sorted(found) == sorted(Blob.objects.values_list("pk", flat=True))
 
 
 def test_gc_now_empties_the_bin_and_a_dry_run_counts_it(owner: TestKey, store: FilesystemStore) -> None:

@@ -119,6 +119,20 @@ def test_a_push_of_the_digest_that_a_tag_has_counts_as_a_push(
     assert tags_of(image_id) == []
 
 
+def test_a_repeated_push_counts_although_it_is_not_recorded_within_an_hour(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    # given tags whose digests were pushed again less than an hour after they got them
+    past = {"day": 1 - 59 / 24 / 60, "two": 1 + 59 / 24 / 60, "three": 1 + 61 / 24 / 60}
+    Namespace.objects.filter(pk=namespace.pk).update(pulls_recorded_from=now() - timedelta(days=100))
+    for name, days in past.items():
+        retag(owner, image_id, push(owner, image_id, name, days=59 / 24 / 60), name)
+        Tag.objects.filter(name=name).update(updated_at=now() - timedelta(days=days))
+    set_rules(namespace, {"keep_days_since_pulled": 1})
+    enforce(namespace)
+    assert tags_of(image_id) == ["day", "two"]
+
+
 def test_protected_tags_stay(owner: TestKey, namespace: Namespace, image_id: UUID) -> None:
     for name in ("v1", "v1-rc1", "x"):
         push(owner, image_id, name, days=100)

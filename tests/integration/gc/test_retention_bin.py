@@ -1,5 +1,6 @@
 """Retention with a recycle bin: what it removes can be restored, and stays then."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,8 +10,9 @@ from django.db import connection
 from django.test import override_settings
 
 from bench.growth import plans
+from registry_control.audit.services import SYSTEM
 from registry_control.catalog.models import Image, Manifest, ManifestChild, MissingChild, Tag
-from registry_control.catalog.services import manifests, reachability, tags
+from registry_control.catalog.services import manifests, moves, reachability, tags
 from registry_control.common.clock import now
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_control.recycling.services import emptying
@@ -52,9 +54,11 @@ def restore_digest(owner: TestKey, digest: str) -> None:
     assert Api(owner).post(f"{BIN}/{found.pk}/restore").status == 200
 
 
+@pytest.mark.parametrize("at_once", [500, 1])
 def test_an_index_comes_back_with_what_rules_removed_with_it(
-    owner: TestKey, namespace: Namespace, image_id: UUID
+    owner: TestKey, namespace: Namespace, image_id: UUID, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
+    monkeypatch.setattr(moves, "_AT_ONCE", at_once)
     # given two indexes with a common child, one of them in another index, and signatures at each level
     children = [push(owner, image_id, days=9) for _ in range(3)]
     inner = push(owner, image_id, days=9, children=children[:2])
@@ -87,6 +91,23 @@ def test_an_index_comes_back_with_what_rules_removed_with_it(
     reachability.recount(image_id)
     assert sizes(image_id) == bytes_before
     assert Image.objects.count() == 1
+
+
+def test_what_a_user_deleted_stays_in_the_bin_whatever_the_users_name_is(
+    owner: TestKey, namespace: Namespace, image_id: UUID
+) -> None:
+    # given an application with the name that rules have, which deleted a tagged child and its index
+    child = push(owner, image_id, "child")
+    index = push(owner, image_id, "index", children=[child])
+    named = replace(owner.actor, name=SYSTEM.name)
+    for digest in (child, index):
+        manifests.delete(actor=named, image_id=image_id, digest=digest)
+
+    # when the index is restored, then the child can be restored by itself
+    restore_digest(owner, index)
+    assert manifests_of(image_id) == {index}
+    restore_digest(owner, child)
+    assert (manifests_of(image_id), tags_of(image_id)) == ({index, child}, ["child", "index"])
 
 
 def test_a_restore_reads_only_entries_of_what_comes_back(
