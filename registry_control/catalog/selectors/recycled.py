@@ -24,6 +24,7 @@ AND {not_deleting_sql("i")} AND {not_deleting_sql("n")} LIMIT 1
 _ENTRIES: Final = """
 FROM catalog_bloblink k CROSS JOIN catalog_image i CROSS JOIN namespaces_recyclebinentry e
 WHERE k.blob_id = b.id AND i.id = k.image_id AND e.row_id IN (i.id, i.namespace_id)
+AND i.status <> 'deleting'
 """
 # Only constants are interpolated, and below placeholders.
 _ONLY_RECYCLED: Final = f"""

@@ -4,12 +4,15 @@ import random
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from registry_control.db.sql import row
+from registry_control.db.sql import row, rows
 
 _ID_RANGE: Final = "SELECT (SELECT MIN(id) FROM catalog_blob), (SELECT MAX(id) FROM catalog_blob)"
 _NEXT: Final = """
 SELECT id, size, storage_key FROM catalog_blob WHERE id >= %s AND state = 'live' ORDER BY id LIMIT 1
 """
+_NEWEST: Final = (
+    "SELECT id, size, storage_key FROM catalog_blob WHERE state = 'live' ORDER BY id DESC LIMIT %s"
+)
 
 
 class SampledBlob(NamedTuple):
@@ -32,5 +35,8 @@ def random_blobs(number: int) -> Sequence[SampledBlob]:
         if each is not None:
             found[each[0]] = SampledBlob(*each)
         if len(found) == number:
-            break
-    return [*found.values()]
+            return [*found.values()]
+    # Ids have gaps: then most draws may return the row behind the largest.
+    for each in rows(_NEWEST, [number]):
+        found.setdefault(each[0], SampledBlob(*each))
+    return [*found.values()][:number]

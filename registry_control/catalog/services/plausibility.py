@@ -13,14 +13,18 @@ WRONG_STORE: Final = (
 )
 
 
-def lacks_most(store: BlobStore) -> bool:
+def lacks_most(store: BlobStore) -> bool | None:
     """Whether the storage says of most blobs of a random sample that it has no such content.
 
     Then it is likely another bucket or a disk that is not mounted. Not for fewer than ten missing blobs.
+    None if it fails for most.
     """
     sample = random_blobs(_SAMPLE)
-    missing = sum(_is_missing(store, Key(blob.key)) for blob in sample)
-    return missing >= _FEWEST and missing * 2 > len(sample)
+    answers = [_is_missing(store, Key(blob.key)) for blob in sample]
+    missing, present = answers.count(True), answers.count(False)
+    if 2 * (missing + present) < len(sample):
+        return None
+    return missing >= _FEWEST and missing > present
 
 
 def require_plausible(store: BlobStore) -> None:
@@ -35,11 +39,12 @@ def require_plausible(store: BlobStore) -> None:
         raise Unavailable(WRONG_STORE)
 
 
-def _is_missing(store: BlobStore, key: Key) -> bool:
+def _is_missing(store: BlobStore, key: Key) -> bool | None:
+    """None if the storage fails."""
     try:
         store.size(key)
     except NotStored:
         return True
     except StorageError:
-        return False
+        return None
     return False

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models import BooleanField, ExpressionWrapper, OuterRef, Q, QuerySet, Subquery
 
 from registry_control.access.policy import Principal
 from registry_control.access.selectors import operates
@@ -222,8 +222,10 @@ def _seen(blob_id: int, viewer: Viewer) -> list[_Holder]:
     links = BlobLink.objects.filter(image=OuterRef("pk"), blob=blob_id).values("pk")
     leases = BlobLease.objects.filter(image=OuterRef("pk"), blob=blob_id).values("expires_at")
     found = images.annotate(link=Subquery(links[:1]), leased_until=Subquery(leases[:1]))
-    holding = found.filter(Q(link__isnull=False) | Q(leased_until__isnull=False)).order_by("pk")
-    return [_Holder(image, image.link is not None, image.leased_until) for image in holding[:_MOST_IMAGES]]
+    holding = found.filter(Q(link__isnull=False) | Q(leased_until__isnull=False))
+    going = Q(status=Status.DELETING) | Q(namespace__status=Status.DELETING)
+    some = holding.order_by(ExpressionWrapper(going, BooleanField()), "pk")[:_MOST_IMAGES]
+    return [_Holder(image, image.link is not None, image.leased_until) for image in some]
 
 
 def _has_others(holders: Collection[UUID], viewer: Viewer) -> bool:

@@ -158,4 +158,4 @@ def _is_trusted(store: BlobStore, *, missing: int) -> bool:
 
     A sample of all content decides, because blobs become due one by one, too.
     """
-    return missing == 0 or not lacks_most(store)
+    return missing == 0 or lacks_most(store) is False

@@ -93,6 +93,7 @@ def reconcile_all(
 ) -> Comparison:
     """Compare all rows and objects now, confirm what seems to be lost, and remove what is due."""
     counts, names, errors = Counter[str](), list[str](), list[str]()
+    BlobCheck.objects.filter(attempts__gt=0).update(due_at=database_now())
     for phase in (reconcile.ROWS, reconcile.OBJECTS):
         cursor: str | None = ""
         while cursor is not None:

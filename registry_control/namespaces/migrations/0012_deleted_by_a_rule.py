@@ -15,10 +15,4 @@ class Migration(migrations.Migration):
             name='is_by_rule',
             field=models.BooleanField(db_default=False, default=False, help_text='Whether the registry deleted it, not a user.'),
         ),
-        # Until now the name decided, which a user may have as well.
-        migrations.RunSQL(
-            "UPDATE namespaces_recyclebinentry SET is_by_rule = TRUE"
-            " WHERE kind = 'manifest' AND deleted_by = 'system'",
-            migrations.RunSQL.noop,
-        ),
     ]

@@ -1,6 +1,6 @@
 """Content that was damaged on the disk is found, taken out of service, and healed by the next push."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 from registry_control.audit.models import AuditEvent
 from registry_control.catalog.errors import BlobNotFound, MissingContent
 from registry_control.catalog.models import Blob, BlobLink
+from registry_control.catalog.selectors.sample import random_blobs
 from registry_control.catalog.services import blobs, manifests
 from registry_control.common.clock import now
 from registry_control.gc.services.collector import collect_batch
@@ -17,7 +18,7 @@ from registry_control.integrity.policy import Content, Finding
 from registry_control.integrity.selectors.due import StoredBlob
 from registry_control.integrity.selectors.report import covered, errors
 from registry_control.integrity.services import checks, commands, scrub
-from registry_data.storage.base import Key, Unavailable
+from registry_data.storage.base import Key, NotStored, Unavailable
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import Pushed, TestKey, digest_of, make_manifest, push_blob
 from tests.integration.gc.steps import is_stored, rules
@@ -235,6 +236,25 @@ def test_most_content_missing_at_once_is_taken_for_the_wrong_store(
     assert sorted(states().values()) == ["live"] * 3 + ["missing"] * 20
 
 
+class SomeMissing(FilesystemStore):
+    """Says that it has not some keys, and fails for the others."""
+
+    missing: Collection[str] = ()
+
+    def size(self, key: Key) -> int:
+        raise NotStored(key) if key in self.missing else Unavailable("no answer")
+
+
+def test_a_sample_of_blobs_is_as_large_as_it_can_be(owner: TestKey, pushed: Pushed) -> None:
+    # given old blobs, and one that is much newer
+    for number in range(20):
+        push_blob(owner, pushed.image_id, b"layer %d" % number)
+    Blob.objects.create(id=10**9, digest=digest_of(b"new"), size=3, storage_key="new")
+    found = random_blobs(15)
+    assert len(found) == len({each.id for each in found}) == 15
+    assert len(random_blobs(100)) == Blob.objects.count()
+
+
 def test_content_that_seems_missing_blob_by_blob_is_taken_for_the_wrong_store(
     owner: TestKey, pushed: Pushed, store: FilesystemStore, tmp_path: Path
 ) -> None:
@@ -250,6 +270,12 @@ def test_content_that_seems_missing_blob_by_blob_is_taken_for_the_wrong_store(
     second_looks(empty)
     assert set(states().values()) == {"live"}
     assert Job.objects.get(pk="checks").error.startswith("most content seems to be missing")
+
+    # nor while the storage fails for all other content
+    failing = SomeMissing(empty._root)  # noqa: SLF001
+    failing.missing = set(Blob.objects.order_by("pk").values_list("storage_key", flat=True)[:3])
+    second_looks(failing)
+    assert set(states().values()) == {"live"}
 
     # and the right disk ends it
     second_looks(store)
