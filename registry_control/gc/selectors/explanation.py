@@ -119,21 +119,20 @@ def _explain_manifest(digest: str, viewer: Viewer, rules: Rules) -> Explanation 
     """The state of the manifests of a digest; None if the viewer may not know of any."""
     found = Manifest.objects.defer("payload").select_related("image__namespace").filter(digest=digest)
     own = found.filter(image__in=viewer.images()).order_by("pk")
-    kept = list(own.filter(image__in=_live_images())[:_MOST_IMAGES])
+    kept = list(_not_in(own, DELETED)[:_MOST_IMAGES])
     if kept:
         kept_by = [reason for manifest in kept for reason in _reached_by(manifest)]
         return Explanation(digest, State.KEPT, _distinct(kept_by), None, "an image has this manifest")
-    if viewer.operates and found.filter(image__in=_live_images()).exists():
+    if viewer.operates and _not_in(found, DELETED).exists():
         return Explanation(digest, State.KEPT, (OTHERS,), None, "an image has this manifest")
-    recycled = own.exclude(image__status=Status.DELETING).exclude(image__namespace__status=Status.DELETING)
-    if there := list(recycled[:_MOST_IMAGES]):
+    if there := list(_not_in(own, [Status.DELETING])[:_MOST_IMAGES]):
         return _explain_recycled(digest, [manifest.image for manifest in there], rules)
     return Explanation(digest, State.WAITING, (), None, _BEING_DELETED) if own.exists() else None
 
 
-def _live_images() -> QuerySet[Image]:
-    """The images that are neither deleted nor in the recycle bin, nor is their namespace."""
-    return Image.objects.exclude(status__in=DELETED).exclude(namespace__status__in=DELETED)
+def _not_in(manifests: QuerySet[Manifest], statuses: Collection[Status]) -> QuerySet[Manifest]:
+    """Those whose image and namespace have none of these states; a subquery would scan all images."""
+    return manifests.exclude(image__status__in=statuses).exclude(image__namespace__status__in=statuses)
 
 
 def _explain_recycled(digest: str, images: Sequence[Image], rules: Rules) -> Explanation:
