@@ -8,6 +8,8 @@ from granian.server.mp import MPServer
 
 # Only on Linux: how long the kernel waits for a client that does not acknowledge data.
 _USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
+_SIGNALS: Final = 3
+_BETWEEN_SIGNALS: Final = 1.0  # seconds
 
 
 class GranianServer(MPServer):
@@ -46,6 +48,17 @@ class GranianServer(MPServer):
         for number, listening in enumerate(self._listening):
             if number != self._own:
                 listening.close()
+
+    def _stop_workers(self) -> None:
+        """Stop the workers; one that is just starting may lose the first signal, and would never end."""
+        workers: list[Any] = self.wrks  # Granian's types
+        for _ in range(_SIGNALS):
+            left = [worker for worker in workers if worker.is_alive()]
+            for worker in left:
+                worker.terminate()
+            for worker in left[:1]:
+                worker.join(_BETWEEN_SIGNALS)
+        super()._stop_workers()  # type: ignore[no-untyped-call]
 
     def _drop_shared_socket(self) -> None:
         for listening in self._listening:
