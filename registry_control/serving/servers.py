@@ -43,7 +43,7 @@ _CONNECTIONS: Final = 10_000
 _OPEN_FILES: Final = 65_536
 _BACKLOG: Final = 1024
 # Requests to the control plane take milliseconds, unless the database hangs.
-_CONTROL_STOP_TIMEOUT: Final = 8  # seconds
+_CONTROL_STOP_TIMEOUT: Final = 5  # seconds, after the three in which the server repeats the signal
 # Bytes of a body per message to Python. Each connection may occupy such a buffer, also with headers alone.
 _READ_AT_ONCE: Final = 256 * 1024
 # The size limit of a body without credentials at the control plane: sign-in forms and token requests.
