@@ -178,9 +178,9 @@ class Flaky(FilesystemStore):
 
 
 def test_invariant_7_an_error_of_the_storage_stops_the_slice_and_the_pass_goes_on_from_there(
-    pushed: Pushed, store: FilesystemStore
+    pushed: Pushed, store: FilesystemStore, tmp_path: Path
 ) -> None:
-    flaky = Flaky(store._root)  # noqa: SLF001
+    flaky = Flaky(tmp_path / "blobs")  # the folder of `store`
     orphan(store, b"unknown")
     # given a storage that is down for all content, and then for the listing
     for keys, lists in ((Blob.objects.values_list("storage_key", flat=True), True), ((), False)):
@@ -203,9 +203,9 @@ def test_invariant_7_an_error_of_the_storage_stops_the_slice_and_the_pass_goes_o
 
 
 def test_content_that_cannot_be_looked_at_for_ever_does_not_stop_the_comparison(
-    pushed: Pushed, store: FilesystemStore
+    pushed: Pushed, store: FilesystemStore, tmp_path: Path
 ) -> None:
-    flaky = Flaky(store._root)  # noqa: SLF001
+    flaky = Flaky(tmp_path / "blobs")  # the folder of `store`
     flaky.failing = {Key(Blob.objects.order_by("pk")[1].storage_key)}
     orphan(store, b"unknown")
     job = work(flaky)

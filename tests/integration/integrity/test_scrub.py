@@ -272,7 +272,7 @@ def test_content_that_seems_missing_blob_by_blob_is_taken_for_the_wrong_store(
     assert Job.objects.get(pk="checks").error.startswith("most content seems to be missing")
 
     # nor while the storage fails for all other content
-    failing = SomeMissing(empty._root)  # noqa: SLF001
+    failing = SomeMissing(tmp_path / "mount point")
     failing.missing = set(Blob.objects.order_by("pk").values_list("storage_key", flat=True)[:3])
     second_looks(failing)
     assert set(states().values()) == {"live"}
