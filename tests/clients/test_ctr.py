@@ -31,12 +31,13 @@ class Ctr:
         self.secret = secret
         self.more = more
 
-    def __call__(self, verb: str, *names: str, secret: str | None = None, check: bool = True) -> str:
+    def __call__(self, verb: str, *names: str, secret: str | None = None, check: bool | None = True) -> str:
+        """Its output. It must succeed; with `check=False` it must fail; with None it may do either."""
         remote = ["--plain-http", "--user", f"x:{secret or self.secret}"] if verb != "tag" else []
         done = self.program(
-            "--address", self.socket, "images", verb, *self.more, *remote, *names, check=check
+            "--address", self.socket, "images", verb, *self.more, *remote, *names, check=check is True
         )
-        assert check or done.returncode != 0
+        assert check is not False or done.returncode != 0
         return done.stdout + done.stderr
 
     def images(self) -> list[str]:
@@ -104,11 +105,14 @@ def test_a_cut_push_succeeds_when_repeated(ctr: Ctr, tenants: Tenants, line: Lin
     ctr("pull", name)
     ctr("tag", name, other)
 
-    # when its push is cut, then ctr fails, and succeeds when repeated
+    # when its push is cut, and repeated: containerd 2.4 repeats it itself if it sees the end of the stream,
+    # not if it sees a reset connection
     line.cut_after(HALF)
-    ctr("push", other, check=False)
+    ctr("push", other, check=None)
     assert line.cuts == 1
     ctr("push", other)
+
+    # then the layer was sent again, and the image is complete
     assert line.carried > LARGE + HALF
     there = tenants.owner.on(target, "GET", "manifests/1")
     assert there.headers["docker-content-digest"] == digest
