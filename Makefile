@@ -8,10 +8,10 @@ ARGS ?=
 MINUTES ?= 10
 WORKERS ?= 3
 
-# Tests in parallel (first argument: the database, second: the selection). Tests marked `serial` measure time or
+# Tests in parallel (arguments: the database, the selection, more environment). Tests marked `serial` measure time or
 # memory, so they run alone, last, and are in one folder, because collecting all tests takes long. With ARGS a selection may be empty (exit code 5), which is no failure then.
 define run_tests
-	TEST_DATABASE=$(1) $(PYTEST) -n $(WORKERS) -m "not serial and $(2)" $(ARGS) || [ $$? -eq $(EMPTY_IS_FINE) ]
+	$(3) TEST_DATABASE=$(1) $(PYTEST) -n $(WORKERS) -m "not serial and $(2)" $(ARGS) || [ $$? -eq $(EMPTY_IS_FINE) ]
 endef
 define run_serial_tests
 	TEST_DATABASE=$(1) $(PYTEST) $(SERIAL_TESTS) -m "serial and $(2)" $(ARGS) || [ $$? -eq $(EMPTY_IS_FINE) ]
@@ -20,6 +20,10 @@ PYTEST := $(BIN)/pytest --durations=10
 SERIAL_TESTS := $(if $(ARGS),,tests/integration/data)
 EMPTY_IS_FINE := $(if $(ARGS),5,0)
 OF_THE_PRODUCT := not clients and not production
+
+# The parallel tests create and delete hundreds of thousands of files: in memory, if 4 GB can be taken of 8 free ones.
+IN_MEMORY := $(shell { df -k /dev/shm; cat /proc/meminfo; } 2>/dev/null | awk '$$6 == "/dev/shm" { room = $$4 } \
+	/^MemAvailable:/ && room > 4000000 && $$2 > 8000000 { print "TMPDIR=/dev/shm" }')
 
 # How both requirements files are made. `make lock ARGS=--upgrade` takes newer versions. Extras stay in it: pip
 # before 23.3, which comes with Python 3.11, takes `a[b]` for pinned only where it is listed so.
@@ -46,8 +50,8 @@ run: venv ## Start the registry with its data in var/ (settings: README.md)
 	@exec $(BIN)/python manage.py up
 
 test: venv-dev ## Run the tests, on SQLite and then on PostgreSQL with Redis
-	$(call run_tests,sqlite,$(OF_THE_PRODUCT))
-	$(call run_tests,postgresql,$(OF_THE_PRODUCT) and not database_independent)
+	$(call run_tests,sqlite,$(OF_THE_PRODUCT),$(IN_MEMORY))
+	$(call run_tests,postgresql,$(OF_THE_PRODUCT) and not database_independent,$(IN_MEMORY))
 	$(call run_serial_tests,sqlite,$(OF_THE_PRODUCT))
 	$(call run_serial_tests,postgresql,$(OF_THE_PRODUCT) and not database_independent)
 

@@ -81,6 +81,13 @@ def _flush_keeps_permissions() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_list_of_static_files() -> Iterator[None]:
+    """Each test client loads the middleware, and WhiteNoise would list all static files each time."""
+    with override_settings(WHITENOISE_AUTOREFRESH=True):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_tls_context() -> Iterator[None]:
     """Each `httpx.get` would read all certificates of the system, which takes 20 ms."""
     with pytest.MonkeyPatch.context() as patch:

@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 from django.core.management import call_command
+from django.db import transaction
 from pytest_django import DjangoDbBlocker
 
 from bench.growth.fill import fill
@@ -34,6 +35,13 @@ class Grown:
     def scene(self, layers: int) -> Scene:
         """Push a new image to a new namespace."""
         return make_scene(self.folder, self.key, make_namespace(self.key), layers=layers)
+
+
+@pytest.fixture(autouse=True)
+def _no_check_of_all_foreign_keys(db: None) -> Iterator[None]:
+    """Django checks the foreign keys of all rows after a test, unless it knows that they are rolled back."""
+    yield
+    transaction.set_rollback(True)
 
 
 @pytest.fixture(scope="package")
