@@ -56,6 +56,7 @@ test: venv-dev ## Run the tests, on SQLite and then on PostgreSQL with Redis
 	$(call run_serial_tests,postgresql,$(OF_THE_PRODUCT) and not database_independent)
 
 check: venv-dev ## Check style, types, imports, migrations and the API description
+	@! git ls-files --cached --ignored --exclude-standard | grep . || { echo "these files are ignored, but in the repository"; exit 1; }
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	REGISTRY_STATE_DIR=.venv/scratch $(BIN)/mypy
