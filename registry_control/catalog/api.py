@@ -35,6 +35,7 @@ from registry_control.rest.openapi import (
     id_parameter,
     operation,
 )
+from registry_control.rest.pagination import bounds
 from registry_control.rest.serializers import NoQuery, validated
 from registry_control.rest.views import ResourceView
 
@@ -199,13 +200,10 @@ class TagHistoryList(APIView):
         """List what a tag named and who set it, as far back as the recycle bin reaches."""
         tag = listing.get_visible_tag(principal_of(request), id_of("tag", tag_id))
         query = validated(HistoryQuery, request.query_params)
-        start = (max(query["page"], 1) - 1) * query["page_size"]
-        found, total = history.page_of_history(
-            tag,
-            newest_first=query["order_by"] == "from_desc",
-            start=start,
-            stop=start + query["page_size"],
-        )
+        total = history.length_of(tag)
+        start, stop = bounds(query, total=total)
+        newest_first = query["order_by"] == "from_desc"
+        found = history.part_of(tag, newest_first=newest_first, start=start, stop=stop, total=total)
         return Response(HistorySerializer({"history": found, "total_count": total}).data)
 
 

@@ -7,6 +7,16 @@ from django.db.models import Model, QuerySet
 ModelT = TypeVar("ModelT", bound=Model)
 
 
+def bounds(query: dict[str, Any], *, total: int) -> tuple[int, int]:
+    """The first row of the page that a validated `ListQuery` requests, and the one after its last.
+
+    Both are at most `total`, so that no number is beyond the range of the database's integers; they are equal
+    for a page beyond the end.
+    """
+    start = min((max(query["page"], 1) - 1) * query["page_size"], total)
+    return start, min(start + query["page_size"], total)
+
+
 def page_of(
     rows: QuerySet[ModelT],
     *,
@@ -27,11 +37,10 @@ def page_of(
         total: the number of rows if the caller knows it, which saves the COUNT query.
     """
     field, _, direction = str(query["order_by"]).rpartition("_")
-    start = (max(query["page"], 1) - 1) * query["page_size"]
     total = rows.count() if total is None else total
-    if start >= total:  # also avoids numbers beyond the range of the database's integers
+    start, stop = bounds(query, total=total)
+    if start == stop:
         return [], total
-    stop = min(start + query["page_size"], total)
     order, backwards = (field, "pk"), (f"-{field}", "-pk")
     if direction == "desc":
         order, backwards = backwards, order

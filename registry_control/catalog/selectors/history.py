@@ -1,11 +1,11 @@
 """The history of tags: which manifests they named, and who set them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from registry_control.catalog.models import TagHistory
+from registry_control.catalog.models import Tag, TagHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +18,20 @@ class Named:
     by: str
 
 
-def page_of_history(tag: Any, *, newest_first: bool, start: int, stop: int) -> tuple[Sequence[Named], int]:  # noqa: ANN401 - with the annotation `digest`
-    """A part of the history of a tag with its `digest`, and the length of the whole."""
+def length_of(tag: Tag) -> int:
+    """The number of manifests that a tag has named, with the present one."""
+    return TagHistory.objects.filter(tag_id=tag.pk).count() + 1
+
+
+def part_of(tag: Any, *, newest_first: bool, start: int, stop: int, total: int) -> list[Named]:  # noqa: ANN401 - with the annotation `digest`
+    """A part of the history of a tag with its `digest`; `total` is the length of the whole."""
     past = TagHistory.objects.filter(tag_id=tag.pk)
-    count = past.count()
     present = Named(tag.digest, tag.updated_at, None, tag.set_by)
     if newest_first:
         before = _named(past.order_by("-since", "-pk")[max(start - 1, 0) : max(stop - 1, 0)])
-        return [*([present] if start == 0 else []), *before], count + 1
+        return [*([present] if start == 0 else []), *before]
     before = _named(past.order_by("since", "pk")[start:stop])
-    return [*before, *([present] if start <= count < stop else [])], count + 1
+    return [*before, *([present] if start < total <= stop else [])]
 
 
 def _named(rows: Iterable[TagHistory]) -> list[Named]:

@@ -211,6 +211,10 @@ def test_the_history_of_a_tag_has_every_manifest_that_it_named(owner: TestKey, n
     assert pages == found["history"]
     assert api.get(path, order_by="from_asc", page_size=2).body["history"] == [oldest, middle]
     assert api.get(path, order_by="from_asc", page_size=2, page=2).body["history"] == [newest]
+    for order in ("from_asc", "from_desc"):
+        for page in (2, 10**18, "9" * 900):
+            beyond = api.get(path, order_by=order, page_size=3, page=page)
+            assert (beyond.status, beyond.body) == (200, {"history": [], "total_count": 3})
     assert Api(make_key()).get(path).status == 404
 
     # and a deletion that is undone does not lose it, but time does
