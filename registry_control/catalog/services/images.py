@@ -327,14 +327,30 @@ def restore(image: Image, entry: RecycleBinEntry, *, name: str | None, actor: Ac
 
     Raises:
         AlreadyExists: the namespace has an image of that name.
+        Locked: an administrator has locked the name, to which nothing was pushed yet.
     """
     image.name = name or image.name
-    if Image.objects.filter(NOT_DELETING, namespace=image.namespace_id, name=image.name).exists():
-        raise AlreadyExists("image", str(image), recycling.TAKEN)
+    _make_way(image, actor)
     image.status, image.pushed_at, image.restored_at = entry.former_status, entry.pushed_at, database_now()
     image.save(update_fields=["name", "status", "pushed_at", "restored_at"])
     _record_change(image)
     record(actor=actor, verb="image.restore", target=target_of(image))
+
+
+def _make_way(image: Image, actor: Actor) -> None:
+    """Delete an image of the same name that an upload created and no manifest followed: no list shows it.
+
+    Only restores lock two images that are there, and each holds the row of the namespace.
+    """
+    same = Image.objects.select_for_update(of=("self",)).select_related("namespace__project")
+    other = same.filter(NOT_DELETING, namespace=image.namespace_id, name=image.name).first()
+    if other is None:
+        return
+    if other.pushed_at is not None:  # read under the lock: a push may have come first
+        raise AlreadyExists("image", str(image), recycling.TAKEN)
+    check_deletable("image", other.pk, other.status)
+    remove(other, actor=actor)
+    deletion_started.send(sender=Image)
 
 
 def _record_change(image: Image) -> None:

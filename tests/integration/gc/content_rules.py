@@ -243,9 +243,17 @@ class ContentRules(NamespaceRules):
         else:
             assert obstacle is None
             del self.bin[entry_id]
+            if deleted.kind == "image" and current is not None:
+                self._has_made_way(current, model)
             deleted.restore(model, name)
             if deleted.kind == "manifest":
                 self._bring_back(model, deleted, before - self._entries())
+
+    def _has_made_way(self, image_id: UUID, model: ImageModel) -> None:
+        """An image of the name, to which nothing was pushed, is deleted with its promises."""
+        self.ended_images.add(image_id)
+        model.end_promises()
+        self._expect_refusals()
 
     def _bring_back(self, model: ImageModel, restored: Deletion, taken_out: set[UUID]) -> None:
         """Children and referrers that rules have removed come back with a manifest, and only these.

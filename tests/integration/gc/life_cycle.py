@@ -200,7 +200,7 @@ class Deletion:
         `current` is the id of the image of that name, if its namespace has one.
         """
         if self.kind == "image":
-            return "the name is in use" if current is not None else None
+            return "the name is in use" if image.was_pushed else None
         if current != self.image_id:
             return "its image is gone, or in the recycle bin"
         (digest,) = {*self.manifests, *self.tags.values()}

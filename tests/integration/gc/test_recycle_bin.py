@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, timedelta
+from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -16,11 +17,15 @@ from registry_control.catalog.errors import ImageNotFound
 from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, UploadSession
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.recycled import recycled_blobs
-from registry_control.catalog.services import blobs, images, uploads
+from registry_control.catalog.services import blobs, images, tags, uploads
 from registry_control.common.clock import now
 from registry_control.common.store import blob_store
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_control.recycling.services import emptying
+from registry_data.oci.errors import ProtocolError
+from registry_data.oci.reference import Repository
+from registry_data.registry import upload_sessions
+from registry_data.registry.authorization import Credentials, require_push
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import READ_ONLY, TestKey, digest_of, make_key, make_namespace, push_blob, push_image
 from tests.integration.control.api import UNKNOWN_ID, Api
@@ -122,6 +127,49 @@ def test_a_taken_name_is_a_conflict_with_a_way_out(owner: TestKey) -> None:
     assert restore(owner, f"{namespace.name}-2").status == 200
     assert api.get(f"/namespaces/{namespace.pk}").body["name"] == f"{namespace.name}-2"
     assert api.get(f"/namespaces/{taken.pk}").body["name"] == namespace.name
+
+
+def test_an_upload_without_a_push_does_not_take_the_name(owner: TestKey, store: FilesystemStore) -> None:
+    # given a deleted image, and an upload to its name, after which no list shows an image
+    api, namespace = Api(owner), make_namespace(owner)
+    pushed = push_image(owner, namespace)
+    tags.untag(actor=owner.actor, image_id=pushed.image_id, name="latest")
+    before = api.get(f"/images/{pushed.image_id}").body
+    of_tag = entry_id(owner)
+    api.delete(f"/images/{pushed.image_id}")
+    of_image = RecycleBinEntry.objects.get(kind="image").pk
+    repository, credentials = Repository(namespace.name, "app"), Credentials(secret=owner.secret)
+    begin = partial(upload_sessions.start, algorithm="sha256", store=store)
+    session = begin(require_push(credentials, repository))
+    hidden = UploadSession.objects.get(pk=session).image_id
+    assert api.get("/images").body["total_count"] == 0
+
+    # when what was deleted is restored, then it is there again as it was
+    restored = api.post(f"{BIN}/{of_image}/restore")
+    assert (restored.status, restored.body) == (200, before)
+    assert api.post(f"{BIN}/{of_tag}/restore").status == 200
+
+    # and the upload is over; the next one goes to the restored image
+    with pytest.raises(ProtocolError) as refused:
+        upload_sessions.find(credentials, repository, session, purpose=upload_sessions.TO_WRITE)
+    assert refused.value.status == 404
+    again = UploadSession.objects.get(pk=begin(require_push(credentials, repository)))
+    assert again.image_id == pushed.image_id
+    finish(store)
+    assert not Image.objects.filter(pk=hidden).exists()
+    assert not UploadSession.objects.filter(pk=session).exists()
+    namespace.refresh_from_db()
+    assert namespace.image_rows == 1
+
+
+def test_a_name_that_an_administrator_has_locked_stays_as_it_is(owner: TestKey) -> None:
+    namespace = make_namespace(owner)
+    Api(owner).delete(f"/images/{push_image(owner, namespace).image_id}")
+    begun = images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
+    Image.objects.filter(pk=begun).update(status="locked")
+    assert restore(owner).status == 423
+    assert Image.objects.get(pk=begun).status == "locked"
+    assert restore(owner, "other").status == 200
 
 
 def test_an_image_of_a_namespace_in_the_bin_waits_for_it(owner: TestKey) -> None:

@@ -8,7 +8,15 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
-from registry_control.catalog.models import Image, Manifest, ManifestChild, MissingChild, Tag
+from registry_control.catalog.errors import ImageNotFound
+from registry_control.catalog.models import (
+    Image,
+    Manifest,
+    ManifestChild,
+    MissingChild,
+    Tag,
+    UploadSession,
+)
 from registry_control.catalog.services import deletion, images, manifests, reachability, tags
 from registry_control.common.clock import now
 from registry_control.common.errors import AlreadyExists, NotFound
@@ -16,6 +24,10 @@ from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 from registry_control.recycling.errors import CannotRestore
 from registry_control.recycling.services import emptying, restoring
+from registry_data.oci.digest import Digest
+from registry_data.oci.reference import Repository
+from registry_data.registry import mounts, upload_sessions
+from registry_data.registry.authorization import Credentials, require_push
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import Pushed, TestKey, make_key, make_manifest, make_namespace, push_blob, push_image
 from tests.integration.catalog.races import Other, at_once, needs_postgresql, open_transaction
@@ -124,15 +136,85 @@ def test_a_push_to_the_name_waits_for_the_restore_and_finds_the_image(
     assert set(Tag.objects.values_list("name", flat=True)) == {"latest", "new"}
 
 
-def test_a_restore_waits_for_a_push_to_the_name_and_is_refused(owner: TestKey, namespace: Namespace) -> None:
-    pushed = push_image(owner, namespace)
-    wanted = delete_image(owner, pushed)
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_restore_waits_for_a_push_to_the_name_and_is_refused(
+    owner: TestKey, namespace: Namespace, has_begun: bool
+) -> None:
+    wanted = delete_image(owner, push_image(owner, namespace))
+    if has_begun:  # the push does not lock the namespace then
+        new_image(owner, namespace)
     with open_transaction():
-        images.get_or_create(actor=owner.actor, namespace_id=namespace.pk, name="app")
+        push_image(owner, namespace, layers=[b"new"])
         restore = Other(lambda: restored(owner, wanted))
         assert restore.waits
     with pytest.raises(AlreadyExists):
         restore.end()
+
+
+def test_a_push_that_begins_while_the_name_is_restored_goes_to_the_restored_image(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    # given a deleted image, and one of its name to which nothing was pushed
+    pushed = push_image(owner, namespace)
+    wanted = delete_image(owner, pushed)
+    new_image(owner, namespace)
+    pusher = require_push(Credentials(secret=owner.secret), Repository(namespace.name, "app"))
+
+    # when an upload to that one begins during a restore
+    with open_transaction():
+        restored(owner, wanted)
+        upload = Other(lambda: upload_sessions.start(pusher, algorithm="sha256", store=store))
+        assert upload.waits
+
+    # then it has begun in the restored one
+    session = upload.end()
+    assert UploadSession.objects.get(pk=session).image_id == pushed.image_id
+    finish(store)
+    _check(pushed)
+
+
+def test_a_push_that_ends_while_the_name_is_restored_succeeds_when_it_is_started_again(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    # given a push to the name of a deleted image, of which only the manifest is missing
+    pushed = push_image(owner, namespace)
+    wanted = delete_image(owner, pushed)
+    begun = new_image(owner, namespace)
+    new = make_manifest([push_blob(owner, begun, b"new")])
+
+    # when the image is restored before that
+    with open_transaction():
+        restored(owner, wanted)
+        push = Other(lambda: manifests.put(actor=owner.actor, image_id=begun, new=new, tag_names=["new"]))
+        assert push.waits
+
+    # then the push is refused, and the next one goes to the restored image
+    with pytest.raises(ImageNotFound):
+        push.end()
+    assert push_image(owner, namespace, tags=("new",), layers=[b"new"]).image_id == pushed.image_id
+    finish(store)
+    _check(pushed)
+
+
+@pytest.mark.parametrize("step", ["upload", "mount"])
+def test_restores_and_first_pushes_at_once_do_not_deadlock(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore, step: str
+) -> None:
+    pushed = push_image(owner, namespace)
+    digest = push_blob(owner, push_image(owner, namespace, "another").image_id, b"layer")
+    wanted = delete_image(owner, pushed)
+    new_image(owner, namespace)
+    app, another = Repository(namespace.name, "app"), Repository(namespace.name, "another")
+    credentials = Credentials(secret=owner.secret)
+    begin = {
+        "upload": lambda: upload_sessions.start(
+            require_push(credentials, app), algorithm="sha256", store=store
+        ),
+        "mount": lambda: mounts.mount(credentials, app, Digest.parse(digest), source=another),
+    }[step]
+    outcomes = at_once(lambda: restored(owner, wanted), begin, begin)
+    assert not [each for each in outcomes if isinstance(each, Exception)], outcomes
+    assert pushed.image.status == "ready"
 
 
 def test_a_manifest_pushed_again_while_its_old_one_is_restored(owner: TestKey, namespace: Namespace) -> None:
