@@ -1,6 +1,7 @@
 """The REST API of images, tags and manifests; selectors and services make all decisions."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 from drf_spectacular.utils import OpenApiParameter
@@ -194,11 +195,14 @@ class TagHistoryList(APIView):
         tag=_TAGS,
         response=HistorySerializer,
         parameters=[_TAG_ID, HistoryQuery],
-        errors=[*LIST_ERRORS, *GET_ERRORS],
+        errors=[*LIST_ERRORS, *GET_ERRORS, HTTPStatus.FORBIDDEN],
     )
     def get(self, request: Request, region: str, tag_id: str) -> Response:
-        """List what a tag named and who set it, as far back as the recycle bin reaches."""
-        tag = listing.get_visible_tag(principal_of(request), id_of("tag", tag_id))
+        """List what a tag named and who set it, as far back as the recycle bin reaches.
+
+        Needs the right to administer the namespace.
+        """
+        tag = history.get_tag(principal_of(request), id_of("tag", tag_id))
         query = validated(HistoryQuery, request.query_params)
         total = history.length_of(tag)
         start, stop = bounds(query, total=total)

@@ -3,9 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
+from registry_control.access.policy import Action, Principal
 from registry_control.catalog.models import Tag, TagHistory
+from registry_control.catalog.selectors.listing import get_visible_tag
+from registry_control.common.errors import PermissionsDenied
+from registry_control.namespaces.selectors import may
+
+_RESOURCE: Final = "registry_tag_history"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +23,19 @@ class Named:
     since: datetime
     until: datetime | None
     by: str
+
+
+def get_tag(principal: Principal, tag_id: UUID) -> Tag:
+    """One tag with its `digest`, of a namespace that the principal administers.
+
+    Raises:
+        NotFound: there is no such tag, or the principal may not know of it.
+        PermissionsDenied: the principal may see the tag and not administer its namespace.
+    """
+    tag = get_visible_tag(principal, tag_id)
+    if not may(principal, Action.ADMINISTER, tag.image.namespace):
+        raise PermissionsDenied("read", _RESOURCE)
+    return tag
 
 
 def length_of(tag: Tag) -> int:

@@ -91,6 +91,12 @@ WRITES = [
     ("DELETE", "/images/{i}", None, ("delete", "registry_image")),
     ("DELETE", "/tags/{t}", None, ("delete", "registry_tag")),
 ]
+HISTORY = (
+    "GET",
+    "/registry/v1beta1/regions/fr-par/tags/{t}/history",
+    None,
+    ("read", "registry_tag_history"),
+)
 
 
 def expected(caller: str, *, write: bool) -> int:
@@ -109,8 +115,8 @@ def test_reading(scene: Scene, caller: str, template: str) -> None:
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-@pytest.mark.parametrize(("method", "template", "body", "denied"), WRITES)
-def test_writing(
+@pytest.mark.parametrize(("method", "template", "body", "denied"), [*WRITES, HISTORY])
+def test_writing_and_reading_who_set_a_tag(
     scene: Scene,
     caller: str,
     method: str,
