@@ -17,7 +17,7 @@ from registry_control.namespaces.models import Namespace, RecycleBinEntry
 
 # What promises blobs and receives uploads, which end with the deletion.
 _PROMISING: Final = (RecycleBinEntry.Kind.IMAGE, RecycleBinEntry.Kind.NAMESPACE)
-TAKEN: Final = "the name is in use again: restore it under another name, with `name` in the body"
+TAKEN: Final = "the name is in use again: restore it under another name"
 
 
 def is_on() -> bool:
@@ -46,6 +46,32 @@ def keep(
 ) -> None:
     """Insert the entries of deletions in one statement, in the transaction that deletes."""
     moment = database_now()
+    made: dict[str, datetime | str | bool] = {
+        "deleted_at": moment,
+        "deleted_by": actor.name,
+        "is_by_rule": actor.kind is ActorKind.SYSTEM,
+        "expires_at": moment + settings.RECYCLE_BIN,
+    }
+    _insert(kind, deleted, namespace=namespace, image_id=image_id, made=made)
+    recycled.send(sender=RecycleBinEntry)
+
+
+def leave(
+    kind: RecycleBinEntry.Kind, deleted: Iterable[Deleted], *, namespace: Namespace, of: RecycleBinEntry
+) -> None:
+    """Insert entries for what a restore leaves in the recycle bin, with the times of the entry `of` it."""
+    made = {name: getattr(of, name) for name in ("deleted_at", "deleted_by", "is_by_rule", "expires_at")}
+    _insert(kind, deleted, namespace=namespace, image_id=of.image_id, made=made)
+
+
+def _insert(
+    kind: RecycleBinEntry.Kind,
+    deleted: Iterable[Deleted],
+    *,
+    namespace: Namespace,
+    image_id: UUID | None,
+    made: Mapping[str, datetime | str | bool],
+) -> None:
     RecycleBinEntry.objects.bulk_create(
         RecycleBinEntry(
             kind=kind,
@@ -56,16 +82,12 @@ def keep(
             image_id=image_id,
             row_id=each.row_id,
             size=each.size,
-            deleted_at=moment,
-            deleted_by=actor.name,
-            is_by_rule=actor.kind is ActorKind.SYSTEM,
-            expires_at=moment + settings.RECYCLE_BIN,
             is_settled=kind not in _PROMISING,
+            **made,
             **each.columns,
         )
         for each in deleted
     )
-    recycled.send(sender=RecycleBinEntry)
 
 
 def forget(row_id: UUID) -> None:

@@ -35,7 +35,11 @@ class RestoreSerializer(NoUnknown):
     """Without a name: the one that it had."""
 
     name = Text(
-        default=None, allow_null=True, help_text="Another name to restore it under, if the old one is taken."
+        default=None,
+        allow_null=True,
+        help_text="Another name to restore it under, if the old one is taken. For a manifest, a tag: if"
+        " another manifest has exactly one of its tags, this replaces it; otherwise it is a further tag, and"
+        " those of its tags that others have stay in the recycle bin, each as an entry of its own.",
     )
 
 

@@ -50,9 +50,7 @@ from registry_control.namespaces.policy import check_deletable
 from registry_control.namespaces.selectors import may
 from registry_data.oci.preconditions import Preconditions
 
-TAKEN_TAGS: Final = (
-    "another manifest has this tag meanwhile: restore the manifest with another tag, with `name` in the body"
-)
+_NAMED: Final = 10  # tags in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,8 +467,10 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
 
     Children and referrers that a rule of retention removed come back with it.
 
-    If the manifest was pushed again meanwhile, that one gets the tags. `name` is a tag for it, instead of
-    those that other manifests have meanwhile. The rows of both images and of the entry are locked.
+    If the manifest was pushed again meanwhile, that one gets the tags. `name` is a tag for it: the new name
+    of its tag that another manifest has meanwhile, or a further one if none or several of them are taken.
+    Taken tags that are not renamed stay in the recycle bin, each with an entry of its own. The rows of both
+    images and of the entry are locked.
 
     Raises:
         AlreadyExists: other manifests have some of the tags, and `name` is None or taken as well.
@@ -481,7 +481,7 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
     Manifest.objects.filter(pk__in=[manifest_id, *others]).update(restored_at=DatabaseNow())
     new = others if again else [manifest_id, *others]
     grown = sum(blob.size for blob in references.linked_only_by(new)) if new else 0
-    restored = _restore_tags(image, keeper, manifest_id, name)
+    restored = _restore_tags(image, keeper, entry, manifest_id=manifest_id, name=name, actor=actor)
     moved = reachability.update(image.pk, [manifest_id, *others])
     Image.objects.filter(pk=image.pk).update(
         **reachability.changed_sizes(size=moved, untagged_size=grown - moved),
@@ -511,29 +511,59 @@ def _move_back(image: Image, keeper: Image, digest: str) -> int:
     return manifest_id
 
 
-def _restore_tags(image: Image, keeper: Image, manifest_id: int, name: str | None) -> list[str]:
+def _restore_tags(
+    image: Image,
+    keeper: Image,
+    entry: RecycleBinEntry,
+    *,
+    manifest_id: int,
+    name: str | None,
+    actor: Actor,
+) -> list[str]:
     """Move the tags back that no other manifest has; returns the names of all tags that the image gains."""
     own = Tag.objects.filter(image=keeper)
     names = set(own.values_list("name", flat=True))
     same = Q(name__in=own.values("name")) | Q(name=name or "")
     there = dict(Tag.objects.filter(NOT_DELETING, same, image=image).values_list("name", "manifest"))
-    taken = sorted(each for each in names if there.get(each, manifest_id) != manifest_id)
+    others = {each for each, manifest in there.items() if manifest != manifest_id}
+    if name in others:
+        raise AlreadyExists("tag", f"{image}:{name}", recycling.TAKEN)
+    taken = sorted(others)
     if name is None and taken:
-        raise AlreadyExists("tag", f"{image}:{taken[0]}", TAKEN_TAGS)
-    if name is not None and there.get(name, manifest_id) != manifest_id:
-        raise AlreadyExists("tag", f"{image}:{name}", TAKEN_TAGS)
-    if name is not None and name not in there and name not in names:
-        if taken:
-            own.filter(name=taken[0]).update(name=name)
+        raise AlreadyExists("tag", f"{image}:{taken[0]}", _taken(taken))
+    if name is not None and name not in names | there.keys():
+        if len(taken) == 1:
+            own.filter(name=taken.pop()).update(name=name)
         else:
-            moment = database_now()
-            Tag.objects.create(
-                image=keeper, name=name, manifest_id=manifest_id, created_at=moment, updated_at=moment
-            )
+            _add_tag(keeper, name, manifest_id, actor)
+    tags.leave_in_bin(image, own.filter(name__in=taken), of=entry)
     own.filter(name__in=list(there)).delete()
     restored = list(own.values_list("name", flat=True))
     own.update(image=image, manifest=manifest_id, restored_at=DatabaseNow())
     return restored
+
+
+def _taken(names: Sequence[str]) -> str:
+    """What to do about tags of a manifest that other manifests have."""
+    if len(names) == 1:
+        return f"another manifest has the tag {names[0]} now: restore it under another name instead"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"other manifests have the tags {', '.join(names[:_NAMED])}{more} now: restore it under another name;"
+        " these tags stay in the recycle bin, where each can be restored under another name as well"
+    )
+
+
+def _add_tag(keeper: Image, name: str, manifest_id: int, actor: Actor) -> None:
+    moment = database_now()
+    Tag.objects.create(
+        image=keeper,
+        name=name,
+        manifest_id=manifest_id,
+        created_at=moment,
+        updated_at=moment,
+        set_by=actor.name,
+    )
 
 
 def delete_rows(manifest_ids: Sequence[int], *, image_id: UUID, cause: Cause) -> dict[int, list[str]]:

@@ -3,7 +3,7 @@
 `delete` authorizes a principal; the other functions take an actor that has been authorized.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
@@ -165,24 +165,31 @@ def _keep(image: Image, deleted: Sequence[Any], left: Mapping[int, int], *, acto
     the first entry has them.
     """
     remaining = dict(left)
-    entries = [
-        recycling.Deleted(
-            name=f"{image}:{tag.name}",
-            object_id=tag.pk,
-            row_id=None,
-            size=remaining.pop(tag.manifest_id, 0),
-            columns={
-                "digest": tag.digest,
-                "tag_created_at": tag.created_at,
-                "tag_updated_at": tag.updated_at,
-                "tag_pulled_at": tag.last_pulled_at,
-                "tag_set_by": tag.set_by,
-            },
-        )
-        for tag in deleted
-    ]
+    entries = [_deleted(image, tag, tag.digest, size=remaining.pop(tag.manifest_id, 0)) for tag in deleted]
     kind = RecycleBinEntry.Kind.TAG
     recycling.keep(kind, entries, namespace=image.namespace, image_id=image.pk, actor=actor)
+
+
+def leave_in_bin(image: Image, left: Iterable[Tag], *, of: RecycleBinEntry) -> None:
+    """Insert an entry for each tag that a manifest is restored without; `of` is the entry of the manifest."""
+    entries = [_deleted(image, tag, of.digest, size=0) for tag in left]
+    recycling.leave(RecycleBinEntry.Kind.TAG, entries, namespace=image.namespace, of=of)
+
+
+def _deleted(image: Image, tag: Tag, digest: str, *, size: int) -> recycling.Deleted:
+    return recycling.Deleted(
+        name=f"{image}:{tag.name}",
+        object_id=tag.pk,
+        row_id=None,
+        size=size,
+        columns={
+            "digest": digest,
+            "tag_created_at": tag.created_at,
+            "tag_updated_at": tag.updated_at,
+            "tag_pulled_at": tag.last_pulled_at,
+            "tag_set_by": tag.set_by,
+        },
+    )
 
 
 def restore(image: Image, entry: RecycleBinEntry, *, name: str, manifest_id: int, actor: Actor) -> None:

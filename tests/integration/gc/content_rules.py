@@ -1,6 +1,7 @@
 """Pushes, deletions, pulls, restores and retention in the life cycle: requests of one transaction each."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -245,6 +246,7 @@ class ContentRules(NamespaceRules):
             del self.bin[entry_id]
             if deleted.kind == "image" and current is not None:
                 self._has_made_way(current, model)
+            self._keep_tags(repository, deleted, deleted.stays_in_bin(model, name))
             deleted.restore(model, name)
             if deleted.kind == "manifest":
                 self._bring_back(model, deleted, before - self._entries())
@@ -254,6 +256,13 @@ class ContentRules(NamespaceRules):
         self.ended_images.add(image_id)
         model.end_promises()
         self._expect_refusals()
+
+    def _keep_tags(self, repository: int | None, restored: Deletion, names: Iterable[str]) -> None:
+        """Tags that stay in the bin when their manifest leaves it have entries of their own."""
+        for tag in names:
+            assert repository is not None
+            kept = replace(restored, kind="tag", manifests={}, tags={tag: restored.tags[tag]})
+            self.bin[self._new_entry(f"{self.names[repository]}:{tag}")] = kept
 
     def _bring_back(self, model: ImageModel, restored: Deletion, taken_out: set[UUID]) -> None:
         """Children and referrers that rules have removed come back with a manifest, and only these.

@@ -212,6 +212,14 @@ class Deletion:
         wanted = [name] if name else [*self.tags]
         return "a tag is in use" if any(image.tags.get(tag, digest) != digest for tag in wanted) else None
 
+    def stays_in_bin(self, image: ImageModel, name: str | None) -> set[str]:
+        """The tags of a manifest that others have, and that it does not get under the new name."""
+        if self.kind != "manifest" or name is None:
+            return set()
+        taken = {tag for tag, digest in self.tags.items() if image.tags.get(tag, digest) != digest}
+        is_new = name not in image.tags and name not in self.tags
+        return set() if is_new and len(taken) == 1 else taken
+
     def restore(self, image: ImageModel, name: str | None) -> None:
         """Bring it back; there is no obstacle."""
         if self.kind == "image":

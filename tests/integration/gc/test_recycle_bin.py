@@ -114,7 +114,7 @@ def test_a_taken_name_is_a_conflict_with_a_way_out(owner: TestKey) -> None:
     new = push_image(owner, namespace, "app", layers=[b"another"])
     refused = api.post(f"{BIN}/{entry_id(owner)}/restore")
     assert (refused.status, refused.body["type"]) == (409, "already_exists")
-    assert "`name`" in refused.body["help_message"]
+    assert "under another name" in refused.body["help_message"]
     assert restore(owner, "UPPER").status == 400
     assert restore(owner, f"{namespace.name}/old/app").status == 200
     assert api.get(f"/images/{old.image_id}").body["name"] == "old/app"

@@ -63,7 +63,7 @@ def test_a_tag_whose_name_is_taken_comes_back_under_another(owner: TestKey, name
     push_image(owner, namespace, layers=[b"newer"])
     refused = restore(owner)
     assert (refused.status, refused.body["type"]) == (409, "already_exists")
-    assert "`name`" in refused.body["help_message"]
+    assert "under another name" in refused.body["help_message"]
     assert restore(owner, "not a tag").status == 400
     assert restore(owner, f"{namespace.name}/other:v1").status == 400
     restored = restore(owner, f"{namespace.name}/app:previous")
@@ -142,6 +142,81 @@ def test_a_manifest_that_was_pushed_again_gets_its_tags_back(
     sizes(pushed)
     finish(store)
     assert Image.objects.count() == 1
+
+
+def test_tags_that_others_have_stay_in_the_bin_when_their_manifest_is_restored(
+    owner: TestKey, namespace: Namespace, store: FilesystemStore
+) -> None:
+    # given a deleted manifest, of whose tags another one has two meanwhile
+    api, pushed = Api(owner), push_image(owner, namespace, tags=("v1", "v2", "v3"))
+    ids = {name: str(pushed.tag(name).pk) for name in ("v1", "v2", "v3")}
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+    newer = push_image(owner, namespace, tags=("v1", "v2"), layers=[b"newer"])
+    (entry,) = api.get(BIN).body["entries"]
+
+    # when it is restored, then the error names both
+    refused = restore(owner)
+    assert (refused.status, refused.body["type"]) == (409, "already_exists")
+    assert "the tags v1, v2 now: restore it under another name" in refused.body["help_message"]
+
+    # and under another name it comes back, with the third tag, and the other two stay in the bin
+    with override_settings(RECYCLE_BIN=timedelta(0)):
+        restored = restore(owner, "old")
+    assert (restored.status, sorted(restored.body["tags"])) == (200, ["old", "v3"])
+    assert str(pushed.tag("v3").pk) == ids["v3"]
+    left = api.get(BIN, order_by="name_asc").body["entries"]
+    same = ("deleted_at", "deleted_by", "expires_at", "namespace_id")
+    assert [(each["kind"], each["name"], each["object_id"]) for each in left] == [
+        ("tag", f"{namespace.name}/app:{name}", ids[name]) for name in ("v1", "v2")
+    ]
+    assert all(each[name] == entry[name] for each in left for name in same)
+    sizes(pushed)
+
+    # where each can be restored, with its id and times
+    of_v1, of_v2 = (f"{BIN}/{each['id']}/restore" for each in left)
+    assert api.post(of_v1).status == 409
+    v1 = api.post(of_v1, name="old-v1").body
+    assert (v1["id"], v1["digest"]) == (ids["v1"], pushed.digest)
+    tags.untag(actor=owner.actor, image_id=pushed.image_id, name="v2")
+    assert api.post(of_v2).body["id"] == ids["v2"]
+    assert pushed.tag("v1").manifest.digest == newer.digest
+    sizes(pushed)
+    finish(store)
+    assert Image.objects.count() == 1
+
+
+def test_another_name_for_a_manifest_is_a_further_tag_unless_one_of_its_tags_is_taken(
+    owner: TestKey, namespace: Namespace
+) -> None:
+    # given a deleted manifest whose tags are free
+    pusher, api = make_key(organization=owner.organization), Api(owner)
+    pushed = push_image(pusher, namespace, tags=("v1", "v2"))
+    ids = {name: pushed.tag(name).pk for name in ("v1", "v2")}
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+
+    # then another name is a further tag, of whom restores it
+    assert sorted(restore(owner, "more").body["tags"]) == ["more", "v1", "v2"]
+    history = api.get(f"{V1BETA1}/tags/{pushed.tag('more').pk}/history").body["history"]
+    assert [each["by"] for each in history] == [owner.actor.name]
+    sizes(pushed)
+
+    # and if another manifest has one, the other name replaces that
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+    push_image(owner, namespace, tags=("v1",), layers=[b"newer"])
+    assert restore(owner).body["help_message"].startswith("another manifest has the tag v1 now")
+    assert sorted(restore(owner, "old-v1").body["tags"]) == ["more", "old-v1", "v2"]
+    found = pushed.tag("old-v1")
+    assert (found.pk, found.set_by) == (ids["v1"], pusher.actor.name)
+    assert api.get(BIN).body["total_count"] == 0
+    sizes(pushed)
+
+    # and if the name is one of its own, the taken one stays in the bin
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+    push_image(owner, namespace, tags=("old-v1",), layers=[b"newer"])
+    assert sorted(restore(owner, "v2").body["tags"]) == ["more", "v2"]
+    (left,) = api.get(BIN).body["entries"]
+    assert left["object_id"] == str(ids["v1"])
+    sizes(pushed)
 
 
 def test_an_index_and_its_children_come_back_in_any_order(owner: TestKey, namespace: Namespace) -> None:
