@@ -11,7 +11,7 @@ from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
 
 from registry_control.namespaces.models import Namespace
-from tests.factories import TestKey, make_namespace
+from tests.factories import TestKey, make_key, make_namespace, push_image
 from tests.integration.control.api import UNKNOWN_ID, Api, details
 
 pytestmark = pytest.mark.django_db
@@ -267,6 +267,42 @@ def test_no_operation_fails_because_the_body_is_not_an_object(operator: TestKey,
     assert len(found) > 10
     statuses = {each: Api(operator).call(*each, body).status for each in found}
     assert set(statuses.values()) <= {400, 404}, statuses
+
+
+@pytest.mark.parametrize("lone", ["\ud800", "a\udfffb"])
+def test_no_operation_fails_because_text_is_no_unicode(operator: TestKey, lone: str) -> None:
+    # given a key that may do everything, and one that may see nothing
+    keys = [operator, make_key(rights=False)]
+    names = ["name", "visibility", "dry_run", "enabled", "project_id", "rules"]
+    documents = [{lone: 1}, [lone], lone, {"a": [{"b": {lone: None}}]}, *[{name: lone} for name in names]]
+
+    # then the body is refused, unless the object in the path or the right comes first
+    for each in operations_with_a_body():
+        for document in documents:
+            for key in keys:
+                response = Api(key).call(*each, json.dumps(document))
+                assert response.status in (400, 403, 404), (each, document, response)
+
+
+def test_the_field_of_an_existing_object_is_no_lone_surrogate_either(key: TestKey) -> None:
+    pushed = push_image(key, make_namespace(key))
+    v1beta1 = f"/registry/v1beta1/regions/fr-par/namespaces/{pushed.image.namespace_id}"
+    rule = {"images": "*", "tags": "*"}
+    for method, path, document, argument in (
+        ("PATCH", f"/images/{pushed.image_id}", {"visibility": "\udc00\ud800"}, "visibility"),
+        ("PATCH", f"/namespaces/{pushed.image.namespace_id}", {"description": "\ud800"}, "description"),
+        ("PUT", f"{v1beta1}/retention", {"\ud800": 1}, "body"),
+        ("PUT", f"{v1beta1}/retention", {"rules": [{**rule, "\ud800": 1}]}, "rules"),
+        ("POST", f"{v1beta1}/retention/preview", {"rules": [{**rule, "\ud800": 1}]}, "rules"),
+    ):
+        response = Api(key).call(method, path, document)
+        assert details(response) == {argument: "format"}
+        assert "surrogate" in response.body["details"][0]["help_message"]
+
+
+def test_a_character_beyond_the_basic_plane_is_text(key: TestKey) -> None:
+    created = Api(key).call("POST", "/namespaces", r'{"name": "abc", "description": "\ud83d\ude80"}')
+    assert (created.status, created.body["description"]) == (200, "\U0001f680")
 
 
 @pytest.mark.parametrize(

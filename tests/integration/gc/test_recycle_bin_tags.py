@@ -65,6 +65,7 @@ def test_a_tag_whose_name_is_taken_comes_back_under_another(owner: TestKey, name
     assert (refused.status, refused.body["type"]) == (409, "already_exists")
     assert "under another name" in refused.body["help_message"]
     assert restore(owner, "not a tag").status == 400
+    assert restore(owner, "half of a pair \ud800").status == 400
     assert restore(owner, f"{namespace.name}/other:v1").status == 400
     restored = restore(owner, f"{namespace.name}/app:previous")
     assert (restored.status, restored.body["id"], restored.body["name"]) == (200, str(tag.pk), "previous")
