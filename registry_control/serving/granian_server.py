@@ -1,6 +1,7 @@
 """Granian with sockets that are opened here, because it has no setting for socket options (ADR 40)."""
 
 import socket
+from queue import SimpleQueue
 from typing import Any, Final
 
 from granian._granian import SocketHolder
@@ -12,6 +13,29 @@ _SIGNALS: Final = 3
 _BETWEEN_SIGNALS: Final = 1.0  # seconds
 
 
+class Interrupt:
+    """Wakes the loop of the main process, as threading.Event does, but from signal handlers too.
+
+    They run in the thread that waits. One that runs while this thread holds the lock of an Event, in the
+    first lines of `Event.wait`, would wait for that lock in `Event.set` for ever. SimpleQueue has no such
+    lock.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """End one call of `wait`, now or later."""
+        self._calls.put(None)
+
+    def wait(self) -> None:
+        """Return after a call of `set`. The caller looks at what has changed, which may be nothing new."""
+        self._calls.get()
+
+    def clear(self) -> None:
+        """Nothing is left to clear: `wait` took the call."""
+
+
 class GranianServer(MPServer):
     """A server whose worker processes listen on one socket each, which share the port.
 
@@ -20,6 +44,11 @@ class GranianServer(MPServer):
     """
 
     unread_timeout = 0  # seconds; 0 means the default of the kernel
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        interrupt: Any = Interrupt()  # Granian's type is threading.Event
+        self.main_loop_interrupt = interrupt
 
     def _init_shared_socket(self) -> None:
         self._sso = None
@@ -50,7 +79,11 @@ class GranianServer(MPServer):
                 listening.close()
 
     def _stop_workers(self) -> None:
-        """Stop the workers; one that is just starting may lose the first signal, and would never end."""
+        """Stop the workers; one that is just starting may lose the first signal, and would never end.
+
+        Granian runs the loop of a worker twice: for the start of the application, and then to serve. uvloop
+        ignores a signal that arrives between two runs.
+        """
         workers: list[Any] = self.wrks  # Granian's types
         for _ in range(_SIGNALS):
             left = [worker for worker in workers if worker.is_alive()]
