@@ -91,9 +91,13 @@ class RecycleBinEntryAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Restore", permissions=["restore"])
     def restore_selected(self, request: HttpRequest, queryset: QuerySet[RecycleBinEntry]) -> None:
-        """Restore entries under the names that they had."""
-        for entry_id in queryset.order_by("deleted_at", "pk").values_list("pk", flat=True):
-            self._restore(request, entry_id, None)
+        """Restore entries under the names that they had.
+
+        The newest first: a namespace or image was deleted after what was deleted in it, which needs it.
+        """
+        for entry_id in queryset.order_by("-deleted_at", "-pk").values_list("pk", flat=True):
+            if RecycleBinEntry.objects.filter(pk=entry_id).exists():  # else an index has brought it back
+                self._restore(request, entry_id, None)
 
     @admin.action(description="Delete for good", permissions=["purge"])
     def purge_selected(

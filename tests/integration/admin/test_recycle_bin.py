@@ -9,10 +9,13 @@ from django.test import Client, override_settings
 from django.urls import reverse
 
 from registry_control.audit.models import AuditEvent
-from registry_control.catalog.services import images
+from registry_control.audit.services import SYSTEM
+from registry_control.catalog.models import Manifest
+from registry_control.catalog.services import images, manifests, tags
 from registry_control.identity.models import User
+from registry_control.namespaces import services as namespaces
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
-from tests.factories import Pushed, TestKey, push_image
+from tests.factories import Pushed, TestKey, make_manifest, push_image
 from tests.integration.admin.forms import fields, url
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -44,7 +47,9 @@ def test_the_buttons_restore_and_purge(
     pages: Client, owner: TestKey, namespace: Namespace, deleted: Pushed, administrator: User
 ) -> None:
     push_image(owner, namespace)
-    assert "restore it under another name" in button(pages, "restore")
+    refused = button(pages, "restore")
+    assert "restore it under another name" in refused
+    assert "in the body" not in refused  # but in the form
     assert "Restored" in button(pages, "restore", name="other")
     assert deleted.image.name == "other"
     assert AuditEvent.objects.get(verb="image.restore").actor_id == str(administrator.pk)
@@ -75,3 +80,39 @@ def test_actions_work_on_several_entries(
     assert pages.post(url(RecycleBinEntry, "changelist"), sent).status_code == 302
     assert {deleted.image.status, other.image.status} == {status}
     assert not RecycleBinEntry.objects.exists()
+
+
+def restored_at_once(pages: Client) -> str:
+    """Restore all entries with one action; the messages of the next page."""
+    chosen = [str(pk) for pk in RecycleBinEntry.objects.values_list("pk", flat=True)]
+    sent = {"action": "restore_selected", "_selected_action": chosen}
+    done = pages.post(url(RecycleBinEntry, "changelist"), sent, follow=True)
+    assert not RecycleBinEntry.objects.exists()
+    return str(done.content)
+
+
+def test_one_action_restores_a_namespace_and_what_was_deleted_in_it_before(
+    pages: Client, owner: TestKey, namespace: Namespace
+) -> None:
+    pushed = push_image(owner, namespace, tags=("v1", "v2"))
+    tags.untag(actor=owner.actor, image_id=pushed.image_id, name="v1")
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+    images.delete(principal=owner.principal, image_id=pushed.image_id)
+    namespaces.delete(principal=owner.principal, namespace_id=namespace.pk)
+    assert "Not restored" not in restored_at_once(pages)
+    namespace.refresh_from_db()
+    assert (namespace.status, pushed.image.status) == ("ready", "ready")
+    assert {pushed.tag(name).manifest.digest for name in ("v1", "v2")} == {pushed.digest}
+
+
+def test_one_action_restores_an_index_and_the_children_that_come_back_with_it(
+    pages: Client, owner: TestKey, namespace: Namespace
+) -> None:
+    pushed = push_image(owner, namespace, tags=())
+    index = make_manifest(children=[pushed.digest])
+    manifests.put(actor=owner.actor, image_id=pushed.image_id, new=index, tag_names=[])
+    for digest in (pushed.digest, index.digest):
+        manifests.delete(actor=SYSTEM, image_id=pushed.image_id, digest=digest)
+    assert "Not restored" not in restored_at_once(pages)
+    found = Manifest.objects.filter(image=pushed.image_id).values_list("digest", flat=True)
+    assert set(found) == {pushed.digest, index.digest}
