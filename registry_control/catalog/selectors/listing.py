@@ -165,14 +165,19 @@ def get_visible_manifest(principal: Principal, manifest_id: UUID, *, lock: bool 
     number = manifest_id.int
     if number > _MAX_ROW_ID:
         raise NotFound("manifest", manifest_id)
+    locked = None
     if lock:
         of_image = Manifest.objects.filter(pk=number).values("image")
-        Image.objects.select_for_update().filter(pk__in=of_image).values_list("pk").first()
+        locked = (
+            Image.objects.select_for_update().filter(pk__in=of_image).values_list("pk", flat=True).first()
+        )
     found = Manifest.objects.defer("payload").select_related(f"image__{_OF_IMAGE}").filter(pk=number)
     if lock:
         found = found.select_for_update(of=("self",))
     manifest = found.first()
-    if manifest is None or not _may_see(principal, manifest.image):
+    # A restore may have moved it to an image whose row is not locked: it was a deleted manifest a moment ago.
+    has_moved = manifest is not None and lock and manifest.image_id != locked
+    if manifest is None or has_moved or not _may_see(principal, manifest.image):
         raise NotFound("manifest", manifest_id)
     return manifest
 

@@ -31,7 +31,7 @@ from registry_control.catalog.services.tags import TagChange
 from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import database_now
 from registry_control.common.errors import AlreadyExists, PermissionsDenied
-from registry_control.common.models import NOT_DELETING, Status
+from registry_control.common.models import DELETED, NOT_DELETING, Status
 from registry_control.common.signals import content_pushed
 from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import (
@@ -369,8 +369,12 @@ def delete_visible(*, principal: Principal, manifest_id: UUID) -> Manifest:
 
 
 def delete_with_tags(manifest: Manifest, *, actor: Actor) -> None:
-    """Delete a manifest for an administrator, who has locked its row and that of its image."""
-    delete_locked(manifest.image, [manifest], actor=actor)
+    """Delete a manifest for an administrator, who has locked its row and that of its image.
+
+    Nothing happens if it has been deleted since the administrator's page was shown.
+    """
+    if manifest.image.status not in DELETED:
+        delete_locked(manifest.image, [manifest], actor=actor)
 
 
 def delete_locked(image: Image, doomed: Sequence[Manifest], *, actor: Actor) -> None:

@@ -244,13 +244,15 @@ def delete(*, principal: Principal, tag_id: UUID) -> Tag:
 
 
 def start_deletion(tag: Tag, *, actor: Actor) -> None:
-    """Move a tag, whose row is locked, to the recycle bin. Idempotent.
+    """Move a tag, whose row is locked, to the recycle bin. Idempotent; nothing for a tag of an image in it.
 
     Without a bin, the tag is marked as deleting, and the worker deletes the row.
 
     Raises:
         TagProtected: the namespace protects the tag.
     """
+    if tag.image.status == Status.RECYCLED:
+        return  # it moved there with its manifest
     if tag.status != Status.DELETING:
         by = protection.of_image(tag.image_id)
         protection.check_tag(tag.name, image=str(tag.image), by=by, action="delete")

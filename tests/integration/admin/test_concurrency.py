@@ -1,21 +1,26 @@
 """Concurrent changes by administrators and others, on two real PostgreSQL connections."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
+from django.db.models import Model
 from django.test import Client
 
 from registry_control.audit.services import SYSTEM
-from registry_control.catalog.models import Tag
-from registry_control.catalog.services import images
+from registry_control.catalog.models import Manifest, Tag
+from registry_control.catalog.services import images, manifests
+from registry_control.common.errors import NotFound
 from registry_control.common.models import Status
 from registry_control.db.sql import execute
 from registry_control.identity import services as identity
 from registry_control.identity.models import ApiKey
 from registry_control.namespaces import services as namespaces
-from registry_control.namespaces.models import Namespace
+from registry_control.namespaces.models import Namespace, RecycleBinEntry
+from registry_control.recycling.services import restoring
 from tests.factories import TestKey, push_image, unique
 from tests.integration.admin.forms import fields, url
 from tests.integration.catalog.races import Other, needs_postgresql, open_transaction
@@ -137,3 +142,49 @@ def test_a_name_that_is_created_while_a_namespace_is_added_is_refused_on_the_pag
         assert other.waits
     assert "Names are unique in the whole registry" in other.end().content.decode()
     assert Namespace.objects.filter(name=name).count() == 1
+
+
+@pytest.mark.parametrize("model", [Manifest, Tag])
+def test_what_a_client_deletes_at_the_same_time_is_in_the_recycle_bin_once(
+    pages: Client, owner: TestKey, namespace: Namespace, settings: Any, model: type[Model]
+) -> None:
+    # given a manifest with a tag, and a client that is deleting it
+    settings.RECYCLE_BIN = timedelta(days=1)
+    push_image(owner, namespace)
+    manifest, tag = Manifest.objects.get(), Tag.objects.get()
+    chosen = tag.pk if model is Tag else manifest.pk
+    form = {"action": "delete_selected", "_selected_action": str(chosen), "post": "yes"}
+    with open_transaction():
+        manifests.delete_visible(principal=owner.principal, manifest_id=UUID(int=manifest.pk))
+
+        # when an administrator deletes it, or its tag, as well
+        other = Other(lambda: pages.post(url(model, "changelist"), form))
+        assert other.waits
+    assert other.end().status_code == 302
+
+    # then there is one entry, which brings both back
+    restoring.restore(principal=owner.principal, entry_id=RecycleBinEntry.objects.get().pk, name=None)
+    assert Tag.objects.get().manifest_id == manifest.pk
+
+
+def test_a_manifest_that_is_being_restored_is_not_deleted_without_its_images_lock(
+    owner: TestKey, namespace: Namespace, settings: Any
+) -> None:
+    # given a deleted manifest that is being restored
+    settings.RECYCLE_BIN = timedelta(days=1)
+    push_image(owner, namespace)
+    delete = partial(
+        manifests.delete_visible,
+        principal=owner.principal,
+        manifest_id=UUID(int=Manifest.objects.get().pk),
+    )
+    delete()
+    with open_transaction():
+        restoring.restore(principal=owner.principal, entry_id=RecycleBinEntry.objects.get().pk, name=None)
+
+        # when it is deleted by its id, then it is not found, as before the restore
+        other = Other(delete)
+        assert other.waits
+    with pytest.raises(NotFound):
+        other.end()
+    assert Tag.objects.exists()
