@@ -87,8 +87,11 @@ def parse(document: object) -> Policy:
     """Read a retention as a client sends it. What is absent has no effect; `enabled` is true by default.
 
     Raises:
-        InvalidArgument: for the first field that is unknown or malformed.
+        InvalidArgument: there is no document, or for the first field that is unknown or malformed.
     """
+    if document is None:
+        message = "a body is required: write a JSON object; {} is a retention without rules"
+        raise InvalidArgument("body", message, reason="required")
     fields = _fields(document, "body", _POLICY_FIELDS)
     rules = _list(fields.get("rules", []), "rules", MAX_RULES)
     return Policy(

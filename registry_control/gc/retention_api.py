@@ -18,6 +18,7 @@ from registry_control.gc.serializers import RetentionPreviewSerializer, Retentio
 from registry_control.gc.services import retention
 from registry_control.rest.identifiers import id_of
 from registry_control.rest.openapi import UPDATE_ERRORS, id_parameter, operation
+from registry_control.rest.parsers import has_body
 from registry_control.rest.serializers import NoQuery, validated
 
 _TAG: Final = "retention"
@@ -65,7 +66,7 @@ class RetentionDetail(APIView):
         policy = retention.put(
             principal=principal_of(request),
             namespace_id=id_of("namespace", namespace_id),
-            document=request.data,
+            document=request.data if has_body(request) else None,
         )
         return Response(policy.as_json())
 
@@ -84,13 +85,13 @@ class RetentionPreview(APIView):
     def post(self, request: Request, region: str, namespace_id: str) -> StreamingHttpResponse:
         """Show what an enforcement would remove now, by the rules in the body, or else by those that stand.
 
-        Changes nothing. `enabled` does not matter.
+        The body is that of a PUT, so `{}` has no rules. Changes nothing. `enabled` does not matter.
         """
         validated(NoQuery, request.query_params)
         namespace = retentions.administered(
             principal_of(request), id_of("namespace", namespace_id), action="read"
         )
-        policy = parse(request.data) if request.data != {} else retentions.policy_of(namespace.pk)
+        policy = parse(request.data) if has_body(request) else retentions.policy_of(namespace.pk)
         return StreamingHttpResponse(_stream(Preview(namespace, policy)), content_type="application/json")
 
 

@@ -6,6 +6,7 @@ from typing import IO, Any, Final
 
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
+from rest_framework.request import Request
 
 from registry_control.common.errors import InvalidArgument
 
@@ -51,3 +52,8 @@ def _argument_of_surrogate(document: object) -> str:
     """The field with a lone surrogate in its value; `body` if its name has one, too."""
     fields = document.items() if isinstance(document, Mapping) else ()
     return next((name for name, value in fields if _is_unicode(name) and not _is_unicode(value)), "body")
+
+
+def has_body(request: Request) -> bool:
+    """Whether a request has a body; `request.data` of one without is the same as of an empty JSON object."""
+    return request.stream is not None

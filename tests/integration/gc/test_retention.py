@@ -295,6 +295,11 @@ def test_a_preview_uses_the_rules_of_its_body_and_changes_nothing(
     assert policy_of(namespace.pk) == NOTHING
     assert tags_of(image_id) == ["a"]
 
+    # and an empty object has no rules, whatever is stored; no body stands for what is stored
+    set_rules(namespace, {"images": "*", "tags": "a"})
+    assert preview(owner, namespace, {})["tags"] == [kept]
+    assert preview(owner, namespace)["tags"][0]["action"] == "remove"
+
 
 def test_a_pass_continues_where_its_slice_ended(owner: TestKey, namespace: Namespace, image_id: UUID) -> None:
     # given more than a slice of no time can do, in several images

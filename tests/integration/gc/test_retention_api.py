@@ -71,6 +71,19 @@ def test_what_is_absent_has_no_effect(owner: TestKey, namespace: Namespace) -> N
     assert response.body == {**EMPTY, "enabled": True, "rules": [rule]}
 
 
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", ""])
+def test_no_body_is_refused_and_an_empty_object_removes_all_rules(
+    owner: TestKey, namespace: Namespace, content_type: str
+) -> None:
+    Api(owner).call("PUT", path(namespace.pk), FULL)
+    refused = Api(owner).call("PUT", path(namespace.pk), content_type=content_type)
+    assert details(refused) == {"body": "required"}
+    assert "a body is required" in refused.body["details"][0]["help_message"]
+    assert Api(owner).get(path(namespace.pk)).body == FULL
+    emptied = Api(owner).call("PUT", path(namespace.pk), {})
+    assert (emptied.status, emptied.body) == (200, {**EMPTY, "enabled": True})
+
+
 def test_only_an_administrator_of_the_namespace_reads_and_changes_it(
     owner: TestKey, namespace: Namespace
 ) -> None:
@@ -95,6 +108,7 @@ RULE = {"images": "*", "tags": "*"}
     ("body", "expected"),
     [
         ([], {"body": "format"}),
+        ("null", {"body": "required"}),  # JSON, as it is sent
         ({"colour": "red"}, {"colour": "unknown"}),
         ({"enabled": "yes"}, {"enabled": "format"}),
         ({"rules": {}}, {"rules": "format"}),
