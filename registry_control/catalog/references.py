@@ -184,10 +184,28 @@ def share_blobs(digests: Collection[str], *, image_id: UUID) -> list[SharedBlob]
         WHERE b.digest IN {placeholders([*digests])} AND {live_sql("b")} AND ({_LINKED} OR {_LEASED})
         ORDER BY b.digest FOR SHARE OF b
     """  # noqa: S608
-    found = rows(sql, [image, *digests, image, image])
-    return [
-        SharedBlob(id_, digest, size, linked is not None, bool(linked)) for id_, digest, size, linked in found
-    ]
+    return [_shared(*each) for each in rows(sql, [image, *digests, image, image])]
+
+
+def kept_only_by(keeper_id: UUID, *, image_id: UUID, manifest_id: int) -> list[SharedBlob]:
+    """The blobs that an image row in the recycle bin links, and a manifest of another image does not.
+
+    The links of the locked row keep them until they are linked to the manifest.
+    """
+    # Only constants are interpolated.
+    sql = f"""
+        SELECT b.id, b.digest, b.size, {_LINKED_REACHABLY}
+        FROM catalog_bloblink k JOIN catalog_blob b ON b.id = k.blob_id
+        WHERE k.image_id = %s
+            AND NOT EXISTS (SELECT 1 FROM catalog_bloblink o WHERE o.manifest_id = %s AND o.blob_id = b.id)
+        ORDER BY b.digest
+    """  # noqa: S608
+    found = rows(sql, [id_parameter(image_id), id_parameter(keeper_id), manifest_id])
+    return [_shared(*each) for each in found]
+
+
+def _shared(blob_id: int, digest: str, size: int, linked: bool | None) -> SharedBlob:
+    return SharedBlob(blob_id, digest, size, linked is not None, bool(linked))
 
 
 def link(blob_ids: Iterable[int], *, image_id: UUID, manifest_id: int, is_reachable: bool) -> None:

@@ -480,6 +480,7 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
         AlreadyExists: other manifests have some of the tags, and `name` is None or taken as well.
     """
     again = row(_BY_DIGEST, [id_parameter(image.pk), entry.digest])
+    linked = _link_kept(image, keeper, _Found(*again)) if again else Growth()
     manifest_id = _Found(*again).id if again else _move_back(image, keeper, entry.digest)
     others = moves.bring_back(image, manifest_id, actor=actor)
     Manifest.objects.filter(pk__in=[manifest_id, *others]).update(restored_at=DatabaseNow())
@@ -488,7 +489,9 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
     restored = _restore_tags(image, keeper, entry, manifest_id=manifest_id, name=name, actor=actor)
     moved = reachability.update(image.pk, [manifest_id, *others])
     Image.objects.filter(pk=image.pk).update(
-        **reachability.changed_sizes(size=moved, untagged_size=grown - moved),
+        **reachability.changed_sizes(
+            size=moved + linked.size, untagged_size=grown - moved + linked.untagged_size
+        ),
         tag_rows=F("tag_rows") + len(restored),
     )
     record_change(image_scope(image.pk))
@@ -505,6 +508,12 @@ def restore(image: Image, keeper: Image, entry: RecycleBinEntry, *, name: str | 
     else:
         keeper.delete()
     return manifest_id
+
+
+def _link_kept(image: Image, keeper: Image, found: _Found) -> Growth:
+    """Link what only the deleted manifest had: foreign layers, which the new push may have left out."""
+    kept = references.kept_only_by(keeper.pk, image_id=image.pk, manifest_id=found.id)
+    return _link(image.pk, found.id, kept, is_reachable=bool(found.is_reachable))
 
 
 def _move_back(image: Image, keeper: Image, digest: str) -> int:

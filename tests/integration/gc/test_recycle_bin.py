@@ -1,10 +1,12 @@
 """The recycle bin: what deletions leave in it, restoring, purging and expiry."""
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from io import StringIO
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.conf import settings
@@ -17,7 +19,7 @@ from registry_control.catalog.errors import ImageNotFound
 from registry_control.catalog.models import Blob, BlobLease, BlobLink, Image, UploadSession
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.selectors.recycled import recycled_blobs
-from registry_control.catalog.services import blobs, images, tags, uploads
+from registry_control.catalog.services import blobs, images, manifests, tags, uploads
 from registry_control.common.clock import now
 from registry_control.common.store import blob_store
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
@@ -27,7 +29,16 @@ from registry_data.oci.reference import Repository
 from registry_data.registry import upload_sessions
 from registry_data.registry.authorization import Credentials, require_push
 from registry_data.storage.filesystem import FilesystemStore
-from tests.factories import READ_ONLY, TestKey, digest_of, make_key, make_namespace, push_blob, push_image
+from tests.factories import (
+    READ_ONLY,
+    TestKey,
+    digest_of,
+    make_key,
+    make_manifest,
+    make_namespace,
+    push_blob,
+    push_image,
+)
 from tests.integration.control.api import UNKNOWN_ID, Api
 from tests.integration.gc.recycling import BIN, V1BETA1, entry_id, expire, finish, restore
 from tests.integration.gc.steps import collect, queued
@@ -216,6 +227,40 @@ def test_what_was_promised_ends_with_the_deletion(owner: TestKey, store: Filesys
     with pytest.raises(ImageNotFound):
         blobs.promise(blob_id=found.blob_id, image_id=pushed.image_id)
     assert restore(owner).status == 200
+
+
+@pytest.mark.parametrize("names", [["v1"], []])
+def test_a_foreign_layer_comes_back_to_a_manifest_that_was_pushed_again_without_it(
+    owner: TestKey, store: FilesystemStore, names: list[str]
+) -> None:
+    # given a manifest with a foreign layer that was pushed, in the recycle bin
+    pushed = push_image(owner, make_namespace(owner), store=store)
+    needed, foreign = (
+        push_blob(owner, pushed.image_id, each, store=store) for each in (b"needed", b"foreign")
+    )
+    new = replace(make_manifest([needed]), optional_blobs=frozenset([foreign]))
+    put = partial(manifests.put, actor=owner.actor, image_id=pushed.image_id, new=new, tag_names=names)
+    put()
+    sizes = _sizes(pushed.image_id)
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=new.digest)
+
+    # when the image has the layer no more, the manifest is pushed again without it, and then restored
+    BlobLease.objects.all().delete()
+    push_blob(owner, pushed.image_id, b"needed", store=store)
+    put()
+    assert not BlobLink.objects.filter(image=pushed.image_id, blob__digest=foreign).exists()
+    assert restore(owner).status == 200
+    finish(store)
+
+    # then the layer is there as before
+    assert collect(store).removed == 0
+    assert BlobLink.objects.filter(image=pushed.image_id, blob__digest=foreign).exists()
+    assert _sizes(pushed.image_id) == sizes
+
+
+def _sizes(image_id: UUID) -> tuple[int, int]:
+    image = Image.objects.get(pk=image_id)
+    return image.size, image.untagged_size
 
 
 @pytest.mark.parametrize("how", ["expired", "purged"])
