@@ -103,8 +103,19 @@ def _outlived(leased_until: datetime, facts: Facts, rules: Rules) -> bool:
 def _judge_recycled(until: datetime, rules: Rules) -> Verdict:
     if rules.ignore_grace:
         return Verdict(Action.COLLECT, "only the recycle bin has it, which is emptied", rules.now)
+    if until <= rules.now:
+        return _judge_expired(rules)
     reason = f"only the recycle bin has it, until {until.isoformat()}; its grace period comes after that"
     return Verdict(Action.RECYCLED, reason, until + rules.grace)
+
+
+def _judge_expired(rules: Rules) -> Verdict:
+    """Decide about a blob of which the time in the recycle bin is over; the grace period counts from now."""
+    reason = "only the recycle bin has it, and its time there is over"
+    if not rules.grace:
+        return Verdict(Action.COLLECT, reason, rules.now)
+    reason += "; its grace period begins when the entry is removed"
+    return Verdict(Action.RECYCLED, reason, rules.now + rules.grace)
 
 
 def _lease_reason(until: datetime) -> str:

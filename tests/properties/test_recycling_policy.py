@@ -47,6 +47,9 @@ def test_what_the_bin_keeps_goes_with_its_end_and_the_grace_period(facts: Facts,
     if rules.ignore_grace:
         assert verdict.action is (Action.COLLECT if facts.leased_until is None else Action.KEEP)
     elif facts.leased_until is None or facts.leased_until < until:
-        assert (verdict.action, verdict.goes_at) == (Action.RECYCLED, until + rules.grace)
+        is_over = until <= rules.now and not rules.grace
+        expected = Action.COLLECT if is_over else Action.RECYCLED
+        assert (verdict.action, verdict.goes_at) == (expected, max(until, rules.now) + rules.grace)
+        assert (until.isoformat() in verdict.reason) == (until > rules.now)
     else:
         assert (verdict.action, verdict.goes_at) == (Action.KEEP, facts.leased_until + rules.grace)

@@ -6,10 +6,11 @@ from itertools import chain
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from django.db.models import Max, QuerySet
+from django.db.models import Min, QuerySet
 
 from registry_control.catalog.models import BlobLease, Image, Manifest, UploadSession
 from registry_control.common.models import NOT_DELETING, Status, not_deleting_sql
+from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import id_parameter, placeholders, rows, time_from_db, uuid_from_db
 from registry_control.namespaces.models import Namespace, RecycleBinEntry
 
@@ -26,9 +27,12 @@ FROM catalog_bloblink k CROSS JOIN catalog_image i CROSS JOIN namespaces_recycle
 WHERE k.blob_id = b.id AND i.id = k.image_id AND e.row_id IN (i.id, i.namespace_id)
 AND i.status <> 'deleting'
 """
-# Only constants are interpolated, and below placeholders.
+# An image goes with its own entry or with that of its namespace, whatever ends first. Only constants are
+# interpolated, and below placeholders.
 _ONLY_RECYCLED: Final = f"""
-SELECT b.id, (SELECT MAX(e.expires_at) {_ENTRIES}), (SELECT i.id {_ENTRIES} ORDER BY i.id LIMIT 1)
+SELECT b.id, (
+    SELECT MAX(o.until) FROM (SELECT MIN(e.expires_at) AS until {_ENTRIES} GROUP BY i.id) o
+), (SELECT i.id {_ENTRIES} ORDER BY i.id LIMIT 1)
 FROM catalog_blob b WHERE ({_LIVE_LINK}) IS NULL AND b.id IN
 """
 
@@ -100,10 +104,21 @@ def recycled_manifests() -> int:
     )
 
 
+def expired_manifests() -> int:
+    """The number of manifests in the recycle bin whose time there is over."""
+    over = RecycleBinEntry.objects.filter(expires_at__lte=DatabaseNow())
+    kept = [row_id for row_id in over.values_list("row_id", flat=True) if row_id is not None]
+    in_namespaces = Image.objects.filter(namespace__in=kept).exclude(status=Status.DELETING)
+    return sum(
+        Manifest.objects.filter(image__in=images.values("pk")).count()
+        for images in (Image.objects.filter(pk__in=kept), in_namespaces.exclude(pk__in=kept))
+    )
+
+
 def recycled_until(image: Image) -> datetime | None:
     """When an image leaves the recycle bin for good; None if neither it nor its namespace is in it."""
     of_image = RecycleBinEntry.objects.filter(row_id__in=[image.pk, image.namespace_id])
-    until: datetime | None = of_image.aggregate(until=Max("expires_at"))["until"]
+    until: datetime | None = of_image.aggregate(until=Min("expires_at"))["until"]
     return until
 
 

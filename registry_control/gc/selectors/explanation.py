@@ -138,7 +138,7 @@ def _not_in(manifests: QuerySet[Manifest], statuses: Collection[Status]) -> Quer
 def _explain_recycled(digest: str, images: Sequence[Image], rules: Rules) -> Explanation:
     """The state of a manifest that only images in the recycle bin have."""
     ends = [until for image in images if (until := recycled_until(image)) is not None]
-    goes_at = max(ends) + rules.grace if ends else None
+    goes_at = max(*ends, rules.now) + rules.grace if ends else None
     kept_by = _distinct([_recycled(image) for image in images])
     return Explanation(digest, State.RECYCLED, kept_by, goes_at, "it is in the recycle bin")
 

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from registry_control.audit.services import SYSTEM
 from registry_control.catalog.selectors.holders import deletions_pending, manifests_being_deleted
-from registry_control.catalog.selectors.recycled import recycled_manifests
+from registry_control.catalog.selectors.recycled import expired_manifests, recycled_manifests
 from registry_control.catalog.services import deletion
 from registry_control.common.clock import database_now
 from registry_control.gc.models import GcRun
@@ -51,23 +51,23 @@ def dry_run(*, ignore_grace: bool) -> Outcome:
         size += sum(each.size for each in page.collectable)
         exempt += page.exempt_bytes(budget)
     manifests = manifests_being_deleted()
-    if ignore_grace:
-        manifests += recycled_manifests()
-        for candidate, verdict in planner.recycled(current):
-            if verdict.action is Action.COLLECT:
-                blobs += 1
-                size += candidate.size
+    manifests += recycled_manifests() if ignore_grace else expired_manifests()
+    for candidate, verdict in planner.recycled(current):
+        if verdict.action is Action.COLLECT:
+            blobs += 1
+            size += candidate.size
     return Outcome(blobs, size, manifests, stopped=would_stop(size - exempt))
 
 
 def collect(*, store: BlobStore, ignore_grace: bool) -> Outcome:
-    """Finish pending deletions, end expired leases and delete all blobs that are due.
+    """Remove expired entries of the recycle bin, finish pending deletions, and delete all blobs that are due.
 
-    `ignore_grace` also empties the recycle bin first.
+    `ignore_grace` empties the recycle bin.
     """
     run = runs.start(actor=SYSTEM, kind=GcRun.Kind.COMMAND, dry_run=False)
     with runs.counted_in(run.pk):
-        while ignore_grace and emptying.empty(limit=_BATCH):
+        leave_bin = emptying.empty if ignore_grace else emptying.expire
+        while leave_bin(limit=_BATCH):
             pass
         errors = [*_finish_deletions(store)]
         while deletion.remove_expired_leases(limit=_BATCH):

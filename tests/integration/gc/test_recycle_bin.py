@@ -354,14 +354,14 @@ def test_explain_says_what_the_bin_keeps_and_until_when(owner: TestKey) -> None:
     BlobLease.objects.all().delete()
     for path in (f"/images/{pushed.image_id}", f"/namespaces/{namespace.pk}"):
         api.delete(path)
-        latest = RecycleBinEntry.objects.latest("expires_at")
+        first = RecycleBinEntry.objects.earliest("expires_at")  # the image goes with it in any case
         for digest in (pushed.digest, pushed.blobs[1]):
             found = api.get(f"{V1BETA1}/gc/explain", digest=digest).body
             assert (found["state"], found["kept_by"]) == (
                 "recycled",
                 [f"recycle bin: image {namespace.name}/app"],
             )
-            assert datetime.fromisoformat(found["goes_at"]) == latest.expires_at + settings.GC_GRACE
+            assert datetime.fromisoformat(found["goes_at"]) == first.expires_at + settings.GC_GRACE
     api.post(f"{BIN}/{RecycleBinEntry.objects.get(kind='namespace').pk}/restore")
     assert restore(owner).status == 200
     assert api.get(f"{V1BETA1}/gc/explain", digest=pushed.blobs[1]).body["state"] == "kept"
@@ -387,7 +387,7 @@ def test_a_layer_that_many_images_in_the_bin_share_is_looked_at_once(
     looked_at = list[int]()
 
     def record(execute: Any, sql: str, parameters: Any, many: bool, context: Any) -> Any:
-        if "MAX(e.expires_at)" in sql:
+        if "MIN(e.expires_at)" in sql:
             looked_at.extend(parameters)
         return execute(sql, parameters, many, context)
 
@@ -415,3 +415,62 @@ def test_gc_now_empties_the_bin_and_a_dry_run_counts_it(owner: TestKey, store: F
     assert gc("--now")["manifests"] == 2
     assert not Blob.objects.filter(digest=own).exists()
     assert set(Image.objects.values_list("pk", flat=True)) == {kept.image_id}
+
+
+def _deleted_in_each_way(owner: TestKey) -> list[UUID]:
+    """Delete an image, a manifest, and a namespace in which an image was deleted; the ids that expire."""
+    api, namespace, other = Api(owner), make_namespace(owner), make_namespace(owner)
+    api.delete(f"/images/{push_image(owner, namespace, layers=[b'1']).image_id}")
+    pushed = push_image(owner, namespace, "b", layers=[b"22"])
+    manifests.delete(actor=owner.actor, image_id=pushed.image_id, digest=pushed.digest)
+    push_image(owner, other, layers=[b"333"])
+    api.delete(f"/images/{push_image(owner, other, 'c', layers=[b'4444']).image_id}")
+    in_other = RecycleBinEntry.objects.latest("deleted_at").object_id
+    api.delete(f"/namespaces/{other.pk}")
+    ids = RecycleBinEntry.objects.exclude(object_id=in_other).values_list("object_id", flat=True)
+    return list(ids)
+
+
+@pytest.mark.parametrize("grace", [timedelta(0), timedelta(days=1)])
+def test_gc_removes_expired_entries_and_a_dry_run_counts_them(
+    owner: TestKey, store: FilesystemStore, grace: timedelta
+) -> None:
+    # given deletions of each kind whose time in the bin is over, and one whose time is not
+    blob_store().check()
+    ids = _deleted_in_each_way(owner)
+    api, namespace = Api(owner), make_namespace(owner)
+    api.delete(f"/images/{push_image(owner, namespace, layers=[b'kept']).image_id}")
+    while emptying.settle(entries=10, limit=100):
+        pass
+    BlobLease.objects.all().delete()
+    RecycleBinEntry.objects.filter(object_id__in=ids).update(expires_at=now() - timedelta(hours=1))
+
+    # when the plan is asked for, and then carried out
+    with override_settings(GC_GRACE=grace):
+        planned, start = gc("--dry-run"), now()
+        left = RecycleBinEntry.objects.count()
+        done = gc()
+
+    # then both agree, the entry that has not expired stays, and nothing waits until a time in the past
+    assert left == 5
+    assert (planned["manifests"], done["manifests"]) == (4, 4)
+    assert planned["blobs"] == done["blobs"] == (0 if grace else 4)
+    assert planned["bytes"] == done["bytes"]
+    assert RecycleBinEntry.objects.get().namespace_id == namespace.pk
+    for found in (planned, done):
+        waiting = {each["digest"]: each for each in found["waiting"]}
+        assert (digest_of(b"22") in waiting) == bool(grace)
+        assert digest_of(b"kept") in waiting
+        assert all(datetime.fromisoformat(each["until"]) > start for each in waiting.values())
+
+
+def test_explain_names_no_time_that_has_passed(owner: TestKey) -> None:
+    api, namespace = Api(owner), make_namespace(owner)
+    pushed = push_image(owner, namespace)
+    BlobLease.objects.all().delete()
+    api.delete(f"/images/{pushed.image_id}")
+    RecycleBinEntry.objects.update(expires_at=now() - settings.GC_GRACE * 2)
+    for digest in (pushed.digest, pushed.blobs[1]):
+        found = api.get(f"{V1BETA1}/gc/explain", digest=digest).body
+        assert found["state"] == "recycled"
+        assert datetime.fromisoformat(found["goes_at"]) > now()

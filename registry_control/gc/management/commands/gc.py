@@ -27,7 +27,7 @@ _SHOWN: Final = 20  # waiting blobs, without --json
 
 
 class Command(BaseCommand):
-    """Also finishes pending deletions of namespaces, images and tags. Workers may run beside it."""
+    """Also finishes pending deletions, with expired entries of the recycle bin. Workers may run beside it."""
 
     help = "Delete the content of blobs that nothing refers to and whose grace period is over."
     requires_system_checks = ()
