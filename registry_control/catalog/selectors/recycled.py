@@ -106,8 +106,8 @@ def recycled_manifests() -> int:
 
 def expired_manifests() -> int:
     """The number of manifests in the recycle bin whose time there is over."""
-    over = RecycleBinEntry.objects.filter(expires_at__lte=DatabaseNow())
-    kept = [row_id for row_id in over.values_list("row_id", flat=True) if row_id is not None]
+    expired = RecycleBinEntry.objects.filter(expires_at__lte=DatabaseNow(), row_id__isnull=False)
+    kept = expired.values("row_id")
     in_namespaces = Image.objects.filter(namespace__in=kept).exclude(status=Status.DELETING)
     return sum(
         Manifest.objects.filter(image__in=images.values("pk")).count()
