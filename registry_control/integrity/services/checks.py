@@ -6,6 +6,8 @@ quarantined blobs stay, at growing intervals: content that an operator restores 
 """
 
 import logging
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -33,7 +35,7 @@ logger = logging.getLogger(__name__)
 _BATCH: Final = 50
 _MAX_FAILURES: Final = 3  # in a row, after which the storage is taken to be down
 _LONGEST: Final = 255  # characters of a reason
-_CHECK_SPEED: Final = 8 * SLOWEST  # bytes per second of one look
+_CHECK_SPEED: Final = 8 * SLOWEST  # bytes per second of one look of a worker
 WRONG_STORE: Final = (
     "most content seems to be missing, so nothing was marked: check that the storage is the right one and"
     " completely mounted; if the content is lost, run `manage.py scrub --accept-losses`"
@@ -56,32 +58,44 @@ def add(blob: StoredBlob, finding: Finding) -> None:
     execute(_ADD, [blob.id, blob.key, *what, due, time_parameter(moment)])
 
 
-def refused() -> QuerySet[BlobCheck]:
-    """Blobs whose content is missing, but which are not marked because most content seems to be."""
-    return BlobCheck.objects.filter(found=Content.MISSING.value, failed_at__isnull=False)
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Which second looks to take, and how; by default as workers do."""
+
+    only: Collection[int] | None = None  # ids of blobs
+    accept_losses: bool = False  # else no blob is found missing while most of the content seems to be
+    bytes_per_second: int = _CHECK_SPEED
+
+    def queue(self) -> QuerySet[BlobCheck]:
+        """The blobs to look at again, due or not."""
+        return BlobCheck.objects.all() if self.only is None else BlobCheck.objects.filter(pk__in=self.only)
+
+    def refused(self) -> QuerySet[BlobCheck]:
+        """Blobs whose content is missing, but which are not marked because most content seems to be."""
+        return self.queue().filter(found=Content.MISSING.value, failed_at__isnull=False)
 
 
-def work(store: BlobStore, *, accept_losses: bool = False) -> bool:
-    """Take the second look at blobs that are due; returns whether there may be more.
+_AS_WORKERS_DO: Final = Looks()
 
-    Unless `accept_losses` is set, no blob is found missing while most of the content seems to be.
-    """
+
+def work(store: BlobStore, looks: Looks = _AS_WORKERS_DO) -> bool:
+    """Take the second look at blobs that are due; returns whether there may be more."""
     # Without a write to the row of the job.
-    if not BlobCheck.objects.filter(due_at__lte=database_now()).exists():
+    if not looks.queue().filter(due_at__lte=database_now()).exists():
         return False
     with jobs.held(Job.Name.CHECKS) as job:
         if job is None:
             return False
-        due = list(BlobCheck.objects.filter(due_at__lte=database_now()).order_by("due_at")[:_BATCH])
+        due = list(looks.queue().filter(due_at__lte=database_now()).order_by("due_at")[:_BATCH])
         faults.close_of_deleted(limit=_BATCH)
         try:
-            responds = _check(due, store, job, accept_losses=accept_losses)
+            responds = _check(due, store, job, looks)
         except Interrupted:
             return False
         return responds and len(due) == _BATCH
 
 
-def _check(due: list[BlobCheck], store: BlobStore, job: jobs.Held, *, accept_losses: bool) -> bool:
+def _check(due: list[BlobCheck], store: BlobStore, job: jobs.Held, looks: Looks) -> bool:
     """Look at the content of some blobs; returns False if the storage is down, and the rest stays due."""
     missing: list[tuple[BlobCheck, StoredBlob, Finding]] = []
     failures = 0
@@ -92,13 +106,14 @@ def _check(due: list[BlobCheck], store: BlobStore, job: jobs.Held, *, accept_los
         if blob is None or blob.key != check.storage_key:
             _forget(check)  # deleted, or healed by an upload
             continue
-        finding = _second_look(blob, store, job)
+        finding = _second_look(blob, store, Pace(looks.bytes_per_second, job.renew))
+        job.renew()
         failures = failures + 1 if finding.content is Content.UNKNOWN else 0
         if finding.content is Content.MISSING:
             missing.append((check, blob, finding))
         else:
             _settle(check, blob, finding)
-    is_trusted = accept_losses or _is_trusted(store, missing=len(missing))
+    is_trusted = looks.accept_losses or _is_trusted(store, missing=len(missing))
     job.save(error="" if is_trusted else WRONG_STORE)
     for check, blob, finding in missing:
         if is_trusted:
@@ -111,13 +126,11 @@ def _check(due: list[BlobCheck], store: BlobStore, job: jobs.Held, *, accept_los
     return failures < _MAX_FAILURES
 
 
-def _second_look(blob: StoredBlob, store: BlobStore, job: jobs.Held) -> Finding:
+def _second_look(blob: StoredBlob, store: BlobStore, pace: Pace) -> Finding:
     """Content of another size needs not be read to be found damaged again."""
     finding = glance(store, key=blob.key, size=blob.size)
     if finding.content is Content.WHOLE:
-        pace = Pace(_CHECK_SPEED, job.renew)
-        finding = look(store, key=blob.key, digest=blob.digest, size=blob.size, pace=pace)
-    job.renew()
+        return look(store, key=blob.key, digest=blob.digest, size=blob.size, pace=pace)
     return finding
 
 

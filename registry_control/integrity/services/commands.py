@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -19,6 +19,7 @@ from registry_control.integrity.selectors.due import (
 )
 from registry_control.integrity.selectors.report import reconciled
 from registry_control.integrity.services import checks, reconcile, scrub, unknown
+from registry_control.integrity.services.checks import Looks
 from registry_control.integrity.services.reading import Pace
 from registry_data.storage.base import BlobStore
 
@@ -52,12 +53,14 @@ def scrub_all(store: BlobStore, *, bytes_per_second: int | None, accept_losses: 
         after = Position(found[-1].verified_at, found[-1].id)
         blobs += len(found)
         size += sum(each.size for each in found)
-    errors += confirm(store, accept_losses=accept_losses)
+    errors += confirm(store, _looks(bytes_per_second, accept_losses=accept_losses))
     return Outcome(blobs, size, list(dict.fromkeys(errors)))
 
 
-def scrub_some(digests: Sequence[str], store: BlobStore) -> Outcome:
-    """Read the content of some digests. Those that no blob has are errors."""
+def scrub_some(
+    digests: Sequence[str], store: BlobStore, *, bytes_per_second: int | None, accept_losses: bool
+) -> Outcome:
+    """Read and confirm the content of some digests, and of no others. Those that no blob has are errors."""
     blobs: list[StoredBlob] = []
     errors: list[str] = []
     for digest in digests:
@@ -66,11 +69,18 @@ def scrub_some(digests: Sequence[str], store: BlobStore) -> Outcome:
             errors.append(f"the registry has no blob {digest}")
         else:
             blobs.append(blob)
-    seen_before = BlobCheck.objects.filter(pk__in=[blob.id for blob in blobs], attempts__gt=0)
-    seen_before.update(due_at=database_now())
-    errors += filter(None, [scrub.read(blobs, store, Pace(None)).error])
-    errors += confirm(store)
+    looks = _looks(bytes_per_second, accept_losses=accept_losses, only=[blob.id for blob in blobs])
+    looks.queue().filter(attempts__gt=0).update(due_at=database_now())
+    errors += filter(None, [scrub.read(blobs, store, Pace(bytes_per_second)).error])
+    errors += confirm(store, looks)
     return Outcome(len(blobs), sum(blob.size for blob in blobs), list(dict.fromkeys(errors)))
+
+
+def _looks(
+    bytes_per_second: int | None, *, accept_losses: bool, only: Collection[int] | None = None
+) -> Looks:
+    looks = Looks(only=only, accept_losses=accept_losses)
+    return looks if bytes_per_second is None else replace(looks, bytes_per_second=bytes_per_second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ def reconcile_all(
             if done.error:
                 errors.append(done.error)
                 break
-    errors += confirm(store, accept_losses=accept_losses)
+    errors += confirm(store, Looks(accept_losses=accept_losses))
     removal = unknown.Removal()
     if not errors:
         removal = unknown.remove_due(store, grace=grace, even_most=remove_unknown)
@@ -123,23 +133,25 @@ def reconcile_all(
     )
 
 
-def confirm(store: BlobStore, *, accept_losses: bool = False) -> Sequence[str]:
+def confirm(store: BlobStore, looks: Looks) -> Sequence[str]:
     """Take the second looks that are due within seconds; returns the errors of those that failed.
 
-    With `accept_losses` also those that workers postponed or postpone meanwhile, because they accept none.
+    If losses are accepted, also those that workers postponed or postpone meanwhile, because they accept none.
     """
     until, deadline = database_now() + 2 * CONFIRM_AFTER, time.monotonic() + _LONGEST_WAIT
     began = database_now()
     while time.monotonic() < deadline:
-        if accept_losses:
-            checks.refused().update(due_at=began)
-        if not BlobCheck.objects.filter(due_at__lte=until).exists():
+        if looks.accept_losses:
+            looks.refused().update(due_at=began)
+        if not looks.queue().filter(due_at__lte=until).exists():
             break
-        if checks.work(store, accept_losses=accept_losses):
+        looked_at = time.monotonic()
+        if checks.work(store, looks):
             deadline = time.monotonic() + _LONGEST_WAIT
         else:
+            deadline += time.monotonic() - looked_at  # one look at a large blob may take longer, by the rate
             time.sleep(_PAUSE)
-    if accept_losses and checks.refused().exists():
+    if looks.accept_losses and looks.refused().exists():
         return [checks.WRONG_STORE]
-    failed = BlobCheck.objects.filter(failed_at__gte=began)
+    failed = looks.queue().filter(failed_at__gte=began)
     return list(dict.fromkeys(failed.values_list("reason", flat=True)[:20]))

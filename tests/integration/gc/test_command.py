@@ -206,6 +206,21 @@ def test_an_empty_digest_is_refused_and_starts_no_run(deleting: Pushed) -> None:
     assert not GcRun.objects.exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--report", "--explain", f"sha256:{'0' * 64}"),
+        ("--report", "--dry-run"),
+        ("--explain", f"sha256:{'0' * 64}", "--dry-run"),
+        ("--report", "--now"),
+    ],
+)
+def test_options_without_a_meaning_together_are_refused(deleting: Pushed, options: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError, match=r"not allowed with argument --|use it without --"):
+        gc(*options)
+    assert not GcRun.objects.exists()
+
+
 def test_now_says_what_it_passes_over_beside_the_document(deleting: Pushed) -> None:
     out, err = StringIO(), StringIO()
     call_command("gc", "--now", "--json", stdout=out, stderr=err)

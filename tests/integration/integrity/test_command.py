@@ -1,6 +1,7 @@
 """What `manage.py scrub` prints, and what it refuses."""
 
 import json
+import time
 from datetime import datetime
 from io import StringIO
 from typing import Any
@@ -8,12 +9,14 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from registry_control.catalog.models import Blob
 from registry_control.common.store import blob_store
+from registry_control.integrity.policy import MIB
 from registry_control.namespaces.models import Namespace
 from registry_data.storage.filesystem import FilesystemStore
-from tests.factories import Pushed, TestKey, digest_of, push_image
+from tests.factories import Pushed, TestKey, digest_of, push_blob, push_image
 from tests.integration.integrity.conftest import LAYER
-from tests.integration.integrity.steps import remove
+from tests.integration.integrity.steps import remove, scrub_all
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.only_on("sqlite")]
 
@@ -52,6 +55,33 @@ def test_the_document_has_the_errors_of_the_run(lost: Pushed) -> None:
     found, error = scrub(unknown)
     assert found["errors"] == [f"the registry has no blob {unknown}"]
     assert unknown in error
+
+
+def test_losses_are_accepted_of_the_named_digests_only(owner: TestKey, lost: Pushed) -> None:
+    # given lost content, which workers refuse to mark because it is most of all content
+    store = blob_store()
+    assert isinstance(store, FilesystemStore)
+    digests = [push_blob(owner, lost.image_id, b"layer %d" % number, store=store) for number in range(20)]
+    for digest in digests:
+        remove(store, digest)
+    scrub_all(store)
+    assert set(Blob.objects.values_list("state", flat=True)) == {Blob.State.LIVE}
+
+    # when an operator accepts the loss of two, then these are marked, and no others
+    found, error = scrub("--accept-losses", *digests[:2])
+    assert error == ""
+    assert sorted(each["digest"] for each in found["missing"]) == sorted(digests[:2])
+    assert set(Blob.objects.exclude(state=Blob.State.LIVE).values_list("digest", flat=True)) == {*digests[:2]}
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_content_is_read_no_faster_than_the_rate(owner: TestKey, lost: Pushed, is_named: bool) -> None:
+    digest = push_blob(owner, lost.image_id, b"x" * MIB, store=blob_store())
+    Blob.objects.exclude(digest=digest).update(state=Blob.State.DELETING)
+    began = time.monotonic()
+    found, _ = scrub("--rate=1", *[digest] * is_named)
+    assert found["bytes"] == MIB
+    assert time.monotonic() - began > 0.9
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "x", "1.5", ""])

@@ -18,6 +18,7 @@ from registry_control.integrity.policy import Content, Finding
 from registry_control.integrity.selectors.due import StoredBlob
 from registry_control.integrity.selectors.report import covered, errors
 from registry_control.integrity.services import checks, commands, scrub
+from registry_control.integrity.services.checks import Looks
 from registry_data.storage.base import Key, NotStored, Unavailable
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import Pushed, TestKey, digest_of, make_manifest, push_blob
@@ -232,7 +233,7 @@ def test_most_content_missing_at_once_is_taken_for_the_wrong_store(
 
     # but an operator who knows that the content is lost can let the next pushes heal it
     BlobCheck.objects.update(due_at=now())
-    checks.work(store, accept_losses=True)
+    checks.work(store, Looks(accept_losses=True))
     assert sorted(states().values()) == ["live"] * 3 + ["missing"] * 20
 
 

@@ -34,30 +34,38 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
-        parser.add_argument("--dry-run", action="store_true", help="show what would be removed")
+        # All but one of these only look, and each has an output of its own.
+        actions = parser.add_mutually_exclusive_group()
+        actions.add_argument("--dry-run", action="store_true", help="show what would be removed")
         parser.add_argument(
             "--now",
             action="store_true",
             help="empty the recycle bin and pass over the grace period;"
             " leases, running uploads and everything reachable stay",
         )
-        parser.add_argument(
+        actions.add_argument(
             "--explain", metavar="DIGEST", help="say why this content is kept, or when it goes"
         )
-        parser.add_argument(
+        actions.add_argument(
             "--release-breaker",
             action="store_true",
             help="first let a collector go on that the circuit breaker has stopped",
         )
-        parser.add_argument(
+        actions.add_argument(
             "--report", action="store_true", help="say why the disk has not shrunk, and remove nothing"
         )
         parser.add_argument("--json", action="store_true", help="print one JSON document")
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """Run, and print what was removed and what waits."""
+        """Run, and print what was removed and what waits.
+
+        Raises:
+            CommandError: for options that have no meaning together, or if not everything was removed.
+        """
+        if options["report"] and options["now"]:
+            raise CommandError("--report tells what is stored at present: use it without --now")
         if options["release_breaker"]:
-            self._release(options)
+            breaker.release(actor=SYSTEM)
         ignore_grace = options["now"]
         if options["report"]:
             self._report(as_json=options["json"])
@@ -80,18 +88,6 @@ class Command(BaseCommand):
             self._print_text(outcome, waiting, options)
         if outcome.errors:
             raise CommandError("not everything was removed: " + "; ".join(outcome.errors))
-
-    def _release(self, options: dict[str, Any]) -> None:
-        """Release the breaker, unless the command is only to look.
-
-        Raises:
-            CommandError: it is.
-        """
-        if options["dry_run"] or options["report"] or options["explain"] is not None:
-            raise CommandError(
-                "--release-breaker lets the collector go on: use it without --dry-run, --report and --explain"
-            )
-        breaker.release(actor=SYSTEM)
 
     def _explain(self, digest: str, rules: Rules, as_json: bool) -> None:
         try:

@@ -48,14 +48,13 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **options: Any) -> None:
         """Read, confirm, and print what is damaged or missing."""
         digests = [self._parse(digest) for digest in options["digests"]]
+        rate, accept_losses = options["rate"] and options["rate"] * MIB, options["accept_losses"]
         if digests:
-            outcome = commands.scrub_some(digests, blob_store())
-        else:
-            outcome = commands.scrub_all(
-                blob_store(),
-                bytes_per_second=options["rate"] and options["rate"] * MIB,
-                accept_losses=options["accept_losses"],
+            outcome = commands.scrub_some(
+                digests, blob_store(), bytes_per_second=rate, accept_losses=accept_losses
             )
+        else:
+            outcome = commands.scrub_all(blob_store(), bytes_per_second=rate, accept_losses=accept_losses)
         report = full_report(period=settings.SCRUB_PERIOD)
         if options["json"]:
             errors = list(dict.fromkeys([*outcome.errors, *report.errors]))
