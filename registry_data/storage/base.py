@@ -217,9 +217,10 @@ class BlobStore(Protocol):
     def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
         """Delete an upload, but not the blob that it was published as. Idempotent.
 
-        Both parameters save the driver a lookup. `published` is the key under which the caller has just
-        published the upload; `held` says that the caller has it open and that it was not published. With
-        either, the caller may still have the upload open.
+        `published` is the key of that blob, if the caller knows it. Without it a driver looks for the key in
+        the upload, which may lack it: a request to create an upload that was delayed creates the upload again
+        after it was discarded. `held` says that the caller has the upload open and that it was not published.
+        With either, the caller may still have the upload open.
 
         Raises:
             Busy: another writer has it open and would leave bytes without an upload. Retry later.
@@ -260,6 +261,8 @@ class BlobStore(Protocol):
 
     def remove_object(self, kind: Kind, name: str) -> None:
         """Delete an object that a listing returned. Idempotent. The caller knows that nothing refers to it.
+
+        Content goes only as an object of the kind CONTENT, never together with an upload.
 
         Raises:
             ValueError: it is foreign, or its name has not the form of its kind.

@@ -113,6 +113,16 @@ def test_a_published_upload_is_discarded_with_its_key(store: BlobStore) -> None:
     assert b"".join(store.read(key)) == b"content"
 
 
+def test_an_upload_that_was_created_again_is_discarded_without_its_key(store: BlobStore) -> None:
+    key = stored(store, b"content")
+    upload = UploadId(parse_key(key)[1])
+    store.create_upload(upload)
+    store.discard(upload, published=key)
+    with pytest.raises(NotStored):
+        store.upload_size(upload)
+    assert b"".join(store.read(key)) == b"content"
+
+
 def test_a_writer_may_discard_its_open_upload(store: BlobStore) -> None:
     for before in (b"", b"content"):
         upload = new_upload(store, before)

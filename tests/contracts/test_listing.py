@@ -80,6 +80,19 @@ def test_listed_objects_can_be_removed_and_others_stay(store: BlobStore) -> None
     assert {each.upload for each in listed(store)} == {parse_key(kept)[1]}
 
 
+def test_an_upload_is_removed_without_content_that_has_its_id(store: BlobStore) -> None:
+    # given content, and the upload that it came with, which a late request has created again
+    key = stored(store, b"kept")
+    upload = UploadId(parse_key(key)[1])
+    store.create_upload(upload)
+    for each in list(listed(store)):
+        if each.kind is Kind.UPLOAD:
+            store.remove_object(each.kind, each.name)
+    assert b"".join(store.read(key)) == b"kept"
+    with pytest.raises(NotStored):
+        store.upload_size(upload)
+
+
 def test_the_parts_of_a_forgotten_multipart_upload_are_removed(store: BlobStore) -> None:
     if not isinstance(store, S3Store):
         return

@@ -18,6 +18,7 @@ from registry_control.catalog.services import images
 from registry_control.common import clock_watch
 from registry_control.common.models import writable_sql
 from registry_control.db.durability import unsynced_transaction
+from registry_control.db.fields import Last32
 from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import (
     Parameter,
@@ -32,6 +33,7 @@ from registry_control.db.sql import (
     uuid_from_db,
 )
 from registry_data.storage.base import BlobStore, Busy, Key, StorageError, UploadId
+from registry_data.storage.keys import parse_key
 
 logger = logging.getLogger(__name__)
 
@@ -263,14 +265,25 @@ def _forget(session_ids: Iterable[UUID]) -> None:
 
 
 def _remove_bytes(upload: UploadId, store: BlobStore) -> None:
-    """Delete an upload, and the key under which it was published unless a blob has that key."""
-    # A crash between publishing and recording leaves such a key.
-    if (key := store.published_as(upload)) is not None:
-        remove_unless_named(key, store=store)
-    store.discard(upload)
+    """Delete an upload of a closed session, and the key under which it was published unless a blob has it.
+
+    Only the database knows whether it is a blob: a request to create the upload may have been delayed until
+    after that, so that the storage has an upload that looks like one that was never published.
+    """
+    named = _key_of_blob(upload)
+    # A crash between publishing and recording leaves a key that no blob has.
+    if named is None and (key := store.published_as(upload)) is not None:
+        store.delete(key)
+    store.discard(upload, published=named)
 
 
 def remove_unless_named(key: Key, *, store: BlobStore) -> None:
-    """Delete the key of a closed session unless a blob has it."""
-    if not Blob.objects.filter(storage_key=key).exists():
+    """Delete the key of a closed session unless its upload is a blob."""
+    if _key_of_blob(parse_key(key)[1]) is None:
         store.delete(key)
+
+
+def _key_of_blob(generation: str) -> Key | None:
+    """The storage key of the blob that an upload became, in whatever state."""
+    blobs = Blob.objects.alias(generation=Last32("storage_key")).filter(generation=generation)
+    return next((Key(key) for key in blobs.values_list("storage_key", flat=True)[:1]), None)

@@ -131,20 +131,25 @@ class S3Store:
 
     def discard(self, upload: UploadId, *, published: Key | None = None, held: bool = False) -> None:
         """Delete unpublished objects, and the state last: an interrupted call can be repeated from it."""
-        names = ObjectNames(upload)
         writer = self._process.writers.get(upload) if published or held else None
-        if writer is not None:
-            if not writer.release_unsaved():
-                self._remove(names, is_blob=bool(published))
-            self._bucket.delete(names.state)
+        if writer is None:
+            self._discard_free(upload, is_blob=bool(published))
             return
+        names = ObjectNames(upload)
+        if not writer.release_unsaved():
+            self._remove(names, is_blob=bool(published))
+        self._bucket.delete(names.state)
+
+    def _discard_free(self, upload: UploadId, *, is_blob: bool) -> None:
+        """Discard an upload without a writer. `is_blob`: its object stays, whatever the state says."""
+        names = ObjectNames(upload)
         try:
             # With the lease, no other writer can add objects that this call would miss.
             lease = Lease(self._bucket, names.state, self._free(upload))
         except NotStored:
             return
         try:
-            self._remove(names, is_blob=bool(lease.state.key))
+            self._remove(names, is_blob=is_blob or bool(lease.state.key))
         except StorageError:
             with suppress(StorageError):
                 lease.release(lease.state)
@@ -186,13 +191,16 @@ class S3Store:
         return page_of_bucket(self._bucket, cursor, limit=limit)
 
     def remove_object(self, kind: Kind, name: str) -> None:
-        """Delete an object, with the rest of its upload if it is the state of one, or abort its parts."""
+        """Delete an object, with the parts and tails of its upload if it is the state of one, or abort parts.
+
+        The object that the upload was to become is content, which the caller judges by itself.
+        """
         upload = UploadId(upload_of(kind, name))
         if kind is Kind.UNFINISHED:
             self._bucket.abort_multiparts(name)
             return
         if kind is Kind.UPLOAD:
-            self.discard(upload)
+            self._discard_free(upload, is_blob=True)
         self._bucket.delete(name)
 
     @property

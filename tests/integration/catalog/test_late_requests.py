@@ -189,6 +189,30 @@ def test_an_upload_that_is_cancelled_during_a_write_leaves_no_bytes(upload: Uplo
         assert [found.object_name for found in left if upload.id in (found.object_name or "")] == []
 
 
+def test_invariant_1_an_upload_that_is_created_again_after_it_became_a_blob_goes_without_the_blob(
+    upload: Upload, store: BlobStore
+) -> None:
+    # given a blob, whose first request to create the upload was repeated, and reaches the storage only now
+    finish_small(b"", DIGEST, upload, at=None, store=store)
+    store.create_upload(upload.id)
+
+    # when the worker removes what is left of the closed session, then the blob stays
+    uploads.expire(store=store, limit=10)
+    assert not UploadSession.objects.exists()
+    assert content_of(store) == CONTENT
+    with pytest.raises(NotStored):
+        store.upload_size(upload.id)
+
+
+def test_an_upload_that_a_killed_process_published_and_did_not_record_is_removed(
+    upload: Upload, store: BlobStore
+) -> None:
+    store.publish(upload.id, key_of(upload))
+    UploadSession.objects.update(expires_at=now())
+    uploads.expire(store=store, limit=10)
+    assert ended(upload, store)
+
+
 def test_invariant_1_a_truncated_upload_is_not_closed_with_its_former_digest(
     start: Callable[[], Upload], store: BlobStore
 ) -> None:

@@ -25,6 +25,7 @@ from registry_data.oci.digest import Digest
 from registry_data.storage.base import BlobStore, Key, NotStored, Page, Unavailable, UploadId
 from registry_data.storage.factory import open_store
 from registry_data.storage.filesystem import FilesystemStore
+from registry_data.storage.keys import parse_key
 from registry_data.storage.s3.state import blob_object
 from registry_data.storage.s3.store import S3Store
 from tests.factories import Pushed, TestKey, digest_of, push_blob, push_image
@@ -301,6 +302,11 @@ def s3(request: pytest.FixtureRequest) -> BlobStore:
     return made
 
 
+@pytest.fixture
+def pushed_to_s3(owner: TestKey, namespace: Any, s3: BlobStore) -> Pushed:
+    return push_image(owner, namespace, layers=[LAYER], store=s3)
+
+
 @pytest.mark.clients
 def test_the_objects_of_a_bucket_are_compared_too(owner: TestKey, namespace: Any, s3: BlobStore) -> None:
     pushed = push_image(owner, namespace, layers=[LAYER, os.urandom(9_000_000)], store=s3)
@@ -317,6 +323,43 @@ def test_the_objects_of_a_bucket_are_compared_too(owner: TestKey, namespace: Any
     assert not is_stored(s3, lost)
     assert is_stored(s3, current(pushed.blobs[2]).storage_key)
     assert s3.upload_size(UploadId(session.hex)) == 0
+
+
+@pytest.mark.clients
+def test_invariant_1_the_rest_of_an_upload_that_is_a_blob_goes_without_the_blob(
+    pushed_to_s3: Pushed, s3: BlobStore
+) -> None:
+    # given the state of an upload, which is a blob, as in a bucket that was filled from an older copy
+    blob = current(digest_of(LAYER))
+    upload = UploadId(parse_key(Key(blob.storage_key))[1])
+    UploadSession.objects.all().delete()
+    s3.create_upload(upload)
+
+    # when it is removed, then the blob stays
+    work(s3)
+    assert [(each.kind, each.upload) for each in UnknownObject.objects.all()] == [("upload", upload)]
+    assert unknown.remove_due(s3, grace=timedelta(0)).objects == 1
+    assert s3.size(Key(blob.storage_key)) == len(LAYER)
+    with pytest.raises(NotStored):
+        s3.upload_size(upload)
+
+
+@pytest.mark.clients
+def test_what_a_killed_process_has_stored_of_a_blob_is_removed(pushed_to_s3: Pushed, s3: BlobStore) -> None:
+    # given the object of a blob that was neither recorded nor noted in the state: a kill came in between
+    assert isinstance(s3, S3Store)
+    upload = UploadId(uuid4().hex)
+    s3.create_upload(upload)
+    s3._bucket.put(blob_object(upload), b"half published")  # noqa: SLF001
+
+    # then both go
+    work(s3)
+    assert {each.kind for each in UnknownObject.objects.filter(upload=upload)} == {"content", "upload"}
+    assert unknown.remove_due(s3, grace=timedelta(0)).objects == 2
+    left = s3.list_objects("", limit=1000).objects
+    assert upload not in {each.upload for each in left}
+    for digest in pushed_to_s3.blobs:
+        assert is_stored(s3, current(digest).storage_key)
 
 
 @pytest.mark.clients
