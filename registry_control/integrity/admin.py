@@ -62,7 +62,7 @@ class BlobFaultAdmin(ReadOnlyAdmin):
     @admin.display(description="images")
     def images(self, fault: BlobFault) -> str:
         """The images that have the blob."""
-        return ", ".join(names_of_images_with(fault.blob_id)) or "none"
+        return ", ".join(names_of_images_with([fault.blob_id])[fault.blob_id]) or "none"
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

@@ -1,10 +1,10 @@
 """The wire formats of scrubbing."""
 
-from typing import Any
+from typing import Any, Final
 
 from rest_framework import serializers
 
-from registry_control.integrity.selectors.report import Reconciled, Report, State
+from registry_control.integrity.selectors.report import MOST, Reconciled, Report, State
 
 
 class FaultSerializer(serializers.Serializer[Any]):
@@ -16,6 +16,11 @@ class FaultSerializer(serializers.Serializer[Any]):
     state = serializers.ChoiceField(choices=[*State])
     detail = serializers.CharField(help_text="What was found.")
     healed_at = serializers.DateTimeField(allow_null=True)
+
+
+_LISTED: Final = (
+    f"At most {MOST}: the quarantined ones first, then the healed ones, the newest of each first."
+)
 
 
 class ReconciledSerializer(serializers.Serializer[Reconciled]):
@@ -36,8 +41,13 @@ class ScrubSerializer(serializers.Serializer[Report]):
 
     period = serializers.IntegerField(help_text="Seconds within which all content is read; 0: never.")
     covered = serializers.FloatField(help_text="Share of the bytes that were hashed within the period.")
-    damaged = FaultSerializer(many=True)
-    missing = FaultSerializer(many=True)
+    damaged = FaultSerializer(many=True, help_text=_LISTED)
+    damaged_total = serializers.IntegerField(help_text="Findings, also those that `damaged` lacks.")
+    missing = FaultSerializer(many=True, help_text=_LISTED)
+    missing_total = serializers.IntegerField(help_text="Findings, also those that `missing` lacks.")
+    quarantined_total = serializers.IntegerField(
+        help_text="Blobs that are damaged or missing now, also those that the lists lack."
+    )
     waiting = serializers.IntegerField(
         help_text="Blobs that are looked at again: first findings to confirm, and quarantined ones."
     )

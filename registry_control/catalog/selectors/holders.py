@@ -1,5 +1,6 @@
 """Queries for the images that have a blob, and for images without contents."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -18,7 +19,7 @@ from registry_control.catalog.models import (
 )
 from registry_control.common.models import DELETED, NOT_DELETING, Status, not_deleting_sql
 from registry_control.db.functions import DatabaseNow
-from registry_control.db.sql import id_parameter, row, rows
+from registry_control.db.sql import Rows, batches, id_parameter, placeholders, row, rows
 from registry_control.namespaces.models import Namespace
 
 # A longer search would cost more than an upload of the blob; clients can name the source image themselves.
@@ -44,20 +45,39 @@ WHERE i.id = h.image_id AND n.id = i.namespace_id AND p.id = n.project_id AND p.
 AND {not_deleting_sql("i")} AND {not_deleting_sql("n")}
 ORDER BY h.number LIMIT 20
 """
+# The same for many blobs at once.
 _LINKED_ANYWHERE: Final = """
-WITH RECURSIVE holder (image_id, number) AS (
-    SELECT (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = %s ORDER BY k.image_id LIMIT 1), 1
+WITH RECURSIVE holder (blob_id, image_id, number) AS (
+    SELECT b.id, (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = b.id
+                  ORDER BY k.image_id LIMIT 1), 1
+    FROM catalog_blob b WHERE b.id IN {ids}
     UNION ALL
-    SELECT (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = %s AND k.image_id > h.image_id
-            ORDER BY k.image_id LIMIT 1), h.number + 1
+    SELECT h.blob_id, (SELECT k.image_id FROM catalog_bloblink k
+                       WHERE k.blob_id = h.blob_id AND k.image_id > h.image_id
+                       ORDER BY k.image_id LIMIT 1), h.number + 1
     FROM holder h WHERE h.image_id IS NOT NULL AND h.number < %s
 )
-SELECT n.name, i.name
+SELECT h.blob_id, n.name, i.name
 FROM holder h
 CROSS JOIN catalog_image i
 CROSS JOIN namespaces_namespace n
 WHERE i.id = h.image_id AND n.id = i.namespace_id
 """
+# One subquery for each blob, joined by UNION ALL: SQLite has no LATERAL, and a window function would read all
+# leases of the blobs.
+_SOME_LEASES: Final = """
+SELECT part.blob_id, part.image_id FROM (
+    SELECT blob_id, image_id FROM catalog_bloblease WHERE blob_id = %s LIMIT %s
+) part
+"""
+_LEASED_ANYWHERE: Final = """
+SELECT l.blob_id, n.name, i.name
+FROM ({leases}) l
+CROSS JOIN catalog_image i
+CROSS JOIN namespaces_namespace n
+WHERE i.id = l.image_id AND n.id = i.namespace_id
+"""
+_MOST_SUBQUERIES: Final = 500  # of one statement, by SQLite's default limit
 
 # Examines 20 images in index order. If all of them belong to other organizations, the uploaded bytes are
 # stored like those of an unknown blob.
@@ -118,12 +138,28 @@ def images_with(blob_id: int, *, organization_id: UUID) -> list[tuple[str, str]]
     return list(dict.fromkeys([*((namespace, name) for namespace, name in linked), *leases[:_MAX_IMAGES]]))
 
 
-def names_of_images_with(blob_id: int, *, limit: int = 200) -> list[str]:
-    """The names of some of the images of all organizations that have a blob, for operators."""
-    linked = rows(_LINKED_ANYWHERE, [blob_id, blob_id, limit])
-    leases = BlobLease.objects.filter(blob=blob_id).values_list("image__namespace__name", "image__name")
-    names = [*((namespace, name) for namespace, name in linked), *leases[:limit]]
-    return sorted({f"{namespace}/{name}" for namespace, name in names})[:limit]
+def names_of_images_with(blob_ids: Collection[int], *, limit: int = 200) -> dict[int, list[str]]:
+    """The names of some of the images of all organizations that have each of some blobs, for operators."""
+    ids = list(dict.fromkeys(blob_ids))
+    names: dict[int, set[str]] = {blob_id: set() for blob_id in ids}
+    for blob_id, namespace, name in [*_linked_anywhere(ids, limit), *_leased_anywhere(ids, limit)]:
+        names[blob_id].add(f"{namespace}/{name}")
+    return {blob_id: sorted(found)[:limit] for blob_id, found in names.items()}
+
+
+def _linked_anywhere(blob_ids: Sequence[int], limit: int) -> Rows:
+    if not blob_ids:
+        return []
+    return rows(_LINKED_ANYWHERE.format(ids=placeholders(blob_ids)), [*blob_ids, limit])
+
+
+def _leased_anywhere(blob_ids: Sequence[int], limit: int) -> Rows:
+    found: Rows = []
+    for batch in batches(blob_ids, _MOST_SUBQUERIES):
+        leases = " UNION ALL ".join([_SOME_LEASES] * len(batch))
+        parameters = [value for blob_id in batch for value in (blob_id, limit)]
+        found += rows(_LEASED_ANYWHERE.format(leases=leases), parameters)
+    return found
 
 
 def deletions_pending() -> bool:

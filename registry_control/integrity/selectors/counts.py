@@ -14,6 +14,11 @@ class Faults(NamedTuple):
     found: int  # since the installation exists
     healed: int
 
+    @property
+    def listed(self) -> int:
+        """Those that a report may list."""
+        return self.open + self.healed
+
 
 def faults() -> dict[str, Faults]:
     """Count the findings of each kind."""

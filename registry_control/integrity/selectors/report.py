@@ -1,6 +1,6 @@
 """What scrubbing and reconciling have found, for operators of the installation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,10 +16,11 @@ from registry_control.catalog.selectors.holders import names_of_images_with
 from registry_control.common.clock import database_now
 from registry_control.db.sql import row, time_parameter
 from registry_control.integrity.models import BlobCheck, BlobFault, Job, UnknownObject
+from registry_control.integrity.selectors import counts
 from registry_control.integrity.selectors.due import totals
 
 RESOURCE: Final = "registry_gc"
-_MOST: Final = 500  # findings of one kind
+MOST: Final = 500  # findings of one kind
 _REASONS: Final = 10
 _COUNTED_EVERY: Final = timedelta(hours=1)
 _DEFAULT_PERIOD: Final = timedelta(days=30)  # that coverage is told of while scrubbing is off
@@ -68,9 +69,25 @@ class Report:
     covered: float  # share of bytes
     damaged: Sequence[Fault]
     missing: Sequence[Fault]
+    counted: Mapping[str, counts.Faults]  # all findings of each kind, also those that the lists lack
     waiting: int  # blobs to look at again, the quarantined ones included
     reconcile: Reconciled
     errors: Sequence[str]
+
+    @property
+    def damaged_total(self) -> int:
+        """The number of findings that `damaged` would have without its limit."""
+        return self.counted[BlobFault.Kind.DAMAGED].listed
+
+    @property
+    def missing_total(self) -> int:
+        """The number of findings that `missing` would have without its limit."""
+        return self.counted[BlobFault.Kind.MISSING].listed
+
+    @property
+    def quarantined_total(self) -> int:
+        """The number of blobs that are damaged or missing now."""
+        return sum(each.open for each in self.counted.values())
 
 
 def report(principal: Principal, *, period: timedelta) -> Report:
@@ -85,11 +102,14 @@ def report(principal: Principal, *, period: timedelta) -> Report:
 
 def full_report(*, period: timedelta) -> Report:
     """The findings, for a caller that has been authorized."""
+    damaged, missing = _newest(BlobFault.Kind.DAMAGED), _newest(BlobFault.Kind.MISSING)
+    images = names_of_images_with([found.blob_id for found in (*damaged, *missing)])
     return Report(
         period=int(period.total_seconds()),
         covered=covered(period or _DEFAULT_PERIOD),
-        damaged=_faults(BlobFault.Kind.DAMAGED),
-        missing=_faults(BlobFault.Kind.MISSING),
+        damaged=[_fault(found, images[found.blob_id]) for found in damaged],
+        missing=[_fault(found, images[found.blob_id]) for found in missing],
+        counted=counts.faults(),
         waiting=BlobCheck.objects.count(),
         reconcile=reconciled(),
         errors=errors(),
@@ -130,14 +150,18 @@ def covered(period: timedelta) -> float:
     return round(1 - uncovered / max(size, uncovered), 4)
 
 
-def _faults(kind: BlobFault.Kind) -> list[Fault]:
+def quarantined(faults: Sequence[Fault]) -> list[Fault]:
+    """Those of the findings whose content is damaged or missing now."""
+    return [fault for fault in faults if fault.state is State.QUARANTINED]
+
+
+def _newest(kind: BlobFault.Kind) -> list[BlobFault]:
     """The open findings first, then the healed ones, the newest of each first."""
     found = BlobFault.objects.filter(kind=kind).order_by("-found_at", "-pk")
-    both = [*found.filter(healed_at__isnull=True)[:_MOST], *found.filter(healed_at__isnull=False)[:_MOST]]
-    return [_fault(each) for each in both[:_MOST]]
+    both = [*found.filter(healed_at__isnull=True)[:MOST], *found.filter(healed_at__isnull=False)[:MOST]]
+    return both[:MOST]
 
 
-def _fault(found: BlobFault) -> Fault:
+def _fault(found: BlobFault, images: Sequence[str]) -> Fault:
     state = State.QUARANTINED if found.healed_at is None else State.HEALED
-    images = names_of_images_with(found.blob_id)
     return Fault(found.digest, images, found.found_at, state, found.detail, found.healed_at)

@@ -6,7 +6,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from tests.factories import Pushed, TestKey, make_key, make_namespace, push_image, unique
+from registry_control.catalog.models import Blob
+from registry_control.integrity.policy import Content, Finding
+from registry_control.integrity.services import faults
+from tests.factories import Pushed, TestKey, make_key, make_namespace, push_blob, push_image, unique
 from tests.integration.control.api import Api
 
 pytestmark = pytest.mark.django_db
@@ -83,6 +86,29 @@ def test_an_operation_stays_within_its_budget(
     assert response.status == 200
     statements = [query["sql"] for query in captured.captured_queries if not is_control(query["sql"])]
     assert len(statements) == BUDGET[operation], "\n".join(statements)
+
+
+@pytest.mark.parametrize("findings", [2, 40])
+def test_the_findings_of_scrubbing_cost_the_same_however_many_there_are(
+    operator: TestKey, pushed: Pushed, findings: int
+) -> None:
+    # given damaged and missing blobs that an image has
+    for number in range(findings):
+        blob = Blob.objects.get(digest=push_blob(operator, pushed.image_id, b"layer %d" % number))
+        content = Content.MISSING if number % 2 else Content.DAMAGED
+        assert faults.settle(blob.pk, key=blob.storage_key, finding=Finding(content))
+
+    # when an operator reads them
+    with CaptureQueriesContext(connection) as captured:
+        response = Api(operator).get(f"{V1BETA1}/gc/scrub")
+
+    # then the number of statements is always the same
+    assert (len(response.body["damaged"]), response.body["damaged_total"]) == (findings / 2, findings / 2)
+    assert response.body["missing"][0]["images"] == [str(pushed.image)]
+    # key, operator, two lists of each kind, links, leases, time and coverage, totals; rows of the queue of
+    # second looks, job and unknown objects of reconciling, errors of jobs and of blobs
+    statements = [query["sql"] for query in captured.captured_queries]
+    assert len(statements) == 16, "\n".join(statements)
 
 
 def is_control(sql: str) -> bool:

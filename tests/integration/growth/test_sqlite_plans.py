@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from bench.growth.tables import GIANT
 from registry_control.catalog.models import Blob, Image
 from registry_control.catalog.selectors import listing
-from registry_control.catalog.selectors.holders import images_with
+from registry_control.catalog.selectors.holders import images_with, names_of_images_with
 from registry_control.rest.pagination import page_of
 from tests.integration.growth.conftest import Grown
 from tests.integration.growth.watched import Statement, recording
@@ -80,3 +80,16 @@ def test_a_mount_without_source_looks_up_images_by_blob(grown: Grown) -> None:
     # then each is read by id, without reading whole namespaces
     assert found
     assert [step for step in _steps(statements) if "(namespace_id=?)" in step] == []
+
+
+def test_the_images_of_lost_blobs_are_looked_up_by_blob(grown: Grown) -> None:
+    # given a blob that most images have, and others
+    ids = list(Blob.objects.order_by("pk").values_list("pk", flat=True)[:20])
+
+    # when their images are looked up, then no table is scanned
+    statements: list[Statement] = []
+    with recording(statements):
+        assert any(names_of_images_with(ids).values())
+    steps = [step for step in _steps(statements) if "USING" in step]
+    assert [step for step in steps if step.startswith("SCAN")] == []
+    assert {step.split()[1] for step in steps} >= {"b", "k", "i", "n", "catalog_bloblease"}

@@ -1,12 +1,12 @@
 """Short names for what the tests of scrubbing and reconciling do."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from registry_control.catalog.models import Blob
 from registry_control.common.clock import now
-from registry_control.integrity.models import BlobCheck
+from registry_control.integrity.models import BlobCheck, BlobFault
 from registry_control.integrity.services import checks, scrub
 from registry_data.storage.base import BlobStore, Key, UploadId
 from registry_data.storage.filesystem import FilesystemStore
@@ -70,6 +70,24 @@ def scrub_all(store: BlobStore) -> None:
     age(days=29)
     scrub.work(store, period=PERIOD)
     second_looks(store)
+
+
+def report_lost(number: int, *, kind: str = "damaged", healed_at: datetime | None = None) -> list[BlobFault]:
+    """Findings for blobs that have no rows; the newest is the last."""
+    moment, first = now(), BlobFault.objects.count() + 1_000_000
+    return BlobFault.objects.bulk_create(
+        BlobFault(
+            blob_id=first + each,
+            digest=digest_of(b"%d" % (first + each)),
+            kind=kind,
+            size=1,
+            storage_key="key",
+            detail="other bytes",
+            found_at=moment + timedelta(seconds=each),
+            healed_at=healed_at,
+        )
+        for each in range(number)
+    )
 
 
 def second_looks(store: BlobStore) -> None:

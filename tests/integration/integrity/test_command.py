@@ -1,6 +1,7 @@
 """What `manage.py scrub` prints, and what it refuses."""
 
 import json
+import re
 import time
 from datetime import datetime
 from io import StringIO
@@ -12,11 +13,12 @@ from django.core.management import CommandError, call_command
 from registry_control.catalog.models import Blob
 from registry_control.common.store import blob_store
 from registry_control.integrity.policy import MIB
+from registry_control.integrity.selectors import report
 from registry_control.namespaces.models import Namespace
 from registry_data.storage.filesystem import FilesystemStore
 from tests.factories import Pushed, TestKey, digest_of, push_blob, push_image
 from tests.integration.integrity.conftest import LAYER
-from tests.integration.integrity.steps import remove, scrub_all
+from tests.integration.integrity.steps import remove, scrub_all, truncate
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.only_on("sqlite")]
 
@@ -82,6 +84,32 @@ def test_content_is_read_no_faster_than_the_rate(owner: TestKey, lost: Pushed, i
     found, _ = scrub("--rate=1", *[digest] * is_named)
     assert found["bytes"] == MIB
     assert time.monotonic() - began > 0.9
+
+
+def test_the_true_number_of_findings_is_printed(lost: Pushed, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given more findings than a list holds
+    store = blob_store()
+    assert isinstance(store, FilesystemStore)
+    truncate(store, digest_of(b"another layer"))
+    truncate(store, lost.blobs[0])
+    monkeypatch.setattr(report, "MOST", 1)
+
+    # when content is read and compared, then all are counted
+    text = run("scrub")
+    assert re.findall(r"^(?:damaged|missing): .*$", text, re.MULTILINE) == ["damaged: 2", "missing: 1"]
+    assert text.count("\n  and 1 more, which the administration lists\n") == 1
+    text = run("reconcile")
+    assert "damaged or missing: 3\n" in text
+    assert len(re.findall(r"^  sha256:", text, re.MULTILINE)) == 2
+    assert "\n  and 1 more, which the administration lists\n" in text
+    found = json.loads(run("reconcile", "--json"))
+    assert (len(found["quarantined"]), found["quarantined_total"]) == (2, 3)
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "x", "1.5", ""])

@@ -432,7 +432,7 @@ def test_the_command_finds_confirms_and_removes_in_one_run(configured: Pushed) -
     remove(store, digest_of(LAYER))
     key = orphan(store, b"garbage")
     found = run()
-    assert found["quarantined"] == [digest_of(LAYER)]
+    assert (found["quarantined"], found["quarantined_total"]) == ([digest_of(LAYER)], 1)
     assert (found["rows"], found["unknown"], found["removed"], found["errors"]) == (3, 1, 0, [])
     first_seen(days=2)
     assert run()["removed"] == 1

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from registry_control.common.store import blob_store
-from registry_control.integrity.selectors.report import State, full_report
+from registry_control.integrity.selectors.report import full_report, quarantined
 from registry_control.integrity.services import commands
 from registry_control.integrity.services.commands import Comparison
 
@@ -42,21 +42,22 @@ class Command(BaseCommand):
             remove_unknown=options["remove_unknown"],
         )
         report = full_report(period=settings.SCRUB_PERIOD)
-        broken = [
-            fault.digest for fault in (*report.damaged, *report.missing) if fault.state is State.QUARANTINED
-        ]
+        broken = [fault.digest for fault in quarantined([*report.damaged, *report.missing])]
         if options["json"]:
-            self.stdout.write(json.dumps({**asdict(found), "quarantined": broken}))
+            shown = {"quarantined": broken, "quarantined_total": report.quarantined_total}
+            self.stdout.write(json.dumps({**asdict(found), **shown}))
         else:
-            self._print(found, broken)
+            self._print(found, broken, total=report.quarantined_total)
         if found.errors:
             raise CommandError("not everything was compared: " + "; ".join(found.errors))
 
-    def _print(self, found: Comparison, broken: list[str]) -> None:
+    def _print(self, found: Comparison, broken: list[str], *, total: int) -> None:
         self.stdout.write(f"compared {found.rows} blobs and {found.objects} objects of the storage")
-        self.stdout.write(f"damaged or missing: {len(broken)}")
+        self.stdout.write(f"damaged or missing: {total}")
         for digest in broken:
             self.stdout.write(f"  {digest}")
+        if total > len(broken):
+            self.stdout.write(f"  and {total - len(broken)} more, which the administration lists")
         self.stdout.write(f"blobs without references added to the review queue: {found.queued}")
         self.stdout.write(f"unknown objects removed: {found.removed}")
         self.stdout.write(

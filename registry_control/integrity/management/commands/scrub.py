@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from registry_control.common.store import blob_store
 from registry_control.integrity.policy import MIB
-from registry_control.integrity.selectors.report import Fault, Report, State, full_report
+from registry_control.integrity.selectors.report import Fault, Report, full_report, quarantined
 from registry_control.integrity.serializers import ScrubSerializer
 from registry_control.integrity.services import commands
 from registry_control.integrity.services.commands import Outcome
@@ -74,10 +74,12 @@ class Command(BaseCommand):
     def _print(self, outcome: Outcome, report: Report) -> None:
         self.stdout.write(f"read {outcome.blobs} blobs of {outcome.bytes} bytes")
         for kind, faults in (("damaged", report.damaged), ("missing", report.missing)):
-            quarantined = [fault for fault in faults if fault.state is State.QUARANTINED]
-            self.stdout.write(f"{kind}: {len(quarantined)}")
-            for fault in quarantined:
+            shown, total = quarantined(faults), report.counted[kind].open
+            self.stdout.write(f"{kind}: {total}")
+            for fault in shown:
                 self._print_fault(fault)
+            if total > len(shown):
+                self.stdout.write(f"  and {total - len(shown)} more, which the administration lists")
 
     def _print_fault(self, fault: Fault) -> None:
         images = ", ".join(fault.images) or "no image"
