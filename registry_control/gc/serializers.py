@@ -123,7 +123,8 @@ class ExplanationSerializer(serializers.Serializer[Explanation]):
     state = serializers.ChoiceField(choices=[*State])
     kept_by = serializers.ListField(
         child=serializers.CharField(),
-        help_text="Tags, manifests and leases of images that the API key may see, and `images of others`.",
+        help_text="Tags, manifests and leases of images that the API key may see, and `images of others`;"
+        " at most 200, of which the last is `and more` if there are more.",
     )
     goes_at = serializers.DateTimeField(allow_null=True, help_text="Null: not as long as it is kept.")
     reason = serializers.CharField()

@@ -1,6 +1,6 @@
 """Queries for the contents of the recycle bin."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import Final, NamedTuple
@@ -115,11 +115,14 @@ def expired_manifests() -> int:
     )
 
 
-def recycled_until(image: Image) -> datetime | None:
-    """When an image leaves the recycle bin for good; None if neither it nor its namespace is in it."""
-    of_image = RecycleBinEntry.objects.filter(row_id__in=[image.pk, image.namespace_id])
-    until: datetime | None = of_image.aggregate(until=Min("expires_at"))["until"]
-    return until
+def recycled_until(images: Collection[Image]) -> datetime | None:
+    """When the last of some images leaves the recycle bin for good; None if none of them is in it."""
+    ids = {row_id for image in images for row_id in (image.pk, image.namespace_id)}
+    entries = RecycleBinEntry.objects.filter(row_id__in=ids).values_list("row_id").annotate(Min("expires_at"))
+    ends: dict[UUID | None, datetime] = dict(entries)
+    of_images = ([ends.get(image.pk), ends.get(image.namespace_id)] for image in images)
+    untils = (min((end for end in each if end is not None), default=None) for each in of_images)
+    return max((until for until in untils if until is not None), default=None)
 
 
 def image_with_promises(namespace_id: UUID) -> UUID | None:

@@ -1,6 +1,7 @@
 """Why content is kept, or when it goes, as far as the caller may know."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -11,25 +12,28 @@ from django.db.models import BooleanField, ExpressionWrapper, OuterRef, Q, Query
 
 from registry_control.access.policy import Principal
 from registry_control.access.selectors import operates
-from registry_control.catalog.models import BlobLease, BlobLink, Image, Manifest, ManifestChild
-from registry_control.catalog.selectors.listing import newest_tags_on
+from registry_control.catalog.models import BlobLease, BlobLink, Image, Manifest
 from registry_control.catalog.selectors.recycled import only_recycled, recycled_until
 from registry_control.common.models import DELETED, Status
-from registry_control.db.sql import rows, uuid_from_db
+from registry_control.db.sql import id_parameter, rows, uuid_from_db
 from registry_control.gc.policy import Action, Rules, Verdict, judge
 from registry_control.gc.selectors.candidates import Candidate, by_digest
+from registry_control.gc.selectors.reaching import MOST_MANIFESTS, in_turn, tags_reaching
 from registry_control.namespaces.selectors import known_to
 
 OTHERS: Final = "images of others"
-_MOST_MANIFESTS: Final = 100  # of one image that are examined
-_MOST_IMAGES: Final = 200
-_DEEPEST: Final = 5  # levels of indexes and subjects from a manifest to its tags
+AND_MORE: Final = "and more"
+_MOST_REFERENCES: Final = 200  # in `kept_by`
+_MOST_OF_IMAGE: Final = 100  # manifests of one image that are examined
+_MOST_IMAGES: Final = 200  # that are examined
+_MOST_VISITED: Final = 10_000  # images that are passed over because the worker deletes them
 _BEING_DELETED: Final = (
     "the worker is deleting the images that have it; its grace period begins when it has done that"
 )
 _NO_BLOB: Final = 0  # an id that no blob has
 
-# Skips from one image to the next in the index, as `holders` of the catalogue does.
+# Skips from one image to the next in the index, as `holders` of the catalogue does, and passes over images
+# that the worker is deleting. CROSS JOIN fixes the join order in SQLite.
 _HOLDERS: Final = """
 WITH RECURSIVE holder (image_id, number) AS (
     SELECT (SELECT k.image_id FROM catalog_bloblink k WHERE k.blob_id = %s ORDER BY k.image_id LIMIT 1), 1
@@ -38,11 +42,20 @@ WITH RECURSIVE holder (image_id, number) AS (
             ORDER BY k.image_id LIMIT 1), h.number + 1
     FROM holder h WHERE h.image_id IS NOT NULL AND h.number < %s
 )
-SELECT h.image_id FROM holder h WHERE h.image_id IS NOT NULL
+SELECT found.image_id FROM (
+    SELECT h.image_id FROM holder h CROSS JOIN catalog_image i CROSS JOIN namespaces_namespace n
+    WHERE i.id = h.image_id AND n.id = i.namespace_id AND i.status <> 'deleting' AND n.status <> 'deleting'
+    LIMIT %s
+) found
 UNION
 SELECT found.image_id FROM (
     SELECT l.image_id FROM catalog_bloblease l WHERE l.blob_id = %s ORDER BY l.expires_at DESC LIMIT %s
 ) found
+"""
+_LINKS: Final = """
+SELECT l.image_id, l.manifest_id FROM (
+    SELECT image_id, manifest_id FROM catalog_bloblink WHERE blob_id = %s AND image_id = %s LIMIT %s
+) l
 """
 
 
@@ -101,31 +114,40 @@ def explain(digest: str, *, viewer: Viewer, rules: Rules) -> Explanation:
     not exist, unless it operates the installation or an image of its organization had the blob last.
     """
     of_manifest = _explain_manifest(digest, viewer, rules)
-    blobs = by_digest(digest)
-    knows_all = viewer.operates
-    explanations = [_explain_blob(blob, viewer, rules, knows_all=knows_all) for blob in blobs]
-    if not blobs:
-        _seen(_NO_BLOB, viewer)  # the duration must not show what other tenants have (invariant 9)
-    known = next((each for each in explanations if each is not None), None)
+    of_blob = _explain_blobs(digest, viewer, rules)
     if of_manifest is None:
         reason = "there is no such content, or none that you may know of"
-        return known or Explanation(digest, State.UNKNOWN, (), None, reason)
-    if known is not None and of_manifest.state is State.KEPT:
-        return replace(of_manifest, kept_by=_distinct([*of_manifest.kept_by, *known.kept_by]))
-    return of_manifest
+        found = of_blob or Explanation(digest, State.UNKNOWN, (), None, reason)
+    elif of_blob is not None and of_manifest.state is State.KEPT:
+        found = replace(of_manifest, kept_by=[*of_manifest.kept_by, *of_blob.kept_by])
+    else:
+        found = of_manifest
+    return replace(found, kept_by=_bounded(found.kept_by))
+
+
+def _bounded(references: Sequence[str]) -> list[str]:
+    """Each reference once, and at most `_MOST_REFERENCES`, of which the last says whether there are more."""
+    named = list(dict.fromkeys(each for each in references if each not in (OTHERS, AND_MORE)))
+    last = [OTHERS] if OTHERS in references else []
+    if AND_MORE in references or len(named) + len(last) > _MOST_REFERENCES:
+        last.append(AND_MORE)
+    return [*named[: _MOST_REFERENCES - len(last)], *last]
 
 
 def _explain_manifest(digest: str, viewer: Viewer, rules: Rules) -> Explanation | None:
     """The state of the manifests of a digest; None if the viewer may not know of any."""
     found = Manifest.objects.defer("payload").select_related("image__namespace").filter(digest=digest)
     own = found.filter(image__in=viewer.images()).order_by("pk")
-    kept = list(_not_in(own, DELETED)[:_MOST_IMAGES])
+    kept = list(_not_in(own, DELETED)[: _MOST_IMAGES + 1])
     if kept:
-        kept_by = [reason for manifest in kept for reason in _reached_by(manifest)]
-        return Explanation(digest, State.KEPT, _distinct(kept_by), None, "an image has this manifest")
+        kept_by = _references({each.pk: each.image for each in kept[:_MOST_IMAGES]})
+        found_by = [reference for references in kept_by.of.values() for reference in references]
+        more = len(kept) > _MOST_IMAGES or not kept_by.is_complete
+        found_by += [AND_MORE] if more else []
+        return Explanation(digest, State.KEPT, found_by, None, "an image has this manifest")
     if viewer.operates and _not_in(found, DELETED).exists():
         return Explanation(digest, State.KEPT, (OTHERS,), None, "an image has this manifest")
-    if there := list(_not_in(own, [Status.DELETING])[:_MOST_IMAGES]):
+    if there := list(_not_in(own, [Status.DELETING])[: _MOST_IMAGES + 1]):
         return _explain_recycled(digest, [manifest.image for manifest in there], rules)
     return Explanation(digest, State.WAITING, (), None, _BEING_DELETED) if own.exists() else None
 
@@ -137,9 +159,10 @@ def _not_in(manifests: QuerySet[Manifest], statuses: Collection[Status]) -> Quer
 
 def _explain_recycled(digest: str, images: Sequence[Image], rules: Rules) -> Explanation:
     """The state of a manifest that only images in the recycle bin have."""
-    ends = [until for image in images if (until := recycled_until(image)) is not None]
-    goes_at = max(*ends, rules.now) + rules.grace if ends else None
-    kept_by = _distinct([_recycled(image) for image in images])
+    until = recycled_until(images)
+    goes_at = max(until, rules.now) + rules.grace if until is not None else None
+    more = [AND_MORE] if len(images) > _MOST_IMAGES else []
+    kept_by = [*(_recycled(image) for image in images[:_MOST_IMAGES]), *more]
     return Explanation(digest, State.RECYCLED, kept_by, goes_at, "it is in the recycle bin")
 
 
@@ -155,21 +178,33 @@ def _is_being_deleted(image: Image) -> bool:
     return Status.DELETING in (image.status, image.namespace.status)
 
 
-def _explain_blob(blob: Candidate, viewer: Viewer, rules: Rules, *, knows_all: bool) -> Explanation | None:
-    """The state of a blob; None if the viewer may not know of it."""
-    seen = _seen(blob.id, viewer)
-    is_own = viewer.principal is not None and blob.organization_id == viewer.principal.organization_id
-    if not (seen or knows_all or (blob.organization_id is not None and is_own)):
-        return None
+def _explain_blobs(digest: str, viewer: Viewer, rules: Rules) -> Explanation | None:
+    """The state of the current blob of a digest, or of one that is being deleted and has no holders."""
+    blobs = by_digest(digest)
+    current = next((blob for blob in blobs if not blob.facts.is_deleting), None)
+    # Asked without a blob, too: the duration must not show what other tenants have (invariant 9).
+    seen = _seen(current.id if current is not None else _NO_BLOB, viewer)
+    knows_all = viewer.operates
+    for blob in blobs:
+        holders = seen if blob is current else []
+        is_own = viewer.principal is not None and blob.organization_id == viewer.principal.organization_id
+        if holders or knows_all or (blob.organization_id is not None and is_own):
+            return _explain_blob(blob, holders, viewer, rules, knows_all=knows_all)
+    return None
+
+
+def _explain_blob(
+    blob: Candidate, seen: Sequence[_Holder], viewer: Viewer, rules: Rules, *, knows_all: bool
+) -> Explanation:
+    """The state of a blob that the viewer may know of."""
     in_bin = only_recycled([blob.id]).get(blob.id)
     facts = replace(blob.facts, recycled_until=in_bin.until) if in_bin else blob.facts
     verdict = judge(facts, rules)
-    holders = _images_of(blob.id)
-    if verdict.action is Action.KEEP and holders and not _has_staying_holder(blob.id):
+    has_reference = facts.is_linked or facts.leased_until is not None
+    if verdict.action is Action.KEEP and has_reference and not _has_staying_holder(blob.id):
         verdict = Verdict(Action.WAIT, _BEING_DELETED)
-    staying = [holder for holder in seen if not _is_being_deleted(holder.image)]
-    kept_by = [reason for holder in staying for reason in _kept_by(holder, blob)]
-    if _has_others(holders, viewer):
+    kept_by = _kept_by([holder for holder in seen if not _is_being_deleted(holder.image)], blob)
+    if _has_others(_images_of(blob.id), viewer):
         kept_by.append(OTHERS)
         # The leases of others are theirs to know.
         if not knows_all and verdict.action in (Action.KEEP, Action.RECYCLED):
@@ -177,7 +212,7 @@ def _explain_blob(blob: Candidate, viewer: Viewer, rules: Rules, *, knows_all: b
     return Explanation(
         digest=blob.digest,
         state=_state(verdict.action),
-        kept_by=_distinct(kept_by),
+        kept_by=kept_by,
         goes_at=verdict.goes_at,
         reason=_reason(blob, verdict.reason, with_error=knows_all),
     )
@@ -210,7 +245,7 @@ def _reason(blob: Candidate, reason: str, *, with_error: bool) -> str:
 
 
 def _seen(blob_id: int, viewer: Viewer) -> list[_Holder]:
-    """Some of the viewer's images that have a blob.
+    """Some of the viewer's images that have a blob, one more than are examined.
 
     The query visits the viewer's images, so that its duration does not depend on those of others.
     """
@@ -223,7 +258,7 @@ def _seen(blob_id: int, viewer: Viewer) -> list[_Holder]:
     found = images.annotate(link=Subquery(links[:1]), leased_until=Subquery(leases[:1]))
     holding = found.filter(Q(link__isnull=False) | Q(leased_until__isnull=False))
     going = Q(status=Status.DELETING) | Q(namespace__status=Status.DELETING)
-    some = holding.order_by(ExpressionWrapper(going, BooleanField()), "pk")[:_MOST_IMAGES]
+    some = holding.order_by(ExpressionWrapper(going, BooleanField()), "pk")[: _MOST_IMAGES + 1]
     return [_Holder(image, image.link is not None, image.leased_until) for image in some]
 
 
@@ -252,56 +287,64 @@ def _staying(image_ids: Collection[UUID]) -> QuerySet[Image]:
 
 
 def _images_of(blob_id: int) -> set[UUID]:
-    """The ids of some of the images that have a blob."""
-    found = rows(_HOLDERS, [blob_id, blob_id, _MOST_IMAGES, blob_id, _MOST_IMAGES])
+    """The ids of some of the images that have a blob, one more of either kind than are examined."""
+    most = _MOST_IMAGES + 1
+    found = rows(_HOLDERS, [blob_id, blob_id, _MOST_VISITED, most, blob_id, most])
     return {uuid_from_db(image_id) for (image_id,) in found}
 
 
-def _kept_by(holder: _Holder, blob: Candidate) -> Iterator[str]:
+def _kept_by(holders: Sequence[_Holder], blob: Candidate) -> list[str]:
+    """What keeps a blob in images: their manifests with tags, the recycle bin, their leases."""
+    examined = holders[:_MOST_IMAGES]
+    links, is_complete = _links([each.image for each in examined if _links_live(each)], blob)
+    found = _references(links)
+    of_image: dict[UUID, list[str]] = {}
+    for manifest, references in found.of.items():
+        of_image.setdefault(links[manifest].pk, []).extend(references)
+    kept_by = [text for each in examined for text in _kept_in(each, of_image.get(each.image.pk, ()))]
+    is_complete = is_complete and found.is_complete and len(holders) <= _MOST_IMAGES
+    return kept_by if is_complete else [*kept_by, AND_MORE]
+
+
+def _links_live(holder: _Holder) -> bool:
+    return holder.is_linked and not _is_recycled(holder.image)
+
+
+def _kept_in(holder: _Holder, references: Sequence[str]) -> Iterator[str]:
+    yield from references
     if holder.is_linked and _is_recycled(holder.image):
         yield _recycled(holder.image)
-    elif holder.is_linked:
-        linked = BlobLink.objects.filter(image=holder.image, blob=blob.id).values_list("manifest", flat=True)
-        manifests = Manifest.objects.defer("payload").filter(pk__in=list(linked[:_MOST_MANIFESTS]))
-        for manifest in manifests:
-            yield from _reached_by(manifest, holder.image)
     if holder.leased_until is not None:
         yield f"lease of image {holder.image} until {holder.leased_until.isoformat()}"
 
 
-def _reached_by(manifest: Manifest, image: Image | None = None) -> list[str]:
-    """The tags that keep a manifest reachable, or the manifest itself: untagged ones stay, too."""
-    image = image or manifest.image
-    tags = _tags_reaching(manifest)
-    return [f"tag {name} of image {image}" for name in tags] or [
-        f"untagged manifest {manifest.digest} of image {image}"
-    ]
+def _links(images: Sequence[Image], blob: Candidate) -> tuple[dict[int, Image], bool]:
+    """Manifests of the images that list a blob, and whether these are all."""
+    if not images:
+        return {}, True
+    most = _MOST_OF_IMAGE + 1
+    values = [value for image in images for value in (blob.id, id_parameter(image.pk), most)]
+    found = rows(" UNION ALL ".join([_LINKS] * len(images)), values)
+    of_image = {image.pk: image for image in images}
+    fairly = in_turn((uuid_from_db(image_id), manifest_id) for image_id, manifest_id in sorted(found))
+    examined = {manifest_id: of_image[image_id] for image_id, manifest_id in fairly[:MOST_MANIFESTS]}
+    is_complete = len(found) <= MOST_MANIFESTS and max(Counter(image for image, _ in found).values()) < most
+    return examined, is_complete
 
 
-def _tags_reaching(manifest: Manifest) -> list[str]:
-    """Tags of a manifest, or of the indexes that list it and the subjects that it refers to."""
-    level, names = [manifest], list[str]()
-    examined: set[int] = set()
-    for _ in range(_DEEPEST):
-        ids = [each.pk for each in level if each.pk not in examined][:_MOST_MANIFESTS]
-        if not ids:
-            break
-        examined |= set(ids)
-        names += (name for found in newest_tags_on(ids).values() for name in found)
-        level = [*_parents(ids), *_subjects(level)]
-    return _distinct(names)
+class _References(NamedTuple):
+    """The references that keep each manifest."""
+
+    of: Mapping[int, Sequence[str]]
+    is_complete: bool
 
 
-def _parents(ids: Sequence[int]) -> QuerySet[Manifest]:
-    parents = ManifestChild.objects.filter(child__in=ids).values_list("parent", flat=True)[:_MOST_MANIFESTS]
-    return Manifest.objects.defer("payload").filter(pk__in=list(parents))
-
-
-def _subjects(manifests: Sequence[Manifest]) -> QuerySet[Manifest]:
-    digests = {each.subject_digest for each in manifests if each.subject_digest}
-    images = {each.image_id for each in manifests}
-    return Manifest.objects.defer("payload").filter(image__in=images, digest__in=digests)
-
-
-def _distinct(texts: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(texts))
+def _references(images: Mapping[int, Image]) -> _References:
+    """The tags that reach manifests, or the manifests themselves: untagged ones stay, too."""
+    found = tags_reaching([*images], enough=_MOST_REFERENCES)
+    of = {id_: [f"tag {name} of image {images[id_]}" for name in names] for id_, names in found.tags.items()}
+    untagged = [id_ for id_, references in of.items() if not references]
+    if found.is_complete and untagged:
+        digests = Manifest.objects.filter(pk__in=untagged).values_list("pk", "digest")
+        of |= {id_: [f"untagged manifest {digest} of image {images[id_]}"] for id_, digest in digests}
+    return _References(of, found.is_complete)

@@ -15,6 +15,7 @@ from bench.growth import tables
 from bench.growth.plans import is_explained, scans
 from bench.growth.tables import GIANT, giant_tag
 from registry_control.access import services as access
+from registry_control.access.policy import Principal
 from registry_control.audit.services import SYSTEM
 from registry_control.catalog.models import Blob, BlobLease, BlobReview, Image, Manifest, Tag, UploadSession
 from registry_control.catalog.selectors import content
@@ -160,9 +161,12 @@ def _rules() -> Rules:
     return Rules(now(), settings.GC_GRACE)
 
 
-def _explain(digest: str) -> explanation.Explanation:
-    principal = make_key().principal
-    return explanation.explain(digest, viewer=explanation.Viewer(principal), rules=_rules())
+def _explain(*, to: Principal | None) -> None:
+    """Explain some blobs and manifests to a tenant or, with None, to the administration."""
+    viewer = explanation.Viewer(to)
+    for model in (Blob, Manifest):
+        for digest in model.objects.order_by("pk").values_list("digest", flat=True)[:9]:
+            explanation.explain(digest, viewer=viewer, rules=_rules())
 
 
 def _scrub(store: BlobStore) -> None:
@@ -190,7 +194,8 @@ TASKS: Final[Mapping[str, Callable[[BlobStore], object]]] = {
     "take inventory": lambda store: inventory.advance(),
     "dry run": lambda store: [*planner.pages(_rules(), only_due=True)],
     "enforce retention": lambda store: enforcement.enforce(seconds=30),
-    "explain": lambda store: [_explain(blob.digest) for blob in Blob.objects.order_by("pk")[:9]],
+    "explain": lambda store: _explain(to=make_key().principal),
+    "explain to the administration": lambda store: _explain(to=None),
     "scrub": _scrub,
     "reconcile": _compare,
     "rotate signing keys": lambda store: access.rotate_signing_keys(),
