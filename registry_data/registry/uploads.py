@@ -1,8 +1,9 @@
 """Use cases that append bytes to an upload and turn it into a blob (OCI 55-68, 72-79)."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
@@ -15,6 +16,8 @@ from registry_data.registry.upload_hashing import CHEAP_TO_REREAD, UploadHashes
 from registry_data.registry.upload_sessions import Upload
 from registry_data.registry.use_case import use_case
 from registry_data.storage.base import BlobStore, Busy, UploadWriter, WrongOffset
+
+logger = logging.getLogger(__name__)
 
 _BUSY: Final = "another request is writing to this upload: request its offset when that one has ended"
 
@@ -102,6 +105,21 @@ def _check_open(upload: Upload, writer: UploadWriter) -> None:
     except BaseException:
         writer.close()
         raise
+
+
+def keep_alive(append: OpenUpload) -> None:
+    """Extend the life of the session, which is due, while the bytes of its upload arrive or are read again.
+
+    Without an answer of the database the request goes on: there is time for many more attempts.
+    """
+    session = append.upload.session
+    try:
+        with use_case():
+            session = uploads.keep_alive(session)
+    except ProtocolError as error:
+        logger.warning("the upload %s was not kept alive, which is tried again: %s", session.id, error)
+        session = session.renewing_in(0.01)
+    append.upload = replace(append.upload, session=session)
 
 
 def save_progress(append: OpenUpload) -> int:

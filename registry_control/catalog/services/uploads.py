@@ -95,6 +95,15 @@ class Session:
     hashed_digest: str
     renew_at: float  # time.monotonic: from then on, a chunk extends the life of the session
 
+    @property
+    def is_due(self) -> bool:
+        """Whether its life is to be extended now."""
+        return time.monotonic() > self.renew_at
+
+    def renewing_in(self, share: float) -> "Session":
+        """The same, due in a share of the life of a session."""
+        return replace(self, renew_at=time.monotonic() + (settings.UPLOAD_LIFE * share).total_seconds())
+
 
 def start(*, actor: Actor, image_id: UUID, algorithm: str) -> UUID:
     """Begin an upload to an image.
@@ -169,7 +178,7 @@ def save_progress(session: Session, *, hashed: tuple[int, str] | None) -> None:
     Uploads have hundreds of chunks: the row is written only if something changes.
     """
     changes: dict[str, object] = {}
-    if time.monotonic() > session.renew_at:
+    if session.is_due:
         changes["expires_at"] = DatabaseNow() + settings.UPLOAD_LIFE
     if hashed is not None:
         changes |= {"hashed_size": hashed[0], "hashed_digest": hashed[1]}
@@ -180,10 +189,10 @@ def save_progress(session: Session, *, hashed: tuple[int, str] | None) -> None:
 
 def keep_alive(session: Session) -> Session:
     """Extend the life of a session, now and then, while its bytes arrive; a transfer may take days."""
-    if time.monotonic() <= session.renew_at:
+    if not session.is_due:
         return session
     save_progress(session, hashed=None)
-    return replace(session, renew_at=time.monotonic() + (settings.UPLOAD_LIFE * 0.1).total_seconds())
+    return session.renewing_in(0.1)
 
 
 def close(*, session_id: UUID) -> None:

@@ -130,6 +130,7 @@ async def _close(
     """Close the upload. If its bytes must be read again for the digest, few requests do so at a time."""
     try:
         if upload.digest(digest.algorithm) is None:
+            await _keep_alive(context, upload)
             async with context.rehash_slots:
                 await context.bridge.run_bytes(uploads.rehash, upload, digest, store=context.store)
         # Authorized again: the body, and reading the upload again, may have taken hours (invariant 5).
@@ -217,13 +218,18 @@ def _first_byte(request: Request) -> int | None:
 
 
 async def _transfer(context: AppContext, request: Request, upload: OpenUpload) -> None:
-    """Hash and write each piece in two threads while the next one arrives: at most two pieces in memory."""
+    """Hash and write each piece in two threads while the next one arrives: at most two pieces in memory.
+
+    Until the next piece arrives, hours may pass, but much less than the life of an idle upload.
+    """
+    await _keep_alive(context, upload)
     transfer: asyncio.Future[tuple[None, None]] | None = None
     with context.upload_buffers.lease() as size:
         try:
             async for piece in request.pieces(size):
                 if transfer is not None:
                     await transfer
+                await _keep_alive(context, upload)
                 transfer = asyncio.gather(
                     context.bridge.run_bytes(upload.hash, piece),
                     context.bridge.run_bytes(upload.store, piece),
@@ -234,6 +240,12 @@ async def _transfer(context: AppContext, request: Request, upload: OpenUpload) -
                     await transfer
             finally:
                 transfer = None  # breaks the reference cycle of an exception, see Bridge._run_in
+
+
+async def _keep_alive(context: AppContext, upload: OpenUpload) -> None:
+    """Extend the life of the upload's session if that is due."""
+    if upload.upload.session.is_due:
+        await context.bridge.run(uploads.keep_alive, upload)
 
 
 def _check_length(request: Request, upload: OpenUpload) -> None:

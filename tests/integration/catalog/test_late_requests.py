@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256, sha512
@@ -14,6 +14,8 @@ from uuid import UUID
 import httpx
 import pytest
 from django.conf import settings
+from django.db import OperationalError, connection
+from django.test import override_settings
 
 from registry_control.audit.services import SYSTEM
 from registry_control.catalog.models import Blob, BlobLease, Image, UploadSession
@@ -501,6 +503,99 @@ class TakenSlots(asyncio.Semaphore):
         return await super().acquire()
 
 
+LIFE = timedelta(seconds=2)
+SLOW = [os.urandom(1024 * 1024) for _ in range(7)]  # each is a piece, written by itself
+
+
+@asynccontextmanager
+async def plane(store: BlobStore, owner: TestKey, **parts: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """The owner's client of a data plane that is made of `parts`."""
+    bridge = WatchedBridge()
+    config = Config(public_host="registry.test", service="registry", blob_lease=settings.BLOB_LEASE)
+    context = AppContext(
+        config, bridge, store, NoFeed(), ChangeTracker(), start_request=request_context.start, **parts
+    )
+    transport = httpx.ASGITransport(App(context))
+    async with httpx.AsyncClient(
+        transport=transport, auth=("key", owner.secret), base_url="http://registry.test"
+    ) as client:
+        yield client
+    bridge.close()
+
+
+async def slowly(store: BlobStore) -> AsyncIterator[bytes]:
+    """A body for which a client takes longer than an idle upload lives, beside a worker."""
+    for piece in SLOW:
+        await asyncio.sleep(LIFE.total_seconds() / 5)
+        await asyncio.to_thread(in_thread, partial(uploads.expire, store=store, limit=10))
+        yield piece
+
+
+def in_thread(call: Callable[[], object]) -> None:
+    try:
+        call()
+    finally:
+        connection.close()
+
+
+@pytest.mark.oci(60, 72)
+def test_an_upload_whose_bytes_arrive_does_not_expire(
+    owner: TestKey, namespace: Namespace, start: Callable[[], Upload], store: BlobStore
+) -> None:
+    # given an upload that was idle for nearly as long as it may
+    upload, content = start(), b"".join(SLOW * 2)
+    UploadSession.objects.update(expires_at=now() + LIFE / 10)
+    url = f"/v2/{namespace.name}/app/blobs/uploads/{upload.session.id}"
+
+    # when it is continued and closed with bodies that arrive for longer than that
+    async def scenario() -> list[int]:
+        async with plane(store, owner) as client:
+            chunk = await client.patch(url, content=slowly(store))
+            claimed = {"digest": str(Digest.of(content))}
+            return [
+                chunk.status_code,
+                (await client.put(url, params=claimed, content=slowly(store))).status_code,
+            ]
+
+    with override_settings(UPLOAD_LIFE=LIFE):
+        statuses = asyncio.run(scenario())
+
+    # then it becomes a blob
+    assert statuses == [202, 201]
+    assert content_of(store) == content
+
+
+def test_a_transfer_goes_on_while_the_database_does_not_respond(
+    owner: TestKey,
+    namespace: Namespace,
+    start: Callable[[], Upload],
+    store: BlobStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upload, content = start(), b"".join(SLOW)
+    UploadSession.objects.update(expires_at=now() + LIFE)
+    url = f"/v2/{namespace.name}/app/blobs/uploads/{upload.session.id}"
+    calls: list[object] = []
+
+    def is_away(session: object, **_: object) -> None:
+        calls.append(session)
+        raise OperationalError("the server closed the connection")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in SLOW:
+            yield piece
+
+    async def scenario() -> int:
+        async with plane(store, owner) as client:
+            claimed = {"digest": str(Digest.of(content))}
+            return (await client.put(url, params=claimed, content=pieces())).status_code
+
+    monkeypatch.setattr(uploads, "save_progress", is_away)
+    assert asyncio.run(scenario()) == 201
+    assert content_of(store) == content
+    assert len(calls) == 1  # the next attempt is due later
+
+
 @pytest.mark.parametrize("rest", [b"", bytes(2 * 1024 * 1024)], ids=["at-once", "transferred"])
 def test_invariant_5_a_key_revoked_while_an_upload_is_hashed_again_creates_no_blob(
     owner: TestKey, namespace: Namespace, start: Callable[[], Upload], store: BlobStore, rest: bytes
@@ -508,36 +603,21 @@ def test_invariant_5_a_key_revoked_while_an_upload_is_hashed_again_creates_no_bl
     # given a large upload that must be hashed again
     upload, content = start(), os.urandom(9 * 1024 * 1024)
     append_small(content, upload, at=0, store=store)
-    url = f"http://registry.test/v2/{namespace.name}/app/blobs/uploads/{upload.session.id}"
+    url = f"/v2/{namespace.name}/app/blobs/uploads/{upload.session.id}"
     claimed = {"digest": str(Digest.of(content + rest, "sha512"))}
 
     def revoke() -> None:
         identity.delete_api_key(actor=SYSTEM, api_key=ApiKey.objects.get(pk=owner.access_key))
 
     async def scenario() -> httpx.Response:
-        bridge, slots = WatchedBridge(), TakenSlots()
-        config = Config(public_host="registry.test", service="registry", blob_lease=settings.BLOB_LEASE)
-        app = App(
-            AppContext(
-                config,
-                bridge,
-                store,
-                NoFeed(),
-                ChangeTracker(),
-                start_request=request_context.start,
-                rehash_slots=slots,
-            )
-        )
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
-            request = client.put(url, params=claimed, content=rest, auth=("key", owner.secret))
-            closing = asyncio.create_task(request)
+        slots = TakenSlots()
+        async with plane(store, owner, rehash_slots=slots) as client:
+            closing = asyncio.create_task(client.put(url, params=claimed, content=rest))
             # when the key of the closing request is revoked while it waits for its turn
             await asyncio.wait_for(slots.requested.wait(), 30)
-            await bridge.run(revoke)
+            await asyncio.to_thread(in_thread, revoke)
             slots.release()
-            response = await closing
-        bridge.close()
-        return response
+            return await closing
 
     # then the request is rejected, and there is no blob
     assert asyncio.run(scenario()).status_code == 401
