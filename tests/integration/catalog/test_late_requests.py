@@ -538,7 +538,6 @@ def in_thread(call: Callable[[], object]) -> None:
         connection.close()
 
 
-@pytest.mark.oci(60, 72)
 def test_an_upload_whose_bytes_arrive_does_not_expire(
     owner: TestKey, namespace: Namespace, start: Callable[[], Upload], store: BlobStore
 ) -> None:

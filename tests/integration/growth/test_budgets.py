@@ -37,7 +37,7 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "PUT upload": 8,  # key, facts, session; whether it is there, image's row, session, blob, lease
     "PUT upload of what is there": 8,
     "GET upload": 3,
-    "DELETE upload": 5,
+    "DELETE upload": 6,  # key, facts, session, its end, a blob of its bytes, its row
     "POST mount": 6,  # key, facts, source's facts, image's row, blob, lease
     "POST mount from anywhere": 8,  # and images that have it, by link and by lease
     "GET tags": 3,  # key, facts, names
