@@ -178,7 +178,8 @@ def _scrub(store: BlobStore) -> None:
 
 def _compare(store: BlobStore) -> None:
     reconcile.compare(store, reconcile.ROWS, "", limit=500, accept_losses=True)
-    names = [f"{number:032x}" for number in range(500)]
+    # Of a few thousand rows PostgreSQL reads all rather than look up 500 ids.
+    names = [f"{number:032x}" for number in range(100)]
     comparison.unknown([StoredObject(kind, name, name, 1) for kind in Kind for name in names])
     unknown.remove_due(store, grace=timedelta(days=1))
 
