@@ -29,6 +29,7 @@ CONFIRMATION: Final = 10.0
 _MOST: Final = timedelta(days=36_500)
 _WRITE_EVERY: Final = timedelta(seconds=5)
 _ONLY_ROW: Final = 1
+_PAUSE: Final = 0.5  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +91,33 @@ def assess(current: Reading, shared: Shared, memory: Memory) -> tuple[Shared, Me
     return replace(shared, seen=current.time), Memory(current), ""
 
 
-def held(moment: datetime, shared: Shared, *, longest: timedelta) -> str:
-    """Why nothing may be deleted because it is older than `longest`; empty if it may.
+class Hold(NamedTuple):
+    """Why nothing may be deleted by its age, and until when."""
+
+    reason: str
+    until: datetime
+
+
+def hold(moment: datetime, shared: Shared, *, longest: timedelta) -> Hold | None:
+    """Why nothing may be deleted because it is older than `longest`; None if it may.
 
     After a jump forward by less than that, content has to wait for as long as the jump; after a longer one,
     for `longest`.
     """
     if shared.held_until is None:
-        return ""
+        return None
     until = shared.held_until
     if shared.held_since is not None:
         until = min(until, shared.held_since + longest)
     if moment >= until:
-        return ""
-    return f"{shared.reason}; nothing is deleted by its age until {until.isoformat()}"
+        return None
+    return Hold(f"{shared.reason}; nothing is deleted by its age until {until.isoformat()}", until)
+
+
+def held(moment: datetime, shared: Shared, *, longest: timedelta) -> str:
+    """The reason of a hold; empty if there is none."""
+    found = hold(moment, shared, longest=longest)
+    return found.reason if found is not None else ""
 
 
 def _after_jump(current: Reading, shared: Shared, jump: timedelta) -> Shared:
@@ -146,6 +160,7 @@ class Status(NamedTuple):
 
     reason: str  # why nothing may be deleted by its age at present; empty if it may
     needs_repair: bool
+    is_in_doubt: bool = False  # the reason may be that no process has looked for a while
 
 
 def check(*, longest: timedelta | None = None) -> Status:
@@ -168,7 +183,17 @@ def check(*, longest: timedelta | None = None) -> Status:
         _last_reason = reason
         if longest is not None:
             reason = doubt or held(current.time, after, longest=longest)
-        return Status(reason, after.needs_repair)
+        return Status(reason, after.needs_repair, is_in_doubt=bool(doubt))
+
+
+def confirm() -> None:
+    """Wait until a time after a gap is confirmed, or another process sees another; for commands.
+
+    Without a worker no process has looked at the clock since the last command.
+    """
+    end = time.monotonic() + CONFIRMATION + _PAUSE
+    while check().is_in_doubt and time.monotonic() < end:
+        time.sleep(_PAUSE)
 
 
 def read() -> Shared | None:
@@ -179,12 +204,18 @@ def read() -> Shared | None:
     return Shared(row.seen_at, row.held_since, row.held_until, row.reason, row.needs_repair)
 
 
-def shared_reason(*, longest: timedelta | None = None) -> str:
+def shared_hold(*, longest: timedelta | None = None) -> Hold | None:
     """Why nothing may be deleted by its age, as far as all processes know; `longest` as for `check`."""
-    found = read()
+    found, moment = read(), database_now()
     if found is None:
-        return ""
-    return held(database_now(), found, longest=_collecting() if longest is None else longest)
+        return None
+    return hold(moment, found, longest=_collecting() if longest is None else longest)
+
+
+def shared_reason(*, longest: timedelta | None = None) -> str:
+    """The reason of `shared_hold`; empty if there is none."""
+    found = shared_hold(longest=longest)
+    return found.reason if found is not None else ""
 
 
 def _collecting() -> timedelta:

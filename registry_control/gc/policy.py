@@ -122,6 +122,29 @@ def _lease_reason(until: datetime) -> str:
     return f"it is leased to an image until {until.isoformat()}"
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why the collector marks no more blobs, or would not: the circuit breaker, or a clock that jumped."""
+
+    by_breaker: bool
+    reason: str  # that of the breaker has figures of the installation, which only operators may know
+    until: datetime | None = None  # None: until an operator lets it go on
+
+
+def while_stopped(verdict: Verdict, stop: Stop | None) -> Verdict:
+    """The verdict on a blob that nothing refers to, if the collector has stopped."""
+    if stop is None or verdict.goes_at is None or verdict.action not in (Action.WAIT, Action.COLLECT):
+        return verdict
+    if stop.until is not None and stop.until <= verdict.goes_at:
+        return verdict
+    reason = _KEPT_BY_BREAKER if stop.by_breaker else stop.reason
+    return Verdict(Action.WAIT, f"{verdict.reason}; {reason}", stop.until)
+
+
+_KEPT_BY_BREAKER: Final = (
+    "the circuit breaker keeps it until an operator lets the collector go on (POST gc/breaker/release)"
+)
+
 MIN_STORED: Final = 1 << 30  # bytes; the circuit breaker does not act below
 
 

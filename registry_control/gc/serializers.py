@@ -126,8 +126,10 @@ class ExplanationSerializer(serializers.Serializer[Explanation]):
         help_text="Tags, manifests and leases of images that the API key may see, and `images of others`;"
         " at most 200, of which the last is `and more` if there are more.",
     )
-    goes_at = serializers.DateTimeField(allow_null=True, help_text="Null: not as long as it is kept.")
-    reason = serializers.CharField()
+    goes_at = serializers.DateTimeField(
+        allow_null=True, help_text="Null: not as long as it is kept, or the circuit breaker is not released."
+    )
+    reason = serializers.CharField(help_text="Also what has stopped the collector, if that keeps the blob.")
 
 
 class RetentionRuleSerializer(serializers.Serializer[Any]):

@@ -1,12 +1,13 @@
-"""The state of the circuit breaker, and what the collector may remove before it stops (ADR 65)."""
+"""Whether the collector has stopped, and what it may remove before the circuit breaker stops it (ADR 65)."""
 
 from datetime import timedelta
 from typing import Final
 
 from django.conf import settings
 
+from registry_control.common.clock_watch import shared_hold
 from registry_control.gc.models import Breaker
-from registry_control.gc.policy import MIN_STORED, Budget
+from registry_control.gc.policy import MIN_STORED, Budget, Stop
 from registry_control.gc.selectors import inventory, marked
 
 _FRESH: Final = timedelta(minutes=5)
@@ -31,6 +32,25 @@ def stopped_reason() -> str:
     """Why the collector has stopped; empty if it has not."""
     found = Breaker.objects.filter(stopped_at__isnull=False).first() if settings.GC_BREAKER else None
     return found.reason if found is not None else ""
+
+
+def current_stop(*, ignore_grace: bool = False) -> Stop | None:
+    """Why the collector marks nothing at present; None if it works.
+
+    A collector that passes over the grace period does not wait for the clock.
+    """
+    if reason := stopped_reason():
+        return Stop(by_breaker=True, reason=reason)
+    hold = None if ignore_grace else shared_hold()
+    return Stop(by_breaker=False, reason=hold.reason, until=hold.until) if hold is not None else None
+
+
+def stop_of_dry_run(size: int, *, ignore_grace: bool = False) -> Stop | None:
+    """Why a run that marks so many bytes would not do so now, or not all of it."""
+    if found := current_stop(ignore_grace=ignore_grace):
+        return found
+    reason = would_stop(size)
+    return Stop(by_breaker=True, reason=reason) if reason else None
 
 
 def current_budget() -> Budget:

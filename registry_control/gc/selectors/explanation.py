@@ -16,7 +16,8 @@ from registry_control.catalog.models import BlobLease, BlobLink, Image, Manifest
 from registry_control.catalog.selectors.recycled import only_recycled, recycled_until
 from registry_control.common.models import DELETED, Status
 from registry_control.db.sql import id_parameter, rows, uuid_from_db
-from registry_control.gc.policy import Action, Rules, Verdict, judge
+from registry_control.gc.policy import Action, Rules, Verdict, judge, while_stopped
+from registry_control.gc.selectors.breaker import current_stop
 from registry_control.gc.selectors.candidates import Candidate, by_digest
 from registry_control.gc.selectors.reaching import MOST_MANIFESTS, in_turn, tags_reaching
 from registry_control.namespaces.selectors import known_to
@@ -189,20 +190,25 @@ def _explain_blobs(digest: str, viewer: Viewer, rules: Rules) -> Explanation | N
         holders = seen if blob is current else []
         is_own = viewer.principal is not None and blob.organization_id == viewer.principal.organization_id
         if holders or knows_all or (blob.organization_id is not None and is_own):
-            return _explain_blob(blob, holders, viewer, rules, knows_all=knows_all)
+            return _explain_blob(blob, _verdict(blob, rules), holders, viewer, knows_all=knows_all)
     return None
 
 
-def _explain_blob(
-    blob: Candidate, seen: Sequence[_Holder], viewer: Viewer, rules: Rules, *, knows_all: bool
-) -> Explanation:
-    """The state of a blob that the viewer may know of."""
+def _verdict(blob: Candidate, rules: Rules) -> Verdict:
+    """What happens to a blob, as the collector is at present."""
     in_bin = only_recycled([blob.id]).get(blob.id)
     facts = replace(blob.facts, recycled_until=in_bin.until) if in_bin else blob.facts
     verdict = judge(facts, rules)
     has_reference = facts.is_linked or facts.leased_until is not None
     if verdict.action is Action.KEEP and has_reference and not _has_staying_holder(blob.id):
-        verdict = Verdict(Action.WAIT, _BEING_DELETED)
+        return Verdict(Action.WAIT, _BEING_DELETED)
+    return while_stopped(verdict, current_stop(ignore_grace=rules.ignore_grace))
+
+
+def _explain_blob(
+    blob: Candidate, verdict: Verdict, seen: Sequence[_Holder], viewer: Viewer, *, knows_all: bool
+) -> Explanation:
+    """The state of a blob that the viewer may know of."""
     kept_by = _kept_by([holder for holder in seen if not _is_being_deleted(holder.image)], blob)
     if _has_others(_images_of(blob.id), viewer):
         kept_by.append(OTHERS)

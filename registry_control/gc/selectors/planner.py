@@ -1,13 +1,13 @@
 """The plan of garbage collection: what a run removes, and what waits, read in bounded pages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from registry_control.catalog.selectors.recycled import recycled_blobs
 from registry_control.db.sql import optional_time, row, rows, time_parameter
-from registry_control.gc.policy import Action, Budget, Rules, Verdict, judge
+from registry_control.gc.policy import Action, Budget, Rules, Stop, Verdict, judge
 from registry_control.gc.selectors.candidates import Candidate, load
 
 _IS_DUE: Final = """
@@ -66,17 +66,15 @@ class Page:
     verdicts: Sequence[tuple[Candidate, Verdict]]
     next: Cursor | None
 
-    @property
-    def collectable(self) -> list[Candidate]:
-        """The blobs that a run removes."""
-        goes = (Action.COLLECT, Action.DELETE)
+    def collectable(self, stop: Stop | None) -> list[Candidate]:
+        """The blobs that a run removes: if the collector has stopped, those that it had marked before."""
+        goes = (Action.DELETE,) if stop is not None else (Action.COLLECT, Action.DELETE)
         return [candidate for candidate, verdict in self.verdicts if verdict.action in goes]
 
-    def exempt_bytes(self, budget: Budget) -> int:
-        """The bytes of marked blobs and of those that an operator released: the limit does not count them."""
-        return sum(
-            each.size for each in self.collectable if each.facts.is_deleting or budget.is_released(each.facts)
-        )
+
+def exempt_bytes(candidates: Iterable[Candidate], budget: Budget) -> int:
+    """The bytes of marked blobs and of those that an operator released: the limit does not count them."""
+    return sum(each.size for each in candidates if each.facts.is_deleting or budget.is_released(each.facts))
 
 
 class QueueSummary(NamedTuple):
@@ -120,12 +118,12 @@ def pages(rules: Rules, *, only_due: bool = False) -> Iterator[Page]:
         after = page.next
 
 
-def waiting(rules: Rules, *, with_due: bool = False) -> Iterator[tuple[Candidate, Verdict]]:
+def waiting(rules: Rules, *, also: Collection[Action] = ()) -> Iterator[tuple[Candidate, Verdict]]:
     """All blobs that only a grace period, a lease or the recycle bin keeps.
 
-    `with_due` adds those that are due: after a run, what the circuit breaker or the storage keeps.
+    `also` adds some that are due: after a run, what has stopped the collector or the storage keeps.
     """
-    kept = {Action.WAIT, Action.COLLECT, Action.DELETE} if with_due else {Action.WAIT}
+    kept = {Action.WAIT, *also}
     for page in pages(rules):
         yield from (each for each in page.verdicts if each[1].action in kept)
     yield from (each for each in recycled(rules) if each[1].action is Action.RECYCLED)

@@ -11,13 +11,14 @@ from registry_control.audit.services import SYSTEM
 from registry_control.catalog.selectors.holders import deletions_pending, manifests_being_deleted
 from registry_control.catalog.selectors.recycled import expired_manifests, recycled_manifests
 from registry_control.catalog.services import deletion
+from registry_control.common import clock_watch
 from registry_control.common.clock import database_now
 from registry_control.gc.models import GcRun
-from registry_control.gc.policy import Action, Rules
+from registry_control.gc.policy import Action, Rules, Stop
 from registry_control.gc.selectors import planner
-from registry_control.gc.selectors.breaker import current_budget, stopped_reason, would_stop
+from registry_control.gc.selectors.breaker import current_budget, current_stop, stop_of_dry_run
 from registry_control.gc.services import runs
-from registry_control.gc.services.collector import collect_batch
+from registry_control.gc.services.collector import Batch, collect_batch
 from registry_control.recycling.services import emptying
 from registry_data.storage.base import BlobStore, StorageError
 
@@ -34,7 +35,7 @@ class Outcome:
     bytes: int
     manifests: int
     errors: tuple[str, ...] = ()
-    stopped: str = ""  # why the circuit breaker keeps blobs that are due, or would keep them
+    stop: Stop | None = None  # why blobs that are due stay, or would stay
 
 
 def rules(*, ignore_grace: bool) -> Rules:
@@ -46,17 +47,26 @@ def dry_run(*, ignore_grace: bool) -> Outcome:
     """Compute what `collect` would remove now. Changes nothing."""
     blobs = size = exempt = 0
     budget, current = current_budget(), rules(ignore_grace=ignore_grace)
+    stop = current_stop(ignore_grace=ignore_grace)
     for page in planner.pages(current, only_due=True):
-        blobs += len(page.collectable)
-        size += sum(each.size for each in page.collectable)
-        exempt += page.exempt_bytes(budget)
-    manifests = manifests_being_deleted()
-    manifests += recycled_manifests() if ignore_grace else expired_manifests()
-    for candidate, verdict in planner.recycled(current):
+        collectable = page.collectable(stop)
+        blobs += len(collectable)
+        size += sum(each.size for each in collectable)
+        exempt += planner.exempt_bytes(collectable, budget)
+    for candidate, verdict in planner.recycled(current) if stop is None else ():
         if verdict.action is Action.COLLECT:
             blobs += 1
             size += candidate.size
-    return Outcome(blobs, size, manifests, stopped=would_stop(size - exempt))
+    manifests = manifests_being_deleted() + _manifests_leaving_bin(ignore_grace=ignore_grace)
+    stop = stop_of_dry_run(size - exempt, ignore_grace=ignore_grace)
+    return Outcome(blobs, size, manifests, stop=stop)
+
+
+def _manifests_leaving_bin(*, ignore_grace: bool) -> int:
+    """The manifests that `collect` takes out of the recycle bin."""
+    if ignore_grace:
+        return recycled_manifests()
+    return 0 if clock_watch.shared_reason(longest=settings.RECYCLE_BIN) else expired_manifests()
 
 
 def collect(*, store: BlobStore, ignore_grace: bool) -> Outcome:
@@ -64,6 +74,7 @@ def collect(*, store: BlobStore, ignore_grace: bool) -> Outcome:
 
     `ignore_grace` empties the recycle bin.
     """
+    clock_watch.confirm()
     run = runs.start(actor=SYSTEM, kind=GcRun.Kind.COMMAND, dry_run=False)
     with runs.counted_in(run.pk):
         leave_bin = emptying.empty if ignore_grace else emptying.expire
@@ -72,12 +83,21 @@ def collect(*, store: BlobStore, ignore_grace: bool) -> Outcome:
         errors = [*_finish_deletions(store)]
         while deletion.remove_expired_leases(limit=_BATCH):
             pass
-        errors += _collect_all(store, ignore_grace=ignore_grace)
-        stopped = stopped_reason()
-    finished = runs.finish(run.pk, is_stopped=bool(stopped))
-    errors = [*finished.errors, *errors]
+        last = _collect_all(store, ignore_grace=ignore_grace)
+        stop = _stop_after(last, ignore_grace=ignore_grace)
+    finished = runs.finish(run.pk, is_stopped=stop is not None)
+    failed = map(str, last.errors.values()) if last.storage_is_down else ()
+    errors = [*finished.errors, *errors, *([last.stopped] if last.stopped else failed)]
     counts = (finished.blobs, finished.bytes, finished.manifests)
-    return Outcome(*counts, tuple(dict.fromkeys(errors)), stopped)
+    return Outcome(*counts, tuple(dict.fromkeys(errors)), stop)
+
+
+def _stop_after(last: Batch, *, ignore_grace: bool) -> Stop | None:
+    """Why the collector has stopped, after the last batch of a run."""
+    found = current_stop(ignore_grace=ignore_grace)
+    if found is None and last.stopped:  # this process sees another time than the others
+        return Stop(by_breaker=False, reason=last.stopped)
+    return found
 
 
 def _finish_deletions(store: BlobStore) -> Iterator[str]:
@@ -99,21 +119,17 @@ def _finish_deletions(store: BlobStore) -> Iterator[str]:
             time.sleep(_PAUSE)
 
 
-def _collect_all(store: BlobStore, *, ignore_grace: bool) -> Iterator[str]:
-    """Delete blobs until none is due, also those that workers have claimed meanwhile."""
+def _collect_all(store: BlobStore, *, ignore_grace: bool) -> Batch:
+    """Delete blobs until none is due, also those that workers have claimed; returns the last batch."""
     stuck_at = time.monotonic() + _LONGEST_WAIT
     while True:
         batch = collect_batch(store=store, rules=rules(ignore_grace=ignore_grace), limit=_BATCH)
-        if batch.stopped:
-            yield batch.stopped
-            return
-        if batch.storage_is_down:
-            yield from dict.fromkeys(map(str, batch.errors.values()))
-            return
+        if batch.stopped or batch.storage_is_down:
+            return batch
         if batch.removed or batch.kept:
             stuck_at = time.monotonic() + _LONGEST_WAIT
             continue
         # Rows that another process has locked at this moment are left.
         if not planner.is_due(rules(ignore_grace=ignore_grace)) or time.monotonic() > stuck_at:
-            return
+            return batch
         time.sleep(_PAUSE)

@@ -16,7 +16,7 @@ from registry_control.common.signals import collection_requested
 from registry_control.gc.models import GcRun
 from registry_control.gc.policy import Rules
 from registry_control.gc.selectors import planner
-from registry_control.gc.selectors.breaker import current_budget, would_stop
+from registry_control.gc.selectors.breaker import current_budget, current_stop, stop_of_dry_run
 from registry_control.gc.selectors.planner import Cursor
 from registry_control.gc.selectors.queue import RESOURCE
 from registry_control.gc.services import runs
@@ -79,7 +79,7 @@ def _advance(run: GcRun, store: BlobStore, limit: int) -> None:
 def _advance_dry_run(run: GcRun, limit: int) -> bool:
     """Count the next part of the queue, by the rules of the time when the run was requested.
 
-    At the end it has stopped if the circuit breaker would stop a run that removes this.
+    At the end it has stopped if the collector has, or if the circuit breaker would stop such a run.
     """
     locked = GcRun.objects.select_for_update(skip_locked=True).filter(pk=run.pk)
     current = locked.filter(status=GcRun.Status.RUNNING).first()
@@ -88,18 +88,19 @@ def _advance_dry_run(run: GcRun, limit: int) -> bool:
     after = Cursor(current.cursor_since, current.cursor_blob)
     rules = Rules(current.started_at, settings.GC_GRACE)
     page = planner.review(rules, after=after, limit=limit, only_due=True)
-    current.blobs += len(page.collectable)
-    current.bytes += sum(each.size for each in page.collectable)
-    current.exempt_bytes += page.exempt_bytes(current_budget())
+    collectable = page.collectable(current_stop())
+    current.blobs += len(collectable)
+    current.bytes += sum(each.size for each in collectable)
+    current.exempt_bytes += planner.exempt_bytes(collectable, current_budget())
     current.updated_at = database_now()
     if page.next is not None:
         current.cursor_since, current.cursor_blob = page.next
         current.save(update_fields=[*_COUNTED, "cursor_since", "cursor_blob"])
         return True
     current.manifests = manifests_being_deleted()
-    stopped = would_stop(current.bytes - current.exempt_bytes)
-    if stopped:
-        current.errors = [stopped]
+    stop = stop_of_dry_run(current.bytes - current.exempt_bytes)
+    if stop is not None:
+        current.errors = [stop.reason]
     current.save(update_fields=[*_COUNTED, "manifests", "errors"])
-    runs.finish(run.pk, is_stopped=bool(stopped))
+    runs.finish(run.pk, is_stopped=stop is not None)
     return True

@@ -211,9 +211,13 @@ def test_the_command_obeys_the_breaker_until_it_is_released(dead: Pushed) -> Non
     assert "exceed the limit" in done["error"]
     assert planned["waiting"] == []
     assert [each["bytes"] for each in done["waiting"]] == [GIB] * 4
-    assert {each["reason"].rpartition("; ")[2] for each in done["waiting"]} == {
-        "the circuit breaker keeps it"
-    }
+    for each in done["waiting"]:
+        assert each["reason"].rpartition("; ")[2].startswith("the circuit breaker keeps it until an operator")
+        assert each["until"] is None
+
+    # and a dry run does not promise what the stopped collector keeps
+    planned = _gc("--dry-run", "--now")
+    assert (planned["blobs"], planned["bytes"], planned["stopped_by_breaker"]) == (0, 0, True)
     assert GcRun.objects.get(kind="command").status == "stopped"
     again = _gc("--now", "--release-breaker")
     assert (again["blobs"], again["stopped_by_breaker"], again["reason"]) == (4, False, "")
@@ -227,6 +231,39 @@ def test_a_command_that_only_looks_does_not_release_the_breaker(dead: Pushed, op
     with pytest.raises(CommandError, match="not allowed with argument --release-breaker"):
         call_command("gc", "--release-breaker", option)
     assert Breaker.objects.get().stopped_at is not None
+
+
+def test_explain_says_that_the_breaker_keeps_what_is_due(
+    dead: Pushed, owner: TestKey, operator: TestKey, store: FilesystemStore
+) -> None:
+    BlobReview.objects.update(unreferenced_since=now() - timedelta(days=9))
+    due = dead.blobs[0]
+    assert Api(operator).get(f"{_BASE}/explain", digest=due).body["goes_at"] is not None
+    assert _collect_all(store)
+    waiting = list(BlobReview.objects.filter(retry_at=None).values_list("blob__digest", flat=True))
+    BlobReview.objects.filter(blob__digest=waiting[0]).update(unreferenced_since=now())
+
+    # given a blob whose grace period has begun and one that is due, then explain and the command agree
+    out = StringIO()
+    for digest, why in ((waiting[0], "lasts until"), (waiting[1], "is over")):
+        out.truncate(0)
+        out.seek(0)
+        call_command("gc", "--json", "--explain", digest, stdout=out)
+        by_command = json.loads(out.getvalue())
+        for key in (owner, operator):
+            found = Api(key).get(f"{_BASE}/explain", digest=digest).body
+            assert (found["state"], found["goes_at"]) == ("waiting", None)
+            assert why in found["reason"]
+            assert "POST gc/breaker/release" in found["reason"]
+            assert "bytes" not in found["reason"]  # how much is stored is for operators
+            assert found == by_command
+
+    # and after the release, each has its time again
+    breaker.release(actor=owner.actor)
+    for digest in waiting[:2]:
+        found = Api(owner).get(f"{_BASE}/explain", digest=digest).body
+        assert found["goes_at"] is not None
+        assert "breaker" not in found["reason"]
 
 
 def test_a_requested_run_ends_as_stopped(dead: Pushed, store: FilesystemStore) -> None:

@@ -1,25 +1,33 @@
 """Clocks of nodes that are wrong, and a clock of the database that jumps."""
 
+import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from django.conf import settings
+from django.core.management import CommandError, call_command
 
 from registry_control.audit.models import AuditEvent
+from registry_control.audit.services import SYSTEM
 from registry_control.catalog.models import Blob, BlobLease, BlobReview
 from registry_control.catalog.selectors import resolve
 from registry_control.catalog.services import blobs, deletion
 from registry_control.common import clock, clock_watch
 from registry_control.common.clock import database_now
 from registry_control.common.models import ClockWatch
+from registry_control.common.store import blob_store
+from registry_control.gc.models import GcRun
 from registry_control.gc.policy import Rules
 from registry_control.gc.services import breaker, clock_repair
 from registry_control.gc.services.collector import collect_batch
+from registry_control.gc.services.requested import advance_runs, start_run
 from registry_control.namespaces.models import Namespace
 from registry_data.storage.filesystem import FilesystemStore
-from tests.factories import TestKey, push_blob, push_image
+from tests.factories import Pushed, TestKey, push_blob, push_image
 from tests.integration.control.api import Api
 from tests.integration.gc.steps import GRACE, delete_image
 
@@ -154,3 +162,104 @@ def test_a_process_with_a_wrong_clock_does_not_collect_beside_others(
         assert "differs" in collect_batch(store=store, rules=_rules(DAYS), limit=10).stopped
         ClockWatch.objects.update(seen_at=database_now())
     assert Blob.objects.count() == 2
+
+
+def _gc(*arguments: str) -> dict[str, Any]:
+    """The document of the command, whether or not it fails."""
+    out = StringIO()
+    with suppress(CommandError):
+        call_command("gc", "--json", *arguments, stdout=out)
+    found: dict[str, Any] = json.loads(out.getvalue())
+    return found
+
+
+@pytest.fixture
+def due(owner: TestKey, namespace: Namespace) -> Pushed:
+    """A deleted image with two blobs that are due."""
+    store = blob_store()
+    store.check()
+    pushed = push_image(owner, namespace, layers=[b"layer"], store=store)
+    delete_image(pushed, store)
+    BlobReview.objects.update(unreferenced_since=database_now() - DAYS)
+    return pushed
+
+
+@pytest.fixture
+def held(due: Pushed, monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """A clock that has jumped by an hour; returns until when nothing is deleted by its age."""
+    clock_watch.check()
+    _set_clock(monkeypatch, timedelta(hours=1))
+    assert clock_watch.check().reason
+    until = ClockWatch.objects.get().held_until
+    assert until is not None
+    return until
+
+
+def test_explain_does_not_promise_what_the_clock_holds(due: Pushed, owner: TestKey, held: datetime) -> None:
+    for each in BlobReview.objects.select_related("blob"):
+        digest = each.blob.digest
+        for found in (_explain(owner, digest), _gc("--explain", digest)):
+            assert (found["state"], datetime.fromisoformat(found["goes_at"])) == ("waiting", held)
+            assert "the clock jumped forward" in found["reason"]
+
+    # and what goes later anyway has its own time
+    BlobReview.objects.update(unreferenced_since=database_now() + DAYS)
+    found = _explain(owner, due.blobs[0])
+    assert datetime.fromisoformat(found["goes_at"]) > held
+    assert "clock" not in found["reason"]
+
+
+def _explain(key: TestKey, digest: str) -> dict[str, Any]:
+    body: dict[str, Any] = Api(key).get("/registry/v1beta1/regions/fr-par/gc/explain", digest=digest).body
+    return body
+
+
+def test_a_command_says_that_the_clock_holds_deletions(due: Pushed, held: datetime) -> None:
+    # given one of the two blobs marked before the jump
+    Blob.objects.filter(digest=due.blobs[1]).update(state="deleting")
+    BlobReview.objects.filter(blob__digest=due.blobs[1]).update(retry_at=database_now())
+
+    # when a dry run and a run are started, then only that one goes, and both say why
+    for arguments in (("--dry-run",), ()):
+        found = _gc(*arguments)
+        assert (found["blobs"], found["stopped_by_breaker"]) == (1, False)
+        assert "the clock jumped forward" in found["reason"]
+        [waiting] = [each for each in found["waiting"] if each["digest"] == due.blobs[0]]
+        assert "the clock jumped forward" in waiting["reason"]
+        assert datetime.fromisoformat(waiting["until"]) == held
+    assert GcRun.objects.get(kind="command").status == "stopped"
+    assert "waits: the clock jumped forward" in _text("--dry-run")
+
+    # and without the grace period they do not wait
+    assert _gc("--dry-run", "--now")["reason"] == ""
+    assert _gc("--now")["blobs"] == 1
+
+
+def _text(*arguments: str) -> str:
+    out = StringIO()
+    call_command("gc", *arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_requested_run_says_that_the_clock_holds_deletions(
+    due: Pushed, held: datetime, store: FilesystemStore, *, dry_run: bool
+) -> None:
+    run = start_run(actor=SYSTEM, dry_run=dry_run)
+    while advance_runs(store=store, limit=1):
+        run.refresh_from_db()
+        if run.status != "running":
+            break
+    run.refresh_from_db()
+    assert (run.status, run.blobs, run.bytes) == ("stopped", 0, 0)
+    assert "the clock jumped forward" in run.errors[0]
+
+
+def test_a_command_confirms_the_time_if_no_process_has_looked_for_long(
+    due: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock_watch, "CONFIRMATION", 1.0)
+    ClockWatch.objects.create(pk=1, seen_at=database_now() - timedelta(minutes=10))
+    assert (_gc("--dry-run")["blobs"], _gc("--dry-run")["reason"]) == (2, "")
+    found = _gc()
+    assert (found["blobs"], found["reason"]) == (2, "")

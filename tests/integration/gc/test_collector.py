@@ -276,7 +276,7 @@ def test_the_plan_is_what_a_run_removes(owner: TestKey, namespace: Namespace, st
     after: planner.Cursor | None = planner.BEGIN
     while after is not None:
         page = planner.review(rules(), after=after, limit=2)
-        planned |= {each.digest for each in page.collectable}
+        planned |= {each.digest for each in page.collectable(None)}
         after = page.next
 
     # then that is what the collector removes

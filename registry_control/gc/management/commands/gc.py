@@ -2,8 +2,8 @@
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,8 +12,9 @@ from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
 from registry_control.audit.services import SYSTEM
 from registry_control.common.store import blob_store
-from registry_control.gc.policy import Action, Rules, Verdict
+from registry_control.gc.policy import Action, Rules, Stop, Verdict, while_stopped
 from registry_control.gc.selectors import planner
+from registry_control.gc.selectors.breaker import current_stop
 from registry_control.gc.selectors.candidates import Candidate
 from registry_control.gc.selectors.explanation import Viewer, explain
 from registry_control.gc.selectors.report import report
@@ -80,8 +81,9 @@ class Command(BaseCommand):
         if ignore_grace:
             self._announce(self.stderr if options["json"] else self.stdout)
         now = commands.rules(ignore_grace=ignore_grace)
-        left = planner.waiting(now, with_due=not options["dry_run"])
-        waiting = ((blob, _with_stop(verdict, outcome.stopped)) for blob, verdict in left)
+        stop = current_stop(ignore_grace=ignore_grace)
+        left = planner.waiting(now, also=_not_removed(stop, dry_run=options["dry_run"]))
+        waiting = ((blob, while_stopped(verdict, stop)) for blob, verdict in left)
         if options["json"]:
             self._print_json(outcome, waiting, dry_run=options["dry_run"])
         else:
@@ -141,8 +143,8 @@ class Command(BaseCommand):
             "blobs": outcome.blobs,
             "bytes": outcome.bytes,
             "manifests": outcome.manifests,
-            "stopped_by_breaker": bool(outcome.stopped),
-            "reason": outcome.stopped,
+            "stopped_by_breaker": outcome.stop is not None and outcome.stop.by_breaker,
+            "reason": outcome.stop.reason if outcome.stop is not None else "",
         }
         self.stdout.write(json.dumps(head)[:-1] + ', "waiting": [', ending="")
         for number, (candidate, verdict) in enumerate(waiting):
@@ -157,8 +159,9 @@ class Command(BaseCommand):
         self.stdout.write(
             f"{verb} {outcome.blobs} blobs of {outcome.bytes} bytes and {outcome.manifests} manifests"
         )
-        if outcome.stopped:
-            self.stdout.write(f"the circuit breaker: {outcome.stopped}")
+        if outcome.stop is not None:
+            who = "the circuit breaker" if outcome.stop.by_breaker else "waits"
+            self.stdout.write(f"{who}: {outcome.stop.reason}")
         number = 0
         for number, (candidate, verdict) in enumerate(waiting, start=1):
             if number <= _SHOWN:
@@ -167,11 +170,11 @@ class Command(BaseCommand):
             self.stdout.write(f"waiting: {number - _SHOWN} more blobs")
 
 
-def _with_stop(verdict: Verdict, stopped: str) -> Verdict:
-    """Add that the circuit breaker keeps a blob that is due."""
-    if not stopped or verdict.action is not Action.COLLECT:
-        return verdict
-    return replace(verdict, reason=f"{verdict.reason}; the circuit breaker keeps it")
+def _not_removed(stop: Stop | None, *, dry_run: bool) -> Collection[Action]:
+    """What a run has left, or leaves, of the blobs that are due."""
+    if not dry_run:
+        return (Action.COLLECT, Action.DELETE)
+    return (Action.COLLECT,) if stop is not None else ()
 
 
 def _waiting(candidate: Candidate, verdict: Verdict) -> dict[str, object]:
