@@ -1,34 +1,41 @@
 """Administration pages of damaged and missing content."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.contrib import admin
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 
 from registry_control.administration.base import ReadOnlyAdmin, human_size, short
 from registry_control.catalog.selectors.holders import names_of_images_with
-from registry_control.integrity.models import BlobCheck, BlobFault, UnknownObject
+from registry_control.integrity.models import IS_OPEN, BlobCheck, BlobFault, UnknownObject
 from registry_control.integrity.selectors import report
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
 
-class _IsHealed(admin.SimpleListFilter):
+_STATES: Final = {
+    "quarantined": IS_OPEN,
+    "healed": Q(healed_at__isnull=False),
+    "dropped": Q(dropped_at__isnull=False),
+}
+
+
+class _StateFilter(admin.SimpleListFilter):
     title = "state"
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """The states of a finding."""
-        return [("quarantined", "quarantined"), ("healed", "healed")]
+        return [(state, state) for state in _STATES]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[BlobFault]") -> "QuerySet[BlobFault]":
         """Filter by the chosen state."""
-        if self.value() in ("quarantined", "healed"):
-            return queryset.filter(healed_at__isnull=self.value() == "quarantined")
-        return queryset
+        chosen = _STATES.get(self.value() or "")
+        return queryset if chosen is None else queryset.filter(chosen)
 
 
 def _duration(period: timedelta) -> str:
@@ -42,8 +49,8 @@ def _duration(period: timedelta) -> str:
 class BlobFaultAdmin(ReadOnlyAdmin):
     """Blobs whose content was found damaged or missing, the newest finding first."""
 
-    list_display = ("blob_digest", "kind", "size_for_people", "detail", "found_at", "healed_at")
-    list_filter = ("kind", _IsHealed)
+    list_display = ("blob_digest", "kind", "size_for_people", "detail", "found_at", "healed_at", "dropped_at")
+    list_filter = ("kind", _StateFilter)
     change_list_template = "admin/integrity/blobfault/change_list.html"
     ordering = ("-found_at", "-pk")
     search_fields = ("digest__startswith",)
@@ -73,7 +80,7 @@ class BlobFaultAdmin(ReadOnlyAdmin):
             "is_on": bool(period),
             "period": _duration(period),
             "covered": f"{report.covered(period) * 100:.1f} %" if period else "",
-            "open": BlobFault.objects.filter(healed_at__isnull=True).count(),
+            "open": BlobFault.objects.filter(IS_OPEN).count(),
             "errors": report.errors(),
             "reconciled": report.reconciled(),
         }

@@ -14,17 +14,17 @@ class IntegrityConfig(AppConfig):
     verbose_name = "Integrity of content"
 
     def ready(self) -> None:
-        content_healed.connect(_close_fault, dispatch_uid="integrity")
+        content_healed.connect(_heal_fault, dispatch_uid="integrity")
         clock_set_back.connect(_repair_times, dispatch_uid="integrity")
         findings_requested.connect(_findings, dispatch_uid="integrity")
 
 
-def _close_fault(*, blob_id: int, **_: object) -> None:
+def _heal_fault(*, blob_id: int, **_: object) -> None:
     from registry_control.integrity.services import (
         faults,  # Imported late: models need all apps to be loaded.
     )
 
-    faults.close(blob_id)
+    faults.heal(blob_id)
 
 
 def _repair_times(**_: object) -> None:

@@ -3,6 +3,8 @@
 Blobs are named by their ids without a foreign key: these rows may outlive the blob.
 """
 
+from typing import Final
+
 from django.db import models
 from django.utils import timezone
 
@@ -59,8 +61,12 @@ class UnknownObject(models.Model):
         return self.name
 
 
+IS_OPEN: Final = models.Q(healed_at__isnull=True, dropped_at__isnull=True)
+"""Of a finding: the content is still so."""
+
+
 class BlobFault(models.Model):
-    """A blob whose content was found damaged or missing. One row for each finding; healed ones are kept."""
+    """A blob whose content was found damaged or missing. Each finding has a row, which stays."""
 
     class Kind(models.TextChoices):
         """What was found; the same words as the states of a blob."""
@@ -75,17 +81,17 @@ class BlobFault(models.Model):
     storage_key = models.CharField(max_length=255, help_text="Where the content was found so.")
     detail = models.CharField(max_length=255)
     found_at = models.DateTimeField(default=timezone.now)
-    healed_at = models.DateTimeField(
-        null=True, help_text="When the blob got its content back or was deleted."
+    healed_at = models.DateTimeField(null=True, help_text="When the blob got its content back.")
+    dropped_at = models.DateTimeField(
+        null=True,
+        help_text="When it ended without that: the blob was deleted, or found in the other state.",
     )
 
     class Meta:
         verbose_name = "damaged or missing blob"
         verbose_name_plural = "damaged and missing blobs"
         constraints = [
-            models.UniqueConstraint(
-                fields=["blob_id"], condition=models.Q(healed_at__isnull=True), name="open_fault_of_blob"
-            )
+            models.UniqueConstraint(fields=["blob_id"], condition=IS_OPEN, name="open_fault_of_blob")
         ]
         indexes = [
             models.Index(fields=["found_at", "id"], name="faults_by_time"),

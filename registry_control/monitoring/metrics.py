@@ -109,7 +109,7 @@ def _integrity() -> Iterator[Metric]:
     text = "Blobs that were found damaged or missing."
     yield _by("blob_faults_found", text, "kind", total, CounterMetricFamily)
     healed = {kind: each.healed for kind, each in found.items()}
-    text = "Of them, blobs that got their content back or were deleted."
+    text = "Of them, blobs that got their content back."
     yield _by("blob_faults_healed", text, "kind", healed, CounterMetricFamily)
     text = "1 while the last slice of this work ended with an error."
     yield _by("integrity_job_failing", text, "job", counts.failing_jobs())

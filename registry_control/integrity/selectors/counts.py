@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from django.db.models import Count, Q
 
-from registry_control.integrity.models import BlobFault, Job
+from registry_control.integrity.models import IS_OPEN, BlobFault, Job
 
 
 class Faults(NamedTuple):
@@ -22,9 +22,9 @@ class Faults(NamedTuple):
 
 def faults() -> dict[str, Faults]:
     """Count the findings of each kind."""
-    is_open = Q(healed_at__isnull=True)
+    is_healed = Q(healed_at__isnull=False)
     rows = BlobFault.objects.values_list("kind").annotate(
-        open=Count("pk", filter=is_open), found=Count("pk"), healed=Count("pk", filter=~is_open)
+        open=Count("pk", filter=IS_OPEN), found=Count("pk"), healed=Count("pk", filter=is_healed)
     )
     found = {kind: Faults(*counts) for kind, *counts in rows}
     return {kind.value: found.get(kind.value, Faults(0, 0, 0)) for kind in BlobFault.Kind}

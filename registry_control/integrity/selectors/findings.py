@@ -7,7 +7,7 @@ from django.db.models import Count, Q, Sum
 from django.db.models.functions import Coalesce
 
 from registry_control.common.findings import Finding, plural
-from registry_control.integrity.models import BlobFault, Job, UnknownObject
+from registry_control.integrity.models import IS_OPEN, BlobFault, Job, UnknownObject
 from registry_data.storage.base import Kind
 
 
@@ -68,7 +68,7 @@ def _unknown() -> Iterator[Finding]:
 
 
 def _quarantined() -> Iterator[Finding]:
-    still_open = BlobFault.objects.filter(healed_at__isnull=True)
+    still_open = BlobFault.objects.filter(IS_OPEN)
     found = {
         kind: (number, size)
         for kind, number, size in still_open.values_list("kind").annotate(Count("pk"), Sum("size"))

@@ -15,7 +15,7 @@ from registry_control.access.selectors import require_operator
 from registry_control.catalog.selectors.holders import names_of_images_with
 from registry_control.common.clock import database_now
 from registry_control.db.sql import row, time_parameter
-from registry_control.integrity.models import BlobCheck, BlobFault, Job, UnknownObject
+from registry_control.integrity.models import IS_OPEN, BlobCheck, BlobFault, Job, UnknownObject
 from registry_control.integrity.selectors import counts
 from registry_control.integrity.selectors.due import totals
 
@@ -158,7 +158,7 @@ def quarantined(faults: Sequence[Fault]) -> list[Fault]:
 def _newest(kind: BlobFault.Kind) -> list[BlobFault]:
     """The open findings first, then the healed ones, the newest of each first."""
     found = BlobFault.objects.filter(kind=kind).order_by("-found_at", "-pk")
-    both = [*found.filter(healed_at__isnull=True)[:MOST], *found.filter(healed_at__isnull=False)[:MOST]]
+    both = [*found.filter(IS_OPEN)[:MOST], *found.filter(healed_at__isnull=False)[:MOST]]
     return both[:MOST]
 
 

@@ -33,6 +33,7 @@ from registry_data.storage.base import BlobStore
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 50
+_DROPPED: Final = 500  # findings of deleted blobs that end at once
 _MAX_FAILURES: Final = 3  # in a row, after which the storage is taken to be down
 _LONGEST: Final = 255  # characters of a reason
 _CHECK_SPEED: Final = 8 * SLOWEST  # bytes per second of one look of a worker
@@ -80,6 +81,7 @@ _AS_WORKERS_DO: Final = Looks()
 
 def work(store: BlobStore, looks: Looks = _AS_WORKERS_DO) -> bool:
     """Take the second look at blobs that are due; returns whether there may be more."""
+    faults.drop_of_deleted(limit=_DROPPED)
     # Without a write to the row of the job.
     if not looks.queue().filter(due_at__lte=database_now()).exists():
         return False
@@ -87,7 +89,6 @@ def work(store: BlobStore, looks: Looks = _AS_WORKERS_DO) -> bool:
         if job is None:
             return False
         due = list(looks.queue().filter(due_at__lte=database_now()).order_by("due_at")[:_BATCH])
-        faults.close_of_deleted(limit=_BATCH)
         try:
             responds = _check(due, store, job, looks)
         except Interrupted:

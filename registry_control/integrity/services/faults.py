@@ -6,7 +6,7 @@ their key until then.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from django.db import transaction
@@ -16,7 +16,7 @@ from registry_control.catalog.models import Blob
 from registry_control.common.changes import EVERYTHING, record_change
 from registry_control.common.clock import database_now
 from registry_control.db.sql import execute, placeholders, row, rows, time_parameter
-from registry_control.integrity.models import BlobFault
+from registry_control.integrity.models import BlobCheck, BlobFault
 from registry_control.integrity.policy import Content, Finding
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,9 @@ _SET_STATE: Final = "UPDATE catalog_blob SET state = %s WHERE id = %s"
 _VERIFIED: Final = "UPDATE catalog_blob SET verified_at = %s WHERE id = %s AND storage_key = %s"
 _LOCK_MANY: Final = "SELECT id, storage_key FROM catalog_blob WHERE id IN"
 _VERIFIED_MANY: Final = "UPDATE catalog_blob SET verified_at = %s WHERE id IN"
-_CLOSE: Final = "UPDATE integrity_blobfault SET healed_at = %s WHERE blob_id = %s AND healed_at IS NULL"
+_IS_OPEN: Final = "healed_at IS NULL AND dropped_at IS NULL"  # the condition of the index
+_HEAL: Final = f"UPDATE integrity_blobfault SET healed_at = %s WHERE {_IS_OPEN} AND blob_id = %s"  # noqa: S608
+_DROP: Final = f"UPDATE integrity_blobfault SET dropped_at = %s WHERE {_IS_OPEN} AND blob_id IN"  # noqa: S608
 _STATES: Final = {Content.DAMAGED: Blob.State.DAMAGED, Content.MISSING: Blob.State.MISSING}
 
 
@@ -67,7 +69,7 @@ def _quarantine(blob_id: int, blob: _Locked, key: str, finding: Finding) -> None
     state = _STATES[finding.content]
     execute(_SET_STATE, [state.value, blob_id])
     record_change(EVERYTHING)  # any number of images may have the blob
-    close(blob_id)
+    _drop([blob_id])  # damaged content may be missing later, and the reverse
     BlobFault.objects.create(
         blob_id=blob_id,
         digest=blob.digest,
@@ -90,15 +92,20 @@ def _quarantine(blob_id: int, blob: _Locked, key: str, finding: Finding) -> None
 def _release(blob_id: int, blob: _Locked) -> None:
     execute(_SET_STATE, [Blob.State.LIVE.value, blob_id])
     record_change(EVERYTHING)
-    close(blob_id)
+    heal(blob_id)
     target = Target("blob", blob_id, blob.digest, None)
     record(actor=SYSTEM, verb="blob.healed", target=target, state=blob.state)
     logger.warning("the content of the blob %s, which was %s, is whole again", blob.digest, blob.state)
 
 
-def close(blob_id: int) -> None:
-    """End the finding of a blob, if there is one; in the caller's transaction."""
-    execute(_CLOSE, [time_parameter(database_now()), blob_id])
+def heal(blob_id: int) -> None:
+    """End the finding of a blob that has its content again, if there is one; in the caller's transaction."""
+    execute(_HEAL, [time_parameter(database_now()), blob_id])
+
+
+def _drop(blob_ids: Sequence[int]) -> None:
+    """End the findings of blobs that were not healed."""
+    execute(f"{_DROP} {placeholders(blob_ids)}", [time_parameter(database_now()), *blob_ids])
 
 
 def verified(keys: Mapping[int, str]) -> None:
@@ -114,14 +121,15 @@ def verified(keys: Mapping[int, str]) -> None:
 
 _GONE: Final = """
 SELECT f.blob_id FROM integrity_blobfault f LEFT JOIN catalog_blob b ON b.id = f.blob_id
-WHERE f.healed_at IS NULL AND (b.id IS NULL OR b.state NOT IN ('damaged', 'missing')) LIMIT %s
+WHERE f.healed_at IS NULL AND f.dropped_at IS NULL AND (b.id IS NULL OR b.state = 'deleting') LIMIT %s
 """
 
 
-@transaction.atomic
-def close_of_deleted(*, limit: int) -> int:
-    """End the findings of blobs that garbage collection has deleted; returns how many."""
-    gone = [blob_id for (blob_id,) in rows(_GONE, [limit])]
-    for blob_id in gone:
-        close(blob_id)
-    return len(gone)
+def drop_of_deleted(*, limit: int) -> Sequence[int]:
+    """End the findings of blobs that garbage collection deletes or has deleted; returns the ids of these."""
+    gone = [blob_id for (blob_id,) in rows(_GONE, [limit])]  # a blob that is being deleted never comes back
+    if gone:
+        with transaction.atomic():
+            _drop(gone)
+            BlobCheck.objects.filter(pk__in=gone).delete()
+    return gone

@@ -146,3 +146,30 @@ def test_the_subjects_of_deleted_manifests_are_added_to_the_recycle_bin(
     make_stack: Callable[..., Stack],
 ) -> None:
     make_stack().manage("shell", "-c", _SUBJECTS)
+
+
+# Leaves a finding of each state, two of them of the same blob.
+_FINDINGS = """
+from django.core.management import call_command
+from registry_control.common.clock import now
+from registry_control.integrity.models import BlobFault
+
+fault = {"digest": "sha256:1", "size": 1, "storage_key": "k", "detail": "d"}
+dropped = BlobFault.objects.create(blob_id=1, kind="damaged", dropped_at=now(), **fault)
+BlobFault.objects.create(blob_id=1, kind="missing", **fault)
+healed = BlobFault.objects.create(blob_id=2, kind="missing", healed_at=now(), **fault)
+
+call_command("migrate", "integrity", "0003", verbosity=0)
+call_command("migrate", "integrity", verbosity=0)
+ended = [(1, None), (1, dropped.dropped_at), (2, healed.healed_at)]
+found = BlobFault.objects.filter(dropped_at=None).values_list("blob_id", "healed_at")
+assert sorted(found, key=str) == sorted(ended, key=str), found
+"""
+
+
+def test_findings_survive_a_migration_to_a_schema_without_dropped_ones(
+    make_stack: Callable[..., Stack],
+) -> None:
+    stack = make_stack()
+    stack.manage("migrate")
+    stack.manage("shell", "-c", _FINDINGS)

@@ -97,6 +97,7 @@ def _fill(owner: TestKey, times: int) -> None:
             blob_id = BlobFault.objects.count()
             fault = {"digest": "sha256:1", "size": 1, "storage_key": "k", "detail": "d"}
             BlobFault.objects.create(blob_id=blob_id, kind=kind, healed_at=healed_at, **fault)
+        BlobFault.objects.create(blob_id=blob_id, kind="damaged", dropped_at=database_now(), **fault)
     Job.objects.update_or_create(name=Job.Name.SCRUB, defaults={"error": "no answer"})
     Breaker.objects.update_or_create(pk=1, defaults={"stopped_at": database_now(), "reason": "too much"})
     for queue in Queue:
@@ -124,7 +125,7 @@ def test_the_figures_are_those_of_the_database(operator: TestKey) -> None:
         "stowage_scrub_covered_ratio": 1.0,
         'stowage_blob_faults{kind="damaged"}': 2,
         'stowage_blob_faults{kind="missing"}': 2,
-        'stowage_blob_faults_found_total{kind="damaged"}': 4,
+        'stowage_blob_faults_found_total{kind="damaged"}': 6,
         'stowage_blob_faults_healed_total{kind="damaged"}': 2,
         'stowage_blob_faults_healed_total{kind="missing"}': 0,
         'stowage_integrity_job_failing{job="scrub"}': 1,

@@ -94,7 +94,7 @@ def test_images_of_many_blobs_are_looked_up_at_once(owner: TestKey, namespace: N
     for each in pushed[1:]:
         push_blob(owner, each.image_id, b"leased")
     linked, only_leased = (Blob.objects.get(digest=digest_of(content)).pk for content in (LAYER, b"leased"))
-    none = range(10**9, 10**9 + 600)
+    none = range(10**12, 10**12 + 600)
 
     # then each has its own images, up to a number of them
     names = [str(each.image) for each in pushed]

@@ -16,7 +16,7 @@ from registry_control.gc.services.collector import collect_batch
 from registry_control.integrity.models import BlobCheck, BlobFault, Job
 from registry_control.integrity.policy import Content, Finding
 from registry_control.integrity.selectors.due import StoredBlob
-from registry_control.integrity.selectors.report import covered, errors
+from registry_control.integrity.selectors.report import covered, errors, full_report
 from registry_control.integrity.services import checks, commands, scrub
 from registry_control.integrity.services.checks import Looks
 from registry_data.storage.base import Key, NotStored, Unavailable
@@ -312,6 +312,37 @@ def test_a_finding_ends_when_garbage_collection_deletes_the_blob(
     change(store, digest)
     scrub_all(store)
     Blob.objects.filter(digest=digest).update(state=Blob.State.DELETING)
-    second_looks(store)
-    assert BlobFault.objects.get().healed_at is not None
+    assert checks.work(store) is False  # no second look is due
+    ended = BlobFault.objects.get()
+    assert (ended.healed_at, ended.dropped_at is not None) == (None, True)
     assert not BlobCheck.objects.exists()
+    assert not AuditEvent.objects.filter(verb="blob.healed").exists()
+    found = full_report(period=PERIOD)
+    assert ([*found.damaged], found.damaged_total, found.quarantined_total) == ([], 0, 0)
+
+
+@pytest.mark.parametrize("how", ["changed", "truncated"])
+def test_damaged_content_that_is_missing_later_was_not_healed(
+    owner: TestKey, pushed: Pushed, store: FilesystemStore, how: str
+) -> None:
+    # given damaged content, which goes
+    DAMAGES[how](store, digest_of(LAYER))
+    scrub_all(store)
+    remove(store, digest_of(LAYER))
+    for _ in range(2):
+        second_looks(store)
+    assert current(digest_of(LAYER)).state == "missing"
+
+    # then only the last finding is reported
+    found = full_report(period=PERIOD)
+    assert ([*found.damaged], found.damaged_total) == ([], 0)
+    assert [(each.digest, each.state) for each in found.missing] == [(digest_of(LAYER), "quarantined")]
+    assert BlobFault.objects.get(kind="damaged").dropped_at is not None
+    assert not AuditEvent.objects.filter(verb="blob.healed").exists()
+
+    # and only that one is healed
+    push_blob(owner, pushed.image_id, LAYER, store=store)
+    found = full_report(period=PERIOD)
+    assert ([*found.damaged], found.missing_total, found.quarantined_total) == ([], 1, 0)
+    assert [each.state for each in found.missing] == ["healed"]
+    assert BlobFault.objects.get(kind="damaged").healed_at is None
