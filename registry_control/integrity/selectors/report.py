@@ -134,8 +134,14 @@ def errors() -> list[str]:
     """The errors of the last slices of background work, and of blobs that cannot be read."""
     of_jobs = [f"{job.name}: {job.error}" for job in Job.objects.exclude(error="").order_by("name")]
     unreadable = BlobCheck.objects.filter(failed_at__isnull=False)
-    of_blobs = unreadable.values_list("reason").annotate(number=Count("pk")).order_by("-number")[:_REASONS]
-    return of_jobs + [f"{number} blobs cannot be read: {reason}" for reason, number in of_blobs]
+    of_blobs = list(
+        unreadable.values_list("reason").annotate(number=Count("pk")).order_by("-number")[:_REASONS]
+    )
+    found = of_jobs + [f"{number} blobs cannot be read: {reason}" for reason, number in of_blobs]
+    if len(of_blobs) == _REASONS:
+        others = unreadable.count() - sum(number for _, number in of_blobs)
+        found += [f"{others} more blobs cannot be read, for other reasons"] * (others > 0)
+    return found
 
 
 def covered(period: timedelta) -> float:

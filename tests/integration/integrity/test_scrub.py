@@ -174,6 +174,17 @@ def test_invariant_7_a_read_error_marks_nothing(
     assert covered(PERIOD) == 1.0
 
 
+@pytest.mark.parametrize("reasons", [10, 12])
+def test_blobs_that_cannot_be_read_for_many_reasons_are_counted(reasons: int) -> None:
+    for number in range(reasons):
+        BlobCheck.objects.create(
+            blob_id=number, storage_key="key", reason=f"error {number}", due_at=now(), failed_at=now()
+        )
+    found = errors()
+    assert sum(each.startswith("1 blobs cannot be read: error ") for each in found) == 10
+    assert found[10:] == ["2 more blobs cannot be read, for other reasons"] * (reasons > 10)
+
+
 def test_an_error_that_is_gone_at_the_second_look_marks_nothing(
     pushed: Pushed, store: FilesystemStore
 ) -> None:
