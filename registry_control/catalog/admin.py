@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.contrib import admin, messages
-from django.db.models import Count, Model, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Model, OuterRef, Q, QuerySet, Subquery, TextField, Value
+from django.db.models.functions import Concat
 from django.http import HttpRequest
 from django.utils.html import format_html
 
@@ -258,9 +259,40 @@ class TagAdmin(PushedAdmin):
 class TagHistoryAdmin(ReadOnlyAdmin):
     """The manifests that tags named before they moved."""
 
-    list_display = ("tag_id", "short_digest", "since", "until", "set_by")
+    list_display = ("tag", "short_digest", "since", "until", "set_by")
+    fields = ("tag", "tag_id", "digest", "since", "until", "set_by")
     ordering = ("-until", "-pk")
     search_fields = ("digest__startswith", "tag_id")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[TagHistory]:
+        """Add the names: a row outlives its tag, so that it has only the tag's id."""
+        found: QuerySet[TagHistory] = super().get_queryset(request)
+        parts = ("image__namespace__name", Value("/"), "image__name", Value(":"), "name")
+        named = Tag.objects.annotate(full_name=Concat(*parts, output_field=TextField()))
+        of_row = named.filter(pk=OuterRef("tag_id")).values("full_name")
+        return found.annotate(tag_name=Subquery(of_row[:1]))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[TagHistory], search_term: str
+    ) -> tuple[QuerySet[TagHistory], bool]:
+        """Search also for NAMESPACE/IMAGE:TAG, which has indexes, and for the name of an image or a tag."""
+        namespace, name, tag = _reference(search_term)
+        if namespace:
+            of_image = Tag.objects.filter(image__namespace__name=namespace, image__name__startswith=name)
+            named = of_image.filter(name__startswith=tag)
+            return queryset.filter(tag_id__in=named.values("pk")), False
+        found, may_repeat = super().get_search_results(request, queryset, search_term)
+        if search_term:
+            named = Tag.objects.filter(
+                Q(name__startswith=search_term) | Q(image__name__startswith=search_term)
+            )
+            found |= queryset.filter(tag_id__in=named.values("pk"))
+        return found, may_repeat
+
+    @admin.display(description="tag")
+    def tag(self, row: Any) -> str:
+        """NAMESPACE/IMAGE:TAG, or the id of a tag that was deleted for good."""
+        return row.tag_name or f"deleted tag {row.tag_id}"
 
     @admin.display(description="digest", ordering="digest")
     def short_digest(self, row: TagHistory) -> str:
@@ -268,9 +300,11 @@ class TagHistoryAdmin(ReadOnlyAdmin):
         return short(row.digest)
 
 
-@admin.register(Manifest)
 class ManifestAdmin(PushedAdmin):
-    """Manifests with their tags; deleting one deletes its tags too."""
+    """Manifests with their tags; deleting one deletes its tags too.
+
+    `gc.admin` adds what keeps them, and registers the page.
+    """
 
     start_deletion = staticmethod(manifests.delete_with_tags)
     lock_order = ("image_id", "pk")
@@ -367,9 +401,8 @@ class MissingChildAdmin(ReadOnlyAdmin):
         return found.defer("parent__payload")
 
 
-@admin.register(Blob)
 class BlobAdmin(ReadOnlyAdmin):
-    """Content in the blob store; links and leases say which images have it."""
+    """Content in the blob store. `gc.admin` adds what keeps it, and registers the page."""
 
     list_display = ("short_digest", "size_for_people", "state", "created_at")
     list_filter = ("state",)

@@ -1,5 +1,5 @@
-"""Administration pages; Django imports this package, which registers those of both modules."""
+"""Administration pages; Django imports this package, which registers those of all modules."""
 
-from registry_control.gc.admin import collection, retention
+from registry_control.gc.admin import collection, explanation, retention
 
-__all__ = ["collection", "retention"]
+__all__ = ["collection", "explanation", "retention"]

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -9,7 +10,7 @@ from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.db.models import Model
-from django.test import Client
+from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 
 from registry_control.access.services import authenticate
@@ -17,8 +18,10 @@ from registry_control.audit.models import AuditEvent
 from registry_control.catalog.models import (
     Image,
     Tag,
+    TagHistory,
 )
 from registry_control.catalog.services import deletion
+from registry_control.common.clock import now
 from registry_control.common.models import Status
 from registry_control.common.store import blob_store
 from registry_control.identity.models import ApiKey, Organization, Policy, Project, User
@@ -118,6 +121,39 @@ def test_names_are_read_only(pages: Client, namespace: Namespace, world: Pushed)
     assert Namespace.objects.get(pk=namespace.pk).name == namespace.name
     assert world.image.name == "app"
     assert world.image.size == world.size
+
+
+def test_the_history_of_tags_names_them_and_is_found_by_their_names(pages: Client, owner: TestKey) -> None:
+    # given a tag that has moved, another one, and a row of a tag that was deleted for good
+    namespace = make_namespace(owner)
+    with override_settings(RECYCLE_BIN=timedelta(days=1)):
+        for layer in (b"first", b"second"):
+            for image, tag in (("tools/build", "v1"), ("app", "stable")):
+                push_image(owner, namespace, image, tags=[tag], layers=[layer + tag.encode()])
+    gone = uuid4()
+    old = TagHistory.objects.create(tag_id=gone, digest="sha256:dead", since=now(), until=now(), set_by="")
+    build, app = f"{namespace.name}/tools/build:v1", f"{namespace.name}/app:stable"
+    of_build = TagHistory.objects.get(tag_id=Tag.objects.get(name="v1").pk)
+
+    # when it is searched by image, tag, digest or id, then it is found, and shown with its name
+    shown = {
+        "": {build, app, f"deleted tag {gone}"},
+        f"{namespace.name}/tools/build": {build},
+        f"registry.example.com/{namespace.name}/tools/build:v": {build},
+        f"{namespace.name}/app:other": set(),
+        "tools/": set(),
+        "tools": {build},
+        "stable": {app},
+        of_build.digest[:20]: {build},
+        str(of_build.tag_id): {build},
+        "sha256:dead": {f"deleted tag {gone}"},
+    }
+    for term, names in shown.items():
+        page = pages.get(url(TagHistory, "changelist"), {"q": term})
+        assert page.status_code == 200
+        found = re.findall(r'<th class="field-tag"><a [^>]*>(.*?)</a>', page.content.decode())
+        assert set(found) == names, term
+    assert f"deleted tag {gone}" in pages.get(url(TagHistory, "change", old.pk)).content.decode()
 
 
 @pytest.mark.parametrize("model", [Namespace, Image], ids=lambda model: model.__name__)

@@ -4,11 +4,13 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.db import transaction
 from django.test import Client, override_settings
 
 from registry_control.audit.models import AuditEvent
+from registry_control.catalog.models import Blob, BlobReview, Manifest
 from registry_control.catalog.services import images
 from registry_control.common.clock import database_now
 from registry_control.gc.models import Breaker, GcRun, Inventory
@@ -146,3 +148,48 @@ def test_the_disk_page_names_the_images_in_the_recycle_bin() -> None:
         "The recycle bin has 1 image or manifest of 3006 bytes"
         in client.get("/admin/gc/gcrun/disk/").content.decode()
     )
+
+
+def section_of(client: Client, row: Blob | Manifest) -> str:
+    """The section on garbage collection of the page of a blob or manifest, as text; empty without one."""
+    page = client.get(url(type(row), "change", row.pk))
+    assert page.status_code == 200
+    found = re.findall(r'<div class="explanation">(.*?)</div>', page.content.decode(), re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", "".join(found)).split())
+
+
+def test_the_pages_of_blobs_and_manifests_say_what_keeps_them(store: FilesystemStore) -> None:
+    # given a tagged manifest of a tenant with a layer, and a blob that nothing refers to
+    owner = make_key()
+    namespace = make_namespace(owner)
+    kept = push_image(owner, namespace, "kept", layers=[b"layer"], config=b"kept", store=store)
+    dead = push_image(owner, namespace, layers=[b"dead"], config=b"dead too", store=store)
+    expire_leases()
+    delete_image(dead, store)
+    manifest = Manifest.objects.get(digest=kept.digest)
+    layer, gone = (Blob.objects.get(digest=digest) for digest in (kept.blobs[1], dead.blobs[1]))
+
+    # when staff look at the pages, then these say the same as the API
+    client = staff("view_blob", "view_manifest", "view_image")
+    tag = f"tag latest of image {namespace.name}/kept"
+    assert section_of(client, layer) == f"Kept: a manifest lists it. {tag}"
+    assert section_of(client, manifest) == f"Kept: an image has this manifest. {tag}"
+    waiting = section_of(client, gone)
+    assert waiting.startswith("Waiting: nothing refers to it; its grace period lasts until")
+    due = BlobReview.objects.get(blob=gone).unreferenced_since + settings.GC_GRACE
+    assert waiting.endswith(f"It goes at {due:%Y-%m-%d %H:%M:%S} UTC at the earliest.")
+
+    # and also that the circuit breaker keeps it
+    Breaker.objects.create(stopped_at=database_now(), reason="too much")
+    assert "POST gc/breaker/release" in section_of(client, gone)
+    assert "It goes at" not in section_of(client, gone)
+
+
+def test_only_who_may_view_images_sees_what_keeps_content(store: FilesystemStore) -> None:
+    owner = make_key()
+    pushed = push_image(owner, make_namespace(owner), layers=[b"layer"], store=store)
+    manifest = Manifest.objects.get(digest=pushed.digest)
+    blob = Blob.objects.get(digest=pushed.blobs[1])
+    for row in (manifest, blob):
+        assert section_of(staff("view_blob", "view_manifest"), row) == ""
+        assert staff("view_image").get(url(type(row), "change", row.pk)).status_code == 403
