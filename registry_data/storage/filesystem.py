@@ -150,10 +150,10 @@ class FilesystemStore:
         A writer that has the file open continues with a file without a name; its result is NotStored.
         """
         key = published if published or held else self.published_as(upload)
-        with self.translate_errors():
-            if key is not None:
-                self._record(upload, key).unlink(missing_ok=True)
-            self._upload(upload).unlink(missing_ok=True)
+        record = [] if key is None else [self._record(upload, key)]
+        for path in (*record, self._upload(upload)):
+            with suppress(NotStored), self.translate_errors():
+                path.unlink()
 
     def size(self, key: Key) -> int:
         """Ask the file."""

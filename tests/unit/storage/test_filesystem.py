@@ -74,6 +74,8 @@ def test_invariant_7_a_missing_disk_is_unavailable_and_not_absent(tmp_path: Path
         lambda: store.upload_size(UPLOAD),
         lambda: store.published_as(UPLOAD),
         lambda: store.discard(UPLOAD),
+        lambda: store.discard(UPLOAD, published=KEY),
+        lambda: store.discard(UPLOAD, held=True),
     ):
         with pytest.raises(Unavailable):
             call()
