@@ -49,6 +49,7 @@ class Shared:
     held_until: datetime | None = None  # by so much content from before looks older than it is
     reason: str = ""  # the jump in words
     needs_repair: bool = False  # times in the database may lie in the future
+    longest_lease: timedelta = timedelta(0)  # that their settings have ever granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +127,17 @@ def _after_jump(current: Reading, shared: Shared, jump: timedelta) -> Shared:
     needs_repair = shared.needs_repair or jump < timedelta(0)
     if is_known and (jump < timedelta(0) or shared.held_until is not None):
         return replace(shared, seen=current.time, needs_repair=needs_repair)
-    waiting = timedelta(0)
+    waiting, lease = timedelta(0), shared.longest_lease
     if shared.held_until is not None:
         waiting = max(shared.held_until - (current.time - jump), timedelta(0))
     older = min(waiting + jump, _MOST)
     if older <= TOLERANCE:
-        return Shared(current.time, needs_repair=needs_repair)
+        return Shared(current.time, needs_repair=needs_repair, longest_lease=lease)
     if jump < timedelta(0):
         since = None if shared.held_since is None else shared.held_since + jump
-        return Shared(current.time, since, current.time + older, shared.reason, needs_repair)
+        return Shared(current.time, since, current.time + older, shared.reason, needs_repair, lease)
     reason = f"the clock jumped forward by {_seconds(jump)} s and content looks older than it is"
-    return Shared(current.time, current.time, current.time + older, reason, needs_repair)
+    return Shared(current.time, current.time, current.time + older, reason, needs_repair, lease)
 
 
 def _doubt(difference: timedelta) -> str:
@@ -174,10 +175,11 @@ def check(*, longest: timedelta | None = None) -> Status:
         current = Reading(database_now(), _ticks())
         shared = read()
         found = shared or Shared(current.time)
+        found = replace(found, longest_lease=max(found.longest_lease, settings.BLOB_LEASE))
         after, _memory, doubt = assess(current, found, _memory)
-        if shared is None or replace(after, seen=found.seen) != found or _is_due(after, found):
+        if shared is None or replace(after, seen=shared.seen) != shared or _is_due(after, shared):
             _write(after)
-        reason = doubt or held(current.time, after, longest=_collecting())
+        reason = doubt or held(current.time, after, longest=_collecting(after))
         if reason != _last_reason:
             logger.error("%s", reason) if reason else logger.warning("the clock is taken for right again")
         _last_reason = reason
@@ -201,7 +203,9 @@ def read() -> Shared | None:
     row = ClockWatch.objects.filter(pk=_ONLY_ROW).first()
     if row is None:
         return None
-    return Shared(row.seen_at, row.held_since, row.held_until, row.reason, row.needs_repair)
+    return Shared(
+        row.seen_at, row.held_since, row.held_until, row.reason, row.needs_repair, row.longest_lease
+    )
 
 
 def shared_hold(*, longest: timedelta | None = None) -> Hold | None:
@@ -209,7 +213,7 @@ def shared_hold(*, longest: timedelta | None = None) -> Hold | None:
     found, moment = read(), database_now()
     if found is None:
         return None
-    return hold(moment, found, longest=_collecting() if longest is None else longest)
+    return hold(moment, found, longest=_collecting(found) if longest is None else longest)
 
 
 def shared_reason(*, longest: timedelta | None = None) -> str:
@@ -218,10 +222,23 @@ def shared_reason(*, longest: timedelta | None = None) -> str:
     return found.reason if found is not None else ""
 
 
-def _collecting() -> timedelta:
+def longest_lease() -> timedelta:
+    """The longest lease that may still last: `BLOB_LEASE` of this process, or a longer one of an earlier one.
+
+    No row says when a lease was granted, and nothing shortens what was promised (ADR 66).
+    """
+    return _longest_lease(read())
+
+
+def _longest_lease(shared: Shared | None) -> timedelta:
+    configured: timedelta = settings.BLOB_LEASE
+    return configured if shared is None else max(configured, shared.longest_lease)
+
+
+def _collecting(shared: Shared) -> timedelta:
     """The age at which the collector deletes unreferenced blobs."""
-    longest: timedelta = settings.GC_GRACE + settings.BLOB_LEASE
-    return longest
+    grace: timedelta = settings.GC_GRACE
+    return grace + _longest_lease(shared)
 
 
 @transaction.atomic
@@ -250,6 +267,7 @@ def _write(shared: Shared) -> None:
             "held_until": shared.held_until,
             "reason": shared.reason,
             "needs_repair": shared.needs_repair,
+            "longest_lease": shared.longest_lease,
         },
     )
 

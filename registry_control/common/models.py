@@ -1,5 +1,6 @@
 """Fields and states shared by several models, and the change log."""
 
+from datetime import timedelta
 from typing import Final
 
 from django.db import models
@@ -84,6 +85,11 @@ class ClockWatch(models.Model):
     held_until = models.DateTimeField(null=True)
     reason = models.CharField(max_length=255, blank=True, default="")
     needs_repair = models.BooleanField(default=False)
+    longest_lease = models.DurationField(
+        default=timedelta(0),
+        db_default=timedelta(0),
+        help_text="The longest `REGISTRY_LEASE` that a worker was ever started with.",
+    )
 
     def __str__(self) -> str:
         return f"clock seen at {self.seen_at}"

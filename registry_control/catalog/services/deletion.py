@@ -143,7 +143,7 @@ def remove_never_pushed(*, limit: int) -> int:
     """
     before = database_now() - settings.UPLOAD_LIFE
     found = list(idle_images(before).values_list("pk", flat=True)[:limit])
-    if not found or clock_watch.check(longest=settings.UPLOAD_LIFE + settings.BLOB_LEASE).reason:
+    if not found or clock_watch.check(longest=settings.UPLOAD_LIFE + clock_watch.longest_lease()).reason:
         return 0
     examined = 0
     for pk in found:

@@ -5,10 +5,11 @@ wait for years. Each statement is a transaction of its own; an interrupted repai
 """
 
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F
 
 from registry_control.catalog import references
 from registry_control.catalog.models import TagHistory, UploadSession
@@ -47,7 +48,7 @@ def repair_if_needed() -> None:
     """After a jump backward, let nothing wait longer than it would if it had been written now."""
     if not clock_watch.check().needs_repair:
         return
-    longest = max(settings.BLOB_LEASE, _LONGEST_LEASE) + ANSWER_TIME
+    longest = max(clock_watch.longest_lease(), _LONGEST_LEASE) + ANSWER_TIME
     for sql, ahead in ((_SINCE, TOLERANCE), (_RETRY, LAST_RETRY + TOLERANCE)):
         while _update(sql, [interval_parameter(ahead), _BATCH]) == _BATCH:
             pass
@@ -59,16 +60,19 @@ def repair_if_needed() -> None:
 
 
 def _repair_expiry() -> None:
-    """Let uploads, the recycle bin and the history of tags expire as if they were of this moment."""
+    """Let uploads, the recycle bin and the history of tags expire as if they were of this moment.
+
+    An entry of the bin keeps its own period, whatever `REGISTRY_RECYCLE_BIN` is now.
+    """
     expires_at = DatabaseNow() + settings.UPLOAD_LIFE
     correct(UploadSession.objects.all(), "expires_at", longest=settings.UPLOAD_LIFE, expires_at=expires_at)
-    kept: dict[str, object] = {
+    kept: dict[str, Any] = {
         "deleted_at": DatabaseNow(),
-        "expires_at": DatabaseNow() + settings.RECYCLE_BIN,
+        "expires_at": DatabaseNow() + (F("expires_at") - F("deleted_at")),
     }
-    # The second condition: entries of a time when REGISTRY_RECYCLE_BIN was longer stay for that long.
+    # Found by the index of `expires_at`, which is later than `deleted_at`.
     entries = RecycleBinEntry.objects.filter(deleted_at__gt=DatabaseNow() + TOLERANCE)
-    correct(entries, "expires_at", longest=settings.RECYCLE_BIN, **kept)
+    correct(entries, "expires_at", **kept)
     correct(TagHistory.objects.all(), "until")
 
 

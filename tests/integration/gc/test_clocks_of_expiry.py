@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from django.test import override_settings
 
-from registry_control.catalog.models import Image, TagHistory, UploadSession
+from registry_control.catalog.models import BlobLease, Image, TagHistory, UploadSession
 from registry_control.catalog.services import deletion, images, tags, uploads
 from registry_control.common import clock_watch
 from registry_control.gc.services import clock_repair
@@ -59,9 +59,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     with (
         clock_of_the_test() as clock,
         override_settings(RECYCLE_BIN=BIN, UPLOAD_LIFE=LIFE, BLOB_LEASE=LIFE, GC_GRACE=GRACE),
+        monkeypatch.context() as patch,  # undone before that of the clock, which replaces the ticks, too
     ):
         made = Machine(clock)
-        monkeypatch.setattr(clock_watch, "_ticks", lambda: made.up.total_seconds())
+        patch.setattr(clock_watch, "_ticks", lambda: made.up.total_seconds())
         clock_watch.check()
         yield made
 
@@ -213,6 +214,56 @@ def test_after_a_jump_backward_everything_goes_in_its_time(
     assert before is not None
     assert after is not None
     assert after > before
+
+
+@pytest.mark.parametrize("period", [timedelta(0), BIN / 7, BIN * 2], ids=["off", "shorter", "longer"])
+def test_after_a_jump_backward_an_entry_of_the_bin_stays_for_as_long_as_was_said(
+    owner: TestKey, namespace: Namespace, machine: Machine, period: timedelta
+) -> None:
+    # given an image that was deleted while the clock was ahead
+    machine.jump(BIN)
+    pushed = push_image(owner, namespace)
+    Api(owner).delete(f"/images/{pushed.image_id}")
+
+    # when the clock is set back, and the worker runs with another period
+    machine.jump(-BIN)
+    with override_settings(RECYCLE_BIN=period):
+        clock_repair.repair_if_needed()
+
+        # then the image stays for the period of its deletion
+        entry = RecycleBinEntry.objects.get()
+        assert entry.expires_at - entry.deleted_at == BIN
+        machine.wait(BIN - SECOND)
+        assert not emptying.expire(limit=10)
+        assert RecycleBinEntry.objects.exists()
+        machine.wait(2 * SECOND)
+        emptying.expire(limit=10)
+        assert not RecycleBinEntry.objects.exists()
+
+
+@pytest.mark.parametrize("jump", [YEARS, -YEARS], ids=["forward", "backward"])
+def test_a_lease_of_a_time_when_leases_were_longer_is_kept_after_a_jump(
+    owner: TestKey, image_id: UUID, store: FilesystemStore, machine: Machine, jump: timedelta
+) -> None:
+    # given a lease of seven days that was promised before leases became shorter
+    with override_settings(BLOB_LEASE=LIFE * 7):
+        if jump < timedelta(0):
+            machine.jump(YEARS)
+        clock_watch.check()
+        push_blob(owner, image_id, b"promised", store=store)
+
+    # when the clock jumps, then it lasts for its seven days
+    machine.jump(jump)
+    clock_repair.repair_if_needed()
+    machine.wait(LIFE * 7 - SECOND)
+    deletion.remove_expired_leases(limit=10)
+    assert deletion.remove_never_pushed(limit=10) == 0
+    assert BlobLease.objects.exists()
+
+    # and no longer than the longest one
+    machine.wait(LIFE * 3)
+    deletion.remove_expired_leases(limit=10)
+    assert not BlobLease.objects.exists()
 
 
 def _unknown(store: FilesystemStore) -> None:
