@@ -1,7 +1,8 @@
 """Granian with sockets that are opened here, because it has no setting for socket options (ADR 40)."""
 
 import socket
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from granian._granian import SocketHolder
@@ -9,6 +10,7 @@ from granian.server.mp import MPServer
 
 # Only on Linux: how long the kernel waits for a client that does not acknowledge data.
 _USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
+_LONGEST_SLEEP: Final = 0.5  # seconds
 _SIGNALS: Final = 3
 _BETWEEN_SIGNALS: Final = 1.0  # seconds
 
@@ -29,8 +31,13 @@ class Interrupt:
         self._calls.put(None)
 
     def wait(self) -> None:
-        """Return after a call of `set`. The caller looks at what has changed, which may be nothing new."""
-        self._calls.get()
+        """Return after a call of `set`. The caller looks at what has changed, which may be nothing new.
+
+        The handler of a signal that arrives just before this thread sleeps runs when it wakes up.
+        """
+        while True:
+            with suppress(Empty):
+                return self._calls.get(timeout=_LONGEST_SLEEP)
 
     def clear(self) -> None:
         """Nothing is left to clear: `wait` took the call."""

@@ -8,7 +8,7 @@ from random import Random
 
 from registry_control.serving.granian_server import Interrupt
 
-_SIGNALS = 3_000
+_SIGNALS = 1_000
 
 
 def test_a_signal_handler_may_set_it_at_any_moment_of_wait() -> None:
