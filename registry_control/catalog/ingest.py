@@ -135,8 +135,9 @@ def store_blob(
 def deduplicate(received: ReceivedBlob, *, store: BlobStore) -> Duplicate:
     """Lease an existing blob with the same content to the image, instead of storing it again (ADR 35).
 
-    The bytes need not be written yet. Only blobs of the same organization are leased: the duration of an
-    upload must not reveal what other tenants have.
+    The bytes need not be written yet. Only blobs of the same organization are leased, and only of those the
+    storage is asked whether it still has the bytes: the duration of an upload must not reveal what other
+    tenants have. For the others the worker asks (`copies`).
 
     Raises:
         ImageNotFound, ImageReadOnly, UploadNotFound, StorageError: as `store_blob`.
@@ -144,13 +145,15 @@ def deduplicate(received: ReceivedBlob, *, store: BlobStore) -> Duplicate:
     found = find_blob(str(received.digest), image_id=received.image_id)
     if found is None:
         return Duplicate()
-    blob = found.stored
     if found.state is not Blob.State.LIVE:  # the upload heals it
         if found.state is Blob.State.MISSING:
             _require_plausible(store)
         return Duplicate()
+    if not found.is_in_organization:
+        return Duplicate()
+    blob = found.stored
     has_content = blob.size == received.size and _has_content(blob, store)
-    if has_content and found.is_in_organization and not received.writer.is_published:
+    if has_content and not received.writer.is_published:
         return Duplicate(is_leased=_lease_instead(received, blob, store))
     return Duplicate(lost=Key(blob.storage_key) if has_content is False else None)
 
@@ -192,22 +195,22 @@ def _has_content(blob: StoredBlob, store: BlobStore) -> bool | None:
 def _publish(received: ReceivedBlob, store: BlobStore, *, replaces: Key | None) -> None:
     """Publish the upload and record it as a blob, or as the bytes of an existing one that has lost its own.
 
-    If the registry has the content already, the worker deletes this copy with the closed session. Deleting it
-    here would reveal by the duration that another organization has the content (ADR 35).
+    If the registry has the content already, this is a copy, which the worker finds by the closed session and
+    deletes. The request does the same for a copy as for new content, because its duration must not reveal
+    that another organization has the content (ADR 35).
     """
     key = published_key(received.upload_id, received.digest)
     store.publish(received.upload_id, key)
     new = blobs.NewBlob(str(received.digest), received.size, key)
     try:
-        is_used = blobs.record_upload(
+        blobs.record_upload(
             session_id=received.session_id, image_id=received.image_id, new=new, replaces=replaces
         )
     except UploadNotFound:
         # The request that closed the session may have looked for the key before it was published.
-        uploads.remove_unless_named(key, store=store)
+        uploads.remove_unless_named(key, session_id=received.session_id, store=store)
         raise
-    if is_used:
-        store.discard(received.upload_id, published=key)
+    store.discard(received.upload_id, published=key)
 
 
 def published_key(upload_id: UploadId, digest: Digest) -> Key:

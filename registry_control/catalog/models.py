@@ -405,7 +405,8 @@ class UploadSession(models.Model):
     """An upload to one image, which the client can continue on any node.
 
     The storage driver returns the number of bytes received. `hashed_digest` is the digest of the first
-    `hashed_size` bytes, so that the closing request need not read them again (OCI 77).
+    `hashed_size` bytes, so that the closing request need not read them again (OCI 77). A session that was
+    closed as a blob has the storage key of its bytes: they are a copy unless a blob has that key (ADR 35).
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -424,6 +425,18 @@ class UploadSession(models.Model):
     algorithm = models.CharField(max_length=16, default="sha256")
     hashed_size = models.BigIntegerField(default=0)
     hashed_digest = models.CharField(max_length=DIGEST_LENGTH, blank=True, default="")
+    stored_as = models.CharField(
+        max_length=255,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Storage key of the whole content, in a session that was closed as a blob.",
+    )
+    is_surplus = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether no blob can get the content any more, which the worker is deleting.",
+    )
 
     class Meta:
         indexes = [

@@ -29,6 +29,7 @@ class Proxy:
     upstream: str  # host and port
     hangs_from: int | None = None  # the number of the first request without an answer
     received: int = 0
+    requests: list[str] = field(default_factory=list)  # method and path of each
     hangs: threading.Event = field(default_factory=threading.Event)
     is_over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -43,6 +44,7 @@ class Proxy:
     def _answer(self, exchange: Exchange) -> None:
         with self._lock:
             number, self.received = self.received, self.received + 1
+            self.requests.append(f"{exchange.received.method} {exchange.received.path}")
         if self.hangs_from is None or number < self.hangs_from:
             self._forward(exchange)
             return

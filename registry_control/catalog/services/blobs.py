@@ -30,7 +30,8 @@ from registry_data.storage.base import Key
 logger = logging.getLogger(__name__)
 
 _CLOSE: Final = """
-UPDATE catalog_uploadsession SET is_open = FALSE WHERE id = %s AND image_id = %s AND is_open RETURNING id
+UPDATE catalog_uploadsession SET is_open = FALSE, stored_as = %s
+WHERE id = %s AND image_id = %s AND is_open RETURNING id
 """
 _INSERT: Final = """
 INSERT INTO catalog_blob (digest, size, storage_key, state, created_at)
@@ -65,27 +66,32 @@ class NewBlob:
 def record_upload(*, session_id: UUID, image_id: UUID, new: NewBlob, replaces: Key | None = None) -> bool:
     """Record an upload's bytes as a blob, lease it to the image, and close the session.
 
-    The row of the closed session stays until the worker has deleted the upload's remaining files, so that
-    they are found even if this process dies. Returns whether the blob has these bytes. If the registry has
-    the blob already, they are a copy, which the worker deletes too, unless the existing blob is damaged or
-    missing (ADR 64), or has its bytes under the key `replaces`, which the storage is known to have lost
-    (ADR 34): then the blob gets these.
+    The row of the closed session, with the key, stays until the worker has deleted the upload's remaining
+    files, so that they are found even if this process dies. Returns whether the blob has these bytes. If the
+    registry has the blob already, they are a copy (`copies`), unless the existing blob is damaged or missing
+    (ADR 64), or has its bytes under the key `replaces`, which the storage is known to have lost (ADR 34):
+    then the blob gets these.
+
+    The statements are the same whether the registry has the blob or not: their number must not tell what
+    other tenants have (ADR 35).
 
     Raises:
         ImageNotFound: the image has been deleted since the upload started; nothing is recorded.
         ImageReadOnly: the image has been locked by an administrator since; nothing is recorded.
         UploadNotFound: the upload was cancelled or has expired; nothing is recorded.
     """
-    image, closed, inserted = rows_of_each(*_close_statements(session_id, image_id), _insert_statement(new))
+    image, closed, inserted, shared = rows_of_each(
+        *_close_statements(session_id, image_id, stored_as=new.storage_key), *_ensuring(new, lost=replaces)
+    )
     _check_closed(image_id, image, closed)
     # In the transaction that closes the session: from its commit on, the worker deletes bytes of the session
     # that no blob has.
-    blob_id, is_new = _ensure(new, inserted, lost=replaces)
+    blob_id, is_new = _ensure(new, inserted, shared, lost=replaces)
     references.lease([blob_id], image_id=image_id)
     return is_new
 
 
-def _heal(new: NewBlob, lost: Key | None) -> int | None:
+def heal(new: NewBlob, lost: Key | None) -> int | None:
     """Give new bytes to the current blob of their digest if it is broken; returns its id then.
 
     It is broken if it was found damaged or missing, or if its bytes are under the key `lost`. All its links
@@ -117,16 +123,18 @@ def record_duplicate(*, session_id: UUID, image_id: UUID, blob_id: int) -> None:
         ImageNotFound, ImageReadOnly, UploadNotFound: see `record_upload`.
         BlobNotFound: garbage collection has deleted the blob since; nothing is recorded.
     """
-    image, closed, shared = rows_of_each(*_close_statements(session_id, image_id), (_SHARE, [blob_id]))
+    close = _close_statements(session_id, image_id, stored_as="")
+    image, closed, shared = rows_of_each(*close, (_SHARE, [blob_id]))
     _check_closed(image_id, image, closed)
     if not shared:
         raise BlobNotFound
     references.lease([blob_id], image_id=image_id)
 
 
-def _close_statements(session_id: UUID, image_id: UUID) -> tuple[Statement, Statement]:
+def _close_statements(session_id: UUID, image_id: UUID, *, stored_as: str) -> tuple[Statement, Statement]:
     """Lock the image's row and close the session, in the transaction that records the blob."""
-    return images.lock_statement(image_id), (_CLOSE, [id_parameter(session_id), id_parameter(image_id)])
+    close = [stored_as, id_parameter(session_id), id_parameter(image_id)]
+    return images.lock_statement(image_id), (_CLOSE, close)
 
 
 def _check_closed(image_id: UUID, image: Rows, closed: Rows) -> None:
@@ -136,24 +144,26 @@ def _check_closed(image_id: UUID, image: Rows, closed: Rows) -> None:
         raise UploadNotFound
 
 
-def _insert_statement(new: NewBlob) -> Statement:
-    return _INSERT, [new.digest, new.size, new.storage_key]
+def _ensuring(new: NewBlob, *, lost: Key | None) -> tuple[Statement, Statement]:
+    """Insert a live blob unless there is one, and lock whichever is there then."""
+    return (
+        (_INSERT, [new.digest, new.size, new.storage_key]),
+        (_SHARE_BY_DIGEST, [new.digest, lost or ""]),
+    )
 
 
-def _ensure(new: NewBlob, inserted: Rows, *, lost: Key | None) -> tuple[int, bool]:
-    """The id of the live blob with a digest, and whether it has the new bytes, as the rows `inserted` do.
+def _ensure(new: NewBlob, inserted: Rows, shared: Rows, *, lost: Key | None) -> tuple[int, bool]:
+    """The id of the live blob with a digest, and whether it has the new bytes, from the rows of `_ensuring`.
 
     The row of the live blob is locked. Inserts again if garbage collection has deleted the existing blob
     meanwhile.
     """
     while True:
-        for (blob_id,) in inserted:
-            return blob_id, True
-        for (blob_id,) in rows(_SHARE_BY_DIGEST, [new.digest, lost or ""]):
-            return blob_id, False
-        if (healed := _heal(new, lost)) is not None:
+        for (blob_id,) in shared:
+            return blob_id, bool(inserted)
+        if (healed := heal(new, lost)) is not None:
             return healed, True
-        inserted = rows(*_insert_statement(new))
+        inserted, shared = rows_of_each(*_ensuring(new, lost=lost))
 
 
 @transaction.atomic

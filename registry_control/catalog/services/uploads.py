@@ -13,12 +13,11 @@ from django.db import transaction
 from registry_control.audit.models import ActorKind
 from registry_control.audit.services import Actor
 from registry_control.catalog.errors import TooManyUploads, UploadNotFound
-from registry_control.catalog.models import Blob, UploadSession
-from registry_control.catalog.services import images
+from registry_control.catalog.models import UploadSession
+from registry_control.catalog.services import copies, images
 from registry_control.common import clock_watch
 from registry_control.common.models import writable_sql
 from registry_control.db.durability import unsynced_transaction
-from registry_control.db.fields import Last32
 from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import (
     Parameter,
@@ -33,7 +32,6 @@ from registry_control.db.sql import (
     uuid_from_db,
 )
 from registry_data.storage.base import BlobStore, Busy, Key, StorageError, UploadId
-from registry_data.storage.keys import parse_key
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +244,7 @@ def discard(session_ids: Iterable[UUID], *, store: BlobStore) -> int:
     try:
         for session_id in session_ids:
             try:
-                _remove_bytes(UploadId(session_id.hex), store)
+                _remove_bytes(session_id, store)
             except Busy:
                 left.append(session_id)
             except StorageError as error:
@@ -273,26 +271,22 @@ def _forget(session_ids: Iterable[UUID]) -> None:
         execute(_FORGET, [id_parameter(session_id)])
 
 
-def _remove_bytes(upload: UploadId, store: BlobStore) -> None:
-    """Delete an upload of a closed session, and the key under which it was published unless a blob has it.
+def _remove_bytes(session_id: UUID, store: BlobStore) -> None:
+    """Delete an upload of a closed session, and the keys under which it was published unless a blob has one.
 
     Only the database knows whether it is a blob: a request to create the upload may have been delayed until
     after that, so that the storage has an upload that looks like one that was never published.
     """
-    named = _key_of_blob(upload)
-    # A crash between publishing and recording leaves a key that no blob has.
-    if named is None and (key := store.published_as(upload)) is not None:
-        store.delete(key)
-    store.discard(upload, published=named)
+    upload = UploadId(session_id.hex)
+    content = copies.resolve(session_id, store=store)
+    if not content.is_used:
+        # A crash between publishing and recording leaves a key that no row has.
+        for key in filter(None, {content.key, store.published_as(upload)}):
+            store.delete(key)
+    store.discard(upload, published=content.key if content.is_used else None)
 
 
-def remove_unless_named(key: Key, *, store: BlobStore) -> None:
+def remove_unless_named(key: Key, *, session_id: UUID, store: BlobStore) -> None:
     """Delete the key of a closed session unless its upload is a blob."""
-    if _key_of_blob(parse_key(key)[1]) is None:
+    if copies.give_up(session_id) is None:
         store.delete(key)
-
-
-def _key_of_blob(generation: str) -> Key | None:
-    """The storage key of the blob that an upload became, in whatever state."""
-    blobs = Blob.objects.alias(generation=Last32("storage_key")).filter(generation=generation)
-    return next((Key(key) for key in blobs.values_list("storage_key", flat=True)[:1]), None)

@@ -159,8 +159,8 @@ def test_invariant_9_content_of_another_tenant_needs_as_many_storage_calls_as_ne
         receive_blob([content], actor=owner.actor, image_id=image_id, claimed=Digest.of(content), store=store)
         calls.append(list(store.calls))
 
-    # then neither needs more storage calls than the other, and none deletes bytes
-    assert calls == [["size", "publish"], ["publish", "discard"]]
+    # then both need the same storage calls
+    assert calls == [["publish", "discard"]] * 2
 
 
 def test_invariant_4_a_blob_whose_bytes_are_missing_is_replaced_by_the_stream(

@@ -241,10 +241,21 @@ def test_invariant_1_a_truncated_upload_is_not_closed_with_its_former_digest(
 def test_content_that_is_pushed_again_repairs_a_blob_whose_bytes_are_missing(
     start: Callable[[], Upload], upload: Upload, store: BlobStore
 ) -> None:
+    # given a blob that no manifest lists, and that the storage has lost
     finish_small(b"", DIGEST, upload, at=None, store=store)
     store.delete(Key(Blob.objects.get().storage_key))
-    finish_small(CONTENT, DIGEST, start(), at=0, store=store)
+
+    # when its content is pushed again
+    again = start()
+    finish_small(CONTENT, DIGEST, again, at=0, store=store)
+
+    # then the worker, which would delete the copy, lets the blob have its bytes
+    uploads.expire(store=store, limit=10)
+    assert Blob.objects.get(state="live").storage_key == key_of(again)
     assert content_of(store) == CONTENT
+    assert not UploadSession.objects.exists()
+    with pytest.raises(NotStored):
+        store.upload_size(again.id)
 
 
 def test_bytes_that_repair_a_blob_survive_a_worker_that_runs_when_the_upload_is_recorded(

@@ -32,12 +32,12 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "DELETE blob": 8,  # key, facts, image's row, links, lease, its organization, review queue, audit
     "POST upload": 4,  # key, facts, how many are under way, session
     "POST first upload of an image": 9,  # and namespace's row, image, its row, how many there are, audit
-    "POST whole blob": 12,
+    "POST whole blob": 13,
     "PATCH upload": 3,  # key, facts, session
-    "PUT upload": 8,  # key, facts, session; whether it is there, image's row, session, blob, lease
+    "PUT upload": 9,  # key, facts, session; whether it is there, image's row, session, blob, its row, lease
     "PUT upload of what is there": 8,
     "GET upload": 3,
-    "DELETE upload": 6,  # key, facts, session, its end, a blob of its bytes, its row
+    "DELETE upload": 6,  # key, facts, session, its end, a blob or copy of its bytes, its row
     "POST mount": 6,  # key, facts, source's facts, image's row, blob, lease
     "POST mount from anywhere": 8,  # and images that have it, by link and by lease
     "GET tags": 3,  # key, facts, names
