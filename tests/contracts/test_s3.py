@@ -288,7 +288,7 @@ class PowerCut(BaseException):
 
 
 class DiesBeforeCompletion(Bucket):
-    def complete_multipart(self, *arguments: object) -> None:
+    def complete_multipart(self, *arguments: object, **options: object) -> None:
         raise PowerCut
 
 
@@ -341,13 +341,19 @@ def test_an_upload_whose_completion_failed_can_be_continued(url: str, tmp_path: 
 
 
 class LosesTheResponse(Bucket):
-    def complete_multipart(self, name: str, multipart: str, parts: list[Part]) -> None:
-        super().complete_multipart(name, multipart, parts)
-        super().complete_multipart(name, multipart, parts)
+    def complete_multipart(self, name: str, multipart: str, parts: list[Part], **options: Any) -> None:
+        super().complete_multipart(name, multipart, parts, **options)
+        super().complete_multipart(name, multipart, parts, **options)
+
+    def put(self, name: str, *arguments: Any, **options: Any) -> str:
+        if name.startswith("blobs/"):
+            super().put(name, *arguments, **options)
+        return super().put(name, *arguments, **options)
 
 
-def test_a_completion_whose_response_was_lost_succeeds(url: str, tmp_path: Path) -> None:
-    store, content = open_store(url), os.urandom(PART + 5)
+@pytest.mark.parametrize("size", [5, PART + 5])
+def test_a_publication_whose_responses_were_lost_succeeds(url: str, tmp_path: Path, size: int) -> None:
+    store, content = open_store(url), os.urandom(size)
     upload = new_upload(store)
     bucket, names = LosesTheResponse(Address.parse(url)), ObjectNames(upload)
     lease = Lease(bucket, names.state, Snapshot.read(bucket, names.state))
@@ -387,6 +393,82 @@ def test_a_stalled_writer_cannot_overwrite_a_published_blob(url: str, tmp_path: 
 
     # then it has changed nothing
     assert b"".join(store.read(key)) == b"second"
+
+
+@pytest.mark.parametrize("size", [5, PART + 5])
+@pytest.mark.parametrize("late_size", [5, PART + 5])
+@pytest.mark.parametrize("first", ["published", "read"])
+def test_invariant_4_a_late_writer_of_an_upload_that_was_created_again_does_not_change_the_blob(
+    url: str, size: int, late_size: int, first: str
+) -> None:
+    # given a blob, and a delayed request that creates its upload again
+    store, content, late = open_store(url), os.urandom(size), os.urandom(late_size)
+    upload = new_upload(store)
+    append(store, upload, content, at=0)
+    key = publish(store, upload, content)
+    store.discard(upload, published=key)
+    store.create_upload(upload)
+
+    # when a request that found the upload before it was a blob writes other content to it
+    writer = store.open_upload(upload, at=0)
+    writer.write(late)
+    assert late_size < PART or first == "published" or _cannot_read(store, upload)
+    with pytest.raises(NotStored):
+        publish(store, upload, late)
+    with suppress(StorageError):
+        writer.close()
+
+    # then the blob and its tag are unchanged, and discarding that upload leaves nothing else
+    assert b"".join(store.read(key)) == content
+    store.discard(upload, published=key)
+    client, bucket = sdk(url)
+    [left] = client.list_objects(bucket, recursive=True)
+    assert client.get_object_tags(bucket, left.object_name or "") == {"digest": ":".join(_digest(content))}
+    assert client._list_multipart_uploads(bucket).uploads == []  # noqa: SLF001
+
+
+def _cannot_read(store: BlobStore, upload: UploadId) -> bool:
+    with pytest.raises(NotStored):
+        list(store.read_upload(upload))
+    return True
+
+
+def _digest(content: bytes) -> tuple[str, str]:
+    return "sha256", sha256(content).hexdigest()
+
+
+def test_the_same_content_may_be_published_again_after_an_attempt_that_was_not_recorded(
+    url: str, tmp_path: Path
+) -> None:
+    # given an attempt to publish that wrote the object, and then lost the connection to S3
+    store, content = open_store(url), b"a small layer"
+    upload = new_upload(store)
+    names = ObjectNames(upload)
+
+    class LosesTheConnection(Bucket):
+        has_written = False
+
+        def put(self, name: str, *arguments: Any, **options: Any) -> str:
+            if self.has_written:
+                raise Unavailable("no connection")
+            self.has_written = name == names.blob
+            return super().put(name, *arguments, **options)
+
+    bucket = LosesTheConnection(Address.parse(url))
+    lease = Lease(bucket, names.state, Snapshot.read(bucket, names.state))
+    writer = S3Writer(bucket, names, lease, FreeSpace(tmp_path, 0), lambda: None, is_new=True)
+    writer.write(content)
+    with pytest.raises(Unavailable):
+        writer.publish(blob_key(*_digest(content), upload))
+    with suppress(StorageError):
+        writer.close()
+
+    # when the client sends the content again, then it is published
+    again = _open_when_free(store, upload)
+    again.write(content)
+    key = publish(store, upload, content)
+    again.close()
+    assert b"".join(store.read(key)) == content
 
 
 def test_an_upload_cannot_be_opened_while_it_is_discarded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,11 @@ from xml.etree.ElementTree import ParseError
 
 from minio import Minio
 from minio.commonconfig import Tags
-from minio.datatypes import Object, Part
+from minio.datatypes import CompleteMultipartUploadResult, Object, Part
 from minio.deleteobjects import DeleteError, DeleteObject
 from minio.error import MinioException, S3Error
+from minio.helpers import md5sum_hash
+from minio.xml import Element, SubElement, getbytes
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError
 
@@ -87,11 +89,7 @@ class Bucket:
         Raises:
             Changed: its ETag is not `if_match`, or it exists although `only_new` is set.
         """
-        headers = {"Content-Type": "application/octet-stream"}
-        if if_match is not None:
-            headers["If-Match"] = f'"{if_match}"'
-        if only_new:
-            headers["If-None-Match"] = "*"
+        headers = {"Content-Type": "application/octet-stream", **_conditions(if_match, only_new=only_new)}
         if tags:
             headers["x-amz-tagging"] = "&".join(f"{quote(key)}={quote(tags[key], safe='')}" for key in tags)
         return _etag(self._send("PUT", name, body=body, headers=headers))
@@ -186,6 +184,11 @@ class Bucket:
         with translate_errors():
             self._client.set_object_tags(self.name, name, chosen)
 
+    def tags(self, name: str) -> dict[str, str]:
+        """An object's tags."""
+        with translate_errors():
+            return dict(self._client.get_object_tags(self.name, name) or {})
+
     def url_for(self, name: str, *, expires_in: timedelta) -> str:
         """A presigned URL at which a client can read an object."""
         with translate_errors():
@@ -244,10 +247,34 @@ class Bucket:
             more = listed.is_truncated and bool(listed.parts)
         return found[:first]
 
-    def complete_multipart(self, name: str, multipart: str, parts: list[Part]) -> None:
-        """Combine parts to the object. S3 checks that each part still has its ETag."""
+    def complete_multipart(
+        self, name: str, multipart: str, parts: list[Part], *, if_match: str | None
+    ) -> None:
+        """Combine parts to the object. S3 checks that each part still has its ETag.
+
+        It becomes a new object, or replaces the one with the ETag `if_match`.
+
+        Raises:
+            Changed: there is another object. Servers that ignore this condition replace it.
+            NotStored: there is no such multipart upload.
+        """
+        headers = _conditions(if_match, only_new=if_match is None)
+        body = _list_of_parts(parts)
         with translate_errors():
-            done = self._client._complete_multipart_upload(self.name, name, multipart, parts)  # noqa: SLF001
+            done = CompleteMultipartUploadResult(
+                self._client._execute(  # noqa: SLF001 - the SDK's own method for it takes no conditions
+                    "POST",
+                    self.name,
+                    name,
+                    body=body,
+                    headers={
+                        "Content-Type": "application/xml",
+                        "Content-MD5": md5sum_hash(body) or "",
+                        **headers,
+                    },
+                    query_params={"uploadId": multipart},
+                )
+            )
         if not done.etag:  # S3 may send an error with status 200 if the request took long
             raise Unavailable("S3 failed to complete the multipart upload")
 
@@ -376,6 +403,22 @@ def _client(address: Address, endpoint: str, *, secure: bool) -> Minio:
         region=address.region,
         http_client=PoolManager(timeout=_TIMEOUT, retries=_RETRIES, maxsize=64),
     )
+
+
+def _conditions(if_match: str | None, *, only_new: bool) -> dict[str, str]:
+    """The headers of a conditional write."""
+    match = {} if if_match is None else {"If-Match": f'"{if_match}"'}
+    return match | ({"If-None-Match": "*"} if only_new else {})
+
+
+def _list_of_parts(parts: list[Part]) -> bytes:
+    """The body of the request that completes a multipart upload."""
+    root = Element("CompleteMultipartUpload")
+    for part in parts:
+        element = SubElement(root, "Part")
+        SubElement(element, "PartNumber", str(part.part_number))
+        SubElement(element, "ETag", f'"{part.etag}"')
+    return getbytes(root)
 
 
 def _etag(response: BaseHTTPResponse) -> str:

@@ -29,6 +29,7 @@ class State:
     tail_etag: str = ""
     tail_slot: int = 0
     sealed: int | None = None  # the upload is the first bytes of a finished object, instead of parts
+    replaces: str = ""  # ETag of an earlier finished object, which the parts and the tail include
     key: str = ""  # under which it was, or may have been, published
     writer: str = ""  # the process that has the lease
     write_id: str = ""  # identifies this version of the state

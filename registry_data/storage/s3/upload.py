@@ -4,11 +4,17 @@ The target of the multipart upload is the blob's object, so publishing copies no
 an incomplete multipart upload: to read an upload with parts, the multipart upload is completed first (the
 upload is "sealed"). To append to a sealed upload, another multipart upload is created, into whose parts the
 server copies the bytes. Both are rare.
+
+The blob's object is only written with a condition: there is none yet, or it is the sealed one. A request that
+was delayed may create the state again after the upload became a blob; without the condition, a late writer
+that finds this state would replace the blob.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+
+from minio.datatypes import Part
 
 from registry_data.storage.base import Key, NotStored, Unavailable
 from registry_data.storage.free_space import FreeSpace
@@ -45,6 +51,7 @@ class S3Writer:
             self._initial.parts,
             self._initial.parts_checksum,
         )
+        self._replaces = self._initial.replaces or None
         self._changed = False
         self._sent = not is_new  # whether S3 may have objects or parts besides the state
         self._ended = False
@@ -115,24 +122,29 @@ class S3Writer:
             if self._bucket.size(self._names.blob) != self.offset:
                 self._spooled()  # the object is longer than the upload: start again from its first bytes
         if self._is_in_spool:
-            self._put_whole({"digest": digest})
+            self._put_whole(digest)
             self._save_sealed(key)
             return
         self._seal(key)
         self._bucket.tag(self._names.blob, {"digest": digest})
 
-    def _put_whole(self, tags: Mapping[str, str]) -> None:
-        """Write the spool as the blob, replacing only what an interrupted attempt left.
-
-        A writer that stalled and lost its lease must not overwrite a blob that another writer published.
-        """
+    def _put_whole(self, digest: str) -> None:
+        """Write the spool as the blob, unless an interrupted attempt has done so before."""
         blob, view = self._names.blob, self._spooled().view()
+        if self._replaces is not None:
+            self._confirm_lease()
         try:
-            self._bucket.put(blob, view, tags=tags, only_new=True)
-        except Changed:
-            found = self._bucket.etag(blob)
-            self._lease.save(self._lease.state)  # succeeds only with the lease: no other writer published
-            self._bucket.put(blob, view, tags=tags, if_match=found)
+            self._bucket.put(
+                blob, view, tags={"digest": digest}, if_match=self._replaces, only_new=self._replaces is None
+            )
+        except Changed as error:
+            if self._bucket.size(blob) != self.offset or self._bucket.tags(blob) != {"digest": digest}:
+                self._confirm_lease()
+                raise self._damaged() from error
+
+    def _confirm_lease(self) -> None:
+        """Raise `Changed` if this writer stalled and another one has taken the upload over."""
+        self._lease.save(self._lease.state)
 
     @property
     def _is_sealed(self) -> bool:
@@ -175,6 +187,7 @@ class S3Writer:
         """Create another multipart upload from the first `size` bytes of the complete object."""
         if self._multipart:
             self._complete()  # the writer that sealed it may have failed before
+        self._replaces = self._bucket.etag(self._names.blob)
         self._multipart, self._parts, self._parts_checksum = "", 0, ""
         while (start := where_part_begins(self._parts)) + (length := part_size(self._parts)) <= size:
             self._multipart = self._multipart or self._bucket.begin_multipart(self._names.blob)
@@ -208,6 +221,7 @@ class S3Writer:
             parts_checksum=self._parts_checksum,
             tail=0,
             sealed=None,
+            replaces=self._replaces or "",
         )
 
     def _saved(self) -> State:
@@ -235,17 +249,25 @@ class S3Writer:
             raise self._damaged()
 
     def _complete(self) -> None:
-        try:
-            parts = self._bucket.parts(self._names.blob, self._multipart, first=self._parts)
-        except NotStored:
+        if not (parts := self._multipart_parts()):
             return  # completed before
         checksum = ""
         for part in parts:
             checksum = parts_checksum(checksum, part.etag)
         if checksum != self._parts_checksum:
             raise self._damaged()
-        with suppress(NotStored):  # completed by an attempt whose response was lost
-            self._bucket.complete_multipart(self._names.blob, self._multipart, parts)
+        try:
+            self._bucket.complete_multipart(self._names.blob, self._multipart, parts, if_match=self._replaces)
+        except (NotStored, Changed) as error:
+            if self._multipart_parts():  # otherwise an attempt whose response was lost has completed it
+                raise self._damaged() from error
+
+    def _multipart_parts(self) -> list[Part]:
+        """The parts of the multipart upload that belong to the upload; none if it was completed."""
+        try:
+            return self._bucket.parts(self._names.blob, self._multipart, first=self._parts)
+        except NotStored:
+            return []
 
     def _save_sealed(self, key: Key | None) -> None:
         state = self._lease.state if self._spool is None else self._with_parts()
@@ -256,7 +278,7 @@ class S3Writer:
             self._spool = None
 
     def _damaged(self) -> NotStored:
-        """A writer without the lease has replaced a part. The client has to start another upload."""
+        """A writer without the lease has replaced a part, or the upload is a blob: start another upload."""
         return NotStored(f"the upload {self._names.upload} was damaged by a concurrent writer: start another")
 
     def _end(self) -> None:

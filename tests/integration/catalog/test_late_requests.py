@@ -206,6 +206,27 @@ def test_invariant_1_an_upload_that_is_created_again_after_it_became_a_blob_goes
         store.upload_size(upload.id)
 
 
+@pytest.mark.parametrize("size", [5, 9 * 1024 * 1024])
+def test_invariant_4_a_late_request_to_an_upload_that_is_created_again_does_not_change_the_blob(
+    upload: Upload, store: BlobStore, size: int
+) -> None:
+    # given a blob, and a request to create its upload that was repeated, and reaches the storage only now
+    finish_small(b"", DIGEST, upload, at=None, store=store)
+    store.create_upload(upload.id)
+
+    # when a request that has loaded the session before it was closed sends other content
+    late = os.urandom(size)
+    with pytest.raises(ProtocolError) as refused:
+        finish_small(late, Digest.of(late), upload, at=0, store=store)
+    assert refused.value.code is ErrorCode.BLOB_UPLOAD_UNKNOWN
+
+    # then the blob is unchanged, also after the worker has run
+    assert content_of(store) == CONTENT
+    uploads.expire(store=store, limit=10)
+    assert content_of(store) == CONTENT
+    assert [blob.digest for blob in Blob.objects.all()] == [str(DIGEST)]
+
+
 def test_an_upload_that_a_killed_process_published_and_did_not_record_is_removed(
     upload: Upload, store: BlobStore
 ) -> None:

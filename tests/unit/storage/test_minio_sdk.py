@@ -16,7 +16,6 @@ USED: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "_create_multipart_upload": (("bucket_name", "object_name", "headers"), ()),
     "_upload_part_copy": (("bucket_name", "object_name", "upload_id", "part_number", "headers"), ()),
     "_list_parts": (("bucket_name", "object_name", "upload_id"), ("part_number_marker",)),
-    "_complete_multipart_upload": (("bucket_name", "object_name", "upload_id", "parts"), ()),
     "_list_multipart_uploads": (("bucket_name",), ("prefix", "key_marker", "max_uploads")),
     "_abort_multipart_upload": (("bucket_name", "object_name", "upload_id"), ()),
 }
