@@ -1,12 +1,15 @@
 """Transactions whose COMMIT need not wait for the disk (ADR 17)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 
-from registry_control.db.sql import execute
+from registry_control.db.sql import Parameter, Rows, execute, rows
 from registry_control.db.sqlite.base import DatabaseWrapper
+
+_UNSYNCED: Final = ", set_config('synchronous_commit', 'off', TRUE)"
 
 
 @contextmanager
@@ -31,3 +34,15 @@ def unsynced_transaction() -> Iterator[None]:
         with transaction.atomic():
             execute("SET LOCAL synchronous_commit = off", [])
             yield
+
+
+def unsynced_rows(sql: str, parameters: Sequence[Parameter]) -> Rows:
+    """Run one statement in an `unsynced_transaction` of its own; `sql` ends with the columns of RETURNING.
+
+    On PostgreSQL that is one round trip without BEGIN and COMMIT: the statement, where it writes a row, sets
+    `synchronous_commit` for its transaction. The rows have one more column then.
+    """
+    if connection.vendor == "postgresql" and not connection.in_atomic_block:
+        return rows(f"{sql}{_UNSYNCED}", parameters)
+    with unsynced_transaction():
+        return rows(sql, parameters)

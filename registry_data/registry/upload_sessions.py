@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 from uuid import UUID
 
@@ -52,19 +53,21 @@ def start(pusher: Pusher, *, algorithm: str, store: BlobStore) -> UUID:
     """
     with use_case():
         store.ensure_capacity(0)
-        with unsynced_transaction():
-            session_id = in_image(
-                pusher,
-                lambda image_id: uploads.start(
-                    actor=pusher.caller.actor, image_id=image_id, algorithm=algorithm
-                ),
-            )
+        session_id = _start(pusher, algorithm)
         try:
             store.create_upload(UploadId(session_id.hex))
         except BaseException:
             uploads.close(session_id=session_id)  # the client never learns its id
             raise
         return session_id
+
+
+def _start(pusher: Pusher, algorithm: str) -> UUID:
+    start = partial(uploads.start, actor=pusher.caller.actor, algorithm=algorithm)
+    if pusher.record.image_id is not None:
+        return in_image(pusher, lambda image_id: start(image_id=image_id))
+    with unsynced_transaction():  # a new image is created with its first session, or not at all
+        return in_image(pusher, lambda image_id: start(image_id=image_id))
 
 
 def find(

@@ -17,7 +17,7 @@ from registry_control.catalog.models import UploadSession
 from registry_control.catalog.services import copies, images
 from registry_control.common import clock_watch
 from registry_control.common.models import writable_sql
-from registry_control.db.durability import unsynced_transaction
+from registry_control.db.durability import unsynced_rows, unsynced_transaction
 from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import (
     Parameter,
@@ -27,7 +27,6 @@ from registry_control.db.sql import (
     interval_parameter,
     row,
     rows,
-    rows_of_each,
     time_from_db,
     uuid_from_db,
 )
@@ -37,14 +36,14 @@ logger = logging.getLogger(__name__)
 
 MAX_STORAGE_ERRORS: Final = 3  # in a row, after which the storage is taken to be down
 
-# Inserts nothing if the image is being deleted or is locked.
+# Inserts nothing if the image is being deleted or is locked, or if the actor has too many open sessions.
 _INSERT: Final = f"""
 INSERT INTO catalog_uploadsession (id, image_id, user_id, application_id, created_at, expires_at,
                                    is_open, algorithm, hashed_size, hashed_digest)
 SELECT %s, i.id, %s, %s, statement_timestamp(), statement_timestamp() + %s, TRUE, %s, 0, ''
 FROM catalog_image i
 JOIN namespaces_namespace n ON n.id = i.namespace_id
-WHERE i.id = %s AND {writable_sql("i")} AND {writable_sql("n")}
+WHERE i.id = %s AND {writable_sql("i")} AND {writable_sql("n")} AND %s > ({{open}})
 FOR UPDATE OF i RETURNING id
 """
 _CLOSE_EXPIRED: Final = """
@@ -112,8 +111,10 @@ def start(*, actor: Actor, image_id: UUID, algorithm: str) -> UUID:
             one each.
     """
     session_id = uuid4()
-    insert = (
-        _INSERT,
+    limit = settings.MAX_UPLOADS
+    count, counted = _count_open(actor)
+    inserted = unsynced_rows(
+        _INSERT.format(open=count),
         [
             id_parameter(session_id),
             _id_of(actor, ActorKind.USER),
@@ -121,13 +122,13 @@ def start(*, actor: Actor, image_id: UUID, algorithm: str) -> UUID:
             interval_parameter(settings.UPLOAD_LIFE),
             algorithm,
             id_parameter(image_id),
+            limit,
+            *counted,
         ],
     )
-    with unsynced_transaction():
-        *counted, inserted = rows_of_each(*_count_statements(actor), insert)
-        if counted and counted[0][0][0] >= settings.MAX_UPLOADS:
-            raise TooManyUploads(settings.MAX_UPLOADS)
     if not inserted:
+        if counted and rows(count, counted)[0][0] >= limit:
+            raise TooManyUploads(limit)
         raise images.not_writable(image_id)
     return session_id
 
@@ -137,11 +138,11 @@ def _id_of(actor: Actor, kind: ActorKind) -> Parameter:
     return id_parameter(UUID(actor.id)) if actor.kind is kind else None
 
 
-def _count_statements(actor: Actor) -> list[Statement]:
+def _count_open(actor: Actor) -> Statement:
     """Count the actor's open uploads; the registry's own uploads (replication) are not limited."""
     if actor.kind not in _COUNT_OPEN:
-        return []
-    return [(_COUNT_OPEN[actor.kind], [_id_of(actor, actor.kind), settings.MAX_UPLOADS])]
+        return "SELECT 0", []
+    return _COUNT_OPEN[actor.kind], [_id_of(actor, actor.kind), settings.MAX_UPLOADS]
 
 
 def get(*, session_id: UUID, image_id: UUID) -> Session:

@@ -30,9 +30,9 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "GET blob": 2,  # key, blob with all the facts
     "HEAD blob": 2,
     "DELETE blob": 8,  # key, facts, image's row, links, lease, its organization, review queue, audit
-    "POST upload": 4,  # key, facts, how many are under way, session
-    "POST first upload of an image": 9,  # and namespace's row, image, its row, how many there are, audit
-    "POST whole blob": 13,
+    "POST upload": 3,  # key, facts, session unless too many are under way
+    "POST first upload of an image": 8,  # and namespace's row, image, its row, how many there are, audit
+    "POST whole blob": 12,
     "PATCH upload": 3,  # key, facts, session
     "PUT upload": 9,  # key, facts, session; whether it is there, image's row, session, blob, its row, lease
     "PUT upload of what is there": 8,
