@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 from registry_control.audit.models import ActorKind
@@ -40,13 +40,26 @@ class Target:
     organization_id: UUID | None
 
 
+class Event(NamedTuple):
+    """What happened to a target, for example `image.visibility`."""
+
+    verb: str
+    target: Target
+    detail: Detail
+
+
 def record(*, actor: Actor, verb: str, target: Target, **detail: str | int | bool | None) -> None:
     """Insert a row: `actor` did `verb`, for example `image.visibility`, to `target`."""
-    record_many([(target, detail)], actor=actor, verb=verb)
+    record_events([Event(verb, target, detail)], actor=actor)
 
 
 def record_many(events: Iterable[tuple[Target, Detail]], *, actor: Actor, verb: str) -> None:
     """Insert rows of one actor and verb, in as few statements as possible."""
+    record_events((Event(verb, target, detail) for target, detail in events), actor=actor)
+
+
+def record_events(events: Iterable[Event], *, actor: Actor) -> None:
+    """Insert rows of one actor, in as few statements as possible."""
     moment, request = time_parameter(now()), request_id()
     insert_many(
         _INSERT,
@@ -64,6 +77,6 @@ def record_many(events: Iterable[tuple[Target, Detail]], *, actor: Actor, verb: 
                 json_parameter(detail),
                 request,
             ]
-            for target, detail in events
+            for verb, target, detail in events
         ),
     )

@@ -21,6 +21,7 @@ from registry_control.catalog.selectors.resolve import ANSWER_TIME
 from registry_control.common.clock import database_now
 from registry_control.db.sql import (
     Parameter,
+    Rows,
     Statement,
     execute,
     id_parameter,
@@ -29,6 +30,7 @@ from registry_control.db.sql import (
     placeholders,
     row,
     rows,
+    rows_of_each,
     time_from_db,
     time_parameter,
     uuid_from_db,
@@ -46,6 +48,11 @@ WHERE image_id = %s AND is_reachable <> (
 )
 """
 _MARK: Final = "UPDATE catalog_bloblink SET is_reachable = %s WHERE manifest_id IN"
+_MARK_AS_MANIFEST: Final = """
+UPDATE catalog_bloblink SET is_reachable = FALSE WHERE manifest_id = %s AND is_reachable AND NOT (
+    SELECT m.is_reachable FROM catalog_manifest m WHERE m.id = catalog_bloblink.manifest_id
+)
+"""
 _SUMS: Final = """
 SELECT COALESCE(SUM(CASE WHEN linked.reachable > 0 THEN b.size ELSE 0 END), 0),
        COALESCE(SUM(CASE WHEN linked.reachable > 0 THEN 0 ELSE b.size END), 0)
@@ -175,8 +182,11 @@ class SharedBlob(NamedTuple):
 
 def share_blobs(digests: Collection[str], *, image_id: UUID) -> list[SharedBlob]:
     """Lock the live blobs that an image references `FOR SHARE`, in digest order (invariant 11, ADR 30)."""
-    if not digests:
-        return []
+    return shared(rows(*share_statement(digests, image_id=image_id))) if digests else []
+
+
+def share_statement(digests: Collection[str], *, image_id: UUID) -> Statement:
+    """The statement of `share_blobs` for at least one digest; `shared` converts its rows."""
     image = id_parameter(image_id)
     # Only placeholders and constants are interpolated.
     sql = f"""
@@ -184,7 +194,12 @@ def share_blobs(digests: Collection[str], *, image_id: UUID) -> list[SharedBlob]
         WHERE b.digest IN {placeholders([*digests])} AND {live_sql("b")} AND ({_LINKED} OR {_LEASED})
         ORDER BY b.digest FOR SHARE OF b
     """  # noqa: S608
-    return [_shared(*each) for each in rows(sql, [image, *digests, image, image])]
+    return sql, [image, *digests, image, image]
+
+
+def shared(found: Rows) -> list[SharedBlob]:
+    """Convert the rows of `share_statement`."""
+    return [_shared(*each) for each in found]
 
 
 def kept_only_by(keeper_id: UUID, *, image_id: UUID, manifest_id: int) -> list[SharedBlob]:
@@ -221,10 +236,28 @@ def set_reachable(manifest_ids: Sequence[int], *, image_id: UUID, to: bool) -> d
     Returns how many bytes of blobs that makes reachable, or unreachable, that were not so by other links, by
     manifest; a blob of several manifests counts for the first.
     """
-    which = placeholders(manifest_ids)
-    mark = f"{_MARK} {which}"
+    mark = f"{_MARK} {placeholders(manifest_ids)}"
     if not to:
         execute(mark, [to, *manifest_ids])
+    found = rows(*_not_reachable_otherwise(manifest_ids, image_id=image_id))
+    if to:
+        execute(mark, [to, *manifest_ids])
+    return _sizes(found)
+
+
+def set_unreachable(update: Statement, manifest_id: int, *, image_id: UUID) -> int:
+    """Run an UPDATE that makes a manifest of a locked image unreachable, or not, and mark its links so then.
+
+    The UPDATE returns a row if it did. Returns how many bytes of blobs are no longer reachable.
+    """
+    mark = (_MARK_AS_MANIFEST, [manifest_id])
+    updated, _, found = rows_of_each(update, mark, _not_reachable_otherwise([manifest_id], image_id=image_id))
+    return sum(_sizes(found).values()) if updated else 0
+
+
+def _not_reachable_otherwise(manifest_ids: Sequence[int], *, image_id: UUID) -> Statement:
+    """Sum up the sizes of blobs that manifests list and no reachable link of the image has."""
+    which = placeholders(manifest_ids)
     # Only placeholders and constants are interpolated.
     sql = f"""
         SELECT own.manifest_id, SUM(b.size) FROM (
@@ -236,9 +269,10 @@ def set_reachable(manifest_ids: Sequence[int], *, image_id: UUID, to: bool) -> d
             WHERE k.image_id = %s AND k.blob_id = own.blob_id AND k.is_reachable LIMIT 1
         ) IS NULL GROUP BY own.manifest_id
     """  # noqa: S608
-    found = rows(sql, [*manifest_ids, id_parameter(image_id)])
-    if to:
-        execute(mark, [to, *manifest_ids])
+    return sql, [*manifest_ids, id_parameter(image_id)]
+
+
+def _sizes(found: Rows) -> dict[int, int]:
     return {manifest_id: int(size) for manifest_id, size in found}
 
 

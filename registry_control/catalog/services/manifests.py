@@ -11,7 +11,7 @@ from django.db.models import F, Q
 
 from registry_control.access.policy import Action, Principal
 from registry_control.access.services import actor_of
-from registry_control.audit.services import Actor, record, record_many
+from registry_control.audit.services import Actor, Event, record, record_events, record_many
 from registry_control.catalog import references
 from registry_control.catalog.errors import ManifestNotFound, MissingContent, StoredAsAnotherType
 from registry_control.catalog.models import Image, Manifest, MissingChild, Tag
@@ -27,6 +27,7 @@ from registry_control.catalog.services import (
     tags,
 )
 from registry_control.catalog.services.images import ImageForUpdate
+from registry_control.catalog.services.protection import NamedTag
 from registry_control.catalog.services.tags import TagChange
 from registry_control.common.changes import image_scope, record_change, repositories_scope
 from registry_control.common.clock import database_now
@@ -36,6 +37,7 @@ from registry_control.common.signals import content_pushed
 from registry_control.db.functions import DatabaseNow
 from registry_control.db.sql import (
     Rows,
+    Statement,
     execute,
     id_parameter,
     insert_many,
@@ -134,6 +136,7 @@ class _Stored(NamedTuple):
     is_reachable: bool
     changes_others: bool  # a reachable one that other manifests may be reached from
     grown: Growth
+    successors: Rows | None = None  # of the manifests that its tags leave
 
 
 class _Found(NamedTuple):
@@ -187,46 +190,65 @@ def put(
         StoredAsAnotherType: the image has the manifest with another media type, which cannot change.
         TagProtected: a tag points to another manifest, and the namespace protects it.
     """
-    locked, found = rows_of_each(
-        images.lock_statement(image_id), (_BY_DIGEST, [id_parameter(image_id), new.digest])
+    locked, found, *tag_rows = rows_of_each(
+        images.lock_statement(image_id),
+        (_BY_DIGEST, [id_parameter(image_id), new.digest]),
+        *(protection.tag_statement(image_id, name) for name in tag_names),
     )
     image = images.locked(image_id, locked)
     conditions.check(image_id, only_if)
+    named = {name: protection.named(each) for name, each in zip(tag_names, tag_rows, strict=True)}
     if not found:
-        stored = _create(image, new, is_tagged=bool(tag_names))
-        record(actor=actor, verb="manifest.push", target=image.target, digest=new.digest)
+        stored = _create(image, new, replaces=[*named.values()])
     else:
         stored = _add_optional_blobs(image, _Found(*found[0]), new)
         if not stored.is_reachable and not tag_names:
             execute(_PUSHED_AGAIN, [stored.id])  # so that it stays until the index that lists it is pushed
-    changes = [tags.set_tag(image, name, stored.id, new.digest, actor=actor) for name in tag_names]
-    is_changed = any(change.is_change for change in changes)
-    if not found or is_changed:
+    changes = {
+        name: tags.set_tag(image, name, stored.id, found=each, actor=actor) for name, each in named.items()
+    }
+    moved = [name for name, change in changes.items() if change.is_change]
+    _record(image, new.digest, is_new=not found, tag_names=moved, actor=actor)
+    if not found or moved:
         record_change(image_scope(image_id))
-        moved = [name for name, change in zip(tag_names, changes, strict=True) if change.is_change]
         content_pushed.send(sender=Manifest, image_id=image_id, digest=new.digest, tags=moved)
     if not image.was_pushed:
         record_change(repositories_scope(image.organization_id))
-    if not found or is_changed or stored.grown != Growth() or not image.was_pushed:
-        _update_image(image_id, stored, changes)
+    if not found or moved or stored.grown != Growth() or not image.was_pushed:
+        _update_image(image_id, stored, [*changes.values()])
+
+
+def _record(
+    image: ImageForUpdate, digest: str, *, is_new: bool, tag_names: Sequence[str], actor: Actor
+) -> None:
+    """Record a new manifest and the tags that point to it now."""
+    events = [Event("manifest.push", image.target, {"digest": digest})] if is_new else []
+    events += [Event("tag.set", image.target, {"tag": name, "digest": digest}) for name in tag_names]
+    record_events(events, actor=actor)
 
 
 def _update_image(image_id: UUID, stored: _Stored, changes: Sequence[TagChange]) -> None:
     """Write what a push has changed: sizes, number of tags, times."""
-    affected = {change.moved_from for change in changes if change.moved_from is not None}
+    left = {change.moved_from for change in changes if change.moved_from is not None}
     if stored.changes_others or (changes and not stored.is_reachable):
-        affected.add(stored.id)
-    moved = reachability.update(image_id, affected) if affected else 0
+        moved = reachability.update(image_id, left | {stored.id})
+    elif left:
+        moved = -sum(reachability.leave(image_id, left, successors=stored.successors).values())
+    else:
+        moved = 0
     sizes = (stored.grown.size + moved, stored.grown.untagged_size - moved)
     created = sum(change.is_new for change in changes)
     execute(_PUSHED, [*sizes, created, id_parameter(image_id)])
 
 
-def _create(image: ImageForUpdate, new: NewManifest, *, is_tagged: bool) -> _Stored:
-    content = _content(image, new)
-    relatives = _relatives(image.id, new)
-    is_reachable = is_tagged or relatives.is_reached
-    manifest_id = _insert(image.id, new, is_reachable=is_reachable)
+def _create(image: ImageForUpdate, new: NewManifest, *, replaces: Sequence[NamedTag]) -> _Stored:
+    """Insert a manifest; `replaces` are the tags that will point to it."""
+    content, relatives = _content(image, new)
+    is_reachable = bool(replaces) or relatives.is_reached
+    left = {tag.existing.manifest_id for tag in replaces if tag.existing is not None}
+    after = [reachability.successors_statement(sorted(left))] if left else []
+    inserted, *successors = rows_of_each(_insert(image.id, new, is_reachable=is_reachable), *after)
+    manifest_id = int(inserted[0][0])
     if new.subject:
         listed = (new.subject, new.artifact_type, len(new.descriptor), new.descriptor)
         execute(_REFERRER, [manifest_id, id_parameter(image.id), *listed])
@@ -235,7 +257,8 @@ def _create(image: ImageForUpdate, new: NewManifest, *, is_tagged: bool) -> _Sto
     sparse.record_missing_children(image.id, manifest_id, content.missing)
     sparse.adopt(image.id, relatives.waiting_indexes, manifest_id=manifest_id, digest=new.digest)
     has_successors = bool(content.children) or relatives.has_referrers
-    return _Stored(manifest_id, is_reachable, is_reachable and has_successors, grown)
+    changes_others = is_reachable and has_successors
+    return _Stored(manifest_id, is_reachable, changes_others, grown, next(iter(successors), None))
 
 
 def _add_optional_blobs(image: ImageForUpdate, found: _Found, new: NewManifest) -> _Stored:
@@ -269,12 +292,13 @@ def _link(image_id: UUID, manifest_id: int, blobs: Sequence[SharedBlob], *, is_r
     )
 
 
-def _relatives(image_id: UUID, new: NewManifest) -> _Relatives:
+def _relatives_statement(image_id: UUID, new: NewManifest) -> Statement:
     image = id_parameter(image_id)
-    found = [
-        _Relative(*each)
-        for each in rows(_RELATIVES, [image, new.digest, image, new.subject, image, new.digest])
-    ]
+    return _RELATIVES, [image, new.digest, image, new.subject, image, new.digest]
+
+
+def _relatives(rows_found: Rows) -> _Relatives:
+    found = [_Relative(*each) for each in rows_found]
     return _Relatives(
         waiting_indexes=[each.id for each in found if each.kind == "index"],
         is_reached=any(each.is_reachable for each in found if each.kind != "referrer"),
@@ -282,8 +306,8 @@ def _relatives(image_id: UUID, new: NewManifest) -> _Relatives:
     )
 
 
-def _content(image: ImageForUpdate, new: NewManifest) -> _Content:
-    """Find all content that a manifest references, and share the rows of its blobs.
+def _content(image: ImageForUpdate, new: NewManifest) -> tuple[_Content, _Relatives]:
+    """Find all content that a manifest references, share the rows of its blobs, and find its relatives.
 
     Raises:
         MissingContent: the image lacks content that is not optional.
@@ -292,12 +316,16 @@ def _content(image: ImageForUpdate, new: NewManifest) -> _Content:
     # A blob with the digest of a child that is a manifest by its type could not be pulled as one (OCI 104).
     missing_manifests = new.platforms.keys() - children.keys()
     needed = new.blobs | (new.children - children.keys() - missing_manifests)
-    shared = references.share_blobs(sorted(needed | new.optional_blobs), image_id=image.id)
+    wanted = sorted(needed | new.optional_blobs)
+    share = [references.share_statement(wanted, image_id=image.id)] if wanted else []
+    related, *found = rows_of_each(_relatives_statement(image.id, new), *share)
+    shared = references.shared([each for shared_rows in found for each in shared_rows])
     missing = sorted(missing_manifests | (needed - {blob.digest for blob in shared}))
     dispensable = new.platforms if image.accepts_sparse_indexes else {}
     if refused := [digest for digest in missing if digest not in dispensable]:
         raise MissingContent({digest: new.platforms.get(digest, "") for digest in refused})
-    return _Content(list(children.values()), shared, {digest: new.platforms[digest] for digest in missing})
+    listed = {digest: new.platforms[digest] for digest in missing}
+    return _Content(list(children.values()), shared, listed), _relatives(related)
 
 
 def _children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
@@ -311,8 +339,8 @@ def _children(image_id: UUID, digests: frozenset[str]) -> dict[str, int]:
     return dict(rows(f"{_CHILDREN} {placeholders(wanted)}", [id_parameter(image_id), *wanted]))
 
 
-def _insert(image_id: UUID, new: NewManifest, *, is_reachable: bool) -> int:
-    inserted = row(
+def _insert(image_id: UUID, new: NewManifest, *, is_reachable: bool) -> Statement:
+    return (
         _INSERT,
         [
             id_parameter(image_id),
@@ -325,9 +353,6 @@ def _insert(image_id: UUID, new: NewManifest, *, is_reachable: bool) -> int:
             is_reachable,
         ],
     )
-    if inserted is None:
-        raise RuntimeError("an INSERT returned no row")
-    return int(inserted[0])
 
 
 @transaction.atomic

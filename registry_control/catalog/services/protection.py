@@ -16,6 +16,8 @@ from registry_control.common.clock import database_now
 from registry_control.common.models import not_deleting_sql
 from registry_control.db.sql import (
     Parameter,
+    Rows,
+    Statement,
     id_parameter,
     json_from_db,
     placeholders,
@@ -84,10 +86,19 @@ class NamedTag(NamedTuple):
 
 def named_tag(image_id: UUID, name: str) -> NamedTag:
     """Find a tag of an image, and share the protection of its namespace."""
-    found = row(_TAG, [id_parameter(image_id), name, id_parameter(image_id)])
-    if found is None:
+    return named(rows(*tag_statement(image_id, name)))
+
+
+def tag_statement(image_id: UUID, name: str) -> Statement:
+    """The statement of `named_tag`, to send it with others; `named` converts its rows."""
+    return _TAG, [id_parameter(image_id), name, id_parameter(image_id)]
+
+
+def named(found: Rows) -> NamedTag:
+    """Convert the rows of `tag_statement`."""
+    if not found:
         return NamedTag(None, UNPROTECTED, database_now())
-    read_at, tag_id, manifest_id, pushed_at, *protected = found
+    read_at, tag_id, manifest_id, pushed_at, *protected = found[0]
     existing = None if tag_id is None else ExistingTag(tag_id, manifest_id, time_from_db(pushed_at))
     return NamedTag(existing, _protection((*protected,)), time_from_db(read_at))
 

@@ -19,7 +19,7 @@ from django.db.models import Case, F, When
 from registry_control.catalog import references
 from registry_control.catalog.models import Image
 from registry_control.common.models import NOT_DELETING, not_deleting_sql
-from registry_control.db.sql import execute, id_parameter, placeholders, rows
+from registry_control.db.sql import Rows, Statement, execute, id_parameter, placeholders, rows
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,21 @@ WHERE s.id IN
 _SET_REACHABLE: Final = "UPDATE catalog_manifest SET is_reachable = TRUE, untagged_at = NULL WHERE id IN"
 _SET_UNREACHABLE: Final = """
 UPDATE catalog_manifest SET is_reachable = FALSE, untagged_at = statement_timestamp() WHERE id IN
+"""
+# Whether a manifest is tagged, or can be reached from manifests other than some.
+_IS_ROOT: Final = f"""
+(SELECT t.id FROM catalog_tag t
+ WHERE t.manifest_id = {{manifest}}.id AND {not_deleting_sql("t")} LIMIT 1) IS NOT NULL
+OR (SELECT c.id FROM catalog_manifestchild c JOIN catalog_manifest p ON p.id = c.parent_id
+    WHERE c.child_id = {{manifest}}.id AND p.is_reachable AND p.id NOT IN {{which}} LIMIT 1) IS NOT NULL
+OR (SELECT s.id FROM catalog_manifest s
+    WHERE s.image_id = {{manifest}}.image_id AND s.digest = {{manifest}}.subject_digest AND s.is_reachable
+    AND s.id NOT IN {{which}} LIMIT 1) IS NOT NULL
+"""
+_LEAVE: Final = f"""
+{_SET_UNREACHABLE} (%s) AND is_reachable AND NOT (
+    {_IS_ROOT.format(manifest="catalog_manifest", which="(%s)")}
+) RETURNING id
 """
 
 # A full recount: all manifests become unreachable, then the tagged ones reachable, then the children and
@@ -99,14 +114,24 @@ def update(image_id: UUID, changed: Collection[int], *, deleted: Collection[int]
     return sum(moved.entered.values()) - sum(moved.left.values())
 
 
-def leave(image_id: UUID, untagged: Collection[int]) -> dict[int, int]:
+def successors_statement(manifests: Collection[int]) -> Statement:
+    """Find the children and referrers of at least one manifest, in rows of `Edge`."""
+    which = placeholders([*manifests])
+    return f"{_CHILDREN} {which} UNION ALL {_REFERRERS} {which}", [*manifests, *manifests]
+
+
+def leave(image_id: UUID, untagged: Collection[int], *, successors: Rows | None = None) -> dict[int, int]:
     """Evaluate manifests of a locked image again that have lost tags.
+
+    `successors` are the rows of `successors_statement`, if the caller has read them since the lock.
 
     Returns how many bytes left `size` with each of them, for the caller to write; what several of them
     reached counts for one. If they are too many for one evaluation, each half is evaluated by itself: while
     the second half is still marked as reachable, what it reaches is so, too.
     """
-    affected = _find_affected(untagged)
+    affected = _find_affected(untagged, successors)
+    if affected is not None and not affected.edges and len(affected.manifests) == 1:
+        return _leave_alone(image_id, *affected.manifests)
     if affected is not None:
         return _divide(_evaluate(image_id, affected, frozenset()).left, untagged, affected.edges)
     if len(untagged) == 1:
@@ -115,6 +140,12 @@ def leave(image_id: UUID, untagged: Collection[int]) -> dict[int, int]:
     ordered = sorted(untagged)
     middle = len(ordered) // 2
     return leave(image_id, ordered[:middle]) | leave(image_id, ordered[middle:])
+
+
+def _leave_alone(image_id: UUID, manifest_id: int) -> dict[int, int]:
+    """`leave` for a manifest from which no other one can be reached: one round trip."""
+    update = (_LEAVE, [manifest_id] * 3)
+    return {manifest_id: references.set_unreachable(update, manifest_id, image_id=image_id)}
 
 
 def _evaluate(image_id: UUID, affected: _Affected, deleted: frozenset[int]) -> _Bytes:
@@ -146,14 +177,15 @@ def changed_sizes(*, size: int, untagged_size: int) -> dict[str, Case]:
     }
 
 
-def _find_affected(changed: Collection[int]) -> _Affected | None:
+def _find_affected(changed: Collection[int], successors: Rows | None = None) -> _Affected | None:
     """None where they are more than `MAX_AFFECTED`."""
     found, edges, frontier = set(changed), list[Edge](), list(changed)
     while frontier:
-        which = placeholders(frontier)
-        successors = rows(f"{_CHILDREN} {which} UNION ALL {_REFERRERS} {which}", [*frontier, *frontier])
+        if successors is None:
+            successors = rows(*successors_statement(frontier))
         edges += [Edge(*each) for each in successors]
         frontier = sorted({target for _, target in successors} - found)
+        successors = None
         found.update(frontier)
         if len(found) > MAX_AFFECTED:
             return None
@@ -164,17 +196,7 @@ def _states(manifests: Collection[int]) -> list[_State]:
     which, several = placeholders([*manifests]), [*manifests]
     # Only placeholders and constants are interpolated.
     sql = f"""
-        SELECT m.id, m.is_reachable, (
-            SELECT t.id FROM catalog_tag t
-            WHERE t.manifest_id = m.id AND {not_deleting_sql("t")} LIMIT 1
-        ) IS NOT NULL OR (
-            SELECT c.id FROM catalog_manifestchild c JOIN catalog_manifest p ON p.id = c.parent_id
-            WHERE c.child_id = m.id AND p.is_reachable AND p.id NOT IN {which} LIMIT 1
-        ) IS NOT NULL OR (
-            SELECT s.id FROM catalog_manifest s
-            WHERE s.image_id = m.image_id AND s.digest = m.subject_digest AND s.is_reachable
-            AND s.id NOT IN {which} LIMIT 1
-        ) IS NOT NULL
+        SELECT m.id, m.is_reachable, {_IS_ROOT.format(manifest="m", which=which)}
         FROM catalog_manifest m WHERE m.id IN {which}
     """
     found = rows(sql, [*several, *several, *several])

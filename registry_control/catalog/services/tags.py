@@ -21,6 +21,7 @@ from registry_control.catalog.selectors.content import tag_row
 from registry_control.catalog.selectors.listing import get_visible_tag
 from registry_control.catalog.services import conditions, images, protection, reachability
 from registry_control.catalog.services.images import ImageForUpdate
+from registry_control.catalog.services.protection import NamedTag
 from registry_control.common import clock_watch
 from registry_control.common.changes import image_scope, record_change
 from registry_control.common.clock import database_now, now
@@ -82,16 +83,19 @@ class DoomedTag(NamedTuple):
     rule: int | None = None  # the number of the rule of retention that removes it
 
 
-def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, actor: Actor) -> TagChange:
+def set_tag(
+    image: ImageForUpdate, name: str, manifest_id: int, *, found: NamedTag, actor: Actor
+) -> TagChange:
     """Create a tag, or move it to another manifest; of concurrent pushes, the last to commit wins.
 
-    A tag that moves keeps its id and `created_at`. The caller adds a new tag to `tag_rows` of the image.
+    `found` was read since the image's row is locked. A tag that moves keeps its id and `created_at`. The
+    caller records the change, and adds a new tag to `tag_rows` of the image.
 
     Raises:
         TagProtected: the tag points to another manifest, and the namespace protects it.
         ImageNotFound: the tag is new and protected, and the namespace was deleted meanwhile.
     """
-    existing, by, read_at = protection.named_tag(image.id, name)
+    existing, by, read_at = found
     if existing is not None and existing.manifest_id == manifest_id:
         if read_at - existing.pushed_at > _FRESH:
             execute(_PUSHED_AGAIN, [time_parameter(read_at), existing.id])
@@ -109,7 +113,6 @@ def set_tag(image: ImageForUpdate, name: str, manifest_id: int, digest: str, *, 
         if recycling.is_on():
             execute(_REMEMBER, [moment, existing.id])
         execute(_MOVE, [manifest_id, moment, actor.name, existing.id])
-    record(actor=actor, verb="tag.set", target=image.target, tag=name, digest=digest)
     return TagChange(is_new=True) if existing is None else TagChange(moved_from=existing.manifest_id)
 
 

@@ -17,15 +17,15 @@ BUDGET: Final[Mapping[str, int | range]] = {
     "GET manifest by digest": 3,
     "HEAD manifest by tag": 2,
     "HEAD manifest by digest": 2,
-    # key, facts, image's row, manifest, blobs, manifest's row, links, who awaits it, audit; tag, its row,
-    # audit; change log; rules that replicate pushes; image's size and time
-    "PUT manifest": 15,
+    # key, facts, image's row, manifest, tag; who awaits it, blobs, manifest's row, links, tag's row, audit;
+    # change log; rules that replicate pushes; image's size and time
+    "PUT manifest": 14,
     "PUT manifest again": 5,  # key, facts, image's row, manifest, tag
     # and children, what they reach level by level, whether they were reached before, marks, bytes
-    "PUT index": 22,
-    # key, facts, image's row, tag, its deletion, change log; what the tag reaches, whether others reach it,
-    # marks of manifest and links, bytes; image, audit
-    "DELETE tag": 13,
+    "PUT index": 21,
+    # key, facts, image's row, tag, its deletion, change log; what the tag reaches, mark of the manifest
+    # unless others reach it, marks of links, bytes; image, audit
+    "DELETE tag": 12,
     "DELETE manifest": 25,  # and protected tags, the image's organization and the rows of the review queue
     "GET blob": 2,  # key, blob with all the facts
     "HEAD blob": 2,
