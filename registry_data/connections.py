@@ -53,22 +53,22 @@ class Connections:
         """`address` and `port` are where `processes` processes listen; `trusted` addresses have no limit."""
         self._family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._port, self._limit, self._processes = port, limit, processes
-        self._ranks: dict[str, dict[str, int]] = {}
+        self._ranks: dict[str, dict[int, int]] = {}
         # The first `limit` connections of each IPv4 address: most requests come on one of them.
-        self._admitted: frozenset[tuple[str, str]] = frozenset()
+        self._admitted: frozenset[tuple[str, int]] = frozenset()
         self._is_exempt = lru_cache(_REMEMBERED)(partial(_is_exempt, trusted=trusted))
         self._new: dict[str, int] = defaultdict(int)  # connections by address that came after the listing
         self._listed = self._pause = 0.0
         self._can_list = True
         self._listing: asyncio.Future[None] | None = None
 
-    def is_admitted(self, client: tuple[str, str]) -> bool:
+    def is_admitted(self, client: tuple[str, int]) -> bool:
         """Whether the last listing has the connection from this address and port among the first ones."""
         return client in self._admitted
 
-    async def admits(self, client: tuple[str, str]) -> bool:
+    async def admits(self, client: tuple[str, int]) -> bool:
         """Whether a request on the connection from this address and port may be served."""
-        name, port = _name(client[0]), str(client[1])
+        name, port = _name(client[0]), client[1]
         if self._is_admitted(name, port) or not self._can_list:
             return True
         if self._is_exempt(client[0]):
@@ -83,7 +83,7 @@ class Connections:
         self._list_soon(name)
         return True
 
-    def _is_admitted(self, name: str, port: str) -> bool:
+    def _is_admitted(self, name: str, port: int) -> bool:
         return self._ranks.get(name, {}).get(port, self._limit) < self._limit
 
     def _possible(self, name: str) -> int:
@@ -126,7 +126,7 @@ class Connections:
             self._listing = None
 
 
-def ranks(family: int, port: int) -> dict[str, dict[str, int]]:
+def ranks(family: int, port: int) -> dict[str, dict[int, int]]:
     """The rank of each connection to a local port among those of its address, by address and remote port.
 
     Older connections have lower ranks, as far as the inode numbers tell, which accepting assigns.
@@ -134,13 +134,13 @@ def ranks(family: int, port: int) -> dict[str, dict[str, int]]:
     Raises:
         OSError: the kernel has no sock_diag, or does not let this process use it.
     """
-    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for entry in _entries(family, port):
         _, remote_port, remote = _ENTRY.unpack_from(entry)
         (inode,) = _INODE.unpack_from(entry)
         address = socket.inet_ntop(family, remote if family == socket.AF_INET6 else remote[:4])
         # A connection that no process has accepted yet has the inode 0, and comes last.
-        found[_name(address)].append((inode or 1 << 32, str(remote_port)))
+        found[_name(address)].append((inode or 1 << 32, remote_port))
     return {
         name: {remote_port: rank for rank, (_, remote_port) in enumerate(sorted(entries))}
         for name, entries in found.items()

@@ -6,7 +6,8 @@ is returned only while none of its scopes has changed after that. So whatever a 
 last change that the process has applied (invariant 5).
 """
 
-from collections.abc import Collection, Hashable
+import asyncio
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -26,13 +27,28 @@ REMEMBERED: Final = 50_000
 class ChangeFeed(Protocol):
     """The change log of the database."""
 
-    async def catch_up(self) -> bool:
-        """Apply every change committed before this call; False while that is not possible."""
+    def when_current(self, call: Callable[[bool], None]) -> None:
+        """Apply every change committed before now, then call back, perhaps at once.
+
+        The argument of the call is False if the changes cannot be read.
+        """
         ...
 
     def close(self) -> None:
         """Close the connection to the database."""
         ...
+
+
+async def catch_up(feed: ChangeFeed) -> bool:
+    """Apply every change committed before this call; False while that is not possible."""
+    outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def done(is_current: bool) -> None:
+        if not outcome.done():
+            outcome.set_result(is_current)
+
+    feed.when_current(done)
+    return await outcome
 
 
 class ChangeTracker:

@@ -5,6 +5,7 @@ read, after a change of `EVERYTHING`, and when it may have missed rows. It belon
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -13,6 +14,8 @@ from typing import Final, TypeAlias
 
 from registry_control.common.changes import EVERYTHING, pruned_up_to
 from registry_control.db.postgresql.pipeline import ConnectionUnavailable, Pipeline, Rows
+
+logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE: Final = 5000
 """Rows that a feed reads at once; after more of them it evicts everything, in bounded time and memory."""
@@ -36,33 +39,26 @@ class SqliteChangeFeed:
     """Reads rows above the last id whenever `PRAGMA data_version` changes.
 
     Writers of SQLite take turns, so rows are committed in the order of their ids. The feed's own connection
-    never writes, so every commit of any process changes its data_version, which is read from shared memory.
-    Requests of one turn of the event loop share a read, which comes after all of them.
+    never writes, so every commit of any process changes its data_version, which is read from shared memory
+    for every request.
     """
 
     def __init__(self, file: Path, apply: Apply) -> None:
         self._connection = sqlite3.connect(
             f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
         )
+        self._cursor = self._connection.cursor()
         self._apply = apply
         self._data_version: int | None = None
         self._last_id: int | None = None
-        self._result: bool | None = None  # of this turn of the event loop
 
-    async def catch_up(self) -> bool:
-        """Apply every change committed before this call; False while the database cannot be read."""
-        if self._result is None:
-            # Registered before the read: a request that comes later in the loop reads again.
-            asyncio.get_running_loop().call_soon(self._end_turn)
-            self._result = self._read()
-        return self._result
-
-    def _end_turn(self) -> None:
-        self._result = None
+    def when_current(self, call: Callable[[bool], None]) -> None:
+        """Call back at once: True if every change is applied, False while the database cannot be read."""
+        call(self._read())
 
     def _read(self) -> bool:
         try:
-            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+            (version,) = self._cursor.execute("PRAGMA data_version").fetchone()
             if version != self._data_version:
                 self._read_changes()  # sees at least the commits that `version` counts
                 self._data_version = version
@@ -123,17 +119,15 @@ SELECT pg_current_snapshot()::text, ARRAY(
         self._apply = apply
         self._snapshot: str | None = None  # the last one: xmin:xmax:ids in progress
         self._generation = pipeline.generation  # of the connection that the last statement was sent on
-        self._asking: list[asyncio.Future[bool]] = []
-        self._waiting: list[asyncio.Future[bool]] = []
+        self._asking: list[Callable[[bool], None]] = []
+        self._waiting: list[Callable[[bool], None]] = []
 
-    async def catch_up(self) -> bool:
-        """Apply every change committed before this call; False while PostgreSQL cannot be asked."""
-        loop = asyncio.get_running_loop()
-        mine: asyncio.Future[bool] = loop.create_future()
+    def when_current(self, call: Callable[[bool], None]) -> None:
+        """Call back when every change committed before now is applied; False: PostgreSQL cannot be asked."""
         if not self._asking and not self._waiting:
-            loop.call_soon(self._ask)  # not at once: requests of one turn share a statement
-        self._waiting.append(mine)
-        return await mine
+            # Not at once: requests of one turn share a statement.
+            asyncio.get_running_loop().call_soon(self._ask)
+        self._waiting.append(call)
 
     def _ask(self) -> None:
         self._asking, self._waiting = self._waiting, []
@@ -188,11 +182,13 @@ SELECT pg_current_snapshot()::text, ARRAY(
         if not is_current:
             self._snapshot = None
         asked, self._asking = self._asking, []
-        for future in asked:
-            if not future.done():
-                future.set_result(is_current)
         if self._waiting:
             self._ask()
+        for call in asked:
+            try:
+                call(is_current)
+            except Exception:  # of one request: the others go on
+                logger.exception("a request failed after the look for changes")
 
     def close(self) -> None:
         """Close the connection."""

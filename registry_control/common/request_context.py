@@ -26,14 +26,24 @@ class RequestContext:
 _current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
 
 
-def start(incoming_id: str | None) -> RequestContext:
-    """Start the context of a new request; its client or a proxy may have sent an id.
+def new(incoming_id: str | None) -> RequestContext:
+    """Make the context of a new request; its client or a proxy may have sent an id.
 
     An id of other than 1 to 128 characters of A-Z, a-z, 0-9, dot, underscore and hyphen is replaced.
     """
     accepted = incoming_id and _ACCEPTED.fullmatch(incoming_id)
-    context = RequestContext(incoming_id if accepted and incoming_id else _new_id())
+    return RequestContext(incoming_id if accepted and incoming_id else _new_id())
+
+
+def use(context: RequestContext) -> None:
+    """Let the code that runs from now on in this task or thread see the context."""
     _current.set(context)
+
+
+def start(incoming_id: str | None) -> RequestContext:
+    """Make the context of a new request and use it."""
+    context = new(incoming_id)
+    use(context)
     return context
 
 

@@ -10,7 +10,7 @@ from registry_control.settings.environment import Address, ConfigurationError
 
 
 def ip_of(address: Address, variable: str) -> str:
-    """The IP address to listen on: Granian does not accept host names.
+    """The IP address to listen on.
 
     Raises:
         ConfigurationError: the host name cannot be resolved.

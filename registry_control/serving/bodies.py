@@ -1,15 +1,15 @@
 """Request bodies of the control plane, and checks before the application receives a request."""
 
-import asyncio
 from http import HTTPStatus
 from io import BytesIO
 from typing import Final
 
 from starlette.types import Receive, Scope
 
+from registry_data.rejections import rejection_of
+
 _UNBUDGETED: Final = 64 * 1024  # bytes of each body that do not count in the budget: most bodies are smaller
 _BUDGET: Final = 64 * 1024 * 1024  # bytes of all bodies, beyond the first _UNBUDGETED of each
-_LINGER_TIME: Final = 10.0  # seconds in which the rest of a rejected body is read and dropped
 _HEADERS: Final = 64 * 1024  # bytes of all header fields
 _TARGET: Final = 16 * 1024  # bytes of path and query
 
@@ -93,22 +93,16 @@ class Body:
         self._budget.reserve(-self._reserved)
         self._reserved, self._bytes = 0, bytearray()
 
-    async def linger(self) -> None:
-        """Read on for a while: closing at once would reset the connection and lose the response."""
-        try:
-            async with asyncio.timeout(_LINGER_TIME):
-                while (await self._receive()).get("more_body", False):
-                    pass
-        except TimeoutError:
-            return
-
 
 def check_head(scope: Scope) -> None:
     """Check the request line and the headers.
 
     Raises:
-        RequestRejected: 414, 431 or 501.
+        RequestRejected: 414, 431, 501, or what the server has rejected it for.
     """
+    rejection = rejection_of(scope)
+    if rejection is not None:
+        raise RequestRejected(rejection.status, rejection.message)
     if len(scope.get("raw_path") or scope["path"].encode()) + len(scope["query_string"]) > _TARGET:
         raise RequestRejected(
             HTTPStatus.REQUEST_URI_TOO_LONG, f"path and query are longer than {_TARGET} bytes"

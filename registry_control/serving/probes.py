@@ -7,6 +7,7 @@ the access log; `Readiness` logs each change.
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
@@ -17,18 +18,29 @@ _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 _Application: TypeAlias = Callable[[_Message, _Receive, _Send], Awaitable[None]]
+_Respond: TypeAlias = Callable[[bytes, bytes], None]
+_Begin: TypeAlias = Callable[[_Message, _Respond, Callable[[], None]], None]
 
 LIVE: Final = "/livez"
 READY: Final = "/readyz"
 _METHODS: Final = ("GET", "HEAD")
 
 
+def _unless_probe(begin: _Begin, scope: _Message, respond: _Respond, run: Callable[[], None]) -> None:
+    if scope["path"] in (LIVE, READY):
+        run()
+    else:
+        begin(scope, respond, run)
+
+
 class Probes:
     """The ASGI callable in front of a plane's application."""
 
-    def __init__(self, application: _Application, readiness: Readiness) -> None:
+    def __init__(self, application: _Application, readiness: Readiness, begin: _Begin | None = None) -> None:
+        """`begin` is the application's, if it has one (`registry_control.serving.http_protocol.Begin`)."""
         self._application = application
         self._readiness = readiness
+        self.begin = None if begin is None else partial(_unless_probe, begin)
 
     def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> Awaitable[None]:
         """Answer a probe, or pass on any other request and the events of the ASGI lifespan protocol.

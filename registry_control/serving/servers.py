@@ -1,4 +1,4 @@
-"""The two HTTP servers: Granian, with the control plane or the data plane as its application.
+"""The two HTTP servers, with the control plane or the data plane as the application (ADR 28).
 
 On SIGTERM they accept no more connections, close the idle ones, and exit after the last transfer. The control
 plane, which has no long transfers, limits that time. For the data plane the sender of the signal can limit it
@@ -6,6 +6,7 @@ with SIGKILL.
 """
 
 import logging
+import math
 import os
 import resource
 from collections.abc import Callable
@@ -13,19 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from django.conf import settings
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
 from starlette.types import Receive, Scope, Send
 
 from registry_control.common.access_log import open_access_log
 from registry_control.common.store import blob_store
+from registry_control.serving import http_server
 from registry_control.serving.addresses import check_addresses, ip_of
 from registry_control.serving.dependencies import readiness
-from registry_control.serving.granian_server import GranianServer
-from registry_control.serving.parent_death import end_with_parent
 from registry_control.serving.probes import Probes
-from registry_control.serving.process import reset_signals_after_fork
 from registry_control.serving.process_tuning import freeze_objects, keep_freed_memory, rare_collections
 from registry_control.serving.request_log import RequestLog
 from registry_control.serving.wsgi import WsgiInThreads, reject_connection
@@ -38,14 +34,10 @@ logger = logging.getLogger(__name__)
 _Application: TypeAlias = Callable[..., Any]
 _Build: TypeAlias = Callable[[], _Application]
 
-# Per worker process, including idle ones. Further connections wait in the backlog.
-_CONNECTIONS: Final = 10_000
 _OPEN_FILES: Final = 65_536
 _BACKLOG: Final = 1024
 # Requests to the control plane take milliseconds, unless the database hangs.
-_CONTROL_STOP_TIMEOUT: Final = 5  # seconds, after the three in which the server repeats the signal
-# Bytes of a body per message to Python. Each connection may occupy such a buffer, also with headers alone.
-_READ_AT_ONCE: Final = 256 * 1024
+_CONTROL_STOP_TIMEOUT: Final = 5.0  # seconds
 # The size limit of a body without credentials at the control plane: sign-in forms and token requests.
 _ANONYMOUS_BODY: Final = 64 * 1024  # bytes
 _FORMS: Final = ("/admin/", "/registry-internal/")
@@ -61,7 +53,7 @@ class _Plane:
     preload: Callable[[], object]
     build: _Build
     workers: int
-    stop_timeout: int | None  # seconds from SIGTERM until its processes are killed
+    stop_timeout: float  # seconds from SIGTERM until its processes are killed
 
 
 def serve_control() -> None:
@@ -89,7 +81,7 @@ def serve_data() -> None:
             preload=_preload_data,
             build=_build_data,
             workers=settings.DATA_WORKERS,
-            stop_timeout=None,
+            stop_timeout=math.inf,
         )
     )
 
@@ -131,7 +123,8 @@ def _build_data() -> _Application:
     from registry_data.main import build
 
     connections = _connections(settings.DATA_ADDR, "REGISTRY_DATA_ADDR", processes=settings.DATA_WORKERS)
-    return Probes(build(connections), readiness(blob_store()))
+    application = build(connections)
+    return Probes(application, readiness(blob_store()), application.begin)
 
 
 def _connections(address: Address, variable: str, *, processes: int) -> Connections:
@@ -152,28 +145,19 @@ def _serve(plane: _Plane) -> None:
     _raise_open_file_limit()
     keep_freed_memory()
     freeze_objects()
-    server = GranianServer(
-        plane.name,
-        address=ip_of(plane.address, plane.variable),
-        port=plane.address.port,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        workers=plane.workers,
-        backlog=_BACKLOG,
-        backpressure=_CONNECTIONS,
-        respawn_failed_workers=True,
-        workers_kill_timeout=plane.stop_timeout,
-        # hyper waits this long for the headers of a request, counted from the previous response.
-        http1_settings=HTTP1Settings(
-            header_read_timeout=settings.KEEPALIVE * 1000, max_buffer_size=_READ_AT_ONCE
+    http_server.serve(
+        http_server.Settings(
+            name=plane.name,
+            address=ip_of(plane.address, plane.variable),
+            port=plane.address.port,
+            processes=plane.workers,
+            backlog=_BACKLOG,
+            keep_alive=settings.KEEPALIVE,
+            unread_timeout=settings.IDLE_TIMEOUT,
+            stop_timeout=plane.stop_timeout,
         ),
-        log_level=LogLevels.warning,
-        log_dictconfig={"loggers": {"_granian": {"level": "WARNING", "propagate": True}}},
+        lambda: _load(plane),
     )
-    server.unread_timeout = settings.IDLE_TIMEOUT
-    reset_signals_after_fork()
-    server.serve(target_loader=lambda: _load(plane, server), wrap_loader=False)
 
 
 def _check_rates_file() -> None:
@@ -191,10 +175,8 @@ def _check_rates_file() -> None:
         raise ConfigurationError(f"REGISTRY_STATE_DIR: rate limits need a file in it: {error}") from error
 
 
-def _load(plane: _Plane, server: GranianServer) -> _Application:
+def _load(plane: _Plane) -> _Application:
     """Build the application in a worker process, right after the fork."""
-    end_with_parent()
-    server.close_inherited_sockets()
     application = plane.build()
     freeze_objects()
     logger.info("%s: process %d serves", plane.name, os.getpid())

@@ -21,6 +21,7 @@ def supervise(
     on_ready: Callable[[], None],
     report: Callable[[str], None],
     stop_timeout: float,
+    on_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the processes until a signal requests a stop, then stop them.
 
@@ -30,10 +31,12 @@ def supervise(
         on_ready: called once, when all processes are ready for the first time.
         report: receives lines for the operator.
         stop_timeout: seconds from SIGTERM until a process that has not ended is killed.
+        on_stop: called before the processes are stopped.
     """
     try:
         _run(processes, signals, on_ready=on_ready, report=report)
     finally:
+        on_stop()
         _stop(processes, signals, report, stop_timeout)
 
 

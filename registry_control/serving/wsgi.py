@@ -95,8 +95,6 @@ class WsgiInThreads:
         if not body.is_complete:
             response.headers.append(("Connection", "close"))
         await _send(response, send)
-        if not body.is_complete:
-            await body.linger()
 
     def _run(self, scope: Scope, body: Body) -> _Response:
         """Call the application, in a thread of the pool."""

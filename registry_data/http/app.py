@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from types import MappingProxyType
@@ -22,12 +21,14 @@ from registry_data.http.errors import to_response
 from registry_data.http.hosts import check_host
 from registry_data.http.messages import Idle, Request, Response, client_address, content_length, first_values
 from registry_data.http.rates import check_rate, count_request
-from registry_data.http.response_cache import CachedResponse, Key, ResponseCache, key_of
+from registry_data.http.response_cache import CachedResponse, ResponseCache, key_of
 from registry_data.http.routes import Kind, Route, route
 from registry_data.http.sending import send_response, start_of
 from registry_data.oci.errors import ErrorCode, ProtocolError, shown
 from registry_data.proxies import client_scope
 from registry_data.registry.authorization import AccessDenied
+from registry_data.rejections import rejection_of
+from registry_data.scoped_cache import catch_up
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ ENDPOINTS: Final[Mapping[Kind, Mapping[str, Endpoint]]] = MappingProxyType(
     }
 )
 
+_EXCHANGE: Final = "stowage.exchange"  # in the scope of a request whose response is not cached
+_ID: Final = b"x-request-id: %b\r\n"
 _READS: Final = frozenset({"GET", "HEAD"})
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -68,9 +71,6 @@ _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _DRAINED: Final = 8 * 1024 * 1024  # bytes
 _DRAIN_TIME: Final = 10  # seconds
 _ANONYMOUS_DRAIN_TIME: Final = 0.05  # seconds, of a request without credentials
-# Limits for what is read and dropped after a response that closes the connection.
-_LINGERED: Final = 1024 * 1024 * 1024  # bytes
-_LINGER_TIME: Final = 30  # seconds
 _TARGET: Final = 32 * 1024  # bytes of path and query
 # Enough for the longest accepted token and all other headers; limits the time to parse list headers.
 _HEADERS: Final = 128 * 1024  # bytes
@@ -91,77 +91,106 @@ class App:
             return self._lifespan(receive, send)
         return self._serve(scope, receive, send)
 
+    def begin(self, scope: Scope, respond: Callable[[bytes, bytes], None], run: Callable[[], None]) -> None:
+        """Send the response to a request without a body if it is cached; `run` serves it otherwise.
+
+        A task and messages for each cached response would double its cost (ADR 28).
+        """
+        exchange = self._exchange(scope)
+        if self._connections is not None and not self._connections.is_admitted(scope["client"]):
+            run()
+            return
+        exchange.key = key_of(exchange.scope, exchange.headers)
+        if exchange.key is None:
+            run()
+            return
+
+        def look(is_current: bool) -> None:
+            cached = self._cached(exchange) if is_current else None
+            if cached is None:
+                exchange.version = self._context.tracker.version if is_current else None
+                scope[_EXCHANGE] = exchange
+                run()
+                return
+            respond(cached.head + _ID % exchange.context.request_id.encode(), cached.body)
+            exchange.sent = len(cached.body)
+            self._end(exchange)
+
+        self._context.feed.when_current(look)
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange | None = scope.pop(_EXCHANGE, None)
+        is_new = exchange is None
+        if exchange is None:
+            exchange = self._exchange(scope)
+        self._context.use_request(exchange.context)
+        try:
+            cached = await self._look_up(exchange, scope) if is_new else None
+            if cached is not None:
+                await send(start_of(cached.status, cached.headers, exchange))
+                exchange.sent = len(cached.body)
+                await send({"type": "http.response.body", "body": cached.body})
+            else:
+                await self._respond(exchange, receive, send)
+        finally:
+            self._end(exchange)
+
+    def _exchange(self, scope: Scope) -> Exchange:
         began = time.perf_counter()
-        admitted = (
-            self._connections is None
-            or self._connections.is_admitted(scope["client"])
-            or await self._connections.admits(scope["client"])
-        )
         scope = client_scope(scope, self._context.config.trusted_proxies)
         headers = first_values(scope)
         incoming_id = headers.get(b"x-request-id")
-        request_context = self._context.start_request(incoming_id.decode("latin-1") if incoming_id else None)
-        exchange = Exchange(scope, headers, request_context)
-        is_current = await self._context.feed.catch_up()
-        key = key_of(scope, headers) if admitted and is_current else None
-        try:
-            # A cached response is sent from here: each further coroutine is a noticeable part of its cost.
-            if key is not None and (cached := self._cached(key, exchange)) is not None:
-                exchange.from_cache = True
-                await send(start_of(cached.status, cached.headers, exchange))
-                exchange.sent = len(cached.body["body"])
-                await send(cached.body)
-            else:
-                version = self._context.tracker.version if is_current else None
-                await self._exchange(exchange, receive, send, key=key, version=version, admitted=admitted)
-        finally:
-            exchange.seconds, exchange.ended_at = time.perf_counter() - began, time.time()
-            self._ended.add(exchange)
+        context = self._context.new_request(incoming_id.decode("latin-1") if incoming_id else None)
+        return Exchange(scope, headers, context, began=began)
+
+    async def _look_up(self, exchange: Exchange, scope: Scope) -> CachedResponse | None:
+        """The cached response, after every change committed before now; `scope` names the connection."""
+        if self._connections is not None:
+            exchange.is_admitted = await self._connections.admits(scope["client"])
+        is_current = await catch_up(self._context.feed)
+        exchange.version = self._context.tracker.version if is_current else None
+        if not exchange.is_admitted or not is_current:
+            return None
+        exchange.key = key_of(exchange.scope, exchange.headers)
+        return self._cached(exchange)
+
+    def _end(self, exchange: Exchange) -> None:
+        exchange.seconds, exchange.ended_at = time.perf_counter() - exchange.began, time.time()
+        self._ended.add(exchange)
 
     def report_responses(self) -> None:
         """Pass the responses that have ended to the hooks now, instead of within some milliseconds."""
         self._ended.report()
 
-    async def _exchange(
-        self,
-        exchange: Exchange,
-        receive: Receive,
-        send: Send,
-        *,
-        key: Key | None,
-        version: int | None,
-        admitted: bool,
-    ) -> None:
+    async def _respond(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         """Serve a request whose response is not cached."""
         request = Request(
             exchange.scope,
             receive,
             idle_time=self._context.config.idle_time,
             context=exchange.context,
-            version=version,
+            version=exchange.version,
         )
-        if not admitted:
+        if not exchange.is_admitted:
             response = to_response(_too_many_connections())
             await send_response(response, request, exchange, self._context, send)
             return
         response = _with_origin(await self._response(request), self._context.config.public_origin)
         exchange.route, exchange.pull = request.route, request.pull
-        if key is not None:
-            self._cache.put(key, request, response)
+        if exchange.key is not None:
+            self._cache.put(exchange.key, request, response)
         await send_response(response, request, exchange, self._context, send)
-        if response.headers.get("connection") == "close":
-            await _linger(request)
 
-    def _cached(self, key: Key, exchange: Exchange) -> CachedResponse | None:
+    def _cached(self, exchange: Exchange) -> CachedResponse | None:
         """The cached response; None if the caller is over its rate limit, which check_rate() then reports."""
-        cached = self._cache.get(key)
+        cached = None if exchange.key is None else self._cache.get(exchange.key)
         if cached is None:
             return None
         if self._context.rates is not None and count_request(
             self._context, client_address(exchange.scope), cached.principal
         ):
             return None
+        exchange.status, exchange.from_cache = cached.status, True
         exchange.route, exchange.context.principal = cached.route, cached.principal
         exchange.pull = cached.pull
         return cached
@@ -244,9 +273,13 @@ def _find(request: Request) -> Route:
     """Check the request line and the headers, and find the route.
 
     Raises:
-        ProtocolError: the target or the headers are too large, the transfer encoding is not supported, the
-            Host header is missing or invalid, or no route matches the path.
+        ProtocolError: the server has rejected the request, the target or the headers are too large, the
+            transfer encoding is not supported, the Host header is missing or invalid, or no route matches the
+            path.
     """
+    rejection = rejection_of(request.scope)
+    if rejection is not None:
+        raise ProtocolError(ErrorCode.UNSUPPORTED, rejection.message, status=rejection.status)
     if request.target_size > _TARGET:
         message = f"path and query are longer than {_TARGET} bytes"
         raise ProtocolError(ErrorCode.UNSUPPORTED, message, status=HTTPStatus.REQUEST_URI_TOO_LONG)
@@ -321,10 +354,3 @@ async def _drained(request: Request) -> bool:
             return await request.drain(_DRAINED)
     except (TimeoutError, ClientDisconnect):
         return False
-
-
-async def _linger(request: Request) -> None:
-    """Continue to read after the response: closing with unread data resets the connection and loses it."""
-    with suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(_LINGER_TIME):
-            await request.drain(_LINGERED)

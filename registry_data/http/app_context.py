@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.types import Scope
 
@@ -17,6 +17,7 @@ from registry_data.scoped_cache import ChangeFeed, ChangeTracker
 from registry_data.storage.base import PIECE, BlobStore
 
 if TYPE_CHECKING:
+    from registry_data.http.response_cache import Key
     from registry_data.registry.pulls import Pull
 
 
@@ -29,15 +30,16 @@ class AppContext:
     store: BlobStore
     feed: ChangeFeed
     tracker: ChangeTracker
-    start_request: Callable[[str | None], RequestContext]  # argument: the X-Request-ID header
+    new_request: Callable[[str | None], RequestContext]  # argument: the X-Request-ID header
+    use_request: Callable[[Any], None]  # takes what `new_request` made, for the code of this task
     rates: Rates | None = None  # None: no rate limits
     on_response: tuple["ResponseHook", ...] = ()
     on_shutdown: tuple[Callable[[], None], ...] = ()
     # Limits the concurrent uploads that are rehashed: most storage threads are for running transfers.
     rehash_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))
     upload_buffers: MemoryBudget = field(default_factory=lambda: MemoryBudget(64 * 1024 * 1024, most=PIECE))
-    # For a client that does not read, about seven parts of a response are in memory, five of them in the HTTP
-    # server, and clients that came first have parts of a larger share.
+    # For a client that does not read, two parts of a response are in memory, and clients that came first have
+    # parts of a larger share.
     download_buffers: MemoryBudget = field(
         default_factory=lambda: MemoryBudget(4 * 1024 * 1024, most=PIECE // 2)
     )
@@ -57,6 +59,10 @@ class Exchange:
     seconds: float = 0.0
     ended_at: float = 0.0  # seconds since the epoch
     from_cache: bool = False
+    began: float = 0.0  # on the clock of time.perf_counter
+    key: "Key | None" = None  # None if the response cannot be cached
+    version: int | None = None  # of the change log when the request arrived; None if unknown
+    is_admitted: bool = True  # its connection is within the limit of its address
 
 
 ResponseHook: TypeAlias = Callable[[Exchange], None]

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.datastructures import Headers, QueryParams
@@ -39,15 +38,8 @@ class Idle(ClientDisconnect):
 
 
 @dataclass(frozen=True, slots=True)
-class FileBody:
-    """A file that the HTTP server may send by its path."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
 class Response:
-    """A status, headers in lower case, and a body: bytes, a file, or pieces read in a thread.
+    """A status, headers in lower case, and a body: bytes, or pieces read in a thread.
 
     Content-Length is computed from a body of bytes unless it is among the headers, where HEAD and pieces
     need it. The response may be cached until `cacheable_until`, in seconds since the epoch, and while no
@@ -56,7 +48,7 @@ class Response:
 
     status: HTTPStatus
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | FileBody | Iterator[bytes] = b""
+    body: bytes | Iterator[bytes] = b""
     cacheable_until: float = 0.0
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
@@ -89,7 +81,7 @@ class Request:
         `idle_time` is the timeout for the next part of the body, in seconds; `version` is the version of the
         change log when the request arrived, None if unknown.
         """
-        self._scope = scope
+        self.scope = scope
         self._receive = receive
         self._idle_time = idle_time
         self._receiving: asyncio.Task[None] | None = None
@@ -110,18 +102,18 @@ class Request:
     def headers(self) -> Headers:
         """The headers."""
         if self._headers is None:
-            self._headers = Headers(scope=self._scope)
+            self._headers = Headers(scope=self.scope)
         return self._headers
 
     def raw_values(self, name: bytes) -> list[bytes]:
         """The values of a header that every request needs, for a fraction of the cost of `headers`."""
-        return [value for each, value in self._scope["headers"] if each == name]
+        return [value for each, value in self.scope["headers"] if each == name]
 
     @property
     def headers_size(self) -> int:
         """The length of the names and values of all headers in bytes."""
         size = 0
-        for name, value in self._scope["headers"]:
+        for name, value in self.scope["headers"]:
             size += len(name) + len(value)
         return size
 
@@ -129,35 +121,30 @@ class Request:
     def query(self) -> QueryParams:
         """The query, decoded; unknown parameters are ignored (OCI 7)."""
         if self._query is None:
-            self._query = QueryParams(self._scope.get("query_string", b""))
+            self._query = QueryParams(self.scope.get("query_string", b""))
         return self._query
 
     @property
     def target_size(self) -> int:
         """The length of path and query in bytes."""
-        return len(self._scope.get("raw_path") or self.path.encode()) + len(
-            self._scope.get("query_string", b"")
+        return len(self.scope.get("raw_path") or self.path.encode()) + len(
+            self.scope.get("query_string", b"")
         )
 
     @property
     def http_version(self) -> str:
         """The HTTP version, for example 1.1."""
-        return str(self._scope["http_version"])
+        return str(self.scope["http_version"])
 
     @property
     def scheme(self) -> str:
         """The scheme of the client's URL: http or https."""
-        return str(self._scope["scheme"])
+        return str(self.scope["scheme"])
 
     @property
     def client_address(self) -> str:
         """The client's address, also behind a trusted proxy (registry_data.proxies)."""
-        return client_address(self._scope)
-
-    @property
-    def sends_paths(self) -> bool:
-        """Whether the server can send a file by its path."""
-        return "http.response.pathsend" in self._scope.get("extensions", {})
+        return client_address(self.scope)
 
     @property
     def is_read(self) -> bool:
@@ -259,12 +246,6 @@ class Request:
             raise
         if parts:
             yield b"".join(parts)
-
-    async def disconnected(self) -> None:
-        """Wait until the client has disconnected."""
-        while not self._disconnected:
-            await self._receive_part()
-            self._parts.clear()
 
     async def drain(self, limit: int) -> bool:
         """Read and drop up to `limit` bytes of the body, so that the client can read the response (OCI 4).

@@ -7,9 +7,10 @@ evicts a response before the next request (invariant 5, ADR 43). It also expires
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, TypeAlias
 
-from starlette.types import Message, Scope
+from starlette.types import Scope
 
 from registry_data.http.hosts import is_host
 from registry_data.http.messages import Request, Response
@@ -31,11 +32,12 @@ _CONDITIONS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """A response as ASGI messages, with what the access log, rate limits and last-pulled times need."""
+    """A response, with what the access log, rate limits and last-pulled times need."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    body: Message
+    head: bytes  # the status line and the headers, as they are sent
+    body: bytes
     expires_at: float  # seconds since the epoch
     route: Route
     principal: str  # empty for an anonymous caller
@@ -87,10 +89,12 @@ class ResponseCache:
         if len(body) > LARGEST or not dependencies.is_cacheable or not dependencies.scopes:
             return
         assert dependencies.version is not None  # noqa: S101 - it would not be cacheable
+        headers = response.raw_headers()
         cached = CachedResponse(
             status=response.status,
-            headers=response.raw_headers(),
-            body={"type": "http.response.body", "body": body},
+            headers=headers,
+            head=_head(response.status, headers),
+            body=body,
             expires_at=response.cacheable_until,
             route=request.route,
             principal=request.context.principal,
@@ -103,3 +107,8 @@ class ResponseCache:
             scopes=dependencies.scopes,
             size=_OVERHEAD + sum(map(len, key)) + len(body),
         )
+
+
+def _head(status: HTTPStatus, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode(), *(b"%b: %b" % header for header in headers)]
+    return b"".join(line + b"\r\n" for line in lines)

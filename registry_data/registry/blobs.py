@@ -16,7 +16,7 @@ from registry_data.oci.errors import ErrorCode, ProtocolError
 from registry_data.oci.reference import Repository
 from registry_data.registry.authorization import Credentials, identify, is_allowed, require, scope_of
 from registry_data.registry.use_case import RETRY_AFTER, use_case
-from registry_data.storage.base import BlobStore, Key, NotStored
+from registry_data.storage.base import BlobStore, HasPaths, Key, NotStored
 from registry_data.storage.keys import parse_key
 
 SMALL_BLOB: Final = 64 * 1024  # bytes; a blob of at most this size is cached and sent from memory
@@ -121,21 +121,22 @@ def read(store: BlobStore, key: Key, *, start: int, stop: int) -> Iterator[bytes
             raise BrokenContent("a download found no content", is_missing=True) from error
 
 
-def check_readable(store: BlobStore, blob: StoredBlob) -> None:
-    """Check that a blob's file exists and is complete, before the HTTP server sends it by its path.
+def read_whole(store: BlobStore, blob: StoredBlob) -> Iterator[bytes]:
+    """Read a whole blob in pieces.
+
+    Where its size can be had without a request, it is compared before the response begins.
 
     Raises:
         BrokenContent: it does not exist or has another length.
         ProtocolError: UNAVAILABLE if the storage does not respond.
     """
-    with use_case():
-        read(store, blob.key, start=0, stop=0)
-        try:
+    pieces = read(store, blob.key, start=0, stop=blob.size)
+    if isinstance(store, HasPaths):
+        with use_case():
             size = store.size(blob.key)
-        except NotStored as error:
-            raise BrokenContent("a download found no content", is_missing=True) from error
         if size != blob.size:
             raise BrokenContent(f"a download found {size} bytes instead of {blob.size}")
+    return pieces
 
 
 def recent(key: Key) -> bytes | None:

@@ -307,7 +307,7 @@ class SignsUrls(Protocol):
 
 @runtime_checkable
 class HasPaths(Protocol):
-    """Optional: content is in files, which the HTTP server can send itself."""
+    """Optional: content is in files, whose size can be had without a request to a server."""
 
     def path_of(self, key: Key) -> Path:
         """The file with a key's content."""

@@ -10,13 +10,13 @@ from registry_data.http.authentication import credentials
 from registry_data.http.byteranges import ByteRanges
 from registry_data.http.conditions import check_match, not_modified, range_applies
 from registry_data.http.endpoints.manifests import IMMUTABLE
-from registry_data.http.messages import FileBody, Request, Response
+from registry_data.http.messages import Request, Response
 from registry_data.http.routes import Route
 from registry_data.oci.digest import Digest
 from registry_data.oci.ranges import ByteRange, parse_ranges
 from registry_data.oci.reference import parse_repository
 from registry_data.registry import blobs
-from registry_data.storage.base import HasPaths, SignsUrls, SizedReader
+from registry_data.storage.base import SignsUrls, SizedReader
 
 _PIECE_OF_SEVERAL: Final = 128 * 1024  # bytes
 # Time to follow the redirect; a transfer that has begun may take longer.
@@ -70,12 +70,10 @@ async def _content(
         return Response(HTTPStatus.OK, headers, content, cacheable_until=found.cacheable_until)
     if isinstance(context.store, SignsUrls):
         return _redirect(context.store.url_for(found.key, expires_in=_URL_LIFE), digest)
-    if part is None and isinstance(context.store, HasPaths) and request.sends_paths:
-        await context.bridge.run_bytes(blobs.check_readable, context.store, found)
-        return Response(HTTPStatus.OK, headers, FileBody(context.store.path_of(found.key)))
-    pieces = await context.bridge.run_bytes(blobs.read, context.store, found.key, start=start, stop=stop)
     if part is None:
+        pieces = await context.bridge.run_bytes(blobs.read_whole, context.store, found)
         return Response(HTTPStatus.OK, headers, pieces)
+    pieces = await context.bridge.run_bytes(blobs.read, context.store, found.key, start=start, stop=stop)
     headers["content-range"] = part.content_range(found.size)
     return Response(HTTPStatus.PARTIAL_CONTENT, headers, pieces)
 

@@ -545,7 +545,14 @@ async def plane(store: BlobStore, owner: TestKey, **parts: Any) -> AsyncIterator
     bridge = WatchedBridge()
     config = Config(public_host="registry.test", service="registry", blob_lease=settings.BLOB_LEASE)
     context = AppContext(
-        config, bridge, store, NoFeed(), ChangeTracker(), start_request=request_context.start, **parts
+        config,
+        bridge,
+        store,
+        NoFeed(),
+        ChangeTracker(),
+        new_request=request_context.new,
+        use_request=request_context.use,
+        **parts,
     )
     transport = httpx.ASGITransport(App(context))
     async with httpx.AsyncClient(

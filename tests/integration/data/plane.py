@@ -11,6 +11,7 @@ from django.db import connection
 
 from registry_data.http.app import App
 from registry_data.main import build_context
+from registry_data.scoped_cache import catch_up
 
 if TYPE_CHECKING:
     from registry_data.http.app_context import Exchange, ResponseHook
@@ -32,7 +33,7 @@ class Plane:
     async def _connect(self) -> None:
         """Wait until the change log can be read; before that, nothing is cached."""
         for _ in range(1500):
-            if await self._context.feed.catch_up():
+            if await catch_up(self._context.feed):
                 return
             await asyncio.sleep(0.02)
         raise AssertionError("the change log cannot be read")

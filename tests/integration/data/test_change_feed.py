@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from registry_control.common.change_feed import MOST_AT_ONCE, PostgresChangeFeed, SqliteChangeFeed
 from registry_control.common.changes import EVERYTHING
 from registry_control.db.postgresql.pipeline import ConnectionUnavailable, Pipeline
+from registry_data.scoped_cache import catch_up
 from tests.services.postgres import Postgres
 
 # As the migration creates it.
@@ -60,8 +61,7 @@ def test_sqlite_applies_committed_changes_only(database: Path, writer: sqlite3.C
     feed = SqliteChangeFeed(database, applied.append)
 
     async def drain() -> list[Collection[str] | None]:
-        await asyncio.sleep(0)  # another iteration of the event loop
-        assert await feed.catch_up()
+        assert await catch_up(feed)
         return applied.drain()
 
     async def scenario() -> None:
@@ -95,8 +95,7 @@ def test_sqlite_evicts_everything_where_rows_were_pruned_before_they_were_read(
     feed = SqliteChangeFeed(database, applied.append)
 
     async def drain() -> list[Collection[str] | None]:
-        await asyncio.sleep(0)
-        assert await feed.catch_up()
+        assert await catch_up(feed)
         return applied.drain()
 
     async def scenario() -> None:
@@ -125,16 +124,14 @@ def test_more_changes_than_one_read_returns_evict_everything(
     feed = SqliteChangeFeed(database, applied.append)
 
     async def on_sqlite() -> None:
-        await feed.catch_up()
+        await catch_up(feed)
         writer.execute("BEGIN IMMEDIATE")
         writer.executemany(SQLITE_RECORD, ((f"image:{each}",) for each in range(number)))
         writer.execute("COMMIT")
-        await asyncio.sleep(0)
-        assert await feed.catch_up()
+        assert await catch_up(feed)
         assert applied.drain() == [None, None]
         writer.execute(SQLITE_RECORD, ("image:a",))
-        await asyncio.sleep(0)
-        assert await feed.catch_up()
+        assert await catch_up(feed)
         assert applied.drain() == [["image:a"]]
 
     asyncio.run(on_sqlite())
@@ -144,11 +141,11 @@ def test_more_changes_than_one_read_returns_evict_everything(
         with psycopg.connect(url) as connection:
             connection.cursor().executemany(RECORD, [(f"image:{each}",) for each in range(number)])
             connection.commit()
-            assert await feed.catch_up()
+            assert await catch_up(feed)
             assert applied.drain() == [None]
             connection.execute(RECORD, ("image:a",))
             connection.commit()
-            assert await feed.catch_up()
+            assert await catch_up(feed)
             assert applied.drain() == [["image:a"]]
 
     with_feed(url, on_postgresql)
@@ -161,13 +158,13 @@ def test_a_request_after_a_commit_does_not_share_an_earlier_read(
     feed = SqliteChangeFeed(database, applied.append)
 
     async def scenario() -> None:
-        await feed.catch_up()
+        await catch_up(feed)
         for number in range(5):
-            await feed.catch_up()
+            await catch_up(feed)
             applied.clear()
             writer.execute(SQLITE_RECORD, (f"image:{number}",))
-            # as in the server, each request is a task
-            await asyncio.create_task(feed.catch_up())
+            # in the same turn of the event loop: the server reads from sockets between callbacks of a turn
+            feed.when_current(lambda _: None)
             assert applied.drain() == [[f"image:{number}"]]
 
     asyncio.run(scenario())
@@ -199,7 +196,7 @@ def with_feed(
 async def connected(feed: PostgresChangeFeed) -> None:
     """Wait until the feed is connected."""
     for _ in range(1500):
-        if await feed.catch_up():
+        if await catch_up(feed):
             return
         await asyncio.sleep(0.02)
     raise AssertionError("the feed cannot query PostgreSQL")
@@ -210,17 +207,17 @@ def test_a_row_committed_after_rows_with_higher_ids_is_applied(url: str) -> None
         with psycopg.connect(url) as early, psycopg.connect(url) as late:
             # given a transaction that records a change first
             early.execute(RECORD, ("image:early",))
-            assert await feed.catch_up()
+            assert await catch_up(feed)
             assert applied.drain() == []
             # when a later transaction commits first, then each change is applied after its commit
             late.execute(RECORD, ("image:late",))
             late.commit()
-            assert await feed.catch_up()
+            assert await catch_up(feed)
             assert applied.drain() == [["image:late"]]
             early.commit()
-            assert await feed.catch_up()
+            assert await catch_up(feed)
             assert applied.drain() == [["image:early"]]
-            assert await feed.catch_up()
+            assert await catch_up(feed)
             assert applied.drain() == []
 
     with_feed(url, scenario)
@@ -231,14 +228,14 @@ def test_changes_are_applied_from_savepoints_but_not_after_a_rollback(url: str) 
         with psycopg.connect(url) as connection:
             connection.execute(RECORD, ("image:rolled-back",))
             connection.rollback()
-            assert await feed.catch_up()
+            assert await catch_up(feed)
             assert applied.drain() == []
             with connection.transaction():
                 with connection.transaction():  # a savepoint has a transaction id of its own
                     connection.execute(RECORD, ("image:in-savepoint",))
-                assert await feed.catch_up()
+                assert await catch_up(feed)
                 assert applied.drain() == []
-            assert await feed.catch_up()
+            assert await catch_up(feed)
             assert applied.drain() == [["image:in-savepoint"]]
 
     with_feed(url, scenario)
@@ -251,12 +248,12 @@ def test_postgresql_evicts_everything_where_rows_were_pruned_before_they_were_re
                 row = connection.execute(RECORD + " RETURNING transaction_id", ("image:a",)).fetchone()
                 assert row is not None
                 if is_read:
-                    assert await feed.catch_up()
+                    assert await catch_up(feed)
                     applied.clear()
                 with connection.transaction():
                     connection.execute("DELETE FROM common_change")
                     connection.execute(RECORD, (f"pruned:{row[0]}",))
-                assert await feed.catch_up()
+                assert await catch_up(feed)
                 assert applied.drain() == ([] if is_read else [None])
 
     with_feed(url, scenario)
@@ -284,7 +281,7 @@ def test_any_interleaving_applies_each_committed_row_exactly_once(
                     writers[which].execute(RECORD, (f"image:{number}",))
                     pending[which].append(f"image:{number}")
                 elif step == "read":
-                    assert await feed.catch_up()
+                    assert await catch_up(feed)
                     # then the feed has applied exactly the changes committed before the call
                     seen = [scope for scopes in applied for scope in scopes or ()]
                     assert sorted(seen) == sorted(committed)
@@ -295,7 +292,7 @@ def test_any_interleaving_applies_each_committed_row_exactly_once(
                     else:
                         writers[which].rollback()
                     pending[which] = []
-            assert await feed.catch_up()
+            assert await catch_up(feed)
             assert sorted(scope for scopes in applied for scope in scopes or ()) == sorted(committed)
 
     with_feed(url, scenario)
@@ -303,7 +300,7 @@ def test_any_interleaving_applies_each_committed_row_exactly_once(
 
 def test_a_cancelled_call_does_not_affect_concurrent_ones(url: str) -> None:
     async def scenario(feed: PostgresChangeFeed, _: Applied) -> None:
-        calls = [asyncio.create_task(feed.catch_up()) for _ in range(50)]
+        calls = [asyncio.create_task(catch_up(feed)) for _ in range(50)]
         await asyncio.sleep(0)
         calls[0].cancel()
         calls[20].cancel()
@@ -317,7 +314,7 @@ def test_a_cancelled_call_does_not_affect_concurrent_ones(url: str) -> None:
 def test_after_a_lost_connection_everything_is_evicted(url: str) -> None:
     async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
         terminate_feed(url)
-        assert not await feed.catch_up()
+        assert not await catch_up(feed)
         await connected(feed)
         assert applied.drain() == [None]
 
@@ -335,9 +332,9 @@ def test_everything_is_evicted_if_another_query_has_replaced_the_lost_connection
         assert applied.drain() == []
 
         # when the feed asks on the new connection, then it succeeds at once and evicts everything, once
-        assert await feed.catch_up()
+        assert await catch_up(feed)
         assert applied.drain() == [None]
-        assert await feed.catch_up()
+        assert await catch_up(feed)
         assert applied.drain() == []
 
     with_feed(url, scenario, pipeline)
@@ -373,7 +370,7 @@ def test_catching_up_fails_without_a_server_or_the_table(
         applied = Applied()
         feed = PostgresChangeFeed(Pipeline(lambda: psycopg.connect(url)), applied.append)
         for _ in range(3):
-            assert not await feed.catch_up()
+            assert not await catch_up(feed)
             await asyncio.sleep(0.05)
         assert applied == []
         feed.close()
@@ -384,7 +381,7 @@ def test_catching_up_fails_without_a_server_or_the_table(
     async def on_sqlite() -> None:
         sqlite3.connect(tmp_path / "empty.sqlite3").close()
         feed = SqliteChangeFeed(tmp_path / "empty.sqlite3", Applied().append)
-        assert not await feed.catch_up()
+        assert not await catch_up(feed)
         feed.close()
 
     asyncio.run(on_sqlite())

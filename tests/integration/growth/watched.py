@@ -13,7 +13,7 @@ import httpx
 from django.conf import settings
 from django.db import connection
 
-from registry_control.common.request_context import start
+from registry_control.common.request_context import new, use
 from registry_control.db.postgresql.pipeline import ConnectionUnavailable
 from registry_data.config import Config
 from registry_data.http.app import App
@@ -75,8 +75,8 @@ class WatchedBridge(Bridge):
 class NoFeed:
     """Without a change log nothing is cached, so every request sends all of its queries."""
 
-    async def catch_up(self) -> bool:
-        return False
+    def when_current(self, call: Callable[[bool], None]) -> None:
+        call(False)
 
     def close(self) -> None:
         pass
@@ -105,7 +105,7 @@ async def _request(folder: Path, method: str, path: str, arguments: dict[str, An
         blob_lease=settings.BLOB_LEASE,
     )
     transport = httpx.ASGITransport(
-        App(AppContext(config, bridge, store, NoFeed(), ChangeTracker(), start_request=start))
+        App(AppContext(config, bridge, store, NoFeed(), ChangeTracker(), new_request=new, use_request=use))
     )
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://registry.test") as client:

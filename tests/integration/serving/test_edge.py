@@ -48,14 +48,27 @@ def response_of(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
     ("request_head", "status"),
     [
         (b"GET /%s HTTP/1.1\r\n" % (b"a" * 50_000), 414),
+        (b"GET /%s HTTP/1.1\r\n" % (b"a" * 500_000), 414),
         (b"GET / HTTP/1.1\r\nX: %s\r\n" % (b"a" * 150_000), 431),
+        (b"GET / HTTP/1.1\r\nX: %s\r\n" % (b"a" * 1_000_000), 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 300, 431),
         (b"POST /token HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n", 501),
+        (b"POST /token HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n", 400),
+        (b"POST /token HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n", 400),
+        (b"POST /token HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n", 400),
+        (b"GET /token HTTP/1.1\r\nbroken header\r\n", 400),
+        (b"GET /token HTTP/1.1\r\nX: a\0b\r\n", 400),
+        (b"GET /token HTTP/2.0\r\n", 505),
+        (b"CONNECT example.org:443 HTTP/1.1\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400),  # TLS
     ],
 )
 def test_a_request_refused_by_its_head_gets_an_error_of_the_plane(
     stack: Stack, plane: str, request_head: bytes, status: int
 ) -> None:
-    found, headers, body = exchange(stack, plane, request_head + b"Host: 127.0.0.1\r\n\r\n0\r\n\r\n")
+    is_http = b"HTTP" in request_head
+    rest = b"Host: 127.0.0.1\r\n\r\n0\r\n\r\n" if is_http else b""
+    found, headers, body = exchange(stack, plane, request_head + rest)
     assert found == status
     assert "x-request-id" in headers
     if plane == "REGISTRY_DATA_ADDR":
@@ -94,6 +107,86 @@ def test_a_request_without_credentials_is_refused_before_its_body_arrives(
     assert status == 401
     assert headers["connection"] == "close"
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_client_that_closes_its_sending_half_gets_its_responses(stack: Stack, plane: str) -> None:
+    # given two requests that are sent at once, the second one with a body
+    post = b"POST /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\nhello"
+    with connect(stack, plane) as connection:
+        connection.sendall(GET + post)
+
+        # when the client closes its sending half
+        connection.shutdown(socket.SHUT_WR)
+
+        # then it gets both responses, and the server closes the connection
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.count(b"HTTP/1.1 405 Method Not Allowed\r\n") == 1
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_an_incomplete_body_of_a_half_closed_connection_is_an_error_of_the_plane(
+    stack: Stack, plane: str
+) -> None:
+    with connect(stack, plane) as connection:
+        connection.sendall(
+            b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Auth-Token: x\r\nContent-Length: 9\r\n\r\nabc"
+        )
+        connection.shutdown(socket.SHUT_WR)
+        status, headers, body = response_of(connection)
+    assert status == 400
+    assert headers["content-type"] == "application/json"
+    assert json.loads(body)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_requests_that_are_sent_at_once_are_answered_one_after_the_other(stack: Stack, plane: str) -> None:
+    with connect(stack, plane) as connection:
+        connection.sendall(GET * 500)
+        connection.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == 500
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_a_request_may_arrive_in_small_parts(stack: Stack, plane: str, size: int) -> None:
+    request = (
+        GET
+        + b"POST /healthz HTTP/1.1\r\nHost: a\r\nX-Auth-Token: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"3\r\nabc\r\n0\r\n\r\n"
+    )
+    with connect(stack, plane) as connection, closing(connection.makefile("rb")) as file:
+        for start in range(0, len(request), size):
+            connection.send(request[start : start + size])
+        connection.shutdown(socket.SHUT_WR)
+        received = file.read()
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == 1
+    assert received.count(b"HTTP/1.1 405 Method Not Allowed\r\n") == 1
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_an_offer_of_another_protocol_is_ignored(stack: Stack, plane: str) -> None:
+    # as curl --http2 sends it
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    key = b"X-Auth-Token: x\r\n"
+    head = b"POST /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n" + key + offer + b"\r\nhello"
+    with connect(stack, plane) as connection:
+        connection.sendall(head)
+        assert response_of(connection)[0] == 405
+        connection.sendall(GET)
+        assert response_of(connection)[0] == 200
+
+
+def test_header_fields_after_a_chunked_body_do_not_count(stack: Stack) -> None:
+    # given credentials that are sent after the body
+    pair = b64encode(f"x:{stack.credentials.secret_key}".encode())
+    request = (
+        b"POST /v2/a/b/blobs/uploads/ HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n"
+        b"Trailer: Authorization\r\n\r\n1\r\na\r\n0\r\nAuthorization: Basic %b\r\n\r\n" % pair
+    )
+    assert exchange(stack, "REGISTRY_DATA_ADDR", request)[0] == 401
 
 
 def test_a_host_that_is_not_allowed_writes_one_line_to_the_log(stack: Stack) -> None:
@@ -159,7 +252,7 @@ def check_unread_file(stack: Stack) -> None:
             assert connection.recv(12) == b"HTTP/1.1 200"
 
             # then the server closes the connection soon
-            own, server = str(connection.getsockname()[1]), connection.getpeername()[1]
+            own, server = connection.getsockname()[1], connection.getpeername()[1]
             deadline = time.monotonic() + 30
             while own in ranks(socket.AF_INET, server).get("127.0.0.1", {}):
                 assert time.monotonic() < deadline

@@ -199,7 +199,7 @@ def test_a_body_that_does_not_arrive_times_out() -> None:
 
 
 def test_a_malformed_body_is_400() -> None:
-    """Granian reports a malformed chunk in the same way as a client that has disconnected."""
+    """The server reports a malformed chunk in the same way as a client that has disconnected."""
     response = call(in_threads(echo), body(b"{", more=True), {"type": "http.disconnect"})
     assert response is not None
     assert response[0] == 400
