@@ -146,17 +146,19 @@ def test_invariant_9_content_of_another_tenant_takes_the_requests_and_statements
     assert len(found.objects) == Blob.objects.count()
 
 
+@pytest.mark.parametrize("found_as", ["live", "missing"])
 def test_invariant_4_a_copy_heals_a_blob_whose_bytes_are_lost(
-    owner: TestKey, image_id: UUID, store: BlobStore
+    owner: TestKey, image_id: UUID, store: BlobStore, found_as: str
 ) -> None:
     # given a blob of another tenant, whose bytes are lost
     push_of_another_tenant(CONTENT, store=store)
     lost = Blob.objects.get(digest=str(DIGEST))
     store.delete(Key(lost.storage_key))
 
-    # when the content is uploaded, and the worker has run, twice
+    # when the content is uploaded, before or after that was noticed, and the worker has run, twice
     upload = start(owner, image_id, store)
     at_once(CONTENT, upload, store)
+    Blob.objects.filter(pk=lost.pk).update(state=found_as)
     for _ in range(2):
         uploads.expire(store=store, limit=10)
 

@@ -220,7 +220,7 @@ class Installation(RuleBasedStateMachine):
 
         def note() -> None:
             if repository is None:
-                self._accept_removals()
+                self._accept_work()
             else:
                 request.epoch = model.epoch(digest)
 
@@ -293,7 +293,7 @@ class Installation(RuleBasedStateMachine):
 
     def _run(self, call: Callable[[], object], failing: Sequence[bool] = ()) -> None:
         """Run a task to the end."""
-        operation = Operation(call, on_commit=self._accept_removals, is_uninterrupted=not failing)
+        operation = Operation(call, on_commit=self._accept_work, is_uninterrupted=not failing)
         operation.finish(failing=failing)
         if operation.error is not None and not (any(failing) and isinstance(operation.error, StorageError)):
             raise operation.error
@@ -398,8 +398,9 @@ class Installation(RuleBasedStateMachine):
     def _protects(self, repository: int, tag: str) -> bool:
         return retention_model.protects(self._namespace(repository).policy, tag)
 
-    def _accept_removals(self) -> None:
-        """After a commit: what retention has removed goes from the model, if the rules let it go."""
+    def _accept_work(self) -> None:
+        """After a commit of the worker: what it has healed or removed, if the rules let it go."""
+        self._accept_healing()
         if any(namespace.policy is not NOTHING for namespace in self.namespaces):
             numbers = self._images()
             tagged, pushed = of_images(numbers, rows(TAGGED, [])), of_images(numbers, rows(MANIFESTS, []))
@@ -407,6 +408,13 @@ class Installation(RuleBasedStateMachine):
                 there = {digest for at, digest, _ in pushed if at == number}
                 self._accept_tags(number, {tag for at, tag, _ in tagged if at == number}, there)
                 self._accept_manifests(number, there)
+
+    def _accept_healing(self) -> None:
+        """A blob whose content was lost after its upload was copied gets the copy."""
+        if self.broken:
+            live = Blob.objects.filter(digest__in=self.broken, state=Blob.State.LIVE)
+            for digest in live.values_list("digest", flat=True):
+                del self.broken[digest]
 
     def _accept_tags(self, number: int, left: set[str], there: set[str]) -> None:
         model, name, policy = self.models[number], self.names[number], self._namespace(number).policy
