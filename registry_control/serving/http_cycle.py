@@ -173,9 +173,8 @@ class Cycle:
             if self._left < 0 or (is_end and self._left > 0):
                 raise ValueError("the length of the body differs from Content-Length")
         if self._head is not None:
-            self._transport.writelines((self._head, body))  # in one packet
-            self._head, self._has_started = None, True
-        elif body:
+            body, self._head, self._has_started = self._head + body, None, True  # in one packet
+        if body:
             self._transport.write(body)
 
     async def _send_error(self) -> None:
