@@ -143,9 +143,13 @@ SELECT pg_current_snapshot()::text, ARRAY(
             answer.add_done_callback(partial(self._answered, then))
 
     def _answered(self, then: Callable[..., None], answer: asyncio.Future[Rows]) -> None:
-        if answer.exception() is None:
+        if answer.exception() is not None:
+            self._finish(is_current=False)
+            return
+        try:
             then(*answer.result()[0])
-        else:
+        except Exception:  # all requests would wait for ever
+            logger.exception("changes could not be applied")
             self._finish(is_current=False)
 
     def _compare(self, snapshot: str) -> None:

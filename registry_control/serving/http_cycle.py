@@ -97,7 +97,12 @@ class Cycle:
 
     async def _receive(self) -> Message:
         """The next part of the body; after the last one, wait until the client has disconnected."""
-        if self._expects_continue and not self._has_started and not self._transport.is_closing():
+        if (
+            self._expects_continue
+            and self.has_more
+            and not self._has_started
+            and not self._transport.is_closing()
+        ):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._expects_continue = False
         while (message := self._next_message()) is None:
@@ -111,7 +116,7 @@ class Cycle:
         if self._parts or not (self.has_more or self._is_end_received):
             body, self._parts, self.buffered = b"".join(self._parts), [], 0
             self._is_end_received = not self.has_more
-            if not self.has_eof:
+            if self.has_more and not self.has_eof:  # without more, the next request would come
                 self._flow.resume_reading()
             return {"type": "http.request", "body": body, "more_body": self.has_more}
         return {"type": "http.disconnect"} if self.is_disconnected or self.is_truncated else None
@@ -142,6 +147,9 @@ class Cycle:
         """The head of the response, which also decides how its body ends (RFC 9112, section 6.3)."""
         lines = [_STATUS_LINES[status], b"date: ", self._date, b"\r\n"]
         is_closing, length = False, None
+        self._has_body, self._is_chunked = True, False
+        if self.has_more:
+            self.keeps_alive = False  # nobody would read the rest of the body, which may never come
         for name, value in headers:
             if b"\n" in value or b"\r" in value:
                 raise ValueError(f"the header {name!r} has more than one line")

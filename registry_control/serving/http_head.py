@@ -9,7 +9,7 @@ from registry_data.rejections import Rejection
 _LARGEST: Final = 160 * 1024  # bytes of request line and header fields; both planes have smaller limits
 _END: Final = b"\r\n\r\n"
 # The method of a request line (RFC 9110, section 9.1), perhaps not all of it yet.
-_METHOD: Final = re.compile(rb"[\r\n]*([!#$%&'*+.^_`|~0-9A-Za-z-]{0,64})(?: |$)")
+_METHOD: Final = re.compile(rb"[\r\n]{0,4}([!#$%&'*+.^_`|~0-9A-Za-z-]{0,64})(?: |\Z)")
 _UPGRADE: Final = re.compile(rb"(?<=\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 
 
@@ -32,29 +32,29 @@ class HeadBuffer:
     def __init__(self) -> None:
         self._bytes = bytearray()
 
-    def split(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return a complete head and what follows it; while it is incomplete, two empty strings.
+    def split(self, data: bytes, start: int = 0) -> tuple[bytes, int]:
+        """Return a complete head, empty while it is incomplete, and the index in `data` after it.
 
         Raises:
             RequestRejected: 400, 414 or 431.
         """
-        if self._bytes:
-            searched = max(0, len(self._bytes) - len(_END))
-            self._bytes += data
-            end = self._bytes.find(_END, searched)
-            data = bytes(self._bytes) if end >= 0 else b""
+        known = len(self._bytes)
+        end = -1 if known else data.find(_END, start)
+        if end >= 0:  # the usual case: one part has the whole head
+            stop = end + len(_END)
+            head = data[start:stop]
         else:
-            end = data.find(_END)
+            self._bytes += data[start:]
+            end = self._bytes.find(_END, max(0, known - len(_END)))
             if end < 0:
-                self._bytes += data
-        if end < 0:
-            _check(self._bytes)
-            return b"", b""
-        self._bytes.clear()
-        end += len(_END)
-        if end > _LARGEST:
-            raise _too_large(data)
-        return _without_upgrade(data[:end]), data[end:]
+                _check(self._bytes)
+                return b"", len(data)
+            stop = start + end + len(_END) - known
+            head = bytes(self._bytes[: end + len(_END)])
+            self._bytes.clear()
+        if len(head) > _LARGEST:
+            raise _too_large(head)
+        return _without_upgrade(head), stop
 
 
 def method_of(head: bytes) -> tuple[bytes, bytes]:

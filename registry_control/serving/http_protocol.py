@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 _FIELDS: Final = 200  # header fields: each occupies more memory than its bytes
 _BUFFERED: Final = 64 * 1024  # bytes of a body that wait for the application
+_FRAMING: Final = (
+    64 * 1024
+)  # bytes of a chunked body that are no data of it: the parser keeps the fields at its end
 _LINGER_TIME: Final = 30.0  # seconds
 _LINGERED: Final = 1024 * 1024 * 1024  # bytes
 _KNOWN_METHOD: Final = b"OPTIONS"
@@ -73,12 +76,12 @@ class Protocol(asyncio.Protocol):
 
         # Of the request that is being read:
         self._is_in_head = True  # not in its body
-        self._is_ignored = False
         self._is_served = False  # in a cycle, already
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._unknown_method = ""
         self._body_left: int | None = 0  # bytes; None if the body is chunked
+        self._framing = 0  # bytes since the last part of the body
         self._expects_continue = False
         self._scope: Scope = {}
         # Of the request that is being served:
@@ -91,8 +94,11 @@ class Protocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request."""
         self._transport, self._flow = transport, FlowControl(transport)
-        self._client = transport.get_extra_info("peername")[:2]
-        self._local = transport.get_extra_info("sockname")[:2]
+        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if peer is None or local is None:  # the client has reset the connection already
+            transport.abort()
+            return
+        self._client, self._local = peer[:2], local[:2]
         self._server.connections.add(self)  # type: ignore[arg-type]
         self._idle_since = self._loop.time()
         self._timer = self._loop.call_later(self._idle_time, self._check_idle)
@@ -105,7 +111,12 @@ class Protocol(asyncio.Protocol):
         if left > 0:
             self._timer = self._loop.call_later(left, self._check_idle)
         else:
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Send what is written already, and end the connection."""
+        self._ends = True
+        self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio
         """Tell the application."""
@@ -134,7 +145,7 @@ class Protocol(asyncio.Protocol):
             if self._cycle.has_more:
                 self._cycle.truncate()
         elif not self._is_pending:
-            self._transport.close()
+            self._close()
 
     def shutdown(self) -> None:
         """End the connection, after the present response if there is one."""
@@ -142,7 +153,7 @@ class Protocol(asyncio.Protocol):
         if self._cycle is not None:
             self._cycle.keeps_alive = False
         if not self._is_busy:
-            self._transport.close()
+            self._close()
 
     def pause_writing(self) -> None:
         """The client does not read as fast as the application sends."""
@@ -195,24 +206,38 @@ class Protocol(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> None:
         self._is_parsing = True
+        start = 0
         try:
-            while data and not self._ends:
+            while start < len(data) and not self._ends:
                 if self._must_wait():
-                    self._hold(data)
+                    self._hold(data[start:])
                     return
-                part, data = self._buffer.split(data) if self._is_in_head else self._split_body(data)
-                if part:
-                    self._feed(part)
+                if self._is_in_head:
+                    part, start = self._buffer.split(data, start)
+                    if part:
+                        self._feed(part)
+                else:
+                    stop = len(data) if self._body_left is None else start + self._body_left
+                    self._feed_body(data[start:stop])
+                    start = stop
         except RequestRejected as error:
             self._reject(error.rejection)
         finally:
             self._is_parsing = False
 
-    def _split_body(self, data: bytes) -> tuple[bytes, bytes]:
-        """The rest of the body, and what follows it; the parser finds the end of a chunked body."""
-        if self._body_left is None or len(data) <= self._body_left:
-            return data, b""
-        return data[: self._body_left], data[self._body_left :]
+    def _feed_body(self, part: bytes) -> None:
+        self._framing += len(part)
+        try:
+            self._feed(part)
+        except RequestRejected:
+            if not self._is_in_head or self._cycle is None:
+                raise
+            # The body is complete. The parser does not tell where the next request begins: a client
+            # that has not waited for the response has to repeat it.
+            self._ends, self._cycle.keeps_alive = True, False
+        if self._framing > _FRAMING:
+            message = f"more than {_FRAMING} bytes before or after the data of a chunk"
+            raise RequestRejected(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
 
     def _feed(self, part: bytes) -> None:
         """Let the parser call the functions below.
@@ -236,7 +261,7 @@ class Protocol(asyncio.Protocol):
     def _feed_unknown_method(self, head: bytes, error: Exception) -> None:
         """The application says which methods it allows, also where the parser does not know the method."""
         method, rest = method_of(head)
-        if self._unknown_method or not self._is_in_head:
+        if self._unknown_method:
             raise malformed(error)
         self._unknown_method = method.decode("ascii")
         self._parser = httptools.HttpRequestParser(self)
@@ -245,13 +270,13 @@ class Protocol(asyncio.Protocol):
     # Functions that the parser calls
 
     def on_message_begin(self) -> None:
-        """Prepare a request."""
+        """Stop the parser behind a chunked body: the next request waits for the response.
+
+        Raises:
+            RequestRejected: for `_feed_body`.
+        """
         if self._is_busy:
-            # It came together with the end of a chunked body, and cannot wait for the response.
-            self._is_ignored = self._ends = True
-            self._keeps_alive = False
-            if self._cycle is not None:
-                self._cycle.keeps_alive = False
+            raise malformed("a request behind a chunked body")
 
     def on_url(self, url: bytes) -> None:
         """Add to the target."""
@@ -259,7 +284,7 @@ class Protocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header field. Fields after a chunked body are dropped."""
-        if self._is_ignored or not self._is_in_head:
+        if not self._is_in_head:
             return
         if len(self._headers) == _FIELDS:
             message = f"there are more than {_FIELDS} header fields"
@@ -275,8 +300,6 @@ class Protocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Serve a request with a body: its application may reject it early."""
-        if self._is_ignored:
-            return
         version = self._parser.get_http_version()
         if version not in ("1.0", "1.1"):
             message = f"HTTP/{version} is not supported: use HTTP/1.1"
@@ -292,6 +315,7 @@ class Protocol(asyncio.Protocol):
             "query_string": url.query or b"",
         }
         self._keeps_alive = version == "1.1" and self._parser.should_keep_alive()
+        self._expects_continue &= version == "1.1"
         self._is_in_head = False
         if self._body_left != 0:
             self._is_served = True
@@ -299,9 +323,10 @@ class Protocol(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Pass a part of the body to the application."""
+        self._framing = 0
         if self._body_left is not None:
             self._body_left -= len(body)
-        if self._is_ignored or self._cycle is None or self._cycle.is_complete:
+        if self._cycle is None:
             return
         self._cycle.add(body)
         if self._cycle.buffered > _BUFFERED:
@@ -309,10 +334,9 @@ class Protocol(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Note the end of the request. One without a body is served from now on."""
-        if self._is_ignored:
-            return
         is_served, self._is_served = self._is_served, False
         self._is_in_head, self._body_left, self._expects_continue = True, 0, False
+        self._framing = 0
         self._url, self._headers, self._unknown_method = b"", [], ""
         if is_served and self._cycle is not None:
             self._cycle.end()
@@ -360,17 +384,13 @@ class Protocol(asyncio.Protocol):
             self._idle_since = self._loop.time()
             self._continue()
         else:
-            self._transport.close()
+            self._close()
 
     def _reject(self, rejection: Rejection) -> None:
         """Have the application answer with an error, and read no further request."""
         self._ends, self._keeps_alive = True, False
-        if self._is_ignored:
-            return
         if self._is_served and self._cycle is not None:  # its body is malformed
             self._cycle.truncate()
-            if self._cycle.is_complete:
-                self._transport.close()
             return
         self._scope = self._scope_of("-", "")
         mark_rejected(self._scope, rejection)
@@ -404,10 +424,10 @@ class Protocol(asyncio.Protocol):
         cycle = self._cycle
         if cycle is None or cycle.keeps_alive:
             self._continue()
-        elif cycle.has_more and not cycle.has_eof:
+        elif (cycle.has_more or self._ends or self._held) and not cycle.has_eof:
             self._linger()
         else:
-            self._transport.close()
+            self._close()
 
     def _linger(self) -> None:
         self._ends = True

@@ -4,6 +4,7 @@ The sockets are opened by the process that supervises the others, and stay open 
 the connections that come meanwhile wait in its backlog. Accepted connections inherit their options.
 """
 
+import asyncio
 import logging
 import os
 import socket
@@ -67,7 +68,7 @@ class _Readiness:
 
 
 class _Server(uvicorn.Server):
-    """Reports when it has started."""
+    """Reports when it has started, and ends the connections that it accepts while it stops."""
 
     def __init__(self, config: uvicorn.Config, on_start: Callable[[], None]) -> None:
         super().__init__(config)
@@ -76,6 +77,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(0)  # connections that were accepted just now are made
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings, build: Callable[[], Application]) -> None:

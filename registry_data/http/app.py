@@ -106,7 +106,11 @@ class App:
             return
 
         def look(is_current: bool) -> None:
-            cached = self._cached(exchange) if is_current else None
+            try:
+                cached = self._cached(exchange) if is_current else None
+            except Exception:  # the request must not wait for ever
+                logger.exception("a cached response could not be sent")
+                cached = None
             if cached is None:
                 exchange.version = self._context.tracker.version if is_current else None
                 scope[_EXCHANGE] = exchange

@@ -21,12 +21,17 @@ heads = st.builds(
 def found_in(parts: list[bytes]) -> list[bytes]:
     buffer, found = HeadBuffer(), []
     for part in parts:
-        rest = part
-        while rest:
-            head, rest = buffer.split(rest)
+        start = 0
+        while start < len(part):
+            head, start = buffer.split(part, start)
             if head:
                 found.append(head)
     return found
+
+
+def parts_of(sent: bytes, cuts: list[int]) -> list[bytes]:
+    borders = sorted({0, len(sent), *cuts})
+    return [sent[start:stop] for start, stop in pairwise(borders)]
 
 
 def renamed(head: bytes) -> bytes:
@@ -37,9 +42,7 @@ def renamed(head: bytes) -> bytes:
 def test_heads_are_the_same_however_they_are_split(expected: list[bytes], data: st.DataObject) -> None:
     sent = b"".join(expected)
     cuts = data.draw(st.lists(st.integers(0, len(sent)), max_size=10))
-    borders = sorted({0, len(sent), *cuts})
-    parts = [sent[start:stop] for start, stop in pairwise(borders)]
-    assert found_in(parts) == [renamed(head) for head in expected]
+    assert found_in(parts_of(sent, cuts)) == [renamed(head) for head in expected]
 
 
 @given(st.binary(min_size=1, max_size=100))
@@ -54,7 +57,7 @@ def test_what_is_no_request_is_rejected_at_once(data: bytes) -> None:
 @pytest.mark.parametrize(("begin", "status"), [(b"GET /", 414), (b"GET / HTTP/1.1\r\nX: ", 431)])
 def test_a_head_without_an_end_is_limited(begin: bytes, status: int) -> None:
     buffer, size = HeadBuffer(), 0
-    assert buffer.split(begin) == (b"", b"")
+    assert buffer.split(begin) == (b"", len(begin))
     rejected = None
     while rejected is None and size < 200_000:
         size += 10_000
@@ -63,3 +66,9 @@ def test_a_head_without_an_end_is_limited(begin: bytes, status: int) -> None:
         except RequestRejected as error:
             rejected = error.rejection.status
     assert rejected == status
+
+
+@given(st.binary(max_size=30), st.integers(5, 100))
+def test_only_a_few_empty_lines_come_before_a_request(rest: bytes, number: int) -> None:
+    with pytest.raises(RequestRejected):
+        HeadBuffer().split(b"\n" * number + rest.replace(b"\r\n\r\n", b""))
