@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 Headers = Iterable[tuple[bytes, bytes]]
 
 _PARTS: Final = 64  # parts of a body that wait; more of them are joined, because small ones need more memory
+# A body up to this size is copied behind its head, which is faster. A larger one may be shared by many
+# clients that do not read it.
+_COPIED: Final = 64 * 1024  # bytes
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
 }
@@ -181,7 +184,11 @@ class Cycle:
             if self._left < 0 or (is_end and self._left > 0):
                 raise ValueError("the length of the body differs from Content-Length")
         if self._head is not None:
-            body, self._head, self._has_started = self._head + body, None, True  # in one packet
+            head, self._head, self._has_started = self._head, None, True
+            if len(body) > _COPIED:
+                self._transport.writelines((head, body))  # in one packet
+                return
+            body = head + body
         if body:
             self._transport.write(body)
 

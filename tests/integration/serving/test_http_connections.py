@@ -1,16 +1,19 @@
 """Connections on which a client does what well-behaved clients do not."""
 
+import json
 import socket
 import struct
 import threading
 import time
-from contextlib import closing
+from base64 import b64encode
+from contextlib import ExitStack, closing
 
 import pytest
 
 from tests.integration.serving.test_edge import GET, PLANES, connect, exchange, response_of
 from tests.services.memory import Growth
 from tests.services.stack import Stack
+from tests.tenants import pushing
 
 pytestmark = pytest.mark.only_on("sqlite")  # HTTP, no SQL
 
@@ -138,3 +141,30 @@ def test_a_chunked_body_is_limited_in_what_is_no_data(stack: Stack, plane: str, 
         status, headers, _ = response_of(connection)
     assert 400 <= status < 500
     assert headers["connection"] == "close"
+
+
+@pytest.mark.slow
+def test_300_clients_that_do_not_read_a_large_manifest_share_one_copy_of_it(stack: Stack) -> None:
+    # given a manifest of almost 4 MiB
+    with pushing(stack) as (client, name), ExitStack() as opened:
+        client.push_image(name, "1", b"layer")
+        found = client.on(name, "GET", "manifests/1")
+        large = found.json() | {"annotations": {f"key-{number}": "a" * 4_000 for number in range(900)}}
+        headers = {"Content-Type": found.headers["content-type"]}
+        pushed = client.on(name, "PUT", "manifests/large", content=json.dumps(large), headers=headers)
+        assert pushed.status_code == 201, pushed.text
+        pair = b64encode(f"x:{client.secret}".encode())
+        line = f"GET /v2/{name}/manifests/large HTTP/1.1\r\n".encode()
+        host, _, port = stack.environment["REGISTRY_DATA_ADDR"].rpartition(":")
+        # when hundreds of clients with small buffers request it and read nothing
+        with Growth(stack, "data") as growth:
+            for _ in range(300):
+                connection = opened.enter_context(socket.socket())
+                connection.settimeout(10)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.connect((host, int(port)))
+                connection.sendall(line + HOST + b"Authorization: Basic " + pair + b"\r\n\r\n")
+            time.sleep(3)
+        # then the processes do not grow by a gigabyte
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        assert growth.mib < 300
