@@ -290,13 +290,14 @@ class Protocol(asyncio.Protocol):
             message = f"there are more than {_FIELDS} header fields"
             raise RequestRejected(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
         name, value = name.lower(), value.rstrip(b" \t")
-        self._headers.append((name, value))
         if name == b"content-length":
-            self._body_left = int(value.lstrip(b"0") or b"0")  # Python limits the number of digits
+            value = value.lstrip(b"0") or b"0"  # also for applications: Python limits the number of digits
+            self._body_left = int(value)
         elif name == b"transfer-encoding":
             self._body_left = None
         elif name == b"expect":
             self._expects_continue = value.lower() == b"100-continue"
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Serve a request with a body: its application may reject it early."""
@@ -430,7 +431,7 @@ class Protocol(asyncio.Protocol):
             self._close()
 
     def _linger(self) -> None:
-        self._ends = True
+        self._ends, self._held = True, b""
         self._transport.write_eof()
         self._flow.resume_reading()
         if self._timer is not None:

@@ -6,7 +6,8 @@ import struct
 import threading
 import time
 from base64 import b64encode
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +106,49 @@ def test_http_1_0_knows_no_interim_response(stack: Stack, plane: str, version: b
         if version == b"1.0":
             connection.sendall(b"a")
         assert file.readline().split()[1] == status
+
+
+@pytest.mark.parametrize(
+    ("plane", "name"), [("REGISTRY_CONTROL_ADDR", "control"), ("REGISTRY_DATA_ADDR", "data")]
+)
+def test_a_connection_ends_with_its_client_whatever_was_not_served(
+    stack: Stack, plane: str, name: str
+) -> None:
+    # given clients that have sent requests behind the last one, and got their response
+    last = b"POST /healthz HTTP/1.1\r\n" + HOST + b"X-Auth-Token: x\r\nConnection: close\r\n"
+    before = sockets(stack, name)
+    for _ in range(20):
+        with connect(stack, plane) as connection:
+            connection.sendall(last + b"Content-Length: 1\r\n\r\na" + GET)
+            received(connection)
+    # then the server keeps none of them
+    deadline = time.monotonic() + 5
+    while sockets(stack, name) > before + 5 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert sockets(stack, name) <= before + 5
+
+
+def sockets(stack: Stack, name: str) -> int:
+    """The sockets that the processes of a plane have open."""
+    found = 0
+    for pid, command in stack.processes().items():
+        if f"serve {name}" in command:
+            for file in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(FileNotFoundError):
+                    found += str(file.readlink()).startswith("socket:")
+    return found
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_length_may_have_thousands_of_zeros(stack: Stack, plane: str) -> None:
+    said = len(stack.log)
+    head = (
+        b"POST /registry-internal/v1/x HTTP/1.1\r\n" + HOST + b"Content-Length: %b5\r\n\r\n" % (b"0" * 5000)
+    )
+    with connect(stack, plane) as connection:
+        connection.sendall(head + b"hello" + GET)
+        assert response_of(connection)[0] == 404
+    assert "Traceback" not in stack.log[said:]
 
 
 @pytest.mark.slow
