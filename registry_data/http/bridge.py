@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from registry_data.http.read_executor import ReadExecutor
-from registry_data.http.threads import Threads
 from registry_data.scoped_cache import ConnectionUnavailable, Dependencies
 
 P = ParamSpec("P")
@@ -23,8 +23,8 @@ class Bridge:
 
     def __init__(self, *, database_threads: int, storage_threads: int, reads: ReadExecutor) -> None:
         self._reads = reads
-        self._use_cases = Threads(database_threads, name="use-case")
-        self._bytes = Threads(storage_threads, name="bytes")
+        self._use_cases = ThreadPoolExecutor(database_threads, thread_name_prefix="use-case")
+        self._bytes = ThreadPoolExecutor(storage_threads, thread_name_prefix="bytes")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a use case in a thread of the first pool."""
@@ -50,9 +50,9 @@ class Bridge:
         """Run a function that reads, writes or hashes content and does not use the database."""
         return await self._run_in(self._bytes, partial(function, *args, **kwargs))
 
-    async def _run_in(self, threads: Threads, call: Callable[[], T]) -> T:
-        """Run a call in a thread. A cancelled request waits for it too: it may hold locks and open files."""
-        future = threads.run(partial(copy_context().run, call))
+    async def _run_in(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        """Run a call in a pool. A cancelled request waits for it too: it may hold locks and open files."""
+        future = asyncio.get_running_loop().run_in_executor(pool, copy_context().run, call)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -65,5 +65,5 @@ class Bridge:
 
     def close(self) -> None:
         """Wait for running calls and start no new ones."""
-        self._use_cases.close()
-        self._bytes.close()
+        self._use_cases.shutdown(wait=True)
+        self._bytes.shutdown(wait=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +19,6 @@ from registry_data.config import Config
 from registry_data.http.app import App
 from registry_data.http.app_context import AppContext
 from registry_data.http.bridge import Bridge
-from registry_data.http.threads import Threads
 from registry_data.scoped_cache import ChangeTracker, Dependencies
 from registry_data.storage.filesystem import FilesystemStore
 
@@ -61,8 +61,8 @@ class WatchedBridge(Bridge):
         super().__init__(database_threads=2, storage_threads=2, reads=InThreads())
         self.statements: list[Statement] = []
 
-    async def _run_in(self, threads: Threads, call: Callable[[], T]) -> T:
-        return await super()._run_in(threads, partial(self._watched, call))
+    async def _run_in(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        return await super()._run_in(pool, partial(self._watched, call))
 
     def _watched(self, call: Callable[[], T]) -> T:
         try:
