@@ -9,6 +9,8 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from registry_control.common import request_context
+
 logger = logging.getLogger(__name__)
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -66,9 +68,11 @@ class Cycle:
         except Exception as error:
             if self.is_disconnected and isinstance(error, ConnectionResetError):
                 return
+            # The id of the application's request, if it has come so far; the log line has it, too.
+            request_id = request_context.request_id() or request_context.start(None).request_id
             logger.exception("the application raised an exception")
             if not self._has_started:
-                await self._send_error()
+                await self._send_error(request_id)
         finally:
             if not self.is_complete and not self.is_disconnected:
                 self._transport.abort()
@@ -192,10 +196,13 @@ class Cycle:
         if body:
             self._transport.write(body)
 
-    async def _send_error(self) -> None:
+    async def _send_error(self, request_id: str) -> None:
         self.keeps_alive = False
-        length = b"%d" % len(_ERROR)
-        headers = [(b"content-type", b"text/plain"), (b"content-length", length)]
+        headers = [
+            (b"content-type", b"text/plain"),
+            (b"content-length", b"%d" % len(_ERROR)),
+            (b"x-request-id", request_id.encode()),
+        ]
         status = HTTPStatus.INTERNAL_SERVER_ERROR
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": _ERROR})
