@@ -57,13 +57,19 @@ def widths_that_do_not_fit(page: Page) -> list[int]:
     return found
 
 
+def follow(page: Page, selector: str) -> None:
+    """Click a link or a button, and wait until the next page is complete."""
+    with page.expect_navigation():
+        page.click(selector)
+
+
 def sign_in(page: Page, stack: Stack, control_url: str | None = None) -> str:
     """Sign in at the address of the control plane; return the URL of the administration."""
     base = f"{control_url or stack.credentials.control_url}/admin/"
     page.goto(base.removesuffix("admin/"))
     page.fill("#id_username", stack.credentials.admin_username)
     page.fill("#id_password", stack.credentials.admin_password)
-    page.click("input[type=submit]")
+    follow(page, "input[type=submit]")
     assert page.url == base
     assert "Stowage" in page.inner_text("#header")
     return base
@@ -84,7 +90,8 @@ def test_every_page_fits_a_screen_and_a_phone(page: Page, stack: Stack, tenants:
         assert not widths_that_do_not_fit(page), href
         first = page.locator("#result_list tbody th a")
         if first.count():
-            first.first.click()
+            with page.expect_navigation():
+                first.first.click()
             assert not widths_that_do_not_fit(page), page.url
 
 
@@ -94,12 +101,12 @@ def test_the_pages_about_the_disk_and_about_retention_fit(page: Page, stack: Sta
     page.goto(f"{base}gc/gcrun/disk/")
     assert not widths_that_do_not_fit(page)
     page.goto(f"{base}namespaces/retention/?q={name}")
-    page.click("#result_list tbody th a")
+    follow(page, "#result_list tbody th a")
     page.fill("#id_rules", '[{"images": "*", "tags": "*"}]')
     page.uncheck("#id_enabled")
-    page.click("input[name=_continue]")
-    page.click("text=what these rules remove now")
-    assert page.locator("#result_list tbody tr").count() > 0
+    follow(page, "input[name=_continue]")
+    follow(page, "text=what these rules remove now")
+    page.wait_for_selector("#result_list tbody tr")
     assert not widths_that_do_not_fit(page)
 
 
@@ -115,7 +122,7 @@ def test_an_action_makes_a_namespace_public_and_a_form_an_image_private(
     page.goto(f"{base}namespaces/namespace/?q={name}")
     page.check(".action-select")
     page.select_option("select[name=action]", "make_public")
-    page.click("button[name=index]")
+    follow(page, "button[name=index]")
     assert f"Now public: {name}" in (page.text_content(".messagelist") or "")
 
     # then an anonymous client can pull
@@ -123,9 +130,9 @@ def test_an_action_makes_a_namespace_public_and_a_form_an_image_private(
 
     # and the form of the image makes it private again
     page.goto(f"{base}catalog/image/?q={name}")
-    page.click("#result_list tbody th a")
+    follow(page, "#result_list tbody th a")
     page.select_option("#id_visibility", "private")
-    page.click("input[name=_save]")
+    follow(page, "input[name=_save]")
     assert tenants.anonymous.on(repository, "GET", "manifests/latest").status_code == 401
 
 
@@ -139,7 +146,7 @@ def test_the_secret_of_a_new_key_is_on_the_page_and_in_no_cookie(
 
     # when another key is created
     page.goto(f"{base}identity/apikey/add/?{kind}={holder}&default_project={stack.credentials.project_id}")
-    page.click("input[name=_save]")
+    follow(page, "input[name=_save]")
     page.screenshot(path=tmp_path / "secret.png")
     secret = page.inner_text("#secret-key")
 
@@ -147,8 +154,8 @@ def test_the_secret_of_a_new_key_is_on_the_page_and_in_no_cookie(
     namespaces = f"{stack.credentials.control_url}/registry/v1/regions/fr-par/namespaces"
     assert httpx.get(namespaces, headers={"X-Auth-Token": secret}).status_code == 200
     assert "messages" not in {cookie["name"] for cookie in page.context.cookies()}
-    page.click("text=Go on to the API key")
-    assert page.locator("#id_description").count() == 1
+    follow(page, "text=Go on to the API key")
+    page.wait_for_selector("#id_description")
     assert secret not in page.content()
 
 
@@ -166,15 +173,15 @@ def test_the_page_of_an_image_has_the_pull_command_and_its_history(
     repository = tenants.image_with_policies(is_public=False, visibility="private")
     base = sign_in(page, stack)
     page.goto(f"{base}catalog/image/?q={repository}")
-    page.click("#result_list tbody th a")
+    follow(page, "#result_list tbody th a")
 
     # then its page has the command
     assert f"docker pull {tenants.owner.host}/{repository}" in page.inner_text("#content")
 
     # and its history is that of the audit log
-    page.click("a.historylink")
+    follow(page, "a.historylink")
     assert "image.visibility" in page.inner_text("#result_list")
-    page.click("#result_list tbody th a")
+    follow(page, "#result_list tbody th a")
     assert repository in page.inner_text("#content")
 
 
@@ -194,7 +201,7 @@ def test_an_administrator_signs_in_through_a_proxy_with_tls_and_directly_at_the_
         base = sign_in(page, product, proxy.control_url)
         page.goto(f"{base}identity/organization/add/")
         page.fill("#id_name", "through the proxy")
-        page.click("input[name=_save]")
+        follow(page, "input[name=_save]")
         assert "was added successfully" in page.inner_text(".messagelist")
 
         # and the cookies are not sent over plain http
