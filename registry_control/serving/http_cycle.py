@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeAlias
 
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -13,7 +13,7 @@ from registry_control.common import request_context
 
 logger = logging.getLogger(__name__)
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 _PARTS: Final = 64  # parts of a body that wait; more of them are joined, because small ones need more memory
 # A body up to this size is copied behind its head, which is faster. A larger one may be shared by many

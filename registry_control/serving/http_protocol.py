@@ -27,9 +27,8 @@ logger = logging.getLogger(__name__)
 
 _FIELDS: Final = 200  # header fields: each occupies more memory than its bytes
 _BUFFERED: Final = 64 * 1024  # bytes of a body that wait for the application
-_FRAMING: Final = (
-    64 * 1024
-)  # bytes of a chunked body that are no data of it: the parser keeps the fields at its end
+# Bytes of chunk sizes, extensions and trailer fields without data between them: the parser keeps trailers.
+_FRAMING: Final = 64 * 1024
 _LINGER_TIME: Final = 30.0  # seconds
 _LINGERED: Final = 1024 * 1024 * 1024  # bytes
 _KNOWN_METHOD: Final = b"OPTIONS"

@@ -94,7 +94,7 @@ class App:
     def begin(self, scope: Scope, respond: Callable[[bytes, bytes], None], run: Callable[[], None]) -> None:
         """Send the response to a request without a body if it is cached; `run` serves it otherwise.
 
-        A task and messages for each cached response would double its cost (ADR 28).
+        A task and ASGI messages for each cached response would add half of its cost (ADR 28).
         """
         exchange = self._exchange(scope)
         if self._connections is not None and not self._connections.is_admitted(scope["client"]):

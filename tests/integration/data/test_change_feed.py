@@ -385,3 +385,26 @@ def test_catching_up_fails_without_a_server_or_the_table(
         feed.close()
 
     asyncio.run(on_sqlite())
+
+
+def test_changes_that_cannot_be_applied_let_no_request_wait_and_are_not_lost(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(feed: PostgresChangeFeed, applied: Applied) -> None:
+        def fail(_: Collection[str] | None) -> None:
+            raise RuntimeError("a fault of this process")
+
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(RECORD, ("image:a",))
+
+        # when a change cannot be applied, then the requests go on without the cache
+        with monkeypatch.context() as faulty:
+            faulty.setattr(feed, "_apply", fail)
+            outcomes = await asyncio.wait_for(asyncio.gather(catch_up(feed), catch_up(feed)), timeout=5)
+        assert not any(outcomes)
+
+        # and the next look evicts everything
+        assert await catch_up(feed)
+        assert applied.drain() == [None]
+
+    with_feed(url, scenario)
