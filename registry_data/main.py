@@ -40,6 +40,7 @@ def build_context() -> "AppContext":
     from registry_data.http.access_log import access_log_hook
     from registry_data.http.app_context import AppContext
     from registry_data.http.bridge import Bridge
+    from registry_data.http.loop_wait import LoopWait
     from registry_data.http.pulls import pulls_hook
     from registry_data.rates import Rates
     from registry_data.registry.pulls import PullRecorder
@@ -63,7 +64,10 @@ def build_context() -> "AppContext":
     tracker = ChangeTracker()
     feed, reads = _on_sqlite(tracker) if connection.vendor == "sqlite" else _on_postgresql(tracker)
     bridge = Bridge(
-        database_threads=config.database_threads, storage_threads=config.storage_threads, reads=reads
+        database_threads=config.database_threads,
+        storage_threads=config.storage_threads,
+        reads=reads,
+        wait=LoopWait() if connection.vendor == "sqlite" else None,
     )
     access_log, pulls = open_access_log(settings.ACCESS_LOG), PullRecorder()
     return AppContext(

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from registry_data.http.loop_wait import LoopWait
 from registry_data.http.read_executor import ReadExecutor
 from registry_data.scoped_cache import ConnectionUnavailable, Dependencies
 
@@ -21,8 +22,17 @@ class Bridge:
     process. Context variables of the request are visible in the threads.
     """
 
-    def __init__(self, *, database_threads: int, storage_threads: int, reads: ReadExecutor) -> None:
+    def __init__(
+        self,
+        *,
+        database_threads: int,
+        storage_threads: int,
+        reads: ReadExecutor,
+        wait: LoopWait | None = None,
+    ) -> None:
+        """With `wait`, the event loop waits for short use cases: where they do not wait for a server."""
         self._reads = reads
+        self._wait = wait
         self._use_cases = ThreadPoolExecutor(database_threads, thread_name_prefix="use-case")
         self._bytes = ThreadPoolExecutor(storage_threads, thread_name_prefix="bytes")
 
@@ -52,18 +62,28 @@ class Bridge:
 
     async def _run_in(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         """Run a call in a pool. A cancelled request waits for it too: it may hold locks and open files."""
-        future = asyncio.get_running_loop().run_in_executor(pool, copy_context().run, call)
+        submitted = pool.submit(copy_context().run, call)
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])
-            raise
+            if self._wait is not None and pool is self._use_cases and self._wait.until_done(submitted):
+                return submitted.result()
+            return await _result(submitted)
         finally:
             # An exception refers to this frame, and the future to the exception. Without `del`, this cycle
             # would keep the request and its connection alive until the garbage collector runs.
-            del future
+            del submitted
 
     def close(self) -> None:
         """Wait for running calls and start no new ones."""
         self._use_cases.shutdown(wait=True)
         self._bytes.shutdown(wait=True)
+
+
+async def _result(submitted: "Future[T]") -> T:
+    future = asyncio.wrap_future(submitted)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
+    finally:
+        del future, submitted  # see Bridge._run_in
