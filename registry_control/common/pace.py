@@ -19,7 +19,7 @@ from registry_control.common.background import pause
 
 LEAST_SHARE: Final = 0.05
 MOST_SHARE: Final = 0.5
-LEAST_PROCESSOR: Final = 0.1  # of a processor, for a transfer: two of them take a tenth of two processors
+LEAST_PROCESSOR: Final = 0.05  # of a processor, for a transfer
 LONGEST_PAUSE: Final = 2.0  # seconds
 
 _FIRST_SHARE: Final = 0.2
