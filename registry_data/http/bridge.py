@@ -30,7 +30,7 @@ class Bridge:
         reads: ReadExecutor,
         wait: LoopWait | None = None,
     ) -> None:
-        """With `wait`, the event loop waits for short use cases: where they do not wait for a server."""
+        """`wait` is for use cases that wait for no server: the event loop waits for the short ones."""
         self._reads = reads
         self._wait = wait
         self._use_cases = ThreadPoolExecutor(database_threads, thread_name_prefix="use-case")
@@ -78,7 +78,7 @@ class Bridge:
         self._bytes.shutdown(wait=True)
 
 
-async def _result(submitted: "Future[T]") -> T:
+async def _result(submitted: Future[T]) -> T:
     future = asyncio.wrap_future(submitted)
     try:
         return await asyncio.shield(future)

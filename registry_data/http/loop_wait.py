@@ -1,18 +1,17 @@
 """Lets the event loop wait for a short use case instead of competing for the interpreter lock (ADR 8)."""
 
 import time
-from concurrent.futures import Future
-from contextlib import suppress
+from concurrent.futures import Future, wait
 from typing import Any, Final
 
 LONGEST: Final = 0.005  # seconds of one wait; Python lets a thread keep the interpreter lock as long
-AHEAD: Final = 0.05  # seconds of which the budget is used at once after a time without waits
-COST: Final = 2.0  # seconds of the budget for a second of waiting: half of the time at most is waited
+COST: Final = 2.0  # for each second of waiting two seconds must pass: the loop waits half of the time at most
 COST_IN_VAIN: Final = 10.0  # the same if the use case has not ended then: a tenth of the time at most
+SAVED: Final = 0.05  # seconds that have passed without waits and count for later ones, at most
 
 
 class WaitBudget:
-    """Which part of its time an event loop may wait. Times are in seconds of one monotonic clock."""
+    """How much of its time an event loop may wait. Times are in seconds of one monotonic clock."""
 
     def __init__(self) -> None:
         self._used_until = float("-inf")
@@ -23,8 +22,7 @@ class WaitBudget:
 
     def charge(self, now: float, waited: float, *, in_vain: bool) -> None:
         """Count a wait that ends now; `in_vain` if the use case has not ended."""
-        begin = max(self._used_until, now - AHEAD)
-        self._used_until = begin + waited * (COST_IN_VAIN if in_vain else COST)
+        self._used_until = max(self._used_until, now - SAVED) + waited * (COST_IN_VAIN if in_vain else COST)
 
 
 class LoopWait:
@@ -37,8 +35,7 @@ class LoopWait:
         """Wait for a call if the budget allows it. Returns whether the call has ended."""
         began = time.monotonic()
         if self._budget.allows(began):
-            with suppress(TimeoutError):
-                call.exception(LONGEST)
+            wait([call], LONGEST)
             ended = time.monotonic()
             self._budget.charge(ended, ended - began, in_vain=not call.done())
         return call.done()

@@ -2,46 +2,49 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_data.http.bridge import Bridge
-from registry_data.http.loop_wait import AHEAD, COST, COST_IN_VAIN, LONGEST, LoopWait, WaitBudget
-from registry_data.scoped_cache import Dependencies
-
-T = TypeVar("T")
-
-
-class NoReads:
-    async def run(self, dependencies: Dependencies | None, call: Callable[[], T]) -> T:
-        raise NotImplementedError
+from registry_data.http.loop_wait import COST, COST_IN_VAIN, LONGEST, SAVED, LoopWait, WaitBudget
+from registry_data.http.read_executor import InlineReads
+from registry_data.scoped_cache import ChangeTracker
 
 
 def a_bridge(wait: LoopWait | None) -> Bridge:
-    return Bridge(database_threads=2, storage_threads=2, reads=NoReads(), wait=wait)
+    reads = InlineReads(lambda _: None, lambda _sql, _parameters: [], ChangeTracker())
+    return Bridge(database_threads=2, storage_threads=2, reads=reads, wait=wait)
 
 
-async def what_ends_first(wait: LoopWait | None, call: Callable[[], object]) -> list[str]:
-    """Run a use case beside a task of the event loop that is ready to run."""
-    bridge, ended = a_bridge(wait), list[str]()
+def what_ends_first(wait: LoopWait | None, call: Callable[[Bridge], Awaitable[object]]) -> list[str]:
+    """Run a call of the bridge beside a task of the event loop that is ready to run."""
+    ended: list[str] = []
 
-    async def use_case() -> None:
-        await bridge.run(call)
-        ended.append("use case")
+    async def in_a_thread(bridge: Bridge) -> None:
+        await call(bridge)
+        ended.append("call")
 
     async def other() -> None:
         ended.append("other")
 
-    try:
-        await asyncio.gather(use_case(), other())
-    finally:
-        bridge.close()
+    async def both() -> None:
+        bridge = a_bridge(wait)
+        try:
+            await asyncio.gather(in_a_thread(bridge), other())
+        finally:
+            bridge.close()
+
+    asyncio.run(both())
     return ended
+
+
+def nothing() -> None:
+    pass
 
 
 class LongWait(LoopWait):
@@ -53,11 +56,15 @@ class LongWait(LoopWait):
 
 
 def test_a_short_use_case_ends_before_the_loop_goes_on() -> None:
-    assert asyncio.run(what_ends_first(LongWait(), lambda: None)) == ["use case", "other"]
+    assert what_ends_first(LongWait(), lambda bridge: bridge.run(nothing)) == ["call", "other"]
 
 
 def test_without_a_wait_the_loop_goes_on() -> None:
-    assert asyncio.run(what_ends_first(None, lambda: None)) == ["other", "use case"]
+    assert what_ends_first(None, lambda bridge: bridge.run(nothing)) == ["other", "call"]
+
+
+def test_the_loop_does_not_wait_for_bytes() -> None:
+    assert what_ends_first(LongWait(), lambda bridge: bridge.run_bytes(nothing)) == ["other", "call"]
 
 
 def test_a_use_case_that_takes_longer_does_not_stop_the_loop() -> None:
@@ -83,27 +90,7 @@ def test_an_exception_is_raised_where_the_use_case_was_called() -> None:
         raise LookupError("no such row")
 
     with pytest.raises(LookupError, match="no such row"):
-        asyncio.run(what_ends_first(LongWait(), failing))
-
-
-def test_the_loop_does_not_wait_for_bytes() -> None:
-    async def run() -> list[str]:
-        bridge, ended = a_bridge(LongWait()), list[str]()
-
-        async def transfer() -> None:
-            await bridge.run_bytes(lambda: None)
-            ended.append("transfer")
-
-        async def other() -> None:
-            ended.append("other")
-
-        try:
-            await asyncio.gather(transfer(), other())
-        finally:
-            bridge.close()
-        return ended
-
-    assert asyncio.run(run()) == ["other", "transfer"]
+        what_ends_first(LongWait(), lambda bridge: bridge.run(failing))
 
 
 @given(
@@ -121,5 +108,5 @@ def test_waits_take_half_of_the_time_at_most_and_a_tenth_in_vain(
             now += waited
             budget.charge(now, waited, in_vain=in_vain)
             charged += waited * (COST_IN_VAIN if in_vain else COST)
-    # The last wait is charged after it began, whatever was left.
-    assert charged <= now + AHEAD + LONGEST * COST_IN_VAIN + 1e-9
+    # Whatever is left, the last wait is charged whole.
+    assert charged <= now + SAVED + LONGEST * COST_IN_VAIN + 1e-9
