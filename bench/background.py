@@ -1,7 +1,7 @@
 """Measures what scrubbing and replication cost clients: `python -m bench.background`.
 
-A product on PostgreSQL is filled with images. Clients pull and push at rest, while a worker scrubs all
-content, which is due, and while a rule replicates the images to distribution v3 on the same machine.
+A product on PostgreSQL is filled with images. Clients pull and push in turn at rest and while a worker scrubs
+all content, which is due, or while a rule replicates images to distribution v3 on the same machine.
 `bench.collecting` measures the deletion of dead blobs.
 """
 
@@ -9,8 +9,8 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ _LAYER: Final = MIB
 _BEGINS: Final = 120.0  # seconds within which the work must have begun
 _POLL: Final = 0.2
 _DUE: Final = "UPDATE catalog_blob SET verified_at = now() - interval '60 days'"
+_READ: Final = "UPDATE catalog_blob SET verified_at = now()"
 _REGISTRY_V1: Final = "/registry/v1/regions/fr-par"
 _REGISTRY: Final = "/registry/v1beta1/regions/fr-par"
 _REPLICATION: Final = "/replication/v1beta1/regions/fr-par"
@@ -80,10 +81,11 @@ def _product(url: str, folder: Path, stops: ExitStack, **environment: str) -> Pr
     return product
 
 
-def _fill(registry: Registry, images: int) -> None:
+def _fill(registry: Registry, images: int, *, names: str) -> None:
+    """Push images to repositories whose names begin with `names`."""
     for number in range(images):
-        repository = f"{_FILLED}-{number // _TAGS_EACH}"
-        layer, configuration = unique(_LAYER), config(f"filled {number}")
+        repository = f"{names}-{number // _TAGS_EACH}"
+        layer, configuration = unique(_LAYER), config(f"{names} {number}")
         registry.put_blob(repository, layer)
         registry.put_blob(repository, configuration)
         registry.put_manifest(repository, f"v{number}", manifest(configuration, layer))
@@ -92,56 +94,81 @@ def _fill(registry: Registry, images: int) -> None:
 def _scrubbing(url: str, folder: Path, options: argparse.Namespace, stops: ExitStack) -> list[beside.Pair]:
     """All content is due, and is read at the rate of the default settings."""
     product = _product(url, folder, stops)
-    _fill(product.registry, options.images)
-    rest = beside.rounds(product.registry, options)  # an upload counts as a verification
-    with psycopg.connect(url, autocommit=True) as connection:
-        due = connection.execute(_DUE).rowcount
-        busy = beside.rounds(product.registry, options)
-        left = connection.execute(
-            "SELECT count(*) FROM catalog_blob WHERE verified_at < now() - interval '1 day'"
-        )
-        print(f"\n{due - (left.fetchone() or (0,))[0]} of {due} blobs were read meanwhile", flush=True)
-    return beside.pairs(rest, busy)
+    _fill(product.registry, options.images * options.rounds, names=_FILLED)
+    database = stops.enter_context(psycopg.connect(url, autocommit=True))
+
+    @contextmanager
+    def scrub(_: int) -> Iterator[None]:
+        due = database.execute(_DUE).rowcount
+        before = _wait_until(lambda: due - _due(database), "a blob was read")
+        yield
+        print(f"{due - _due(database) - before} of {due} blobs were read meanwhile", flush=True)
+        database.execute(_READ)
+
+    return beside.alternating(product.registry, options, scrub)
+
+
+def _due(database: "psycopg.Connection[tuple[int]]") -> int:
+    found = database.execute(
+        "SELECT count(*) FROM catalog_blob WHERE verified_at < now() - interval '1 day'"
+    ).fetchone()
+    assert found is not None
+    return found[0]
 
 
 def _replicating(url: str, folder: Path, options: argparse.Namespace, stops: ExitStack) -> list[beside.Pair]:
+    """A rule of each round pushes images that the target does not have."""
     product = _product(url, folder, stops, REGISTRY_SCRUB_PERIOD="0")
-    _fill(product.registry, options.images)
     mirror = Running(_side(REFERENCE), folder / "mirror")
     stops.callback(mirror.stop)
-    rule = _rule(product, mirror.registry.host)
-    rest = beside.rounds(product.registry, options)
-    execution = product.call("POST", f"{_REPLICATION}/rules/{rule}/run")["id"]
-    path = f"{_REPLICATION}/executions/{execution}"
+    target = product.call(
+        "POST", f"{_REPLICATION}/targets", {"name": "mirror", "url": f"http://{mirror.registry.host}"}
+    )["id"]
+    rules = []
+    for number in range(options.rounds):
+        names = f"{_FILLED}-{number}"
+        _fill(product.registry, options.images, names=names)
+        rules.append(_rule(product, target, names))
+
+    @contextmanager
+    def replicate(number: int) -> Iterator[None]:
+        execution = product.call("POST", f"{_REPLICATION}/rules/{rules[number]}/run")["id"]
+        path = f"{_REPLICATION}/executions/{execution}"
+        before = _wait_until(lambda: product.call("GET", path)["images_done"], "an image was replicated")
+        yield
+        now = product.call("GET", path)
+        print(f"{now['images_done'] - before} images were replicated meanwhile", flush=True)
+        if now["status"] != "running":
+            raise SystemExit("the replication ended before the measurement: use more --images")
+        product.call("POST", f"{path}/cancel")
+        _wait_until(lambda: product.call("GET", path)["status"] != "running", "the replication stopped")
+
+    return beside.alternating(product.registry, options, replicate)
+
+
+def _wait_until(found: Callable[[], int], what: str) -> int:
+    """Wait until a number is not 0, and return it."""
     deadline = time.monotonic() + _BEGINS
-    while not product.call("GET", path)["images_done"]:
+    while not (number := found()):
         if time.monotonic() > deadline:
-            raise SystemExit(f"no image was replicated within {_BEGINS:g} seconds")
+            raise SystemExit(f"not within {_BEGINS:g} seconds: {what}")
         time.sleep(_POLL)
-    busy = beside.rounds(product.registry, options)
-    now = product.call("GET", path)
-    print(f"\nreplicated: {now['images_done']} of {options.images} images, {now['status']}", flush=True)
-    if now["status"] != "running":
-        print(
-            "The replication ended before the measurement: use more images or fewer seconds", file=sys.stderr
-        )
-    return beside.pairs(rest, busy)
+    return number
 
 
 def _side(name: str) -> Side:
     return next(side for side in SIDES if side.name == name)
 
 
-def _rule(product: Product, host: str) -> str:
-    """Make a rule that pushes what was filled to a registry; returns its id."""
+def _rule(product: Product, target: str, names: str) -> str:
+    """Make a rule that pushes the repositories whose names begin with `names`; returns its id."""
     found = product.call("GET", f"{_REGISTRY_V1}/namespaces?name={NAMESPACE}")
-    target = product.call("POST", f"{_REPLICATION}/targets", {"name": "mirror", "url": f"http://{host}"})
     rule = {
-        "name": "filled",
+        "name": names.replace("/", "-"),
         "direction": "push",
-        "target_id": target["id"],
+        "target_id": target,
         "namespace_id": found["namespaces"][0]["id"],
-        "repositories": [f"{_FILLED.removeprefix(f'{NAMESPACE}/')}-*"],
+        "repositories": [f"{names.removeprefix(f'{NAMESPACE}/')}-*"],
     }
     return str(product.call("POST", f"{_REPLICATION}/rules", rule)["id"])
 
@@ -149,7 +176,7 @@ def _rule(product: Product, host: str) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.background", description=__doc__)
     parser.add_argument("--works", nargs="+", choices=_WORKS, default=_WORKS, help="what to measure (all)")
-    parser.add_argument("--images", type=int, default=1500, help="of 1 MiB in the registry (1500)")
+    parser.add_argument("--images", type=int, default=300, help="of 1 MiB for each round (300)")
     beside.add_options(parser)
     return parser.parse_args()
 

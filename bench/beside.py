@@ -5,7 +5,8 @@ Medians of several rounds, because one p99 of a few seconds says little.
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
 from statistics import median
@@ -91,7 +92,28 @@ def rounds(registry: Registry, options: argparse.Namespace) -> dict[str, Figures
     Raises:
         Failure: a response was not the expected one.
     """
-    runs = [_runs(registry, options.seconds) for _ in range(options.rounds)]
+    return _medians([_runs(registry, options.seconds) for _ in range(options.rounds)])
+
+
+def alternating(
+    registry: Registry, options: argparse.Namespace, work: Callable[[int], AbstractContextManager[None]]
+) -> list[Pair]:
+    """Measure at rest and inside `work` in turn, so that a slower or faster hour changes both.
+
+    `work` is called with the number of the round, from 0.
+
+    Raises:
+        Failure: a response was not the expected one.
+    """
+    rest, busy = [], []
+    for number in range(options.rounds):
+        rest.append(_runs(registry, options.seconds))
+        with work(number):
+            busy.append(_runs(registry, options.seconds))
+    return pairs(_medians(rest), _medians(busy))
+
+
+def _medians(runs: Sequence[Mapping[str, Run]]) -> dict[str, Figures]:
     return {
         name: Figures(median(one[name].rate for one in runs), median(one[name].p99 for one in runs))
         for name in runs[0]
