@@ -1,6 +1,7 @@
 """The process that runs the tasks of one queue: a Celery worker with a pool of threads."""
 
 import logging
+import os
 import warnings
 from typing import Any, Final
 
@@ -19,10 +20,15 @@ from registry_control.serving.pid_file import PidFile
 # one is free for the others, and for the messages that `at_most` drops.
 _CONCURRENCY: Final = {Queue.FAST: settings.WORKER_FAST, Queue.BULK: settings.WORKER_BULK + 1}
 
+_NICE: Final = 10
+"""Added to the nice value of the process of the bulk queue: the kernel prefers clients' processes (ADR 66)."""
+
 
 def consume(queue: Queue) -> int:
     """Run the tasks of a queue until SIGTERM, which lets running tasks finish. Returns the exit status."""
     _quiet_celery()
+    if queue is Queue.BULK:
+        os.nice(_NICE)  # Before the pool's threads, which inherit it.
     # With the file-based broker, remote control commands would be files that no consumer deletes.
     app.conf.worker_enable_remote_control = settings.REDIS_URL is not None
     worker = app.Worker(

@@ -144,6 +144,18 @@ def test_a_deletion_without_a_worker_is_completed_after_the_next_start(product: 
 
 
 @pytest.mark.only_on("sqlite")
+def test_clients_go_first_on_the_processors(product: Stack) -> None:
+    def nice_values(queue: str) -> set[int]:
+        pid = (product.state_dir / "run" / f"worker-{queue}.pid").read_text(encoding="ascii").strip()
+        threads = Path("/proc", pid, "task").iterdir()
+        return {os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in threads}
+
+    usual = os.getpriority(os.PRIO_PROCESS, main_process(product, "data"))
+    assert nice_values("fast") == {usual}
+    assert nice_values("bulk") == {min(usual + 10, 19)}
+
+
+@pytest.mark.only_on("sqlite")
 def test_unreadable_messages_are_discarded(product: Stack) -> None:
     # given a broker folder with incomplete messages and a draft
     product.stop()
