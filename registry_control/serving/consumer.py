@@ -20,8 +20,8 @@ from registry_control.serving.pid_file import PidFile
 # one is free for the others, and for the messages that `at_most` drops.
 _CONCURRENCY: Final = {Queue.FAST: settings.WORKER_FAST, Queue.BULK: settings.WORKER_BULK + 1}
 
+# Added to the nice value of the process for bulk tasks: the kernel prefers clients' processes (ADR 66).
 _NICE: Final = 10
-"""Added to the nice value of the process of the bulk queue: the kernel prefers clients' processes (ADR 66)."""
 
 
 def consume(queue: Queue) -> int:
