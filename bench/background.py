@@ -8,7 +8,6 @@ all content, which is due, or while a rule replicates images to distribution v3 
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,14 +23,14 @@ from bench.sides import REFERENCE, SIDES, Running, Side
 from bench.work import MIB
 from tests.services.postgres import running_postgres
 from tests.services.stack import Credentials, Stack
+from tests.services.waiting import wait_until
 
 _FILLED: Final = f"{NAMESPACE}/filled"
 _TAGS_EACH: Final = 20  # images of one repository
 _LAYER: Final = MIB
-_BEGINS: Final = 120.0  # seconds within which the work must have begun
-_POLL: Final = 0.2
+_BEGINS: Final = 120.0  # seconds within which the work must have begun or ended
 _DUE: Final = "UPDATE catalog_blob SET verified_at = now() - interval '60 days'"
-_READ: Final = "UPDATE catalog_blob SET verified_at = now()"
+_NOT_DUE: Final = "UPDATE catalog_blob SET verified_at = now()"
 _REGISTRY_V1: Final = "/registry/v1/regions/fr-par"
 _REGISTRY: Final = "/registry/v1beta1/regions/fr-par"
 _REPLICATION: Final = "/replication/v1beta1/regions/fr-par"
@@ -100,15 +99,17 @@ def _scrubbing(url: str, folder: Path, options: argparse.Namespace, stops: ExitS
     @contextmanager
     def scrub(_: int) -> Iterator[None]:
         due = database.execute(_DUE).rowcount
-        before = _wait_until(lambda: due - _due(database), "a blob was read")
+        wait_until(lambda: _due(database) < due, timeout=_BEGINS)
+        before = _due(database)
         yield
-        print(f"{due - _due(database) - before} of {due} blobs were read meanwhile", flush=True)
-        database.execute(_READ)
+        print(f"{before - _due(database)} of {due} blobs were read meanwhile", flush=True)
+        database.execute(_NOT_DUE)
 
     return beside.alternating(product.registry, options, scrub)
 
 
-def _due(database: "psycopg.Connection[tuple[int]]") -> int:
+def _due(database: psycopg.Connection[tuple[int]]) -> int:
+    """How many blobs are due."""
     found = database.execute(
         "SELECT count(*) FROM catalog_blob WHERE verified_at < now() - interval '1 day'"
     ).fetchone()
@@ -134,26 +135,17 @@ def _replicating(url: str, folder: Path, options: argparse.Namespace, stops: Exi
     def replicate(number: int) -> Iterator[None]:
         execution = product.call("POST", f"{_REPLICATION}/rules/{rules[number]}/run")["id"]
         path = f"{_REPLICATION}/executions/{execution}"
-        before = _wait_until(lambda: product.call("GET", path)["images_done"], "an image was replicated")
+        wait_until(lambda: product.call("GET", path)["images_done"] > 0, timeout=_BEGINS)
+        before = product.call("GET", path)["images_done"]
         yield
         now = product.call("GET", path)
         print(f"{now['images_done'] - before} images were replicated meanwhile", flush=True)
         if now["status"] != "running":
             raise SystemExit("the replication ended before the measurement: use more --images")
         product.call("POST", f"{path}/cancel")
-        _wait_until(lambda: product.call("GET", path)["status"] != "running", "the replication stopped")
+        wait_until(lambda: product.call("GET", path)["status"] != "running", timeout=_BEGINS)
 
     return beside.alternating(product.registry, options, replicate)
-
-
-def _wait_until(found: Callable[[], int], what: str) -> int:
-    """Wait until a number is not 0, and return it."""
-    deadline = time.monotonic() + _BEGINS
-    while not (number := found()):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"not within {_BEGINS:g} seconds: {what}")
-        time.sleep(_POLL)
-    return number
 
 
 def _side(name: str) -> Side:

@@ -16,6 +16,8 @@ from registry_control.serving.heartbeat import INTERVAL, record_heartbeat
 from registry_control.serving.periodic import Periodic
 from registry_control.serving.pid_file import PidFile
 
+logger = logging.getLogger(__name__)
+
 # One thread more for bulk tasks: those that take minutes run in at most WORKER_BULK threads at once, so that
 # one is free for the others, and for the messages that `at_most` drops.
 _CONCURRENCY: Final = {Queue.FAST: settings.WORKER_FAST, Queue.BULK: settings.WORKER_BULK + 1}
@@ -28,7 +30,7 @@ def consume(queue: Queue) -> int:
     """Run the tasks of a queue until SIGTERM, which lets running tasks finish. Returns the exit status."""
     _quiet_celery()
     if queue is Queue.BULK:
-        os.nice(_NICE)  # Before the pool's threads, which inherit it.
+        _lower_priority()  # Before the pool's threads, which inherit it.
     # With the file-based broker, remote control commands would be files that no consumer deletes.
     app.conf.worker_enable_remote_control = settings.REDIS_URL is not None
     worker = app.Worker(
@@ -90,6 +92,13 @@ class _Companions:
     def _is_connected(self) -> bool:
         """Whether the consumer has a connection to the broker: Celery removes it when it is lost."""
         return self._worker.consumer.connection is not None
+
+
+def _lower_priority() -> None:
+    try:
+        os.nice(_NICE)
+    except OSError as error:  # a stricter filter of system calls than that of our units
+        logger.warning("bulk tasks keep the usual nice value: %s", error)
 
 
 def _quiet_celery() -> None:

@@ -144,7 +144,7 @@ def test_a_deletion_without_a_worker_is_completed_after_the_next_start(product: 
 
 
 @pytest.mark.only_on("sqlite")
-def test_clients_go_first_on_the_processors(product: Stack) -> None:
+def test_all_threads_of_bulk_tasks_have_a_higher_nice_value(product: Stack) -> None:
     def nice_values(queue: str) -> set[int]:
         pid = (product.state_dir / "run" / f"worker-{queue}.pid").read_text(encoding="ascii").strip()
         threads = Path("/proc", pid, "task").iterdir()
